@@ -1,0 +1,1 @@
+"""Work on many machines. The only package that imports Ray."""

@@ -1,0 +1,1 @@
+"""Composition: assets to dataset to motion videos to trained models. Every command lives here."""

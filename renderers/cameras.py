@@ -1,0 +1,170 @@
+"""Pinhole cameras of the house: OpenCV axes, matrices named by direction, K in pixels.
+
+World: glTF's (right-handed, +Y up, asset front +Z). Camera: x right, y down, z forward.
+Azimuth 0 is a camera on +Z and grows towards +X; elevation > 0 is a camera above.
+Every other convention (OpenGL, MV-VDM's z-up vector) is a conversion at the bottom of this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CONVENTION = "opencv: x right, y down, z forward; world_to_camera; world +Y up, right-handed"
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """V pinhole cameras that share one image size.
+
+    Attributes:
+        world_to_camera: float64 [V, 4, 4], rigid.
+        K: float64 [V, 3, 3], intrinsics in pixels; the centre of the top-left pixel is (0.5, 0.5).
+        width, height: image size in pixels.
+    """
+
+    world_to_camera: np.ndarray
+    K: np.ndarray
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        world_to_camera = np.asarray(self.world_to_camera, np.float64)
+        intrinsics = np.asarray(self.K, np.float64)
+        views = len(world_to_camera)
+        if world_to_camera.shape != (views, 4, 4) or intrinsics.shape != (views, 3, 3):
+            raise ValueError(
+                f"Cameras: expected world_to_camera [V, 4, 4] and K [V, 3, 3] with the same V, "
+                f"got {world_to_camera.shape} and {intrinsics.shape}"
+            )
+        object.__setattr__(self, "world_to_camera", world_to_camera)
+        object.__setattr__(self, "K", intrinsics)
+
+    def __len__(self) -> int:
+        return len(self.world_to_camera)
+
+    def __getitem__(self, views) -> Cameras:
+        """The cameras of an index list or slice, always as a batch."""
+        views = np.atleast_1d(np.arange(len(self))[views])
+        return Cameras(self.world_to_camera[views], self.K[views], self.width, self.height)
+
+    @property
+    def camera_to_world(self) -> np.ndarray:
+        """float64 [V, 4, 4]; columns are right, down, forward, position."""
+        return np.linalg.inv(self.world_to_camera)
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and depths of world points.
+
+        Args:
+            points: [..., 3], metres, world.
+        Returns:
+            pixels float64 [V, ..., 2] (x right, y down) and depth float64 [V, ...] along the optical axis.
+        """
+        points = np.asarray(points, np.float64)
+        flat = points.reshape(-1, 3)
+        camera = np.einsum("vij,nj->vni", self.world_to_camera[:, :3, :3], flat)
+        camera += self.world_to_camera[:, None, :3, 3]
+        image = np.einsum("vij,vnj->vni", self.K, camera)
+        depth = camera[..., 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixels = image[..., :2] / depth[..., None]
+        shape = (len(self), *points.shape[:-1])
+        return pixels.reshape(*shape, 2), depth.reshape(shape)
+
+
+def intrinsics(fov_y: float, width: int, height: int) -> np.ndarray:
+    """K [3, 3] in pixels of a centred pinhole with vertical field of view `fov_y` in radians."""
+    focal = 0.5 * height / np.tan(0.5 * fov_y)
+    return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
+
+
+def orbit_rotations(azimuths: np.ndarray, elevations: np.ndarray | float) -> np.ndarray:
+    """World-to-camera rotations float64 [V, 3, 3] of cameras that look at the origin.
+
+    Args:
+        azimuths: radians [V]; 0 = camera on +Z, growing towards +X.
+        elevations: radians [V] or one value; > 0 = camera above.
+    """
+    azimuths = np.atleast_1d(np.asarray(azimuths, np.float64))
+    elevations = np.broadcast_to(np.asarray(elevations, np.float64), azimuths.shape)
+    zero = np.zeros_like(azimuths)
+    # Derived in closed form, so that a camera straight above still has a defined "right".
+    right = np.stack([np.cos(azimuths), zero, -np.sin(azimuths)], -1)
+    backward = np.stack(
+        [
+            np.cos(elevations) * np.sin(azimuths),
+            np.sin(elevations),
+            np.cos(elevations) * np.cos(azimuths),
+        ],
+        -1,
+    )
+    up = np.cross(backward, right)
+    return np.stack([right, -up, -backward], axis=1)
+
+
+def orbit_cameras(
+    azimuths: np.ndarray,
+    elevations: np.ndarray | float,
+    distance: float,
+    *,
+    fov_y: float,
+    width: int,
+    height: int,
+) -> Cameras:
+    """Cameras on a sphere around the origin, all looking at it.
+
+    Args:
+        azimuths: radians [V]. elevations: radians [V] or one value.
+        distance: metres from the origin. fov_y: vertical field of view in radians.
+    """
+    rotations = orbit_rotations(azimuths, elevations)
+    world_to_camera = np.tile(np.eye(4), (len(rotations), 1, 1))
+    world_to_camera[:, :3, :3] = rotations
+    world_to_camera[:, 2, 3] = distance
+    K = np.tile(intrinsics(fov_y, width, height), (len(rotations), 1, 1))
+    return Cameras(world_to_camera, K, width, height)
+
+
+# --- conversions to the conventions of others -----------------------------------------------------
+
+_FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def to_opengl(world_to_camera: np.ndarray) -> np.ndarray:
+    """OpenCV world_to_camera [..., 4, 4] to OpenGL's (y up, looking along -z). Its own inverse."""
+    return _FLIP_YZ @ world_to_camera
+
+
+def opengl_projection(cameras: Cameras, near: float, far: float) -> np.ndarray:
+    """Clip-space matrices [V, 4, 4] for OpenGL-convention camera coordinates; depth in -1..1."""
+    K = cameras.K
+    projection = np.zeros((len(cameras), 4, 4))
+    projection[:, 0, 0] = 2.0 * K[:, 0, 0] / cameras.width
+    projection[:, 0, 1] = -2.0 * K[:, 0, 1] / cameras.width
+    projection[:, 0, 2] = 1.0 - 2.0 * K[:, 0, 2] / cameras.width
+    projection[:, 1, 1] = 2.0 * K[:, 1, 1] / cameras.height
+    projection[:, 1, 2] = 2.0 * K[:, 1, 2] / cameras.height - 1.0
+    projection[:, 2, 2] = -(far + near) / (far - near)
+    projection[:, 2, 3] = -2.0 * far * near / (far - near)
+    projection[:, 3, 2] = -1.0
+    return projection
+
+
+# glTF (x, y up, z front) to a z-up world whose azimuth 0 is on +x and grows towards +y (MV-VDM, Blender).
+# Azimuth is preserved: front +Z goes to +x, +X goes to +y.
+_Y_UP_TO_Z_UP = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def mvvdm_camera_vectors(cameras: Cameras) -> np.ndarray:
+    """The 16-vector MV-VDM conditions on, float64 [V, 16] (methods §1.5: MVDream normalisation).
+
+    Row-major camera_to_world with columns right, up, -forward in a z-up world and the position scaled to
+    the unit sphere. Distance and field of view are therefore not in it.
+    """
+    camera_to_world = np.linalg.inv(to_opengl(cameras.world_to_camera))
+    camera_to_world[:, :3] = _Y_UP_TO_Z_UP @ camera_to_world[:, :3]
+    position = camera_to_world[:, :3, 3]
+    camera_to_world[:, :3, 3] = position / (np.linalg.norm(position, axis=-1, keepdims=True) + 1e-8)
+    return camera_to_world.reshape(len(cameras), 16)

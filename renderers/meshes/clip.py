@@ -1,0 +1,95 @@
+"""What every mesh back end takes and gives: plain data, importable anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from renderers.cameras import Cameras
+
+GREY = (127, 127, 127)  # MV-VDM's background, 127/255 (methods §1.2)
+WHITE = (255, 255, 255)  # DIMO's
+
+
+class RenderError(RuntimeError):
+    """A back end cannot render here, or could not render this asset. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Which moments of which animation are seen from where.
+
+    Attributes:
+        animation: index into `asset.animations`; None = the asset at rest.
+        timestamps: float64 [T], seconds on the animation's own time line.
+        asset_to_world: float64 [4, 4], the similarity that centres and scales the asset for the whole clip.
+        cameras: V cameras in that world.
+    """
+
+    animation: int | None
+    timestamps: np.ndarray
+    asset_to_world: np.ndarray
+    cameras: Cameras
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """How a shot is rendered; part of every clip's key, so a change of it renders again.
+
+    Attributes:
+        samples: anti-aliasing samples per pixel: 1, 4 or 16.
+        depth: also return depth. normals: also return world-space normals.
+    """
+
+    samples: int = 4
+    depth: bool = False
+    normals: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples not in (1, 4, 16):
+            raise ValueError(f"RenderSettings.samples: expected 1, 4 or 16, got {self.samples}")
+
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class RenderedClip:
+    """V synchronised videos of one moving object.
+
+    Attributes:
+        frames: uint8 [V, T, H, W, 4], sRGB-encoded colour with straight (not premultiplied) alpha. Alpha
+            composites in encoded values: `rgb * a + background * (1 - a)` is what a render on that background
+            would have given.
+        cameras: the V cameras. timestamps: float64 [T], seconds of the source animation.
+        renderer: back end, its version and its device, e.g. "opengl 1 (llvmpipe, Mesa 22.3.6)".
+        depth: float32 [V, T, H, W], metres along the optical axis, 0 where nothing is; None unless asked for.
+        normals: float32 [V, T, H, W, 3], unit, world space, 0 where nothing is; None unless asked for.
+    """
+
+    frames: np.ndarray
+    cameras: Cameras
+    timestamps: np.ndarray
+    renderer: str
+    depth: np.ndarray | None = None
+    normals: np.ndarray | None = None
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool [V, T, H, W]: pixels at least half covered."""
+        return self.frames[..., 3] >= 128
+
+    def over(self, background: Sequence[int]) -> np.ndarray:
+        """The clip on a background colour, uint8 [V, T, H, W, 3]. `background`: RGB 0-255, sRGB-encoded."""
+        return composite(self.frames, background)
+
+
+def composite(frames: np.ndarray, background: Sequence[int]) -> np.ndarray:
+    """Straight-alpha frames uint8 [..., 4] on a background RGB 0-255; uint8 [..., 3], rounded to nearest."""
+    alpha = frames[..., 3:].astype(np.uint16)
+    colour = frames[..., :3] * alpha + np.asarray(background, np.uint16) * (255 - alpha)
+    return ((colour + 127) // 255).astype(np.uint8)
