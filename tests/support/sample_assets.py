@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets" / "gltf"
+ASSETS = Path(__file__).resolve().parents[3] / "shared" / "assets" / "gltf"
 requires_assets = pytest.mark.skipif(
     not ASSETS.is_dir(), reason=f"the sample models are not here: {ASSETS} does not exist"
 )
