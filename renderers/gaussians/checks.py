@@ -1,0 +1,216 @@
+"""What `render` accepts: shapes, devices and values, each refusal a sentence; and which back end draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras
+
+SH_COEFFICIENTS = {1: 0, 4: 1, 9: 2, 16: 3}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A checked call of `render`: what the back ends take.
+
+    Attributes:
+        means, quats, scales, opacities, colors, sh: as in `Gaussians`, first dimension S or 1 (shared).
+        viewmats [S, C, 4, 4], Ks [S, C, 3, 3]: one camera set per scene (expanded where shared).
+        background: [S, C, D] or None. sh_degree: 0-3, None without `sh`.
+    """
+
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    colors: Tensor | None
+    sh: Tensor | None
+    viewmats: Tensor
+    Ks: Tensor
+    width: int
+    height: int
+    background: Tensor | None
+    antialiased: bool
+    sh_degree: int | None
+    eps2d: float
+    want: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """S, C, N."""
+        return *self.viewmats.shape[:2], self.means.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """D."""
+        return 3 if self.colors is None else self.colors.shape[-1]
+
+    def to(self, dtype: torch.dtype) -> Scene:
+        """The scene with every tensor in another floating type."""
+        values = {k: v.to(dtype) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **values)
+
+
+def prepare(
+    gaussians: Gaussians,
+    cameras: TensorCameras,
+    background: Tensor | None,
+    antialiased: bool,
+    sh_degree: int | None,
+    eps2d: float,
+    want: Collection[str],
+) -> Scene:
+    """Check one call of `render`. Raises ValueError with a sentence, TypeError for things that are no tensors."""
+    if (gaussians.colors is None) == (gaussians.sh is None):
+        raise ValueError(
+            "Gaussians: give either colors [S, N, D] or sh [S, N, K, 3], not both and not neither"
+        )
+    want = (want,) if isinstance(want, str) else tuple(want)
+    if not want or set(want) - set(OUTPUTS):
+        raise ValueError(f"render: want expects a selection of {OUTPUTS}, got {want}")
+    if not 0.0 <= eps2d < float("inf"):
+        raise ValueError(f"render: eps2d expects pixels² >= 0, got {eps2d}")
+    if cameras.width < 1 or cameras.height < 1:
+        raise ValueError(
+            f"TensorCameras: expected width and height >= 1, got {cameras.width} × {cameras.height}"
+        )
+
+    layouts = {
+        "means": "S N 3", "quats": "S N 4", "scales": "S N 3", "opacities": "S N",
+        "colors": "S N D", "sh": "S N K 3", "viewmats": "S C 4 4", "Ks": "S C 3 3",
+    }  # fmt: skip
+    tensors = {
+        k: v for k, v in {**vars(gaussians), **vars(cameras)}.items() if k in layouts and v is not None
+    }
+    sizes = _sizes(tensors, {k: layouts[k] for k in tensors})
+    if "S" not in sizes:
+        sizes["S"] = 1
+    if gaussians.sh is not None:
+        degree = SH_COEFFICIENTS.get(sizes["K"])
+        if degree is None:
+            raise ValueError(f"Gaussians.sh: expected K = 1, 4, 9 or 16 coefficients, got {sizes['K']}")
+        sh_degree = degree if sh_degree is None else sh_degree
+        if not 0 <= sh_degree <= degree:
+            raise ValueError(
+                f"render: sh_degree {sh_degree} needs 0..{degree} with K = {sizes['K']} coefficients"
+            )
+    elif sh_degree is not None:
+        raise ValueError("render: sh_degree is for Gaussians with sh; these have colors")
+
+    channels = sizes.get("D", 3)
+    if background is not None:
+        tensors["background"] = background
+    _one_place(tensors)
+    if background is not None:
+        try:
+            background = background.expand(sizes["S"], cameras.viewmats.shape[1], channels)
+        except RuntimeError:
+            raise ValueError(
+                f"render: background expects a shape that broadcasts to [S, C, D] = "
+                f"[{sizes['S']}, {sizes['C']}, {channels}], got {list(background.shape)}"
+            ) from None
+    _check_values(tensors)
+    shared = {
+        k: _shared(tensors[k]) if k in tensors else None for k in layouts if k not in ("viewmats", "Ks")
+    }
+    return Scene(
+        **shared,
+        viewmats=cameras.viewmats.expand(sizes["S"], -1, -1, -1),
+        Ks=cameras.Ks.expand(sizes["S"], -1, -1, -1),
+        width=cameras.width,
+        height=cameras.height,
+        background=background,
+        antialiased=antialiased,
+        sh_degree=sh_degree,
+        eps2d=float(eps2d),
+        want=want,
+    )
+
+
+def back_end(scene: Scene) -> ModuleType:
+    """The module that draws tensors of this device and type."""
+    if scene.means.device.type == "cuda":
+        from renderers.gaussians import cuda as chosen
+    elif scene.means.dtype == torch.float64:
+        from renderers.gaussians import reference as chosen
+    else:
+        from renderers.gaussians import cpu as chosen
+    return chosen
+
+
+def _sizes(tensors: dict[str, Tensor], layouts: dict[str, str]) -> dict[str, int]:
+    """What each letter of the layouts stands for; S = 1 fits any S."""
+    sizes: dict[str, int] = {}
+    for name, layout in layouts.items():
+        tensor, letters = tensors[name], layout.split()
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name}: expected a torch tensor [{', '.join(letters)}], got {type(tensor).__name__}"
+            )
+        fits = tensor.ndim == len(letters)
+        for letter, size in zip(letters, tensor.shape, strict=False):
+            if letter == "S" and size == 1:
+                continue
+            fits &= size == (int(letter) if letter.isdigit() else sizes.setdefault(letter, size))
+        if not fits:
+            known = ", ".join(f"{k} = {v}" for k, v in sizes.items())
+            raise ValueError(
+                f"{name}: expected [{', '.join(letters)}]{f' with {known}' if known else ''}, "
+                f"got {list(tensor.shape)}"
+            )
+    return sizes
+
+
+def _one_place(tensors: dict[str, Tensor]) -> None:
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a torch tensor, got {type(tensor).__name__}")
+        if tensor.device != first.device or tensor.dtype != first.dtype:
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}, {first_name} is {first.dtype} on {first.device}: "
+                f"bring all to one device and type, e.g. gaussians.to({str(first.device)!r})"
+            )
+    if first.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"render: no back end for {first.device.type} tensors; move them to cpu or cuda")
+    if first.dtype not in (torch.float32, torch.float64) or (first.is_cuda and first.dtype != torch.float32):
+        raise ValueError(f"render: expected float32 (or float64 on the CPU) tensors, got {first.dtype}")
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """An `.expand`ed first dimension as one shared scene, so that nothing is copied per scene."""
+    return tensor[:1] if tensor.shape[0] > 1 and tensor.stride(0) == 0 else tensor
+
+
+_RULES = {
+    # field: (test of bad values, what is expected)
+    "scales": (lambda v: v < 0, "standard deviations >= 0 (did you forget exp?)"),
+    "opacities": (lambda v: (v < 0) | (v > 1), "values in 0..1 (did you forget the sigmoid?)"),
+    "quats": (lambda v: (v * v).sum(-1) < 1e-24, "quaternions of some length, not zero"),
+    "Ks": (
+        lambda v: (v[..., 0, 0] <= 0) | (v[..., 1, 1] <= 0) | (v[..., 0, 1] != 0) | (v[..., 1, 0] != 0),
+        "positive focal lengths and no skew",
+    ),
+}
+
+
+@torch.no_grad()
+def _check_values(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        values = _shared(tensor) if tensor.ndim and tensor.numel() else tensor
+        bad = ~torch.isfinite(values)
+        message = "finite values"
+        if name in _RULES and not bad.any():
+            test, message = _RULES[name]
+            bad = test(values)
+        if bad.any():
+            where = bad.nonzero()[0].tolist()
+            raise ValueError(
+                f"{name}: expected {message}, got {values[tuple(where)].tolist()} at {where} "
+                f"({int(bad.sum())} such of {bad.numel()})"
+            )
