@@ -1,0 +1,281 @@
+"""Bodies: shapes melted into one smooth skin, crisp solids set on it, paint, and the weights that let it move.
+
+A skin is the zero surface of a smooth union, found once on a grid (surface nets), pulled exactly onto the
+surface, and coloured and weighted from the distances to the shapes it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from factory.sources.creatures.palette import Colour
+from factory.sources.creatures.shapes import Shape, gradient, smooth_union, union
+from factory.sources.creatures.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class Material:
+    """Metallic-roughness of glTF; the base colour is the vertices'."""
+
+    name: str
+    metallic: float = 0.0
+    roughness: float = 0.85
+    emissive: Colour = (0.0, 0.0, 0.0)
+
+
+MATTE = Material("matte")
+GLOSSY = Material("glossy", roughness=0.15)
+METAL = Material("metal", metallic=0.6, roughness=0.45)
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Colour laid on a skin where `inside` (float [N, 3] → [N], negative inside, metres) says so.
+
+    `edge` is the width of the soft border in metres, `only` restricts it to parts that follow these joints.
+    """
+
+    colour: Colour
+    inside: Callable[[np.ndarray], np.ndarray]
+    edge: float = 0.012
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles of one material in the rest pose; joints and weights hold four influences a vertex."""
+
+    material: Material
+    positions: np.ndarray  # float [N, 3]
+    normals: np.ndarray  # float [N, 3]
+    colours: np.ndarray  # float [N, 3], linear
+    joints: np.ndarray  # uint8 [N, 4]
+    weights: np.ndarray  # float [N, 4], descending, sum 1
+    triangles: np.ndarray  # int [M, 3]
+
+    def face_normals(self, positions: np.ndarray) -> np.ndarray:
+        """Vertex normals [N, 3] from the faces when the vertices are at `positions`."""
+        a, b, c = positions[self.triangles.T]
+        faces = np.cross(b - a, c - a)
+        sums = np.zeros_like(positions)
+        for corner in self.triangles.T:
+            for axis in range(3):
+                sums[:, axis] += np.bincount(corner, faces[:, axis], len(positions))
+        return _unit(sums)
+
+
+@dataclass
+class Body:
+    """Everything of a creature that is seen, built piece by piece."""
+
+    skeleton: Skeleton
+    meshes: list[Mesh] = field(default_factory=list)
+
+    def skin(
+        self, shapes: Sequence[Shape], cell: float, paints: Sequence[Paint] = (), material: Material = MATTE
+    ) -> None:
+        """Adds one smooth skin over `shapes`, polygonised at a resolution of `cell` metres."""
+        positions, triangles = _surface(shapes, cell)
+        for _ in range(3):  # Newton: onto the true surface
+            slope = gradient(shapes, positions, 0.2 * cell)
+            step = (
+                union(shapes, positions)[:, None] * slope / np.maximum((slope**2).sum(1, keepdims=True), 0.1)
+            )
+            positions = positions - np.clip(step, -0.5 * cell, 0.5 * cell)
+        normals = _unit(gradient(shapes, positions, 0.2 * cell))
+        distances = np.stack([shape.measure(positions) for shape in shapes])
+        colours = _colours(shapes, distances, positions, paints, cell)
+        colours *= _openness(shapes, positions, normals, cell)[:, None]
+        weights = _skin_weights(shapes, distances, triangles, self.skeleton)
+        self._add(material, positions, normals, colours, weights, triangles)
+
+    def solid(self, *shapes: Shape, material: Material = MATTE, detail: int = 7) -> None:
+        """Adds each convex shape as a crisp solid of its own, with `detail`² quads on each of six sides."""
+        for shape in shapes:
+            directions, triangles = _cube(detail)
+            positions = (shape.low + shape.high) / 2 + directions * (shape.high - shape.low) / 2
+            size = float((shape.high - shape.low).min())
+            for _ in range(12):
+                slope = gradient([shape], positions, 0.01 * size)
+                flat = np.maximum((slope**2).sum(1, keepdims=True), 0.25)
+                positions = positions - np.clip(shape.measure(positions)[:, None] * slope / flat, -size, size)
+            normals = _unit(gradient([shape], positions, 0.01 * size))
+            colours = np.tile(np.array(shape.colour), (len(positions), 1))
+            weights = np.zeros((len(positions), len(self.skeleton.names)))
+            weights[:, self.skeleton.index(shape.joint)] = 1
+            self._add(material, positions, normals, colours, weights, triangles)
+
+    def _add(self, material, positions, normals, colours, weights, triangles) -> None:
+        joints = np.argsort(-weights, axis=1, kind="stable")[:, :4]
+        strongest = np.take_along_axis(weights, joints, 1)
+        strongest[strongest < 0.02] = 0
+        strongest = (
+            np.round(strongest / strongest.sum(1, keepdims=True) * 1024) / 1024
+        )  # dyadic, so that single precision sums to exactly 1
+        strongest[:, 0] = 1 - strongest[:, 1:].sum(1)
+        joints = np.where(strongest > 0, joints, 0).astype(np.uint8)
+        colours = np.clip(colours, 0, 1)
+        self.meshes.append(Mesh(material, positions, normals, colours, joints, strongest, triangles))
+
+    def merged(self) -> list[Mesh]:
+        """The meshes joined into one a material, in the order in which materials first appear."""
+        materials = list(dict.fromkeys(mesh.material for mesh in self.meshes))
+        return [
+            _joined([mesh for mesh in self.meshes if mesh.material == material]) for material in materials
+        ]
+
+    @property
+    def height(self) -> float:
+        """Top of the rest pose, metres."""
+        return max(float(mesh.positions[:, 1].max()) for mesh in self.meshes)
+
+
+def _joined(meshes: Sequence[Mesh]) -> Mesh:
+    starts = np.cumsum([0, *(len(mesh.positions) for mesh in meshes)])
+    triangles = [mesh.triangles + start for mesh, start in zip(meshes, starts, strict=False)]
+    columns = ("positions", "normals", "colours", "joints", "weights")
+    stacked = (np.concatenate([getattr(mesh, column) for mesh in meshes]) for column in columns)
+    return Mesh(meshes[0].material, *stacked, np.concatenate(triangles))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+# ---------------------------------------------------------------------------------------- polygons
+
+
+def _surface(shapes: Sequence[Shape], cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions [N, 3] and triangles [M, 3] of the zero surface, by surface nets on a grid of `cell` metres."""
+    reach = max(shape.blend for shape in shapes) + 2 * cell
+    low = np.min([shape.low for shape in shapes], axis=0) - 2 * cell
+    high = np.max([shape.high for shape in shapes], axis=0) + 2 * cell
+    size = np.ceil((high - low) / cell).astype(int) + 1
+    # Single precision halves the cost of the grid; vertices are refined in double afterwards.
+    axes = [(low[k] + cell * np.arange(size[k])).astype(np.float32) for k in range(3)]
+    field_ = np.full(size, 1e3, np.float32)
+    for shape in shapes:  # each shape is measured only where it can matter
+        begin = np.maximum(np.floor((shape.low - reach - low) / cell).astype(int), 0)
+        end = np.minimum(np.ceil((shape.high + reach - low) / cell).astype(int) + 1, size)
+        window = tuple(slice(b, e) for b, e in zip(begin, end, strict=True))
+        grid = np.stack(
+            np.meshgrid(*(axis[w] for axis, w in zip(axes, window, strict=True)), indexing="ij"), -1
+        )
+        distance = shape.measure(grid).astype(np.float32)
+        field_[window] = smooth_union(field_[window], distance, shape.blend)
+    positions, triangles = _surface_nets(field_)
+    return low + cell * positions, triangles
+
+
+def _surface_nets(field_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One vertex in each cell that the surface crosses, one quad (two triangles) for each edge it crosses."""
+    cells = tuple(n - 1 for n in field_.shape)
+    strides = np.array([cells[1] * cells[2], cells[2], 1])
+    total = int(np.prod(cells))
+    sums, hits = np.zeros((total, 3)), np.zeros(total)
+    quads = []
+    for axis in range(3):
+        u, v = (axis + 1) % 3, (axis + 2) % 3
+        first = field_.take(range(field_.shape[axis] - 1), axis)
+        second = field_.take(range(1, field_.shape[axis]), axis)
+        crossed = np.argwhere((first < 0) != (second < 0))
+        crossed = crossed[((crossed[:, [u, v]] > 0) & (crossed[:, [u, v]] < np.array(cells)[[u, v]])).all(1)]
+        f0, f1 = first[tuple(crossed.T)].astype(float), second[tuple(crossed.T)].astype(float)
+        point = crossed.astype(float)
+        point[:, axis] += f0 / (f0 - f1)
+        home = crossed @ strides
+        around = np.stack([home - strides[u] - strides[v], home - strides[v], home, home - strides[u]], 1)
+        for k in range(4):
+            hits += np.bincount(around[:, k], minlength=total)
+            for d in range(3):
+                sums[:, d] += np.bincount(around[:, k], point[:, d], minlength=total)
+        quads.append(np.where((f0 < 0)[:, None], around, around[:, ::-1]))
+    used = np.flatnonzero(hits)
+    number = np.zeros(total, int)
+    number[used] = np.arange(len(used))
+    positions = sums[used] / hits[used, None]
+    a, b, c, d = (number[np.concatenate(quads)]).T
+    short = np.linalg.norm(positions[a] - positions[c], axis=1) <= np.linalg.norm(
+        positions[b] - positions[d], axis=1
+    )
+    one = np.where(short[:, None], np.stack([a, b, c], 1), np.stack([a, b, d], 1))
+    two = np.where(short[:, None], np.stack([a, c, d], 1), np.stack([b, c, d], 1))
+    return positions, np.concatenate([one, two])
+
+
+def _cube(detail: int) -> tuple[np.ndarray, np.ndarray]:
+    """A cube's surface as a welded grid: positions [N, 3] in ±1 and outward triangles."""
+    line = np.tan(np.linspace(-1, 1, detail + 1) * np.pi / 4)  # even once it is a sphere
+    s, t = (g.ravel() for g in np.meshgrid(line, line, indexing="ij"))
+    one = np.ones_like(s)
+    i = (np.arange(detail)[:, None] * (detail + 1) + np.arange(detail)).ravel()
+    quad = np.stack([i, i + detail + 1, i + detail + 2, i + 1], 1)
+    points, quads = [], []
+    for axis in range(3):
+        for sign in (1, -1):
+            side = np.empty((len(s), 3))
+            side[:, axis], side[:, (axis + 1) % 3], side[:, (axis + 2) % 3] = sign * one, s, t
+            quads.append((quad if sign > 0 else quad[:, ::-1]) + len(points) * len(s))
+            points.append(side)
+    unique, welded = np.unique(np.round(np.concatenate(points), 9), axis=0, return_inverse=True)
+    quads = welded.reshape(-1)[np.concatenate(quads)]
+    return unique, np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+
+
+# ---------------------------------------------------------------------------------------- colour and weights
+
+
+def _colours(
+    shapes: Sequence[Shape],
+    distances: np.ndarray,
+    positions: np.ndarray,
+    paints: Sequence[Paint],
+    cell: float,
+) -> np.ndarray:
+    """Each vertex takes the nearest shape's colour, blended over about a cell, then the paints in order."""
+    share = np.exp(-(distances - distances.min(0)) / (0.35 * cell))
+    share /= share.sum(0)
+    colours = share.T @ np.array([shape.colour for shape in shapes])
+    joints = np.array([shape.joint for shape in shapes])
+    for paint in paints:
+        amount = np.clip(0.5 - paint.inside(positions) / paint.edge, 0, 1)
+        amount = amount * amount * (3 - 2 * amount)
+        if paint.only:
+            amount *= share[np.isin(joints, paint.only)].sum(0)
+        colours += amount[:, None] * (np.array(paint.colour) - colours)
+    return colours
+
+
+def _openness(shapes: Sequence[Shape], positions: np.ndarray, normals: np.ndarray, cell: float) -> np.ndarray:
+    """1 in the open, down to 0.7 in creases: how far the surface recedes along the normal."""
+    reach = 4 * cell
+    clear = union(shapes, positions + reach * normals) / reach
+    return 0.7 + 0.3 * np.clip(clear, 0, 1)
+
+
+def _skin_weights(
+    shapes: Sequence[Shape], distances: np.ndarray, triangles: np.ndarray, skeleton: Skeleton
+) -> np.ndarray:
+    """float [N, J]: shares by distance among the nearest joint and its kin, then smoothed along the surface."""
+    owner = np.array([skeleton.index(shape.joint) for shape in shapes])
+    weights = np.zeros((distances.shape[1], len(skeleton.names)))
+    closest = distances.min(0)
+    for shape, joint, distance in zip(shapes, owner, distances, strict=True):
+        softness = 0.5 * float(np.sort(shape.high - shape.low)[1]) * 0.5
+        share = np.clip(1 - (distance - closest) / softness, 0, 1) ** 2
+        weights[:, joint] = np.maximum(weights[:, joint], share)
+    weights *= skeleton.kinship()[owner[distances.argmin(0)]]
+    weights /= weights.sum(1, keepdims=True)
+    ends = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    ends = ends[np.argsort(ends[:, 0], kind="stable")]
+    starts = np.searchsorted(ends[:, 0], np.arange(len(weights)))
+    count = np.diff(np.append(starts, len(ends)))[:, None]
+    used = np.flatnonzero(weights.any(0))
+    smooth = weights[:, used]
+    for _ in range(5):
+        smooth = 0.4 * smooth + 0.6 * np.add.reduceat(smooth[ends[:, 1]], starts, axis=0) / count
+    weights[:, used] = smooth
+    return weights

@@ -1,0 +1,39 @@
+"""What a species module returns, and how its sentences become motion.
+
+The sentence is the program: "hops forward twice and looks left, then nods" is read as phrases of the species' phrase
+book, played one after the other at ", then " and at the same time at " and ".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from factory.sources.creatures.body import Body, Mesh
+from factory.sources.creatures.motion import SECONDS, TIMES, Gesture, Take, sequence, together
+
+Morph = Callable[[Mesh], np.ndarray]
+"""A morph target: a mesh at rest → position offsets [N, 3]."""
+
+
+@dataclass(frozen=True)
+class Creature:
+    """One individual: its body, the gestures it knows by phrase, and its morph targets by name."""
+
+    body: Body
+    phrases: dict[str, Gesture]
+    morphs: dict[str, Morph] = field(default_factory=dict)
+
+    def act(self, sentence: str) -> Take:
+        """The take of one sentence."""
+        take = Take(self.body.skeleton, list(self.morphs))
+        parts = [[phrase.strip() for phrase in part.split(" and ")] for part in sentence.split(", then ")]
+        for phrase in (phrase for part in parts for phrase in part):
+            if phrase not in self.phrases:
+                known = ", ".join(sorted(self.phrases))
+                raise KeyError(f"{sentence!r}: no gesture is called {phrase!r}; this species knows {known}")
+        gesture = sequence(*(together(*(self.phrases[phrase] for phrase in part)) for part in parts))
+        gesture(take, TIMES / SECONDS)
+        return take

@@ -1,0 +1,213 @@
+"""Plain binary glTF 2.0 from meshes, a skeleton and animations. Deterministic: same input, same bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from factory.sources.creatures.body import Mesh
+from factory.sources.creatures.motion import TIMES, Pose
+from factory.sources.creatures.skeleton import Skeleton
+
+FLOAT, UINT8, UINT16 = 5126, 5121, 5123
+ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One animation: its name, its sentence, its split, and the pose at every key time."""
+
+    name: str
+    sentence: str
+    split: str
+    pose: Pose
+
+
+class _Buffer:
+    """The binary chunk and the accessors into it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict] = []
+        self.accessors: list[dict] = []
+
+    def add(
+        self, array: np.ndarray, kind: str, component: int, target: int | None = None, bounds: bool = False
+    ) -> int:
+        """Appends an array as an accessor of its own and returns its number."""
+        dtype = {FLOAT: "<f4", UINT8: "u1", UINT16: "<u2"}[component]
+        if (
+            component == FLOAT
+        ):  # a grid of 1/2^20 absorbs the last bits in which machines differ; + 0.0 kills -0
+            array = np.round(np.asarray(array, float) * 2**20) / 2**20 + 0.0
+        array = np.ascontiguousarray(array, dtype)
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
+        if target:
+            view["target"] = target
+        self.data += array.tobytes()
+        self.data += b"\0" * (-len(self.data) % 4)
+        self.views.append(view)
+        accessor = {
+            "bufferView": len(self.views) - 1,
+            "componentType": component,
+            "count": len(array),
+            "type": kind,
+        }
+        if bounds:
+            columns = array.reshape(len(array), -1)
+            accessor["min"] = [float(x) for x in columns.min(0)]
+            accessor["max"] = [float(x) for x in columns.max(0)]
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+
+def quaternions(rotations: np.ndarray) -> np.ndarray:
+    """Unit quaternions xyzw [T, 4] of rotations [T, 3, 3], each on the same side as the one before."""
+    m = rotations
+    # The four squared components; divide by the largest, which is never small (Shepperd).
+    squares = np.stack(
+        [
+            1 + m[:, 0, 0] - m[:, 1, 1] - m[:, 2, 2],
+            1 - m[:, 0, 0] + m[:, 1, 1] - m[:, 2, 2],
+            1 - m[:, 0, 0] - m[:, 1, 1] + m[:, 2, 2],
+            1 + m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2],
+        ],
+        1,
+    )
+    x, y, z = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]
+    xy, xz, yz = m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0], m[:, 1, 2] + m[:, 2, 1]
+    s = squares.T
+    rows = np.stack(
+        [np.stack([s[0], xy, xz, x], 1), np.stack([xy, s[1], yz, y], 1), np.stack([xz, yz, s[2], z], 1),
+         np.stack([x, y, z, s[3]], 1)], 1,
+    )  # fmt: skip
+    q = rows[np.arange(len(m)), squares.argmax(1)]
+    q /= np.linalg.norm(q, axis=1, keepdims=True)
+    q[0] *= 1 if q[0, 3] >= 0 else -1
+    turns = np.where((q[1:] * q[:-1]).sum(1) < 0, -1, 1)
+    q[1:] *= np.cumprod(turns)[:, None]
+    return q
+
+
+def write(
+    name: str, meshes: Sequence[Mesh], skeleton: Skeleton, clips: Sequence[Clip],
+    morphs: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None, extras: dict | None = None,
+) -> bytes:  # fmt: skip
+    """A GLB with one skinned mesh, its joints, and one animation a clip.
+
+    Args:
+        morphs: morph target → for each mesh, position and normal offsets [N, 3].
+        extras: application data of the asset.
+    """
+    morphs = morphs or {}
+    buffer = _Buffer()
+    primitives = [
+        _primitive(buffer, k, mesh, [m[k] for m in morphs.values()]) for k, mesh in enumerate(meshes)
+    ]
+    mesh = {"name": name, "primitives": primitives}
+    if morphs:
+        mesh["weights"] = [0.0] * len(morphs)
+        mesh["extras"] = {"targetNames": list(morphs)}
+    inverse_bind = np.tile(np.eye(4), (len(skeleton.names), 1, 1))
+    inverse_bind[:, :3, 3] = -skeleton.positions
+    columns = inverse_bind.transpose(0, 2, 1).reshape(-1, 16)
+    mesh_node = len(skeleton.names)
+    document = {
+        "asset": {"version": "2.0", "generator": "menagerie4d creatures", "copyright": "CC0-1.0",
+                  "extras": extras or {}},
+        "scene": 0,
+        "scenes": [{"name": name, "nodes": [0, mesh_node]}],
+        "nodes": [*_nodes(skeleton), {"name": name, "mesh": 0, "skin": 0}],
+        "meshes": [mesh],
+        "skins": [{"inverseBindMatrices": buffer.add(columns, "MAT4", FLOAT), "skeleton": 0,
+                   "joints": list(range(mesh_node))}],
+        "materials": [_material(mesh_) for mesh_ in meshes],
+    }  # fmt: skip
+    if clips:
+        times = buffer.add(TIMES, "SCALAR", FLOAT, bounds=True)
+        document["animations"] = [_animation(buffer, times, clip, skeleton, mesh_node) for clip in clips]
+    document |= {
+        "accessors": buffer.accessors,
+        "bufferViews": buffer.views,
+        "buffers": [{"byteLength": len(buffer.data)}],
+    }
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text
+    chunks += struct.pack("<I4s", len(buffer.data), b"BIN\0") + bytes(buffer.data)
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def _nodes(skeleton: Skeleton) -> list[dict]:
+    nodes = []
+    for joint, (name, offset) in enumerate(zip(skeleton.names, skeleton.offsets, strict=True)):
+        children = [k for k, parent in enumerate(skeleton.parents) if parent == joint]
+        node = {"name": name, "translation": _grid(offset)}
+        nodes.append(node | ({"children": children} if children else {}))
+    return nodes
+
+
+def _grid(values: np.ndarray) -> list[float]:
+    return [float(np.float32(round(float(v) * 2**20) / 2**20)) for v in values]
+
+
+def _material(mesh: Mesh) -> dict:
+    material = mesh.material
+    pbr = {"metallicFactor": material.metallic, "roughnessFactor": material.roughness}
+    glow = {"emissiveFactor": list(material.emissive)} if any(material.emissive) else {}
+    return {"name": material.name, "pbrMetallicRoughness": pbr, **glow}
+
+
+def _primitive(
+    buffer: _Buffer, number: int, mesh: Mesh, targets: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict:
+    small = len(mesh.positions) < 65535
+    if not small:
+        raise ValueError(
+            f"{mesh.material.name}: {len(mesh.positions)} vertices, at most 65 534 fit one primitive; use larger cells"
+        )
+    attributes = {
+        "POSITION": buffer.add(mesh.positions, "VEC3", FLOAT, ARRAY_BUFFER, bounds=True),
+        "NORMAL": buffer.add(mesh.normals, "VEC3", FLOAT, ARRAY_BUFFER),
+        "COLOR_0": buffer.add(mesh.colours, "VEC3", FLOAT, ARRAY_BUFFER),
+        "JOINTS_0": buffer.add(mesh.joints, "VEC4", UINT8, ARRAY_BUFFER),
+        "WEIGHTS_0": buffer.add(mesh.weights, "VEC4", FLOAT, ARRAY_BUFFER),
+    }
+    indices = buffer.add(mesh.triangles.reshape(-1), "SCALAR", UINT16, ELEMENT_ARRAY_BUFFER)
+    primitive = {"attributes": attributes, "indices": indices, "material": number}
+    if targets:
+        primitive["targets"] = [
+            {"POSITION": buffer.add(positions, "VEC3", FLOAT, ARRAY_BUFFER, bounds=True),
+             "NORMAL": buffer.add(normals, "VEC3", FLOAT, ARRAY_BUFFER)}
+            for positions, normals in targets
+        ]  # fmt: skip
+    return primitive
+
+
+def _animation(buffer: _Buffer, times: int, clip: Clip, skeleton: Skeleton, mesh_node: int) -> dict:
+    samplers, channels = [], []
+
+    def channel(node: int, path: str, values: np.ndarray, kind: str) -> None:
+        samplers.append(
+            {"input": times, "interpolation": "LINEAR", "output": buffer.add(values, kind, FLOAT)}
+        )
+        channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": path}})
+
+    pose, offsets = clip.pose, skeleton.offsets
+    for joint in range(len(skeleton.names)):
+        if np.abs(pose.translations[:, joint] - offsets[joint]).max() > 1e-6:
+            channel(joint, "translation", pose.translations[:, joint], "VEC3")
+        if np.abs(pose.rotations[:, joint] - np.eye(3)).max() > 1e-6:
+            channel(joint, "rotation", quaternions(pose.rotations[:, joint]), "VEC4")
+        if np.abs(pose.scales[:, joint] - 1).max() > 1e-6:
+            channel(joint, "scale", pose.scales[:, joint], "VEC3")
+    if pose.morphs:
+        weights = np.stack(list(pose.morphs.values()), 1)
+        if np.abs(weights).max() > 1e-6:
+            channel(mesh_node, "weights", weights.reshape(-1), "SCALAR")
+    extras = {"description": clip.sentence, "split": clip.split}
+    return {"name": clip.name, "channels": channels, "samplers": samplers, "extras": extras}

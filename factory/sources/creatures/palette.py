@@ -1,0 +1,63 @@
+"""Colours: written as sRGB hex, kept as linear RGB, drawn for each creature from its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+"""Linear RGB in 0–1, as glTF stores vertex colours."""
+
+T = TypeVar("T")
+
+WHITE = (0.92, 0.92, 0.92)
+INK = (0.012, 0.010, 0.014)
+
+
+def colour(hex_rgb: str) -> Colour:
+    """Linear RGB of "#rrggbb"."""
+    srgb = np.array([int(hex_rgb[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return tuple(float(c) for c in np.round(linear, 5))
+
+
+def mix(first: Colour, second: Colour, amount: float) -> Colour:
+    """`first` with `amount` (0–1) of `second` stirred in."""
+    return tuple(float(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
+
+
+class Genes:
+    """What a seed decides. Seed 0 draws nothing: it is the species' portrait, every factor 1 and first choices."""
+
+    def __init__(self, species: str, seed: int):
+        self.portrait = seed == 0
+        self._random = np.random.Generator(np.random.PCG64([*species.encode(), seed]))
+
+    def vary(self, amount: float) -> float:
+        """A factor within 1 ± `amount`."""
+        draw = self._random.uniform(-amount, amount)
+        return 1.0 if self.portrait else 1.0 + float(draw)
+
+    def chance(self, probability: float, portrait: bool = True) -> bool:
+        """True with `probability`; the portrait's answer is `portrait`."""
+        draw = self._random.uniform()
+        return portrait if self.portrait else bool(draw < probability)
+
+    def pick(self, options: Sequence[T]) -> T:
+        """One of `options`; the portrait takes the first."""
+        draw = int(self._random.integers(len(options)))
+        return options[0 if self.portrait else draw]
+
+    def points(self, count: int, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+        """float [count, 3] uniform in a box: where spots go (the portrait has spots too)."""
+        return self._random.uniform(low, high, (count, 3))
+
+    def palette(self, options: Sequence[Sequence[str]]) -> tuple[Colour, ...]:
+        """One of several palettes of hex colours, each colour nudged a little in hue and lightness."""
+        return tuple(self._nudged(colour(text)) for text in self.pick(options))
+
+    def _nudged(self, rgb: Colour) -> Colour:
+        light = self.vary(0.14)
+        return tuple(float(np.clip(channel * light * self.vary(0.08), 0, 1)) for channel in rgb)

@@ -1,0 +1,135 @@
+"""Signed distances of the few solids that bodies are made of, and their smooth union.
+
+A distance is negative inside, in metres, and exact or nearly so close to the surface. A `Shape` also carries
+what the body needs to know of it: the joint that moves it, its colour, and how widely it melts into its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from factory.sources.creatures.palette import Colour
+
+Vector = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One solid in the rest pose.
+
+    Attributes:
+        joint: name of the joint it follows.
+        colour: linear RGB.
+        measure: float [N, 3] world points → float [N] signed distances.
+        low, high: float [3], a box around it.
+        blend: metres over which the smooth union rounds the seam to what came before it.
+    """
+
+    joint: str
+    colour: Colour
+    measure: Callable[[np.ndarray], np.ndarray]
+    low: np.ndarray
+    high: np.ndarray
+    blend: float
+
+    def painted(self, colour: Colour) -> Shape:
+        """The same solid in another colour."""
+        return replace(self, colour=colour)
+
+
+def rotation(pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> np.ndarray:
+    """Ry(yaw) · Rx(pitch) · Rz(roll), degrees: nose down, turn to the left (+X), lean to the right."""
+    (cx, cy, cz), (sx, sy, sz) = (f(np.radians([pitch, yaw, roll])) for f in (np.cos, np.sin))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_y @ about_x @ about_z
+
+
+def limb(
+    joint: str, colour: Colour, start: Vector, end: Vector, radius: float, end_radius: float | None = None,
+    blend: float | None = None, flat: float = 1.0, flat_axis: Vector = (1, 0, 0),
+) -> Shape:  # fmt: skip
+    """A cone with round ends. `flat` < 1 squeezes it along `flat_axis`: fins, ears, wings, feathers."""
+    a, b = np.asarray(start, float), np.asarray(end, float)
+    ra, rb = radius, radius if end_radius is None else end_radius
+    axis = b - a
+    length2 = float(axis @ axis) + 1e-12
+    squeeze = np.asarray(flat_axis, float) / np.linalg.norm(flat_axis)
+
+    def measure(p: np.ndarray) -> np.ndarray:
+        offset = p - a
+        if flat != 1.0:  # measured in stretched space, shrunk back: exact on the surface, cautious off it
+            offset = offset + ((offset @ squeeze) * (1 / flat - 1))[..., None] * squeeze
+        along = np.clip(offset @ axis / length2, 0, 1)
+        nearest = offset - along[..., None] * axis
+        distance = np.sqrt(np.einsum("...i,...i", nearest, nearest)) - (ra + (rb - ra) * along)
+        return distance * flat if flat != 1.0 else distance
+
+    reach = np.array([[ra], [rb]])
+    ends = np.stack([a, b])
+    blend = 0.6 * min(ra, rb) if blend is None else blend
+    return Shape(joint, colour, measure, (ends - reach).min(0), (ends + reach).max(0), blend)
+
+
+def ball(
+    joint: str, colour: Colour, centre: Vector, radii: float | Vector,
+    pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0, blend: float | None = None,
+) -> Shape:  # fmt: skip
+    """An ellipsoid with the given half axes (x, y, z), turned by angles in degrees."""
+    c = np.asarray(centre, float)
+    r = np.broadcast_to(np.asarray(radii, float), 3)
+    turn = rotation(pitch, yaw, roll)
+
+    def measure(p: np.ndarray) -> np.ndarray:
+        q = (p - c) @ turn  # into the ellipsoid's own axes
+        k1 = np.sqrt(np.einsum("...i,...i", q / r, q / r))
+        k2 = np.sqrt(np.einsum("...i,...i", q / r**2, q / r**2))
+        return np.where(k2 > 1e-9, k1 * (k1 - 1) / np.maximum(k2, 1e-9), -r.min())
+
+    reach = np.sqrt(((turn * r) ** 2).sum(1))
+    return Shape(
+        joint, colour, measure, c - reach, c + reach, 0.5 * float(r.min()) if blend is None else blend
+    )
+
+
+def box(
+    joint: str, colour: Colour, centre: Vector, half: Vector, corner: float,
+    pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0, blend: float = 0.0,
+) -> Shape:  # fmt: skip
+    """A box with half sides `half` and edges rounded by the radius `corner`."""
+    c, h = np.asarray(centre, float), np.asarray(half, float) - corner
+    turn = rotation(pitch, yaw, roll)
+
+    def measure(p: np.ndarray) -> np.ndarray:
+        q = np.abs((p - c) @ turn) - h
+        outside = np.maximum(q, 0)
+        return np.sqrt(np.einsum("...i,...i", outside, outside)) + np.minimum(q.max(-1), 0) - corner
+
+    reach = np.abs(turn) @ np.asarray(half, float)
+    return Shape(joint, colour, measure, c - reach, c + reach, blend)
+
+
+def smooth_union(first: np.ndarray, second: np.ndarray, blend: float) -> np.ndarray:
+    """The lesser of two distances, its crease rounded where they differ by less than `blend` metres."""
+    if blend <= 0:
+        return np.minimum(first, second)
+    near = np.maximum(blend - np.abs(first - second), 0)
+    return np.minimum(first, second) - near * near / (4 * blend)
+
+
+def union(shapes: Sequence[Shape], points: np.ndarray) -> np.ndarray:
+    """Signed distances [N] of the smooth union of `shapes`, melted together in order."""
+    total = shapes[0].measure(points)
+    for shape in shapes[1:]:
+        total = smooth_union(total, shape.measure(points), shape.blend)
+    return total
+
+
+def gradient(shapes: Sequence[Shape], points: np.ndarray, step: float) -> np.ndarray:
+    """Gradient [N, 3] of the union by four samples at the corners of a tetrahedron."""
+    corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], float)
+    return sum(corner * union(shapes, points + step * corner)[:, None] for corner in corners) / (4 * step)
