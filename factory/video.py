@@ -6,21 +6,22 @@ Colour and alpha come back as straight-alpha frames, so a reader puts a clip on 
 The colour video is the straight colour itself, carried one pixel past the silhouette and mid-grey 127 beyond.
 The other way, a video of the object composited on grey whose grey is subtracted again, was measured and
 rejected: 4:2:0 chroma mixes object and background inside every 2x2 block of the silhouette, and a
-subtraction cannot take them apart. In a 2-pixel band around the silhouette, put on white after coding (256 px,
-crf 18; Fox, KayKit_Knight, phoenix_bird, Quaternius_robot), dB:
+subtraction cannot take them apart. In a 2-pixel band around the silhouette, put on white after coding
+(256 px, crf 18; Fox, KayKit_Knight, phoenix_bird, Quaternius_robot), dB:
 
     composited on grey   28.3  34.9  24.0  28.0
     straight colour      31.3  36.4  25.9  30.6
     and one pixel out    34.0  37.3  26.1  32.7    what is stored; 18-40 % more bytes than on grey
     and 6 pixels out     34.2  37.3  26.1  33.0
 
-One pixel suffices because it completes the 2x2 blocks that hold the silhouette. Watched raw, such a video shows
-the object on MV-VDM's grey with an outline that is a pixel too fat and not anti-aliased.
+One pixel suffices because it completes the 2x2 blocks that hold the silhouette. Watched raw, such a video
+shows the object on MV-VDM's grey with an outline that is a pixel too fat and not anti-aliased.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
@@ -38,8 +39,8 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
     Args:
         frames: uint8 [T, H, W, 4], straight alpha.
     Returns:
-        uint8 [T, H, W, 4], opaque: the colour wherever alpha > 0; next to such pixels the alpha-weighted mean of
-        the covered 3x3 neighbours; GREY elsewhere.
+        uint8 [T, H, W, 4], opaque: the colour wherever alpha > 0; next to such pixels the alpha-weighted mean
+        of the covered 3x3 neighbours; GREY elsewhere.
     """
     # A pixel is handled as one little-endian word 0xAABBGGRR: ten times as fast as three channels.
     pixels = np.ascontiguousarray(frames).view("<u4")[..., 0]
@@ -54,20 +55,21 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
     colour = np.where(covered, pixels | np.uint32(0xFF000000), np.array([*GREY, 255], np.uint8).view("<u4"))
     rim = np.flatnonzero(grown & ~covered)
     _, height, width = covered.shape
-    row, x = np.divmod(rim, width)
-    y = row % height
-    total = np.zeros((len(rim), 4), np.uint32)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            # A neighbour outside the picture counts as the border pixel it is clipped to.
-            place = (row - y + np.clip(y + dy, 0, height - 1)) * width + np.clip(x + dx, 0, width - 1)
-            neighbour = pixels.ravel()[place][:, None].view(np.uint8)
-            alpha = neighbour[:, 3:].astype(np.uint32)
-            total[:, :3] += neighbour[:, :3] * alpha
-            total[:, 3:] += alpha
-    mean = np.full((len(rim), 4), 255, np.uint8)
-    mean[:, :3] = (total[:, :3] + total[:, 3:] // 2) // total[:, 3:]
-    colour.ravel()[rim] = mean.view("<u4")[:, 0]
+    y, x = rim // width % height, rim % width
+    # Steps to the neighbours; at the border of the picture a step stays where it is.
+    rows = np.where(y > 0, -width, 0), 0, np.where(y < height - 1, width, 0)
+    columns = np.where(x > 0, -1, 0), 0, np.where(x < width - 1, 1, 0)
+    red, green, blue, weight = np.zeros((4, len(rim)), np.uint32)
+    for row in rows:
+        for column in columns:
+            neighbour = pixels.ravel()[rim + row + column]
+            alpha = neighbour >> 24
+            red += (neighbour & 255) * alpha
+            green += (neighbour >> 8 & 255) * alpha
+            blue += (neighbour >> 16 & 255) * alpha
+            weight += alpha
+    red, green, blue = ((channel + weight // 2) // weight for channel in (red, green, blue))
+    colour.ravel()[rim] = red | green << 8 | blue << 16 | np.uint32(0xFF000000)
     return colour[..., None].view(np.uint8)
 
 
@@ -83,8 +85,8 @@ def encode_h264(
         frames: uint8 [T, H, W, 3], sRGB-encoded, H and W even; or [T, H, W, 4], alpha ignored.
         fps: frames per second.
         crf: x264's quality, 0 (lossless) to 51. preset: x264's effort; "medium" costs twice the time of
-            "veryfast" for 0.4 dB and the same bytes. gop: frames from one key frame to the next: what reading a
-            single frame has to decode at most (8 costs 7 % of bytes).
+            "veryfast" for 0.4 dB and the same bytes. gop: frames from one key frame to the next, the most
+            that reading a single frame has to decode (8 costs 7 % of bytes).
     Raises:
         ValueError: shape, type or an odd side.
     """
@@ -107,7 +109,7 @@ def encode_h264(
     target = io.BytesIO()
     with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(
-            "libx264", rate=Fraction(fps), options={"crf": str(crf), "preset": preset}
+            "libx264", rate=Fraction(fps), options={"crf": str(crf), "preset": preset, "bf": "1"}
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         codec = stream.codec_context
@@ -182,7 +184,7 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
                         decoded[index] = picture.to_ndarray()
 
             starts = [i for i, packet in enumerate(packets) if packet.is_keyframe] + [len(packets)]
-            for start, end in zip(starts, starts[1:], strict=False):
+            for start, end in itertools.pairwise(starts):
                 # Groups of pictures are closed: packets start..end-1 are exactly frames start..end-1.
                 if not needed.isdisjoint(range(start, end)):
                     for packet in packets[start:end]:
@@ -203,10 +205,10 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
 def pack_alpha(alpha: np.ndarray) -> bytes:
     """Compress the alpha of one view, lossless: a .npy file in zlib's format.
 
-    Anybody reads it back with `numpy.load(io.BytesIO(zlib.decompress(data)))`. Run-length matching, which is
-    all that silhouettes need, is faster and smaller here than zlib's default; anti-aliased masks of 24 frames at
-    256 px (Fox): 37 KiB in 3.4 ms, read in 1.7 ms, against 45 KiB in 12 ms (zlib 6), 39 KiB (zstd 1), 37 KiB in
-    9 ms (zstd 9), 44 KiB in 18 ms and 9 ms to read (lossless H.264).
+    Anybody reads it back with `numpy.load(io.BytesIO(zlib.decompress(data)))`. Matching runs only, which is
+    all that silhouettes need, is faster and smaller here than zlib's default. 24 anti-aliased frames at
+    256 px (Fox): 37 KiB in 3.4 ms, read in 1.7 ms; zlib 6: 45 KiB in 12 ms; zstd 1: 39 KiB in 1 ms;
+    zstd 9: 37 KiB in 9 ms; lossless H.264: 44 KiB in 18 ms, read in 9 ms.
 
     Args:
         alpha: uint8 [T, H, W].

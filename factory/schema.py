@@ -1,0 +1,279 @@
+"""One row a clip: the columns of the dataset, and how a rendered clip becomes a row and a row a shot again.
+
+The pixels lie in `view_00 … view_15` (H.264) and `alpha_00 … alpha_15` (factory/video.py); everything else is
+a plain column that a reader can filter by without touching a pixel. docs/dataset.md lists them all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from factory.video import bleed_colour, encode_h264, pack_alpha
+from renderers.cameras import CONVENTION, Cameras
+from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
+
+SCHEMA_VERSION = "1"
+VIEWS = 16
+MOTION_COLUMNS = (
+    "motion_reach",
+    "motion_travel",
+    "motion_speed",
+    "motion_speed_max",
+    "motion_size_min",
+    "motion_size_max",
+)
+# Videos and alpha are compressed already, and the rest is a thousandth of a row.
+PARQUET_OPTIONS: dict[str, Any] = {
+    "compression": "NONE",
+    "use_dictionary": False,
+    "write_page_index": True,
+    "use_content_defined_chunking": True,  # a hub stores equal stretches of two revisions once
+}
+_VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+class RowError(ValueError):
+    """A row that may not enter the dataset. The message names the clip and what is missing."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """Everything a row says that is neither a pixel nor a camera matrix; each field is a column.
+
+    Attributes:
+        clip_id: names the clip for ever; the key it is staged and packed under.
+        split: "train", "validation" or "test" (factory/splits.py).
+        asset_uid: unique within `source`. asset_sha256: hexadecimal, of the file that was rendered.
+        source: where the asset comes from, e.g. "objaverse". source_url: its page, "" if it has none.
+        title, author: as published, "" if unknown. licence: SPDX expression, or "unknown".
+        attribution: the sentence that the licence wants to be shown; see `attribution`.
+        noai: whether the author forbids AI use: "yes", "no", "unknown". noai_checked_at: ISO date, or "".
+        animation_name, animation_index: in the asset.
+        window: "first", "last", "loop" or "hold": which part of the animation (factory/planning.py).
+        start_time, end_time: seconds on the animation's time line, of the first and last frame.
+        fps: frames per second.
+        elevation_deg, azimuth_offset_deg, distance (metres), fov_y_deg: of the ring of views.
+        azimuths_deg: of each view.
+        asset_to_world: 4x4, the similarity that centres and scales the asset.
+        renderer: back end, e.g. "opengl". settings: how it rendered.
+        package_version: of menagerie4d. seed: of the plan's random choices.
+        motion: the statistics named MOTION_COLUMNS (factory/planning.py says what they measure).
+        caption, caption_origin: text and what wrote it; "" if there is none.
+        quality: tag, "" if nobody judged it.
+    """
+
+    clip_id: str
+    split: str
+    asset_uid: str
+    asset_sha256: str
+    source: str
+    source_url: str
+    title: str
+    author: str
+    licence: str
+    attribution: str
+    noai: str
+    noai_checked_at: str
+    animation_name: str
+    animation_index: int
+    window: str
+    start_time: float
+    end_time: float
+    fps: float
+    elevation_deg: float
+    azimuth_offset_deg: float
+    azimuths_deg: Sequence[float]
+    distance: float
+    fov_y_deg: float
+    asset_to_world: np.ndarray
+    renderer: str
+    settings: RenderSettings
+    package_version: str
+    seed: int
+    motion: Mapping[str, float]
+    caption: str = ""
+    caption_origin: str = ""
+    quality: str = ""
+
+
+def attribution(title: str, author: str, source_url: str, licence: str) -> str:
+    """The line that credits an asset: title, author, licence and where it came from, as far as known."""
+    line = f'"{title or "Untitled"}" by {author or "an unnamed author"}, licence: {licence}'
+    return f"{line}, {source_url}" if source_url else line
+
+
+def view_column(view: int) -> str:
+    return f"view_{view:02d}"
+
+
+def alpha_column(view: int) -> str:
+    return f"alpha_{view:02d}"
+
+
+def clip_schema(views: int = VIEWS) -> pa.Schema:
+    """The columns of a dataset with that many views, with the features `datasets` reads from the file."""
+    text, real, integer = pa.string(), pa.float64(), pa.int32()
+    columns: list[tuple[str, pa.DataType]] = [
+        ("clip_id", text),
+        ("split", text),
+        ("schema_version", text),
+        # whose
+        ("asset_uid", text),
+        ("asset_sha256", text),
+        ("source", text),
+        ("source_url", text),
+        ("title", text),
+        ("author", text),
+        ("licence", text),
+        ("attribution", text),
+        ("noai", text),
+        ("noai_checked_at", text),
+        # what moves
+        ("animation_name", text),
+        ("animation_index", integer),
+        ("window", text),
+        ("start_time", real),
+        ("end_time", real),
+        ("fps", real),
+        ("num_frames", integer),
+        ("timestamps", pa.list_(real)),
+        *((name, real) for name in MOTION_COLUMNS),
+        ("caption", text),
+        ("caption_origin", text),
+        ("quality", text),
+        # seen from where
+        ("num_views", integer),
+        ("width", integer),
+        ("height", integer),
+        ("K", _matrices(views, 3)),
+        ("world_to_camera", _matrices(views, 4)),
+        ("camera_convention", text),
+        ("elevation_deg", real),
+        ("azimuth_offset_deg", real),
+        ("azimuths_deg", pa.list_(real, views)),
+        ("distance", real),
+        ("fov_y_deg", real),
+        ("asset_to_world", pa.list_(pa.list_(real, 4), 4)),
+        # made by
+        ("renderer", text),
+        ("renderer_version", text),
+        ("settings", text),
+        ("settings_hash", text),
+        ("package_version", text),
+        ("seed", pa.int64()),
+        # the pixels
+        *((view_column(view), _VIDEO) for view in range(views)),
+        *((alpha_column(view), pa.binary()) for view in range(views)),
+    ]
+    schema = pa.schema(columns)
+    features = {column.name: _feature(column.type) for column in schema}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def pixel_columns(views: int) -> list[str]:
+    return [view_column(view) for view in range(views)] + [alpha_column(view) for view in range(views)]
+
+
+def _matrices(count: int, side: int) -> pa.DataType:
+    return pa.list_(pa.list_(pa.list_(pa.float64(), side), side), count)
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    """A column type in the words of `datasets.Features`."""
+    if kind == _VIDEO:
+        return {"_type": "Video"}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    return {"dtype": {"double": "float64"}.get(str(kind), str(kind)), "_type": "Value"}
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
+    """Encode a clip and put it together with what is known of it: one value for each column of `clip_schema`.
+
+    Raises:
+        RowError: licence, source or attribution is missing, or clip and info disagree.
+    """
+    views, num_frames, height, width, _ = clip.frames.shape
+    if set(info.motion) != set(MOTION_COLUMNS):
+        raise RowError(
+            f"clip {info.clip_id}: motion statistics are {sorted(info.motion)}, the schema has "
+            f"{sorted(MOTION_COLUMNS)}; change MOTION_COLUMNS and SCHEMA_VERSION together with the planning"
+        )
+    if len(clip.cameras) != views or len(info.azimuths_deg) != views or len(clip.timestamps) != num_frames:
+        raise RowError(
+            f"clip {info.clip_id}: {views} views x {num_frames} frames, but {len(clip.cameras)} cameras, "
+            f"{len(info.azimuths_deg)} azimuths and {len(clip.timestamps)} timestamps"
+        )
+    row = {column.name: getattr(info, column.name) for column in fields(info)}
+    del row["motion"]
+    row |= {name: float(info.motion[name]) for name in MOTION_COLUMNS}
+    row |= {
+        "schema_version": SCHEMA_VERSION,
+        "num_frames": num_frames,
+        "timestamps": clip.timestamps.tolist(),
+        "num_views": views,
+        "width": width,
+        "height": height,
+        "K": clip.cameras.K.tolist(),
+        "world_to_camera": clip.cameras.world_to_camera.tolist(),
+        "camera_convention": CONVENTION,
+        "azimuths_deg": [float(azimuth) for azimuth in info.azimuths_deg],
+        "asset_to_world": np.asarray(info.asset_to_world, np.float64).reshape(4, 4).tolist(),
+        "renderer_version": clip.renderer,
+        "settings": json.dumps(asdict(info.settings), sort_keys=True),
+        "settings_hash": info.settings.hash(),
+    }
+    check_row(row)  # before the expensive part
+    for view, frames in enumerate(clip.frames):
+        video = encode_h264(bleed_colour(frames), info.fps)
+        row[view_column(view)] = {"bytes": video, "path": f"{view_column(view)}.mp4"}
+        row[alpha_column(view)] = pack_alpha(frames[..., 3])
+    return row
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Refuse a row without licence, source or attribution: nobody could use or credit it."""
+    missing = [name for name in ("licence", "source", "attribution") if not (row[name] or "").strip()]
+    if missing:
+        raise RowError(
+            f"clip {row['clip_id']} (asset {row['asset_uid']!r}): no {', no '.join(missing)}. Every row says "
+            f'whose work it is; where the licence is not known, write "unknown"'
+        )
+
+
+def row_cameras(row: Mapping[str, Any]) -> Cameras:
+    """The V cameras of a row."""
+    return Cameras(row["world_to_camera"], row["K"], row["width"], row["height"])
+
+
+def row_to_shot(row: Mapping[str, Any]) -> tuple[Shot, RenderSettings]:
+    """What renders a row again, given to its `renderer` with the asset of that `asset_sha256`."""
+    shot = Shot(
+        animation=row["animation_index"],
+        timestamps=np.asarray(row["timestamps"], np.float64),
+        asset_to_world=np.asarray(row["asset_to_world"], np.float64),
+        cameras=row_cameras(row),
+    )
+    return shot, RenderSettings(**json.loads(row["settings"]))
+
+
+def write_row(row: Mapping[str, Any]) -> bytes:
+    """A row as a parquet file of its own, the form a clip is staged in. Equal rows give equal bytes."""
+    check_row(row)
+    schema = clip_schema(row["num_views"])
+    target = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([dict(row)], schema), target, **PARQUET_OPTIONS)
+    return target.getvalue()
