@@ -5,21 +5,27 @@ Ray; a `Ledger` keeps what has become of each. See docs/cluster.md.
 """
 
 from cluster.backlog import Progress, Report
+from cluster.dispatch import Interrupted, run
 from cluster.inline import run_inline
-from cluster.ledger import Failure, Ledger, Record
-from cluster.stage import Outcome, Stage, StageError, Task
+from cluster.ledger import Ledger, Record
+from cluster.session import Session, connect
+from cluster.stage import Failure, Outcome, Stage, StageError, Task
 from cluster.storage import StorageError
 
 __all__ = [
     "Failure",
+    "Interrupted",
     "Ledger",
     "Outcome",
     "Progress",
     "Record",
     "Report",
+    "Session",
     "Stage",
     "StageError",
     "StorageError",
     "Task",
+    "connect",
+    "run",
     "run_inline",
 ]

@@ -41,7 +41,7 @@ class Report:
     Attributes:
         counts: status → tasks resolved, those of earlier runs included. resumed: how many of them were.
         reasons: status → reason → tasks, for "filtered" and "quarantined".
-        wall_s: seconds from start to end. workers: how many worked side by side.
+        wall_s: seconds from Ray's being there to the end. workers: how many worked side by side.
         busy_s: worker ("host:pid") → seconds spent on tasks.
         children_restarted: child processes replaced (crash, timeout, age). actors_lost: workers that died.
     """
@@ -50,7 +50,7 @@ class Report:
     resumed: int = 0
     reasons: dict[Status, Counter[str]] = field(default_factory=dict)
     wall_s: float = 0.0
-    workers: int = 1
+    workers: int = 0
     busy_s: Counter[str] = field(default_factory=Counter)
     children_restarted: int = 0
     actors_lost: int = 0
@@ -83,10 +83,14 @@ class Backlog:
         self._max = max_in_backlog
         self._queue: deque[Task] = deque()
         self._seen: set[str] = set()
-        self._start = time.monotonic()
+        self.start_clock()
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def start_clock(self) -> None:
+        """The workers' time counts from here."""
+        self._start = time.monotonic()
 
     @property
     def seconds(self) -> float:
@@ -99,7 +103,7 @@ class Backlog:
         return self._queue.popleft() if self._queue else None
 
     def pull(self) -> bool:
-        """Take more from the source: a stretch of tasks of an earlier run, or one new task. False: nothing."""
+        """Take more from the source: a stretch of tasks of an earlier run, or one new one. False: nothing."""
         if len(self._queue) >= self._max or self.exhausted:
             return False
         batch: list[Task] = []
@@ -121,7 +125,6 @@ class Backlog:
     def resolve(self, task: Task, record: Record) -> None:
         """This run's answer to a task; its follow-ups are next, in order."""
         self._count(task, record)
-        self.report.busy_s[record.worker] += record.seconds
         self._queue.extendleft(reversed(self._unresolved(record.follow_up)))
 
     def _unresolved(self, tasks: Iterable[Task]) -> list[Task]:

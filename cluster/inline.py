@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import time
-import traceback
 from collections.abc import Iterable
 
 from cluster.backlog import Backlog, Report, Resolved
-from cluster.ledger import Failure, Ledger, Record
-from cluster.stage import Stage, Task
+from cluster.ledger import Ledger, Record
+from cluster.stage import Failure, Stage, Task
 from cluster.storage import StorageError
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_inline(
@@ -27,7 +23,9 @@ def run_inline(
     stage.setup()
     try:
         while (task := backlog.next()) is not None:
+            start = time.monotonic()
             record = _attempt(stage, task, ledger)
+            backlog.report.busy_s["inline"] += time.monotonic() - start
             if record is None:
                 backlog.requeue(task)
             else:
@@ -35,6 +33,7 @@ def run_inline(
     finally:
         stage.close()
     backlog.report.wall_s = backlog.seconds
+    backlog.report.workers = 1
     return backlog.report
 
 
@@ -46,19 +45,4 @@ def _attempt(stage: Stage, task: Task, ledger: Ledger) -> Record | None:
     except StorageError:
         raise
     except Exception as error:
-        if getattr(error, "errno", None) in DISK_FULL:
-            raise StorageError(
-                f"task {task.label!r}: {error}. Make room and run the same command again"
-            ) from error
-        return ledger.fail(task, describe(error), time.monotonic() - start, "inline")
-
-
-def disk_full(task: Task, failure: Failure) -> StorageError:
-    """A full disk under a stage is no fault of its task, so it stops the run instead of being an attempt."""
-    return StorageError(f"task {task.label!r}: {failure.reason}. Make room and run the same command again")
-
-
-def describe(error: BaseException) -> Failure:
-    """An exception as a failure: its type and message; the traceback's last lines as detail."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    return Failure(message[:300].rstrip(": "), "".join(traceback.format_exception(error))[-4000:])
+        return ledger.fail(task, Failure.of(error), time.monotonic() - start, "inline")

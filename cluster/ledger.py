@@ -22,20 +22,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cluster.stage import Outcome, Status, Task
-from cluster.storage import Storage
+from cluster.stage import Failure, Outcome, Status, Task
+from cluster.storage import Storage, StorageError
 
 MAX_ATTEMPTS = 3
 
 _FOLDERS: dict[Status, str] = {"done": "done", "filtered": "filtered", "quarantined": "quarantine"}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an attempt failed: `reason` in one line; `detail` with traceback, last output and native stack."""
-
-    reason: str
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,9 +135,7 @@ class Ledger:
             return earlier
         for path, data in outcome.files.items():
             if path.split("/")[0] == self.namespace:
-                raise ValueError(
-                    f"Outcome.files: {path!r} lies in the ledger's own folder {self.namespace!r}"
-                )
+                raise ValueError(f"Outcome.files: {path!r} lies in the ledger's own folder")
             self.storage.write(path, data)
         return self._write(
             Record(
@@ -162,9 +152,16 @@ class Ledger:
         )
 
     def fail(self, task: Task, failure: Failure, seconds: float = 0.0, worker: str = "") -> Record | None:
-        """Write down a failed attempt. The third one is the end: its quarantine record; None before that."""
+        """Write down a failed attempt. The third one is the end: its quarantine record; None before that.
+
+        Raises StorageError, and writes nothing, if a full disk made the attempt fail.
+        """
+        if failure.disk_full:
+            raise StorageError(
+                f"task {task.label!r}: {failure.reason}. Make room and run the same command again"
+            )
         number = len(self.storage.names(f"{self.namespace}/attempts/{task.key}")) + 1
-        entry = {"label": task.label, "worker": worker, **asdict(failure)}
+        entry = {"label": task.label, "worker": worker, "reason": failure.reason, "detail": failure.detail}
         self.storage.write(f"{self.namespace}/attempts/{task.key}/{number}.json", _json(entry))
         if number < MAX_ATTEMPTS:
             return None
@@ -182,9 +179,8 @@ class Ledger:
     def retry_quarantined(self) -> int:
         """Forget quarantine and failed attempts, so that the next run tries again. How many were given up."""
         count = len(self.storage.names(f"{self.namespace}/quarantine"))
-        self.storage.remove_folder(
-            f"{self.namespace}/attempts"
-        )  # first: three old ones would quarantine again
+        # Attempts first: killed in between, three old ones would put the task straight back.
+        self.storage.remove_folder(f"{self.namespace}/attempts")
         self.storage.remove_folder(f"{self.namespace}/quarantine")
         return count
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import traceback
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -82,6 +84,28 @@ class Outcome:
             if not parts or parts[0] == "/" or ".." in parts:
                 raise ValueError(f"Outcome.files: expected a relative path below the output, got {path!r}")
         object.__setattr__(self, "summary", _plain(self.summary, "Outcome.summary"))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt failed.
+
+    Attributes:
+        reason: one line, the same for the same cause.
+        detail: traceback, last lines of output, native stack.
+        disk_full: no fault of the task; it stops the run instead of counting as an attempt.
+    """
+
+    reason: str
+    detail: str = ""
+    disk_full: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """An exception as a failure: its type and message, and the last lines of its traceback."""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ")
+        detail = "".join(traceback.format_exception(error))[-4000:]
+        return cls(reason, detail, getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT))
 
 
 class Stage:

@@ -55,8 +55,8 @@ class Storage:
                 self._fs.pipe_file(self.path(name), data)
         except OSError as error:
             raise StorageError(
-                f"cannot write {self.path(name)} ({len(data)} bytes): {error.strerror or error}. Nothing that "
-                f"was committed is lost: make room or repair the storage and run the same command again"
+                f"cannot write {self.path(name)} ({len(data)} bytes): {error.strerror or error}. Nothing "
+                f"that was committed is lost: make room or repair the storage and run the same command again"
             ) from None
 
     def _write_local(self, path: str, data: bytes) -> None:

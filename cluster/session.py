@@ -1,0 +1,127 @@
+"""Ray for the time of a run: the cluster of RAY_ADDRESS or of a submitted job, an embedded one otherwise."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.stage import Stage
+
+# Ray reads a token once per process, so all embedded sessions of this process share one. It stays in memory: a
+# saved one (~/.ray) would turn authentication on for clusters that the user starts later.
+_TOKEN = secrets.token_hex(32)
+
+EMBEDDED_ENV = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # also on Linux: every listener on the loopback address
+    "RAY_AUTH_TOKEN": _TOKEN,  # RAY_AUTH_MODE is left to the user; unset, Ray turns it to "token"
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+OBJECT_STORE_BYTES = 128 * 2**20  # nothing large goes through it
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection to Ray. `embedded`: started by us on this machine, and stopped at the end."""
+
+    embedded: bool
+
+    def workers_for(self, stage: Stage) -> int:
+        """How many workers of this stage the machines that are there now have room for."""
+        need = self.demand(stage)
+        return sum(_room(node, need) for node in _machines())
+
+    def demand(self, stage: Stage) -> dict[str, float]:
+        """What a worker asks of Ray: CPU, GPU, memory in bytes.
+
+        The memory is at most what the biggest machine has: `Stage.memory` is a limit rather than a need, and a
+        machine with less may still do most tasks.
+        """
+        biggest = max((machine.get("memory", 0.0) for machine in _machines()), default=0.0)
+        memory = min(float(stage.memory), biggest) if biggest else 0.0
+        return {"CPU": stage.num_cpus, "GPU": stage.num_gpus, "memory": memory}
+
+
+@contextmanager
+def connect(num_workers: int | None = None) -> Iterator[Session]:
+    """Join or start Ray; within another `connect`, use that one.
+
+    Args:
+        num_workers: CPUs that an embedded Ray pretends to have; None for the machine's.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield Session(embedded=os.environ.get("RAY_AUTH_TOKEN") == _TOKEN)
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"RAY_ADDRESS={address} is a job server: start this command with `ray job submit -- …`, or set "
+            f"RAY_ADDRESS to the cluster's own address (host:6379)"
+        )
+    if address and address != "local":
+        with _ray():
+            yield Session(embedded=False)
+        return
+    with (
+        _embedded_environment(),
+        _ray(
+            address="local",
+            num_cpus=num_workers,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+        ),
+    ):
+        yield Session(embedded=True)
+
+
+@contextmanager
+def _ray(**options: Any) -> Iterator[None]:
+    import ray
+
+    sigterm = signal.getsignal(signal.SIGTERM)
+    ray.init(log_to_driver=False, logging_level="error", **options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, sigterm)  # Ray has put its own there
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _embedded_environment() -> Iterator[None]:
+    from ray._private import ray_constants
+
+    before = {name: os.environ.get(name) for name in [*EMBEDDED_ENV, "RAY_AUTH_MODE"]}
+    was_enabled = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(EMBEDDED_ENV)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # what the variable would have said, had Ray been imported after
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = was_enabled
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _machines() -> list[dict[str, Any]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _room(machine: dict[str, Any], need: dict[str, float]) -> int:
+    # Ray counts in 1/10000, and 0.1 + 0.2 of a CPU is a little more than 0.3.
+    return min(int(machine.get(name, 0.0) / amount + 1e-6) for name, amount in need.items() if amount > 0)

@@ -1,0 +1,93 @@
+"""Stages for the tests of `cluster`: well-behaved, and ill-behaved in every way a native library can be."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+
+from cluster import Outcome, Stage, Task
+
+
+class Work(Stage):
+    """Does what the payload's "do" says, after "seconds"; its file's content depends on the key alone."""
+
+    memory = 2 * 2**30
+    timeout_s = 2.0
+
+    def setup(self) -> None:
+        self.done = 0
+
+    def process(self, task: Task) -> Outcome:
+        time.sleep(task.payload.get("seconds", 0.0))
+        self.done += 1
+        summary = getattr(self, "do_" + task.payload.get("do", "well"))(task) or {}
+        follow_up = [Task(**child) for child in task.payload.get("follow_up", [])]
+        return Outcome("done", summary, {f"data/{task.key}.bin": content(task.key)}, follow_up)
+
+    def do_well(self, task: Task) -> None:
+        pass
+
+    def do_tell(self, task: Task) -> dict:
+        return {"pid": os.getpid(), "done": self.done, "env": dict(os.environ), "path": sys.path}
+
+    def do_segfault(self, task: Task) -> None:
+        print("about to read address zero")
+        ctypes.string_at(0)
+
+    def do_hang(self, task: Task) -> None:
+        print("about to sleep for ever")
+        time.sleep(3600)
+
+    def do_raise(self, task: Task) -> None:
+        raise ValueError(f"{task.label}: mesh 'body' has no faces")
+
+    def do_exit(self, task: Task) -> None:
+        os._exit(7)
+
+    def do_allocate(self, task: Task) -> None:
+        bytearray(64 * 2**30)
+
+    def do_storm(self, task: Task) -> None:
+        """300 000 lines on both descriptors, past Python's own buffers."""
+        for _ in range(300):
+            os.write(1, b"noise on stdout\n" * 500)
+            os.write(2, b"noise on stderr\n" * 500)
+
+    def do_spawn(self, task: Task) -> dict:
+        """A grandchild in the same group, and then a hang."""
+        grandchild = subprocess.Popen(["sleep", "3600"])
+        with open(task.payload["pid_file"], "w") as file:
+            file.write(f"{os.getpid()} {grandchild.pid}")
+        time.sleep(task.payload.get("then", 3600))
+        return {"grandchild": grandchild.pid}
+
+
+class CannotStart(Stage):
+    def setup(self) -> None:
+        print("looking for the driver")
+        raise RuntimeError("no EGL device")
+
+
+def content(key: str) -> bytes:
+    return f"the content of {key}\n".encode() * 200
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())
