@@ -2,8 +2,8 @@
 
 `Child` is the supervisor's side: it starts the process, hands it one task at a time, waits no longer than
 allowed, and turns every way to die into a `ChildFailure` with the true cause. `main` is what runs in the
-process. They speak length-prefixed pickles over a socket of their own, so that whatever a native library prints
-cannot get between; what is printed is read from a pipe, and its tail goes into error messages.
+process. They speak length-prefixed pickles over a socket of their own, so that whatever a native library
+prints cannot get between; what is printed is read from a pipe, and its tail goes into error messages.
 
 Nobody survives the supervisor: the child asks the kernel for a parent-death signal, and a guard (a shell that
 waits for the end of its standard input) kills the child's process group, grandchildren included.

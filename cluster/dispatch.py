@@ -1,7 +1,7 @@
 """The driver loop: one task per actor call, depth one, so that every loss and every crash has one owner.
 
-An actor's death blames nobody: its task is tried again elsewhere, up to `MAX_LOSSES` times. A child's death is an
-attempt of its task, and the actor writes that down. Ray itself restarts and retries nothing.
+An actor's death blames nobody: its task is tried again elsewhere, up to `MAX_LOSSES` times. A child's death is
+an attempt of its task, and the actor writes that down. Ray itself restarts and retries nothing.
 """
 
 from __future__ import annotations
@@ -157,9 +157,9 @@ class _Fleet:
         if session.embedded and not room:
             has = ray.cluster_resources()
             raise StageError(
-                f"one {spec.name} worker needs {stage.num_cpus:g} CPUs and {stage.num_gpus:g} GPUs, this machine "
-                f"has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}: run it on a bigger one or on a cluster "
-                f"(RAY_ADDRESS)"
+                f"one {spec.name} worker needs {stage.num_cpus:g} CPUs and {stage.num_gpus:g} GPUs, this "
+                f"machine has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}: run it on a bigger one or on a "
+                f"cluster (RAY_ADDRESS)"
             )
 
     @property
@@ -253,8 +253,8 @@ class _Fleet:
         self._losses_in_a_row += 1
         if self._losses_in_a_row > 20 + 2 * self.size:
             raise StageError(
-                f"{self._losses_in_a_row} workers in a row died without a single answer, so something is wrong "
-                f"with the machines, not with the tasks. The last words were: {error}"
+                f"{self._losses_in_a_row} workers in a row died without a single answer, so something is "
+                f"wrong with the machines, not with the tasks. The last words were: {error}"
             )
 
     def _count_failed_start(self, failure: Failure) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from cluster.stage import Stage
 
-# Ray reads a token once per process, so all embedded sessions of this process share one. It stays in memory: a
-# saved one (~/.ray) would turn authentication on for clusters that the user starts later.
+# Ray reads a token once per process, so all embedded sessions of this process share one. It stays in memory:
+# a saved one (~/.ray) would turn authentication on for clusters that the user starts later.
 _TOKEN = secrets.token_hex(32)
 
 EMBEDDED_ENV = {
@@ -41,8 +41,8 @@ class Session:
     def demand(self, stage: Stage) -> dict[str, float]:
         """What a worker asks of Ray: CPU, GPU, memory in bytes.
 
-        The memory is at most what the biggest machine has: `Stage.memory` is a limit rather than a need, and a
-        machine with less may still do most tasks.
+        The memory is at most what the biggest machine has: `Stage.memory` is a limit rather than a need, and
+        a machine with less may still do most tasks.
         """
         biggest = max((machine.get("memory", 0.0) for machine in _machines()), default=0.0)
         memory = min(float(stage.memory), biggest) if biggest else 0.0
