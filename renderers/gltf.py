@@ -126,12 +126,15 @@ class Primitive:
         vertices: its range in the asset-wide vertex arrays.
         triangles: uint32 [F, 3], indices into the asset-wide arrays.
         material: index into `Asset.materials`.
+        node, index: where it stands in the file: a node, and a primitive of that node's mesh.
     """
 
     name: str
     vertices: slice
     triangles: np.ndarray
     material: int
+    node: int
+    index: int
 
 
 @dataclass(frozen=True)
@@ -624,6 +627,8 @@ def _assemble(document: Document, nodes: _Nodes, slots: list[_Slot]):
                 material=_or(
                     document.index(owner["primitives"][slot.primitive], "material", "materials", where), -1
                 ),
+                node=slot.node,
+                index=slot.primitive,
             )
         )
     rig.skins = list(skins.values())

@@ -1,0 +1,344 @@
+"""What runs inside Blender: pose an imported glTF, or render it. Imports bpy, numpy and the standard library.
+
+Started by renderers.meshes.blender as `python _blender_child.py JOB.json` with the bpy module, or as
+`blender --background --factory-startup --python _blender_child.py -- JOB.json`. The job names the files
+of its arrays and of its result. Blender's world is z-up: glTF (x, y, z) is Blender (x, -z, y).
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Matrix, Quaternion, Vector
+
+FPS = 24.0
+BONE = 1  # the importer's VNode.Bone
+Y_UP_TO_Z_UP = Matrix(((1, 0, 0, 0), (0, 0, -1, 0), (0, 1, 0, 0), (0, 0, 0, 1)))
+CAMERA_AXES = Matrix.Diagonal((1, -1, -1, 1))  # OpenCV camera axes to Blender's, and back
+
+
+class Importer:
+    """Import hooks (the glTF add-on's documented interface) that keep what the operator throws away.
+
+    The importer treats two interpolations its own way: spline tangents are dropped, and quaternions are
+    interpolated by component. Both are put right here with Blender's own means, so that Blender shows what
+    the file says: tangents become Bezier handles, and rotations get mathutils' slerp at the times asked for.
+    """
+
+    animation = None  # index in the file; None = no animation
+    times = ()
+    gltf = None
+    failure = None  # the add-on only logs what a hook raises
+
+    def gather_import_gltf_before_hook(self, gltf):
+        Importer.gltf = gltf
+        animations = gltf.data.animations or []
+        # Only the wanted one: files with 76 animations take a minute otherwise, and poses would leak.
+        gltf.data.animations = [] if self.animation is None else [animations[self.animation]]
+
+    def gather_import_animation_channel_after_hook(self, animation, vnode, path, channel, action, gltf):
+        name = {"translation": "location", "rotation": "rotation_quaternion", "scale": "scale"}[path]
+        try:
+            if vnode.type == BONE:
+                name = f'pose.bones["{bpy.utils.escape_identifier(vnode.blender_bone_name)}"].{name}'
+            curves = curves_of(gltf, channel.target.node, path, name)
+            sampler = animation.samplers[channel.sampler]
+            if sampler.interpolation == "CUBICSPLINE":
+                convert = converter(gltf, vnode, path)
+                keys, values = read_sampler(gltf, sampler)
+                set_splines(curves, keys, [convert(value, i % 3 != 1) for i, value in enumerate(values)])
+            elif sampler.interpolation != "STEP" and path == "rotation":
+                slerp_at(curves, [time * FPS for time in self.times])
+        except Exception as error:
+            Importer.failure = error
+
+    def gather_import_animation_weight_after_hook(self, vnode, animation, gltf):
+        try:
+            key = next(key for key, value in gltf.vnodes.items() if value is vnode)
+            for channel in animation.channels:
+                sampler = animation.samplers[channel.sampler]
+                drives = channel.target.path == "weights" and channel.target.node == vnode.mesh_node_idx
+                if drives and sampler.interpolation == "CUBICSPLINE":
+                    names = gltf.data.meshes[gltf.data.nodes[vnode.mesh_node_idx].mesh].shapekey_names
+                    keys, values = read_sampler(gltf, sampler)
+                    for target, name in enumerate(names):
+                        name = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
+                        set_splines(curves_of(gltf, key, "weights", name), keys, values[target :: len(names)])
+        except Exception as error:
+            Importer.failure = error
+
+
+def read_sampler(gltf, sampler):
+    """Key times in frames, and values as stored."""
+    from io_scene_gltf2.io.imp.gltf2_io_binary import BinaryData
+
+    keys = [key[0] * FPS for key in BinaryData.get_data_from_accessor(gltf, sampler.input)]
+    return keys, BinaryData.get_data_from_accessor(gltf, sampler.output)
+
+
+def curves_of(gltf, vnode_key, path, data_path):
+    """The curves, one per component, that the importer has just made."""
+    from io_scene_gltf2.blender.com.data_path import get_channelbag_for_slot
+    from io_scene_gltf2.blender.imp.animation_utils import get_or_create_action_and_slot
+
+    curves = get_channelbag_for_slot(*get_or_create_action_and_slot(gltf, vnode_key, 0, path)).fcurves
+    return sorted((c for c in curves if c.data_path == data_path), key=lambda curve: curve.array_index)
+
+
+def converter(gltf, vnode, path):
+    """The importer's own change of coordinates for one key; a derivative gets its linear part."""
+    after, before = vnode.rotation_after, vnode.rotation_before
+    rest_inverse, origin = Quaternion(), Vector()
+    if vnode.type == BONE:
+        rest_inverse, origin = vnode.editbone_rot.conjugated(), vnode.editbone_trans
+    elif vnode.parent is not None and gltf.vnodes[vnode.parent].type == BONE:
+        origin = Vector((0, gltf.vnodes[vnode.parent].bone_length, 0))  # children hang at a bone's tip
+
+    def convert(value, derivative):
+        if path == "translation":
+            moved = after @ gltf.loc_gltf_to_blender(value)
+            return rest_inverse @ (moved if derivative else moved - origin)
+        if path == "rotation":
+            return rest_inverse @ (after @ gltf.quaternion_gltf_to_blender(value) @ before)
+        return vnode.base_scales_to_final_scales([gltf.scale_gltf_to_blender(value)])[0]
+
+    return convert
+
+
+def set_splines(curves, keys, points):
+    """Hermite keys (in-tangent, value, out-tangent; tangents per second) as exactly equal Bezier handles."""
+    for axis, curve in enumerate(curves):
+        for i, key in enumerate(curve.keyframe_points):
+            arrive, value, leave = (points[3 * i + j][axis] for j in range(3))
+            before = (keys[i] - keys[i - 1]) / 3 if i else 1.0
+            after = (keys[i + 1] - keys[i]) / 3 if i + 1 < len(keys) else 1.0
+            key.co = keys[i], value
+            key.interpolation = "BEZIER"
+            key.handle_left_type = key.handle_right_type = "FREE"
+            key.handle_left = keys[i] - before, value - arrive * before / FPS
+            key.handle_right = keys[i] + after, value + leave * after / FPS
+
+
+def slerp_at(curves, frames):
+    """Adds keys at `frames` to four linear quaternion curves, on the arc between their neighbours."""
+    keys = [key.co[0] for key in curves[0].keyframe_points]
+    values = [Quaternion([curve.keyframe_points[i].co[1] for curve in curves]) for i in range(len(keys))]
+    for frame in frames:
+        after = next((i for i, key in enumerate(keys) if key > frame), None)
+        if after is None or after == 0:
+            continue
+        a, b = values[after - 1], values[after]
+        value = a.slerp(b, (frame - keys[after - 1]) / (keys[after] - keys[after - 1]))
+        if min(abs(frame - key) for key in keys) < 1e-3:
+            continue
+        for axis, curve in enumerate(curves):
+            key = curve.keyframe_points.insert(frame, value[axis], options={"FAST"})
+            key.interpolation = "LINEAR"
+    for curve in curves:
+        curve.update()
+
+
+def import_asset(job):
+    """An empty scene with the asset in it, its animation assigned. Returns the importer's glTF."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    scene = bpy.context.scene
+    scene.render.fps, scene.render.fps_base = int(FPS), 1.0
+    Importer.animation, Importer.times = job["animation"], job["times"]
+    sys.modules["io_scene_gltf2"].glTF2ImportUserExtension = Importer
+    options = {"import_webp_texture": True, "disable_bone_shape": True}
+    known = bpy.ops.import_scene.gltf.get_rna_type().properties.keys()
+    outcome = bpy.ops.import_scene.gltf(
+        filepath=job["asset"], **{key: value for key, value in options.items() if key in known}
+    )
+    if outcome != {"FINISHED"} or Importer.gltf is None:
+        raise RuntimeError(f"Blender's importer did not finish: {outcome}")
+    if Importer.failure is not None:
+        raise Importer.failure
+    return Importer.gltf
+
+
+def go_to(time):
+    frame = time * FPS
+    whole = math.floor(frame)
+    bpy.context.scene.frame_set(whole, subframe=frame - whole)
+
+
+# --- vertex positions -----------------------------------------------------------------------------
+
+
+def corner_positions(job):
+    """For every mesh primitive of every node: float32 [T, F, 3, 3], its triangles' corners, glTF world."""
+    gltf = import_asset(job)
+    parts = []
+    for vnode in gltf.vnodes.values():
+        if vnode.mesh_node_idx is not None:
+            node = vnode.mesh_node_idx
+            parts.append((node, vnode.blender_object, mesh_corners(gltf, gltf.data.nodes[node].mesh)))
+    out = {
+        f"{node}/{primitive}": np.zeros((len(job["times"]), len(corners) // 3, 3, 3), np.float32)
+        for node, _, primitives in parts
+        for primitive, corners in primitives.items()
+    }
+    for index, time in enumerate(job["times"]):
+        go_to(time)
+        graph = bpy.context.evaluated_depsgraph_get()
+        for node, thing, primitives in parts:
+            evaluated = thing.evaluated_get(graph)
+            mesh = evaluated.to_mesh()
+            if len(mesh.vertices) != len(thing.data.vertices):
+                raise RuntimeError(f"node {node}: Blender changed the number of vertices")
+            local = np.empty(3 * len(mesh.vertices), np.float32)
+            mesh.vertices.foreach_get("co", local)
+            evaluated.to_mesh_clear()
+            matrix = np.array(evaluated.matrix_world, np.float64)
+            world = local.reshape(-1, 3).astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+            world = np.stack([world[:, 0], world[:, 2], -world[:, 1]], 1)
+            for primitive, corners in primitives.items():
+                out[f"{node}/{primitive}"][index] = world[corners].reshape(-1, 3, 3)
+    return out
+
+
+def mesh_corners(gltf, mesh):
+    """Per triangle primitive, the Blender vertex of each corner: the importer keeps used ones, in order."""
+    from io_scene_gltf2.blender.imp.mesh import points_edges_tris
+    from io_scene_gltf2.io.imp.gltf2_io_binary import BinaryData
+
+    corners, first = {}, 0
+    for index, primitive in enumerate(gltf.data.meshes[mesh].primitives):
+        if "POSITION" not in primitive.attributes:
+            continue
+        if primitive.indices is None:
+            order = np.arange(gltf.data.accessors[primitive.attributes["POSITION"]].count, dtype=np.uint32)
+        else:
+            order = BinaryData.decode_accessor(gltf, primitive.indices).reshape(-1)
+        groups = points_edges_tris(4 if primitive.mode is None else primitive.mode, order)
+        used, inverse = np.unique(next(g for g in groups if g is not None), return_inverse=True)
+        if groups[2] is not None:
+            corners[index] = first + inverse
+        first += len(used)
+    return corners
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def render_frames(job, arrays):
+    """Writes one PNG with straight alpha per view and frame to `job["frames"]`."""
+    gltf = import_asset(job)
+    scene = bpy.context.scene
+    mount = bpy.data.objects.new("asset_to_world", None)
+    scene.collection.objects.link(mount)
+    for thing in [o for o in scene.objects if o.parent is None and o is not mount]:
+        thing.parent = mount
+    to_world = Matrix([list(map(float, row)) for row in arrays["asset_to_world"]])
+    mount.matrix_world = Y_UP_TO_Z_UP @ to_world @ Y_UP_TO_Z_UP.inverted()
+    for vnode in gltf.vnodes.values():
+        if vnode.camera_node_idx is not None or vnode.light_node_idx is not None:
+            if vnode.blender_object is not None:
+                vnode.blender_object.hide_render = True
+    for material in bpy.data.materials:
+        if material.use_backface_culling and material.node_tree:
+            hide_backs(material)
+    light_world(scene, arrays["environment"])
+    configure(scene, job)
+    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    folder = Path(job["frames"])
+    for index, time in enumerate(job["times"]):
+        go_to(time)
+        for view, (to_world, K) in enumerate(zip(arrays["camera_to_world"], arrays["K"], strict=True)):
+            set_camera(camera, to_world, K, job)
+            scene.render.filepath = str(folder / f"{view:03d}-{index:04d}.png")
+            bpy.ops.render.render(write_still=True)
+
+
+def set_camera(camera, camera_to_world, K, job):
+    width, height = job["width"], job["height"]
+    matrix = Matrix([list(map(float, row)) for row in camera_to_world])
+    camera.matrix_world = Y_UP_TO_Z_UP @ matrix @ CAMERA_AXES
+    fx, fy, cx, cy = (float(K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    render, lens = bpy.context.scene.render, camera.data
+    # Blender measures focal length and shifts in units of the sensor's width, and has one focal length:
+    # pixels that are not square stand for a second one.
+    render.pixel_aspect_x, render.pixel_aspect_y = max(1.0, fy / fx), max(1.0, fx / fy)
+    lens.sensor_fit, lens.sensor_width = "HORIZONTAL", 36.0
+    lens.lens = 36.0 * fx / width
+    lens.shift_x = (0.5 * width - cx) / width
+    lens.shift_y = (cy - 0.5 * height) / width * (fx / fy)
+    distance = np.linalg.norm(camera_to_world[:3, 3])
+    lens.clip_start, lens.clip_end = max(distance * 1e-3, 1e-4), distance * 100.0
+
+
+def hide_backs(material):
+    """glTF shows single-sided materials from the front only; Cycles shows both sides unless told."""
+    tree = material.node_tree
+    out = next((n for n in tree.nodes if n.type == "OUTPUT_MATERIAL" and n.is_active_output), None)
+    if out is None or not out.inputs["Surface"].is_linked:
+        return
+    front = out.inputs["Surface"].links[0].from_socket
+    geometry, clear = tree.nodes.new("ShaderNodeNewGeometry"), tree.nodes.new("ShaderNodeBsdfTransparent")
+    mix = tree.nodes.new("ShaderNodeMixShader")
+    tree.links.new(geometry.outputs["Backfacing"], mix.inputs[0])
+    tree.links.new(front, mix.inputs[1])
+    tree.links.new(clear.outputs[0], mix.inputs[2])
+    tree.links.new(mix.outputs[0], out.inputs["Surface"])
+
+
+def light_world(scene, environment):
+    """Lights the scene from all around with an equirectangular image float32 [H, W, 3], rows from below."""
+    height, width = environment.shape[:2]
+    image = bpy.data.images.new("environment", width, height, float_buffer=True)
+    image.colorspace_settings.name = "Non-Color"
+    pixels = np.ones((height, width, 4), np.float32)
+    pixels[..., :3] = environment
+    image.pixels.foreach_set(pixels.ravel())
+    image.pack()
+    world = bpy.data.worlds.new("environment")
+    world.use_nodes = True
+    nodes = world.node_tree.nodes
+    texture = nodes.new("ShaderNodeTexEnvironment")
+    texture.image = image
+    world.node_tree.links.new(texture.outputs["Color"], nodes["Background"].inputs["Color"])
+    scene.world = world
+
+
+def configure(scene, job):
+    render = scene.render
+    render.engine = job["engine"]
+    render.resolution_x, render.resolution_y, render.resolution_percentage = job["width"], job["height"], 100
+    render.film_transparent = True
+    render.use_persistent_data = True
+    render.dither_intensity = 0.0
+    render.threads_mode, render.threads = "FIXED", job["threads"]
+    render.image_settings.file_format = "PNG"
+    render.image_settings.color_mode, render.image_settings.color_depth = "RGBA", "8"
+    render.image_settings.compression = 0
+    scene.display_settings.display_device = "sRGB"
+    scene.view_settings.view_transform = "Standard"
+    scene.view_settings.look = "None"
+    render.filter_size = 1.0
+    if job["engine"] == "CYCLES":
+        cycles = scene.cycles
+        cycles.device = "CPU"
+        cycles.samples, cycles.use_adaptive_sampling, cycles.seed = job["samples"], False, 0
+        cycles.use_denoising = False
+        cycles.pixel_filter_type = "BOX"
+
+
+def main():
+    if bpy.app.version < (4, 4):
+        raise RuntimeError(f"Blender {bpy.app.version_string} is too old, expected at least 4.4")
+    job = json.loads(Path(sys.argv[-1]).read_text())
+    if job["task"] == "positions":
+        np.savez(job["result"], **corner_positions(job))
+    else:
+        with np.load(job["arrays"]) as arrays:
+            render_frames(job, dict(arrays))
+    Path(job["done"]).write_text(bpy.app.version_string)
+
+
+main()
