@@ -1,0 +1,753 @@
+"""The numba kernels of the CPU back end: project, sort, draw, and their derivatives.
+
+An image is cut into tiles of 32×32 pixels, a tile into 8×8 blocks of 4×4: sixteen pixels, one vector of lanes. Which
+blocks a splat reaches in a tile is one 64-bit mask, found from the exact outline of the ellipse α = 1/255. Drawing
+walks a tile's splats from front to back and each splat's set bits; a block leaves the walk when all its pixels are
+finished, and its bit is cleared from the masks, so the way back visits exactly the pairs that were drawn.
+
+Nothing is added across threads: gradients go to one slot per (splat, tile) and are summed in a fixed order. That
+gives the same bits for any number of threads.
+
+An ellipse is kept as (a, k, h): with dy the distance from the centre in y and u = dx - k·dy, the exponent is
+σ = (a·u² + h·dy²) / 2. Both terms are positive, so needles lose no digits to cancellation as they do in the usual
+a·dx² + 2b·dx·dy + c·dy².
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from renderers.gaussians import FAR, NEAR
+from renderers.gaussians.simd import (
+    LANES,
+    bits,
+    floor,
+    higher,
+    load,
+    lower,
+    lowest_bit,
+    magnitude,
+    reciprocal,
+    root,
+    select,
+    span_bits,
+    splat,
+    splat_at,
+    store,
+    total,
+)
+
+TILE, BLOCK, BLOCKS = 32, 4, 64
+PIXELS = TILE * TILE
+MOMENTS = 6  # Σw, Σw·u, Σw·dy, Σw·u², Σw·u·dy, Σw·dy²
+RECORD = 8  # x, y, k, a/16, h/16, -ln(o)/8 of a splat that is drawn, two unused
+
+ALPHA_MIN = 1.0 / 255.0
+ALPHA_MAX = np.float32(0.999)
+TRANSMITTANCE_MIN = np.float32(1e-4)
+RADIUS_SIGMAS = 3.33
+MARGIN = 0.01  # pixels by which outlines are widened, against rounding; every pixel is tested exactly later
+
+# α = exp(-8x) = p(x)⁸ for x in 0..ln(255)/8, p of degree 5 with relative error 7.5e-8 (Remez).
+LIMIT = np.float32(math.log(255.0) / 8.0)
+P0, P1, P2, P3, P4, P5 = (
+    np.float32(v)
+    for v in (0.9999999403953552, -0.9999929070472717, 0.49988704919815063, -0.16599327325820923,
+              0.03980664908885956, -0.005867757834494114)
+)  # fmt: skip
+
+_LANE = np.arange(LANES)
+LANE_X = (_LANE % BLOCK + 0.5).astype(np.float32)
+LANE_Y = (_LANE // BLOCK + 0.5).astype(np.float32)
+BLOCK_X = (np.arange(BLOCKS) % 8 * BLOCK).astype(np.float32)
+BLOCK_Y = (np.arange(BLOCKS) // 8 * BLOCK).astype(np.float32)
+BAND_TOP = (_LANE % 8 * BLOCK + 0.5).astype(np.float32)  # first pixel centre of the eight rows of blocks, twice
+SIDE = np.where(_LANE < 8, 1, -1).astype(np.float32)  # lanes 0-7: right ends of the bands, 8-15: left ends
+NO_SPAN = np.zeros(LANES, np.float32)
+
+ALL_LANES = np.uint64(0xFFFF)
+ONE = np.uint64(1)
+NOTHING = np.uint64(0)
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile on first call, keep the machine code on disk, run without the interpreter lock."""
+    return njit(function, cache=True, nogil=True, error_model="numpy")
+
+
+inline = njit(error_model="numpy")
+
+
+# --- projection ------------------------------------------------------------------------------------
+
+
+@inline
+def _rotation(quats, s, n):
+    """Rotation matrix of a quaternion, its normalised parts and 1 / length; float64."""
+    w, x, y, z = (
+        np.float64(quats[s, n, 0]),
+        np.float64(quats[s, n, 1]),
+        np.float64(quats[s, n, 2]),
+        np.float64(quats[s, n, 3]),
+    )
+    scale = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
+    w, x, y, z = w * scale, x * scale, y * scale, z * scale
+    R = (
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+    return R, (w, x, y, z), scale
+
+
+@inline
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@inline
+def _cross(a, b):
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@inline
+def _row(matrix, i):
+    return matrix[3 * i], matrix[3 * i + 1], matrix[3 * i + 2]
+
+
+@inline
+def _column(matrix, j):
+    return matrix[j], matrix[3 + j], matrix[6 + j]
+
+
+@inline
+def _times(vector, matrix):
+    """Row vector times matrix."""
+    return _dot(vector, _column(matrix, 0)), _dot(vector, _column(matrix, 1)), _dot(vector, _column(matrix, 2))
+
+
+@inline
+def _view(viewmats, i):
+    """Rotation rows and translation of camera i, float64."""
+    v = viewmats[i]
+    W = (
+        np.float64(v[0, 0]), np.float64(v[0, 1]), np.float64(v[0, 2]),
+        np.float64(v[1, 0]), np.float64(v[1, 1]), np.float64(v[1, 2]),
+        np.float64(v[2, 0]), np.float64(v[2, 1]), np.float64(v[2, 2]),
+    )  # fmt: skip
+    return W, (np.float64(v[0, 3]), np.float64(v[1, 3]), np.float64(v[2, 3]))
+
+
+@inline
+def _clamped_tangent(ratio, focal, centre, size):
+    """The tangent at which the projection is linearised, and whether it is the point's own."""
+    border = 0.15 * size / focal
+    low, high = -centre / focal - border, (size - centre) / focal + border
+    return min(max(ratio, low), high), low <= ratio <= high
+
+
+@inline
+def _project_one(W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d):
+    """One Gaussian in one camera; what both directions need.
+
+    Returns centre in camera space, the clamped tangents and whether each is free, rows a0, a1 of J·W, rows p, q of
+    J·W·axes (2×3, the projected axes), and det of the unblurred and the blurred covariance.
+    """
+    c = _dot(_row(W, 0), mean) + t[0], _dot(_row(W, 1), mean) + t[1], _dot(_row(W, 2), mean) + t[2]
+    tan_x, free_x = _clamped_tangent(c[0] / c[2], fx, cx, width)
+    tan_y, free_y = _clamped_tangent(c[1] / c[2], fy, cy, height)
+    gx, gy = fx / c[2], fy / c[2]
+    a0 = gx * (W[0] - tan_x * W[6]), gx * (W[1] - tan_x * W[7]), gx * (W[2] - tan_x * W[8])
+    a1 = gy * (W[3] - tan_y * W[6]), gy * (W[4] - tan_y * W[7]), gy * (W[5] - tan_y * W[8])
+    p, q = _times(a0, axes), _times(a1, axes)
+    n = _cross(p, q)
+    det0 = _dot(n, n)  # Cauchy-Binet: no difference of large products, unlike xx·yy - xy²
+    det = det0 + eps2d * (_dot(p, p) + _dot(q, q)) + eps2d * eps2d
+    return c, tan_x, tan_y, free_x, free_y, a0, a1, p, q, n, det0, det
+
+
+@kernel
+def project(
+    first, last, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased,
+    means2d, ellipses, depths, keys, opacities2d, radii,
+):  # fmt: skip
+    """Gaussians first..last of every scene into every camera.
+
+    In: means, quats, scales, opacities [S or 1, N, …], viewmats [S·C, 4, 4], Ks [S·C, 3, 3].
+    Out: means2d [S·C, N, 2], ellipses (a, k, h) [S·C, N, 3], depths [S·C, N] and as float64 keys, opacities2d
+    [S·C, N], radii int32 [S·C, N, 2] (0 = not drawn; the other outputs are then 0 too).
+    """
+    images = len(viewmats)
+    for i in range(images):
+        W, t = _view(viewmats, i)
+        fx, fy, cx, cy = np.float64(Ks[i, 0, 0]), np.float64(Ks[i, 1, 1]), Ks[i, 0, 2], Ks[i, 1, 2]
+        s = i // cameras
+        s_mean, s_quat = s % len(means), s % len(quats)
+        s_scale, s_opacity = s % len(scales), s % len(opacities)
+        for n in range(first, last):
+            mean = np.float64(means[s_mean, n, 0]), np.float64(means[s_mean, n, 1]), np.float64(means[s_mean, n, 2])
+            depth = _dot(_row(W, 2), mean) + t[2]
+            means2d[i, n, 0] = means2d[i, n, 1] = 0.0
+            ellipses[i, n, 0] = ellipses[i, n, 1] = ellipses[i, n, 2] = 0.0
+            opacities2d[i, n] = 0.0
+            radii[i, n, 0] = radii[i, n, 1] = 0
+            depths[i, n] = depth
+            keys[i, n] = depth
+            if not NEAR <= depth <= FAR:
+                continue
+            R, _, _ = _rotation(quats, s_quat, n)
+            sx, sy, sz = scales[s_scale, n, 0], scales[s_scale, n, 1], scales[s_scale, n, 2]
+            axes = (
+                R[0] * sx, R[1] * sy, R[2] * sz, R[3] * sx, R[4] * sy, R[5] * sz, R[6] * sx, R[7] * sy, R[8] * sz,
+            )  # fmt: skip
+            c, _, _, _, _, _, _, p, q, _, det0, det = _project_one(
+                W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d
+            )
+            xx, yy = _dot(p, p) + eps2d, _dot(q, q) + eps2d
+            opacity = np.float64(opacities[s_opacity, n])
+            if antialiased and det > 0:
+                opacity *= math.sqrt(det0 / det)
+            x, y = fx * c[0] / c[2] + cx, fy * c[1] / c[2] + cy
+            if not (det > 0 and opacity >= ALPHA_MIN):
+                continue
+            sigmas = min(RADIUS_SIGMAS, math.sqrt(2 * math.log(opacity / ALPHA_MIN)))
+            rx, ry = math.ceil(sigmas * math.sqrt(xx)), math.ceil(sigmas * math.sqrt(yy))
+            if x + rx <= 0 or x - rx >= width or y + ry <= 0 or y - ry >= height:
+                continue
+            means2d[i, n, 0] = x
+            means2d[i, n, 1] = y
+            ellipses[i, n, 0] = yy / det
+            ellipses[i, n, 1] = _dot(p, q) / yy
+            ellipses[i, n, 2] = 1.0 / yy
+            opacities2d[i, n] = opacity
+            radii[i, n, 0] = min(rx, 2.0e9)
+            radii[i, n, 1] = min(ry, 2.0e9)
+
+
+@kernel
+def project_backward(
+    first, last, chunk, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased, radii,
+    d_means2d, d_ellipses, d_depths, d_opacities2d, d_means, d_quats, d_scales, d_opacities, d_views,
+):  # fmt: skip
+    """Gradients of `project` for Gaussians first..last: d_means … [S or 1, N, …] are written, a shared field
+    receives the sum over scenes. d_views [chunks, S·C, 3, 4] receives this chunk's share of the camera gradients;
+    its second dimension is 0 when they are not wanted."""
+    scenes = len(viewmats) // cameras
+    for n in range(first, last):
+        for s in range(scenes):
+            s_mean, s_quat = s % len(means), s % len(quats)
+            s_scale, s_opacity = s % len(scales), s % len(opacities)
+            mean = np.float64(means[s_mean, n, 0]), np.float64(means[s_mean, n, 1]), np.float64(means[s_mean, n, 2])
+            R, (w, x, y, z), inverse_length = _rotation(quats, s_quat, n)
+            sx = np.float64(scales[s_scale, n, 0])
+            sy = np.float64(scales[s_scale, n, 1])
+            sz = np.float64(scales[s_scale, n, 2])
+            axes = (
+                R[0] * sx, R[1] * sy, R[2] * sz, R[3] * sx, R[4] * sy, R[5] * sz, R[6] * sx, R[7] * sy, R[8] * sz,
+            )  # fmt: skip
+            m0 = m1 = m2 = d_opacity = 0.0  # gradients of mean and opacity
+            g00 = g01 = g02 = g10 = g11 = g12 = g20 = g21 = g22 = 0.0  # of the axes, row by row
+            for i in range(s * cameras, (s + 1) * cameras):
+                W, t = _view(viewmats, i)
+                e0 = e1 = e2 = 0.0  # gradient of the centre in camera space
+                e2 = np.float64(d_depths[i, n])
+                if radii[i, n, 0] > 0:
+                    fx, fy, cx, cy = np.float64(Ks[i, 0, 0]), np.float64(Ks[i, 1, 1]), Ks[i, 0, 2], Ks[i, 1, 2]
+                    c, tan_x, tan_y, free_x, free_y, a0, a1, p, q, normal, det0, det = _project_one(
+                        W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d
+                    )
+                    yy = _dot(q, q) + eps2d
+                    a, k, h = yy / det, _dot(p, q) / yy, 1.0 / yy
+                    da = np.float64(d_ellipses[i, n, 0])
+                    dk = np.float64(d_ellipses[i, n, 1])
+                    dh = np.float64(d_ellipses[i, n, 2])
+                    d_yy = da / det - dk * k / yy - dh * h * h
+                    d_xy = dk / yy
+                    d_det = -da * a / det
+                    d_det0 = 0.0
+                    d_opacity2d = np.float64(d_opacities2d[i, n])
+                    if antialiased:
+                        compensation = math.sqrt(det0 / det)
+                        d_compensation = d_opacity2d * opacities[s_opacity, n]
+                        d_opacity2d *= compensation
+                        if compensation > 0:
+                            d_det0 += 0.5 * d_compensation / (compensation * det)
+                            d_det -= 0.5 * d_compensation * compensation / det
+                    d_opacity += d_opacity2d
+                    d_det0 += d_det
+                    d_xx = eps2d * d_det
+                    d_yy += eps2d * d_det
+                    qn, np_ = _cross(q, normal), _cross(normal, p)
+                    dp0 = 2 * d_xx * p[0] + d_xy * q[0] + 2 * d_det0 * qn[0]
+                    dp1 = 2 * d_xx * p[1] + d_xy * q[1] + 2 * d_det0 * qn[1]
+                    dp2 = 2 * d_xx * p[2] + d_xy * q[2] + 2 * d_det0 * qn[2]
+                    dq0 = 2 * d_yy * q[0] + d_xy * p[0] + 2 * d_det0 * np_[0]
+                    dq1 = 2 * d_yy * q[1] + d_xy * p[1] + 2 * d_det0 * np_[1]
+                    dq2 = 2 * d_yy * q[2] + d_xy * p[2] + 2 * d_det0 * np_[2]
+                    g00 += a0[0] * dp0 + a1[0] * dq0
+                    g01 += a0[0] * dp1 + a1[0] * dq1
+                    g02 += a0[0] * dp2 + a1[0] * dq2
+                    g10 += a0[1] * dp0 + a1[1] * dq0
+                    g11 += a0[1] * dp1 + a1[1] * dq1
+                    g12 += a0[1] * dp2 + a1[1] * dq2
+                    g20 += a0[2] * dp0 + a1[2] * dq0
+                    g21 += a0[2] * dp1 + a1[2] * dq1
+                    g22 += a0[2] * dp2 + a1[2] * dq2
+                    dp, dq = (dp0, dp1, dp2), (dq0, dq1, dq2)
+                    da0 = _dot(_row(axes, 0), dp), _dot(_row(axes, 1), dp), _dot(_row(axes, 2), dp)
+                    da1 = _dot(_row(axes, 0), dq), _dot(_row(axes, 1), dq), _dot(_row(axes, 2), dq)
+                    gx, gy = fx / c[2], fy / c[2]
+                    d_tan_x, d_tan_y = -gx * _dot(da0, _row(W, 2)), -gy * _dot(da1, _row(W, 2))
+                    e2 -= (_dot(da0, a0) + _dot(da1, a1)) / c[2]
+                    d_x, d_y = np.float64(d_means2d[i, n, 0]), np.float64(d_means2d[i, n, 1])
+                    e0 += d_x * gx
+                    e1 += d_y * gy
+                    e2 -= (d_x * gx * c[0] + d_y * gy * c[1]) / c[2]
+                    if free_x:
+                        e0 += d_tan_x / c[2]
+                        e2 -= d_tan_x * tan_x / c[2]
+                    if free_y:
+                        e1 += d_tan_y / c[2]
+                        e2 -= d_tan_y * tan_y / c[2]
+                    if d_views.shape[1]:
+                        view = d_views[chunk, i]
+                        for j in range(3):
+                            view[0, j] += gx * da0[j]
+                            view[1, j] += gy * da1[j]
+                            view[2, j] -= gx * tan_x * da0[j] + gy * tan_y * da1[j]
+                m0 += W[0] * e0 + W[3] * e1 + W[6] * e2
+                m1 += W[1] * e0 + W[4] * e1 + W[7] * e2
+                m2 += W[2] * e0 + W[5] * e1 + W[8] * e2
+                if d_views.shape[1]:
+                    view = d_views[chunk, i]
+                    for j in range(3):
+                        view[0, j] += e0 * mean[j]
+                        view[1, j] += e1 * mean[j]
+                        view[2, j] += e2 * mean[j]
+                    view[0, 3] += e0
+                    view[1, 3] += e1
+                    view[2, 3] += e2
+            d_means[s_mean, n, 0] += m0
+            d_means[s_mean, n, 1] += m1
+            d_means[s_mean, n, 2] += m2
+            d_opacities[s_opacity, n] += d_opacity
+            d_scales[s_scale, n, 0] += R[0] * g00 + R[3] * g10 + R[6] * g20
+            d_scales[s_scale, n, 1] += R[1] * g01 + R[4] * g11 + R[7] * g21
+            d_scales[s_scale, n, 2] += R[2] * g02 + R[5] * g12 + R[8] * g22
+            g00, g10, g20 = g00 * sx, g10 * sx, g20 * sx  # from here on the gradient of R
+            g01, g11, g21 = g01 * sy, g11 * sy, g21 * sy
+            g02, g12, g22 = g02 * sz, g12 * sz, g22 * sz
+            dw = 2 * (x * (g21 - g12) + y * (g02 - g20) + z * (g10 - g01))
+            dx = 2 * (w * (g21 - g12) - 2 * x * (g11 + g22) + y * (g01 + g10) + z * (g02 + g20))
+            dy = 2 * (w * (g02 - g20) + x * (g01 + g10) - 2 * y * (g00 + g22) + z * (g12 + g21))
+            dz = 2 * (w * (g10 - g01) + x * (g02 + g20) + y * (g12 + g21) - 2 * z * (g00 + g11))
+            along = dw * w + dx * x + dy * y + dz * z
+            d_quats[s_quat, n, 0] += (dw - along * w) * inverse_length
+            d_quats[s_quat, n, 1] += (dx - along * x) * inverse_length
+            d_quats[s_quat, n, 2] += (dy - along * y) * inverse_length
+            d_quats[s_quat, n, 3] += (dz - along * z) * inverse_length
+
+
+# --- which splat reaches which block, front to back -------------------------------------------------
+
+
+@inline
+def _tile_range(centre, radius, tiles):
+    """Tiles first..last (exclusive) that the interval centre ± radius touches."""
+    first = max(math.floor((centre - radius) / TILE), 0.0)
+    last = min(math.floor((centre + radius) / TILE) + 1.0, np.float64(tiles))
+    return np.int64(first), np.int64(max(first, last))
+
+
+@kernel
+def count_slots(first, last, means2d, radii, tiles_x, tiles_y, slots):
+    """How many (splat, tile) pairs each of the images first..last may need: slots int64 [images]."""
+    for i in range(first, last):
+        number = 0
+        for n in range(means2d.shape[1]):
+            if radii[i, n, 0] > 0:
+                x0, x1 = _tile_range(means2d[i, n, 0], radii[i, n, 0], tiles_x)
+                y0, y1 = _tile_range(means2d[i, n, 1], radii[i, n, 1], tiles_y)
+                number += (x1 - x0) * (y1 - y0)
+        slots[i] = number
+
+
+@inline
+def _nearest_first(keys, radii, order, spare):
+    """Indices of the drawn Gaussians of one image into `order`, by depth, ties by index; returns their number.
+
+    Radix sort on 30 bits of mantissa: far fewer false ties than a float32 depth has.
+    """
+    codes = keys.view(np.int64)
+    lowest = np.int64(0x7FFFFFFFFFFFFFFF)
+    highest = np.int64(0)
+    number = 0
+    for n in range(len(keys)):
+        if radii[n, 0] > 0:
+            order[number] = n
+            number += 1
+            lowest = min(lowest, codes[n] >> 22)
+            highest = max(highest, codes[n] >> 22)
+    shift = 0
+    source, target = order, spare
+    starts = np.empty(2049, np.int64)
+    while number and (highest - lowest) >> shift:
+        starts[:] = 0
+        for r in range(number):
+            starts[(((codes[source[r]] >> 22) - lowest) >> shift & 2047) + 1] += 1
+        for d in range(2048):
+            starts[d + 1] += starts[d]
+        for r in range(number):
+            digit = ((codes[source[r]] >> 22) - lowest) >> shift & 2047
+            target[starts[digit]] = source[r]
+            starts[digit] += 1
+        source, target = target, source
+        shift += 11
+    if shift // 11 % 2:
+        order[:number] = spare[:number]
+    return number
+
+
+@inline
+def _block_mask(x, y, k, inverse_a, h, room, top, reach, margin):
+    """Which of a tile's 8×8 blocks an ellipse touches, as bits (row by row).
+
+    Args:
+        x, y: centre from the tile's corner. k, 1/a, h: its shape. room: 2 ln(255 o), the largest a·u² + h·dy².
+        top: dy of its rightmost point. reach: half its height. margin: pixels it is widened by.
+    """
+    side = load(SIDE, 0)
+    low = load(BAND_TOP, 0) - splat(y)
+    high = lower(low + splat(np.float32(BLOCK - 1)), splat(reach))
+    low = higher(low, splat(-reach))
+    # The edges x(dy) are concave: within a band of rows the extreme is the ellipse's own, or at the band's nearer end.
+    dy = higher(lower(side * splat(top), high), low)
+    zero = splat(np.float32(0.0))
+    half_width = root(higher(splat(room) - splat(h) * dy * dy, zero) * splat(inverse_a))
+    outward = side * (splat(x) + splat(k) * dy) + half_width + splat(margin)
+    blocks = floor((outward + splat(np.float32(BLOCK - 0.5))) * splat(np.float32(1 / BLOCK)))
+    count = lower(higher(side * blocks, zero), splat(np.float32(8.0)))
+    return span_bits(select(low <= high, count, load(NO_SPAN, 0)))
+
+
+@kernel
+def sort(
+    first, last, means2d, ellipses, opacities, keys, radii, tiles_x, tiles_y, slot_start,
+    order, drawn, records, splat_start, tile_start, ranks, masks, slots,
+):  # fmt: skip
+    """Lists of splats, nearest first, for every tile of the images first..last.
+
+    A rank is a drawn splat's place in its image's depth order, a slot its (splat, tile) pair in that order.
+    slot_start int64 [images + 1] says where an image's pairs begin in the last three outputs.
+
+    Out: order int32 [images, N] (rank → Gaussian), drawn int64 [images] (number of ranks), records float32
+    [images, N, RECORD] by rank, splat_start int64 [images, N + 1] (rank → first slot), tile_start int64
+    [images, tiles + 1] and, from there, ranks int32, masks uint64 and slots int64 in the order of drawing.
+    """
+    N = means2d.shape[1]
+    tiles = tiles_x * tiles_y
+    spare = np.empty(N, np.int32)
+    fill = np.empty(tiles, np.int64)
+    for i in range(first, last):
+        number = _nearest_first(keys[i], radii[i], order[i], spare)
+        drawn[i] = number
+        base = slot_start[i]
+        room_for = slot_start[i + 1] - base
+        slot_tile = np.empty(room_for, np.int32)
+        slot_rank = np.empty(room_for, np.int32)
+        slot_mask = np.empty(room_for, np.uint64)
+        starts = tile_start[i]
+        starts[:] = 0
+        slot = 0
+        for rank in range(number):
+            n = order[i, rank]
+            x, y = means2d[i, n, 0], means2d[i, n, 1]
+            a, k, h = ellipses[i, n, 0], ellipses[i, n, 1], ellipses[i, n, 2]
+            log_opacity = np.float32(math.log(np.float64(opacities[i, n])))
+            record = records[i, rank]
+            record[0], record[1], record[2] = x, y, k
+            record[3], record[4], record[5] = a / np.float32(16), h / np.float32(16), log_opacity / np.float32(-8)
+            splat_start[i, rank] = slot
+            room = max(2 * (math.log(255.0) + log_opacity), 0.0)
+            half_width = math.sqrt(room * (1 / np.float64(a) + np.float64(k) * k / h))
+            margin = np.float32(MARGIN + 1e-5 * half_width)
+            top = np.float32(k / np.float64(h) * room / max(half_width, 1e-12))
+            reach = np.float32(math.sqrt(room / h) + margin)
+            inverse_a = np.float32(1 / a)
+            x0, x1 = _tile_range(x, radii[i, n, 0], tiles_x)
+            y0, y1 = _tile_range(y, radii[i, n, 1], tiles_y)
+            for tile_y in range(y0, y1):
+                for tile_x in range(x0, x1):
+                    mask = _block_mask(
+                        np.float32(x - tile_x * TILE), np.float32(y - tile_y * TILE), k, inverse_a, h,
+                        np.float32(room), top, reach, margin,
+                    )  # fmt: skip
+                    if mask:
+                        tile = tile_y * tiles_x + tile_x
+                        slot_tile[slot] = tile
+                        slot_rank[slot] = rank
+                        slot_mask[slot] = mask
+                        starts[tile + 1] += 1
+                        slot += 1
+        splat_start[i, number] = slot
+        starts[0] = base
+        for tile in range(tiles):
+            fill[tile] = starts[tile]
+            starts[tile + 1] += starts[tile]
+        for j in range(slot):
+            tile = slot_tile[j]
+            place = fill[tile]
+            fill[tile] += 1
+            ranks[place] = slot_rank[j]
+            masks[place] = slot_mask[j]
+            slots[place] = base + j
+
+
+# --- drawing -----------------------------------------------------------------------------------------
+
+
+@inline
+def _falloff(x):
+    """exp(-8x), in all lanes."""
+    p = splat(P5)
+    p = p * x + splat(P4)
+    p = p * x + splat(P3)
+    p = p * x + splat(P2)
+    p = p * x + splat(P1)
+    p = p * x + splat(P0)
+    p = p * p
+    p = p * p
+    return p * p
+
+
+@kernel
+def draw(
+    first, last, tiles_x, tiles_y, tile_start, ranks, masks, records, order, features, background, image, left,
+    stops, tile_stop,
+):  # fmt: skip
+    """Blend the tiles first..last (counted through all images).
+
+    In: features float32 [images, N, F padded to a multiple of 4], background [images, the same F].
+    Out: image float32 [images, H, W, F]; left and stops float32 [tiles, PIXELS] in block order: the transmittance
+    that is left, and the place in the tile's list at which a pixel was finished; tile_stop int64 [tiles]: the place
+    at which all were. masks: blocks that were finished earlier are cleared.
+    """
+    tiles = tiles_x * tiles_y
+    height, width, channels = image.shape[1], image.shape[2], image.shape[3]
+    padded = features.shape[2]
+    state = np.empty(PIXELS * (1 + padded), np.float32)
+    transmittance, color = state[:PIXELS], state[PIXELS:]
+    zero = splat(np.float32(0.0))
+    for index in range(first, last):
+        i, tile = index // tiles, index % tiles
+        tile_x, tile_y = tile % tiles_x * TILE, tile // tiles_x * TILE
+        start, end = tile_start[i, tile], tile_start[i, tile + 1]
+        stop = stops[index]
+        alive = np.uint64(0)
+        color[:] = 0
+        for b in range(BLOCKS):
+            for lane in range(LANES):
+                px = tile_x + b % 8 * BLOCK + lane % BLOCK
+                py = tile_y + b // 8 * BLOCK + lane // BLOCK
+                inside = px < width and py < height
+                transmittance[b * LANES + lane] = 1.0 if inside else -1.0  # negative: finished
+                stop[b * LANES + lane] = np.inf if inside else -1.0
+                if inside:
+                    alive |= ONE << np.uint64(b)
+        place = start
+        while place < end and alive:
+            todo = masks[place] & alive
+            masks[place] = todo
+            if todo:
+                rank = ranks[place]
+                record = records[i, rank]
+                feature = features[i, order[i, rank]]
+                k, a, h, faint = splat(record[2]), splat(record[3]), splat(record[4]), splat(record[5])
+                dy_corner = load(LANE_Y, 0) - splat(record[1] - np.float32(tile_y))
+                u_corner = load(LANE_X, 0) - splat(record[0] - np.float32(tile_x)) - k * dy_corner
+                while todo:
+                    b = lowest_bit(todo)
+                    todo &= todo - ONE
+                    block_y = splat_at(BLOCK_Y, b)
+                    dy = dy_corner + block_y
+                    u = u_corner - k * block_y + splat_at(BLOCK_X, b)
+                    x = a * u * u + (h * dy * dy + faint)
+                    alpha = select(x <= splat(LIMIT), lower(_falloff(x), splat(ALPHA_MAX)), zero)
+                    before = load(transmittance, b * LANES)
+                    after = before - alpha * before
+                    open_ = after > splat(TRANSMITTANCE_MIN)
+                    weight = select(open_, alpha * before, zero)
+                    if bits(open_) == ALL_LANES:
+                        store(transmittance, b * LANES, after)
+                    else:
+                        store(transmittance, b * LANES, select(open_, after, -magnitude(before)))
+                        now = select(before > zero, splat(np.float32(place - start)), load(stop, b * LANES))
+                        store(stop, b * LANES, select(open_, load(stop, b * LANES), now))
+                        if bits(open_) == NOTHING:
+                            alive &= ~(ONE << np.uint64(b))
+                    for f in range(0, padded, 4):
+                        at = f * PIXELS + b * LANES
+                        store(color, at, weight * splat_at(feature, f) + load(color, at))
+                        at += PIXELS
+                        store(color, at, weight * splat_at(feature, f + 1) + load(color, at))
+                        at += PIXELS
+                        store(color, at, weight * splat_at(feature, f + 2) + load(color, at))
+                        at += PIXELS
+                        store(color, at, weight * splat_at(feature, f + 3) + load(color, at))
+            place += 1
+        tile_stop[index] = place
+        for p in range(PIXELS):
+            transmittance[p] = abs(transmittance[p])
+            left[index, p] = transmittance[p]
+        for f in range(channels):
+            behind = background[i, f]
+            for p in range(PIXELS):
+                color[f * PIXELS + p] += transmittance[p] * behind
+        for row in range(min(TILE, height - tile_y)):
+            line = image[i, tile_y + row]
+            for column in range(min(TILE, width - tile_x)):
+                p = (row // BLOCK * 8 + column // BLOCK) * LANES + row % BLOCK * BLOCK + column % BLOCK
+                for f in range(channels):
+                    line[tile_x + column, f] = color[f * PIXELS + p]
+
+
+@kernel
+def draw_backward(
+    first, last, tiles_x, tiles_y, tile_start, ranks, masks, slots, records, order, features, background, left,
+    stops, tile_stop, d_image, d_left, d_slots,
+):  # fmt: skip
+    """Gradients of `draw` for the tiles first..last, from back to front.
+
+    In: d_image float32 [images, H, W, F], d_left [images, H, W] (of the transmittance that is left).
+    Out: d_slots float32 [slots, MOMENTS + padded F]: moments of w = α·∂L/∂α over the splat's pixels in the tile, and
+    the gradient of its features.
+    """
+    tiles = tiles_x * tiles_y
+    height, width, channels = d_image.shape[1], d_image.shape[2], d_image.shape[3]
+    padded = features.shape[2]
+    state = np.empty(PIXELS * (2 + padded), np.float32)
+    transmittance, behind, d_color = state[:PIXELS], state[PIXELS : 2 * PIXELS], state[2 * PIXELS :]
+    d_feature = np.empty(padded * LANES, np.float32)
+    zero = splat(np.float32(0.0))
+    one = splat(np.float32(1.0))
+    for index in range(first, last):
+        i, tile = index // tiles, index % tiles
+        tile_x, tile_y = tile % tiles_x * TILE, tile // tiles_x * TILE
+        start, end = tile_start[i, tile], tile_start[i, tile + 1]
+        stop = stops[index]
+        transmittance[:] = left[index]
+        behind[:] = 0
+        d_color[:] = 0
+        for row in range(min(TILE, height - tile_y)):
+            for column in range(min(TILE, width - tile_x)):
+                p = (row // BLOCK * 8 + column // BLOCK) * LANES + row % BLOCK * BLOCK + column % BLOCK
+                seen = d_left[i, tile_y + row, tile_x + column]
+                for f in range(channels):
+                    d = d_image[i, tile_y + row, tile_x + column, f]
+                    d_color[f * PIXELS + p] = d
+                    seen += d * background[i, f]
+                behind[p] = seen  # what shows through a pixel, times the gradient of its colour
+        for place in range(tile_stop[index], end):
+            d_slots[slots[place]] = 0
+        for place in range(tile_stop[index] - 1, start - 1, -1):
+            todo = masks[place]
+            d_slot = d_slots[slots[place]]
+            d_slot[:] = 0
+            if not todo:
+                continue
+            rank = ranks[place]
+            record = records[i, rank]
+            feature = features[i, order[i, rank]]
+            k, a, h, faint = splat(record[2]), splat(record[3]), splat(record[4]), splat(record[5])
+            dy_corner = load(LANE_Y, 0) - splat(record[1] - np.float32(tile_y))
+            u_corner = load(LANE_X, 0) - splat(record[0] - np.float32(tile_x)) - k * dy_corner
+            now = splat(np.float32(place - start))
+            w1 = wu = wy = wuu = wuy = wyy = zero
+            d_feature[:] = 0
+            while todo:
+                b = lowest_bit(todo)
+                todo &= todo - ONE
+                block_y = splat_at(BLOCK_Y, b)
+                dy = dy_corner + block_y
+                u = u_corner - k * block_y + splat_at(BLOCK_X, b)
+                x = a * u * u + (h * dy * dy + faint)
+                full = _falloff(x)
+                drawn = (x <= splat(LIMIT)) & (now < load(stop, b * LANES))
+                alpha = select(drawn, lower(full, splat(ALPHA_MAX)), zero)
+                after = load(transmittance, b * LANES)
+                before = select(drawn, after * reciprocal(one - alpha), after)
+                store(transmittance, b * LANES, before)
+                weight = alpha * before
+                shown = zero
+                for f in range(0, padded, 4):
+                    at = f * PIXELS + b * LANES
+                    d0 = load(d_color, at)
+                    d1 = load(d_color, at + PIXELS)
+                    d2 = load(d_color, at + 2 * PIXELS)
+                    d3 = load(d_color, at + 3 * PIXELS)
+                    shown = (
+                        shown
+                        + splat_at(feature, f) * d0
+                        + splat_at(feature, f + 1) * d1
+                        + splat_at(feature, f + 2) * d2
+                        + splat_at(feature, f + 3) * d3
+                    )
+                    to = f * LANES
+                    store(d_feature, to, weight * d0 + load(d_feature, to))
+                    store(d_feature, to + LANES, weight * d1 + load(d_feature, to + LANES))
+                    store(d_feature, to + 2 * LANES, weight * d2 + load(d_feature, to + 2 * LANES))
+                    store(d_feature, to + 3 * LANES, weight * d3 + load(d_feature, to + 3 * LANES))
+                back = load(behind, b * LANES)
+                step = shown - back
+                store(behind, b * LANES, alpha * step + back)
+                w = select(full <= splat(ALPHA_MAX), weight * step, zero)
+                w1 = w1 + w
+                w_u, w_y = w * u, w * dy
+                wu = wu + w_u
+                wy = wy + w_y
+                wuu = w_u * u + wuu
+                wuy = w_u * dy + wuy
+                wyy = w_y * dy + wyy
+            d_slot[0], d_slot[1], d_slot[2] = total(w1), total(wu), total(wy)
+            d_slot[3], d_slot[4], d_slot[5] = total(wuu), total(wuy), total(wyy)
+            for f in range(channels):
+                d_slot[MOMENTS + f] = total(load(d_feature, f * LANES))
+
+
+@kernel
+def gather(
+    first, last, ellipses, opacities, order, drawn, splat_start, slot_start, d_slots,
+    d_means2d, d_ellipses, d_opacities, d_features,
+):  # fmt: skip
+    """Sum the slots of every splat of the images first..last and turn moments into gradients.
+
+    Out, zero where nothing is drawn: d_means2d [images, N, 2], d_ellipses [images, N, 3], d_opacities [images, N],
+    d_features [images, N, F].
+    """
+    width = d_slots.shape[1]
+    channels = d_features.shape[2]
+    sums = np.empty(width, np.float64)
+    for i in range(first, last):
+        d_means2d[i] = 0
+        d_ellipses[i] = 0
+        d_opacities[i] = 0
+        d_features[i] = 0
+        for rank in range(drawn[i]):
+            sums[:] = 0
+            for slot in range(splat_start[i, rank], splat_start[i, rank + 1]):
+                for j in range(width):
+                    sums[j] += d_slots[slot_start[i] + slot, j]
+            n = order[i, rank]
+            a, k, h = np.float64(ellipses[i, n, 0]), np.float64(ellipses[i, n, 1]), np.float64(ellipses[i, n, 2])
+            d_means2d[i, n, 0] = a * sums[1]
+            d_means2d[i, n, 1] = h * sums[2] - k * a * sums[1]
+            d_ellipses[i, n, 0] = -0.5 * sums[3]
+            d_ellipses[i, n, 1] = a * sums[4]
+            d_ellipses[i, n, 2] = -0.5 * sums[5]
+            d_opacities[i, n] = sums[0] / opacities[i, n]
+            for f in range(channels):
+                d_features[i, n, f] = sums[MOMENTS + f]
