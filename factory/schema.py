@@ -40,6 +40,61 @@ PARQUET_OPTIONS: dict[str, Any] = {
 _VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
+# What each column means; NN stands for the number of a view. The card and docs/dataset.md print this.
+DESCRIPTIONS: dict[str, str] = {
+    "clip_id": "name of the clip, made from the content of asset, plan and settings",
+    "split": "train, validation or test; all clips of an asset are in one",
+    "schema_version": "of these columns",
+    "asset_uid": "name of the asset, unique within its source",
+    "asset_sha256": "of the file that was rendered, hexadecimal",
+    "source": "where the asset comes from",
+    "source_url": "its page; empty if it has none",
+    "title": "as published; empty if unknown",
+    "author": "as published; empty if unknown",
+    "licence": "SPDX expression, or `unknown`",
+    "attribution": "the line that credits the author",
+    "noai": "whether the author forbids AI use: yes, no or unknown",
+    "noai_checked_at": "when that was looked up, ISO 8601; empty if never",
+    "animation_name": "as its author wrote it",
+    "animation_index": "in the asset",
+    "window": "part of the animation: first or last 2 s, loop (short, goes round) or hold (short, stays)",
+    "start_time": "seconds on the animation's time line, first frame",
+    "end_time": "seconds on the animation's time line, last frame",
+    "fps": "frames per second",
+    "num_frames": "T",
+    "timestamps": "seconds on the animation's time line, of each frame",
+    "motion_reach": "farthest any vertex gets from where it began, in first-frame box diagonals",
+    "motion_travel": "farthest the centre of the box gets, in diagonals",
+    "motion_speed": "mean speed of vertices, diagonals per second",
+    "motion_speed_max": "largest over frames of the mean speed, diagonals per second",
+    "motion_size_min": "smallest diagonal of the box, in first-frame diagonals",
+    "motion_size_max": "largest diagonal of the box, in first-frame diagonals",
+    "caption": "what is seen; empty if nobody said",
+    "caption_origin": "what wrote the caption",
+    "quality": "a judgement; empty if nobody judged",
+    "num_views": "V",
+    "width": "pixels",
+    "height": "pixels",
+    "K": "intrinsics of each view, pixels; the centre of the top-left pixel is (0.5, 0.5)",
+    "world_to_camera": "of each view, metres, applied to column vectors",
+    "camera_convention": "axes of world and camera, in words",
+    "elevation_deg": "of all cameras, degrees; > 0 = above",
+    "azimuth_offset_deg": "azimuth of view 0, degrees",
+    "azimuths_deg": "of each view, degrees; 0 = in front (+Z), growing towards +X",
+    "distance": "of the cameras from the origin, metres",
+    "fov_y_deg": "vertical field of view, degrees",
+    "asset_to_world": "similarity that centres and scales the asset for the whole clip",
+    "renderer": "back end",
+    "renderer_version": "back end, its version and its device",
+    "settings": "of the renderer, JSON",
+    "settings_hash": "of the settings",
+    "package_version": "of menagerie4d",
+    "seed": "of the plan's random choices",
+    "view_NN": "H.264, T frames: straight sRGB colour, one pixel past the silhouette, then grey 127",
+    "alpha_NN": "lossless alpha: zlib of a .npy, uint8 [T, height, width]",
+}
+
+
 class RowError(ValueError):
     """A row that may not enter the dataset. The message names the clip and what is missing."""
 

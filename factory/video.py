@@ -143,7 +143,7 @@ def encode_h264(
     return target.getvalue()
 
 
-def decode_h264(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
+def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: int = 3) -> np.ndarray:
     """Decode frames of an H.264 mp4 by index, on one thread, leaving out groups of pictures nobody asked for.
 
     Through PyAV, which brings its own FFmpeg; torchcodec gives the same pixels at the same speed (± 10 %) but
@@ -151,8 +151,9 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
 
     Args:
         data: the file. frames: indices in 0..T-1, any order, repeats allowed; None = all.
+        channels: 3, or 4 for an opaque alpha with them.
     Returns:
-        uint8 [len(frames), H, W, 3].
+        uint8 [len(frames), H, W, channels].
     Raises:
         IndexError: a frame the video does not have. ValueError: not a readable video.
     """
@@ -170,7 +171,7 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
             if missing:
                 raise IndexError(f"decode_h264: frame {missing[0]} of a video of {len(packets)} frames")
 
-            reformatter = VideoReformatter()
+            reformatter, layout = VideoReformatter(), {3: "rgb24", 4: "rgba"}[channels]
             decoded: dict[int, np.ndarray] = {}
             needed = set(wanted)
 
@@ -179,7 +180,7 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
                     index = index_of[frame.pts]
                     if index in needed:
                         picture = reformatter.reformat(
-                            frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+                            frame, format=layout, interpolation=Interpolation.BILINEAR, threads=1
                         )
                         decoded[index] = picture.to_ndarray()
 
@@ -191,7 +192,7 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
                         take(packet)
             take(None)
             if not wanted:
-                return np.empty((0, stream.height, stream.width, 3), np.uint8)
+                return np.empty((0, stream.height, stream.width, channels), np.uint8)
             return np.stack([decoded[index] for index in wanted])
     except (av.FFmpegError, KeyError) as error:
         raise ValueError(
