@@ -36,7 +36,7 @@ class Limits:
     Attributes:
         file_bytes: the file and everything it refers to, together.
         json_values: values in the JSON part.
-        nodes: nodes, and joints over all skins.
+        nodes: nodes, joints over all skins, and mesh primitives over all nodes.
         vertices, triangles: over all instances, after conversion of strips and of missing normals.
         morph_vertices: vertices times morph targets, over all instances.
         skin_weights: numbers in the blocks of skin weights (vertices times the joints near them).
@@ -66,7 +66,7 @@ _COMPONENTS = {
 }
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
-_MESHOPT = "EXT_meshopt_compression"
+MESHOPT = "EXT_meshopt_compression"
 DRACO = "KHR_draco_mesh_compression"
 
 
@@ -82,7 +82,8 @@ class Document:
         self._lists: dict[str, list[dict]] = {}  # top-level lists that were checked
         self._buffers: dict[int, np.ndarray] = {}
         self._views: dict[int, np.ndarray] = {}
-        self._images: dict[bytes, np.ndarray] = {}
+        self._images: dict[int, np.ndarray] = {}
+        self._pixels: dict[bytes, np.ndarray] = {}  # by digest of the encoded image
         text, self._chunk = self._split(data)
         self.json = self._parse(text)
 
@@ -206,7 +207,9 @@ class Document:
         values = owner.get(key, [])
         if not isinstance(values, list):
             self.fail(f"{where}.{key}: expected a list, got {_show(values)}")
-        return [self.index({key: value}, key, collection, where) for value in values if value is not None]
+        if None in values:
+            self.fail(f"{where}.{key}: expected indices, got null")
+        return [self.index({key: value}, key, collection, where) for value in values]
 
     def number(self, owner: dict, key: str, default: float, where: str) -> float:
         return float(self.vector({key: [owner.get(key, default)]}, key, [default], where)[0])
@@ -291,14 +294,14 @@ class Document:
         if index not in self._views:
             where = f"bufferViews[{index}]"
             owner = self.items("bufferViews")[index]
-            packed = self.extension(owner, _MESHOPT, where)
+            packed = self.extension(owner, MESHOPT, where)
             self._views[index] = (
-                self._slice(owner, where) if packed is None else self._meshopt(packed, f"{where}.{_MESHOPT}")
+                self._slice(owner, where) if packed is None else self._meshopt(packed, f"{where}.{MESHOPT}")
             )
         return self._views[index]
 
     def _meshopt(self, packed: dict, where: str) -> np.ndarray:
-        meshoptimizer = self._library("meshoptimizer", _MESHOPT)
+        meshoptimizer = self._library("meshoptimizer", MESHOPT)
         data = self._slice(packed, where)
         count = self.integer(packed, "count", None, where)
         stride = self.integer(packed, "byteStride", None, where)
@@ -363,16 +366,21 @@ class Document:
             (count, width), dtype, data, offset if count else 0, strides=(stride, dtype.itemsize)
         )
 
-    def _raw(self, index: int, types: tuple[str, ...], where: str) -> tuple[np.ndarray, bool]:
-        """An accessor's numbers [count, width] as stored, sparse ones put in, and whether normalised."""
+    def _raw(self, index: int, count: int, types: tuple[str, ...], where: str) -> tuple[np.ndarray, bool]:
+        """An accessor's numbers [count, width] as stored, sparse ones put in, and whether normalised.
+
+        The caller knows how many it needs and has held that against the limits: nothing is read otherwise.
+        """
         owner = self.items("accessors")[index]
         here = f"accessors[{index}] ({where})"
         kind, component = owner.get("type"), owner.get("componentType")
         if kind not in types:
             self.fail(f"{here}.type: expected {' or '.join(types)}, got {_show(kind)}")
-        if component not in _COMPONENTS:
+        if not isinstance(component, int) or component not in _COMPONENTS:
             self.fail(f"{here}.componentType: expected one of {list(_COMPONENTS)}, got {_show(component)}")
-        dtype, width, count = _COMPONENTS[component], _WIDTHS[kind], self.count(index)
+        if self.count(index) != count:
+            self.fail(f"{here} has {self.count(index)} elements, expected {count}; export the asset again")
+        dtype, width = _COMPONENTS[component], _WIDTHS[kind]
         view = self.index(owner, "bufferView", "bufferViews", here)
         if view is None:
             values = np.zeros((count, width), dtype)
@@ -394,10 +402,12 @@ class Document:
         for key, part_width in (("indices", 1), ("values", width)):
             part = self.child(sparse, key, where) or {}
             here = f"{where}.{key}"
-            part_dtype = _COMPONENTS.get(part.get("componentType")) if key == "indices" else dtype
+            part_dtype = dtype
+            if key == "indices":
+                part_dtype = _COMPONENTS.get(self.integer(part, "componentType", None, here))
             view = self.index(part, "bufferView", "bufferViews", here)
             if view is None or part_dtype is None or (key == "indices" and part_dtype.kind != "u"):
-                self.fail(f"{here}: expected a bufferView and an unsigned componentType")
+                self.fail(f"{here}: expected a bufferView and, for indices, an unsigned componentType")
             offset = self.integer(part, "byteOffset", 0, here)
             parts.append(self._elements(view, offset, number, part_dtype, part_width, here))
         rows = parts[0][:, 0].astype(np.int64)
@@ -405,21 +415,21 @@ class Document:
             self.fail(f"{where}.indices: {rows.max()} is out of range, expected below {count}")
         return rows, parts[1]
 
-    def floats(self, index: int, types: tuple[str, ...], where: str) -> np.ndarray:
-        """An accessor as float32 [count, width]: normalised integers mapped to -1..1 or 0..1; finite."""
-        values, normalised = self._raw(index, types, where)
-        if values.dtype.kind == "f":
-            if not np.isfinite(values).all():
-                self.fail(f"accessors[{index}] ({where}) contains NaN or infinity; export the asset again")
-            return values.astype(np.float32)
+    def floats(self, index: int, count: int, types: tuple[str, ...], where: str) -> np.ndarray:
+        """An accessor of `count` elements as finite float32 [count, width]; normalised integers in -1..1."""
+        return self.as_floats(index, *self._raw(index, count, types, where), where)
+
+    def as_floats(self, index: int, values: np.ndarray, normalised: bool, where: str) -> np.ndarray:
         floats = values.astype(np.float32)
-        if normalised:
+        if values.dtype.kind == "f" and not np.isfinite(floats).all():
+            self.fail(f"accessors[{index}] ({where}) contains NaN or infinity; export the asset again")
+        if values.dtype.kind != "f" and normalised:
             floats = np.maximum(floats / np.float32(np.iinfo(values.dtype).max), np.float32(-1))
         return floats
 
-    def unsigned(self, index: int, types: tuple[str, ...], where: str) -> np.ndarray:
-        """An accessor of unsigned integers as int64 [count, width]."""
-        values, _ = self._raw(index, types, where)
+    def unsigned(self, index: int, count: int, types: tuple[str, ...], where: str) -> np.ndarray:
+        """An accessor of `count` unsigned integers or vectors of them as int64 [count, width]."""
+        values, _ = self._raw(index, count, types, where)
         if values.dtype.kind != "u":
             self.fail(f"accessors[{index}] ({where}): expected unsigned integers, got {values.dtype}")
         return values.astype(np.int64)
@@ -427,7 +437,7 @@ class Document:
     # --- Draco ---
 
     def draco(self, packed: dict, vertices: int, triangles: int, where: str):
-        """A Draco mesh: triangles int64 [F, 3] and a function from attribute id to its array [N, width]."""
+        """A Draco mesh: triangles int64 [F, 3], and a function from attribute id to its array [N, width]."""
         library = self._library("DracoPy", DRACO)
         view = self.index(packed, "bufferView", "bufferViews", where)
         if view is None:
@@ -448,10 +458,12 @@ class Document:
             self.fail(f"{where} does not decode ({error}); export the asset again")
 
         def attribute(key: int) -> np.ndarray:
-            if key not in found:
-                self.fail(f"{where}: no attribute {key} in the data, expected one of {sorted(found)}")
-            values = found[key]
-            return values if values.ndim == 2 else values.reshape(len(values), -1)
+            if key not in found or len(found[key]) != vertices:
+                self.fail(
+                    f"{where}: expected an attribute {key} of {vertices} vertices, the data holds "
+                    f"{ {k: len(v) for k, v in found.items()} }; export the asset again"
+                )
+            return found[key].reshape(vertices, -1)
 
         return corners, attribute
 
@@ -459,6 +471,11 @@ class Document:
 
     def image(self, index: int) -> np.ndarray:
         """Pixels uint8 [H, W, 4] as stored; equal images are one array."""
+        if index not in self._images:
+            self._images[index] = self._read_image(index)
+        return self._images[index]
+
+    def _read_image(self, index: int) -> np.ndarray:
         where = f"images[{index}]"
         owner = self.items("images")[index]
         view = self.index(owner, "bufferView", "bufferViews", where)
@@ -469,9 +486,9 @@ class Document:
         else:
             self.fail(f"{where} has neither a bufferView nor a uri; export the asset again")
         digest = hashlib.sha256(data).digest()
-        if digest not in self._images:
-            self._images[digest] = self._decode_image(data, where)
-        return self._images[digest]
+        if digest not in self._pixels:
+            self._pixels[digest] = self._decode_image(data, where)
+        return self._pixels[digest]
 
     def _decode_image(self, data: bytes, where: str) -> np.ndarray:
         from PIL import Image

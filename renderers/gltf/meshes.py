@@ -1,0 +1,153 @@
+"""One mesh primitive as the file stores it, whatever way it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+import numpy as np
+
+from renderers.gltf.document import DRACO, Document
+
+MAX_TEXCOORDS = 8
+_MAX_JOINT_SETS = 8
+
+
+@dataclass
+class Geometry:
+    """The n vertices and F triangles of a mesh primitive.
+
+    Attributes:
+        positions: float32 [n, 3]. normals: float32 [n, 3]; None = flat, three vertices to each triangle.
+        texcoords: float32 [n, 2] each. colors: float32 [n, 3] or [n, 4].
+        joints: int64 [n, K] into a skin's joints. weights: float32 [n, K], as stored.
+        triangles: int64 [F, 3]. position_targets, normal_targets: float32 [targets, 3, n], differences.
+    """
+
+    positions: np.ndarray
+    normals: np.ndarray | None
+    texcoords: list[np.ndarray]
+    colors: np.ndarray | None
+    joints: np.ndarray | None
+    weights: np.ndarray | None
+    triangles: np.ndarray
+    position_targets: np.ndarray
+    normal_targets: np.ndarray | None
+
+
+def read_geometry(document: Document, mesh: int, index: int) -> Geometry:
+    where = f"meshes[{mesh}].primitives[{index}]"
+    primitive = document.items("meshes")[mesh]["primitives"][index]
+    attributes = document.child(primitive, "attributes", where) or {}
+    accessors = {
+        key: document.index(attributes, key, "accessors", f"{where}.attributes") for key in attributes
+    }
+    count = document.count(accessors["POSITION"])
+    triangles, compressed = _read_triangles(document, primitive, count, where)
+
+    def read(key: str, *types: str, integers: bool = False) -> np.ndarray | None:
+        here, accessor = f"{where}.{key}", accessors.get(key)
+        if accessor is None:
+            return None
+        if key not in compressed:
+            return (document.unsigned if integers else document.floats)(accessor, count, types, here)
+        values = compressed[key]
+        if values.shape[1] not in {int(kind[-1]) for kind in types}:
+            document.fail(f"{here}: {values.shape[1]} numbers each, expected {' or '.join(types)}")
+        if integers:
+            return values.astype(np.int64)
+        normalised = document.items("accessors")[accessor].get("normalized") is True
+        return document.as_floats(accessor, values, normalised, here)
+
+    def sets(stem: str, limit: int) -> list[str]:
+        """The names `stem`_0, `stem`_1 ... that the primitive has."""
+        names = [f"{stem}_{number}" for number in range(limit)]
+        return list(takewhile(lambda name: accessors.get(name) is not None, names))
+
+    influences = list(zip(sets("JOINTS", _MAX_JOINT_SETS), sets("WEIGHTS", _MAX_JOINT_SETS), strict=False))
+    positions = read("POSITION", "VEC3")
+    geometry = Geometry(
+        positions=positions,
+        normals=read("NORMAL", "VEC3"),
+        texcoords=[read(key, "VEC2") for key in sets("TEXCOORD", MAX_TEXCOORDS)],
+        colors=read("COLOR_0", "VEC3", "VEC4"),
+        joints=None,
+        weights=None,
+        triangles=triangles,
+        position_targets=np.zeros((0, 3, count), np.float32),
+        normal_targets=None,
+    )
+    if influences:
+        geometry.joints = np.concatenate([read(joints, "VEC4", integers=True) for joints, _ in influences], 1)
+        geometry.weights = np.concatenate([read(weights, "VEC4") for _, weights in influences], 1)
+    _read_targets(document, primitive, geometry, where)
+    return _flattened(geometry) if geometry.normals is None else geometry
+
+
+def _read_triangles(document: Document, primitive: dict, vertices: int, where: str):
+    """Triangles int64 [F, 3] in range, and the attributes that came with them if they were compressed."""
+    indices = document.index(primitive, "indices", "accessors", where)
+    corners = vertices if indices is None else document.count(indices)
+    packed = document.extension(primitive, DRACO, where)
+    compressed: dict[str, np.ndarray] = {}
+    if packed is not None:
+        here = f"{where}.{DRACO}"
+        triangles, attribute = document.draco(packed, vertices, corners // 3, here)
+        keys = document.child(packed, "attributes", here) or {}
+        compressed = {key: attribute(document.integer(keys, key, None, here)) for key in keys}
+    else:
+        order = np.arange(vertices)
+        if indices is not None:
+            order = document.unsigned(indices, corners, ("SCALAR",), f"{where}.indices")[:, 0]
+        triangles = _triangles(order, document.integer(primitive, "mode", 4, where))
+    if not len(triangles) or triangles.max() >= vertices:
+        document.fail(f"{where}: expected triangles of its {vertices} vertices, got other indices or none")
+    return triangles, compressed
+
+
+def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
+    """int64 [F, 3] of a triangle list (4), strip (5) or fan (6), all wound the same way."""
+    if mode == 4:
+        return order[: len(order) // 3 * 3].reshape(-1, 3)
+    first = np.arange(max(len(order) - 2, 0))
+    if mode == 6:
+        return np.stack([order[first + 1], order[first + 2], np.broadcast_to(order[:1], first.shape)], 1)
+    odd = first % 2
+    return np.stack([order[first], order[first + 1 + odd], order[first + 2 - odd]], 1)
+
+
+def _read_targets(document: Document, primitive: dict, geometry: Geometry, where: str) -> None:
+    """Fills in the morph targets; targets without a position or normal move nothing."""
+    targets = document.items("targets", primitive, f"{where}.")
+    if not targets:
+        return
+    shape = (len(targets), 3, len(geometry.positions))
+    geometry.position_targets = np.zeros(shape, np.float32)
+    if geometry.normals is not None and any("NORMAL" in target for target in targets):
+        geometry.normal_targets = np.zeros(shape, np.float32)
+    for number, target in enumerate(targets):
+        here = f"{where}.targets[{number}]"
+        for key, out in (("POSITION", geometry.position_targets), ("NORMAL", geometry.normal_targets)):
+            accessor = document.index(target, key, "accessors", here)
+            if accessor is None or out is None:
+                continue
+            out[number] = document.floats(accessor, shape[2], ("VEC3",), f"{here}.{key}").T
+
+
+def _flattened(geometry: Geometry) -> Geometry:
+    """Every triangle gets vertices of its own, as flat normals need (glTF §3.7.2.1)."""
+    corners = geometry.triangles.reshape(-1)
+
+    def take(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values[corners]
+
+    return replace(
+        geometry,
+        positions=take(geometry.positions),
+        texcoords=[take(values) for values in geometry.texcoords],
+        colors=take(geometry.colors),
+        joints=take(geometry.joints),
+        weights=take(geometry.weights),
+        triangles=np.arange(len(corners)).reshape(-1, 3),
+        position_targets=geometry.position_targets[:, :, corners],
+    )

@@ -1,0 +1,299 @@
+"""One animation made ready to be posed: only what it moves is evaluated, all else is computed once."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from renderers.gltf.animations import Channel
+from renderers.gltf.nodes import compose, unit_quaternions
+from renderers.gltf.rig import Morph, Rig, Skin
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Tracks:
+    """Node channels of one kind, evaluated together: one gather and one formula for all of them.
+
+    Attributes:
+        rows: int [c], which row of the state each channel drives. lines: int [c], its time line.
+        first: int [c], the row of its first key in `values`. moves: float [c, 1], 0 for STEP.
+        values: the channels' values one after another.
+    """
+
+    rows: np.ndarray
+    lines: np.ndarray
+    first: np.ndarray
+    moves: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, members: list[tuple[int, int, Channel]]) -> _Tracks:
+        rows, lines, channels = zip(*members, strict=True)
+        counts = [len(channel.times) for channel in channels]
+        return cls(
+            np.array(rows),
+            np.array(lines),
+            np.concatenate([[0], np.cumsum(counts)[:-1]]),
+            np.array([[channel.interpolation != "STEP"] for channel in channels], np.float64),
+            np.concatenate([channel.values for channel in channels]),
+        )
+
+
+class Motion:
+    """A rig under one animation's channels (none: the rig at rest)."""
+
+    def __init__(self, rig: Rig, channels: tuple[Channel, ...]) -> None:
+        self._rig = rig
+        self._translation_scale = rig.nodes.translation_scale.copy()
+        self._rotation = rig.nodes.rotation.copy()
+        self._weights = dict(rig.weights)
+        moving = self._sort_channels(channels)
+        self._split_nodes({c.node for c in channels if c.path != "weights"}, moving)
+        self._pose_rest()
+
+    def pose(self, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions and normals float32 [N, 3] in world space, and per part whether it is mirrored."""
+        keys = self._keys_at(time)
+        self._move_nodes(keys)
+        shape = self._shape
+        if self._morphs:
+            shape = shape[0].copy(), shape[1].copy()
+            for morph in self._morphs:
+                for out, unposed in zip(shape, (self._rig.positions, self._rig.normals), strict=True):
+                    out[:, morph.vertices] = unposed[:, morph.vertices]
+            self._add_morphs(self._morphs, self._weights_at(keys), shape)
+        out = self._rest[0].copy(), self._rest[1].copy()
+        mirrored = self._mirrored.copy()
+        self._place(self._rigid, self._skins, self._flat, shape, out, mirrored)
+        return np.ascontiguousarray(out[0].T), np.ascontiguousarray(out[1].T), mirrored
+
+    # --- preparation ---
+
+    def _sort_channels(self, channels: tuple[Channel, ...]) -> set[int]:
+        """Groups what changes by formula, applies what does not; the nodes that change."""
+        count = len(self._rig.nodes)
+        lines: dict[int, int] = {}
+        groups: dict[tuple[bool, bool], list] = {}
+        self._times, self._weight_tracks, moving = [], [], set()
+        for channel in channels:
+            line = lines.setdefault(id(channel.times), len(lines))
+            if line == len(self._times):
+                self._times.append(channel.times)
+            spline = channel.interpolation == "CUBICSPLINE"
+            rotates = channel.path == "rotation"
+            keys = channel.values[:, 1] if spline else channel.values
+            still = (keys == keys[0]).all() and not (spline and channel.values[:, ::2].any())
+            row = channel.node + (count if channel.path == "scale" else 0)
+            if channel.path == "weights":
+                self._weights[channel.node] = keys[0]
+                if not still:
+                    self._weight_tracks.append((line, channel))
+            elif still and rotates:
+                self._rotation[row] = unit_quaternions(keys[0])
+            elif still:
+                self._translation_scale[row] = keys[0]
+            else:
+                moving.add(channel.node)
+                if rotates and not spline:
+                    channel = replace(channel, values=unit_quaternions(channel.values))
+                groups.setdefault((rotates, spline), []).append((row, line, channel))
+        self._tracks = [(*key, _Tracks.of(members)) for key, members in groups.items()]
+        return moving
+
+    def _split_nodes(self, driven: set[int], moving: set[int]) -> None:
+        """World matrices of what stands still, and the levels of nodes that move with an animated one."""
+        nodes = self._rig.nodes
+        self._local = nodes.local.copy()
+        self._compose(np.array(sorted(driven), int))
+        self._world = nodes.world(self._local)
+        self._moving = np.array(sorted(moving), int)
+        self._dynamic = np.zeros(len(nodes) + 1, bool)  # the last row is the world, which never moves
+        self._dynamic[self._moving] = True
+        self._levels = []
+        for level in nodes.levels:
+            self._dynamic[level] |= self._dynamic[nodes.parents[level]]
+            level = level[self._dynamic[level]]
+            if len(level):
+                self._levels.append((level, nodes.parents[level]))
+
+    def _pose_rest(self) -> None:
+        """Poses everything once, and keeps the list of what has to be posed again at every moment."""
+        rig = self._rig
+        self._shape = rig.positions.copy(), rig.normals.copy()
+        self._add_morphs(rig.morphs, self._weights, self._shape)
+        self._rest = np.empty_like(rig.positions), np.empty_like(rig.normals)
+        self._mirrored = np.zeros(len(rig.parts), bool)
+        self._place(rig.rigid, rig.skins, rig.flat, self._shape, self._rest, self._mirrored)
+
+        reshaped = {channel.node for _, channel in self._weight_tracks}
+        self._morphs = [morph for morph in rig.morphs if morph.node in reshaped]
+        live = np.array([part.node in reshaped for part in rig.parts])
+        live[rig.rigid] |= self._dynamic[[rig.parts[part].node for part in rig.rigid]]
+        self._skins = []
+        for skin in rig.skins:
+            moves = self._dynamic[skin.joints]
+            blocks = [block for block in skin.blocks if live[block.part] or moves[block.joints].any()]
+            live[[block.part for block in blocks]] = True
+            if blocks:
+                self._skins.append(replace(skin, blocks=blocks))
+        self._rigid = [part for part in rig.rigid if live[part]]
+        self._flat = [part for part in rig.flat if live[part]]
+
+    # --- channels to node matrices and morph weights ---
+
+    def _keys_at(self, time: float) -> tuple[np.ndarray, ...]:
+        """Per time line: the keys around `time`, how far between (0-1), and their distance in seconds."""
+        low = np.empty(len(self._times), int)
+        high, phase, step = low.copy(), np.zeros(len(low)), np.zeros(len(low))
+        for i, times in enumerate(self._times):
+            before = max(bisect_right(times, time) - 1, 0)
+            after = min(before + 1, len(times) - 1)
+            gap = times[after] - times[before]
+            low[i], high[i], step[i] = before, after, gap
+            if gap > 0:
+                phase[i] = min(max((time - times[before]) / gap, 0.0), 1.0)
+        return low, high, phase, step
+
+    def _move_nodes(self, keys: tuple[np.ndarray, ...]) -> None:
+        low, high, phase, step = keys
+        for rotates, spline, tracks in self._tracks:
+            a = tracks.values[tracks.first + low[tracks.lines]]
+            b = tracks.values[tracks.first + high[tracks.lines]]
+            u = phase[tracks.lines, None]
+            if spline:
+                values = _spline(a, b, u, step[tracks.lines, None])
+                values = unit_quaternions(values) if rotates else values
+            else:
+                values = (_slerp if rotates else _lerp)(a, b, u * tracks.moves)
+            (self._rotation if rotates else self._translation_scale)[tracks.rows] = values
+        if len(self._moving):
+            self._compose(self._moving)
+        for level, parents in self._levels:
+            self._world[level] = self._world[parents] @ self._local[level]
+
+    def _weights_at(self, keys: tuple[np.ndarray, ...]) -> dict[int, np.ndarray]:
+        low, high, phase, step = keys
+        weights = dict(self._weights)
+        for line, channel in self._weight_tracks:
+            a, b = channel.values[low[line]], channel.values[high[line]]
+            if channel.interpolation == "CUBICSPLINE":
+                weights[channel.node] = _spline(a, b, phase[line], step[line])
+            else:
+                weights[channel.node] = _lerp(a, b, phase[line] if channel.interpolation == "LINEAR" else 0.0)
+        return weights
+
+    def _compose(self, which: np.ndarray) -> None:
+        translation = self._translation_scale[which]
+        scale = self._translation_scale[len(self._rig.nodes) + which]
+        self._local[which] = compose(translation, self._rotation[which], scale)
+
+    # --- vertices ---
+
+    @staticmethod
+    def _add_morphs(morphs: list[Morph], weights: dict[int, np.ndarray], shape: Arrays) -> None:
+        for morph in morphs:
+            active = np.flatnonzero(weights[morph.node])
+            factors = weights[morph.node][active].astype(np.float32)
+            for differences, out in zip((morph.positions, morph.normals), shape, strict=True):
+                if differences is not None and len(active):
+                    out[:, morph.vertices] += np.tensordot(factors, differences[active], 1)
+
+    def _place(
+        self, rigid: list[int], skins: list[Skin], flat: list[int], shape: Arrays, out: Arrays, mirrored
+    ) -> None:
+        """Takes the given parts from the space of their meshes (`shape`) to the world (`out`)."""
+        determinants = np.zeros(len(mirrored))
+        matrices = self._world[[self._rig.parts[part].node for part in rigid], :3]
+        cofactors, determinants[rigid] = _turns(matrices[:, :, :3])
+        for part, matrix, turn in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
+            vertices = self._rig.ranges[part]
+            out[0][:, vertices] = matrix[:, :3] @ shape[0][:, vertices] + matrix[:, 3:]
+            out[1][:, vertices] = _unit(turn @ shape[1][:, vertices])
+        for skin in skins:
+            joints = (self._world[skin.joints] @ skin.inverse_bind)[:, :3].reshape(-1, 12)
+            small = np.float32(1 / max(np.abs(joints[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]).max(), 1e-18) ** 2)
+            joints = joints.astype(np.float32).T
+            for block in skin.blocks:
+                rows = (joints[:, block.joints] @ block.weights).reshape(3, 4, -1)
+                point, normal = shape[0][:, block.vertices], shape[1][:, block.vertices] * small
+                for axis, (a, b, c, d) in enumerate(rows):
+                    out[0][axis, block.vertices] = a * point[0] + b * point[1] + c * point[2] + d
+                cofactor = _cofactor(rows[:, :3])
+                determinant = (rows[0, :3] * cofactor[0]).sum(0)
+                determinants[block.part] += determinant.sum()
+                normal = cofactor[:, 0] * normal[0] + cofactor[:, 1] * normal[1] + cofactor[:, 2] * normal[2]
+                out[1][:, block.vertices] = _unit(np.where(determinant < 0, -normal, normal))
+        mirrored[rigid] = determinants[rigid] < 0
+        for skin in skins:
+            bound = [block.part for block in skin.blocks]
+            mirrored[bound] = determinants[bound] < 0
+        for part in flat:
+            vertices = self._rig.ranges[part]
+            corners = out[0][:, vertices].reshape(3, -1, 3)
+            sides = corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
+            normal = _unit(_cross(*sides))
+            out[1][:, vertices] = np.repeat(-normal if mirrored[part] else normal, 3, axis=1)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross product of [3, ...] and [3, ...]."""
+    return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+
+
+def _turns(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What takes normals along, float32 [n, 3, 3], and determinants (their signs) of matrices [n, 3, 3]."""
+    size = np.abs(matrices).max(axis=(1, 2), keepdims=True)
+    m = (matrices / np.maximum(size, 1e-30)).transpose(1, 2, 0)
+    cofactors = _cofactor(m)
+    determinants = (m[0] * cofactors[0]).sum(0)
+    turns = np.where(determinants < 0, -cofactors, cofactors)
+    return turns.transpose(2, 0, 1).astype(np.float32), determinants
+
+
+def _cofactor(m: np.ndarray) -> np.ndarray:
+    """Cofactor matrices of [3, 3, ...]: the inverse transpose up to a factor, but for flattening ones too."""
+    return np.stack([_cross(m[1], m[2]), _cross(m[2], m[0]), _cross(m[0], m[1])])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Columns [3, n] scaled to length 1; a zero vector becomes +Y, so that every normal is usable."""
+    length = np.sqrt(vectors[0] ** 2 + vectors[1] ** 2 + vectors[2] ** 2)
+    zero = ~(length > 0)
+    if zero.any():
+        vectors = np.where(zero, np.array([[0], [1], [0]], np.float32), vectors)
+        length = np.where(zero, np.float32(1), length)
+    return vectors / length
+
+
+def _lerp(a: np.ndarray, b: np.ndarray, u: np.ndarray | float) -> np.ndarray:
+    return a + (b - a) * u
+
+
+def _slerp(a: np.ndarray, b: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Unit quaternions [c, 4] between a and b, the short way round; u [c, 1] in 0-1."""
+    dot = (a * b).sum(-1, keepdims=True)
+    b = np.where(dot < 0, -b, b)
+    angle = np.arccos(np.minimum(np.abs(dot), 1.0))
+    sine = np.sin(angle)
+    near = sine < 1e-6
+    safe = np.where(near, 1.0, sine)
+    first = np.where(near, 1.0 - u, np.sin((1.0 - u) * angle) / safe)
+    second = np.where(near, u, np.sin(u * angle) / safe)
+    return unit_quaternions(first * a + second * b)
+
+
+def _spline(a: np.ndarray, b: np.ndarray, u, step) -> np.ndarray:
+    """glTF's cubic Hermite spline between keys a and b [..., 3, width] that are `step` seconds apart."""
+    u2, u3 = u * u, u * u * u
+    start, leave = a[..., 1, :], a[..., 2, :] * step
+    arrive, end = b[..., 0, :] * step, b[..., 1, :]
+    return (
+        (2 * u3 - 3 * u2 + 1) * start
+        + (u3 - 2 * u2 + u) * leave
+        + (3 * u2 - 2 * u3) * end
+        + (u3 - u2) * arrive
+    )

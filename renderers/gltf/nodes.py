@@ -1,0 +1,137 @@
+"""The transform tree of a glTF: local matrices at rest, and who hangs on whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderers.gltf.document import Document
+
+
+@dataclass
+class Nodes:
+    """The transform tree. The row after the last node is the world: identity, and the parent of roots.
+
+    Attributes:
+        parents: int [n], -1 for roots. levels: node indices by depth. visible: nodes of the shown scene.
+        translation_scale: float64 [2n, 3], translations, then scales. rotation: float64 [n, 4], xyzw.
+        local: float64 [n, 4, 4] at rest.
+    """
+
+    parents: np.ndarray
+    levels: list[np.ndarray]
+    visible: list[int]
+    translation_scale: np.ndarray
+    rotation: np.ndarray
+    local: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    def world(self, local: np.ndarray) -> np.ndarray:
+        """float64 [n + 1, 4, 4], local to world."""
+        world = np.tile(np.eye(4), (len(self) + 1, 1, 1))
+        for level in self.levels:
+            world[level] = world[self.parents[level]] @ local[level]
+        return world
+
+
+def read_nodes(document: Document) -> Nodes:
+    owners = document.items("nodes")
+    count = len(owners)
+    document.within(count, "nodes", "nodes")
+    parents = np.full(count, -1)
+    children = [document.indices(o, "children", "nodes", f"nodes[{i}]") for i, o in enumerate(owners)]
+    for parent, below in enumerate(children):
+        for child in below:
+            if parents[child] >= 0 or child == parent:
+                document.fail(
+                    f"nodes[{child}] has more than one parent or contains itself, expected a tree of nodes; "
+                    "export the asset again"
+                )
+            parents[child] = parent
+    levels, level = [], [i for i in range(count) if parents[i] < 0]
+    while level:
+        levels.append(np.array(level))
+        level = [child for node in level for child in children[node]]
+    if sum(map(len, levels)) < count:
+        document.fail("the nodes form a cycle, expected a tree of nodes; export the asset again")
+
+    translation_scale = np.zeros((2 * count, 3))
+    rotation = np.zeros((count, 4))
+    local = np.tile(np.eye(4), (count, 1, 1))
+    for i, owner in enumerate(owners):
+        where = f"nodes[{i}]"
+        if owner.get("matrix") is not None:
+            matrix = document.vector(owner, "matrix", np.eye(4).reshape(-1), where).reshape(4, 4).T
+            translation_scale[i], rotation[i], translation_scale[count + i] = _decompose(matrix)
+            local[i] = matrix
+        else:
+            translation_scale[i] = document.vector(owner, "translation", (0, 0, 0), where)
+            translation_scale[count + i] = document.vector(owner, "scale", (1, 1, 1), where)
+            rotation[i] = document.vector(owner, "rotation", (0, 0, 0, 1), where)
+    rotation = unit_quaternions(rotation)
+    composed = np.array([owner.get("matrix") is None for owner in owners], bool)
+    local[composed] = compose(translation_scale[:count], rotation, translation_scale[count:])[composed]
+
+    scene = document.index(document.json, "scene", "scenes", "top level") or 0
+    scenes = document.items("scenes")
+    shown = (
+        document.indices(scenes[scene], "nodes", "nodes", f"scenes[{scene}]")
+        if scenes
+        else [i for i in range(count) if parents[i] < 0]
+    )
+    visible, seen = [], set()
+    stack = shown[::-1]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            visible.append(node)
+            stack.extend(reversed(children[node]))
+    return Nodes(parents, levels, visible, translation_scale, rotation, local)
+
+
+def compose(translation: np.ndarray, rotation: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Matrices float64 [n, 4, 4] of translations [n, 3], unit quaternions xyzw [n, 4], scales [n, 3]."""
+    x, y, z, w = rotation.T
+    matrix = np.zeros((len(rotation), 4, 4))
+    matrix[:, 0, 0] = 1 - 2 * (y * y + z * z)
+    matrix[:, 0, 1] = 2 * (x * y - z * w)
+    matrix[:, 0, 2] = 2 * (x * z + y * w)
+    matrix[:, 1, 0] = 2 * (x * y + z * w)
+    matrix[:, 1, 1] = 1 - 2 * (x * x + z * z)
+    matrix[:, 1, 2] = 2 * (y * z - x * w)
+    matrix[:, 2, 0] = 2 * (x * z - y * w)
+    matrix[:, 2, 1] = 2 * (y * z + x * w)
+    matrix[:, 2, 2] = 1 - 2 * (x * x + y * y)
+    matrix[:, :3, :3] *= scale[:, None, :]
+    matrix[:, :3, 3] = translation
+    matrix[:, 3, 3] = 1
+    return matrix
+
+
+def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Translation, quaternion xyzw and scale of a matrix without shear; a mirror goes into scale x."""
+    scale = np.linalg.norm(matrix[:3, :3], axis=0)
+    if np.linalg.det(matrix[:3, :3]) < 0:
+        scale[0] = -scale[0]
+    m = matrix[:3, :3] / np.where(scale == 0, 1, scale)
+    # The eigenvector of the largest eigenvalue, which needs no case distinction (Bar-Itzhack 2000).
+    k = np.array(
+        [
+            [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
+            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
+            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
+        ]
+    )
+    rotation = np.linalg.eigh(k)[1][:, -1]  # eigh reads the lower triangle
+    return matrix[:3, 3], rotation, scale
+
+
+def unit_quaternions(quaternions: np.ndarray) -> np.ndarray:
+    """Unit quaternions xyzw [..., 4]; zero ones, which some exporters write, become the identity."""
+    length = np.linalg.norm(quaternions, axis=-1, keepdims=True)
+    return np.where(length > 0, quaternions / np.where(length > 0, length, 1), (0.0, 0.0, 0.0, 1.0))

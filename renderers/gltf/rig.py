@@ -1,0 +1,249 @@
+"""What is drawn where, as asset-wide arrays, and what moves each vertex."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from renderers.gltf.document import Document
+from renderers.gltf.meshes import Geometry, read_geometry
+from renderers.gltf.nodes import Nodes
+
+_BLOCK = 4096  # vertices whose skin weights are one dense matrix: small enough for the cache
+
+
+@dataclass(frozen=True)
+class Part:
+    """One mesh primitive at one node: number `index` of `mesh`, posed by `skin`, or by `node` if None."""
+
+    node: int
+    mesh: int
+    index: int
+    skin: int | None
+    material: int | None
+
+
+@dataclass(frozen=True)
+class Morph:
+    """Morph targets of one part: differences float32 [targets, 3, n]."""
+
+    node: int
+    vertices: slice
+    positions: np.ndarray
+    normals: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class SkinBlock:
+    """Consecutive vertices of one part: `weights` float32 [j, n] of the skin's joints number `joints` [j]."""
+
+    part: int
+    vertices: slice
+    joints: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Skin:
+    """`joints`: node indices [J]. `inverse_bind`: float64 [J, 4, 4]."""
+
+    joints: np.ndarray
+    inverse_bind: np.ndarray
+    blocks: list[SkinBlock] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """All N vertices before they are posed, and what poses them.
+
+    Attributes:
+        positions, normals: float32 [3, N], in the space of the mesh.
+        parts: in the order of the vertices. ranges: the vertices of each.
+        triangles: int64 [F, 3] of each, asset-wide indices.
+        rigid: the parts that follow their node. flat: the parts whose normals follow from their triangles.
+        weights: per node with morph targets, float64 [targets] at rest.
+        texcoords: float32 [N, S, 2]. colors: float32 [N, 4].
+    """
+
+    nodes: Nodes
+    positions: np.ndarray
+    normals: np.ndarray
+    parts: list[Part]
+    ranges: list[slice]
+    triangles: list[np.ndarray]
+    rigid: list[int]
+    flat: list[int]
+    skins: list[Skin]
+    morphs: list[Morph]
+    weights: dict[int, np.ndarray]
+    texcoords: np.ndarray
+    colors: np.ndarray
+
+
+def read_rig(document: Document, nodes: Nodes) -> Rig:
+    """Reads everything that the scene draws."""
+    parts = _plan(document, nodes)
+    geometries: dict[tuple[int, int], Geometry] = {}
+    for part in parts:
+        if (part.mesh, part.index) not in geometries:
+            geometries[part.mesh, part.index] = read_geometry(document, part.mesh, part.index)
+    counts = [len(geometries[part.mesh, part.index].positions) for part in parts]
+    starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    sets = max(1, *(len(geometry.texcoords) for geometry in geometries.values()))
+    rig = Rig(
+        nodes=nodes,
+        positions=np.empty((3, starts[-1]), np.float32),
+        normals=np.zeros((3, starts[-1]), np.float32),
+        parts=parts,
+        ranges=[slice(start, stop) for start, stop in pairwise(starts)],
+        triangles=[],
+        rigid=[],
+        flat=[],
+        skins=[],
+        morphs=[],
+        weights={},
+        texcoords=np.zeros((starts[-1], sets, 2), np.float32),
+        colors=np.ones((starts[-1], 4), np.float32),
+    )
+    skins: dict[int, Skin] = {}
+    for number, (part, vertices) in enumerate(zip(parts, rig.ranges, strict=True)):
+        geometry = geometries[part.mesh, part.index]
+        rig.positions[:, vertices] = geometry.positions.T
+        rig.triangles.append(geometry.triangles + vertices.start)
+        if geometry.normals is None:
+            rig.flat.append(number)
+        else:
+            rig.normals[:, vertices] = geometry.normals.T
+        for index, texcoord in enumerate(geometry.texcoords):
+            rig.texcoords[vertices, index] = texcoord
+        if geometry.colors is not None:
+            rig.colors[vertices, : geometry.colors.shape[1]] = geometry.colors
+        if part.skin is None:
+            rig.rigid.append(number)
+        else:
+            _bind(document, skins, part, number, vertices, geometry)
+        if len(geometry.position_targets):
+            _add_morph(document, rig, part, vertices, geometry)
+    rig.skins.extend(skins.values())
+    return rig
+
+
+def _plan(document: Document, nodes: Nodes) -> list[Part]:
+    """What is drawn where.
+
+    Sizes are added up from the JSON alone, so that nothing large is read or allocated before it passes.
+    """
+    owners, meshes = document.items("nodes"), document.items("meshes")
+    parts, seen, vertices, triangles, morphed = [], 0, 0, 0, 0
+    for node in nodes.visible:
+        mesh = document.index(owners[node], "mesh", "meshes", f"nodes[{node}]")
+        skin = document.index(owners[node], "skin", "skins", f"nodes[{node}]")
+        if mesh is None:
+            continue
+        for index, primitive in enumerate(document.items("primitives", meshes[mesh], f"meshes[{mesh}].")):
+            where = f"meshes[{mesh}].primitives[{index}]"
+            mode = document.integer(primitive, "mode", 4, where)
+            if mode > 6:
+                document.fail(f"{where}.mode: expected 0 to 6, got {mode}")
+            attributes = document.child(primitive, "attributes", where) or {}
+            position = document.index(attributes, "POSITION", "accessors", f"{where}.attributes")
+            seen += 1
+            document.within(seen, "nodes", "mesh primitives over all nodes")
+            if mode < 4 or position is None:
+                continue
+            indices = document.index(primitive, "indices", "accessors", where)
+            points = document.count(position)
+            corners = points if indices is None else document.count(indices)
+            faces = corners // 3 if mode == 4 else max(corners - 2, 0)
+            if not faces:
+                continue
+            most = max(points, 0 if attributes.get("NORMAL") is not None else 3 * faces)
+            vertices, triangles = vertices + most, triangles + faces
+            morphed += most * len(document.items("targets", primitive, f"{where}."))
+            document.within(vertices, "vertices", "vertices")
+            document.within(triangles, "triangles", "triangles")
+            document.within(morphed, "morph_vertices", "vertices times morph targets")
+            material = document.index(primitive, "material", "materials", where)
+            bound = skin if attributes.get("JOINTS_0") is not None else None
+            parts.append(Part(node, mesh, index, bound, material))
+    if not parts:
+        what = "only points, lines and empty primitives" if seen else "no mesh in its scene"
+        document.fail(f"{what}, expected at least one mesh of triangles; export the asset with its meshes")
+    return parts
+
+
+def _add_morph(document: Document, rig: Rig, part: Part, vertices: slice, geometry: Geometry) -> None:
+    targets = len(geometry.position_targets)
+    if part.node not in rig.weights:
+        rig.weights[part.node] = _default_weights(document, part, targets)
+    if len(rig.weights[part.node]) != targets:
+        document.fail(
+            f"meshes[{part.mesh}]: its primitives have {len(rig.weights[part.node])} and {targets} "
+            "morph targets, expected equal numbers; export the asset again"
+        )
+    rig.morphs.append(Morph(part.node, vertices, geometry.position_targets, geometry.normal_targets))
+
+
+def _default_weights(document: Document, part: Part, targets: int) -> np.ndarray:
+    """Morph weights at rest: the node's, else the mesh's, else 0."""
+    for collection, index in (("nodes", part.node), ("meshes", part.mesh)):
+        owner = document.items(collection)[index]
+        if owner.get("weights") is not None:
+            return document.vector(owner, "weights", np.zeros(targets), f"{collection}[{index}]")
+    return np.zeros(targets)
+
+
+def _bind(
+    document: Document, skins: dict[int, Skin], part: Part, number: int, vertices: slice, geometry: Geometry
+) -> None:
+    """Adds the part's weights to its skin: dense blocks over the few joints near each run of vertices."""
+    where = f"meshes[{part.mesh}].primitives[{part.index}]"
+    if part.skin not in skins:
+        skins[part.skin] = _read_skin(document, part.skin)
+        document.within(sum(len(skin.joints) for skin in skins.values()), "nodes", "joints")
+    skin = skins[part.skin]
+    if geometry.joints is None:
+        document.fail(f"{where}: JOINTS_0 without WEIGHTS_0; export the asset again")
+    weights = np.maximum(geometry.weights, 0)
+    joints = np.where(weights > 0, geometry.joints, geometry.joints[:, :1])  # padding may hold any index
+    if joints.max() >= len(skin.joints):
+        document.fail(
+            f"{where}.JOINTS: {joints.max()} is out of range, "
+            f"skins[{part.skin}] has {len(skin.joints)} joints; export the asset again"
+        )
+    total = weights.sum(1, keepdims=True)
+    weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 0).astype(np.float32)
+    weights[total[:, 0] == 0, 0] = 1  # bound to nothing: follow the first joint named
+    used = sum(block.weights.size for other in skins.values() for block in other.blocks)
+    for start in range(0, len(joints), _BLOCK):
+        rows = slice(start, min(start + _BLOCK, len(joints)))
+        near, column = np.unique(joints[rows], return_inverse=True)
+        count = rows.stop - rows.start
+        used += len(near) * count
+        document.within(used, "skin_weights", "skin weights")
+        dense = np.zeros((len(near), count), np.float32)
+        column = column.reshape(count, -1)
+        np.add.at(dense, (column, np.broadcast_to(np.arange(count)[:, None], column.shape)), weights[rows])
+        block = slice(vertices.start + rows.start, vertices.start + rows.stop)
+        skin.blocks.append(SkinBlock(number, block, near, dense))
+
+
+def _read_skin(document: Document, index: int) -> Skin:
+    where = f"skins[{index}]"
+    owner = document.items("skins")[index]
+    joints = document.indices(owner, "joints", "nodes", where)
+    if not joints:
+        document.fail(f"{where}.joints is empty, expected at least one node; export the asset again")
+    inverse_bind = np.tile(np.eye(4), (len(joints), 1, 1))
+    accessor = document.index(owner, "inverseBindMatrices", "accessors", where)
+    if accessor is not None:
+        count = document.count(accessor)
+        if not len(joints) <= count <= document.limits.nodes:
+            document.fail(
+                f"{where}.inverseBindMatrices: got {count}, expected one for each of {len(joints)} joints"
+            )
+        matrices = document.floats(accessor, count, ("MAT4",), f"{where}.inverseBindMatrices")
+        inverse_bind = matrices[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
+    return Skin(np.array(joints), inverse_bind)
