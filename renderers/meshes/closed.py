@@ -1,0 +1,64 @@
+"""Which triangles bound a closed volume, so that their back faces can never be seen from outside."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from renderers.gltf import Asset
+
+
+def closed_triangles(asset: Asset) -> list[np.ndarray]:
+    """For each primitive a bool [F]: triangle belongs to a closed part whose faces point outwards.
+
+    Exporters set `doubleSided` on everything. A part is closed when, vertices at the same place counted as one,
+    every directed edge is met by as many opposite ones; it points outwards when its signed volume is positive.
+    Judged at rest: deforming a closed surface leaves it closed.
+    """
+    pose = asset.pose(None, 0.0)
+    result = []
+    for p, primitive in enumerate(asset.primitives):
+        triangles = primitive.triangles
+        corners, index = np.unique(triangles, return_inverse=True)
+        points = pose.positions[corners]
+        _, place = np.unique(points, axis=0, return_inverse=True)
+        welded = place.reshape(-1)[index.reshape(triangles.shape)]
+        sign = -1.0 if pose.mirrored[p] else 1.0
+        result.append(_outward_closed(welded, pose.positions[triangles].astype(np.float64), sign))
+    return result
+
+
+def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.ndarray:
+    """bool [F] for triangles of welded vertex indices [F, 3] with corner positions [F, 3, 3]."""
+    part = _connected_parts(welded)
+    edges = np.concatenate([welded[:, [0, 1]], welded[:, [1, 2]], welded[:, [2, 0]]])
+    owner = np.tile(part, 3)
+    real = edges[:, 0] != edges[:, 1]
+    edges, owner = edges[real], owner[real]
+    # Each undirected edge: +1 for one direction, -1 for the other; a closed surface sums to 0 everywhere.
+    direction = np.where(edges[:, 0] < edges[:, 1], 1, -1)
+    undirected = np.sort(edges, axis=1)
+    _, edge = np.unique(undirected, axis=0, return_inverse=True)
+    edge = edge.reshape(-1)
+    balance = np.bincount(edge, weights=direction)
+    parts = int(part.max()) + 1
+    open_edges = np.bincount(owner, weights=np.abs(balance[edge]), minlength=parts)
+    volumes = np.einsum("ni,ni->n", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0
+    volume = np.bincount(part, weights=volumes * sign, minlength=parts)
+    return ((open_edges == 0) & (volume > 0))[part]
+
+
+def _connected_parts(triangles: np.ndarray) -> np.ndarray:
+    """A label [F] per triangle: triangles that share vertices share it. Union by hooking and pointer jumping."""
+    label = np.arange(int(triangles.max()) + 1)
+    while True:
+        smallest = label[triangles].min(axis=1)
+        before = label.copy()
+        for corner in range(3):
+            np.minimum.at(label, triangles[:, corner], smallest)
+        for corner in range(3):  # hook the old roots too, so that whole trees move at once
+            np.minimum.at(label, before[triangles[:, corner]], smallest)
+        label = label[label]
+        if np.array_equal(label, before):
+            break
+    _, part = np.unique(label[triangles[:, 0]], return_inverse=True)
+    return part.reshape(-1)

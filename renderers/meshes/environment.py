@@ -1,0 +1,67 @@
+"""The light every back end renders under: a soft studio that stands still in the world.
+
+Radiance from direction d (unit, world, +Y up), linear RGB:
+
+    L(d) = AMBIENT + GRADIENT * d.y + sum over LIGHTS of colour * exp(sharpness * (dot(d, direction) - 1))
+
+A linear gradient and spherical Gaussians have closed-form diffuse irradiance and simple glossy convolutions, so
+the rasteriser needs no environment texture, a metal always has something to reflect, and Cycles can be given
+the very same function as its world.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Light:
+    """A spherical Gaussian of radiance: `colour` (linear RGB) towards `direction`, wider for less `sharpness`."""
+
+    direction: tuple[float, float, float]
+    colour: tuple[float, float, float]
+    sharpness: float
+
+    @property
+    def axis(self) -> np.ndarray:
+        axis = np.asarray(self.direction, np.float64)
+        return axis / np.linalg.norm(axis)
+
+    @property
+    def integral(self) -> float:
+        """Of exp(sharpness * (cos - 1)) over the sphere, steradians."""
+        return 2.0 * np.pi * (1.0 - np.exp(-2.0 * self.sharpness)) / self.sharpness
+
+
+AMBIENT = (0.44, 0.45, 0.47)
+GRADIENT = (0.20, 0.21, 0.23)
+LIGHTS = (
+    Light((0.55, 0.75, 0.60), (1.25, 1.20, 1.10), 6.0),  # key: above the front right, a little warm
+    Light((-0.80, 0.30, 0.25), (0.30, 0.32, 0.36), 3.0),  # fill: left, cool
+    Light((-0.10, 0.45, -1.00), (0.62, 0.62, 0.66), 5.0),  # rim: behind, so that backs are not flat
+)
+
+
+def radiance(directions: np.ndarray) -> np.ndarray:
+    """Linear RGB [..., 3] seen when looking along unit world directions [..., 3]."""
+    directions = np.asarray(directions, np.float64)
+    light = np.asarray(AMBIENT) + np.asarray(GRADIENT) * directions[..., 1:2]
+    for lamp in LIGHTS:
+        lobe = np.exp(lamp.sharpness * (directions @ lamp.axis - 1.0))
+        light = light + np.asarray(lamp.colour) * lobe[..., None]
+    return light
+
+
+def irradiance_terms(light: Light) -> tuple[float, float, float, float]:
+    """Constants (scale, bias, knee, amplitude) of a spherical Gaussian's diffuse irradiance.
+
+    Hill's fit: with c = dot(normal, axis), y = clamp(c) smoothed by a parabola of half-width `knee` around 0,
+    irradiance / pi = amplitude * (scale * y + bias).
+    """
+    decay = np.exp(-light.sharpness)
+    decay2 = decay * decay
+    scale = 1.0 + 2.0 * decay2 - 1.0 / light.sharpness
+    bias = (decay - decay2) / light.sharpness - decay2
+    return scale, bias, np.sqrt(1.0 - scale), light.integral / np.pi
