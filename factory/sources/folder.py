@@ -1,0 +1,120 @@
+"""A folder of .glb and .gltf files, with the licences that lie beside them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from factory.catalog import AssetRecord
+from factory.licences import to_spdx
+from factory.sources import SourceError
+
+_TABLES = ("LICENSES.csv", "LICENCES.csv", "LICENSES.md", "LICENCES.md")
+
+
+class FolderSource:
+    """Every .glb and .gltf below a folder, or one such file.
+
+    A table `LICENSES.csv` or `LICENSES.md` in the folder may name, per file: `file`, `licence`, `author`, `title`,
+    `url`. Where it is silent, what the file says of itself is used once it is opened.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path).resolve()
+        if not self.path.exists():
+            raise SourceError(f"source {str(path)!r}: no such file or folder")
+
+    def list(self) -> Iterator[AssetRecord]:
+        if self.path.is_file():
+            root, files = self.path.parent, [self.path]
+        else:
+            root = self.path
+            files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".glb", ".gltf") and p.is_file())
+        table = _licence_table(root)
+        for file in files:
+            uid = file.relative_to(root).as_posix()
+            row = _row_for(table, uid)
+            yield AssetRecord(
+                uid=uid,
+                source="folder",
+                location=str(file),
+                fingerprint=_fingerprint(file),
+                title=row.get("title", ""),
+                author=row.get("author", ""),
+                source_url=row.get("url", ""),
+                licence=to_spdx(row.get("licence")),
+            )
+
+    def fetch(self, record: AssetRecord) -> Path:
+        file = Path(record.location)
+        if not file.is_file():
+            raise FileNotFoundError(f"{record.uid}: {file} is gone; put it back or run without it")
+        return file
+
+
+def _fingerprint(file: Path) -> str:
+    """sha256 of a file and, for .gltf, of the files beside it that it names."""
+    digest = hashlib.sha256()
+    _digest_file(file, digest)
+    if file.suffix.lower() == ".gltf":
+        try:
+            document = json.loads(file.read_bytes())
+            uris = [part.get("uri") for kind in ("buffers", "images") for part in document.get(kind, [])]
+        except (ValueError, AttributeError, TypeError):
+            uris = []  # not glTF; its own bytes identify it well enough to be quarantined
+        for uri in uris:
+            if isinstance(uri, str) and not re.match(r"[a-z][a-z0-9+.-]*:", uri, re.IGNORECASE):
+                part = (file.parent / unquote(uri)).resolve()
+                if part.is_relative_to(file.parent.resolve()) and part.is_file():
+                    _digest_file(part, digest)
+    return "sha256:" + digest.hexdigest()
+
+
+def _digest_file(file: Path, digest) -> None:
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+
+
+# --- the table of licences --------------------------------------------------------------------------
+
+
+def _licence_table(root: Path) -> list[dict[str, str]]:
+    for name in _TABLES:
+        path = root / name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            rows = list(csv.reader(text.splitlines())) if path.suffix == ".csv" else _markdown_rows(text)
+            header = [_column(cell) for cell in rows[0]] if rows else []
+            return [dict(zip(header, (c.strip() for c in row), strict=False)) for row in rows[1:]]
+    return []
+
+
+def _markdown_rows(text: str) -> list[list[str]]:
+    rows = [line.strip().strip("|").split("|") for line in text.splitlines() if line.strip().startswith("|")]
+    return [row for row in rows if not all(re.fullmatch(r"\s*:?-+:?\s*", cell) for cell in row)]
+
+
+def _column(heading: str) -> str:
+    """Our name for a column, whatever English its heading is in."""
+    heading = heading.strip().lower()
+    if heading.startswith(("licen",)):
+        return "licence"
+    if heading.startswith(("source", "url", "link")):
+        return "url"
+    return heading.split(" ")[0]
+
+
+def _row_for(table: list[dict[str, str]], uid: str) -> dict[str, str]:
+    """The row whose `file` is this asset, or the folder it lies in."""
+    for row in table:
+        name = row.get("file", "").split(" ")[0]
+        if name and (uid == name or (name.endswith("/") and uid.startswith(name))):
+            return row
+    return {}
