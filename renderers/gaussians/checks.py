@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -187,30 +188,34 @@ def _shared(tensor: Tensor) -> Tensor:
     return tensor[:1] if tensor.shape[0] > 1 and tensor.stride(0) == 0 else tensor
 
 
-_RULES = {
-    # field: (test of bad values, what is expected)
-    "scales": (lambda v: v < 0, "standard deviations >= 0 (did you forget exp?)"),
-    "opacities": (lambda v: (v < 0) | (v > 1), "values in 0..1 (did you forget the sigmoid?)"),
-    "quats": (lambda v: (v * v).sum(-1) < 1e-24, "quaternions of some length, not zero"),
-    "Ks": (
-        lambda v: (v[..., 0, 0] <= 0) | (v[..., 1, 1] <= 0) | (v[..., 0, 1] != 0) | (v[..., 1, 0] != 0),
-        "positive focal lengths and no skew",
-    ),
+_RANGES = {
+    "scales": (0.0, math.inf, "finite standard deviations >= 0 (did you forget exp?)"),
+    "opacities": (0.0, 1.0, "values in 0..1 (did you forget the sigmoid?)"),
 }
 
 
 @torch.no_grad()
 def _check_values(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        values = _shared(tensor) if tensor.ndim and tensor.numel() else tensor
-        bad = ~torch.isfinite(values)
-        message = "finite values"
-        if name in _RULES and not bad.any():
-            test, message = _RULES[name]
-            bad = test(values)
-        if bad.any():
-            where = bad.nonzero()[0].tolist()
-            raise ValueError(
-                f"{name}: expected {message}, got {values[tuple(where)].tolist()} at {where} "
-                f"({int(bad.sum())} such of {bad.numel()})"
-            )
+        values = _shared(tensor) if tensor.ndim else tensor
+        if not values.numel():
+            continue
+        low, high, expected = _RANGES.get(name, (-math.inf, math.inf, "finite values"))
+        least, most = (v.item() for v in torch.aminmax(values))
+        if not (low <= least and most <= high and math.isfinite(least) and math.isfinite(most)):
+            _refuse(name, values, ~torch.isfinite(values) | (values < low) | (values > high), expected)
+        if name == "quats" and (lengths := torch.linalg.vector_norm(values, dim=-1)).amin().item() < 1e-12:
+            _refuse(name, values, lengths < 1e-12, "quaternions of some length, not zero")
+        if name == "Ks":
+            focal, skew = values[..., (0, 1), (0, 1)], values[..., (0, 1), (1, 0)]
+            _refuse(name, values, ((focal <= 0) | (skew != 0)).any(-1), "positive focal lengths and no skew")
+
+
+def _refuse(name: str, values: Tensor, bad: Tensor, expected: str) -> None:
+    """Raise for the first bad value, if there is one."""
+    if bad.any():
+        where = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}: expected {expected}, got {values[tuple(where)].tolist()} at {where} "
+            f"({int(bad.sum())} such of {bad.numel()})"
+        )

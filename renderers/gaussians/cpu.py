@@ -20,22 +20,22 @@ PROJECTION_CHUNK = 4096  # Gaussians; fixed, so that sums over chunks have the s
 def draw(scene: Scene) -> Rendered:
     """`renderers.gaussians.render` for one checked scene."""
     S, C, _ = scene.shape
-    means2d, ellipses, depths, opacities, keys, radii = _Project.apply(
+    means2d, ellipses, depths, opacities, keys, radii, records = _Project.apply(
         scene.means, scene.quats, scene.scales, scene.opacities, scene.viewmats, scene.Ks,
         (scene.width, scene.height, scene.eps2d, scene.antialiased),
     )  # fmt: skip
     blended, background = reference.features(scene, depths)
     if background is None:
         background = blended.new_zeros(S, C, blended.shape[-1])
-    image, left = _Draw.apply(
-        means2d, ellipses, opacities, blended, background, keys, radii, scene.width, scene.height
+    image, alpha = _Draw.apply(
+        means2d, ellipses, opacities, blended, background, keys, radii, records, scene.width, scene.height
     )
-    return reference.rendered(scene, image, 1 - left[..., None], radii, means2d)
+    return reference.rendered(scene, image, alpha[..., None], radii, means2d)
 
 
 class _Project(torch.autograd.Function):
     """Gaussians and cameras to means2d [S, C, N, 2], ellipses [S, C, N, 3], depths and opacities [S, C, N], and
-    without gradient: sort keys float64 [S, C, N] and radii int32 [S, C, N, 2]."""
+    without gradient: sort keys float64 [S, C, N], radii int32 [S, C, N, 2] and records [S, C, N, RECORD]."""
 
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, viewmats, Ks, settings):
@@ -49,13 +49,16 @@ class _Project(torch.autograd.Function):
             torch.empty(S, C, N),
             torch.empty(S, C, N, dtype=torch.float64),
             torch.empty(S, C, N, 2, dtype=torch.int32),
+            torch.empty(S, C, N, kernels.RECORD),
         )
-        means2d, ellipses, depths, opacities2d, keys, radii = (_images(t) for t in outputs)
-        arrays = (*(t.numpy() for t in tensors), *settings, means2d, ellipses, depths, keys, opacities2d, radii)
-        _spread(kernels.project, N, C, *arrays)
-        ctx.save_for_backward(*tensors, outputs[-1])
+        means2d, ellipses, depths, opacities2d, keys, radii, records = (_images(t) for t in outputs)
+        _spread(
+            kernels.project, N, C, *(t.numpy() for t in tensors), *settings,
+            means2d, ellipses, depths, keys, opacities2d, radii, records,
+        )  # fmt: skip
+        ctx.save_for_backward(*tensors, outputs[5])
         ctx.settings = settings
-        ctx.mark_non_differentiable(*outputs[-2:])
+        ctx.mark_non_differentiable(*outputs[4:])
         ctx.set_materialize_grads(False)
         return outputs
 
@@ -89,73 +92,71 @@ class _Project(torch.autograd.Function):
 
 
 class _Draw(torch.autograd.Function):
-    """Projected splats with features [S, C, N, F] on a background [S, C, F] to the image [S, C, H, W, F] and the
-    transmittance that is left [S, C, H, W]."""
+    """Projected splats with features [S, C, N, F] on a background [S, C, F] to the image [S, C, H, W, F] and its
+    alpha [S, C, H, W]."""
 
     @staticmethod
-    def forward(ctx, means2d, ellipses, opacities, features, background, keys, radii, width, height):
+    def forward(ctx, means2d, ellipses, opacities, features, background, keys, radii, records, width, height):
         S, C, N, F = features.shape
-        images, padded = S * C, -(-F // 4) * 4
+        images = S * C
         tiles_x, tiles_y = -(-width // kernels.TILE), -(-height // kernels.TILE)
         tiles = tiles_x * tiles_y
-        means2d, ellipses, opacities, keys, radii = (
-            _images(t.detach().contiguous()) for t in (means2d, ellipses, opacities, keys, radii)
+        means2d, ellipses, opacities, keys, radii, records, background = (
+            _images(t.detach().contiguous())
+            for t in (means2d, ellipses, opacities, keys, radii, records, background)
         )
-        features = _images(torch.nn.functional.pad(features.detach(), (0, padded - F)).contiguous())
-        background = _images(background.detach().contiguous())
+        padded = features.new_zeros(S, C, N, F // 4 * 4 + 4)
+        padded[..., :F] = features.detach()
+        padded[..., F] = 1.0
+        padded = _images(padded)
 
         counts = np.empty(images, np.int64)
         _spread(kernels.count_slots, images, means2d, radii, tiles_x, tiles_y, counts)
         slot_start = np.concatenate([[0], np.cumsum(counts)])
         order = np.empty((images, N), np.int32)
         drawn = np.empty(images, np.int64)
-        records = np.empty((images, N, kernels.RECORD), np.float32)
         splat_start = np.empty((images, N + 1), np.int64)
         tile_start = np.empty((images, tiles + 1), np.int64)
-        ranks = np.empty(slot_start[-1], np.int32)
+        splats = np.empty(slot_start[-1], np.int32)
         masks = np.empty(slot_start[-1], np.uint64)
         slots = np.empty(slot_start[-1], np.int64)
         _spread(
-            kernels.sort, images, means2d, ellipses, opacities, keys, radii, tiles_x, tiles_y, slot_start,
-            order, drawn, records, splat_start, tile_start, ranks, masks, slots,
+            kernels.sort, images, keys, radii, records, tiles_x, tiles_y, slot_start,
+            order, drawn, splat_start, tile_start, splats, masks, slots,
         )  # fmt: skip
 
-        image = torch.empty(S, C, height, width, F)
+        image, alpha = torch.empty(S, C, height, width, F), torch.empty(S, C, height, width)
         left = np.empty((images * tiles, kernels.PIXELS), np.float32)
         stops = np.empty((images * tiles, kernels.PIXELS), np.float32)
         tile_stop = np.empty(images * tiles, np.int64)
         _spread(
-            kernels.draw, images * tiles, tiles_x, tiles_y, tile_start, ranks, masks, records, order, features,
-            background, _images(image), left, stops, tile_stop,
+            kernels.draw, images * tiles, tiles_x, tiles_y, tile_start, splats, masks, records, padded, background,
+            _images(image), _images(alpha), left, stops, tile_stop,
         )  # fmt: skip
-        ctx.lists = (tiles_x, tiles_y, tile_start, ranks, masks, slots, records, order)
-        ctx.drawn = (features, background, left, stops, tile_stop)
+        ctx.lists = (tiles_x, tiles_y, tile_start, splats, masks, slots, records)
+        ctx.drawn = (padded, background, left, stops, tile_stop)
         ctx.splats = (ellipses, opacities, order, drawn, splat_start, slot_start)
+        ctx.save_for_backward(alpha)
         ctx.shape = S, C, N, F
-        blocks = left.reshape(images, tiles_y, tiles_x, 8, 8, 4, 4).transpose(0, 1, 3, 5, 2, 4, 6)
-        plain = blocks.reshape(images, tiles_y * kernels.TILE, tiles_x * kernels.TILE)[:, :height, :width]
-        plain = torch.from_numpy(np.ascontiguousarray(plain)).reshape(S, C, height, width)
-        ctx.save_for_backward(plain)
-        return image, plain
+        return image, alpha
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_image, d_left):
+    def backward(ctx, d_image, d_alpha):
         S, C, N, F = ctx.shape
-        images = S * C
-        d_image, d_left = d_image.contiguous(), d_left.contiguous()
-        slots, padded = ctx.lists[5], ctx.drawn[0].shape[2]
-        d_slots = np.empty((len(slots), kernels.MOMENTS + padded), np.float32)
+        d_image, d_alpha = d_image.contiguous(), d_alpha.contiguous()
+        padded, _, left, *_ = ctx.drawn
+        d_slots = np.empty((len(ctx.lists[3]), kernels.MOMENTS + padded.shape[-1]), np.float32)
         _spread(
-            kernels.draw_backward, len(ctx.drawn[2]), *ctx.lists, *ctx.drawn, _images(d_image), _images(d_left), d_slots
+            kernels.draw_backward, len(left), *ctx.lists, *ctx.drawn, _images(d_image), _images(d_alpha), d_slots
         )
         outputs = torch.empty(S, C, N, 2), torch.empty(S, C, N, 3), torch.empty(S, C, N), torch.empty(S, C, N, F)
-        _spread(kernels.gather, images, *ctx.splats, d_slots, *(_images(t) for t in outputs))
+        _spread(kernels.gather, S * C, *ctx.splats, d_slots, *(_images(t) for t in outputs))
         d_background = None
         if ctx.needs_input_grad[4]:
-            (left,) = ctx.saved_tensors
-            d_background = torch.einsum("schw,schwf->scf", left, d_image)
-        return *outputs, d_background, None, None, None, None
+            (alpha,) = ctx.saved_tensors
+            d_background = torch.einsum("schw,schwf->scf", 1 - alpha, d_image)
+        return *outputs, d_background, None, None, None, None, None
 
 
 def _images(tensor: Tensor) -> np.ndarray:

@@ -44,16 +44,16 @@ from renderers.gaussians.simd import (
 TILE, BLOCK, BLOCKS = 32, 4, 64
 PIXELS = TILE * TILE
 MOMENTS = 6  # Σw, Σw·u, Σw·dy, Σw·u², Σw·u·dy, Σw·dy²
-RECORD = 8  # x, y, k, a/16, h/16, -ln(o)/8 of a splat that is drawn, two unused
+RECORD = 8  # what drawing reads of a splat: x, y, k, a/16, h/16, -ln(o)/8, two unused
 
-ALPHA_MIN = 1.0 / 255.0
+ALPHA_MIN, LOG_255 = 1.0 / 255.0, math.log(255.0)
 ALPHA_MAX = np.float32(0.999)
 TRANSMITTANCE_MIN = np.float32(1e-4)
 RADIUS_SIGMAS = 3.33
 MARGIN = 0.01  # pixels by which outlines are widened, against rounding; every pixel is tested exactly later
 
 # α = exp(-8x) = p(x)⁸ for x in 0..ln(255)/8, p of degree 5 with relative error 7.5e-8 (Remez).
-LIMIT = np.float32(math.log(255.0) / 8.0)
+LIMIT = np.float32(LOG_255 / 8)
 P0, P1, P2, P3, P4, P5 = (
     np.float32(v)
     for v in (0.9999999403953552, -0.9999929070472717, 0.49988704919815063, -0.16599327325820923,
@@ -173,13 +173,14 @@ def _project_one(W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d):
 @kernel
 def project(
     first, last, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased,
-    means2d, ellipses, depths, keys, opacities2d, radii,
+    means2d, ellipses, depths, keys, opacities2d, radii, records,
 ):  # fmt: skip
     """Gaussians first..last of every scene into every camera.
 
     In: means, quats, scales, opacities [S or 1, N, …], viewmats [S·C, 4, 4], Ks [S·C, 3, 3].
     Out: means2d [S·C, N, 2], ellipses (a, k, h) [S·C, N, 3], depths [S·C, N] and as float64 keys, opacities2d
-    [S·C, N], radii int32 [S·C, N, 2] (0 = not drawn; the other outputs are then 0 too).
+    [S·C, N], radii int32 [S·C, N, 2] (0 = not drawn; the other outputs are then 0 too), records float32
+    [S·C, N, RECORD] (written where drawn).
     """
     images = len(viewmats)
     for i in range(images):
@@ -214,18 +215,23 @@ def project(
             x, y = fx * c[0] / c[2] + cx, fy * c[1] / c[2] + cy
             if not (det > 0 and opacity >= ALPHA_MIN):
                 continue
-            sigmas = min(RADIUS_SIGMAS, math.sqrt(2 * math.log(opacity / ALPHA_MIN)))
+            log_opacity = math.log(opacity)
+            sigmas = min(RADIUS_SIGMAS, math.sqrt(max(2 * (log_opacity + LOG_255), 0.0)))
             rx, ry = math.ceil(sigmas * math.sqrt(xx)), math.ceil(sigmas * math.sqrt(yy))
             if x + rx <= 0 or x - rx >= width or y + ry <= 0 or y - ry >= height:
                 continue
             means2d[i, n, 0] = x
             means2d[i, n, 1] = y
-            ellipses[i, n, 0] = yy / det
-            ellipses[i, n, 1] = _dot(p, q) / yy
-            ellipses[i, n, 2] = 1.0 / yy
+            a, k, h = yy / det, _dot(p, q) / yy, 1.0 / yy
+            ellipses[i, n, 0] = a
+            ellipses[i, n, 1] = k
+            ellipses[i, n, 2] = h
             opacities2d[i, n] = opacity
             radii[i, n, 0] = min(rx, 2.0e9)
             radii[i, n, 1] = min(ry, 2.0e9)
+            record = records[i, n]
+            record[0], record[1], record[2] = x, y, k
+            record[3], record[4], record[5] = a / 16, h / 16, log_opacity / -8
 
 
 @kernel
@@ -377,38 +383,41 @@ def count_slots(first, last, means2d, radii, tiles_x, tiles_y, slots):
 
 
 @inline
-def _nearest_first(keys, radii, order, spare):
+def _nearest_first(depths, radii, order):
     """Indices of the drawn Gaussians of one image into `order`, by depth, ties by index; returns their number.
 
     Radix sort on 30 bits of mantissa: far fewer false ties than a float32 depth has.
     """
-    codes = keys.view(np.int64)
-    lowest = np.int64(0x7FFFFFFFFFFFFFFF)
-    highest = np.int64(0)
+    codes = depths.view(np.int64)
+    keys, spare_keys = np.empty(len(depths), np.int64), np.empty(len(depths), np.int64)
+    spare = np.empty(len(depths), np.int32)
     number = 0
-    for n in range(len(keys)):
+    lowest, highest = np.int64(0x7FFFFFFFFFFFFFFF), np.int64(0)
+    for n in range(len(depths)):
         if radii[n, 0] > 0:
             order[number] = n
+            keys[number] = codes[n] >> 22
+            lowest, highest = min(lowest, keys[number]), max(highest, keys[number])
             number += 1
-            lowest = min(lowest, codes[n] >> 22)
-            highest = max(highest, codes[n] >> 22)
-    shift = 0
-    source, target = order, spare
+    indices = order
     starts = np.empty(2049, np.int64)
+    shift = 0
     while number and (highest - lowest) >> shift:
         starts[:] = 0
         for r in range(number):
-            starts[(((codes[source[r]] >> 22) - lowest) >> shift & 2047) + 1] += 1
+            starts[((keys[r] - lowest) >> shift & 2047) + 1] += 1
         for d in range(2048):
             starts[d + 1] += starts[d]
         for r in range(number):
-            digit = ((codes[source[r]] >> 22) - lowest) >> shift & 2047
-            target[starts[digit]] = source[r]
+            digit = (keys[r] - lowest) >> shift & 2047
+            spare_keys[starts[digit]] = keys[r]
+            spare[starts[digit]] = indices[r]
             starts[digit] += 1
-        source, target = target, source
+        keys, spare_keys = spare_keys, keys
+        indices, spare = spare, indices
         shift += 11
     if shift // 11 % 2:
-        order[:number] = spare[:number]
+        order[:number] = indices[:number]
     return number
 
 
@@ -436,60 +445,55 @@ def _block_mask(x, y, k, inverse_a, h, room, top, reach, margin):
 
 @kernel
 def sort(
-    first, last, means2d, ellipses, opacities, keys, radii, tiles_x, tiles_y, slot_start,
-    order, drawn, records, splat_start, tile_start, ranks, masks, slots,
+    first, last, keys, radii, records, tiles_x, tiles_y, slot_start,
+    order, drawn, splat_start, tile_start, splats, masks, slots,
 ):  # fmt: skip
     """Lists of splats, nearest first, for every tile of the images first..last.
 
     A rank is a drawn splat's place in its image's depth order, a slot its (splat, tile) pair in that order.
     slot_start int64 [images + 1] says where an image's pairs begin in the last three outputs.
 
-    Out: order int32 [images, N] (rank → Gaussian), drawn int64 [images] (number of ranks), records float32
-    [images, N, RECORD] by rank, splat_start int64 [images, N + 1] (rank → first slot), tile_start int64
-    [images, tiles + 1] and, from there, ranks int32, masks uint64 and slots int64 in the order of drawing.
+    Out: order int32 [images, N] (rank → Gaussian), drawn int64 [images] (number of ranks), splat_start int64
+    [images, N + 1] (rank → first slot), tile_start int64 [images, tiles + 1] and, from there, splats int32
+    (Gaussians), masks uint64 and slots int64 in the order of drawing.
     """
-    N = means2d.shape[1]
     tiles = tiles_x * tiles_y
-    spare = np.empty(N, np.int32)
     fill = np.empty(tiles, np.int64)
     for i in range(first, last):
-        number = _nearest_first(keys[i], radii[i], order[i], spare)
+        number = _nearest_first(keys[i], radii[i], order[i])
         drawn[i] = number
         base = slot_start[i]
         room_for = slot_start[i + 1] - base
         slot_tile = np.empty(room_for, np.int32)
-        slot_rank = np.empty(room_for, np.int32)
+        slot_splat = np.empty(room_for, np.int32)
         slot_mask = np.empty(room_for, np.uint64)
         starts = tile_start[i]
         starts[:] = 0
         slot = 0
         for rank in range(number):
             n = order[i, rank]
-            x, y = means2d[i, n, 0], means2d[i, n, 1]
-            a, k, h = ellipses[i, n, 0], ellipses[i, n, 1], ellipses[i, n, 2]
-            log_opacity = np.float32(math.log(np.float64(opacities[i, n])))
-            record = records[i, rank]
-            record[0], record[1], record[2] = x, y, k
-            record[3], record[4], record[5] = a / np.float32(16), h / np.float32(16), log_opacity / np.float32(-8)
+            record = records[i, n]
+            x, y, k, a, h = record[0], record[1], record[2], np.float32(16) * record[3], np.float32(16) * record[4]
             splat_start[i, rank] = slot
-            room = max(2 * (math.log(255.0) + log_opacity), 0.0)
-            half_width = math.sqrt(room * (1 / np.float64(a) + np.float64(k) * k / h))
-            margin = np.float32(MARGIN + 1e-5 * half_width)
-            top = np.float32(k / np.float64(h) * room / max(half_width, 1e-12))
-            reach = np.float32(math.sqrt(room / h) + margin)
-            inverse_a = np.float32(1 / a)
+            room = max(np.float32(16) * (LIMIT - record[5]), np.float32(0))
+            inverse_a = np.float32(1) / a
+            shear = k / h
+            half_width = np.sqrt(room * (inverse_a + k * shear))
+            margin = np.float32(MARGIN) + np.float32(1e-5) * half_width
+            top = shear * room / max(half_width, np.float32(1e-12))
+            reach = np.sqrt(room / h) + margin
             x0, x1 = _tile_range(x, radii[i, n, 0], tiles_x)
             y0, y1 = _tile_range(y, radii[i, n, 1], tiles_y)
             for tile_y in range(y0, y1):
                 for tile_x in range(x0, x1):
                     mask = _block_mask(
                         np.float32(x - tile_x * TILE), np.float32(y - tile_y * TILE), k, inverse_a, h,
-                        np.float32(room), top, reach, margin,
+                        room, top, reach, margin,
                     )  # fmt: skip
                     if mask:
                         tile = tile_y * tiles_x + tile_x
                         slot_tile[slot] = tile
-                        slot_rank[slot] = rank
+                        slot_splat[slot] = n
                         slot_mask[slot] = mask
                         starts[tile + 1] += 1
                         slot += 1
@@ -502,7 +506,7 @@ def sort(
             tile = slot_tile[j]
             place = fill[tile]
             fill[tile] += 1
-            ranks[place] = slot_rank[j]
+            splats[place] = slot_splat[j]
             masks[place] = slot_mask[j]
             slots[place] = base + j
 
@@ -526,15 +530,16 @@ def _falloff(x):
 
 @kernel
 def draw(
-    first, last, tiles_x, tiles_y, tile_start, ranks, masks, records, order, features, background, image, left,
-    stops, tile_stop,
+    first, last, tiles_x, tiles_y, tile_start, splats, masks, records, features, background,
+    image, alpha_image, left, stops, tile_stop,
 ):  # fmt: skip
     """Blend the tiles first..last (counted through all images).
 
-    In: features float32 [images, N, F padded to a multiple of 4], background [images, the same F].
-    Out: image float32 [images, H, W, F]; left and stops float32 [tiles, PIXELS] in block order: the transmittance
-    that is left, and the place in the tile's list at which a pixel was finished; tile_stop int64 [tiles]: the place
-    at which all were. masks: blocks that were finished earlier are cleared.
+    In: features float32 [images, N, padded], F of them and a 1, padded to a multiple of 4; background [images, F].
+    Out: image float32 [images, H, W, F]; alpha_image [images, H, W], what the ones blend to: unlike one minus the
+    transmittance it keeps its digits where little is covered; left and stops float32 [tiles, PIXELS] in block order:
+    the transmittance that is left, and the place in the tile's list at which a pixel was finished; tile_stop int64
+    [tiles]: the place at which all were. masks: blocks that were finished earlier are cleared.
     """
     tiles = tiles_x * tiles_y
     height, width, channels = image.shape[1], image.shape[2], image.shape[3]
@@ -563,9 +568,8 @@ def draw(
             todo = masks[place] & alive
             masks[place] = todo
             if todo:
-                rank = ranks[place]
-                record = records[i, rank]
-                feature = features[i, order[i, rank]]
+                n = splats[place]
+                record, feature = records[i, n], features[i, n]
                 k, a, h, faint = splat(record[2]), splat(record[3]), splat(record[4]), splat(record[5])
                 dy_corner = load(LANE_Y, 0) - splat(record[1] - np.float32(tile_y))
                 u_corner = load(LANE_X, 0) - splat(record[0] - np.float32(tile_x)) - k * dy_corner
@@ -613,16 +617,17 @@ def draw(
                 p = (row // BLOCK * 8 + column // BLOCK) * LANES + row % BLOCK * BLOCK + column % BLOCK
                 for f in range(channels):
                     line[tile_x + column, f] = color[f * PIXELS + p]
+                alpha_image[i, tile_y + row, tile_x + column] = color[channels * PIXELS + p]
 
 
 @kernel
 def draw_backward(
-    first, last, tiles_x, tiles_y, tile_start, ranks, masks, slots, records, order, features, background, left,
-    stops, tile_stop, d_image, d_left, d_slots,
+    first, last, tiles_x, tiles_y, tile_start, splats, masks, slots, records, features, background, left,
+    stops, tile_stop, d_image, d_alpha_image, d_slots,
 ):  # fmt: skip
     """Gradients of `draw` for the tiles first..last, from back to front.
 
-    In: d_image float32 [images, H, W, F], d_left [images, H, W] (of the transmittance that is left).
+    In: d_image float32 [images, H, W, F], d_alpha_image [images, H, W].
     Out: d_slots float32 [slots, MOMENTS + padded F]: moments of w = α·∂L/∂α over the splat's pixels in the tile, and
     the gradient of its features.
     """
@@ -645,12 +650,13 @@ def draw_backward(
         for row in range(min(TILE, height - tile_y)):
             for column in range(min(TILE, width - tile_x)):
                 p = (row // BLOCK * 8 + column // BLOCK) * LANES + row % BLOCK * BLOCK + column % BLOCK
-                seen = d_left[i, tile_y + row, tile_x + column]
+                seen = np.float32(0)
                 for f in range(channels):
                     d = d_image[i, tile_y + row, tile_x + column, f]
                     d_color[f * PIXELS + p] = d
                     seen += d * background[i, f]
                 behind[p] = seen  # what shows through a pixel, times the gradient of its colour
+                d_color[channels * PIXELS + p] = d_alpha_image[i, tile_y + row, tile_x + column]
         for place in range(tile_stop[index], end):
             d_slots[slots[place]] = 0
         for place in range(tile_stop[index] - 1, start - 1, -1):
@@ -659,9 +665,8 @@ def draw_backward(
             d_slot[:] = 0
             if not todo:
                 continue
-            rank = ranks[place]
-            record = records[i, rank]
-            feature = features[i, order[i, rank]]
+            n = splats[place]
+            record, feature = records[i, n], features[i, n]
             k, a, h, faint = splat(record[2]), splat(record[3]), splat(record[4]), splat(record[5])
             dy_corner = load(LANE_Y, 0) - splat(record[1] - np.float32(tile_y))
             u_corner = load(LANE_X, 0) - splat(record[0] - np.float32(tile_x)) - k * dy_corner
