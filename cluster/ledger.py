@@ -28,6 +28,7 @@ from cluster.storage import Storage, StorageError
 MAX_ATTEMPTS = 3
 
 _FOLDERS: dict[Status, str] = {"done": "done", "filtered": "filtered", "quarantined": "quarantine"}
+_OWN_FOLDERS = (*_FOLDERS.values(), "attempts", "tmp")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Record:
         files: relative path → bytes written.
         seconds: how long the last attempt took. worker: "host:pid" of the actor that did it.
         attempts: how many attempts had failed before.
+        resumed: read from an earlier run's marker; not part of it.
     """
 
     key: str
@@ -52,9 +54,10 @@ class Record:
     attempts: int = 0
     files: dict[str, int] = field(default_factory=dict)
     follow_up: list[Task] = field(default_factory=list)
+    resumed: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "resumed"}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Record:
@@ -101,7 +104,7 @@ class Ledger:
         for key, record in found.items():
             if record is None:
                 del self._resolved[key]  # torn by a full disk or a kill: the task is done again
-        return {key: record for key, record in found.items() if record is not None}
+        return {key: replace(record, resumed=True) for key, record in found.items() if record is not None}
 
     def record(self, key: str) -> Record | None:
         """What the storage says about one key now, None if it is unresolved."""
@@ -134,8 +137,8 @@ class Ledger:
         if outcome.status == "done" and (earlier := self._done(task.key)) is not None:
             return earlier
         for path, data in outcome.files.items():
-            if path.split("/")[0] == self.namespace:
-                raise ValueError(f"Outcome.files: {path!r} lies in the ledger's own folder")
+            if path.startswith(tuple(f"{self.namespace}/{folder}/" for folder in _OWN_FOLDERS)):
+                raise ValueError(f"Outcome.files: {path!r} lies in a folder of the ledger's own")
             self.storage.write(path, data)
         return self._write(
             Record(
