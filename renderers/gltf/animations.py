@@ -38,12 +38,14 @@ class Animation:
         start, end: first and last key in seconds; outside of them the pose stands still. Equal where
             nothing is animated.
         channels: how many node transforms and sets of morph weights it drives.
+        description: what its author says happens (`extras.description`), "" if nothing.
     """
 
     name: str
     start: float
     end: float
     channels: int
+    description: str = ""
 
     @property
     def duration(self) -> float:
@@ -58,7 +60,7 @@ def read_animations(document: Document, morphs: dict[int, np.ndarray]):
         morphs: the morph weights of the nodes that have any.
     """
     animations, channels, notes, key_values = [], [], [], 0
-    time_lines: dict[int, array] = {}
+    time_lines = _TimeLines()
     for index, owner in enumerate(document.items("animations")):
         name = document.text(owner, "name", f"animation {index}")
         found: dict[tuple[int, str], Channel] = {}
@@ -85,7 +87,9 @@ def read_animations(document: Document, morphs: dict[int, np.ndarray]):
             found[node, path] = Channel(node, path, *data)
         start = min((channel.times[0] for channel in found.values()), default=0.0)
         end = max((channel.times[-1] for channel in found.values()), default=0.0)
-        animations.append(Animation(name, start, end, len(found)))
+        extras = owner.get("extras")
+        description = document.text(extras, "description", "") if isinstance(extras, dict) else ""
+        animations.append(Animation(name, start, end, len(found), description))
         channels.append(tuple(found.values()))
         if pointers:
             notes.append(f"{pointers} KHR_animation_pointer channels of animation {name!r} stand still")
@@ -103,7 +107,7 @@ def _read_sampler(
     kind: str,
     width: int,
     targets: int,
-    time_lines: dict[int, array],
+    time_lines: _TimeLines,
     where: str,
 ) -> tuple[str, array, np.ndarray]:
     """Interpolation, times and values of one sampler that drives `targets` properties."""
@@ -118,11 +122,24 @@ def _read_sampler(
     keys = document.count(times)
     elements = keys * targets * (3 if interpolation == "CUBICSPLINE" else 1)
     document.within(elements * width, "key_values", "animated numbers")
-    if times not in time_lines:
-        line = document.floats(times, keys, ("SCALAR",), f"{where}.input")[:, 0]
-        if not keys or (np.diff(line) < 0).any():
-            document.fail(f"{where}.input: expected at least one key time, in ascending order")
-        time_lines[times] = array("d", line.tolist())
+    line = time_lines.read(document, times, keys, f"{where}.input")
     data = document.floats(values, elements, (kind,), f"{where}.output").astype(np.float64)
     shape = (keys, 3, targets * width) if interpolation == "CUBICSPLINE" else (keys, targets * width)
-    return interpolation, time_lines[times], data.reshape(shape)
+    return interpolation, line, data.reshape(shape)
+
+
+class _TimeLines:
+    """Key times, one object for equal ones: exporters repeat them for every channel."""
+
+    def __init__(self) -> None:
+        self._of_accessor: dict[int, array] = {}
+        self._equal: dict[bytes, array] = {}
+
+    def read(self, document: Document, accessor: int, keys: int, where: str) -> array:
+        if accessor not in self._of_accessor:
+            line = document.floats(accessor, keys, ("SCALAR",), where)[:, 0]
+            if not keys or (np.diff(line) < 0).any():
+                document.fail(f"{where}: expected at least one key time, in ascending order")
+            line = array("d", line.tolist())
+            self._of_accessor[accessor] = self._equal.setdefault(line.tobytes(), line)
+        return self._of_accessor[accessor]

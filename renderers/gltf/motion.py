@@ -136,8 +136,9 @@ class Motion:
         self._skins = []
         for skin in rig.skins:
             moves = self._dynamic[skin.joints]
-            blocks = [block for block in skin.blocks if live[block.part] or moves[block.joints].any()]
-            live[[block.part for block in blocks]] = True
+            blocks = [b for b in skin.blocks if live[b.parts].any() or moves[b.joints].any()]
+            for block in blocks:
+                live[block.parts] = True
             if blocks:
                 self._skins.append(replace(skin, blocks=blocks))
         self._rigid = [part for part in rig.rigid if live[part]]
@@ -147,16 +148,12 @@ class Motion:
 
     def _keys_at(self, time: float) -> tuple[np.ndarray, ...]:
         """Per time line: the keys around `time`, how far between (0-1), and their distance in seconds."""
-        low = np.empty(len(self._times), int)
-        high, phase, step = low.copy(), np.zeros(len(low)), np.zeros(len(low))
-        for i, times in enumerate(self._times):
-            before = max(bisect_right(times, time) - 1, 0)
-            after = min(before + 1, len(times) - 1)
-            gap = times[after] - times[before]
-            low[i], high[i], step[i] = before, after, gap
-            if gap > 0:
-                phase[i] = min(max((time - times[before]) / gap, 0.0), 1.0)
-        return low, high, phase, step
+        low = [max(bisect_right(times, time) - 1, 0) for times in self._times]
+        high = [min(i + 1, len(times) - 1) for i, times in zip(low, self._times, strict=True)]
+        start = np.array([times[i] for i, times in zip(low, self._times, strict=True)])
+        step = np.array([times[i] for i, times in zip(high, self._times, strict=True)]) - start
+        phase = np.clip((time - start) / np.where(step > 0, step, 1), 0, 1)
+        return np.array(low, int), np.array(high, int), np.where(step > 0, phase, 0), step
 
     def _move_nodes(self, keys: tuple[np.ndarray, ...]) -> None:
         low, high, phase, step = keys
@@ -224,13 +221,12 @@ class Motion:
                     out[0][axis, block.vertices] = a * point[0] + b * point[1] + c * point[2] + d
                 cofactor = _cofactor(rows[:, :3])
                 determinant = (rows[0, :3] * cofactor[0]).sum(0)
-                determinants[block.part] += determinant.sum()
+                determinants[block.parts] += np.add.reduceat(determinant, block.starts)
                 normal = cofactor[:, 0] * normal[0] + cofactor[:, 1] * normal[1] + cofactor[:, 2] * normal[2]
                 out[1][:, block.vertices] = _unit(np.where(determinant < 0, -normal, normal))
         mirrored[rigid] = determinants[rigid] < 0
-        for skin in skins:
-            bound = [block.part for block in skin.blocks]
-            mirrored[bound] = determinants[bound] < 0
+        for block in (block for skin in skins for block in skin.blocks):
+            mirrored[block.parts] = determinants[block.parts] < 0
         for part in flat:
             vertices = self._rig.ranges[part]
             corners = out[0][:, vertices].reshape(3, -1, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -37,9 +37,15 @@ class Morph:
 
 @dataclass(frozen=True)
 class SkinBlock:
-    """Consecutive vertices of one part: `weights` float32 [j, n] of the skin's joints number `joints` [j]."""
+    """Consecutive vertices of one skin.
 
-    part: int
+    Attributes:
+        parts: int [p], whose they are. starts: int [p], where each part's begin, relative to the block.
+        joints: int [j], numbers of the skin's joints that have a say. weights: float32 [j, n].
+    """
+
+    parts: np.ndarray
+    starts: np.ndarray
     vertices: slice
     joints: np.ndarray
     weights: np.ndarray
@@ -107,7 +113,6 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
         texcoords=np.zeros((starts[-1], sets, 2), np.float32),
         colors=np.ones((starts[-1], 4), np.float32),
     )
-    skins: dict[int, Skin] = {}
     for number, (part, vertices) in enumerate(zip(parts, rig.ranges, strict=True)):
         geometry = geometries[part.mesh, part.index]
         rig.positions[:, vertices] = geometry.positions.T
@@ -120,13 +125,9 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
             rig.texcoords[vertices, index] = texcoord
         if geometry.colors is not None:
             rig.colors[vertices, : geometry.colors.shape[1]] = geometry.colors
-        if part.skin is None:
-            rig.rigid.append(number)
-        else:
-            _bind(document, skins, part, number, vertices, geometry)
         if len(geometry.position_targets):
             _add_morph(document, rig, part, vertices, geometry)
-    rig.skins.extend(skins.values())
+    _add_skins(document, rig, geometries)
     return rig
 
 
@@ -195,39 +196,83 @@ def _default_weights(document: Document, part: Part, targets: int) -> np.ndarray
     return np.zeros(targets)
 
 
+def _add_skins(document: Document, rig: Rig, geometries: dict[tuple[int, int], Geometry]) -> None:
+    """Sorts the parts into those that follow their node and those that follow a skin."""
+    skins: dict[int, Skin] = {}
+    used = 0
+    for index, run in groupby(range(len(rig.parts)), key=lambda part: rig.parts[part].skin):
+        run = list(run)
+        if index is None:
+            rig.rigid.extend(run)
+            continue
+        if index not in skins:
+            skins[index] = _read_skin(document, index)
+            document.within(sum(len(skin.joints) for skin in skins.values()), "nodes", "joints")
+        found = []
+        for part in (rig.parts[number] for number in run):
+            geometry = geometries[part.mesh, part.index]
+            found.append(_influences(document, part, geometry, len(skins[index].joints)))
+        width = max(joints.shape[1] for joints, _ in found)
+        padded = [[np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in pair] for pair in found]
+        joints, weights = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
+        used = _bind(document, skins[index], run, rig, joints, weights, used)
+    rig.skins.extend(skins.values())
+
+
 def _bind(
-    document: Document, skins: dict[int, Skin], part: Part, number: int, vertices: slice, geometry: Geometry
-) -> None:
-    """Adds the part's weights to its skin: dense blocks over the few joints near each run of vertices."""
+    document: Document,
+    skin: Skin,
+    run: list[int],
+    rig: Rig,
+    joints: np.ndarray,
+    weights: np.ndarray,
+    used: int,
+) -> int:
+    """Adds the weights [n, K] of consecutive parts to their skin; how many numbers all blocks have by then.
+
+    Dense blocks over the few joints near each run of vertices make a pose one matrix product per block.
+    """
+    total = weights.sum(1, keepdims=True)
+    weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 0).astype(np.float32)
+    weights[total[:, 0] == 0, 0] = 1  # bound to nothing: follow the first joint named
+    first = rig.ranges[run[0]].start
+    starts = np.array([rig.ranges[part].start - first for part in run])
+    stops = np.array([rig.ranges[part].stop - first for part in run])
+    for start in range(0, len(joints), _BLOCK):
+        stop = min(start + _BLOCK, len(joints))
+        near, column = np.unique(joints[start:stop], return_inverse=True)
+        used += len(near) * (stop - start)
+        document.within(used, "skin_weights", "skin weights")
+        dense = np.zeros((len(near), stop - start), np.float32)
+        column = column.reshape(stop - start, -1)
+        row = np.broadcast_to(np.arange(stop - start)[:, None], column.shape)
+        np.add.at(dense, (column, row), weights[start:stop])
+        inside = (starts < stop) & (stops > start)
+        skin.blocks.append(
+            SkinBlock(
+                parts=np.array(run)[inside],
+                starts=np.maximum(starts[inside] - start, 0),
+                vertices=slice(first + start, first + stop),
+                joints=near,
+                weights=dense,
+            )
+        )
+    return used
+
+
+def _influences(document: Document, part: Part, geometry: Geometry, count: int):
+    """Joints int64 [n, K], below `count`, and weights float32 [n, K], not negative."""
     where = f"meshes[{part.mesh}].primitives[{part.index}]"
-    if part.skin not in skins:
-        skins[part.skin] = _read_skin(document, part.skin)
-        document.within(sum(len(skin.joints) for skin in skins.values()), "nodes", "joints")
-    skin = skins[part.skin]
     if geometry.joints is None:
         document.fail(f"{where}: JOINTS_0 without WEIGHTS_0; export the asset again")
     weights = np.maximum(geometry.weights, 0)
     joints = np.where(weights > 0, geometry.joints, geometry.joints[:, :1])  # padding may hold any index
-    if joints.max() >= len(skin.joints):
+    if joints.max() >= count:
         document.fail(
-            f"{where}.JOINTS: {joints.max()} is out of range, "
-            f"skins[{part.skin}] has {len(skin.joints)} joints; export the asset again"
+            f"{where}.JOINTS: {joints.max()} is out of range, skins[{part.skin}] has {count} joints; "
+            "export the asset again"
         )
-    total = weights.sum(1, keepdims=True)
-    weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 0).astype(np.float32)
-    weights[total[:, 0] == 0, 0] = 1  # bound to nothing: follow the first joint named
-    used = sum(block.weights.size for other in skins.values() for block in other.blocks)
-    for start in range(0, len(joints), _BLOCK):
-        rows = slice(start, min(start + _BLOCK, len(joints)))
-        near, column = np.unique(joints[rows], return_inverse=True)
-        count = rows.stop - rows.start
-        used += len(near) * count
-        document.within(used, "skin_weights", "skin weights")
-        dense = np.zeros((len(near), count), np.float32)
-        column = column.reshape(count, -1)
-        np.add.at(dense, (column, np.broadcast_to(np.arange(count)[:, None], column.shape)), weights[rows])
-        block = slice(vertices.start + rows.start, vertices.start + rows.stop)
-        skin.blocks.append(SkinBlock(number, block, near, dense))
+    return joints, weights
 
 
 def _read_skin(document: Document, index: int) -> Skin:
