@@ -1,0 +1,77 @@
+# `make run` and `make test` set everything up on a fresh machine; the rest are parts of them and longer proofs.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out/mv-video
+BIN := $(VENV)/bin
+# -P: the installed packages are used, never the checkout that happens to be the working directory.
+RUN := $(BIN)/python -P -m
+SOURCES := $(shell find factory zoo renderers cluster -type f ! -name '*.pyc')
+GL_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri
+BPY := bpy==4.5.15
+
+.PHONY: run test test-slow test-gpu bench bench-gpu check install system blender validator clean
+.DEFAULT_GOAL := run
+
+run: install system
+	$(RUN) factory.render --out $(OUT)
+
+test: install system blender validator
+	$(RUN) pytest -m "not slow and not gpu"
+
+test-slow: install system blender validator
+	$(RUN) pytest -m "slow and not gpu"
+
+test-gpu: install
+	$(RUN) pytest -m gpu
+
+bench: install system
+	$(RUN) benchmarks.run
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+install: $(VENV)/.installed
+
+# A Debian Python may come without venv; uv then makes all that follows quick.
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "menagerie4d needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(call as_root,python3-venv) && $(PYTHON) -m venv $(VENV); } || \
+	  { echo "this Python cannot make virtual environments: install the system package python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.dependencies: pyproject.toml constraints.txt | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -r pyproject.toml --extra dev
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --reinstall-package menagerie4d .
+	@touch $@
+
+# Headless OpenGL. Installed where we may, otherwise named.
+system:
+	@ldconfig -p | grep -q 'libEGL\.so\.1' && ls /usr/lib/*/dri/swrast_dri.so /usr/lib/*/libgallium-*.so \
+	  /usr/lib/*/libEGL_nvidia.so.* 2>/dev/null | grep -q . || $(call as_root,$(GL_PACKAGES)) || \
+	  { echo "headless OpenGL is missing: install the system packages $(GL_PACKAGES)"; exit 1; }
+
+as_root = if [ "$$(id -u)" = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
+  command -v apt-get >/dev/null && $$sudo apt-get update -qq && \
+  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+
+# Blender as a module wants Python 3.11 and an older numpy: an environment of its own, run as a child process.
+# Where it cannot be had, the tests that need it say so.
+blender: install
+	@if [ -z "$$MENAGERIE_BLENDER" ] && [ ! -e .blender/.installed ]; then \
+	  $(BIN)/uv venv --quiet --clear --python 3.11 .blender && \
+	  $(BIN)/uv pip install --quiet --python .blender/bin/python $(BPY) "numpy<2" && touch .blender/.installed || \
+	  { rm -rf .blender; echo "Blender could not be set up (it needs Python 3.11): its tests will be skipped"; }; fi
+
+# The Khronos glTF validator, from npm; without it its tests are skipped.
+validator:
+	@if command -v npm >/dev/null && [ ! -d node_modules/gltf-validator ]; then \
+	  npm install --silent --no-save --no-package-lock --no-audit --no-fund gltf-validator@2.0.0-dev.3.10 >/dev/null || \
+	  echo "gltf-validator could not be installed: its tests will be skipped"; fi
+
+clean:
+	rm -rf $(VENV) .blender node_modules build dist out .pytest_cache .ruff_cache
