@@ -1,7 +1,7 @@
 """What a species module returns, and how its sentences become motion.
 
-The sentence is the program: "hops forward twice and looks left, then nods" is read as phrases of the species' phrase
-book, played one after the other at ", then " and at the same time at " and ".
+The sentence is the program: "hops forward twice and looks left, then nods" is read as phrases of the species'
+phrase book, played one after the other at ", then " and at the same time at " and ".
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from factory.sources.creatures.motion import SECONDS, TIMES, Gesture, Take, sequ
 
 Morph = Callable[[Mesh], np.ndarray]
 """A morph target: a mesh at rest → position offsets [N, 3]."""
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """The sentences of a text, separated by semicolons; line breaks are spaces."""
+    return tuple(" ".join(sentence.split()) for sentence in text.split(";"))
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,19 @@ def bend(
     return play
 
 
+def both(
+    part: str,
+    pitch: float = 0,
+    yaw: float = 0,
+    roll: float = 0,
+    curve: Curve | None = None,
+    names: str = "{side}_{part}",
+) -> Gesture:
+    """Turns a left joint by these angles and its right twin by their mirror image: roll > 0 spreads them."""
+    left, right = (names.format(side=side, part=part) for side in ("left", "right"))
+    return together(bend(left, pitch, yaw, roll, curve), bend(right, pitch, -yaw, -roll, curve))
+
+
 def shift(joint: str, x: float = 0, y: float = 0, z: float = 0, curve: Curve | None = None) -> Gesture:
     """Moves a joint by metres along a curve (default `hold()`)."""
     curve = curve or hold()
@@ -203,18 +216,23 @@ def _advance(path: np.ndarray, u: np.ndarray, x: float, z: float, turn: float) -
 
 def steps(
     gait: Sequence[Sequence[str]], count: int, forward: float = 0, side: float = 0, turn_deg: float = 0,
-    lift: float = 0.06, bob: float = 0.02,
+    lift: float = 0.06, bob: float = 0.02, tip_deg: float = 25,
 ) -> Gesture:  # fmt: skip
     """Walks: the groups of legs in `gait` step in turn, `count` steps in all, and every planted foot stays put.
 
     Args:
         forward, side: metres covered along +Z and +X of the heading at the start.
         turn_deg: degrees turned to the left on the way.
+        (Counts and distances are for the whole 2 s; a shorter walk at the same pace gets less far.)
         lift: height of a step, metres. bob: how far the body sinks at each step, metres.
+        tip_deg: how far the toes hang down at the top of a step.
     """
-    groups = len(gait)
+    groups, full = len(gait), count
 
     def play(take: Take, s: np.ndarray) -> None:
+        share = _share(s)
+        count = max(groups + 1, round(full * share))
+        x, z, turn = side * share, forward * share, np.radians(turn_deg) * (1 if share > 0.4 else 0.5)
         progress = []
         for g, legs in enumerate(gait):
             u, height, last = np.zeros_like(s), np.zeros_like(s), 0.0
@@ -226,12 +244,14 @@ def steps(
                 last = goal
             progress.append(u)
             for leg in legs:
-                take.foot_path[leg] = _advance(take.foot_path[leg], u, side, forward, np.radians(turn_deg))
+                take.foot_path[leg] = _advance(take.foot_path[leg], u, x, z, turn)
                 take.foot_shift[leg][:, 1] += lift * height
+                take.foot_angles[leg][:, 0] += np.radians(tip_deg) * height
         mean = np.mean(progress, axis=0)
         kernel = np.hanning(9)[1:-1]  # the body glides where the feet step
-        padded = np.concatenate([np.zeros(3), mean, np.full(3, mean[-1])])
+        padded = np.concatenate([np.full(3, mean[0]), mean, np.full(3, mean[-1])])
         glide = np.convolve(padded, kernel / kernel.sum(), "valid")
+        glide = (glide - glide[0]) / (glide[-1] - glide[0])
         take.body_path = _advance(
             take.body_path, glide - glide[0] * (1 - s), side, forward, np.radians(turn_deg)
         )
@@ -251,6 +271,7 @@ def hops(
 
     def play(take: Take, s: np.ndarray) -> None:
         up, sink, u = np.zeros_like(s), np.zeros_like(s), np.zeros_like(s)
+        leap = height * np.clip(3 * _share(s) / count, 0.5, 1)  # short flights are low
         for k in range(count):
             local = np.clip(s * count - k, 0, 1)
             air = np.clip((local - 0.3) / 0.45, 0, 1)
@@ -260,7 +281,7 @@ def hops(
             sink += 0.8 * _smooth((local - 0.68) / 0.1) * _smooth((1 - local) / 0.22)
             if flight:
                 flight(take, air)
-        take.shifts[:, 0, 1] += height * up
+        take.shifts[:, 0, 1] += leap * up
         take.shifts[:, take.skeleton.index("body"), 1] -= crouch * sink
         turn = np.radians(turn_deg)
         take.body_path = _advance(take.body_path, u, side, forward, turn)
@@ -268,6 +289,11 @@ def hops(
             take.foot_path[leg] = _advance(path, u, side, forward, turn)
 
     return play
+
+
+def _share(s: np.ndarray) -> float:
+    """The part of the take that a gesture has for itself."""
+    return float(((s > 0) & (s < 1)).sum() + 1) / (len(s) - 1)
 
 
 def _smooth_flight(air: np.ndarray) -> np.ndarray:
@@ -314,6 +340,7 @@ def solve(take: Take) -> Pose:
         heading = _heading(take.body_path[:, 2])
         translations[:, body] = _place(take.body_path, translations[:, body])
         rotations[:, body] = heading @ rotations[:, body]
+        _settle(take, body, rotations, translations)
     for chain in skeleton.chains:
         _lift_chain(
             skeleton,
@@ -363,17 +390,52 @@ def _frame(along: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return np.stack([along, normal, np.cross(along, normal)], -1)
 
 
+def _ankle(take: Take, name: str, leg: Leg) -> tuple[np.ndarray, np.ndarray]:
+    """Where a foot wants its ankle [T, 3], and how the foot is turned [T, 3, 3]."""
+    path = take.foot_path[name]
+    turn = _heading(path[:, 2]) @ euler(take.foot_angles[name])
+    sole = _place(path, leg.sole + take.foot_shift[name])
+    return sole + turn @ (take.skeleton.rest[take.skeleton.index(leg.foot)] - leg.sole), turn
+
+
+def _hip(
+    take: Take, leg: Leg, rotations: np.ndarray, translations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a leg begins [T, 3], and how the joint that carries it is turned [T, 3, 3]."""
+    upper = take.skeleton.index(leg.upper)
+    turn, place = _global(take.skeleton, rotations, translations, take.skeleton.parents[upper])
+    return place + np.einsum("tij,tj->ti", turn, translations[:, upper]), turn
+
+
+def _bones(skeleton: Skeleton, leg: Leg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hip, knee and ankle of the rest pose."""
+    return tuple(skeleton.rest[skeleton.index(joint)] for joint in (leg.upper, leg.lower, leg.foot))
+
+
+def _settle(take: Take, body: int, rotations: np.ndarray, translations: np.ndarray) -> None:
+    """Lowers the body wherever a leg would otherwise be too short for its foothold, as a wide stance does."""
+    for _ in range(3):
+        drop = np.zeros(len(translations))
+        for name, leg in take.skeleton.legs.items():
+            hip0, knee0, ankle0 = _bones(take.skeleton, leg)
+            longest = 0.995 * (np.linalg.norm(knee0 - hip0) + np.linalg.norm(ankle0 - knee0))
+            ankle, _ = _ankle(take, name, leg)
+            hip, _ = _hip(take, leg, rotations, translations)
+            flat = np.linalg.norm((hip - ankle)[:, [0, 2]], axis=1)
+            highest = ankle[:, 1] + np.sqrt(np.maximum(longest**2 - flat**2, 0))
+            drop = np.maximum(drop, hip[:, 1] - highest)
+        if not (drop > 1e-5).any():
+            return
+        translations[:, body, 1] -= drop
+
+
 def _reach(take: Take, name: str, leg: Leg, rotations: np.ndarray, translations: np.ndarray) -> None:
     """Two-bone inverse kinematics in closed form, the knee in the plane of the rest pose turned with the body."""
     skeleton = take.skeleton
-    upper, lower, foot_ = (skeleton.index(j) for j in (leg.upper, leg.lower, leg.foot))
-    hip0, knee0, ankle0 = (skeleton.rest[j] for j in (upper, lower, foot_))
-    path = take.foot_path[name]
-    foot_turn = _heading(path[:, 2]) @ euler(take.foot_angles[name])
-    sole = _place(path, leg.sole + take.foot_shift[name])
-    ankle = sole + foot_turn @ (ankle0 - leg.sole)
-    parent_turn, parent_place = _global(skeleton, rotations, translations, skeleton.parents[upper])
-    hip = parent_place + np.einsum("tij,tj->ti", parent_turn, translations[:, upper])
+    upper, lower, foot_ = (skeleton.index(joint) for joint in (leg.upper, leg.lower, leg.foot))
+    hip0, knee0, ankle0 = _bones(skeleton, leg)
+    ankle, foot_turn = _ankle(take, name, leg)
+    hip, parent_turn = _hip(take, leg, rotations, translations)
 
     thigh, shin = np.linalg.norm(knee0 - hip0), np.linalg.norm(ankle0 - knee0)
     straight = ankle - hip

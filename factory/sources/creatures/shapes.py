@@ -133,3 +133,14 @@ def gradient(shapes: Sequence[Shape], points: np.ndarray, step: float) -> np.nda
     """Gradient [N, 3] of the union by four samples at the corners of a tetrahedron."""
     corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], float)
     return sum(corner * union(shapes, points + step * corner)[:, None] for corner in corners) / (4 * step)
+
+
+def onto(shapes: Sequence[Shape], point: Vector) -> np.ndarray:
+    """The point [3] of the union's surface that lies closest, near enough, to `point`: where features sit."""
+    place = np.asarray(point, float)[None]
+    for _ in range(8):
+        slope = gradient(shapes, place, 1e-3)
+        place = place - union(shapes, place)[:, None] * slope / np.maximum(
+            (slope**2).sum(1, keepdims=True), 0.25
+        )
+    return place[0]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from factory.sources.creatures import gestures as g
 from factory.sources.creatures.body import Body, Paint
-from factory.sources.creatures.creature import Creature
+from factory.sources.creatures.creature import Creature, sentences
+from factory.sources.creatures.gestures import Book
 from factory.sources.creatures.motion import (
     Gesture,
     bend,
+    both,
+    curl,
+    ease,
     foot,
     hold,
-    hops,
     pulses,
     shift,
-    steps,
     together,
     waves,
-    within,
 )
 from factory.sources.creatures.palette import Genes, mix
 from factory.sources.creatures.shapes import ball, limb
@@ -29,17 +32,24 @@ PALETTES = (  # back, breast, belly, beak and legs
     ("#5aa469", "#a8d26f", "#f4f3d0", "#e2a13a"),
     ("#d94f4f", "#e57a5c", "#f6d5c0", "#f0b541"),
 )
-TRAIN = (
-    "flaps its wings",
-    "hops forward twice",
-    "pecks the ground",
-    "looks left, then looks right",
-    "spreads its wings and leans left",
-    "dances",
-    "flies up",
-    "walks forward and nods",
-)
-HELDOUT = ("looks right, then pecks the ground",)
+TRAIN = sentences("""
+    flaps its wings; flaps its wings and looks up; spreads its wings; spreads its wings and leans left;
+    spreads its wings and looks right; spreads its wings, then bows; raises its left wing; raises its right wing;
+    raises its right wing and leans left; raises its left wing, then raises its right wing; flutters up;
+    flutters up and looks left; flutters up and turns around; flutters to the right; flutters backwards; loops the loop;
+    hops once; hops twice and looks right; hops three times; hops forward once; hops forward twice;
+    hops forward three times and nods; hops backwards; hops to the left; hops to the right; hops round to the left;
+    hops round to the right and flaps its wings; walks forward; walks forward and nods; walks backwards; turns around;
+    steps to the left; walks in a curve to the right; pecks the ground; pecks the ground, then looks up;
+    looks left, then looks right; looks left; looks up; looks down; nods; shakes its head; tilts its head left;
+    tilts its head right and crouches; bows; chirps; chirps and spreads its wings; wags its tail; dances; shivers;
+    leans forward, then leans back
+""")
+HELDOUT = sentences("""
+    flaps its wings and looks left; raises its left wing and leans right; flutters to the left; hops forward twice and looks left;
+    hops round to the right; walks forward and looks right; looks right, then pecks the ground; chirps, then bows;
+    tilts its head right; spreads its wings and nods
+""")
 
 
 def grow(genes: Genes) -> Creature:
@@ -202,69 +212,54 @@ def _skeleton(wing: float) -> Skeleton:
 
 
 def _flap(count: float, up: float = 95) -> Gesture:
-    beat = pulses(count)
-    sides = g.SIDES.items()
+    """Wing beats: the tips follow a little later."""
+    late = 0.12 / count
     return together(
-        *(bend(f"{s}_wing1", pitch=-12, roll=up * x, yaw=-10 * x, curve=beat) for s, x in sides),
-        *(
-            bend(f"{s}_wing2", roll=-30 * x, curve=lambda s_: pulses(count)(s_ - 0.06) * (s_ > 0.06))
-            for s, x in sides
-        ),
+        both("wing1", pitch=-12, yaw=-10, roll=up, curve=pulses(count)),
+        both("wing2", roll=-0.3 * up, curve=lambda s: pulses(count)(np.maximum(s - late, 0))),
     )
 
 
-def _phrases() -> dict[str, Gesture]:
-    spread = together(*(bend(f"{s}_wing1", roll=88 * x, pitch=-8, curve=hold()) for s, x in g.SIDES.items()))
-    tuck = together(*(foot(leg, y=0.03, z=-0.02, pitch=35, curve=pulses(1)) for leg in g.SIDES), _flap(1, 55))
-    gait = (("left",), ("right",))
-    book = {
-        "flaps its wings": together(
-            _flap(4), shift("body", y=0.02, curve=pulses(4)), bend("body", pitch=-10), g.crouch(0.02)
-        ),
-        "spreads its wings": together(
-            spread, bend("chest", pitch=-12), bend("head", pitch=-8), g.crouch(-0.015)
-        ),
-        "flies up": together(
-            shift("root", y=0.3, curve=hold(0.45, 0.4)),
-            within(0.05, 0.95, _flap(7)),
-            bend("body", pitch=-14),
-            bend("tail", pitch=18),
-            *(foot(leg, y=0.02, z=-0.03, pitch=50) for leg in g.SIDES),
+def _phrases() -> Book:
+    trunk, neck, size = ("body", "chest"), ("chest", "head"), 0.56
+    tucked = together(*(foot(leg, y=0.03, z=-0.02, pitch=35, curve=pulses(1)) for leg in g.SIDES))
+    flight = together(tucked, _flap(1, 60))
+    aloft = together(
+        *(foot(leg, y=0.02, z=-0.03, pitch=50, curve=hold(0.2, 0.2)) for leg in g.SIDES),
+        _flap(6),
+        bend("tail", pitch=18),
+    )
+    up = together(shift("root", y=0.26, curve=hold(0.45, 0.4)), bend("body", pitch=-12), aloft)
+    book = g.looks(size, neck, 0.6) | g.stances(size, trunk) | g.walks(size, g.BIPED, stride=0.5, count=8)
+    book |= g.leaps(size, "hops", forward=0.28, flight=flight)
+    book |= {
+        "flaps its wings": together(_flap(4), shift("body", y=0.012, curve=pulses(4)), bend("body", pitch=-14), g.lean(z=-0.025)),
+        "spreads its wings": together(both("wing1", pitch=-8, roll=88), bend("chest", pitch=-12), g.lean(z=-0.02), g.crouch(-0.01)),
+        "flutters up": up,
+        "flutters backwards": together(up, shift("root", z=-0.2, curve=ease(0.1, 0.9)), bend("body", pitch=-14)),
+        "loops the loop": together(
+            aloft, shift("root", y=0.12, curve=hold(0.3, 0.3)), g.tumble(0.5, pitch=-360, curve=ease(0.2, 0.8))
         ),
         "pecks the ground": together(
-            bend("body", pitch=52, curve=hold(0.25, 0.25)),
-            bend("chest", pitch=16),
-            bend("head", pitch=22, curve=pulses(3)),
-            g.crouch(0.03),
-            shift("body", z=-0.03),
-            bend("tail", pitch=-20),
+            bend("body", pitch=50, curve=hold(0.25, 0.25)), bend("chest", pitch=12), bend("head", pitch=20, curve=pulses(3)),
+            g.crouch(0.02), shift("body", z=-0.035), bend("tail", pitch=-20),
         ),
-        "nods": together(
-            bend("head", pitch=26, curve=pulses(3)),
-            bend("body", pitch=10, curve=pulses(3)),
-            g.crouch(0.02, pulses(3)),
+        "bows": together(bend("body", pitch=36), bend("head", pitch=30), shift("body", z=-0.04), both("wing1", pitch=16, roll=30)),
+        "chirps": together(
+            bend("jaw", pitch=28, curve=pulses(4)), curl(neck, pitch=-44), g.crouch(0.03, pulses(4)), g.lean(z=0.025, degrees=3)
         ),
+        "wags its tail": together(bend("tail", yaw=34, curve=waves(4)), bend("body", yaw=-16, curve=waves(4)), g.lean(z=0.025)),
         "dances": together(
-            shift("body", x=0.045, curve=waves(2)),
-            bend("body", roll=-16, curve=waves(2)),
-            bend("head", roll=20, curve=waves(2)),
-            g.crouch(0.03, pulses(4)),
-            _flap(4, 35),
+            g.lean(x=0.045, degrees=12, curve=waves(2)), bend("head", roll=20, curve=waves(2)), g.crouch(0.03, pulses(4)), _flap(4, 35)
         ),
-        "walks forward": steps(gait, 6, forward=0.28, lift=0.045, bob=0.01),
-    }
-    for word, n in {"once": 1, "twice": 2, "three times": 3}.items():
-        book[f"hops forward {word}"] = hops(
-            n, forward=0.11 * n + 0.04, height=0.08, crouch=0.035, flight=tuck
-        )
+    }  # fmt: skip
     for side, x in g.SIDES.items():
         book |= {
-            f"looks {side}": together(
-                bend("chest", yaw=14 * x),
-                bend("head", yaw=52 * x, roll=-8 * x),
-                bend("body", yaw=8 * x),
-                g.lean(x=0.02 * x),
+            f"raises its {side} wing": together(
+                bend(f"{side}_wing1", roll=125 * x), g.lean(x=-0.035 * x, degrees=10)
             ),
-            f"leans {side}": together(g.lean(x=0.04 * x, degrees=14), bend("head", roll=16 * x)),
+            f"flutters to the {side}": together(
+                up, shift("root", x=0.22 * x, curve=ease(0.1, 0.9)), bend("body", roll=-14 * x)
+            ),
         }
     return book

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from factory.sources.creatures import gestures as g
 from factory.sources.creatures.body import GLOSSY, Body, Paint
-from factory.sources.creatures.creature import Creature
-from factory.sources.creatures.motion import Gesture, bend, foot, hold, hops, pulses, shift, together, waves
+from factory.sources.creatures.creature import Creature, sentences
+from factory.sources.creatures.gestures import Book
+from factory.sources.creatures.motion import (
+    bend,
+    both,
+    curl,
+    foot,
+    hops,
+    pulses,
+    ripple,
+    shift,
+    together,
+    waves,
+)
 from factory.sources.creatures.palette import INK, WHITE, Genes, mix
 from factory.sources.creatures.shapes import ball, limb
 from factory.sources.creatures.skeleton import Skeleton
@@ -19,20 +29,24 @@ PALETTES = (  # fur, belly, ear lining and nose bridge
     ("#77604f", "#d8c3a5", "#cf9486"),
 )
 
-TRAIN = (
-    "hops forward once",
-    "hops forward twice and looks left",
-    "hops on the spot twice",
-    "hops round to the right",
-    "waves its right paw",
-    "waves its left paw, then nods",
-    "sits back on its tail",
-    "boxes",
-    "dances",
-    "bows",
-    "looks left, then looks right",
-)
-HELDOUT = ("looks right, then hops forward once", "leans left and waves its right paw")
+TRAIN = sentences("""
+    hops once; hops twice; hops three times and looks left; hops forward once; hops forward twice;
+    hops forward twice and looks left; hops forward three times; hops backwards; hops to the left;
+    hops to the right and looks up; hops round to the left; hops round to the right and nods; leaps around;
+    hops once, then boxes; waves its left paw; waves its right paw; waves its right paw and leans left;
+    waves its left paw, then nods; raises both paws; stretches up tall; spreads its paws and sways; claps; boxes;
+    boxes and bounces; boxes, then bows; looks left; looks left, then looks right; looks up; looks down; nods;
+     shakes its head; shakes its head, then hops backwards; tilts its head left;
+    sits back on its tail; sits back on its tail and waves its left paw; bows; crouches; crouches, then hops forward once;
+    leans forward; leans right; leans left, then leans right; sways twice; twists; bounces; shivers; dances;
+    peeks into its pouch; swings its tail left; kicks with its right foot;
+    taps its left foot and looks down
+""")
+HELDOUT = sentences("""
+    hops forward twice and looks right; hops to the right; hops round to the right; waves its right paw, then bows;
+    boxes and looks up; sits back on its tail and nods; looks down, then looks left; swings its tail right;
+    leans right and waves its left paw; crouches, then hops twice
+""")
 
 
 def grow(genes: Genes) -> Creature:
@@ -232,151 +246,41 @@ def _skeleton(tall: float, tail: float, head: float) -> Skeleton:
     return s
 
 
-def _phrases() -> dict[str, Gesture]:
-    tuck = together(*(foot(leg, y=0.05, z=-0.03, pitch=28, curve=pulses(1)) for leg in g.SIDES))
-    swish = together(bend("tail1", pitch=-10, curve=pulses(1)), bend("tail3", pitch=-12, curve=pulses(1)))
-    leap = together(
-        tuck,
-        swish,
-        bend("chest", pitch=10, curve=pulses(1)),
-        bend("left_ear", pitch=-25, curve=pulses(1)),
-        bend("right_ear", pitch=-25, curve=pulses(1)),
+def _phrases() -> Book:
+    trunk, neck, size = ("spine", "chest"), ("chest", "neck", "head"), 1.25
+    tails = [f"tail{k}" for k in range(1, 5)]
+    flight = together(
+        *(foot(leg, y=0.05, z=-0.03, pitch=28, curve=pulses(1)) for leg in g.SIDES), both("ear", pitch=-25, curve=pulses(1)),
+        curl(tails, pitch=-24, curve=pulses(1)), bend("chest", pitch=10, curve=pulses(1)),
+    )  # fmt: skip
+    book = (
+        g.looks(size, neck, 0.85)
+        | g.stances(size, trunk)
+        | g.kicks(size)
+        | g.arms(size, trunk, "paw", reach=0.75)
     )
-    times = {"once": 1, "twice": 2, "three times": 3}
-    book = {
-        "sits back on its tail": together(
-            g.lean(z=-0.11, degrees=16), g.crouch(0.07), bend("chest", pitch=-8), bend("head", pitch=-8)
-        ),
-        "bows": together(
-            bend("spine", pitch=24),
-            bend("chest", pitch=20),
-            bend("head", pitch=10),
-            g.lean(z=-0.05),
-            g.crouch(0.05),
-        ),
-        "crouches low": together(g.crouch(0.19), bend("spine", pitch=24), bend("head", pitch=-22)),
+    book |= g.leaps(size, "hops", flight=flight)
+    book |= {
+        "leaps around": hops(1, turn_deg=180, height=0.28, flight=flight),
+        "boxes": together(book["punches"], shift("body", x=0.05, curve=waves(2))),
+        "raises both paws": book["raises both arms"],
+        "spreads its paws": book["spreads its arms"],
+        "sits back on its tail": together(g.lean(z=-0.11, degrees=16), g.crouch(0.07), bend("chest", pitch=-8)),
+        "bows": together(curl(trunk, pitch=46), bend("head", pitch=10), g.lean(z=0.03), g.crouch(0.05)),
         "stretches up tall": together(
-            g.crouch(-0.085),
-            bend("spine", pitch=-7),
-            bend("chest", pitch=-8),
-            bend("head", pitch=-16),
-            *(bend(f"{s}_upper_arm", pitch=-130, roll=12 * x) for s, x in g.SIDES.items()),
+            g.crouch(-0.09), curl(trunk, pitch=-16), bend("head", pitch=-16), both("upper_arm", pitch=-130, roll=12)
         ),
-        "nods": together(
-            bend("head", pitch=24, curve=pulses(3)),
-            bend("spine", pitch=13, curve=pulses(3)),
-            g.crouch(0.04, pulses(3)),
-        ),
-        "shakes its head": together(
-            bend("head", yaw=34, curve=waves(3)),
-            bend("chest", yaw=-10, curve=waves(3)),
-            bend("spine", pitch=9),
-            g.lean(z=0.05),
-        ),
-        "scratches its belly": together(
-            *(bend(f"{s}_forearm", pitch=26, yaw=-14 * x, curve=waves(4)) for s, x in g.SIDES.items()),
-            bend("spine", pitch=-12),
-            g.lean(z=-0.07, degrees=6),
-            bend("head", pitch=22),
-        ),
-        "boxes": together(
-            *(
-                bend(f"{s}_upper_arm", pitch=-62, yaw=-10 * x, curve=pulses_of(k))
-                for k, (s, x) in enumerate(g.SIDES.items())
-            ),
-            *(bend(f"{s}_forearm", pitch=22, curve=pulses_of(k)) for k, s in enumerate(g.SIDES)),
-            bend("chest", yaw=22, curve=waves(2)),
-            g.lean(z=0.07, degrees=5),
-            shift("body", x=0.05, curve=waves(2)),
-        ),
-        "shivers": together(
-            bend("chest", yaw=9, curve=waves(9)),
-            bend("head", yaw=10, roll=5, curve=waves(9)),
-            shift("body", x=0.02, curve=waves(9)),
-            g.crouch(0.1),
-            bend("spine", pitch=14),
-        ),
-        "turns around in a leap": hops(1, turn_deg=180, height=0.22, flight=leap),
         "dances": together(
-            shift("body", x=0.085, curve=waves(2)),
-            bend("body", roll=-9, curve=waves(2)),
-            bend("chest", roll=15, curve=waves(2)),
-            bend("head", roll=-16, curve=waves(2)),
-            g.crouch(0.06, pulses(4)),
-            *(bend(f"{s}_upper_arm", pitch=-60, roll=18 * x, curve=pulses(4)) for s, x in g.SIDES.items()),
-            bend("tail2", yaw=26, curve=waves(2, 0.15)),
+            g.lean(x=0.085, degrees=9, curve=waves(2)), bend("chest", roll=15, curve=waves(2)), bend("head", roll=-16, curve=waves(2)),
+            g.crouch(0.06, pulses(4)), both("upper_arm", pitch=-60, roll=18), curl(tails, yaw=70, curve=waves(2)),
         ),
-        "wags its tail": together(
-            *(bend(f"tail{k}", yaw=17, curve=waves(3, 0.1 * k)) for k in range(1, 5)),
-            bend("body", yaw=-10, curve=waves(3)),
-            bend("chest", yaw=6, curve=waves(3)),
-        ),
+        "wags its tail": together(ripple(tails, yaw=17, count=3), bend("body", yaw=-10, curve=waves(3))),
         "peeks into its pouch": together(
-            bend("spine", pitch=14),
-            bend("chest", pitch=22),
-            bend("neck", pitch=24),
-            bend("head", pitch=34),
-            *(bend(f"{s}_upper_arm", roll=26 * x) for s, x in g.SIDES.items()),
-            g.lean(z=-0.04),
+            curl(("chest", "neck", "head"), pitch=84), both("upper_arm", roll=26), g.lean(z=-0.085, degrees=6), bend("joey", pitch=-12)
         ),
-    }
-    for word, n in times.items():
-        book[f"hops forward {word}"] = hops(n, forward=0.24 * n + 0.18, height=0.2, flight=leap)
-        book[f"hops on the spot {word}"] = hops(n, height=0.3 if n < 3 else 0.2, flight=leap)
-    book["hops back"] = hops(1, forward=-0.36, height=0.15, flight=tuck)
+    }  # fmt: skip
     for side, x in g.SIDES.items():
-        other = "right" if side == "left" else "left"
-        book |= {
-            f"looks {side}": together(
-                bend("chest", yaw=20 * x),
-                bend("neck", yaw=20 * x),
-                bend("head", yaw=34 * x, roll=-5 * x),
-                bend("spine", yaw=9 * x),
-                g.lean(x=0.04 * x),
-            ),
-            f"leans {side}": together(
-                g.lean(x=0.11 * x, degrees=10),
-                bend("spine", roll=-12 * x),
-                bend("head", roll=12 * x),
-                g.crouch(0.03),
-            ),
-            f"hops to the {side}": hops(1, side=0.4 * x, height=0.16, flight=leap),
-            f"hops round to the {side}": hops(2, turn_deg=90 * x, forward=0.15, height=0.15, flight=leap),
-            f"waves its {side} paw": together(
-                bend(f"{side}_upper_arm", pitch=-60, roll=85 * x),
-                bend(f"{side}_forearm", pitch=-42, curve=hold()),
-                bend(f"{side}_forearm", roll=26, curve=waves(4)),
-                g.lean(x=-0.05 * x, degrees=4),
-                bend("chest", roll=11 * x),
-                bend("head", roll=10 * x),
-            ),
-            f"swings its tail {side}": together(
-                *(bend(f"tail{k}", yaw=17 * -x) for k in range(1, 5)),
-                bend("body", yaw=8 * x),
-                bend("head", yaw=18 * -x),
-            ),
-            f"kicks with its {side} foot": together(
-                foot(side, y=0.2, z=0.27, pitch=-38, curve=hold(0.45, 0.35)),
-                g.lean(x=-0.07 * x, z=-0.09, degrees=14),
-                bend("chest", pitch=10),
-            ),
-            f"taps its {side} foot": together(
-                foot(side, y=0.035, z=0.0, pitch=-22, curve=pulses(4)),
-                g.lean(x=-0.07 * x, degrees=3),
-                bend("head", pitch=10, curve=pulses(4)),
-                bend("chest", yaw=10 * x),
-            ),
-            f"tilts its head {side}": together(
-                bend("head", roll=-30 * x),
-                bend("neck", roll=-12 * x),
-                bend("chest", roll=-9 * x),
-                g.lean(x=-0.05 * x),
-                bend(f"{other}_ear", roll=14 * -x),
-            ),
-        }
+        book[f"swings its tail {side}"] = together(
+            curl(tails, yaw=-68 * x), bend("body", yaw=18 * x), bend("head", yaw=-30 * x), g.lean(x=-0.1 * x)
+        )
     return book
-
-
-def pulses_of(which: int):
-    """Alternating bumps: four in all, the even ones for 0, the odd ones for 1."""
-    return lambda s: np.sin(4 * np.pi * s) ** 2 * (np.floor(4 * s).clip(0, 3) % 2 == which)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from factory.sources.creatures import gestures as g
 from factory.sources.creatures.body import GLOSSY, METAL, Body, Material
-from factory.sources.creatures.creature import Creature
-from factory.sources.creatures.motion import Gesture, bend, hold, hops, pulses, steps, together, waves
+from factory.sources.creatures.creature import Creature, sentences
+from factory.sources.creatures.gestures import Book
+from factory.sources.creatures.motion import bend, both, ease, foot, pulses, shift, together, waves
 from factory.sources.creatures.palette import Genes, colour, mix
 from factory.sources.creatures.shapes import ball, box, limb
 from factory.sources.creatures.skeleton import Skeleton
@@ -19,17 +22,23 @@ PALETTES = (  # shell, trim, glow
 )
 STEEL = colour("#7d858c")
 SCREEN = colour("#1b222b")
-TRAIN = (
-    "waves its right hand",
-    "walks forward",
-    "nods and raises both arms",
-    "looks left, then looks right",
-    "dances",
-    "jumps twice",
-    "bows",
-    "spins its torso",
-)
-HELDOUT = ("looks right, then waves its left hand",)
+TRAIN = sentences("""
+    walks forward; walks forward and looks left; walks backwards; walks on the spot and nods; turns left; turns right;
+    turns around; steps to the left; steps to the right and waves its right hand; walks in a curve to the left;
+    walks in a curve to the right and shakes its head; jumps once; jumps twice; jumps three times and raises both arms;
+    jumps forward once; jumps forward twice; jumps backwards; jumps to the left; jumps round to the right;
+    waves its right hand; waves its left hand and bounces; waves its left hand, then waves its right hand;
+    raises both arms; raises its right arm, then bows; spreads its arms; claps; claps and leans left; points left;
+    points right and looks right; points forward with its right hand; flaps its arms; punches; swings its arms; bows; dances;
+    dances and raises both arms; spins its torso; twists; bounces and nods; crouches; crouches, then jumps once;
+    shakes its head and leans back; nods, then points left; looks left, then looks right; looks up; leans forward; sways;
+    kicks with its left foot; balances on its right foot and spreads its arms; bleeps
+""")
+HELDOUT = sentences("""
+    walks forward and waves its left hand; jumps to the right; turns left, then waves its right hand; points right, then bows;
+    claps and leans right; looks right, then looks left; steps to the left and raises both arms; kicks with its right foot;
+    bounces and shakes its head; crouches, then raises both arms
+""")
 
 
 def grow(genes: Genes) -> Creature:
@@ -82,7 +91,7 @@ def grow(genes: Genes) -> Creature:
         front + (0.045 * u * head, -0.072 + (0.018 * u * u if smile else 0), 0) for u in (-1, -0.5, 0, 0.5, 1)
     ]
     body.solid(
-        *(limb("head", light, a, b, 0.0085) for a, b in zip(mouth[:-1], mouth[1:], strict=True)),
+        *(limb("head", light, a, b, 0.0085) for a, b in pairwise(mouth)),
         material=glow,
         detail=3,
     )
@@ -171,55 +180,27 @@ def _skeleton(wide: float) -> Skeleton:
     return s
 
 
-def _phrases() -> dict[str, Gesture]:
-    gait = (("left",), ("right",))
-    sides = g.SIDES.items()
-    book = {
-        "walks forward": together(
-            steps(gait, 5, forward=0.42, lift=0.07, bob=0.015),
-            bend("left_upper_arm", pitch=32, curve=waves(2.5)),
-            bend("right_upper_arm", pitch=-32, curve=waves(2.5)),
-            bend("chest", yaw=8, curve=waves(2.5)),
-        ),
-        "nods": together(bend("head", pitch=22, curve=pulses(3)), bend("spine", pitch=10, curve=pulses(3))),
-        "raises both arms": together(
-            *(bend(f"{s}_upper_arm", pitch=-165, roll=10 * x) for s, x in sides), g.crouch(-0.012)
-        ),
+def _phrases() -> Book:
+    trunk, neck, size = ("spine", "chest"), ("chest", "head"), 1.15
+    tuck = together(
+        both("upper_arm", roll=35, curve=pulses(1)), *(foot(leg, y=0.03, curve=pulses(1)) for leg in g.SIDES)
+    )
+    book = g.looks(size, neck) | g.stances(size, trunk) | g.walks(size, g.BIPED, stride=0.36) | g.kicks(size)
+    book |= g.arms(size, trunk) | g.leaps(size, "jumps", flight=tuck)
+    swing = together(
+        bend("left_upper_arm", pitch=30, curve=waves(3)), bend("right_upper_arm", pitch=-30, curve=waves(3))
+    )
+    for phrase in ("walks forward", "walks backwards", "walks on the spot"):
+        book[phrase] = together(book[phrase], swing)
+    return book | {
+        "bows": together(bend("spine", pitch=46), bend("head", pitch=16), g.lean(z=-0.07), both("upper_arm", -20, roll=18)),
         "dances": together(
-            g.lean(x=0.05, degrees=4, curve=waves(2)),
-            bend("chest", roll=12, curve=waves(2)),
-            bend("head", roll=-14, curve=waves(2)),
-            g.crouch(0.05, pulses(4)),
-            *(bend(f"{s}_upper_arm", roll=55 * x, curve=hold()) for s, x in sides),
-            *(bend(f"{s}_forearm", pitch=-80, curve=pulses(4)) for s, x in sides),
+            g.lean(x=0.06, degrees=4, curve=waves(2)), bend("chest", roll=12, curve=waves(2)), bend("head", roll=-14, curve=waves(2)),
+            g.crouch(0.05, pulses(4)), both("upper_arm", roll=50), both("forearm", pitch=-80, curve=pulses(4)),
         ),
-        "bows": together(
-            bend("spine", pitch=48),
-            bend("head", pitch=18),
-            g.lean(z=-0.07),
-            g.crouch(0.02),
-            *(bend(f"{s}_upper_arm", roll=18 * x, pitch=-20) for s, x in sides),
+        "spins its torso": together(bend("spine", yaw=360, curve=ease()), both("upper_arm", roll=75), g.crouch(0.02)),
+        "bleeps": together(
+            shift("head", y=0.09, curve=pulses(3)), shift("antenna", y=0.03, curve=pulses(6)), g.crouch(0.09),
+            bend("antenna", roll=14, curve=waves(6)), both("forearm", pitch=-75),
         ),
-        "spins its torso": together(
-            bend("spine", yaw=360, curve=lambda s: s * s * (3 - 2 * s)),
-            *(bend(f"{s}_upper_arm", roll=75 * x, curve=hold()) for s, x in sides),
-        ),
-    }
-    for word, n in {"once": 1, "twice": 2, "three times": 3}.items():
-        book[f"jumps {word}"] = together(
-            hops(n, height=0.2 if n < 3 else 0.12, crouch=0.09),
-            *(bend(f"{s}_upper_arm", roll=40 * x, curve=pulses(n)) for s, x in sides),
-        )
-    for side, x in sides:
-        book |= {
-            f"looks {side}": together(
-                bend("head", yaw=55 * x), bend("chest", yaw=24 * x), g.lean(x=0.02 * x)
-            ),
-            f"waves its {side} hand": together(
-                bend(f"{side}_upper_arm", roll=125 * x, curve=hold()),
-                bend(f"{side}_forearm", roll=32 * x, curve=waves(4)),
-                bend("chest", roll=-8 * x),
-                bend("head", roll=-10 * x),
-            ),
-        }
-    return book
+    }  # fmt: skip

@@ -1,0 +1,37 @@
+"""Creatures as a source of the factory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from factory.catalog import AssetRecord
+from factory.sources import SourceError
+from factory.sources.creatures import LICENCE, VERSION, enumerate_uri
+
+
+class CreatureSource:
+    """`creatures://SPECIES?seed=N` or `creatures://*?count=N`: built where they are rendered, never stored."""
+
+    def __init__(self, uri: str) -> None:
+        try:
+            self._refs = enumerate_uri(uri)
+        except ValueError as error:
+            raise SourceError(str(error)) from None
+
+    def list(self) -> Iterator[AssetRecord]:
+        for ref in self._refs:
+            yield AssetRecord(
+                uid=ref.uid,
+                source="creatures",
+                location=ref.uri,
+                fingerprint=f"creature:{VERSION}:{ref.species}:{ref.seed}",
+                title=ref.title,
+                author="Menagerie",
+                licence=LICENCE,
+                noai="no",
+                tags=(ref.species,),
+            )
+
+    def fetch(self, record: AssetRecord) -> bytes:
+        (ref,) = enumerate_uri(record.location)
+        return ref.glb()
