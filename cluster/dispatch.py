@@ -1,7 +1,7 @@
 """The driver loop: one task per actor call, depth one, so that every loss and every crash has one owner.
 
-An actor's death blames nobody: its task is tried again elsewhere, up to `MAX_LOSSES` times. A child's death is
-an attempt of its task, and the actor writes that down. Ray itself restarts and retries nothing.
+An actor's death blames nobody: its task is tried again elsewhere, until its losses stand out. A child's death is
+an attempt of its task, and the actor writes that down. Ray restarts and retries nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cluster.stage import Failure, Stage, StageError, Task
 from cluster.storage import StorageError
 from cluster.worker import Answer, Worker
 
-MAX_LOSSES = 5  # workers one task may lose
+MAX_LOSSES = 5  # workers that one task loses in a row
 MAX_FAILED_STARTS = 3  # in a row, without an answer from anybody
 TICK_S = 0.5
 RESIZE_S = 5.0
@@ -100,12 +100,13 @@ def _drive(
         # While everybody is busy, look one task further ahead each time round.
         looked_ahead = not fleet.idle and backlog.pull()
         for task, answer in fleet.wait(0.0 if looked_ahead else TICK_S):
-            if answer is not None:
-                backlog.report.busy_s[answer.worker] += answer.seconds
             if answer is None:
                 losses[task.key] += 1
-                _after_loss(task, losses[task.key], backlog, ledger)
-            elif answer.record is not None:
+                _after_loss(task, losses[task.key], fleet.lost, backlog, ledger)
+                continue
+            del losses[task.key]  # whatever the answer, this task leaves its worker alive
+            backlog.report.busy_s[answer.worker] += answer.seconds
+            if answer.record is not None:
                 backlog.resolve(task, answer.record)
             else:
                 backlog.requeue(task)
@@ -114,10 +115,10 @@ def _drive(
             on_tick(_progress(backlog, fleet))
 
 
-def _after_loss(task: Task, losses: int, backlog: Backlog, ledger: Ledger) -> None:
+def _after_loss(task: Task, losses: int, all_losses: int, backlog: Backlog, ledger: Ledger) -> None:
     """Its worker died. Perhaps it had committed already; perhaps this task kills workers."""
     record = ledger.record(task.key)
-    if record is None and losses >= MAX_LOSSES:
+    if record is None and _stands_out(losses, all_losses):
         reason = f"worker lost {losses} times"
         detail = "Its worker process or machine died each time: most likely it ran out of memory."
         record = ledger.quarantine(task, Failure(reason, detail))
@@ -125,6 +126,15 @@ def _after_loss(task: Task, losses: int, backlog: Backlog, ledger: Ledger) -> No
         backlog.requeue(task)
     else:
         backlog.resolve(task, record)
+
+
+def _stands_out(losses: int, all_losses: int) -> bool:
+    """Whether a task has lost so many workers in a row that it must be the task.
+
+    Where machines are taken away all the time, five in a row happen to anybody: they have to be most of all
+    that were lost, too.
+    """
+    return (losses >= MAX_LOSSES and losses > all_losses / 2) or losses >= 4 * MAX_LOSSES
 
 
 @dataclass(eq=False)
@@ -158,8 +168,8 @@ class _Fleet:
             has = ray.cluster_resources()
             raise StageError(
                 f"one {spec.name} worker needs {stage.num_cpus:g} CPUs and {stage.num_gpus:g} GPUs, this "
-                f"machine has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}: run it on a bigger one or on a "
-                f"cluster (RAY_ADDRESS)"
+                f"machine has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}: run it on a bigger one or on "
+                f"a cluster (RAY_ADDRESS)"
             )
 
     @property

@@ -23,6 +23,7 @@ EMBEDDED_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # its server ended with it, and will not come back
 }
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing large goes through it
 
@@ -62,10 +63,10 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
         yield Session(embedded=os.environ.get("RAY_AUTH_TOKEN") == _TOKEN)
         return
     address = os.environ.get("RAY_ADDRESS", "")
-    if address.startswith(("http://", "https://")):
+    if "://" in address:
         raise ValueError(
-            f"RAY_ADDRESS={address} is a job server: start this command with `ray job submit -- …`, or set "
-            f"RAY_ADDRESS to the cluster's own address (host:6379)"
+            f"RAY_ADDRESS={address} is not the address of a cluster but of a server in front of it: start "
+            f"this command with `ray job submit -- …`, or set RAY_ADDRESS to host:6379 on one of its machines"
         )
     if address and address != "local":
         with _ray():

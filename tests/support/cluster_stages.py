@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,10 +26,13 @@ class Work(Stage):
         self.done += 1
         summary = getattr(self, "do_" + task.payload.get("do", "well"))(task) or {}
         follow_up = [Task(**child) for child in task.payload.get("follow_up", [])]
-        return Outcome("done", summary, {f"data/{task.key}.bin": content(task.key)}, follow_up)
+        data = bytes(64 * 2**20) if task.payload.get("do") == "large" else content(task.key)
+        return Outcome("done", summary, {f"data/{task.key}.bin": data}, follow_up)
 
     def do_well(self, task: Task) -> None:
         pass
+
+    do_large = do_well
 
     def do_tell(self, task: Task) -> dict:
         return {"pid": os.getpid(), "done": self.done, "env": dict(os.environ), "path": sys.path}
@@ -56,6 +60,15 @@ class Work(Stage):
             os.write(1, b"noise on stdout\n" * 500)
             os.write(2, b"noise on stderr\n" * 500)
 
+    def do_kill_worker(self, task: Task) -> None:
+        """What the kernel does to a worker when a machine's memory runs out."""
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(3600)
+
+    def do_measure(self, task: Task) -> dict:
+        with open("/proc/self/statm") as file:
+            return {"rss": int(file.read().split()[1])}
+
     def do_spawn(self, task: Task) -> dict:
         """A grandchild in the same group, and then a hang."""
         grandchild = subprocess.Popen(["sleep", "3600"])
@@ -73,15 +86,6 @@ class CannotStart(Stage):
 
 def content(key: str) -> bytes:
     return f"the content of {key}\n".encode() * 200
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def wait_until(condition, seconds: float = 10.0) -> bool:

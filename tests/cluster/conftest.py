@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+import pytest
+
+from cluster import connect
+
+
+@pytest.fixture(scope="package")
+def session(tmp_path_factory):
+    """One embedded Ray with two CPUs for all tests of the folder: starting it takes seconds."""
+    with connect(2) as session:
+        yield session

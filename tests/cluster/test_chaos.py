@@ -1,0 +1,164 @@
+"""Everything is killed, and every task still ends exactly once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chaos_driver import expected
+from cluster_stages import Work, wait_until
+from exactly_once import AuditedLedger, problems
+from process_tree import age, command, descendants, is_running
+
+from cluster import Failure, Ledger, Task, run_inline
+
+SUPPORT = Path(__file__).parents[1] / "support"
+TASKS = 300
+
+
+class Watched:
+    """A driver process; everybody it ever gave rise to is remembered, so that orphans are found."""
+
+    def __init__(self, script: str, *arguments: object, home: Path) -> None:
+        # A loopback-only Ray, also where the script starts nodes itself.
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(SUPPORT),
+            "HOME": str(home),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_ADDRESS"):
+            env.pop(name, None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(SUPPORT / script), *map(str, arguments)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.everybody: set[int] = set()
+
+    def look(self) -> list[int]:
+        """The actors that have been at work for 0.7 s: on a busy machine some take longer than that to start."""
+        pids = descendants(self.process.pid)
+        self.everybody.update(pids)
+        actors = [pid for pid in pids if command(pid).startswith("ray::Worker")]
+        return [pid for pid in actors if any(age(child) > 0.7 for child in descendants(pid)[:1])]
+
+    def kill(self) -> None:
+        self.look()
+        self.process.kill()
+        self.process.communicate()
+
+    def orphans(self) -> list[str]:
+        """Whoever is alive three seconds after the driver's end."""
+        wait_until(lambda: not any(map(is_running, self.everybody)), 3)
+        return [f"{pid} {command(pid)}" for pid in self.everybody if is_running(pid)]
+
+
+def committed(root: Path) -> int:
+    return sum(1 for _ in root.glob("_factory/done/*/*.json"))
+
+
+def test_actors_and_drivers_are_killed(tmp_path):
+    root, audit, home = tmp_path / "out", tmp_path / "audit", tmp_path / "home"
+    audit.touch()
+    home.mkdir()
+    kills = {"actors": 0, "drivers": 0}
+    orphans = []
+    for stop_at in (TASKS // 4, TASKS // 2, None):
+        driver = Watched("chaos_driver.py", root, audit, TASKS, home=home)
+        next_kill = time.monotonic() + 0.7
+        while driver.process.poll() is None:
+            actors = driver.look()
+            if stop_at is not None and committed(root) >= stop_at:
+                driver.kill()
+                kills["drivers"] += 1
+            elif time.monotonic() >= next_kill:
+                next_kill = max(next_kill + 0.7, time.monotonic())
+                for pid in actors[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    kills["actors"] += 1
+            time.sleep(0.05)
+        orphans += driver.orphans()
+    output = driver.process.communicate()[0]
+    assert driver.process.returncode == 0, output
+    assert kills["drivers"] == 2 and kills["actors"] >= 8, kills
+    assert problems(root, audit, expected(TASKS)) == []
+    assert f"{TASKS} tasks" in output
+    assert orphans == []
+    assert not (home / ".ray").exists()  # no token that would surprise a later `ray start`
+
+
+def test_a_machine_is_lost(tmp_path):
+    """Two nodes; the raylet of one is killed in the middle."""
+    root, audit = tmp_path / "out", tmp_path / "audit"
+    audit.touch()
+    driver = Watched("node_loss_driver.py", root, audit, TASKS, home=tmp_path)
+    while driver.process.poll() is None:
+        driver.look()
+        time.sleep(0.05)
+    output = driver.process.communicate()[0]
+    assert driver.process.returncode == 0, output
+    assert "2 nodes before, 1 after" in output and "1 actors lost" in output, output
+    assert problems(root, audit, expected(TASKS)) == []
+    assert driver.orphans() == []
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A small job in order."""
+    root, audit = str(tmp_path / "out"), str(tmp_path / "audit")
+    ledger = AuditedLedger(root, audit)
+    run_inline(Work(), [Task("a"), Task("b"), Task("c"), Task("x", {"do": "raise"})], ledger)
+    what = {"a": "done", "b": "done", "c": "done", "x": "has no faces"}
+    assert problems(root, audit, what) == []
+    return ledger, lambda: problems(root, audit, what)
+
+
+def test_the_checker_finds_a_lost_task(finished):
+    ledger, check = finished
+    os.unlink(ledger.storage.path(ledger._marker("done", "b")))
+    assert check() == ["b: lost"]
+
+
+def test_the_checker_finds_a_task_committed_twice(finished):
+    ledger, check = finished
+    ledger._write(ledger.record("b"))
+    assert check() == ["b: written 2 times"]
+
+
+def test_the_checker_finds_a_task_both_done_and_given_up(finished):
+    ledger, check = finished
+    ledger.storage.write(ledger._marker("quarantined", "b"), b"{}")
+    assert check() == ["b: 2 markers"]
+
+
+def test_the_checker_finds_a_file_that_is_not_whole(finished):
+    ledger, check = finished
+    ledger.storage.write("data/c.bin", b"half")
+    assert check() == ["c: done, but its file is not whole"]
+
+
+def test_the_checker_finds_a_wrong_cause(finished):
+    ledger, check = finished
+    os.unlink(ledger.storage.path(ledger._marker("quarantined", "x")))
+    Ledger(ledger.root).quarantine(Task("x"), Failure("worker lost 5 times"))
+    assert check() == ["x: expected 'has no faces', got 'worker lost 5 times'"]
+
+
+def test_the_orphan_check_finds_an_orphan(tmp_path):
+    code = "import subprocess, time\nsubprocess.Popen(['sleep', '60'])\ntime.sleep(60)"
+    (tmp_path / "spawns.py").write_text(code)
+    driver = Watched(str(tmp_path / "spawns.py"), home=tmp_path)
+    assert wait_until(lambda: driver.look() == [] and len(driver.everybody) == 1)
+    driver.process.kill()
+    driver.process.wait()
+    driver.process.stdout.close()
+    assert ["sleep 60" in orphan for orphan in driver.orphans()] == [True]
+    os.kill(*driver.everybody, signal.SIGKILL)

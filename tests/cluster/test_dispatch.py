@@ -1,0 +1,206 @@
+"""Runs on a real, embedded Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from cluster_stages import CannotStart, Work, content, wait_until
+from process_tree import command, descendants, is_running
+
+from cluster import Interrupted, Ledger, StageError, StorageError, Task, run
+
+pytestmark = pytest.mark.usefixtures("session")
+
+
+def actors() -> list[int]:
+    return [pid for pid in descendants(os.getpid()) if command(pid).startswith("ray::Worker")]
+
+
+def children() -> list[int]:
+    commands = {pid: command(pid) for pid in descendants(os.getpid())}
+    return [pid for pid, words in commands.items() if "cluster.child" in words or "read _" in words]
+
+
+def test_every_task_ends_once_with_its_true_cause(tmp_path):
+    causes = {
+        "segfault": "killed by signal 11 (SIGSEGV)",
+        "hang": "no answer within 2 s",
+        "raise": "ValueError: raise: mesh 'body' has no faces",
+        "exit": "its process exited with status 7",
+        "allocate": "MemoryError (Work.memory is 2 GiB)",
+    }
+    tasks = [Task(f"t{i}") for i in range(40)]
+    for place, what in enumerate(causes):
+        tasks.insert(7 * place, Task(what, {"do": what}))
+    follow_up = [{"key": f"clip{i}", "payload": {}, "label": ""} for i in range(5)]
+    tasks.append(Task("asset", {"follow_up": follow_up}))
+    ledger, resolved, ticks = Ledger(tmp_path), [], []
+    report = run(
+        Work(),
+        tasks + tasks,
+        ledger,
+        workers=2,
+        on_resolved=lambda task, record: resolved.append(task.key),
+        on_tick=ticks.append,
+    )
+    assert report.counts == {"done": 46, "quarantined": 5} and report.total == 51
+    assert sorted(resolved) == sorted({task.key for task in tasks} | {f"clip{i}" for i in range(5)})
+    for key, cause in causes.items():
+        assert ledger.record(key).reason == cause and ledger.record(key).attempts == 3
+    assert report.reasons == {"quarantined": dict.fromkeys(causes.values(), 1)}
+    assert report.children_restarted >= 14 and report.actors_lost == 0
+    assert len(report.busy_s) == 2 and 0.1 < report.utilisation <= 1
+    assert ledger.storage.read("data/t0.bin") == content("t0")
+    assert ticks[-1].workers <= 2 and any(tick.running for tick in ticks)
+
+    again = []
+    report = run(
+        Work(), tasks, Ledger(tmp_path), workers=2, on_resolved=lambda task, record: again.append(task.key)
+    )
+    assert report.resumed == report.total == 51 and sorted(again) == sorted(resolved)
+
+    assert Ledger(tmp_path).retry_quarantined() == 5
+    report = run(Work(), [Task("raise", {"do": "well"})], Ledger(tmp_path), workers=1)
+    assert report.counts == {"done": 1} and report.resumed == 0
+
+
+def test_nothing_of_a_run_is_left(tmp_path):
+    run(Work(), [Task("a")], Ledger(tmp_path), workers=1)
+    assert wait_until(lambda: not actors() and not children(), 5)
+
+
+def test_a_stage_that_cannot_start_is_the_jobs_failure(tmp_path):
+    ledger = Ledger(tmp_path)
+    with pytest.raises(
+        StageError, match="CannotStart cannot start, tried 3 times: RuntimeError: no EGL device"
+    ):
+        run(CannotStart(), [Task(f"t{i}") for i in range(9)], ledger, workers=2)
+    assert not list(ledger) and ledger.attempts("t0") == []
+
+
+def test_a_task_that_ends_its_workers_is_given_up(tmp_path):
+    ledger = Ledger(tmp_path)
+    report = run(Work(), [Task("a"), Task("kills", {"do": "kill_worker"}), Task("b")], ledger, workers=2)
+    assert report.counts == {"done": 2, "quarantined": 1} and report.actors_lost == 5
+    assert ledger.record("kills").reason == "worker lost 5 times"
+
+
+def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        tasks = [Task(f"t{i}") for i in range(100)]
+        with pytest.raises(StorageError, match=rf"cannot write {tmp_path}/.*No space left"):
+            run(Work(), tasks, Ledger(tmp_path), workers=2)
+        committed = len(list(Ledger(tmp_path)))
+        assert 5 < committed < 100
+        subprocess.run(["mount", "-o", "remount,size=8m", tmp_path], check=True)
+        report = run(Work(), tasks, Ledger(tmp_path), workers=2)
+        assert report.counts == {"done": 100} and report.resumed == committed
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_cleanly_and_says_that_it_resumes(tmp_path, number):
+    tasks = [Task(f"t{i}", {"seconds": 0.02}) for i in range(80)]
+
+    def interrupt(task, record):
+        if task.key == "t20":
+            threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="same command goes on from here") as caught:
+        run(Work(), tasks, Ledger(tmp_path), workers=2, on_resolved=interrupt)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert 20 <= caught.value.report.total < 80
+    assert wait_until(lambda: not actors() and not children(), 5)
+    report = run(Work(), tasks, Ledger(tmp_path), workers=2)
+    assert report.counts == {"done": 80} and report.resumed >= caught.value.report.total
+
+
+def test_a_long_source_is_pulled_lazily(tmp_path):
+    pulled = []
+
+    def source():
+        for number in range(100_000):
+            pulled.append(number)
+            yield Task(f"t{number}", {"seconds": 0.01})
+
+    def stop(task, record):
+        if len(pulled) > 10 and task.key == "t20":
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        run(Work(), source(), Ledger(tmp_path), workers=2, on_resolved=stop, max_in_backlog=30)
+    assert len(pulled) < 80
+
+
+RAYLET = """
+import subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1], *sys.argv[2:]])
+time.sleep(3600)
+"""
+
+WORKER = """
+from cluster import Ledger, Task
+from cluster.child import ChildSpec
+from cluster.worker import Worker
+from cluster_stages import Work
+stage = Work()
+stage.timeout_s = 3600
+task = Task("spawn", {"do": "spawn", "pid_file": sys.argv[2]})
+Worker(ChildSpec.of(stage), Ledger(sys.argv[1])).process(task)
+"""
+
+
+def test_a_worker_without_its_raylet_ends_itself_and_its_child(tmp_path):
+    """The zombie that would go on committing after Ray has given its machine up."""
+    worker = f"import sys; sys.path[:] = {sys.path!r}" + WORKER
+    pid_file = tmp_path / "pids"
+    raylet = subprocess.Popen([sys.executable, "-c", RAYLET, worker, tmp_path, pid_file])
+    try:
+        assert wait_until(lambda: pid_file.exists() and pid_file.read_text(), 20)
+        everybody = descendants(raylet.pid)
+        assert len(everybody) == 4  # the worker, its child, the guard, the grandchild
+    finally:
+        raylet.kill()
+        raylet.wait()
+    assert wait_until(lambda: not any(map(is_running, everybody)), 3)
+
+
+def test_memory_urls_are_refused():
+    with pytest.raises(ValueError, match="run_inline"):
+        run(Work(), [Task("a")], Ledger("memory://nowhere"))
+
+
+def test_what_the_machine_lacks_is_said_at_once(tmp_path):
+    stage = Work()
+    stage.num_gpus = 3.0
+    with pytest.raises(StageError, match=r"needs 1 CPUs and 3 GPUs"):
+        run(stage, [Task("a")], Ledger(tmp_path))
+
+
+def test_steady_memory(tmp_path):
+    """500 tasks through one child: it may not grow by more than a tenth."""
+    stage = Work()
+    sizes = []
+
+    def watch(task, record):
+        if len(record.summary):
+            sizes.append(record.summary["rss"])
+
+    tasks = [Task(f"t{i}", {"do": "measure"}) for i in range(500)]
+    started = time.monotonic()
+    report = run(stage, tasks, Ledger(tmp_path), workers=1, on_resolved=watch)
+    assert report.children_restarted == 0 and len(sizes) == 500
+    assert max(sizes) <= 1.1 * sizes[10], (sizes[10], max(sizes), time.monotonic() - started)

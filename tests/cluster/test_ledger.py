@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from cluster_stages import Work
+
+from cluster import Failure, Ledger, Outcome, Stage, StorageError, Task, run_inline
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    return str(tmp_path / "out") if request.param == "local" else f"memory://{uuid.uuid4().hex}/out"
+
+
+def test_each_outcome_comes_back_in_another_process(root):
+    ledger = Ledger(root)
+    child = Task("child", {"clip": 1}, "Fox, clip 1")
+    done = ledger.commit(
+        Task("a", label="Fox"), Outcome("done", {"clips": 6}, {"d/a.bin": b"abc"}, [child]), 1.5, "w"
+    )
+    filtered = ledger.commit(Task("b"), Outcome("filtered", reason="no motion"))
+    bad = ledger.commit(Task("c"), Outcome("quarantined", reason="truncated"))
+    again = pickle.loads(pickle.dumps(Ledger(root)))
+    again.refresh()
+    assert again.records("abcd") == {"a": done, "b": filtered, "c": bad}
+    assert done.follow_up == [child] and done.files == {"d/a.bin": 3} and done.summary == {"clips": 6}
+    assert again.storage.read("d/a.bin") == b"abc"
+    assert [record.key for record in again] == ["a", "b", "c"]
+    assert again.record("d") is None
+
+
+def test_the_layout_is_the_documented_one(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.commit(Task("a"), Outcome("done"))
+    ledger.commit(Task("b"), Outcome("filtered", reason="no motion"))
+    ledger.fail(Task("c"), Failure("ValueError: x"))
+    ledger.quarantine(Task("d"), Failure("ValueError: x"))
+    files = {str(path.relative_to(tmp_path / "_factory")) for path in tmp_path.rglob("*.json")}
+    shard = "ca"  # sha256("a") begins with it
+    assert files == {f"done/{shard}/a.json", "filtered/b.json", "attempts/c/1.json", "quarantine/d.json"}
+    assert not list((tmp_path / "_factory" / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"key": "a", "sta', b"\0" * 300, b'{"key": "other"}', b"[]"])
+def test_a_torn_marker_is_no_marker(root, torn):
+    ledger = Ledger(root)
+    ledger.commit(Task("a"), Outcome("done"))
+    ledger.storage.write(ledger._marker("done", "a"), torn)
+    ledger.refresh()
+    assert ledger.is_listed("a") and ledger.records(["a"]) == {} and ledger.record("a") is None
+    report = run_inline(Work(), [Task("a")], ledger)
+    assert report.resumed == 0 and ledger.record("a").status == "done"
+
+
+def test_the_marker_is_last(tmp_path):
+    """Whatever kills the writer, a marker speaks of complete files only."""
+    ledger = Ledger(tmp_path)
+    written = []
+    write = ledger.storage.write
+    ledger.storage.write = lambda name, data: (written.append(name), write(name, data))
+    ledger.commit(Task("a"), Outcome("done", files={"x/1": b"1", "x/2": b"2"}))
+    assert written[:2] == ["x/1", "x/2"] and written[2].startswith("_factory/done/")
+
+
+def test_the_first_commit_stays(root):
+    ledger = Ledger(root)
+    first = ledger.commit(Task("a"), Outcome("done", files={"x": b"first"}), worker="first")
+    assert ledger.commit(Task("a"), Outcome("done", files={"x": b"second"}), worker="zombie") == first
+    assert ledger.quarantine(Task("a"), Failure("lost")) == first
+    assert ledger.storage.read("x") == b"first"
+
+
+def test_three_attempts_and_another_chance(root):
+    ledger = Ledger(root)
+    task = Task("a", label="Fox")
+    assert ledger.fail(task, Failure("one")) is None
+    assert Ledger(root).fail(task, Failure("two")) is None  # counted on storage, not in a process
+    record = Ledger(root).fail(task, Failure("killed by signal 11 (SIGSEGV)", "the native stack"))
+    assert (record.status, record.attempts, record.label) == ("quarantined", 3, "Fox")
+    assert record.reason == "killed by signal 11 (SIGSEGV)" and record.detail == "the native stack"
+    assert [failure.reason for failure in ledger.attempts("a")] == ["one", "two", record.reason]
+    assert Ledger(root).retry_quarantined() == 1
+    assert ledger.record("a") is None and ledger.attempts("a") == [] and Ledger(root).retry_quarantined() == 0
+    assert ledger.fail(task, Failure("one")) is None
+
+
+def test_files_may_not_reach_into_the_ledger(root):
+    with pytest.raises(ValueError, match="ledger's own folder"):
+        Ledger(root).commit(Task("a"), Outcome("done", files={"_factory/done/x": b""}))
+
+
+def test_leftovers_of_killed_writers_are_swept_but_not_those_of_living_ones(tmp_path):
+    ledger = Ledger(tmp_path)
+    folder = tmp_path / "_factory" / "tmp"
+    folder.mkdir(parents=True)
+    (folder / "dead").write_bytes(b"half")
+    (folder / "alive").write_bytes(b"half")
+    os.utime(folder / "dead", (time.time() - 7200,) * 2)
+    ledger.refresh()
+    assert [path.name for path in folder.iterdir()] == ["alive"]
+
+
+def test_listing_is_cheap(tmp_path):
+    """10 000 keys take a third of a second; ten times that is a listing per key."""
+    ledger = Ledger(tmp_path)
+    record = ledger.commit(Task("k"), Outcome("done"))
+    for number in range(10_000):
+        path = Path(ledger.storage.path(ledger._marker("done", f"k{number}")))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**record.to_json(), "key": f"k{number}"}))
+    start = time.monotonic()
+    ledger.refresh()
+    assert len(ledger.records(f"k{number}" for number in range(10_000))) == 10_000
+    assert time.monotonic() - start < 3
+
+
+def test_a_root_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=f"{tmp_path}/file/out"):
+        Ledger(tmp_path / "file" / "out").commit(Task("a"), Outcome("done"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB; `grow` makes it larger."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def grow(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(small_disk):
+    tasks = [Task(f"t{i}") for i in range(100)]
+    with pytest.raises(StorageError, match=rf"cannot write {small_disk}/.*No space left.*same command again"):
+        run_inline(Work(), tasks, Ledger(small_disk))
+    ledger = Ledger(small_disk)
+    committed = list(ledger)
+    assert 5 < len(committed) < 100
+    assert all(record.status == "done" for record in committed)
+    assert not list((small_disk / "_factory" / "tmp").iterdir())
+    for record in committed:
+        assert (small_disk / f"data/{record.key}.bin").stat().st_size == record.files[
+            f"data/{record.key}.bin"
+        ]
+    grow(small_disk)
+    report = run_inline(Work(), tasks, ledger)
+    assert report.counts == {"done": 100} and report.resumed == len(committed)
+
+
+class FillsItsScratch(Stage):
+    def process(self, task: Task) -> Outcome:
+        with open("/dev/full", "wb", buffering=0) as scratch:
+            scratch.write(b"x")
+        return Outcome("done")
+
+
+def test_a_disk_that_is_full_under_the_stage_blames_no_task(tmp_path):
+    ledger = Ledger(tmp_path)
+    with pytest.raises(StorageError, match=r"'Fox'.*No space left"):
+        run_inline(FillsItsScratch(), [Task("a", label="Fox")], ledger)
+    assert ledger.attempts("a") == [] and ledger.record("a") is None

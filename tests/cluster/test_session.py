@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster_stages import Work
+from process_tree import command, descendants, listening_addresses
+
+from cluster import connect
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def test_an_embedded_ray_listens_on_loopback_only(session):
+    pids = [os.getpid(), *descendants(os.getpid())]
+    names = " ".join(command(pid) for pid in pids)
+    assert "raylet" in names and "gcs_server" in names
+    addresses = listening_addresses(pids)
+    assert addresses and addresses <= LOOPBACK
+
+
+def test_the_loopback_check_can_fail():
+    with socket.create_server(("0.0.0.0", 0)):
+        assert not listening_addresses([os.getpid()]) <= LOOPBACK
+
+
+def test_a_nested_connect_uses_the_same_ray(session):
+    import ray
+
+    with connect() as inner:
+        assert inner.embedded
+    assert ray.is_initialized()
+
+
+def test_room_is_what_the_machines_have(session):
+    stage = Work()
+    assert session.workers_for(stage) == 2
+    stage.num_cpus = 0.5
+    assert session.workers_for(stage) == 4
+    stage.num_gpus = 1.0
+    assert session.workers_for(stage) == 0
+    stage.num_gpus, stage.memory = 0.0, 2**60  # more than there is: one on the machine, not none
+    assert session.workers_for(stage) == 1
+
+
+def test_a_job_server_is_no_cluster_address():
+    code = "from cluster import connect\nwith connect(): pass"
+    env = {**os.environ, "RAY_ADDRESS": "http://127.0.0.1:8265"}
+    result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
+    assert result.returncode == 1 and "ray job submit" in result.stderr
+
+
+@pytest.mark.slow
+def test_nothing_of_a_session_is_left(tmp_path):
+    """No process, no saved token, no changed environment, no signal handler."""
+    code = """
+import os, signal
+from cluster import connect
+before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+with connect(1):
+    pass
+changed = {name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)}
+print(changed, signal.getsignal(signal.SIGTERM) == handler)
+import sys; from process_tree import descendants
+print(descendants(os.getpid()))
+"""
+    env = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
+    result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["set() True", "[]"], result.stdout + result.stderr
+    assert not (tmp_path / ".ray").exists()
+
+
+@pytest.mark.slow
+def test_an_address_that_leads_nowhere_is_an_error():
+    code = "from cluster import connect\nwith connect(): pass"
+    env = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
+    result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
+    assert result.returncode == 1 and "ConnectionError" in result.stderr

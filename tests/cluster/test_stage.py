@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cluster import Outcome, Task
+
+
+def test_a_task_survives_json():
+    task = Task("a1-b.c", {"path": "x/y.glb", "windows": (1, 2.5)}, "Fox")
+    assert Task.from_json(task.to_json()) == task
+    assert task.payload["windows"] == [1, 2.5]  # as a resumed run would see it
+    assert Task("k").label == "k"
+
+
+@pytest.mark.parametrize("key", ["", "../etc", "a/b", ".hidden", "x" * 201, "ä", "a\n"])
+def test_a_key_must_be_a_file_name(key):
+    with pytest.raises(ValueError, match=r"Task\.key"):
+        Task(key)
+
+
+def test_what_json_cannot_say_is_refused_by_name():
+    with pytest.raises(TypeError, match="Task 'k': payload"):
+        Task("k", {"frames": np.zeros(3)})
+    with pytest.raises(TypeError, match=r"Outcome\.summary"):
+        Outcome("done", {"frames": np.zeros(3)})
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../b", ""])
+def test_files_stay_below_the_output(path):
+    with pytest.raises(ValueError, match=r"Outcome\.files"):
+        Outcome("done", files={path: b""})
+
+
+def test_an_outcome_says_why():
+    with pytest.raises(ValueError, match="reason"):
+        Outcome("filtered")
+    with pytest.raises(ValueError, match="follow_up"):
+        Outcome("quarantined", reason="truncated", follow_up=[Task("k")])
+    with pytest.raises(ValueError, match="status"):
+        Outcome("failed", reason="?")
+
+
+def test_importing_cluster_does_not_import_ray():
+    code = "import sys, cluster; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 0

@@ -1,0 +1,51 @@
+"""Did every task end exactly once? A ledger that keeps an audit, and the checker that reads it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from cluster_stages import content
+
+from cluster import Ledger, Record
+
+
+class AuditedLedger(Ledger):
+    """Appends a line to `audit` after every final marker it writes, from whichever process that is."""
+
+    def __init__(self, root: str, audit: str) -> None:
+        super().__init__(root)
+        self.audit = audit
+
+    def _write(self, record: Record) -> Record:
+        super()._write(record)
+        with open(self.audit, "ab", buffering=0) as file:
+            file.write(f"{record.key} {record.status} {os.getpid()}\n".encode())
+        return record
+
+
+def problems(root: str, audit: str, expected: dict[str, str]) -> list[str]:
+    """What is wrong with the output below `root`. `expected`: key → "done" or the cause of its quarantine."""
+    found = []
+    ledger = Ledger(root)
+    records = {record.key: record for record in ledger}
+    found += [f"{key}: lost" for key in expected.keys() - records.keys()]
+    found += [f"{key}: never asked for" for key in records.keys() - expected.keys()]
+    markers = Counter(
+        path.stem
+        for kind in ("done", "filtered", "quarantine")
+        for path in Path(root, "_factory", kind).rglob("*.json")
+    )
+    found += [f"{key}: {count} markers" for key, count in markers.items() if count > 1]
+    written = Counter(line.split()[0] for line in Path(audit).read_text().splitlines())
+    found += [f"{key}: written {count} times" for key, count in written.items() if count > 1]
+    for key, record in records.items():
+        what = record.status if record.status == "done" else record.reason
+        if key in expected and expected[key] not in what:
+            found.append(f"{key}: expected {expected[key]!r}, got {what!r}")
+        if record.status == "done":
+            path = Path(root, "data", f"{key}.bin")
+            if not path.exists() or path.read_bytes() != content(key):
+                found.append(f"{key}: done, but its file is not whole")
+    return found
