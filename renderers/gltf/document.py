@@ -317,7 +317,7 @@ class Document:
                     "OCTAHEDRAL": (meshoptimizer.decode_filter_oct, (4, 8)),
                     "QUATERNION": (meshoptimizer.decode_filter_quat, (8,)),
                     "EXPONENTIAL": (meshoptimizer.decode_filter_exp, range(4, 257, 4)),
-                }.get(packed.get("filter", "NONE"), (None, ()))
+                }.get(self.text(packed, "filter", "NONE"), (None, ()))
                 if strides is not None:
                     if stride not in strides:
                         self.fail(f"{where}: filter {_show(packed.get('filter'))} with byteStride {stride}")

@@ -256,12 +256,12 @@ def _cofactor(m: np.ndarray) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Columns [3, n] scaled to length 1; a zero vector becomes +Y, so that every normal is usable."""
+    """Columns [3, n] scaled to length 1; those without a direction become +Y, so that all are usable."""
     length = np.sqrt(vectors[0] ** 2 + vectors[1] ** 2 + vectors[2] ** 2)
-    zero = ~(length > 0)
-    if zero.any():
-        vectors = np.where(zero, np.array([[0], [1], [0]], np.float32), vectors)
-        length = np.where(zero, np.float32(1), length)
+    good = (length > 0) & (length < np.inf)
+    if not good.all():
+        vectors = np.where(good, vectors, np.array([[0], [1], [0]], np.float32))
+        length = np.where(good, length, np.float32(1))
     return vectors / length
 
 
