@@ -128,7 +128,11 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Blended:
-    """Triangles [F, 3] with translucent parts: drawn to the depth buffer, then in a new order for every view."""
+    """Triangles [F, 3] with translucent parts: drawn to the depth buffer, then from far to near.
+
+    `order` holds the indices of all views one after another, so that it is written once per frame: a write
+    between two views would make the driver wait for the first.
+    """
 
     depth: _Batch
     colour: _Batch
@@ -175,13 +179,30 @@ class _Scene:
         self._dynamic.write(self._positions_and_normals)
         if self._batched_for != pose.mirrored.tobytes():
             self._batched_for = pose.mirrored.tobytes()
-            self._make_batches(pose.mirrored)
+            self._make_batches(pose.mirrored, len(shot.cameras))
         world = pose.positions[self.asset.visible] @ shot.asset_to_world[:3, :3].T.astype(np.float32)
         world += shot.asset_to_world[:3, 3].astype(np.float32)
         self.radius = float(np.sqrt(np.einsum("ni,ni->n", world, world).max()))
-        self._positions = pose.positions
+        self._sort(pose.positions, shot)
 
-    def _make_batches(self, mirrored: np.ndarray) -> None:
+    def _sort(self, positions: np.ndarray, shot: Shot) -> None:
+        """Order blended triangles from far to near, for every view; materials by their mean distance.
+
+        Exact unless two materials interleave, and then only where both are translucent.
+        """
+        eyes = shot.cameras.camera_to_world[:, :, 3] @ np.linalg.inv(shot.asset_to_world).T
+        eyes = eyes[:, :3].astype(np.float32)
+        mean_distance = np.empty((len(self._blended), len(eyes)), np.float32)
+        for i, part in enumerate(self._blended):
+            centres = positions[part.triangles].mean(axis=1)
+            # |c - e|^2 without |e|^2, which orders nothing.
+            distance = np.einsum("ni,ni->n", centres, centres) - 2.0 * eyes @ centres.T
+            order = np.argsort(-distance, axis=1, kind="stable")
+            part.order.write(np.ascontiguousarray(part.triangles[order], np.uint32))
+            mean_distance[i] = distance.mean(axis=1)
+        self._blended_order = np.argsort(-mean_distance, axis=0, kind="stable")
+
+    def _make_batches(self, mirrored: np.ndarray, views: int) -> None:
         """Group the triangles into as few draw calls as materials and facing allow."""
         groups: dict[tuple[int, int, bool, bool], list[np.ndarray]] = {}
         for p, primitive in enumerate(self.asset.primitives):
@@ -203,7 +224,7 @@ class _Scene:
             mode = self.asset.materials[m].alpha_mode if opacity == MIXED else "SOLID"
             if mode == "BLEND":
                 depth = self._batch(indices, m, ("BLEND", "DEPTH_ONLY"), cull, flipped)
-                order = self._own(self.ctx.buffer(reserve=triangles.size * 4, dynamic=True))
+                order = self._own(self.ctx.buffer(reserve=views * triangles.size * 4, dynamic=True))
                 colour = self._batch(order, m, ("BLEND",), cull, flipped)
                 self._blended.append(_Blended(depth, colour, order, triangles))
             else:
@@ -261,9 +282,8 @@ class _Scene:
         """Place the camera for the draws that follow."""
         self.renderer.view_block.write(shaders.view_block(world_to_clip, shot.asset_to_world, eye))
         self.renderer.view_block.bind_to_uniform_block(shaders.VIEW_BINDING)
-        self._eye_in_asset = np.linalg.solve(shot.asset_to_world, np.append(eye, 1.0))[:3].astype(np.float32)
 
-    def draw_colour(self, target: moderngl.Framebuffer) -> None:
+    def draw_colour(self, target: moderngl.Framebuffer, view: int) -> None:
         """Solid surfaces first, then what is blended, from far to near."""
         ctx = self.ctx
         ctx.enable_only(moderngl.DEPTH_TEST)
@@ -282,12 +302,9 @@ class _Scene:
         ctx.depth_func = "<="
         ctx.enable(moderngl.BLEND)
         ctx.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
-        # Between materials by mean distance, within one by triangle: exact unless two materials interleave,
-        # and then only where both are translucent.
-        sorted_parts = [(self._far_to_near(part), part) for part in self._blended]
-        for (_, order), part in sorted(sorted_parts, key=lambda item: -item[0][0]):
-            part.order.write(np.ascontiguousarray(part.triangles[order], np.uint32))
-            self._render(part.colour)
+        for i in self._blended_order[:, view]:
+            part = self._blended[i]
+            self._render(part.colour, first=view * part.triangles.size, count=part.triangles.size)
         target.depth_mask = True
         ctx.disable(moderngl.BLEND)
 
@@ -298,13 +315,7 @@ class _Scene:
         for batch in self._geometry:
             self._render(batch)
 
-    def _far_to_near(self, part: _Blended) -> tuple[float, np.ndarray]:
-        """Mean squared distance of a part's triangles, and their order by it."""
-        centres = self._positions[part.triangles].mean(axis=1) - self._eye_in_asset
-        distances = np.einsum("ni,ni->n", centres, centres)
-        return float(distances.mean()), np.argsort(-distances, kind="stable")
-
-    def _render(self, batch: _Batch) -> None:
+    def _render(self, batch: _Batch, first: int = 0, count: int = -1) -> None:
         ctx = self.ctx
         if batch.cull:
             ctx.enable(moderngl.CULL_FACE)
@@ -314,7 +325,7 @@ class _Scene:
         batch.material_block.bind_to_uniform_block(shaders.MATERIAL_BINDING)
         for texture, unit in batch.textures:
             texture.use(unit)
-        batch.vao.render()
+        batch.vao.render(vertices=count, first=first)
 
 
 _GEOMETRY_FEATURES = {
@@ -452,7 +463,7 @@ class _Targets:
                 self.view.use()
                 self.view.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
                 scene.look(matrices[v], self.eyes[v], shot)
-                scene.draw_colour(self.view)
+                scene.draw_colour(self.view, v)
                 self.atlas.use()
                 self.ctx.viewport = (0, place * height, width, height)
                 self.ctx.enable_only(moderngl.NOTHING)
