@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -214,7 +215,9 @@ def motion_statistics(points: np.ndarray, fps: float) -> dict[str, float]:
     diagonal = float(diagonals[0])
     centres = 0.5 * (low + high)
     reach = np.sqrt(max(float(np.square(frame - points[0]).sum(-1).max()) for frame in points))
-    speeds = [float(np.linalg.norm(b - a, axis=-1).mean()) * fps for a, b in zip(points, points[1:], strict=False)]
+    speeds = [
+        float(np.linalg.norm(b - a, axis=-1).mean()) * fps for a, b in pairwise(points)
+    ]
     return {
         "motion_reach": float(reach) / diagonal,
         "motion_travel": float(np.linalg.norm(centres - centres[0], axis=-1).max()) / diagonal,
@@ -228,7 +231,9 @@ def motion_statistics(points: np.ndarray, fps: float) -> dict[str, float]:
 # --- from where: framing ----------------------------------------------------------------------------
 
 
-def _framing(points: np.ndarray, elevation_deg: float, azimuth_offset_deg: float, recipe: Recipe) -> np.ndarray:
+def _framing(
+    points: np.ndarray, elevation_deg: float, azimuth_offset_deg: float, recipe: Recipe
+) -> np.ndarray:
     """asset_to_world [4, 4]: first-frame box centre to the origin, scaled so that the clip just fits."""
     first = points[0]
     centre = 0.5 * (first.min(axis=0).astype(np.float64) + first.max(axis=0))

@@ -35,7 +35,9 @@ class FolderSource:
             root, files = self.path.parent, [self.path]
         else:
             root = self.path
-            files = sorted(p for p in root.rglob("*") if p.suffix.lower() in (".glb", ".gltf") and p.is_file())
+            files = sorted(
+                p for p in root.rglob("*") if p.suffix.lower() in (".glb", ".gltf") and p.is_file()
+            )
         table = _licence_table(root)
         for file in files:
             uid = file.relative_to(root).as_posix()

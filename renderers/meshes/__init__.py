@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from renderers.meshes.clip import GREY, WHITE, RenderedClip, RenderError, RenderSettings, Shot, composite
 
-BACKENDS = ("opengl", "pyrender", "blender")
+# Back end → version of its pictures. Raise it when pixels change, so that clips are rendered again.
+PICTURE_VERSIONS = {"opengl": "1", "pyrender": "1", "blender": "1"}
+BACKENDS = tuple(PICTURE_VERSIONS)
 _renderers: dict[str, object] = {}
 
 
-def render_clip(asset, shot: Shot, settings: RenderSettings | None = None, *, backend: str = "opengl") -> RenderedClip:
+def render_clip(
+    asset, shot: Shot, settings: RenderSettings | None = None, *, backend: str = "opengl"
+) -> RenderedClip:
     """Render one shot of an animated asset from all its cameras.
 
     Args:
@@ -44,6 +48,7 @@ def _make(backend: str):
 __all__ = [
     "BACKENDS",
     "GREY",
+    "PICTURE_VERSIONS",
     "WHITE",
     "RenderError",
     "RenderSettings",

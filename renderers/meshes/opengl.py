@@ -166,7 +166,9 @@ class _Scene:
             material = asset.materials[primitive.material]
             for s, (_, texture) in enumerate(_slots(material)):
                 if texture is not None:
-                    uv = asset.texcoords[primitive.vertices, min(texture.texcoord, asset.texcoords.shape[1] - 1)]
+                    uv = asset.texcoords[
+                        primitive.vertices, min(texture.texcoord, asset.texcoords.shape[1] - 1)
+                    ]
                     uv = uv @ texture.transform[:2, :2].T + texture.transform[:2, 2]
                     slots[primitive.vertices, s] = uv / _unfolding(texture)
         packed = np.concatenate([asset.colors, slots.reshape(asset.num_vertices, -1)], axis=1)
@@ -407,7 +409,11 @@ class _Targets:
     """Framebuffers for one image size: a view at sample resolution, and the atlas of resolved views."""
 
     def __init__(
-        self, renderer: OpenGLRenderer, cameras: Cameras, settings: RenderSettings, stack: contextlib.ExitStack
+        self,
+        renderer: OpenGLRenderer,
+        cameras: Cameras,
+        settings: RenderSettings,
+        stack: contextlib.ExitStack,
     ) -> None:
         self.renderer, self.ctx, self.cameras = renderer, renderer.ctx, cameras
         self.world_to_opengl = to_opengl(cameras.world_to_camera)
@@ -431,9 +437,7 @@ class _Targets:
         self.view = own(self.ctx.framebuffer([self.samples], depth))
         self.views_per_atlas = max(1, min(len(cameras), limit // height))
         self.atlas = own(
-            self.ctx.framebuffer(
-                [own(self.ctx.renderbuffer((width, height * self.views_per_atlas), 4))]
-            )
+            self.ctx.framebuffer([own(self.ctx.renderbuffer((width, height * self.views_per_atlas), 4))])
         )
         if settings.depth or settings.normals:
             self.float_view = own(

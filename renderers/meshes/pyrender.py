@@ -122,7 +122,9 @@ def _primitive(pyrender, asset: Asset, pose, primitive, materials):
     where = primitive.vertices
     material = asset.materials[primitive.material]
     texture = material.base_color_texture
-    texcoords = asset.texcoords[where, min(texture.texcoord, asset.texcoords.shape[1] - 1)] if texture else None
+    texcoords = (
+        asset.texcoords[where, min(texture.texcoord, asset.texcoords.shape[1] - 1)] if texture else None
+    )
     if texture:
         texcoords = texcoords @ texture.transform[:2, :2].T + texture.transform[:2, 2]
         texcoords = np.ascontiguousarray(texcoords, np.float32)

@@ -194,15 +194,16 @@ def mesh_fragment(features: frozenset[str]) -> str:
     return _header(features) + _BLOCKS + body
 
 
-
 def _header(features: frozenset[str]) -> str:
     names = set(features)
     if not names & {"UNLIT", "DEPTH_ONLY"}:
         names.add("LIT")
     if not names & {"GEOMETRY", "UNLIT", "DEPTH_ONLY"}:
         names.add("SHADED")
-    return "#version 330\n" + "".join(f"#define {name}\n" for name in sorted(names - set(SLOTS))) + "".join(
-        f"#define {name} {name}\n" for name in SLOTS if name in names
+    return (
+        "#version 330\n"
+        + "".join(f"#define {name}\n" for name in sorted(names - set(SLOTS)))
+        + "".join(f"#define {name} {name}\n" for name in SLOTS if name in names)
     )
 
 

@@ -1,0 +1,148 @@
+"""How fast clips are rendered, against pyrender, against rasterising alone, and on Ray against plain processes.
+
+    python benchmarks/rendering.py [raster] [job] [ray] --assets FOLDER
+
+raster  CPU time of the opengl back end and of pyrender on the same shots, in turn, one core, 256 px, 4 samples.
+job     share of a worker's time that is rasterising when whole clips are made: load, render, encode, row.
+ray     the same clips by one Ray worker, by two, and by two plain processes without Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
+os.environ.update(ONE_CORE)  # before anything reads them
+
+from common import describe_machine  # noqa: E402
+
+from cluster import Ledger, run, run_inline  # noqa: E402
+from factory.planning import Recipe, plan_asset  # noqa: E402
+from factory.sources import open_source  # noqa: E402
+from factory.stages import RenderStage, asset_tasks  # noqa: E402
+from renderers import gltf  # noqa: E402
+from renderers.meshes import RenderSettings, render_clip  # noqa: E402
+
+MODELS = ("phoenix_bird.glb", "KayKit_Knight.glb", "Fox.glb")
+ROUNDS, FRAMES = 3, 16
+
+
+def raster(assets: Path) -> None:
+    print(
+        f"{'model':22}{'opengl':>10}{'no AA':>10}{'pyrender':>10}  views/s;  against pyrender, of the no-AA ceiling"
+    )
+    for name in MODELS:
+        asset = gltf.load(assets / name)
+        clips, _ = plan_asset(asset, name, Recipe())
+        shot = clips[0].shot(Recipe())
+        shot = replace(shot, timestamps=shot.timestamps[:: 48 // FRAMES])
+        contenders = {
+            "opengl": ("opengl", RenderSettings(samples=4)),
+            "no AA": ("opengl", RenderSettings(samples=1)),
+            "pyrender": ("pyrender", RenderSettings(samples=4)),
+        }
+        seconds = {label: [] for label in contenders}
+        for round_number in range(ROUNDS + 1):
+            for label, (backend, settings) in contenders.items():
+                started = time.process_time()
+                render_clip(asset, shot, settings, backend=backend)
+                if round_number:  # the first one compiles shaders
+                    seconds[label].append(time.process_time() - started)
+        rate = {label: len(shot.cameras) * FRAMES / median(times) for label, times in seconds.items()}
+        print(
+            f"{name:22}{rate['opengl']:10.0f}{rate['no AA']:10.0f}{rate['pyrender']:10.0f}"
+            f"  ratio {rate['opengl'] / rate['pyrender']:.2f}, {rate['opengl'] / rate['no AA']:.2f}"
+        )
+
+
+def job(sources: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as out:
+        parts: dict[str, float] = {}
+
+        def add(_, record) -> None:
+            for part, seconds in record.summary.get("seconds", {}).items():
+                parts[part] = parts.get(part, 0.0) + seconds
+
+        stage = RenderStage(Recipe(max_animations=2))
+        run_inline(stage, asset_tasks(_records(sources), stage), Ledger(out), on_resolved=add)
+    total = sum(parts.values())
+    listed = ", ".join(f"{part} {seconds / total:.2f}" for part, seconds in sorted(parts.items()))
+    print(f"whole job per core: {parts['render'] / total:.2f} of rasterising alone ({listed}; {total:.0f} s)")
+
+
+def ray(sources: list[str]) -> None:
+    stage = RenderStage(Recipe(max_animations=4))
+    walls = {}
+    for label, workers in (("one Ray worker", 1), ("two Ray workers", 2)):
+        with tempfile.TemporaryDirectory() as out:
+            report = run(stage, asset_tasks(_records(sources), stage), Ledger(out), workers=workers)
+            walls[label] = report.wall_s
+    with tempfile.TemporaryDirectory() as out:
+        # The fairest rival: each process takes every other clip, and neither waits for anything.
+        command = [sys.executable, "-P", __file__, "_plain", "--source", *sources, "--out", out]
+        started = time.perf_counter()
+        processes = [subprocess.Popen([*command, "--part", str(part)]) for part in (0, 1)]
+        failed = [process.wait() for process in processes]
+        walls["two plain processes"] = time.perf_counter() - started
+        if any(failed):
+            raise SystemExit("a plain process failed")
+    for label, wall in walls.items():
+        print(f"{label:22}{wall:8.1f} s")
+    print(
+        f"two Ray workers: {walls['two plain processes'] / walls['two Ray workers']:.2f} of two plain processes, "
+        f"{walls['one Ray worker'] / walls['two Ray workers']:.2f} x one worker"
+    )
+
+
+def _plain(sources: list[str], out: str, part: int) -> None:
+    """Plan everything (it is quick), then render every other clip, with no dispatcher at all."""
+    stage = RenderStage(Recipe(max_animations=4))
+    stage.setup()
+    ledger = Ledger(out)
+    clips = [clip for task in asset_tasks(_records(sources), stage) for clip in stage.process(task).follow_up]
+    for clip in clips[part::2]:
+        ledger.commit(clip, stage.process(clip))
+
+
+def _records(sources: list[str]):
+    return (record for uri in sources for record in open_source(uri).list())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", default=["raster", "job", "ray"])
+    parser.add_argument(
+        "--assets", type=Path, help="a folder with phoenix_bird.glb, KayKit_Knight.glb, Fox.glb"
+    )
+    parser.add_argument(
+        "--source", nargs="+", default=["creatures://kangaroo", "creatures://bird", "creatures://robot"]
+    )
+    parser.add_argument("--out")
+    parser.add_argument("--part", type=int)
+    args = parser.parse_args()
+    if args.what == ["_plain"]:
+        _plain(args.source, args.out, args.part)
+        return
+    print(describe_machine())
+    if "raster" in args.what:
+        if args.assets is None:
+            raise SystemExit("raster needs --assets: a folder with " + ", ".join(MODELS))
+        raster(args.assets)
+    if "job" in args.what:
+        job(args.source)
+    if "ray" in args.what:
+        ray(args.source)
+
+
+if __name__ == "__main__":
+    main()
