@@ -156,14 +156,12 @@ def _tail(log: Path) -> str:
 
 def _environment_image(height: int = 128) -> np.ndarray:
     """The environment as Blender maps it: float32 [H, 2 H, 3], rows from straight below to straight above."""
-    longitude = (np.arange(2 * height) + 0.5) / (2 * height)  # u of Blender's equirectangular mapping
-    latitude = np.pi * ((np.arange(height) + 0.5) / height - 0.5)
-    # Blender: u = atan2(y, -x) / 2 pi + 0.5 in its z-up world; glTF's (x, y, z) is its (x, -z, y).
-    angle = 2 * np.pi * (longitude - 0.5)
-    across = np.cos(latitude)[:, None]
-    x, y = -np.cos(angle) * across, np.sin(angle) * across
-    up = np.broadcast_to(np.sin(latitude)[:, None], x.shape)
-    return environment.radiance(np.stack([x, up, -y], -1)).astype(np.float32)
+    # Blender reads column u at longitude atan2(y, x) = 2 pi (1/2 - u) of its z-up world.
+    longitude = 2 * np.pi * (0.5 - (np.arange(2 * height) + 0.5) / (2 * height))
+    latitude = np.pi * ((np.arange(height) + 0.5) / height - 0.5)[:, None]
+    x, y = np.cos(longitude) * np.cos(latitude), np.sin(longitude) * np.cos(latitude)
+    z = np.broadcast_to(np.sin(latitude), x.shape)
+    return environment.radiance(np.stack([x, z, -y], -1)).astype(np.float32)
 
 
 def _read_frames(folder: Path, views: int, times: int) -> np.ndarray:
