@@ -6,18 +6,16 @@ import re
 
 UNKNOWN = "unknown"
 
-# Checked in this order; the first pattern that matches a stretch of text consumes it.
-_PATTERNS: tuple[tuple[str, str], ...] = (
-    (r"cc[-_ ]?by[-_ ]nc[-_ ]sa(?:[-_ ]?(?P<v>\d\.\d))?", "CC-BY-NC-SA-{v}"),
-    (r"cc[-_ ]?by[-_ ]nc[-_ ]nd(?:[-_ ]?(?P<v>\d\.\d))?", "CC-BY-NC-ND-{v}"),
-    (r"cc[-_ ]?by[-_ ]nc(?:[-_ ]?(?P<v>\d\.\d))?", "CC-BY-NC-{v}"),
-    (r"cc[-_ ]?by[-_ ]sa(?:[-_ ]?(?P<v>\d\.\d))?", "CC-BY-SA-{v}"),
-    (r"cc[-_ ]?by[-_ ]nd(?:[-_ ]?(?P<v>\d\.\d))?", "CC-BY-ND-{v}"),
-    (r"cc[-_ ]?by(?:[-_ ]?(?P<v>\d\.\d))?", "CC-BY-{v}"),
-    (r"cc[-_ ]?0(?:[-_ ]?1\.0)?|public domain dedication", "CC0-1.0"),
-    (r"apache(?:[-_ ]?licen[cs]e)?[-_ ,]*(?:version )?2(?:\.0)?", "Apache-2.0"),
-    (r"bsd[-_ ]?3(?:[-_ ]clause)?", "BSD-3-Clause"),
-    (r"bsd[-_ ]?2(?:[-_ ]clause)?", "BSD-2-Clause"),
+# Matched after lower-casing and with every space and underscore turned into a hyphen.
+_TERMS = (("NC", "nc|non-?commercial"), ("SA", "sa|share-?alike"), ("ND", r"nd|no-?deriv\w*"))
+_ANY_TERM = "|".join(pattern for _, pattern in _TERMS)
+_BY = rf"(?:by|attribution)(?P<terms>(?:-(?:{_ANY_TERM}))*)\b(?:[-/]*v?(?P<version>\d\.\d))?"
+_ATTRIBUTION = rf"(?:\bcc-?|creative-?commons-|creativecommons\.org/licenses/){_BY}"
+_OTHERS = (
+    (r"\bcc-?0\b(?:-1\.0)?|publicdomain/zero|public-domain-dedication", "CC0-1.0"),
+    (r"\bapache(?:-?licen[cs]e)?[-,]*(?:version-)?v?2(?:\.0)?\b", "Apache-2.0"),
+    (r"\bbsd-?3(?:-clause)?\b", "BSD-3-Clause"),
+    (r"\bbsd-?2(?:-clause)?\b", "BSD-2-Clause"),
     (r"\bmit\b", "MIT"),
     (r"\bunlicense\b", "Unlicense"),
 )
@@ -30,15 +28,22 @@ def to_spdx(text: str | None) -> str:
     with OR where the text itself offers a choice. A Creative Commons licence without a version is 4.0, the
     version the sources of this field use.
     """
-    rest, found = (text or "").lower(), []
-    for pattern, name in _PATTERNS:
+    text = re.sub(r"[\s_]+", "-", (text or "").strip().lower())
+    if re.fullmatch(_BY, text):  # "by-nc": how Objaverse's records abbreviate it
+        text = f"cc-{text}"
+    found = [(match.span(), _creative_commons(match)) for match in re.finditer(_ATTRIBUTION, text)]
+    for pattern, name in _OTHERS:
+        found += [(match.span(), name) for match in re.finditer(pattern, text)]
+    found.sort()
+    between = [
+        text[end:start]
+        for ((_, end), name), ((start, _), following) in zip(found, found[1:], strict=False)
+        if name != following
+    ]
+    choice = all(re.search(r"\bor\b", gap) for gap in between)
+    return (" OR " if choice else " AND ").join(dict.fromkeys(name for _, name in found)) or UNKNOWN
 
-        def take(match: re.Match, name: str = name) -> str:
-            version = match.groupdict().get("v") or "4.0"
-            found.append((match.start(), name.format(v=version)))
-            return " " * len(match.group())
 
-        rest = re.sub(pattern, take, rest)
-    names = list(dict.fromkeys(name for _, name in sorted(found)))
-    choice = len(names) == 2 and re.search(r"\w\s+or\s+\w", (text or "").lower())
-    return (" OR " if choice else " AND ").join(names) or UNKNOWN
+def _creative_commons(match: re.Match) -> str:
+    terms = [name for name, pattern in _TERMS if re.search(rf"-(?:{pattern})\b", match["terms"])]
+    return "-".join(["CC-BY", *terms, match["version"] or "4.0"])
