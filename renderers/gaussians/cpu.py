@@ -105,10 +105,10 @@ class _Draw(torch.autograd.Function):
             _images(t.detach().contiguous())
             for t in (means2d, ellipses, opacities, keys, radii, records, background)
         )
-        padded = features.new_zeros(S, C, N, F // 4 * 4 + 4)
-        padded[..., :F] = features.detach()
-        padded[..., F] = 1.0
-        padded = _images(padded)
+        padded = F // 4 * 4 + 4
+        with_one = features.new_zeros(images * N, padded)
+        with_one[:, :F] = features.detach().reshape(images * N, F)
+        with_one[:, F] = 1.0
 
         counts = np.empty(images, np.int64)
         _spread(kernels.count_slots, images, means2d, radii, tiles_x, tiles_y, counts)
@@ -126,15 +126,18 @@ class _Draw(torch.autograd.Function):
         )  # fmt: skip
 
         image, alpha = torch.empty(S, C, height, width, F), torch.empty(S, C, height, width)
-        left = np.empty((images * tiles, kernels.PIXELS), np.float32)
-        stops = np.empty((images * tiles, kernels.PIXELS), np.float32)
+        left = np.empty(images * tiles * kernels.PIXELS, np.float32)
+        stops = np.empty(images * tiles * kernels.PIXELS, np.float32)
         tile_stop = np.empty(images * tiles, np.int64)
         _spread(
-            kernels.draw, images * tiles, tiles_x, tiles_y, tile_start, splats, masks, records, padded, background,
-            _images(image), _images(alpha), left, stops, tile_stop,
+            kernels.draw, images * tiles, tiles_x, tiles_y, N, tile_start, splats, masks, records.ravel(),
+            with_one.view(-1).numpy(), padded, background.ravel(), height, width, F,
+            image.view(-1).numpy(), alpha.view(-1).numpy(), left, stops, tile_stop,
         )  # fmt: skip
-        ctx.lists = (tiles_x, tiles_y, tile_start, splats, masks, slots, records)
-        ctx.drawn = (padded, background, left, stops, tile_stop)
+        ctx.lists = (tiles_x, tiles_y, N, tile_start, splats, masks, slots, records.ravel())
+        ctx.drawn = (
+            with_one.view(-1).numpy(), padded, background.ravel(), height, width, F, left, stops, tile_stop,
+        )  # fmt: skip
         ctx.splats = (ellipses, opacities, order, drawn, splat_start, slot_start)
         ctx.save_for_backward(alpha)
         ctx.shape = S, C, N, F
@@ -145,11 +148,12 @@ class _Draw(torch.autograd.Function):
     def backward(ctx, d_image, d_alpha):
         S, C, N, F = ctx.shape
         d_image, d_alpha = d_image.contiguous(), d_alpha.contiguous()
-        padded, _, left, *_ = ctx.drawn
-        d_slots = np.empty((len(ctx.lists[3]), kernels.MOMENTS + padded.shape[-1]), np.float32)
+        slots, padded, tile_stop = ctx.lists[6], ctx.drawn[1], ctx.drawn[-1]
+        d_slots = np.empty((len(slots), kernels.MOMENTS + padded), np.float32)
         _spread(
-            kernels.draw_backward, len(left), *ctx.lists, *ctx.drawn, _images(d_image), _images(d_alpha), d_slots
-        )
+            kernels.draw_backward, len(tile_stop), *ctx.lists, *ctx.drawn,
+            d_image.view(-1).numpy(), d_alpha.view(-1).numpy(), d_slots.ravel(),
+        )  # fmt: skip
         outputs = torch.empty(S, C, N, 2), torch.empty(S, C, N, 3), torch.empty(S, C, N), torch.empty(S, C, N, F)
         _spread(kernels.gather, S * C, *ctx.splats, d_slots, *(_images(t) for t in outputs))
         d_background = None

@@ -26,11 +26,13 @@ from renderers.gaussians.simd import (
     LANES,
     bits,
     floor,
+    get,
     higher,
     load,
     lower,
     lowest_bit,
     magnitude,
+    put,
     reciprocal,
     root,
     select,
@@ -69,9 +71,7 @@ BAND_TOP = (_LANE % 8 * BLOCK + 0.5).astype(np.float32)  # first pixel centre of
 SIDE = np.where(_LANE < 8, 1, -1).astype(np.float32)  # lanes 0-7: right ends of the bands, 8-15: left ends
 NO_SPAN = np.zeros(LANES, np.float32)
 
-ALL_LANES = np.uint64(0xFFFF)
 ONE = np.uint64(1)
-NOTHING = np.uint64(0)
 
 
 def kernel(function: Callable) -> Callable:
@@ -229,9 +229,8 @@ def project(
             opacities2d[i, n] = opacity
             radii[i, n, 0] = min(rx, 2.0e9)
             radii[i, n, 1] = min(ry, 2.0e9)
-            record = records[i, n]
-            record[0], record[1], record[2] = x, y, k
-            record[3], record[4], record[5] = a / 16, h / 16, log_opacity / -8
+            records[i, n, 0], records[i, n, 1], records[i, n, 2] = x, y, k
+            records[i, n, 3], records[i, n, 4], records[i, n, 5] = a / 16, h / 16, log_opacity / -8
 
 
 @kernel
@@ -467,15 +466,14 @@ def sort(
         slot_tile = np.empty(room_for, np.int32)
         slot_splat = np.empty(room_for, np.int32)
         slot_mask = np.empty(room_for, np.uint64)
-        starts = tile_start[i]
-        starts[:] = 0
+        tile_start[i] = 0
         slot = 0
         for rank in range(number):
             n = order[i, rank]
-            record = records[i, n]
-            x, y, k, a, h = record[0], record[1], record[2], np.float32(16) * record[3], np.float32(16) * record[4]
+            x, y, k = records[i, n, 0], records[i, n, 1], records[i, n, 2]
+            a, h = np.float32(16) * records[i, n, 3], np.float32(16) * records[i, n, 4]
             splat_start[i, rank] = slot
-            room = max(np.float32(16) * (LIMIT - record[5]), np.float32(0))
+            room = max(np.float32(16) * (LIMIT - records[i, n, 5]), np.float32(0))
             inverse_a = np.float32(1) / a
             shear = k / h
             half_width = np.sqrt(room * (inverse_a + k * shear))
@@ -495,13 +493,13 @@ def sort(
                         slot_tile[slot] = tile
                         slot_splat[slot] = n
                         slot_mask[slot] = mask
-                        starts[tile + 1] += 1
+                        tile_start[i, tile + 1] += 1
                         slot += 1
         splat_start[i, number] = slot
-        starts[0] = base
+        tile_start[i, 0] = base
         for tile in range(tiles):
-            fill[tile] = starts[tile]
-            starts[tile + 1] += starts[tile]
+            fill[tile] = tile_start[i, tile]
+            tile_start[i, tile + 1] += tile_start[i, tile]
         for j in range(slot):
             tile = slot_tile[j]
             place = fill[tile]
@@ -530,49 +528,50 @@ def _falloff(x):
 
 @kernel
 def draw(
-    first, last, tiles_x, tiles_y, tile_start, splats, masks, records, features, background,
+    first, last, tiles_x, tiles_y, N, tile_start, splats, masks, records, features, padded, background, height, width, channels,
     image, alpha_image, left, stops, tile_stop,
 ):  # fmt: skip
     """Blend the tiles first..last (counted through all images).
 
-    In: features float32 [images, N, padded], F of them and a 1, padded to a multiple of 4; background [images, F].
-    Out: image float32 [images, H, W, F]; alpha_image [images, H, W], what the ones blend to: unlike one minus the
-    transmittance it keeps its digits where little is covered; left and stops float32 [tiles, PIXELS] in block order:
+    In: records [images · N · RECORD]; features float32 [images · N · padded], F of them and a 1, padded to a multiple
+    of 4; background [images · F].
+    Out: image float32 [images · H · W · F]; alpha_image [images · H · W], what the ones blend to: unlike one minus the
+    transmittance it keeps its digits where little is covered; left and stops float32 [tiles · PIXELS] in block order:
     the transmittance that is left, and the place in the tile's list at which a pixel was finished; tile_stop int64
     [tiles]: the place at which all were. masks: blocks that were finished earlier are cleared.
     """
     tiles = tiles_x * tiles_y
-    height, width, channels = image.shape[1], image.shape[2], image.shape[3]
-    padded = features.shape[2]
+    # One after the other for each block, as all are touched together: transmittance, features.
     state = np.empty(PIXELS * (1 + padded), np.float32)
-    transmittance, color = state[:PIXELS], state[PIXELS:]
+    block = LANES * (1 + padded)
     zero = splat(np.float32(0.0))
+    one = splat(np.float32(1.0))
     for index in range(first, last):
         i, tile = index // tiles, index % tiles
         tile_x, tile_y = tile % tiles_x * TILE, tile // tiles_x * TILE
+        corner_x, corner_y = splat(np.float32(tile_x)), splat(np.float32(tile_y))
         start, end = tile_start[i, tile], tile_start[i, tile + 1]
-        stop = stops[index]
+        place_of_tile = index * PIXELS
         alive = np.uint64(0)
-        color[:] = 0
+        state[:] = 0
         for b in range(BLOCKS):
-            for lane in range(LANES):
-                px = tile_x + b % 8 * BLOCK + lane % BLOCK
-                py = tile_y + b // 8 * BLOCK + lane // BLOCK
-                inside = px < width and py < height
-                transmittance[b * LANES + lane] = 1.0 if inside else -1.0  # negative: finished
-                stop[b * LANES + lane] = np.inf if inside else -1.0
-                if inside:
-                    alive |= ONE << np.uint64(b)
+            inside = (load(LANE_X, 0) + splat_at(BLOCK_X, b) < splat(np.float32(width - tile_x))) & (
+                load(LANE_Y, 0) + splat_at(BLOCK_Y, b) < splat(np.float32(height - tile_y))
+            )
+            store(state, b * block, select(inside, one, -one))  # negative: finished
+            store(stops, place_of_tile + b * LANES, select(inside, splat(np.float32(np.inf)), -one))
+            if bits(inside):
+                alive |= ONE << np.uint64(b)
         place = start
         while place < end and alive:
             todo = masks[place] & alive
             masks[place] = todo
             if todo:
-                n = splats[place]
-                record, feature = records[i, n], features[i, n]
-                k, a, h, faint = splat(record[2]), splat(record[3]), splat(record[4]), splat(record[5])
-                dy_corner = load(LANE_Y, 0) - splat(record[1] - np.float32(tile_y))
-                u_corner = load(LANE_X, 0) - splat(record[0] - np.float32(tile_x)) - k * dy_corner
+                n = i * N + splats[place]
+                k, a = splat_at(records, n * RECORD + 2), splat_at(records, n * RECORD + 3)
+                h, faint = splat_at(records, n * RECORD + 4), splat_at(records, n * RECORD + 5)
+                dy_corner = load(LANE_Y, 0) - (splat_at(records, n * RECORD + 1) - corner_y)
+                u_corner = load(LANE_X, 0) - (splat_at(records, n * RECORD) - corner_x) - k * dy_corner
                 while todo:
                     b = lowest_bit(todo)
                     todo &= todo - ONE
@@ -581,95 +580,97 @@ def draw(
                     u = u_corner - k * block_y + splat_at(BLOCK_X, b)
                     x = a * u * u + (h * dy * dy + faint)
                     alpha = select(x <= splat(LIMIT), lower(_falloff(x), splat(ALPHA_MAX)), zero)
-                    before = load(transmittance, b * LANES)
+                    before = load(state, b * block)
                     after = before - alpha * before
                     open_ = after > splat(TRANSMITTANCE_MIN)
                     weight = select(open_, alpha * before, zero)
-                    if bits(open_) == ALL_LANES:
-                        store(transmittance, b * LANES, after)
-                    else:
-                        store(transmittance, b * LANES, select(open_, after, -magnitude(before)))
-                        now = select(before > zero, splat(np.float32(place - start)), load(stop, b * LANES))
-                        store(stop, b * LANES, select(open_, load(stop, b * LANES), now))
-                        if bits(open_) == NOTHING:
+                    store(state, b * block, select(open_, after, -magnitude(before)))
+                    finished = (before > zero) & (after <= splat(TRANSMITTANCE_MIN))
+                    if bits(finished):
+                        at = place_of_tile + b * LANES
+                        store(stops, at, select(finished, splat(np.float32(place - start)), load(stops, at)))
+                        if not bits(open_):
                             alive &= ~(ONE << np.uint64(b))
-                    for f in range(0, padded, 4):
-                        at = f * PIXELS + b * LANES
-                        store(color, at, weight * splat_at(feature, f) + load(color, at))
-                        at += PIXELS
-                        store(color, at, weight * splat_at(feature, f + 1) + load(color, at))
-                        at += PIXELS
-                        store(color, at, weight * splat_at(feature, f + 2) + load(color, at))
-                        at += PIXELS
-                        store(color, at, weight * splat_at(feature, f + 3) + load(color, at))
+                    at = b * block + LANES
+                    for f in range(n * padded, (n + 1) * padded, 4):
+                        store(state, at, weight * splat_at(features, f) + load(state, at))
+                        store(state, at + LANES, weight * splat_at(features, f + 1) + load(state, at + LANES))
+                        store(state, at + 2 * LANES, weight * splat_at(features, f + 2) + load(state, at + 2 * LANES))
+                        store(state, at + 3 * LANES, weight * splat_at(features, f + 3) + load(state, at + 3 * LANES))
+                        at += 4 * LANES
             place += 1
         tile_stop[index] = place
-        for p in range(PIXELS):
-            transmittance[p] = abs(transmittance[p])
-            left[index, p] = transmittance[p]
-        for f in range(channels):
-            behind = background[i, f]
-            for p in range(PIXELS):
-                color[f * PIXELS + p] += transmittance[p] * behind
-        for row in range(min(TILE, height - tile_y)):
-            line = image[i, tile_y + row]
-            for column in range(min(TILE, width - tile_x)):
-                p = (row // BLOCK * 8 + column // BLOCK) * LANES + row % BLOCK * BLOCK + column % BLOCK
-                for f in range(channels):
-                    line[tile_x + column, f] = color[f * PIXELS + p]
-                alpha_image[i, tile_y + row, tile_x + column] = color[channels * PIXELS + p]
+        for b in range(BLOCKS):
+            remains = magnitude(load(state, b * block))
+            store(left, place_of_tile + b * LANES, remains)
+            for f in range(channels):
+                at = b * block + (1 + f) * LANES
+                store(state, at, remains * splat_at(background, i * channels + f) + load(state, at))
+            x, y = tile_x + b % 8 * BLOCK, tile_y + b // 8 * BLOCK
+            for row in range(min(BLOCK, height - y)):
+                pixel = (i * height + y + row) * width + x
+                lane = b * block + LANES + row * BLOCK
+                for column in range(min(BLOCK, width - x)):
+                    for f in range(channels):
+                        put(image, (pixel + column) * channels + f, get(state, lane + column + f * LANES))
+                    put(alpha_image, pixel + column, get(state, lane + column + channels * LANES))
 
 
 @kernel
 def draw_backward(
-    first, last, tiles_x, tiles_y, tile_start, splats, masks, slots, records, features, background, left,
-    stops, tile_stop, d_image, d_alpha_image, d_slots,
+    first, last, tiles_x, tiles_y, N, tile_start, splats, masks, slots, records, features, padded, background, height, width, channels,
+    left, stops, tile_stop, d_image, d_alpha_image, d_slots,
 ):  # fmt: skip
     """Gradients of `draw` for the tiles first..last, from back to front.
 
-    In: d_image float32 [images, H, W, F], d_alpha_image [images, H, W].
-    Out: d_slots float32 [slots, MOMENTS + padded F]: moments of w = α·∂L/∂α over the splat's pixels in the tile, and
+    In: d_image float32 [images · H · W · F], d_alpha_image [images · H · W].
+    Out: d_slots float32 [slots · (MOMENTS + padded)]: moments of w = α·∂L/∂α over the splat's pixels in the tile, and
     the gradient of its features.
     """
     tiles = tiles_x * tiles_y
-    height, width, channels = d_image.shape[1], d_image.shape[2], d_image.shape[3]
-    padded = features.shape[2]
+    # For each block: transmittance, what shows through a pixel times the gradient of its colour, that gradient.
     state = np.empty(PIXELS * (2 + padded), np.float32)
-    transmittance, behind, d_color = state[:PIXELS], state[PIXELS : 2 * PIXELS], state[2 * PIXELS :]
+    block = LANES * (2 + padded)
     d_feature = np.empty(padded * LANES, np.float32)
+    row_size = MOMENTS + padded
     zero = splat(np.float32(0.0))
     one = splat(np.float32(1.0))
     for index in range(first, last):
         i, tile = index // tiles, index % tiles
         tile_x, tile_y = tile % tiles_x * TILE, tile // tiles_x * TILE
+        corner_x, corner_y = splat(np.float32(tile_x)), splat(np.float32(tile_y))
         start, end = tile_start[i, tile], tile_start[i, tile + 1]
-        stop = stops[index]
-        transmittance[:] = left[index]
-        behind[:] = 0
-        d_color[:] = 0
-        for row in range(min(TILE, height - tile_y)):
-            for column in range(min(TILE, width - tile_x)):
-                p = (row // BLOCK * 8 + column // BLOCK) * LANES + row % BLOCK * BLOCK + column % BLOCK
-                seen = np.float32(0)
-                for f in range(channels):
-                    d = d_image[i, tile_y + row, tile_x + column, f]
-                    d_color[f * PIXELS + p] = d
-                    seen += d * background[i, f]
-                behind[p] = seen  # what shows through a pixel, times the gradient of its colour
-                d_color[channels * PIXELS + p] = d_alpha_image[i, tile_y + row, tile_x + column]
+        place_of_tile = index * PIXELS
+        state[:] = 0
+        for b in range(BLOCKS):
+            store(state, b * block, load(left, place_of_tile + b * LANES))
+            x, y = tile_x + b % 8 * BLOCK, tile_y + b // 8 * BLOCK
+            for row in range(min(BLOCK, height - y)):
+                pixel = (i * height + y + row) * width + x
+                lane = b * block + 2 * LANES + row * BLOCK
+                for column in range(min(BLOCK, width - x)):
+                    for f in range(channels):
+                        put(state, lane + column + f * LANES, get(d_image, (pixel + column) * channels + f))
+                    put(state, lane + column + channels * LANES, get(d_alpha_image, pixel + column))
+            behind = zero
+            for f in range(channels):
+                behind = load(state, b * block + (2 + f) * LANES) * splat_at(background, i * channels + f) + behind
+            store(state, b * block + LANES, behind)
         for place in range(tile_stop[index], end):
-            d_slots[slots[place]] = 0
+            for j in range(slots[place] * row_size, (slots[place] + 1) * row_size):
+                d_slots[j] = 0
         for place in range(tile_stop[index] - 1, start - 1, -1):
             todo = masks[place]
-            d_slot = d_slots[slots[place]]
-            d_slot[:] = 0
+            slot = slots[place] * row_size
             if not todo:
+                for j in range(row_size):
+                    d_slots[slot + j] = 0
                 continue
-            n = splats[place]
-            record, feature = records[i, n], features[i, n]
-            k, a, h, faint = splat(record[2]), splat(record[3]), splat(record[4]), splat(record[5])
-            dy_corner = load(LANE_Y, 0) - splat(record[1] - np.float32(tile_y))
-            u_corner = load(LANE_X, 0) - splat(record[0] - np.float32(tile_x)) - k * dy_corner
+            n = i * N + splats[place]
+            k, a = splat_at(records, n * RECORD + 2), splat_at(records, n * RECORD + 3)
+            h, faint = splat_at(records, n * RECORD + 4), splat_at(records, n * RECORD + 5)
+            dy_corner = load(LANE_Y, 0) - (splat_at(records, n * RECORD + 1) - corner_y)
+            u_corner = load(LANE_X, 0) - (splat_at(records, n * RECORD) - corner_x) - k * dy_corner
             now = splat(np.float32(place - start))
             w1 = wu = wy = wuu = wuy = wyy = zero
             d_feature[:] = 0
@@ -681,34 +682,30 @@ def draw_backward(
                 u = u_corner - k * block_y + splat_at(BLOCK_X, b)
                 x = a * u * u + (h * dy * dy + faint)
                 full = _falloff(x)
-                drawn = (x <= splat(LIMIT)) & (now < load(stop, b * LANES))
+                drawn = (x <= splat(LIMIT)) & (now < load(stops, place_of_tile + b * LANES))
                 alpha = select(drawn, lower(full, splat(ALPHA_MAX)), zero)
-                after = load(transmittance, b * LANES)
+                after = load(state, b * block)
                 before = select(drawn, after * reciprocal(one - alpha), after)
-                store(transmittance, b * LANES, before)
+                store(state, b * block, before)
                 weight = alpha * before
                 shown = zero
+                at = b * block + 2 * LANES
                 for f in range(0, padded, 4):
-                    at = f * PIXELS + b * LANES
-                    d0 = load(d_color, at)
-                    d1 = load(d_color, at + PIXELS)
-                    d2 = load(d_color, at + 2 * PIXELS)
-                    d3 = load(d_color, at + 3 * PIXELS)
-                    shown = (
-                        shown
-                        + splat_at(feature, f) * d0
-                        + splat_at(feature, f + 1) * d1
-                        + splat_at(feature, f + 2) * d2
-                        + splat_at(feature, f + 3) * d3
-                    )
+                    d0, d1 = load(state, at), load(state, at + LANES)
+                    d2, d3 = load(state, at + 2 * LANES), load(state, at + 3 * LANES)
+                    at += 4 * LANES
+                    shown = splat_at(features, n * padded + f) * d0 + shown
+                    shown = splat_at(features, n * padded + f + 1) * d1 + shown
+                    shown = splat_at(features, n * padded + f + 2) * d2 + shown
+                    shown = splat_at(features, n * padded + f + 3) * d3 + shown
                     to = f * LANES
                     store(d_feature, to, weight * d0 + load(d_feature, to))
                     store(d_feature, to + LANES, weight * d1 + load(d_feature, to + LANES))
                     store(d_feature, to + 2 * LANES, weight * d2 + load(d_feature, to + 2 * LANES))
                     store(d_feature, to + 3 * LANES, weight * d3 + load(d_feature, to + 3 * LANES))
-                back = load(behind, b * LANES)
-                step = shown - back
-                store(behind, b * LANES, alpha * step + back)
+                behind = load(state, b * block + LANES)
+                step = shown - behind
+                store(state, b * block + LANES, alpha * step + behind)
                 w = select(full <= splat(ALPHA_MAX), weight * step, zero)
                 w1 = w1 + w
                 w_u, w_y = w * u, w * dy
@@ -717,10 +714,10 @@ def draw_backward(
                 wuu = w_u * u + wuu
                 wuy = w_u * dy + wuy
                 wyy = w_y * dy + wyy
-            d_slot[0], d_slot[1], d_slot[2] = total(w1), total(wu), total(wy)
-            d_slot[3], d_slot[4], d_slot[5] = total(wuu), total(wuy), total(wyy)
+            d_slots[slot], d_slots[slot + 1], d_slots[slot + 2] = total(w1), total(wu), total(wy)
+            d_slots[slot + 3], d_slots[slot + 4], d_slots[slot + 5] = total(wuu), total(wuy), total(wyy)
             for f in range(channels):
-                d_slot[MOMENTS + f] = total(load(d_feature, f * LANES))
+                d_slots[slot + MOMENTS + f] = total(load(d_feature, f * LANES))
 
 
 @kernel

@@ -99,6 +99,27 @@ def splat_at(typing, array, index):
 
 
 @intrinsic
+def get(typing, array, index):
+    """One element of a contiguous array; like all of this file without wrap-around and bounds."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(_pointer(context, builder, signature.args[0], *arguments))
+
+    return array.dtype(array, index), generate
+
+
+@intrinsic
+def put(typing, array, index, value):
+    """Write one element of a contiguous array."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[2], _pointer(context, builder, signature.args[0], arguments[0], arguments[1]))
+        return context.get_dummy_value()
+
+    return types.void(array, index, array.dtype), generate
+
+
+@intrinsic
 def select(typing, condition, yes, no):
     """Lane by lane: `yes` where the condition holds, else `no`."""
 
