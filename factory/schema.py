@@ -30,13 +30,6 @@ MOTION_COLUMNS = (
     "motion_size_min",
     "motion_size_max",
 )
-# Videos and alpha are compressed already, and the rest is a thousandth of a row.
-PARQUET_OPTIONS: dict[str, Any] = {
-    "compression": "NONE",
-    "use_dictionary": False,
-    "write_page_index": True,
-    "use_content_defined_chunking": True,  # a hub stores equal stretches of two revisions once
-}
 _VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -237,6 +230,22 @@ def pixel_columns(views: int) -> list[str]:
     return [view_column(view) for view in range(views)] + [alpha_column(view) for view in range(views)]
 
 
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """How a clip and a shard are written, as options of `pyarrow.parquet.ParquetWriter`."""
+    filtered_by = [column.name for column in schema if not (_is_pixels(column) or column.type.num_fields)]
+    return {
+        "compression": "NONE",  # pixels are compressed already, and the rest is a hundredth of a row
+        "use_dictionary": False,
+        "write_page_index": True,
+        "write_statistics": filtered_by,  # of pixels, they would be copies of the pixels
+        "use_content_defined_chunking": True,  # a hub stores equal stretches of two revisions once
+    }
+
+
+def _is_pixels(column: pa.Field) -> bool:
+    return column.type == _VIDEO or pa.types.is_binary(column.type)
+
+
 def _matrices(count: int, side: int) -> pa.DataType:
     return pa.list_(pa.list_(pa.list_(pa.float64(), side), side), count)
 
@@ -330,5 +339,5 @@ def write_row(row: Mapping[str, Any]) -> bytes:
     check_row(row)
     schema = clip_schema(row["num_views"])
     target = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row)], schema), target, **PARQUET_OPTIONS)
+    pq.write_table(pa.Table.from_pylist([dict(row)], schema), target, **parquet_options(schema))
     return target.getvalue()

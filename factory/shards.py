@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage import Storage, StorageError
-from factory.schema import PARQUET_OPTIONS
+from factory.schema import parquet_options
 
 ROWS_PER_GROUP = 4  # what a reader of one clip reads along
 TARGET_BYTES = 384 * 2**20
@@ -247,7 +247,7 @@ class ShardPacker:
         try:
             for start in range(0, len(keys), ROWS_PER_GROUP):
                 group = pa.concat_tables(map(self._read_clip, keys[start : start + ROWS_PER_GROUP]))
-                writer = writer or pq.ParquetWriter(path, group.schema, **PARQUET_OPTIONS)
+                writer = writer or pq.ParquetWriter(path, group.schema, **parquet_options(group.schema))
                 writer.write_table(group, row_group_size=ROWS_PER_GROUP)
         finally:
             if writer is not None:

@@ -81,9 +81,9 @@ def encode_h264(
     """Encode frames as an H.264 mp4 (4:2:0, limited range, BT.709 matrix and primaries, sRGB transfer).
 
     The same frames give the same bytes: one thread, no dates, no names of encoders, and no macroblock tree.
-    That one gave other bytes from call to call at widths like 64, 96 or 224 (x264 165, with vector code only);
-    without it the same crf means 0.9 dB more and a third more bytes. The index lies at the end of the file: it
-    is always read from a table cell, as a whole, where a "fast start" saves nothing.
+    That one gave other bytes from call to call at widths like 64, 96 or 224 (x264 165, its vector code only);
+    without it the same crf means 0.9 dB more and a third more bytes. The index lies at the end of the file:
+    it is always read from a table cell, as a whole, where a "fast start" saves nothing.
 
     Args:
         frames: uint8 [T, H, W, 3], sRGB-encoded, H and W even; or [T, H, W, 4], alpha ignored.

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from sample_assets import ASSETS, requires_assets
-from sample_clips import disc_clip, disc_colour, disc_coverage, psnr, requires_torchcodec, silhouette_band
+from sample_clips import disc_clip, disc_colour, disc_coverage, psnr, silhouette_band
 
 from factory.dataset import _put_on
 from factory.video import bleed_colour, decode_h264, encode_h264, pack_alpha, unpack_alpha
@@ -26,10 +26,8 @@ def moving() -> np.ndarray:
     return np.stack([np.roll(coarse, 3 * t, axis=1) for t in range(20)]).astype(np.uint8)
 
 
-def torchcodec_frames(data: bytes, frames: list[int]) -> np.ndarray:
-    from torchcodec.decoders import VideoDecoder
-
-    return VideoDecoder(data, dimension_order="NHWC").get_frames_at(frames).data.numpy()
+def torchcodec_frames(torchcodec, data: bytes, frames: list[int]) -> np.ndarray:
+    return torchcodec.VideoDecoder(data, dimension_order="NHWC").get_frames_at(frames).data.numpy()
 
 
 # --- colour past the silhouette -------------------------------------------------------------------
@@ -86,11 +84,8 @@ def test_what_others_see_in_the_file(moving):
         assert [index for index, key in enumerate(keys) if key] == [0, 8, 16]
 
 
-@requires_torchcodec
-def test_what_torchcodec_sees_in_the_file(moving):
-    from torchcodec.decoders import VideoDecoder
-
-    metadata = VideoDecoder(encode_h264(moving, 24)).metadata
+def test_what_torchcodec_sees_in_the_file(torchcodec, moving):
+    metadata = torchcodec.VideoDecoder(encode_h264(moving, 24)).metadata
     assert (metadata.color_space, metadata.color_primaries) == ("bt709", "bt709")
     assert metadata.color_transfer_characteristic == "iec61966-2-1"
     assert (metadata.num_frames, metadata.average_fps, metadata.duration_seconds) == (20, 24, 20 / 24)
@@ -99,10 +94,10 @@ def test_what_torchcodec_sees_in_the_file(moving):
 @pytest.mark.parametrize(
     "colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 40), GREY, WHITE, (0, 0, 0)]
 )
-def test_a_flat_colour_comes_back_through_another_decoder(colour):
+def test_a_flat_colour_comes_back_through_another_decoder(torchcodec, colour):
     flat = np.broadcast_to(np.array(colour, np.uint8), (2, 32, 32, 3))
     data = encode_h264(flat, 24)
-    for decoded in (torchcodec_frames(data, [0, 1]), decode_h264(data)):
+    for decoded in (torchcodec_frames(torchcodec, data, [0, 1]), decode_h264(data)):
         assert np.abs(decoded.astype(int) - flat).max() <= 3
 
 
@@ -113,9 +108,8 @@ def test_a_colour_decoded_with_another_matrix_does_not_come_back():
     assert np.abs(frame.to_ndarray().astype(int) - (0, 255, 0)).max() > 10
 
 
-@requires_torchcodec
 @pytest.mark.parametrize("gop", [1, 8, 250])
-def test_every_frame_by_its_index_as_torchcodec_finds_it(moving, gop):
+def test_every_frame_by_its_index_as_torchcodec_finds_it(torchcodec, moving, gop):
     data = encode_h264(moving, 24, gop=gop)
     everything = decode_h264(data)
     assert everything.shape == moving.shape and everything.dtype == np.uint8
@@ -126,7 +120,7 @@ def test_every_frame_by_its_index_as_torchcodec_finds_it(moving, gop):
         assert np.array_equal(decode_h264(data, [index])[0], everything[index])
     picked = [17, 3, 3, 9]
     assert np.array_equal(decode_h264(data, picked), everything[picked])
-    assert np.abs(torchcodec_frames(data, picked).astype(int) - everything[picked]).max() <= 1
+    assert np.abs(torchcodec_frames(torchcodec, data, picked).astype(int) - everything[picked]).max() <= 1
     rgba = decode_h264(data, picked, channels=4)
     assert np.array_equal(rgba[..., :3], everything[picked]) and (rgba[..., 3] == 255).all()
     assert decode_h264(data, []).shape == (0, 64, 96, 3)

@@ -6,29 +6,12 @@ import colorsys
 from functools import cache
 
 import numpy as np
-import pytest
 
 from factory.schema import MOTION_COLUMNS, ClipInfo, attribution, make_row
-from factory.video import encode_h264
 from renderers.cameras import orbit_cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings
 
 FPS = 24
-
-
-def _torchcodec_runs() -> bool:
-    try:
-        from torchcodec.decoders import VideoDecoder
-
-        VideoDecoder(encode_h264(np.zeros((1, 16, 16, 3), np.uint8), FPS))
-    except (ImportError, RuntimeError):
-        return False
-    return True
-
-
-requires_torchcodec = pytest.mark.skipif(
-    not _torchcodec_runs(), reason="torchcodec does not load here: it needs FFmpeg's shared libraries"
-)
 
 
 def disc_colour(view: int, views: int) -> tuple[int, ...]:
