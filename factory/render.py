@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, fields
 from tqdm import tqdm
 
 from cluster import Interrupted, Ledger, Progress, Record, Report, StageError, StorageError, Task, run
+from cluster.storage import Storage
 from factory.card import write_card
 from factory.catalog import AssetRecord
 from factory.contact_sheet import write_contact_sheet
@@ -200,7 +201,7 @@ def summary(result: Result, stage: RenderStage) -> str:
     lines += [f"             {count:5d}  {reason}" for reason, count in left_out.most_common(_MOST_LISTED)]
     lines.append(f"quarantined  {len(tally.quarantined)}")
     listed = list(tally.quarantined.items())[:_MOST_LISTED]
-    lines += [f"             {label}: {cause}" for label, cause in listed]
+    lines += [f"             {label}: {cause.removeprefix(label + ': ')}" for label, cause in listed]
     if len(tally.quarantined) > len(listed):
         lines.append(
             f"             … and {len(tally.quarantined) - len(listed)} more, in _factory/quarantine/"
@@ -226,13 +227,13 @@ def _throughput(report: Report, tally: Tally, stage: RenderStage) -> list[str]:
     ]
 
 
-def _write_run_file(ledger: Ledger, args: argparse.Namespace, stage: RenderStage, result: Result) -> None:
+def _write_run_file(storage: Storage, args: argparse.Namespace, stage: RenderStage, result: Result) -> None:
     """The resolved configuration of the run and what came of it, beside the data."""
     content = {
         "arguments": vars(args),
         "recipe": asdict(stage.recipe),
         "settings": asdict(stage.settings),
-        "tally": {**asdict(result.tally), "renderers": sorted(result.tally.renderers)},
+        "tally": {**vars(result.tally), "renderers": sorted(result.tally.renderers)},
         "workers": result.report.workers,
         "wall_s": result.report.wall_s,
         "busy_s": dict(result.report.busy_s),
@@ -240,7 +241,7 @@ def _write_run_file(ledger: Ledger, args: argparse.Namespace, stage: RenderStage
         "workers_lost": result.report.actors_lost,
     }
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    ledger.storage.write(f"_factory/runs/{name}.json", json.dumps(content, indent=1).encode())
+    storage.write(f"_factory/runs/{name}.json", json.dumps(content, indent=1).encode())
 
 
 # --- the command ---------------------------------------------------------------------------------------
@@ -300,11 +301,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(summary(Result(Report(), tally, []), stage).partition("\n")[2])
             return 0
         result = render(args.source, args.out, stage, retry_quarantined=args.retry_quarantined, **options)
+        storage = Ledger(args.out).storage
         sheet = None
-        if result.shards:
+        # The card comes last: without it an earlier run was stopped in between, and this one finishes its work.
+        if result.tally.rendered and (result.shards or storage.read("README.md") is None):
             sheet = write_contact_sheet(args.out)
+            _write_run_file(storage, args, stage, result)
             write_card(args.out)
-            _write_run_file(Ledger(args.out), args, stage, result)
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 130

@@ -35,10 +35,10 @@ class Light:
         return 2.0 * np.pi * (1.0 - np.exp(-2.0 * self.sharpness)) / self.sharpness
 
 
-AMBIENT = (0.44, 0.45, 0.47)
-GRADIENT = (0.20, 0.21, 0.23)
+AMBIENT = (0.35, 0.36, 0.38)
+GRADIENT = (0.17, 0.18, 0.20)
 LIGHTS = (
-    Light((0.55, 0.75, 0.60), (1.25, 1.20, 1.10), 6.0),  # key: above the front right, a little warm
+    Light((0.55, 0.75, 0.60), (1.70, 1.62, 1.48), 6.0),  # key: above the front right, a little warm
     Light((-0.80, 0.30, 0.25), (0.30, 0.32, 0.36), 3.0),  # fill: left, cool
     Light((-0.10, 0.45, -1.00), (0.62, 0.62, 0.66), 5.0),  # rim: behind, so that backs are not flat
 )
