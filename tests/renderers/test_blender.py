@@ -135,40 +135,34 @@ def weights(interpolation: str) -> TinyGltf:
 
 
 def skins(sets: int, interpolation: str = "LINEAR") -> TinyGltf:
-    """Two skins on two chains of three joints, posed away from their bind pose; `sets` of joints."""
+    """Two bodies on two chains of three joints; with two sets the third joint's share is in JOINTS_1."""
     rng = np.random.default_rng(2)
     tiny = TinyGltf()
     channels, bodies = [], []
-    count = 3 if interpolation == "CUBICSPLINE" else 1
+    parts = 3 if interpolation == "CUBICSPLINE" else 1
     for side in (0, 1):
-        first = len(tiny.json.get("nodes", []))
-        for joint in range(3):
-            children = {"children": [first + joint + 1]} if joint < 2 else {}
-            tiny.node(translation=[3.0 * side, 0.4, 0.1], name=f"joint {side} {joint}", **children)
-        joints = [first, first + 1, first + 2]
-        world = np.cumsum([[3.0 * side, 0.4, 0.1]] * 3, axis=0)
+        step = np.array([3.0 * side, 0.4, 0.1])
+        joints = [4 * side + i for i in range(3)]
+        for joint in joints:
+            below = {"children": [joint + 1]} if joint < joints[-1] else {}
+            tiny.node(translation=step.tolist(), name=f"joint {joint}", **below)
         bind = np.tile(np.eye(4), (3, 1, 1))
-        bind[:, :3, 3] = -world
-        shares = rng.dirichlet(np.ones(4 * sets), 4)
-        attributes = {}
-        for number in range(sets):
-            # A joint may appear once per vertex in Blender: the fourth of each set is unused.
-            chosen = np.array([[0, 1, 2, 0]] * 4) if number == 0 else np.array([[0, 0, 0, 0]] * 4)
-            share = shares[:, 4 * number : 4 * number + 4] * ([1, 1, 1, 0] if number == 0 else [0, 0, 0, 0])
-            attributes[f"JOINTS_{number}"] = tiny.accessor(chosen, "u1")
-            attributes[f"WEIGHTS_{number}"] = tiny.accessor(share)
-        if sets == 2:  # the third joint's part moves over to JOINTS_1
-            share = shares[:, :4] * [1, 1, 0, 0]
-            attributes["WEIGHTS_0"] = tiny.accessor(share)
-            attributes["JOINTS_1"] = tiny.accessor(np.array([[2, 0, 0, 0]] * 4), "u1")
-            attributes["WEIGHTS_1"] = tiny.accessor(shares[:, 2:3] * [1, 0, 0, 0])
-        mesh = tiny.mesh(CORNERS + world[0], attributes=attributes)
+        bind[:, :3, 3] = -np.cumsum([step] * 3, axis=0)
+        share = np.pad(rng.dirichlet(np.ones(3), 4), ((0, 0), (0, 1)))
+        attributes = {
+            "JOINTS_0": tiny.accessor([[0, 1, 2, 0]] * 4, "u1"),
+            "WEIGHTS_0": tiny.accessor(share * [1, 1, sets == 1, 0]),
+        }
+        if sets == 2:
+            attributes["JOINTS_1"] = tiny.accessor([[2, 0, 0, 0]] * 4, "u1")
+            attributes["WEIGHTS_1"] = tiny.accessor(share[:, [2, 3, 3, 3]])
+        mesh = tiny.mesh(CORNERS + step, attributes=attributes)
         bodies.append(tiny.node(mesh=mesh, skin=tiny.skin(joints, bind), name=f"body {side}"))
         for joint in joints:
-            turns = rng.normal(size=(3, count, 4)) * 0.3 + [0, 0, 0, 1]
+            turns = rng.normal(size=(3, parts, 4)) * 0.3 + [0, 0, 0, 1]
             turns /= np.linalg.norm(turns, axis=-1, keepdims=True)
+            moves = rng.normal(size=(3 * parts, 3)) * 0.3
             channels.append((joint, "rotation", [0, 0.9, 2], turns.reshape(-1, 4), interpolation))
-            moves = rng.normal(size=(3 * count, 3)) * 0.3
             channels.append((joint, "translation", [0, 0.9, 2], moves, interpolation))
     tiny.scene(0, 4, *bodies)
     tiny.animation(*channels)

@@ -38,17 +38,20 @@ def same(a, b) -> None:
 # --- interpolation --------------------------------------------------------------------------------
 
 
+KEYS = [0, 1, 2, 3], [[0, 0, 0], [2, 0, 0], [2, 0, 0], [6, 0, 0]]
+
+
 @pytest.mark.parametrize(
-    ("when", "x"), [(-1, 0), (0, 0), (0.5, 1), (1, 2), (1.5, 2), (2, 2), (2.999, 2), (3, 6), (9, 6)]
+    ("interpolation", "expected"),
+    [
+        ("LINEAR", {-1: 0, 0: 0, 0.5: 1, 1: 2, 1.5: 2, 2: 2, 2.25: 3, 3: 6, 9: 6}),
+        ("STEP", {-1: 0, 0: 0, 0.5: 0, 1: 2, 1.5: 2, 2: 2, 2.999: 2, 3: 6, 9: 6}),
+    ],
 )
-def test_step_holds_linear_blends_and_ends_clamp(when, x):
-    """LINEAR until 1 s would give 1 at 0.5 s; a second file with STEP holds the key before."""
-    linear = moving("translation", [0, 1, 2, 3], [[0, 0, 0], [2, 0, 0], [2, 0, 0], [6, 0, 0]])
-    if when <= 2 or when >= 3:
-        same(positions(linear, when), CORNERS[FACES] + [x, 0, 0])
-    step = moving("translation", [0, 1, 2, 3], [[0, 0, 0], [2, 0, 0], [2, 0, 0], [6, 0, 0]], "STEP")
-    held = {0.5: 0, 1.5: 2, 2.999: 2}.get(when, x)
-    same(positions(step, when), CORNERS[FACES] + [held, 0, 0])
+def test_linear_blends_step_holds_and_ends_clamp(interpolation, expected):
+    tiny = moving("translation", *KEYS, interpolation)
+    for when, x in expected.items():
+        same(positions(tiny, when), CORNERS[FACES] + [x, 0, 0])
 
 
 def test_rotation_is_slerp_the_short_way():
