@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 UNKNOWN = "unknown"
 
@@ -37,7 +38,7 @@ def to_spdx(text: str | None) -> str:
     found.sort()
     between = [
         text[end:start]
-        for ((_, end), name), ((start, _), following) in zip(found, found[1:], strict=False)
+        for ((_, end), name), ((start, _), following) in pairwise(found)
         if name != following
     ]
     choice = all(re.search(r"\bor\b", gap) for gap in between)
