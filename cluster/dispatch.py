@@ -1,7 +1,7 @@
 """The driver loop: one task per actor call, depth one, so that every loss and every crash has one owner.
 
-An actor's death blames nobody: its task is tried again elsewhere, until its losses stand out. A child's death is
-an attempt of its task, and the actor writes that down. Ray restarts and retries nothing.
+An actor's death blames nobody: its task is tried again elsewhere, until its losses stand out. A child's death
+is an attempt of its task, and the actor writes that down. Ray restarts and retries nothing.
 """
 
 from __future__ import annotations

@@ -44,11 +44,11 @@ class Watched:
         self.everybody: set[int] = set()
 
     def look(self) -> list[int]:
-        """The actors that have been at work for 0.7 s: on a busy machine some take longer than that to start."""
+        """The actors that have been at work for 1.5 s: on a busy machine it takes as long to start one."""
         pids = descendants(self.process.pid)
         self.everybody.update(pids)
         actors = [pid for pid in pids if command(pid).startswith("ray::Worker")]
-        return [pid for pid in actors if any(age(child) > 0.7 for child in descendants(pid)[:1])]
+        return [pid for pid in actors if any(age(child) > 1.5 for child in descendants(pid)[:1])]
 
     def kill(self) -> None:
         self.look()
@@ -56,8 +56,8 @@ class Watched:
         self.process.communicate()
 
     def orphans(self) -> list[str]:
-        """Whoever is alive three seconds after the driver's end."""
-        wait_until(lambda: not any(map(is_running, self.everybody)), 3)
+        """Whoever outlives the driver; Ray's own agents take a while to notice."""
+        wait_until(lambda: not any(map(is_running, self.everybody)), 20)
         return [f"{pid} {command(pid)}" for pid in self.everybody if is_running(pid)]
 
 
@@ -70,9 +70,10 @@ def test_actors_and_drivers_are_killed(tmp_path):
     audit.touch()
     home.mkdir()
     kills = {"actors": 0, "drivers": 0}
-    orphans = []
+    drivers = []
     for stop_at in (TASKS // 4, TASKS // 2, None):
         driver = Watched("chaos_driver.py", root, audit, TASKS, home=home)
+        drivers.append(driver)
         next_kill = time.monotonic() + 0.7
         while driver.process.poll() is None:
             actors = driver.look()
@@ -84,14 +85,13 @@ def test_actors_and_drivers_are_killed(tmp_path):
                 for pid in actors[:1]:
                     os.kill(pid, signal.SIGKILL)
                     kills["actors"] += 1
-            time.sleep(0.05)
-        orphans += driver.orphans()
+            time.sleep(0.1)
     output = driver.process.communicate()[0]
     assert driver.process.returncode == 0, output
     assert kills["drivers"] == 2 and kills["actors"] >= 8, kills
     assert problems(root, audit, expected(TASKS)) == []
     assert f"{TASKS} tasks" in output
-    assert orphans == []
+    assert [driver.orphans() for driver in drivers] == [[], [], []]
     assert not (home / ".ray").exists()  # no token that would surprise a later `ray start`
 
 
@@ -102,7 +102,7 @@ def test_a_machine_is_lost(tmp_path):
     driver = Watched("node_loss_driver.py", root, audit, TASKS, home=tmp_path)
     while driver.process.poll() is None:
         driver.look()
-        time.sleep(0.05)
+        time.sleep(0.1)
     output = driver.process.communicate()[0]
     assert driver.process.returncode == 0, output
     assert "2 nodes before, 1 after" in output and "1 actors lost" in output, output

@@ -32,7 +32,7 @@ def main() -> None:
     root, audit, count = sys.argv[1:]
     from chaos_driver import Impatient  # not this script's own, which no other process could import
 
-    report = run(Impatient(), tasks(int(count)), AuditedLedger(root, audit), workers=2)
+    report = run(Impatient(), tasks(int(count)), AuditedLedger(root, audit), workers=3)
     print(f"{report.total} tasks, {report.resumed} resumed, {report.actors_lost} actors lost")
 
 
