@@ -76,7 +76,7 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
 
 
 def encode_h264(
-    frames: np.ndarray, fps: int | Fraction, *, crf: int = 18, preset: str = "veryfast", gop: int = 8
+    frames: np.ndarray, fps: float | Fraction, *, crf: int = 18, preset: str = "veryfast", gop: int = 8
 ) -> bytes:
     """Encode frames as an H.264 mp4 (4:2:0, limited range, BT.709 matrix and primaries, sRGB transfer).
 
@@ -112,7 +112,7 @@ def encode_h264(
     reformatter = Reformatter()
     target = io.BytesIO()
     with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps))
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.options = {"crf": str(crf), "preset": preset, "bf": "1", "x264-params": _X264}
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         codec = stream.codec_context
