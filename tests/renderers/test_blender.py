@@ -60,8 +60,10 @@ class Comparison:
 
 
 def chosen(asset: gltf.Asset) -> list[int]:
-    """The first, the longest and the one with most channels: at most three."""
+    """All of up to three; else the first, the longest and the one with most channels."""
     indices = range(len(asset.animations))
+    if len(indices) <= 3:
+        return list(indices)
     longest = max(indices, key=lambda i: asset.animations[i].duration)
     fullest = max(indices, key=lambda i: asset.animations[i].channels)
     return sorted({0, longest, fullest})
