@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -11,8 +12,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.gaussians import Rendered, get_threads, kernels, reference
+from renderers.gaussians import Rendered, get_threads, reference
 from renderers.gaussians.checks import Scene
+
+try:
+    from renderers.gaussians import kernels
+except ImportError as error:
+    raise RuntimeError(
+        f"Splats on the CPU need numba, which does not import here ({error}): pip install 'menagerie4d[splat]', "
+        "or use float64 tensors for the slow plain-torch back end"
+    ) from error
 
 PROJECTION_CHUNK = 4096  # Gaussians; fixed, so that sums over chunks have the same bits for any thread count
 
@@ -184,3 +193,6 @@ def _spread(function: Callable, count: int, *arguments: object) -> None:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="splats")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork

@@ -16,10 +16,12 @@ a·dx² + 2b·dx·dy + c·dy².
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
 from numba import njit
+from numba.core import event
 
 from renderers.gaussians import FAR, NEAR
 from renderers.gaussians.simd import (
@@ -52,6 +54,7 @@ ALPHA_MIN, LOG_255 = 1.0 / 255.0, math.log(255.0)
 ALPHA_MAX = np.float32(0.999)
 TRANSMITTANCE_MIN = np.float32(1e-4)
 RADIUS_SIGMAS = 3.33
+FLATTEST, FARTHEST = 1e-30, 1e9  # curvature and pixels at which float32 would overflow
 MARGIN = 0.01  # pixels by which outlines are widened, against rounding; every pixel is tested exactly later
 
 # α = exp(-8x) = p(x)⁸ for x in 0..ln(255)/8, p of degree 5 with relative error 7.5e-8 (Remez).
@@ -74,11 +77,38 @@ NO_SPAN = np.zeros(LANES, np.float32)
 ONE = np.uint64(1)
 
 
+# numba knows a cached kernel by this file's text alone: a change of simd.py must change this line (a test compares).
+SIMD_DIGEST = "e5dd261efb8df137"
+
+
 def kernel(function: Callable) -> Callable:
-    """Compile on first call, keep the machine code on disk, run without the interpreter lock."""
-    return njit(function, cache=True, nogil=True, error_model="numpy")
+    """Compile on first call and run without the interpreter lock.
+
+    The machine code is kept in NUMBA_CACHE_DIR, beside this file, or, where that is read-only, in the user's cache
+    folder; where nothing can be written it is made anew in every process.
+    """
+    try:
+        return njit(function, cache=True, nogil=True, error_model="numpy")
+    except RuntimeError:
+        return njit(function, nogil=True, error_model="numpy")
 
 
+class _SayOnce(event.Listener):
+    """One line on stderr when a kernel of this file is really compiled, not read from the cache."""
+
+    said = False
+
+    def on_start(self, event: event.Event) -> None:
+        function = getattr(event.data.get("dispatcher"), "py_func", None)
+        if not self.said and getattr(function, "__module__", None) == __name__:
+            self.said = True
+            print("splats: compiling the CPU kernels for this machine, once (10-20 s) …", file=sys.stderr, flush=True)
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _SayOnce())
 inline = njit(error_model="numpy")
 
 
@@ -218,11 +248,11 @@ def project(
             log_opacity = math.log(opacity)
             sigmas = min(RADIUS_SIGMAS, math.sqrt(max(2 * (log_opacity + LOG_255), 0.0)))
             rx, ry = math.ceil(sigmas * math.sqrt(xx)), math.ceil(sigmas * math.sqrt(yy))
-            if x + rx <= 0 or x - rx >= width or y + ry <= 0 or y - ry >= height:
+            if x + rx <= 0 or x - rx >= width or y + ry <= 0 or y - ry >= height or max(abs(x), abs(y)) > FARTHEST:
                 continue
             means2d[i, n, 0] = x
             means2d[i, n, 1] = y
-            a, k, h = yy / det, _dot(p, q) / yy, 1.0 / yy
+            a, k, h = max(yy / det, FLATTEST), _dot(p, q) / yy, max(1.0 / yy, FLATTEST)
             ellipses[i, n, 0] = a
             ellipses[i, n, 1] = k
             ellipses[i, n, 2] = h

@@ -186,13 +186,10 @@ def blend(
     sigma = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
     alpha = (opacities * torch.exp(-sigma)).clamp_max(ALPHA_MAX)
     alpha = torch.where((sigma < 0) | (alpha < ALPHA_MIN), 0.0, alpha)
-    after = torch.cumprod(1 - alpha, 1)
     # The Gaussian that would take a pixel to the limit is not drawn any more, nor is anything behind it.
-    drawn = (after > TRANSMITTANCE_MIN).to(alpha.dtype)
-    alpha = alpha * drawn
-    after = torch.cumprod(1 - alpha, 1)
-    before = F.pad(after[:, :-1], (1, 0), value=1.0)
-    return (before * alpha) @ colors, after[:, -1]
+    alpha = torch.where(torch.cumprod(1 - alpha, 1) > TRANSMITTANCE_MIN, alpha, 0.0)
+    transmittance = torch.cumprod(F.pad(1 - alpha, (1, 0), value=1.0), 1)
+    return (transmittance[:, :-1] * alpha) @ colors, transmittance[:, -1]
 
 
 def draw(scene: Scene) -> Rendered:
@@ -212,11 +209,8 @@ def draw(scene: Scene) -> Rendered:
             seen = (radii[s, c] > 0).all(-1).nonzero()[:, 0]
             order = seen[torch.argsort(depths[s, c, seen], stable=True)]
             splats = [v[s, c, order] for v in (means2d, conics, opacities, blended)]
-            if len(order):
-                parts = [blend(some, *splats) for some in pixels.split(PIXELS_AT_ONCE)]
-                image, left = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-            else:
-                image, left = pixels.new_zeros(len(pixels), blended.shape[-1]), pixels.new_ones(len(pixels))
+            parts = [blend(some, *splats) for some in pixels.split(PIXELS_AT_ONCE)]
+            image, left = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
             if background is not None:
                 image = image + left[:, None] * background[s, c]
             images.append(image)

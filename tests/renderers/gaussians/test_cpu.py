@@ -1,0 +1,323 @@
+"""The CPU back end against the float64 definition, its threads, its compile cache and its speed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from splat_scenes import FIELDS, KINDS, on_threshold, scene
+from torch import Tensor
+
+from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras, checks, reference, render, set_threads
+
+pytest.importorskip("numba", reason="numba is not installed")
+
+OUTPUT_BAR, GRADIENT_BAR = 1e-5, 2e-5
+SEEDS = 17  # times 12 kinds: 204 scenes
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    set_threads(1)
+    yield
+    set_threads(None)
+
+
+def _draw(gaussians: Gaussians, cameras: TensorCameras, options: dict, dtype: torch.dtype, weights: dict):
+    """Outputs, gradients of Σ weight · output by input, and radii."""
+    gaussians, cameras = gaussians.to(dtype), cameras.to(dtype)
+    leaves = {k: v for k in FIELDS if (v := getattr(gaussians, k)) is not None} | {"viewmats": cameras.viewmats}
+    options = dict(options)
+    if options["background"] is not None:
+        leaves["background"] = options["background"] = options["background"].to(dtype)
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    picture = render(gaussians, cameras, **options)
+    sum((getattr(picture, k) * weights[k].to(dtype)).sum() for k in options["want"]).backward()
+    gradients = {k: v.grad for k, v in leaves.items()} | {"means2d": picture.means2d.grad}
+    return {k: getattr(picture, k).detach() for k in options["want"]}, gradients, picture.radii
+
+
+def _checked(gaussians: Gaussians, cameras: TensorCameras, options: dict) -> checks.Scene:
+    options = {"sh_degree": None} | options
+    if options["background"] is not None:
+        options["background"] = options["background"].double()
+    return checks.prepare(gaussians.to(torch.float64), cameras.to(torch.float64), **options)
+
+
+def _errors(gaussians: Gaussians, cameras: TensorCameras, options: dict, seed: int) -> dict[str, float]:
+    """Errors of the float32 back end against float64: outputs absolute (depth relative to the largest depth),
+    gradients as ‖difference‖ / ‖gradient‖ of each input; pixels on a threshold are left out of both."""
+    checked = _checked(gaussians, cameras, options)
+    keep = ~on_threshold(checked)[..., None]
+    generator = torch.Generator().manual_seed(seed)
+    channels = {"rgb": checked.channels, "alpha": 1, "depth": 1, "normal": 3}
+    weights = {
+        k: keep * torch.randn(*keep.shape[:-1], channels[k], generator=generator) for k in options["want"]
+    }
+    expected, expected_gradients, radii = _draw(gaussians, cameras, options, torch.float64, weights)
+    got, gradients, got_radii = _draw(gaussians, cameras, options, torch.float32, weights)
+    assert torch.equal(radii, got_radii)
+    errors = {}
+    for name in expected:
+        scale = expected[name].abs().max().clamp_min(1e-9).item() if name == "depth" else 1.0
+        errors[name] = ((expected[name] - got[name]) * keep).abs().max().item() / scale
+    for name, gradient in expected_gradients.items():
+        norm = gradient.norm().item()
+        difference = (gradient - gradients[name]).norm().item()
+        assert np.isfinite(difference), name
+        errors[f"gradient of {name}"] = difference / norm if norm > 0 else difference
+    return errors
+
+
+def _over_the_bar(errors: dict[str, float]) -> dict[str, float]:
+    return {k: v for k, v in errors.items() if v > (GRADIENT_BAR if k.startswith("gradient") else OUTPUT_BAR)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_and_gradients_are_those_of_the_definition(kind: str) -> None:
+    failures = {}
+    drawn = 0
+    for seed in range(SEEDS):
+        gaussians, cameras, options = scene(kind, seed)
+        errors = _errors(gaussians, cameras, options, seed)
+        drawn += errors["gradient of means2d"] > 0
+        if over := _over_the_bar(errors):
+            failures[seed] = over
+    assert not failures
+    assert drawn == 0 if kind == "nothing" else drawn > SEEDS // 2
+
+
+def test_the_comparison_sees_a_change_of_a_thousandth() -> None:
+    """The control: a blur 0.1 % larger, or the two nearest splats swapped, is over the bar."""
+    gaussians, cameras, options = scene("cloud", 3)
+    weights = {k: torch.ones(()) for k in options["want"]}
+    expected, _, _ = _draw(gaussians, cameras, options, torch.float64, weights)
+    blurred, _, _ = _draw(gaussians, cameras, {**options, "eps2d": 0.3003}, torch.float32, weights)
+    assert (expected["rgb"] - blurred["rgb"]).abs().max() > OUTPUT_BAR
+    moved = replace(gaussians, means=gaussians.means * 1.001)
+    shifted, gradients, _ = _draw(moved, cameras, options, torch.float32, weights)
+    assert (expected["rgb"] - shifted["rgb"]).abs().max() > OUTPUT_BAR
+
+
+def test_on_a_threshold_the_picture_is_that_of_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splats whose centre has α = 1/255, and stacks that reach T = 1e-4, up to rounding: the float32 picture equals
+    the definition with its limits moved by 2e-5 one way or the other."""
+    columns = 24
+    means = torch.zeros(1, 5 * columns, 3)
+    opacities = torch.empty(1, 5 * columns)
+    for column in range(columns):
+        means[0, column * 5 : column * 5 + 5, 0] = (column - columns / 2 + 0.5) / 16
+        means[0, column * 5 : column * 5 + 5, 2] = 1.0 + torch.arange(5) / 10  # in front of one another
+        opacities[0, column * 5 : column * 5 + 5] = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.5])  # T = 1e-4 after four
+        if column % 2:
+            opacities[0, column * 5 : column * 5 + 5] = torch.tensor([1 / 255, 1 / 255, 1 / 255, 1 / 255, 0.3])
+    means[..., :2] *= means[..., 2:]  # onto the same pixel centres from every depth
+    gaussians = Gaussians(
+        means, torch.eye(4)[:1].expand(1, means.shape[1], 4), torch.full_like(means, 1e-4), opacities,
+        colors=torch.rand(*means.shape, generator=torch.Generator().manual_seed(0)),
+    )  # fmt: skip
+    K = torch.tensor([[[[16.0, 0.0, 12.0], [0.0, 16.0, 0.5], [0.0, 0.0, 1.0]]]])
+    cameras = TensorCameras(torch.eye(4)[None, None], K, columns, 1)
+    sides = []
+    for factor in (1 - 2e-5, 1 + 2e-5):
+        monkeypatch.setattr(reference, "ALPHA_MIN", factor / 255)
+        for other in (1 - 2e-5, 1 + 2e-5):
+            monkeypatch.setattr(reference, "TRANSMITTANCE_MIN", other * 1e-4)
+            sides.append(render(gaussians.to(torch.float64), cameras.to(torch.float64)).rgb)
+    got = render(gaussians, cameras).rgb
+    distance = torch.stack([(got - side).abs().amax(-1) for side in sides])
+    assert distance.amin(0).max() < OUTPUT_BAR
+    assert distance.amax(0).max() > 1e-3  # the sides do differ: these pixels are on a threshold
+
+
+def test_a_shared_field_is_the_field_given_to_every_scene() -> None:
+    gaussians, cameras, _ = scene("cloud", 1)
+    S = cameras.viewmats.shape[0] + 2
+    views = TensorCameras(
+        torch.cat([cameras.viewmats[:1]] * S) + 0.01 * torch.randn(S, 1, 1, 1), cameras.Ks[:1], cameras.width,
+        cameras.height,
+    )  # fmt: skip
+    one = {k: None if v is None else v[:1].clone().requires_grad_() for k, v in vars(gaussians).items()}
+    copies = {k: None if v is None else v.detach().repeat(S, *[1] * (v.ndim - 1)) for k, v in one.items()}
+    expanded = {k: None if v is None else v.detach().clone().requires_grad_() for k, v in one.items()}
+    pictures = []
+    for fields in (
+        one,
+        copies,
+        {k: None if v is None else v.expand(S, *v.shape[1:]) for k, v in expanded.items()},
+    ):
+        for value in copies.values():
+            if value is not None:
+                value.requires_grad_()
+        picture = render(Gaussians(**fields), views)
+        picture.rgb.square().sum().backward()
+        pictures.append(picture.rgb)
+    assert torch.equal(pictures[0], pictures[1]) and torch.equal(pictures[0], pictures[2])
+    for name, value in one.items():
+        if value is not None:
+            torch.testing.assert_close(value.grad, copies[name].grad.sum(0, keepdim=True), rtol=1e-4, atol=1e-5)
+            assert torch.equal(value.grad, expanded[name].grad)
+
+
+@pytest.mark.parametrize("kind", ["cloud", "cover", "crowd"])
+def test_the_bits_do_not_depend_on_threads(kind: str) -> None:
+    results = []
+    for threads in (1, 2, 3, 8):
+        set_threads(threads)
+        gaussians, cameras, options = scene(kind, 4)
+        options = {**options, "want": OUTPUTS}
+        shape = (*cameras.viewmats.shape[:2], cameras.height, cameras.width, 1)
+        weights = {k: torch.linspace(-1, 1, int(np.prod(shape))).reshape(shape) for k in OUTPUTS}
+        outputs, gradients, _ = _draw(gaussians, cameras, options, torch.float32, weights)
+        results.append({**outputs, **{f"gradient of {k}": v for k, v in gradients.items()}})
+    for other in results[1:]:
+        for name, value in results[0].items():
+            assert torch.equal(value, other[name]), name
+
+
+def test_views_behind_one_another_do_not_change_each_other() -> None:
+    """A batch is its pictures one by one, bit for bit."""
+    gaussians, cameras, options = scene("cloud", 5)
+    together = render(gaussians, cameras, **options)
+    for s in range(cameras.viewmats.shape[0]):
+        for c in range(cameras.viewmats.shape[1]):
+            alone = Gaussians(**{k: None if v is None else v[s : s + 1] for k, v in vars(gaussians).items()})
+            view = TensorCameras(
+                cameras.viewmats[s : s + 1, c : c + 1], cameras.Ks[s : s + 1, c : c + 1], cameras.width, cameras.height
+            )
+            background = options["background"]
+            picture = render(
+                alone, view, **{**options, "background": None if background is None else background[s, c]}
+            )
+            assert torch.equal(picture.rgb[0, 0], together.rgb[s, c])
+
+
+def test_a_forked_child_draws() -> None:
+    """Threads do not survive a fork; a data loader's worker must not wait for them."""
+    set_threads(2)
+    gaussians, cameras, options = scene("cloud", 2)
+    expected = render(gaussians, cameras, **options).rgb
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(render(gaussians, cameras, **options).rgb, expected) else 1)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            assert os.waitstatus_to_exitcode(status) == 0
+            return
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    pytest.fail("the child did not finish drawing")
+
+
+_COMPILE_ONE = """
+import sys
+import numpy as np
+from renderers.gaussians import kernels
+assert kernels.__file__.startswith(sys.argv[1]), kernels.__file__
+kernels.count_slots(0, 1, np.zeros((1, 1, 2), np.float32), np.ones((1, 1, 2), np.int32), 1, 1, np.zeros(1, np.int64))
+print(kernels.count_slots.stats.cache_path)
+print(sum(kernels.count_slots.stats.cache_hits.values()))
+"""
+
+
+def test_the_compile_cache_works_from_a_read_only_install(tmp_path: Path) -> None:
+    """Where nothing can be written beside the code, machine code goes to NUMBA_CACHE_DIR or the user's cache folder
+    and the second process finds it; the line about compiling appears in the first alone."""
+    package = tmp_path / "install" / "renderers"
+    source = Path(find_spec("renderers").origin).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "gaussians" / "__pycache__").write_text("a file where a folder would go: nothing can be cached here")
+
+    def run(**environment: str) -> tuple[Path, int, str]:
+        base = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+        base |= {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-P", "-c", _COMPILE_ONE, str(package)]
+        done = subprocess.run(command, env={**base, **environment}, capture_output=True, text=True, check=True)
+        folder, hits = done.stdout.split("\n")[:2]
+        return Path(folder), int(hits), done.stderr
+
+    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache")}
+    folder, hits, said = run(**home)
+    assert folder.is_relative_to(tmp_path / "home" / ".cache") and hits == 0
+    assert said.count("compiling the CPU kernels") == 1 and said.count("\n") == 1
+    assert run(**home) == (folder, 1, "")
+    folder, hits, _ = run(**home, NUMBA_CACHE_DIR=str(tmp_path / "chosen"))
+    assert folder.is_relative_to(tmp_path / "chosen") and hits == 0
+
+
+def test_kernels_are_compiled_again_when_the_lanes_change() -> None:
+    from renderers.gaussians import kernels, simd
+
+    digest = sha256(Path(simd.__file__).read_bytes()).hexdigest()[:16]
+    assert digest == kernels.SIMD_DIGEST, f"simd.py has changed: set kernels.SIMD_DIGEST to {digest!r}"
+
+
+def _cloud(number: int, size: int) -> tuple[Gaussians, TensorCameras]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    direction = torch.nn.functional.normalize(normal(1, number, 3), dim=-1)
+    gaussians = Gaussians(
+        direction * torch.rand(1, number, 1, generator=generator) ** (1 / 3),
+        normal(1, number, 4),
+        0.5 * number ** (-1 / 3) * torch.exp(0.5 * normal(1, number, 3)),
+        0.05 + 0.9 * torch.rand(1, number, generator=generator),
+        colors=torch.rand(1, number, 3, generator=generator),
+    )
+    focal = 1.2 * size
+    K = torch.tensor([[[[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]]])
+    viewmat = torch.eye(4)
+    viewmat[2, 3] = 3.2
+    return gaussians, TensorCameras(viewmat[None, None], K, size, size)
+
+
+def _fastest(function: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        begin = time.process_time()
+        function()
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
+def test_vectors_are_used() -> None:
+    """At least 12 times the tiled torch twin, forward and back. About 40 is measured (benchmarks/splats.py); scalar
+    code would give 3."""
+    import tiled_torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gaussians, cameras = _cloud(2000, 64)
+    leaves = [v.requires_grad_() for v in vars(gaussians).values() if v is not None]
+    weight = torch.rand(64, 64, 3)
+
+    def ours() -> None:
+        torch.autograd.grad((render(gaussians, cameras).rgb * weight).sum(), leaves)
+
+    def twin() -> None:
+        checked = checks.prepare(gaussians, cameras, None, False, None, 0.3, ("rgb",))
+        torch.autograd.grad((tiled_torch.draw(checked) * weight).sum(), leaves)
+
+    try:
+        ours()
+        ratio = max(_fastest(twin, 1) / _fastest(ours, 5) for _ in range(3))
+    finally:
+        torch.set_num_threads(threads)
+    assert ratio > 12
