@@ -106,11 +106,13 @@ def plan_asset(asset: Asset, identity: str, recipe: Recipe) -> tuple[list[ClipPl
         identity: the asset's fingerprint; with the recipe's seed it fixes every random choice.
     """
     visible = visible_vertices(asset)
+    if not len(visible):  # every triangle is fully transparent
+        return [], [Rejection(i, _name(asset, i), "nothing to see") for i in range(len(asset.animations))]
     clips: list[ClipPlan] = []
     rejections: list[Rejection] = []
     for index in _chosen(asset, identity, recipe):
         animation = asset.animations[index]
-        name = animation.name or f"animation {index}"
+        name = _name(asset, index)
         if animation.duration < recipe.min_duration:
             reason = "zero length" if animation.duration <= 0 else f"shorter than {recipe.min_duration:g} s"
             rejections.append(Rejection(index, name, reason))
@@ -119,7 +121,12 @@ def plan_asset(asset: Asset, identity: str, recipe: Recipe) -> tuple[list[ClipPl
         elevation = rng.uniform(0.0, recipe.max_elevation_deg)
         offset = rng.uniform(-recipe.azimuth_jitter_deg, recipe.azimuth_jitter_deg)
         for window, timestamps in _windows(asset, index, recipe):
-            points = np.stack([asset.pose(index, t).positions[visible] for t in timestamps])
+            points = np.empty((len(timestamps), len(visible), 3), np.float32)
+            for t, time in enumerate(timestamps):
+                points[t] = asset.pose(index, time).positions[visible]
+            if not np.ptp(points, axis=1).any():  # scaled to nothing all the time
+                rejections.append(Rejection(index, name, f"nothing to see ({window} window)"))
+                continue
             motion = motion_statistics(points, recipe.fps)
             if motion["motion_reach"] < recipe.min_motion:
                 rejections.append(Rejection(index, name, f"motionless ({window} window)"))
@@ -140,6 +147,10 @@ def plan_asset(asset: Asset, identity: str, recipe: Recipe) -> tuple[list[ClipPl
                 )
             )
     return clips, rejections
+
+
+def _name(asset: Asset, index: int) -> str:
+    return asset.animations[index].name or f"animation {index}"
 
 
 def clip_cameras(recipe: Recipe, elevation_deg: float, azimuth_offset_deg: float) -> Cameras:
@@ -209,15 +220,14 @@ def motion_statistics(points: np.ndarray, fps: float) -> dict[str, float]:
     motion_reach: farthest any vertex gets from where it began. motion_travel: farthest the bounding-box
     centre gets. motion_speed, motion_speed_max: mean over vertices and frames, and the largest over frames of
     the mean over vertices, per second. motion_size_min, motion_size_max: smallest and largest diagonal.
+    Of an object that grows from a point, lengths are in its largest diagonals.
     """
     low, high = points.min(axis=1), points.max(axis=1)
     diagonals = np.linalg.norm(high - low, axis=-1)
-    diagonal = float(diagonals[0])
+    diagonal = float(diagonals[0] or diagonals.max())
     centres = 0.5 * (low + high)
     reach = np.sqrt(max(float(np.square(frame - points[0]).sum(-1).max()) for frame in points))
-    speeds = [
-        float(np.linalg.norm(b - a, axis=-1).mean()) * fps for a, b in pairwise(points)
-    ]
+    speeds = [float(np.linalg.norm(b - a, axis=-1).mean()) * fps for a, b in pairwise(points)]
     return {
         "motion_reach": float(reach) / diagonal,
         "motion_travel": float(np.linalg.norm(centres - centres[0], axis=-1).max()) / diagonal,
@@ -239,7 +249,7 @@ def _framing(
     centre = 0.5 * (first.min(axis=0).astype(np.float64) + first.max(axis=0))
     rotations = orbit_rotations(_azimuths(recipe, azimuth_offset_deg), np.deg2rad(elevation_deg))
     extent = np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * (1.0 - recipe.margin)
-    distance = tightest_distance(points.reshape(-1, 3) - centre, rotations, extent)
+    distance = max(tightest_distance(frame - centre, rotations, extent) for frame in points)
     scale = recipe.distance / distance
     transform = np.eye(4)
     transform[:3, :3] *= scale
@@ -251,23 +261,13 @@ def tightest_distance(points: np.ndarray, rotations: np.ndarray, extent: float) 
     """Smallest distance of cameras looking at the origin from which all points are inside the image.
 
     A point at camera-plane offset (x, y) and depth z past the origin is inside when max(|x|, |y|) <= extent *
-    (distance + z): each point and view gives a lower bound, and the answer is the largest.
+    (distance + z): each point, view and side of the image gives a lower bound, and the answer is the largest.
 
     Args:
         points: [N, 3] about the origin. rotations: world_to_camera [V, 3, 3]. extent: tangent of the usable half
             field of view.
     """
-    reach = np.linalg.norm(points, axis=1)
-    # A bound no view can exceed, from Cauchy-Schwarz; only points that may beat the best need the full test.
-    bound = reach * np.hypot(1.0 / extent, 1.0)
-    outermost = np.argsort(bound)[-64:]
-    best = _required(points[outermost], rotations, extent)
-    rest = points[bound > best]
-    if len(rest):
-        best = max(best, _required(rest, rotations, extent))
-    return best
-
-
-def _required(points: np.ndarray, rotations: np.ndarray, extent: float) -> float:
-    camera = np.einsum("vij,nj->vni", rotations, points)
-    return float((np.abs(camera[..., :2]).max(axis=-1) / extent - camera[..., 2]).max())
+    x, y, z = rotations[:, 0], rotations[:, 1], rotations[:, 2]
+    # Each bound is linear in the point, so a side of a view is one direction.
+    sides = np.concatenate([x / extent - z, -x / extent - z, y / extent - z, -y / extent - z])
+    return max(float((points @ side).max()) for side in sides)

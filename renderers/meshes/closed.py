@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from renderers.gltf import Asset
+from renderers.gltf import Asset, Pose
+
+_GAP = 1e-3  # of the diagonal: a seam that opens no wider shows nothing behind it
 
 
-def closed_triangles(asset: Asset) -> list[np.ndarray]:
+def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarray]:
     """For each primitive a bool [F]: triangle belongs to a closed part whose faces point outwards.
 
     Exporters set `doubleSided` on everything. A part is closed when, vertices at the same place counted as one,
     every directed edge is met by as many opposite ones; it points outwards when its signed volume is positive.
-    Judged at rest: deforming a closed surface leaves it closed.
+
+    Args:
+        poses: moments of an animation. A surface that only touches itself at rest, lips or the lid of a box,
+            comes open in one of them. Without them it is judged at rest alone.
     """
-    pose = asset.pose(None, 0.0)
+    rest = asset.pose(None, 0.0)
+    moments = [(pose.positions, _GAP * _diagonal(pose.positions[asset.visible])) for pose in poses]
     result = []
     for p, primitive in enumerate(asset.primitives):
         triangles = primitive.triangles
         corners, index = np.unique(triangles, return_inverse=True)
-        points = pose.positions[corners]
-        _, place = np.unique(points, axis=0, return_inverse=True)
-        welded = place.reshape(-1)[index.reshape(triangles.shape)]
-        sign = -1.0 if pose.mirrored[p] else 1.0
-        result.append(_outward_closed(welded, pose.positions[triangles].astype(np.float64), sign))
+        _, first, place = np.unique(rest.positions[corners], axis=0, return_index=True, return_inverse=True)
+        place = place.reshape(-1)
+        twin = corners[first[place]]  # the vertex whose place each one shares
+        for positions, gap in moments:
+            apart = np.abs(positions[corners] - positions[twin]).max(axis=1) > gap
+            place = np.where(apart, len(first) + np.arange(len(corners)), place)
+        welded = place[index.reshape(triangles.shape)]
+        sign = -1.0 if rest.mirrored[p] else 1.0
+        result.append(_outward_closed(welded, rest.positions[triangles].astype(np.float64), sign))
     return result
+
+
+def _diagonal(points: np.ndarray) -> float:
+    return float(np.linalg.norm(np.ptp(points, axis=0)))
 
 
 def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.ndarray:
