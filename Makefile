@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 # -P: the installed packages are used, never the checkout that happens to be the working directory.
 RUN := $(BIN)/python -P -m
 SOURCES := $(shell find factory zoo renderers cluster -type f ! -name '*.pyc')
-GL_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri
+# Headless OpenGL, and the FFmpeg libraries that torchcodec loads.
+SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 BPY := bpy==4.5.15
+BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
 .PHONY: run test test-slow test-gpu bench bench-gpu check install system blender validator clean
 .DEFAULT_GOAL := run
@@ -49,11 +51,14 @@ $(VENV)/.installed: $(VENV)/.dependencies $(SOURCES)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --reinstall-package menagerie4d .
 	@touch $@
 
-# Headless OpenGL. Installed where we may, otherwise named.
+# Installed where we may, otherwise named.
 system:
-	@ldconfig -p | grep -q 'libEGL\.so\.1' && ls /usr/lib/*/dri/swrast_dri.so /usr/lib/*/libgallium-*.so \
-	  /usr/lib/*/libEGL_nvidia.so.* 2>/dev/null | grep -q . || $(call as_root,$(GL_PACKAGES)) || \
-	  { echo "headless OpenGL is missing: install the system packages $(GL_PACKAGES)"; exit 1; }
+	@libraries=$$(/sbin/ldconfig -p); for library in libEGL.so.1 libavdevice.so; do \
+	  case "$$libraries" in *$$library*) ;; *) missing=1;; esac; done; \
+	  ls /usr/lib/*/dri/swrast_dri.so /usr/lib/*/libgallium-*.so /usr/lib/*/libEGL_nvidia.so.* 2>/dev/null | \
+	    grep -q . || missing=1; \
+	  [ -z "$$missing" ] || { $(call as_root,$(SYSTEM_PACKAGES)); } || \
+	  { echo "install these system packages first: $(SYSTEM_PACKAGES)"; exit 1; }
 
 as_root = if [ "$$(id -u)" = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
   command -v apt-get >/dev/null && $$sudo apt-get update -qq && \
@@ -62,10 +67,13 @@ as_root = if [ "$$(id -u)" = 0 ]; then sudo=; else sudo="sudo -n"; fi; \
 # Blender as a module wants Python 3.11 and an older numpy: an environment of its own, run as a child process.
 # Where it cannot be had, the tests that need it say so.
 blender: install
-	@if [ -z "$$MENAGERIE_BLENDER" ] && [ ! -e .blender/.installed ]; then \
+	@if [ -z "$$MENAGERIE_BLENDER" ] && [ ! -e .blender/.installed ]; then { \
 	  $(BIN)/uv venv --quiet --clear --python 3.11 .blender && \
-	  $(BIN)/uv pip install --quiet --python .blender/bin/python $(BPY) "numpy<2" && touch .blender/.installed || \
-	  { rm -rf .blender; echo "Blender could not be set up (it needs Python 3.11): its tests will be skipped"; }; fi
+	  $(BIN)/uv pip install --quiet --python .blender/bin/python $(BPY) "numpy<2" && \
+	  { .blender/bin/python -c 'import bpy' >/dev/null 2>&1 || { $(call as_root,$(BPY_PACKAGES)) && \
+	    .blender/bin/python -c 'import bpy' >/dev/null; }; } && touch .blender/.installed; } || \
+	  { rm -rf .blender; echo "Blender could not be set up: it needs Python 3.11 and the system packages" \
+	    "$(BPY_PACKAGES), or name an installed Blender in MENAGERIE_BLENDER. Its tests will be skipped"; }; fi
 
 # The Khronos glTF validator, from npm; without it its tests are skipped.
 validator:

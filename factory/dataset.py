@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from factory.schema import alpha_column, pixel_columns, row_cameras, row_to_shot, view_column
 from factory.video import decode_h264, unpack_alpha
 from renderers.cameras import Cameras
-from renderers.meshes.clip import RenderSettings, Shot, composite
+from renderers.meshes.clip import RenderSettings, Shot, composite_in_place
 
 Indices = int | slice | Sequence[int] | None
 
@@ -193,7 +193,7 @@ class Clip:
                     f"its sha256 with _factory/shards and fetch or pack it again"
                 ) from error
             if background is not None:
-                _put_on(arrays[place], background)
+                composite_in_place(arrays[place], background)
         return ClipArrays(
             frames=arrays if background is None else arrays[..., :3],
             cameras=self.cameras[views],
@@ -207,13 +207,3 @@ def _pick(indices: Indices, count: int, what: str) -> list[int]:
     except IndexError:
         raise IndexError(f"{what} {indices} of a clip with {count} {what}s") from None
     return np.atleast_1d(picked).tolist()
-
-
-def _put_on(frames: np.ndarray, background: Sequence[int]) -> None:
-    """Composite straight-alpha frames uint8 [T, H, W, 4] in place; only silhouettes need arithmetic."""
-    pixels = frames.view("<u4")[..., 0]
-    alpha = pixels >> 24
-    np.copyto(pixels, np.array([*background, 255], np.uint8).view("<u4")[0], where=alpha == 0)
-    silhouette = np.flatnonzero((alpha > 0) & (alpha < 255))
-    flat = frames.reshape(-1, 4)
-    flat[silhouette, :3] = composite(flat[silhouette], background)

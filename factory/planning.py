@@ -50,6 +50,21 @@ class Recipe:
     min_duration: float = 0.25
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("fps", "num_frames", "views", "max_animations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Recipe.{name}: expected at least 1, got {getattr(self, name)}")
+        if not 16 <= self.resolution <= 4096 or self.resolution % 2:
+            raise ValueError(
+                f"Recipe.resolution: expected an even number of pixels from 16 to 4096 (video is coded in pairs), "
+                f"got {self.resolution}"
+            )
+        if not 0.0 < self.fov_y_deg < 170.0 or self.distance <= 0.0 or not 0.0 <= self.margin < 0.5:
+            raise ValueError(
+                f"Recipe: expected fov_y_deg in (0, 170), distance > 0 and margin in [0, 0.5), got "
+                f"{self.fov_y_deg:g}, {self.distance:g}, {self.margin:g}"
+            )
+
     def hash(self) -> str:
         text = json.dumps({"planning": PLANNING_VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

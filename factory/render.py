@@ -288,12 +288,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when assets were quarantined: the table says which."""
     args = parse_arguments(argv)
-    recipe = Recipe(**{option.name: getattr(args, option.name) for option in fields(Recipe)})
-    stage = RenderStage(
-        recipe, RenderSettings(samples=args.samples), args.renderer, args.holdout, args.dry_run
-    )
     options = {"workers": args.workers, "limit": args.limit}
     try:
+        recipe = Recipe(**{option.name: getattr(args, option.name) for option in fields(Recipe)})
+        settings = RenderSettings(samples=args.samples)
+        stage = RenderStage(recipe, settings, args.renderer, args.holdout, args.dry_run)
         if args.dry_run:
             with tempfile.TemporaryDirectory() as scratch:
                 tally = render(args.source, scratch, stage, **options).tally
@@ -311,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 130
-    except (SourceError, StageError, StorageError) as error:
+    except (SourceError, StageError, StorageError, ValueError) as error:
         print(f"factory.render: {error}", file=sys.stderr)
         return 1
     print(summary(result, stage))

@@ -94,6 +94,7 @@ class Asset:
         metadata: generator, copyright and, as Sketchfab writes them, title, author, license and source;
             only what the file states.
         notes: what was left out of the asset, in sentences.
+        source: what it was loaded from, a path or the bytes of a .glb, for those who read files themselves.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Asset:
     visible: np.ndarray
     metadata: dict[str, str]
     notes: tuple[str, ...]
+    source: Path | bytes = field(repr=False)
     _rig: Rig = field(repr=False)
     _channels: tuple[tuple[Channel, ...], ...] = field(repr=False)
     _motions: dict[int | None, Motion] = field(default_factory=dict, repr=False)
@@ -153,7 +155,7 @@ def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits 
     document = Document.open(source, name, limits or Limits())
     try:
         with np.errstate(all="ignore"):  # what overflows is refused as not finite
-            return _build(document)
+            return _build(document, source if isinstance(source, bytes) else Path(source))
     except GltfError:
         raise
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
@@ -161,7 +163,7 @@ def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits 
         raise GltfError(f"{document.name}: malformed glTF ({type(error).__name__}: {error})") from error
 
 
-def _build(document: Document) -> Asset:
+def _build(document: Document, source: Path | bytes) -> Asset:
     _check_extensions(document)
     nodes = read_nodes(document)
     rig = read_rig(document, nodes)
@@ -190,6 +192,7 @@ def _build(document: Document) -> Asset:
         visible=_visible(rig),
         metadata=_metadata(document),
         notes=notes,
+        source=source,
         _rig=rig,
         _channels=channels,
     )

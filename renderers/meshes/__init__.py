@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from renderers.meshes.clip import GREY, WHITE, RenderedClip, RenderError, RenderSettings, Shot, composite
+from renderers.meshes.clip import (
+    GREY,
+    WHITE,
+    RenderedClip,
+    RenderError,
+    RenderSettings,
+    Shot,
+    composite,
+    composite_in_place,
+)
 
 # Back end → version of its pictures. Raise it when pixels change, so that clips are rendered again.
 PICTURE_VERSIONS = {"opengl": "1", "pyrender": "1", "blender": "1"}
@@ -55,6 +64,7 @@ __all__ = [
     "RenderedClip",
     "Shot",
     "composite",
+    "composite_in_place",
     "render_clip",
     "renderer",
 ]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from renderers.gltf import Asset
 from renderers.meshes import environment
 from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
 
@@ -39,6 +40,25 @@ def find() -> Path | None:
         return local
     installed = shutil.which("blender")
     return Path(installed) if installed else None
+
+
+class BlenderRenderer:
+    """Cycles as a back end of `renderers.meshes.render_clip`."""
+
+    name = "blender"
+
+    def __init__(self) -> None:
+        if find() is None:
+            raise RenderError(f"blender: not found; {_HELP}")
+
+    def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
+        """Render a shot; Blender reads the asset's own file."""
+        if isinstance(asset.source, Path):
+            return render_clip(asset.source, shot, settings)
+        with tempfile.NamedTemporaryFile(suffix=".glb") as file:
+            file.write(asset.source)
+            file.flush()
+            return render_clip(file.name, shot, settings)
 
 
 def render_clip(

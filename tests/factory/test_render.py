@@ -1,0 +1,214 @@
+"""The command as a user runs it: real sources, a real embedded Ray, real files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from sample_assets import ASSETS, requires_assets
+
+from cluster import Ledger
+from factory import load_clips, make_row
+from factory.sources.creatures import build
+from renderers import gltf
+from renderers.meshes import render_clip
+
+SMALL = ("--resolution", "32", "--fps", "3", "--num-frames", "6", "--views", "4", "--max-animations", "2")
+SOURCES = ("creatures://robot?seed=1", "creatures://bird?seed=2")
+
+
+def command(out: Path, *arguments: str, sources=SOURCES) -> list[str]:
+    return [
+        *(sys.executable, "-P", "-m", "factory.render", "--out", str(out), *SMALL),
+        *("--source", *map(str, sources), *arguments),
+    ]
+
+
+def run(out: Path, *arguments: str, sources=SOURCES, code: int = 0) -> str:
+    done = subprocess.run(command(out, *arguments, sources=sources), capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def shards(out: Path) -> dict[str, str]:
+    """Name → sha256 of every file that holds clips."""
+    files = sorted((out / "data").rglob("*.parquet"))
+    return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """Four small clips of two creatures, made by one worker."""
+    out = tmp_path_factory.mktemp("render") / "one-worker"
+    said = run(out, "--workers", "1")
+    assert "rendered     4 clips of 2 assets" in said and "quarantined  0" in said
+    assert "ceiling" in said and "clips/min" in said
+    return out
+
+
+def test_the_dataset_opens_everywhere(dataset):
+    rows = datasets.load_dataset(str(dataset), split="train")
+    assert len(rows) == 4 and rows[0]["licence"] == "CC0-1.0" and rows[0]["view_00"][0].shape == (3, 32, 32)
+    streamed = datasets.load_dataset(str(dataset), split="train", streaming=True)
+    assert [row["clip_id"] for row in streamed] == rows["clip_id"][:]
+    clip = load_clips(dataset)[1].read(views=[0, 2], frames=[0, 5])
+    assert clip.frames.shape == (2, 2, 32, 32, 4) and clip.frames[..., 3].any()
+    assert (dataset / "contact_sheet.png").stat().st_size > 1000
+    assert "CC0-1.0" in (dataset / "README.md").read_text()
+
+
+def test_a_second_run_finds_nothing_to_do(dataset):
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()}
+    started = time.monotonic()
+    said = run(dataset)
+    assert "nothing new" in said and "4 of them by earlier runs" in said
+    assert time.monotonic() - started < 20
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()} == before
+
+
+def test_two_workers_write_the_same_bytes(dataset, tmp_path):
+    run(tmp_path / "two", "--workers", "2")
+    assert shards(tmp_path / "two") == shards(dataset)
+
+
+def test_a_killed_and_resumed_run_writes_the_same_bytes(dataset, tmp_path):
+    out = tmp_path / "killed"
+    kills = 0
+    for _ in range(2):
+        driver = subprocess.Popen(command(out, "--workers", "1"), start_new_session=True, stderr=subprocess.DEVNULL)
+        try:
+            already = len(list(Ledger(out)))
+            _wait(lambda n=already: len(list(Ledger(out))) > n or driver.poll() is not None)
+            kills += driver.poll() is None
+        finally:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+    assert kills, "the runs ended before they could be killed: the test shows nothing"
+    run(out, "--workers", "2")
+    assert shards(out) == shards(dataset)
+
+
+def test_another_seed_writes_other_bytes(dataset, tmp_path):
+    """The control of the two tests above."""
+    run(tmp_path / "seed", "--seed", "1")
+    assert shards(tmp_path / "seed") != shards(dataset)
+
+
+def test_every_row_can_be_rendered_again_to_the_same_bytes(dataset):
+    for clip in load_clips(dataset):
+        row = clip.metadata
+        species, seed = row["asset_uid"].split("-")[1:]
+        data = build(species, int(seed))
+        assert hashlib.sha256(data).hexdigest() == row["asset_sha256"]
+        shot, settings = clip.shot
+        again = render_clip(gltf.load(data), shot, settings, backend=row["renderer"])
+        stored = clip.read()
+        np.testing.assert_array_equal(again.frames[..., 3], stored.frames[..., 3])
+        assert again.renderer == row["renderer_version"]
+        table = load_clips(dataset).table(["clip_id", "view_00", "alpha_03"]).to_pylist()
+        mine = next(entry for entry in table if entry["clip_id"] == row["clip_id"])
+        made = make_row(again, _info(row))
+        assert made["view_00"]["bytes"] == mine["view_00"]["bytes"] and made["alpha_03"] == mine["alpha_03"]
+
+
+def test_a_folder_of_good_and_bad_files(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "good.glb").write_bytes(build("robot", 3, ["waves-its-right-hand"]))
+    (models / "copy of good.glb").write_bytes((models / "good.glb").read_bytes())
+    (models / "text.glb").write_text("no glTF at all")
+    (models / "cut.glb").write_bytes((models / "good.glb").read_bytes()[:5000])
+    said = run(tmp_path / "out", sources=[models])
+    assert "rendered     1 clips of 3 assets" in said and "quarantined  2" in said
+    assert "text.glb:" in said and "cut.glb:" in said
+    records = {record.label: record for record in Ledger(tmp_path / "out")}
+    assert records["cut.glb"].status == "quarantined"
+    said = run(tmp_path / "out", "--retry-quarantined", sources=[models])
+    assert "quarantined  2" in said
+
+
+@requires_assets
+def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path):
+    models = tmp_path / "models"
+    for folder in ("bad", "unsupported"):
+        shutil.copytree(ASSETS / folder, models / folder)
+    shutil.copy(ASSETS / "greenman.glb", models)
+    said = run(tmp_path / "out", "--max-animations", "1", sources=[models])
+    assert "rendered     1 clips of 9 assets" in said and "quarantined  6" in said and "not animated" in said
+    for name in ("BoxWithInfinites", "CubeInvalid", "MissingBin", "RecursiveNodes", "WrongJson", "animation_pointer"):
+        assert name in said
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    said = run(tmp_path / "out", "--dry-run")
+    assert "would render 4 clips of 2 assets" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_is_said_in_a_sentence(tmp_path):
+    assert "no creature is called 'unicorn'" in run(tmp_path / "out", sources=["creatures://unicorn"], code=1)
+    assert "no such file or folder" in run(tmp_path / "out", sources=["nowhere"], code=1)
+    assert "is not a source" in run(tmp_path / "out", sources=["ftp://models"], code=1)
+    assert "--holdout" in run(tmp_path / "out", "--holdout", "0.7", code=2)
+
+
+def test_the_run_leaves_its_configuration(dataset):
+    (file,) = (dataset / "_factory" / "runs").glob("*.json")
+    content = json.loads(file.read_text())
+    assert content["recipe"]["num_frames"] == 6 and content["tally"]["rendered"] == 4
+
+
+@pytest.mark.slow
+def test_memory_is_steady_over_500_clips(tmp_path):
+    """One worker, one child: its memory after 500 clips is within 10 % of what it was after the first 50."""
+    psutil = pytest.importorskip("psutil")
+    arguments = ["--workers", "1", "--max-animations", "5", "--resolution", "64", "--views", "16"]
+    driver = subprocess.Popen(command(tmp_path / "out", *arguments, sources=["creatures://*?count=100"]))
+    sizes: list[tuple[int, int]] = []
+    try:
+        while driver.poll() is None:
+            time.sleep(0.5)
+            clips = len(list((tmp_path / "out/_factory/done").rglob("*.json"))) if sizes is not None else 0
+            for process in psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []:
+                try:
+                    if "cluster.child" in " ".join(process.cmdline()):
+                        sizes.append((clips, process.memory_info().rss))
+                except psutil.Error:
+                    continue
+    finally:
+        driver.kill()
+        driver.wait()
+    early = [size for clips, size in sizes if 50 <= clips <= 100]
+    late = [size for clips, size in sizes if clips >= 450]
+    assert early and late, f"too few samples: {len(sizes)}"
+    assert np.median(late) <= 1.10 * np.median(early)
+
+
+def _info(row: dict):
+    """The ClipInfo a row was made from."""
+    from dataclasses import fields
+
+    from factory import ClipInfo
+    from renderers.meshes import RenderSettings
+
+    motion = {name: row[name] for name in row if name.startswith("motion_")}
+    values = {field.name: row[field.name] for field in fields(ClipInfo) if field.name in row}
+    values |= {"motion": motion, "settings": RenderSettings(**json.loads(row["settings"]))}
+    return ClipInfo(**values)
+
+
+def _wait(condition, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.05)
