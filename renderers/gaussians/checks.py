@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -13,6 +12,7 @@ from torch import Tensor
 from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras
 
 SH_COEFFICIENTS = {1: 0, 4: 1, 9: 2, 16: 3}
+_MOST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -188,34 +188,37 @@ def _shared(tensor: Tensor) -> Tensor:
     return tensor[:1] if tensor.shape[0] > 1 and tensor.stride(0) == 0 else tensor
 
 
-_RANGES = {
-    "scales": (0.0, math.inf, "finite standard deviations >= 0 (did you forget exp?)"),
-    "opacities": (0.0, 1.0, "values in 0..1 (did you forget the sigmoid?)"),
-}
-
-
 @torch.no_grad()
 def _check_values(tensors: dict[str, Tensor]) -> None:
+    """Refuse values that have no picture. One wait for the device, however many fields there are."""
+    rules = []  # name, tensor, its least and its largest allowed value, what is expected
     for name, tensor in tensors.items():
         values = _shared(tensor) if tensor.ndim else tensor
         if not values.numel():
             continue
-        low, high, expected = _RANGES.get(name, (-math.inf, math.inf, "finite values"))
-        least, most = (v.item() for v in torch.aminmax(values))
-        if not (low <= least and most <= high and math.isfinite(least) and math.isfinite(most)):
-            _refuse(name, values, ~torch.isfinite(values) | (values < low) | (values > high), expected)
-        if name == "quats" and (lengths := torch.linalg.vector_norm(values, dim=-1)).amin().item() < 1e-12:
-            _refuse(name, values, lengths < 1e-12, "quaternions of some length, not zero")
+        if name == "scales":
+            rules.append((name, values, 0.0, _MOST, "finite standard deviations >= 0 (did you forget exp?)"))
+        elif name == "opacities":
+            rules.append((name, values, 0.0, 1.0, "values in 0..1 (did you forget the sigmoid?)"))
+        else:
+            rules.append((name, values, -_MOST, _MOST, "finite values"))
+        if name == "quats":
+            lengths = torch.linalg.vector_norm(values, dim=-1)
+            rules.append((name, lengths, 1e-12, _MOST, "a length that is not zero"))
         if name == "Ks":
-            focal, skew = values[..., (0, 1), (0, 1)], values[..., (0, 1), (1, 0)]
-            _refuse(name, values, ((focal <= 0) | (skew != 0)).any(-1), "positive focal lengths and no skew")
-
-
-def _refuse(name: str, values: Tensor, bad: Tensor, expected: str) -> None:
-    """Raise for the first bad value, if there is one."""
-    if bad.any():
+            rules.append((name, values[..., (0, 1), (0, 1)], 1e-12, _MOST, "focal lengths > 0"))
+            rules.append((name, values[..., (0, 1), (1, 0)], 0.0, 0.0, "no skew, 0 beside the focal lengths"))
+    if not rules:
+        return
+    extremes = torch.stack([bound for _, values, *_ in rules for bound in torch.aminmax(values)]).tolist()
+    for (name, values, low, high, expected), least, most in zip(
+        rules, extremes[::2], extremes[1::2], strict=True
+    ):
+        if low <= least and most <= high:  # false for NaN
+            continue
+        bad = ~((values >= low) & (values <= high))
         where = bad.nonzero()[0].tolist()
         raise ValueError(
-            f"{name}: expected {expected}, got {values[tuple(where)].tolist()} at {where} "
+            f"{name}: expected {expected}, got {values[tuple(where)].item():g} at {where} "
             f"({int(bad.sum())} such of {bad.numel()})"
         )

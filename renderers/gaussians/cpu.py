@@ -33,7 +33,7 @@ def draw(scene: Scene) -> Rendered:
         scene.means, scene.quats, scene.scales, scene.opacities, scene.viewmats, scene.Ks,
         (scene.width, scene.height, scene.eps2d, scene.antialiased),
     )  # fmt: skip
-    blended, background = reference.features(scene, depths)
+    blended, background = reference.features(scene, depths if "depth" in scene.want else None)
     if background is None:
         background = blended.new_zeros(S, C, blended.shape[-1])
     image, alpha = _Draw.apply(

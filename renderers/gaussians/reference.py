@@ -81,28 +81,26 @@ def facing_normals(quats: Tensor, scales: Tensor, means: Tensor, positions: Tens
     return torch.where(away, -axes, axes)
 
 
-def features(scene: Scene, depths: Tensor) -> tuple[Tensor, Tensor | None]:
+def features(scene: Scene, depths: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """What is blended per Gaussian, and behind all of them.
 
     Args:
-        depths: [S, C, N].
+        depths: [S, C, N] to be blended, or None.
     Returns:
-        [S, C, N, F], F = D colours, then 1 depth and 3 normals if wanted; background [S, C, F] or None.
+        [S, C, N, F], F = D colours, 3 normals if wanted, then 1 depth if given; background [S, C, F] or None.
     """
-    channels = []
+    shape = scene.shape
     if scene.sh is None:
-        channels.append(scene.colors[:, None].expand(*scene.shape, -1))
+        channels = [scene.colors[:, None].expand(*shape, -1)]
     elif "rgb" in scene.want:
-        positions = camera_positions(scene.viewmats)
-        channels.append(sh_colors(scene.sh_degree, scene.sh, scene.means, positions))
+        channels = [sh_colors(scene.sh_degree, scene.sh, scene.means, camera_positions(scene.viewmats))]
     else:
-        channels.append(depths.new_zeros(*scene.shape, 3))
-    if "depth" in scene.want:
-        channels.append(depths[..., None])
+        channels = [scene.means.new_zeros(*shape, 3)]
     if "normal" in scene.want:
-        positions = camera_positions(scene.viewmats)
-        normals = facing_normals(scene.quats, scene.scales, scene.means, positions)
-        channels.append(normals.expand(*scene.shape, -1))
+        normals = facing_normals(scene.quats, scene.scales, scene.means, camera_positions(scene.viewmats))
+        channels.append(normals.expand(*shape, -1))
+    if depths is not None:
+        channels.append(depths[..., None])
     blended = torch.cat(channels, -1)
     if scene.background is None:
         return blended, None
@@ -111,8 +109,8 @@ def features(scene: Scene, depths: Tensor) -> tuple[Tensor, Tensor | None]:
 
 def rendered(scene: Scene, image: Tensor, alpha: Tensor, radii: Tensor, means2d: Tensor) -> Rendered:
     """Split blended features [S, C, H, W, F] into the outputs that were wanted."""
-    sizes = [scene.channels, int("depth" in scene.want), 3 * int("normal" in scene.want)]
-    rgb, depth, normal = image.split(sizes, -1)
+    sizes = [scene.channels, 3 * int("normal" in scene.want), int("depth" in scene.want)]
+    rgb, normal, depth = image.split(sizes, -1)
     return Rendered(
         rgb=rgb if "rgb" in scene.want else None,
         alpha=alpha if "alpha" in scene.want else None,
@@ -195,7 +193,7 @@ def blend(
 def draw(scene: Scene) -> Rendered:
     """`renderers.gaussians.render` for one checked scene."""
     means2d, conics, depths, opacities, radii = project(scene)
-    blended, background = features(scene, depths)
+    blended, background = features(scene, depths if "depth" in scene.want else None)
     S, C, N = scene.shape
     ys, xs = torch.meshgrid(
         torch.arange(scene.height, device=depths.device),

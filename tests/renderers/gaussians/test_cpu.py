@@ -36,11 +36,14 @@ def _one_thread():
 
 def _draw(gaussians: Gaussians, cameras: TensorCameras, options: dict, dtype: torch.dtype, weights: dict):
     """Outputs, gradients of Σ weight · output by input, and radii."""
-    gaussians, cameras = gaussians.to(dtype), cameras.to(dtype)
+    gaussians = Gaussians(
+        **{k: None if v is None else v.detach().to(dtype, copy=True) for k, v in vars(gaussians).items()}
+    )
+    cameras = replace(cameras, viewmats=cameras.viewmats.detach().to(dtype, copy=True), Ks=cameras.Ks.to(dtype))
     leaves = {k: v for k in FIELDS if (v := getattr(gaussians, k)) is not None} | {"viewmats": cameras.viewmats}
     options = dict(options)
     if options["background"] is not None:
-        leaves["background"] = options["background"] = options["background"].to(dtype)
+        leaves["background"] = options["background"] = options["background"].to(dtype, copy=True)
     for leaf in leaves.values():
         leaf.requires_grad_()
     picture = render(gaussians, cameras, **options)
