@@ -247,7 +247,8 @@ def _write_run_file(storage: Storage, args: argparse.Namespace, stage: RenderSta
 # --- the command ---------------------------------------------------------------------------------------
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Recipe]:
+    """The options, and the recipe among them; leaves with a sentence if they make no sense."""
     parser = argparse.ArgumentParser(
         prog="python -m factory.render",
         description="Render animated 3D models into a 16-view MV-Video dataset. The same command resumes.",
@@ -272,27 +273,29 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--retry-quarantined", action="store_true", help="try again what earlier runs gave up"
     )
     parser.add_argument("--dry-run", action="store_true", help="open and plan every asset, write nothing")
-    recipe = parser.add_argument_group("recipe", "what clips are made; the defaults are MV-Video's")
+    group = parser.add_argument_group("recipe", "what clips are made; the defaults are MV-Video's")
     for option in fields(Recipe):
         flag = f"--{option.name.replace('_', '-')}"
-        recipe.add_argument(flag, type=type(option.default), default=option.default, help="%(default)s")
+        group.add_argument(flag, type=type(option.default), default=option.default, help="%(default)s")
     args = parser.parse_args(argv)
     if not 0.0 <= args.holdout < 0.5:
         parser.error(f"--holdout: expected a part below 0.5, got {args.holdout:g}")
     for name in ("workers", "limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name}: expected at least 1, got {getattr(args, name)}")
-    return args
+    try:
+        return args, Recipe(**{option.name: getattr(args, option.name) for option in fields(Recipe)})
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 also when assets were quarantined: the table says which."""
-    args = parse_arguments(argv)
+    args, recipe = parse_arguments(argv)
+    settings = RenderSettings(samples=args.samples)
+    stage = RenderStage(recipe, settings, args.renderer, args.holdout, args.dry_run)
     options = {"workers": args.workers, "limit": args.limit}
     try:
-        recipe = Recipe(**{option.name: getattr(args, option.name) for option in fields(Recipe)})
-        settings = RenderSettings(samples=args.samples)
-        stage = RenderStage(recipe, settings, args.renderer, args.holdout, args.dry_run)
         if args.dry_run:
             with tempfile.TemporaryDirectory() as scratch:
                 tally = render(args.source, scratch, stage, **options).tally
@@ -310,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 130
-    except (SourceError, StageError, StorageError, ValueError) as error:
+    except (SourceError, StageError, StorageError) as error:
         print(f"factory.render: {error}", file=sys.stderr)
         return 1
     print(summary(result, stage))

@@ -1,0 +1,93 @@
+"""`ray job submit -- python -m factory.render …` as the README writes it, on a cluster of this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from factory import load_clips
+
+BIN = Path(sys.executable).parent
+# Auth off at server and client alike, or the client is answered 401; loopback listeners only.
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def dashboard(tmp_path):
+    """The address of a small Ray cluster's dashboard; everything it started is gone afterwards."""
+    port = free_port()
+    command = [
+        *(BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"),
+        *(f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
+        *("--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"),
+    ]
+    with (tmp_path / "ray.log").open("wb") as log:
+        head = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"{address}/api/version"):
+            assert head.poll() is None and time.monotonic() < deadline, (tmp_path / "ray.log").read_text()
+            time.sleep(0.5)
+        yield address
+    finally:
+        head.terminate()  # it stops its children
+        try:
+            head.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def test_the_readme_command_runs_on_a_cluster(dashboard, tmp_path):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    written = re.search(r"^ray job submit -- python -m factory\.render", readme, re.MULTILINE)
+    assert written, "the README no longer says how to submit a job"
+    out = tmp_path / "dataset"
+    small = ["--resolution", "32", "--fps", "3", "--num-frames", "6", "--views", "4", "--max-animations", "2"]
+    command = [*written.group().split(), "--source", "creatures://bird", "--out", str(out), *small]
+    for _ in range(30):
+        submitted = subprocess.run(
+            [BIN / "ray", *command[1:]],
+            env={**ENVIRONMENT, "RAY_ADDRESS": dashboard},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        said = submitted.stdout + submitted.stderr
+        if "No available agent" not in said:  # the head takes jobs some seconds after it answers
+            break
+        time.sleep(2)
+    assert submitted.returncode == 0, said
+    assert "rendered     2 clips of 1 assets" in said
+    assert len(load_clips(out)) == 2
