@@ -28,7 +28,20 @@ LICENCE = "CC0-1.0"
 VERSION = (
     "1"  # of the creatures: raise it when the same seed gives other bytes, so that clips are rendered again
 )
-SPECIES = ("kangaroo", "bird", "robot", "human", "fox", "cat")
+SPECIES = (
+    "kangaroo",
+    "bird",
+    "robot",
+    "human",
+    "fox",
+    "cat",
+    "fish",
+    "snake",
+    "crab",
+    "flower",
+    "jellyfish",
+    "drop",
+)
 
 
 @dataclass(frozen=True)

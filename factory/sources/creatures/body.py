@@ -92,7 +92,9 @@ class Body:
         weights = _skin_weights(shapes, distances, triangles, self.skeleton)
         self._add(material, positions, normals, colours, weights, triangles)
 
-    def solid(self, *shapes: Shape, material: Material = MATTE, detail: int = 7) -> None:
+    def solid(
+        self, *shapes: Shape, material: Material = MATTE, detail: int = 7, paints: Sequence[Paint] = ()
+    ) -> None:
         """Adds each convex shape as a crisp solid of its own, with `detail`² quads on each of six sides."""
         for shape in shapes:
             directions, triangles = _cube(detail)
@@ -103,12 +105,14 @@ class Body:
                 flat = np.maximum((slope**2).sum(1, keepdims=True), 0.25)
                 positions = positions - np.clip(shape.measure(positions)[:, None] * slope / flat, -size, size)
             normals = _unit(gradient([shape], positions, 0.01 * size))
-            colours = np.tile(np.array(shape.colour), (len(positions), 1))
+            colours = _colours([shape], np.zeros((1, len(positions))), positions, paints, 1.0)
             weights = np.zeros((len(positions), len(self.skeleton.names)))
             weights[:, self.skeleton.index(shape.joint)] = 1
             self._add(material, positions, normals, colours, weights, triangles)
 
     def _add(self, material, positions, normals, colours, weights, triangles) -> None:
+        if weights.shape[1] < 4:
+            weights = np.pad(weights, ((0, 0), (0, 4 - weights.shape[1])))
         joints = np.argsort(-weights, axis=1, kind="stable")[:, :4]
         strongest = np.take_along_axis(weights, joints, 1)
         strongest[strongest < 0.02] = 0

@@ -266,6 +266,7 @@ def hops(
 ) -> Gesture:  # fmt: skip
     """Jumps with all feet: crouch, fly `height` metres high, land softly; `count` times, equal parts of the way.
 
+    `crouch` is in metres; a body without legs squashes by that fraction instead.
     `flight` is a gesture played once over every flight: tucked feet, spread wings.
     """
 
@@ -282,7 +283,11 @@ def hops(
             if flight:
                 flight(take, air)
         take.shifts[:, 0, 1] += leap * up
-        take.shifts[:, take.skeleton.index("body"), 1] -= crouch * sink
+        body = take.skeleton.index("body")
+        if take.skeleton.legs:
+            take.shifts[:, body, 1] -= crouch * sink
+        else:  # what has no knees squashes
+            take.scales[:, body] *= 1 + sink[:, None] * [0.5 * crouch, -crouch, 0.5 * crouch]
         turn = np.radians(turn_deg)
         take.body_path = _advance(take.body_path, u, side, forward, turn)
         for leg, path in take.foot_path.items():

@@ -1,0 +1,305 @@
+"""A drop of something friendly: all its shapes are morph targets. It splashes, oozes, stretches and bounces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from factory.sources.creatures import gestures as g
+from factory.sources.creatures.body import GLOSSY, Body, Material, Mesh, Paint
+from factory.sources.creatures.creature import Creature, Morph, sentences
+from factory.sources.creatures.gestures import Book
+from factory.sources.creatures.motion import (
+    Curve,
+    Gesture,
+    bend,
+    ease,
+    hold,
+    hops,
+    morph,
+    pulses,
+    shift,
+    together,
+    waves,
+    within,
+)
+from factory.sources.creatures.palette import INK, Genes, colour, mix
+from factory.sources.creatures.shapes import ball, limb, onto, smooth_union
+from factory.sources.creatures.skeleton import Skeleton
+
+PALETTES = (  # body, top, base
+    ("#4fb3e8", "#a8e2f7", "#2f86c9"),
+    ("#8fd14f", "#d8f59a", "#5fa62f"),
+    ("#f27aa8", "#fcc3d6", "#d24f86"),
+    ("#f7a93b", "#fde09a", "#dd7f24"),
+    ("#9a7fe0", "#d3c4fa", "#7355c4"),
+)
+SLIME = Material("slime", roughness=0.3)
+HEIGHT = 0.46
+TRAIN = sentences("""
+    splashes flat; splashes flat, then stretches up; stretches up; stretches up and leans left; stretches up and twists left;
+    stretches up, then melts; melts; melts and leans right; melts and oozes forward; oozes left; oozes right; oozes forward;
+    oozes backwards; oozes left, then oozes right; creeps forward; creeps to the left; creeps to the right; leans left;
+    leans right; leans left, then leans right; leans forward; leans back; bows; wobbles; wobbles and stretches up;
+    wobbles and melts; rocks forward; swirls; jiggles; jiggles and leans back; ripples; ripples and leans left;
+    pinches its waist; pinches its waist and leans right; puffs up; puffs up, then splashes flat; grows a crown;
+    grows a crown and stretches up; grows a crown, then melts; twists left; twists left, then twists right; nods;
+    shakes its head; shakes its head and melts; bounces; hops once; hops twice; hops forward twice; hops to the left;
+    leaps up with a splash
+""")
+HELDOUT = sentences("""
+    stretches up and leans right; melts and leans left; oozes right, then oozes left; wobbles and puffs up; twists right;
+    ripples and leans right; grows a crown and leans left; hops to the right; melts, then stretches up; creeps backwards
+""")
+
+
+def grow(genes: Genes) -> Creature:
+    body_colour, top, base = genes.palette(PALETTES)
+    wide, tall, curl, size = genes.vary(0.14), genes.vary(0.14), genes.vary(0.6), genes.vary(0.15)
+    body = Body(_skeleton())
+    height = HEIGHT * tall
+    shapes = [
+        ball("body", body_colour, (0, 0.125, 0), (0.215 * wide, 0.165, 0.215 * wide)),
+        limb("body", body_colour, (0, 0.215, 0), (0, 0.28 * tall, -0.005), 0.14 * wide, 0.085, blend=0.06),
+        limb(
+            "body",
+            body_colour,
+            (0, 0.28 * tall, -0.005),
+            (0.012 * curl, 0.37 * tall, -0.015),
+            0.085,
+            0.042,
+            blend=0.03,
+        ),
+        limb(
+            "body",
+            body_colour,
+            (0.012 * curl, 0.37 * tall, -0.015),
+            (0.05 * curl, height - 0.025, 0.0),
+            0.042,
+            0.014,
+            blend=0.02,
+        ),
+    ]
+    shapes = [replace(shape, measure=_stand(shape.measure)) for shape in shapes]
+    light = Paint(top, ball("", top, (0.03, height, 0.02), (0.16, 0.19 * tall, 0.16)).measure, 0.2)
+    shade = Paint(base, ball("", base, (0, -0.02, 0), (0.4, 0.12, 0.4)).measure, 0.12)
+    body.skin(shapes, 0.0135, [light, shade], SLIME)
+    eyes = {x: onto(shapes, (0.068 * x, 0.205, 0.2)) for x in (1, -1)}
+    for x in eyes:
+        g.eye(body, "body", eyes[x], 0.034 * size, yaw=20 * x, pitch=-12)
+        blush = mix(body_colour, colour("#f0506a"), 0.5)
+        body.solid(
+            ball("body", blush, onto(shapes, (0.125 * x, 0.16, 0.15)), (0.022, 0.013, 0.012), yaw=38 * x),
+            detail=4,
+        )
+    smile = [onto(shapes, (0.036 * u, 0.155 + 0.016 * u * u, 0.2)) for u in (-1, -0.5, 0, 0.5, 1)]
+    body.solid(
+        *(limb("body", mix(body_colour, INK, 0.85), a, b, 0.0065) for a, b in pairwise(smile)), detail=3
+    )
+    body.solid(
+        ball(
+            "body",
+            (1, 1, 1),
+            onto(shapes, (0.06, 0.33 * tall, 0.09)),
+            (0.012, 0.026, 0.01),
+            pitch=-30,
+            yaw=30,
+            roll=8,
+        ),
+        detail=4,
+    )
+    return Creature(
+        body, _phrases(), {name: _target(field_, height, eyes) for name, field_ in FIELDS.items()}
+    )
+
+
+def _stand(measure: Callable) -> Callable:
+    """The shape cut off at the floor, with a soft edge."""
+    return lambda p: -smooth_union(-measure(p), p[..., 1] - 0.002, 0.05)
+
+
+def _skeleton() -> Skeleton:
+    s = Skeleton()
+    s.joint("body", "root", (0, 0, 0))
+    return s
+
+
+# ---------------------------------------------------------------------------------------- morph targets
+
+
+def _flat(x, h, z):
+    """Splashed: wide, low, thicker at the rim."""
+    out = 0.75 - 0.35 * h
+    return out * x, -0.68 * h * HEIGHT, out * z
+
+
+def _tall(x, h, z):
+    slim = -0.34 * (1 - 0.3 * h)
+    return slim * x, 0.62 * h * HEIGHT, slim * z
+
+
+def _melt(x, h, z):
+    """A puddle with a bump: the foot spreads, the top sinks."""
+    out = 1.15 * (1 - h) ** 2
+    return out * x, -0.45 * h * HEIGHT, out * z
+
+
+def _lean_x(x, h, z):
+    return 0.3 * h**1.5, -0.09 * h**2, 0 * z
+
+
+def _lean_z(x, h, z):
+    return 0 * x, -0.09 * h**2, 0.3 * h**1.5
+
+
+def _ooze_x(x, h, z):
+    """A tongue of the foot flows to the left and the rest follows."""
+    tongue = np.clip(x / 0.2 + 0.2, 0, None) * (1 - h) ** 3
+    return 0.32 * tongue + 0.07 * (1 - h), -0.12 * h * HEIGHT * 2, -0.25 * tongue * z
+
+
+def _ooze_back_x(x, h, z):
+    dx, dy, dz = _ooze_x(-x, h, z)
+    return -dx, dy, dz
+
+
+def _ooze_z(x, h, z):
+    dz, dy, dx = _ooze_x(z, h, x)
+    return dx, dy, dz
+
+
+def _ooze_back_z(x, h, z):
+    dx, dy, dz = _ooze_z(x, h, -z)
+    return dx, dy, -dz
+
+
+def _pinch(x, h, z):
+    waist = np.exp(-(((h - 0.42) / 0.16) ** 2))
+    knob = np.exp(-(((h - 0.78) / 0.2) ** 2))
+    return x * (-0.55 * waist + 0.75 * knob), 0.1 * h * HEIGHT, z * (-0.55 * waist + 0.75 * knob)
+
+
+def _puff(x, h, z):
+    out = 0.42 * np.sin(np.pi * np.clip(h, 0, 1)) ** 0.8 + 0.1
+    return out * x, 0.14 * h * HEIGHT, out * z
+
+
+def _crown(x, h, z):
+    """Six points rise in a ring, as where a drop falls into water."""
+    angle, radius = np.arctan2(x, z), np.hypot(x, z)
+    rim = np.exp(-(((h - 0.55) / 0.25) ** 2)) * np.clip(radius / 0.12, 0, 1)
+    point = 0.5 + 0.5 * np.cos(6 * angle)
+    return (
+        x * rim * (0.25 + 0.45 * point),
+        HEIGHT * (0.42 * rim * point - 0.4 * h**2),
+        z * rim * (0.25 + 0.45 * point),
+    )
+
+
+def _twist(x, h, z):
+    angle = 1.1 * h
+    return x * (np.cos(angle) - 1) + z * np.sin(angle), 0 * h, z * (np.cos(angle) - 1) - x * np.sin(angle)
+
+
+def _untwist(x, h, z):
+    dx, dy, dz = _twist(-x, h, z)
+    return -dx, dy, dz
+
+
+def _rings(x, h, z):
+    out = 0.24 * np.sin(5 * np.pi * np.clip(h, 0, 1)) * (0.3 + 0.7 * np.clip(1.2 - h, 0, 1))
+    return out * x, 0 * h, out * z
+
+
+FIELDS: dict[str, Callable] = {
+    "flat": _flat, "tall": _tall, "melt": _melt, "lean_x": _lean_x, "lean_z": _lean_z, "pinch": _pinch, "puff": _puff, "crown": _crown,
+    "ooze_left": _ooze_x, "ooze_right": _ooze_back_x, "ooze_forward": _ooze_z, "ooze_back": _ooze_back_z, "twist_left": _twist,
+    "twist_right": _untwist, "rings": _rings,
+}  # fmt: skip
+"""Displacement fields: x and z in metres, h the share of the height → offsets (dx, dy, dz). The floor stays put."""
+
+
+def _target(field_: Callable, height: float, eyes: dict[int, np.ndarray]) -> Morph:
+    """The field as a morph target. Eyes go where their middles go: they are carried, not smeared."""
+
+    def offsets(mesh: Mesh) -> np.ndarray:
+        points = mesh.positions
+        if mesh.material == GLOSSY:
+            points = np.where(points[:, :1] > 0, eyes[1], eyes[-1])
+        x, y, z = points.T
+        return np.stack(field_(x, np.clip(y / height, 0, 1.05), z), 1)
+
+    return offsets
+
+
+# ---------------------------------------------------------------------------------------- phrases
+
+
+def _turning(count: float) -> tuple[Gesture, Gesture]:
+    return morph("lean_x", 0.9, waves(count)), morph("lean_z", 0.9, waves(count, 0.25))
+
+
+def _phrases() -> Book:
+    away = ease(0.05, 0.95)
+    stretch = together(morph("tall", 0.5, pulses(1)))
+    squash = {"crouch": 0.28, "flight": stretch}
+    sudden: Curve = hold(0.14, 0.4)
+    book = {
+        "splashes flat": together(morph("flat", 1, sudden), morph("rings", 0.5, lambda s: waves(4)(s) * (1 - s))),
+        "stretches up": morph("tall", 0.95),
+        "melts": morph("melt", 1, hold(0.45, 0.35)),
+        "leans forward": morph("lean_z", 0.95),
+        "leans back": morph("lean_z", -0.85),
+        "bows": together(morph("lean_z", 1.25), morph("melt", 0.3)),
+        "wobbles": morph("lean_x", 0.85, waves(2)),
+        "rocks forward": morph("lean_z", 0.85, waves(2)),
+        "swirls": together(*_turning(2), morph("tall", 0.3)),
+        "jiggles": together(morph("puff", 0.45, waves(4)), morph("tall", -0.3, waves(4))),
+        "ripples": together(morph("rings", 1, waves(3)), morph("puff", 0.35)),
+        "pinches its waist": morph("pinch", 1),
+        "puffs up": together(morph("puff", 1), morph("tall", 0.12)),
+        "grows a crown": morph("crown", 1, sudden),
+        "nods": together(morph("lean_z", 0.75, pulses(3)), morph("melt", 0.15)),
+        "shakes its head": together(morph("twist_left", 1, alternately(0)), morph("twist_right", 1, alternately(1)), morph("tall", 0.3)),
+        "bounces": together(morph("flat", 0.42, pulses(4)), morph("tall", 0.2, waves(4))),
+        "leaps up": together(shift("root", y=0.4, curve=lambda s: np.where(s < 0.6, 4 * _unit_time(s) * (1 - _unit_time(s)), 0)), morph("tall", 0.7, within_curve(0.1, 0.5))),
+    }  # fmt: skip
+    fall = within(0.58, 1.0, together(morph("flat", 1.0, hold(0.2, 0.5)), morph("rings", 0.5, waves(2))))
+    book["leaps up with a splash"] = together(book["leaps up"], fall)
+    for n, times in enumerate(("once", "twice", "three times"), 1):
+        book[f"hops {times}"] = hops(n, height=0.24, **squash)
+        book[f"hops forward {times}"] = hops(n, forward=0.15 * n, height=0.18, **squash)
+    for side, x in g.SIDES.items():
+        book |= {
+            f"leans {side}": morph("lean_x", 0.95 * x),
+            f"oozes {side}": together(morph(f"ooze_{side}", 1.1, hold(0.5, 0.35)), morph("lean_x", 0.25 * x)),
+            f"twists {side}": together(morph(f"twist_{side}", 1.15), bend("body", yaw=34 * x), morph("tall", 0.25)),
+            f"creeps to the {side}": together(shift("root", x=0.22 * x, curve=away), morph(f"ooze_{side}", 0.8, pulses(2)), morph("melt", 0.25)),
+            f"hops to the {side}": hops(1, side=0.2 * x, height=0.2, **squash),
+        }  # fmt: skip
+    for name, z in (("forward", 1), ("back", -1)):
+        way = "backwards" if z < 0 else name
+        book |= {
+            f"oozes {way}": together(morph(f"ooze_{name}", 1.1, hold(0.5, 0.35)), morph("lean_z", 0.25 * z)),
+            f"creeps {way}": together(
+                shift("root", z=0.22 * z, curve=away),
+                morph(f"ooze_{name}", 0.8, pulses(2)),
+                morph("melt", 0.25),
+            ),
+        }
+    return book
+
+
+def alternately(which: int) -> Curve:
+    return g.alternate(which, 6)
+
+
+def _unit_time(s: np.ndarray) -> np.ndarray:
+    return np.clip((s - 0.12) / 0.46, 0, 1)
+
+
+def within_curve(start: float, end: float) -> Curve:
+    return lambda s: pulses(1)(np.clip((s - start) / (end - start), 0, 1))
