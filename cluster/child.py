@@ -32,6 +32,10 @@ from cluster.stage import Failure, Outcome, Stage, StageError, Task
 START_TIMEOUT_S = 300.0  # for the stage's imports and its setup
 CLOSE_TIMEOUT_S = 10.0
 TAIL_BYTES = 8000
+RAY_PATHS = (
+    "ray/thirdparty_files",
+    "ray/_private/workers",
+)  # Ray's copies of others' packages, not for a stage
 LENGTH = struct.Struct(">Q")
 PR_SET_PDEATHSIG = 1
 
@@ -105,7 +109,8 @@ class Child:
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
-        sys_path = list(dict.fromkeys([*sys.path, *self._spec.sys_path]))
+        own = [path for path in sys.path if not path.endswith(RAY_PATHS)]
+        sys_path = list(dict.fromkeys([*own, *self._spec.sys_path]))
         code = (
             f"import sys; sys.path[:] = {sys_path!r}; "
             f"from cluster.child import main; main({theirs.fileno()}, {os.getpid()})"
