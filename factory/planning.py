@@ -51,9 +51,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("fps", "num_frames", "views", "max_animations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Recipe.{name}: expected at least 1, got {getattr(self, name)}")
+        for name, least in (("fps", 1), ("num_frames", 2), ("views", 1), ("max_animations", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"Recipe.{name}: expected at least {least}, got {getattr(self, name)}")
         if not 16 <= self.resolution <= 4096 or self.resolution % 2:
             raise ValueError(
                 f"Recipe.resolution: expected an even number of pixels from 16 to 4096 (video is coded in pairs), "
