@@ -50,7 +50,10 @@ class _Project(torch.autograd.Function):
     def forward(ctx, means, quats, scales, opacities, viewmats, Ks, settings):
         S, C, N = *viewmats.shape[:2], means.shape[1]
         tensors = [t.detach().contiguous() for t in (means, quats, scales, opacities)]
-        tensors += [viewmats.detach().reshape(S * C, 4, 4).contiguous(), Ks.detach().reshape(S * C, 3, 3).contiguous()]
+        tensors += [
+            viewmats.detach().reshape(S * C, 4, 4).contiguous(),
+            Ks.detach().reshape(S * C, 3, 3).contiguous(),
+        ]
         outputs = (
             torch.empty(S, C, N, 2),
             torch.empty(S, C, N, 3),
@@ -163,7 +166,12 @@ class _Draw(torch.autograd.Function):
             kernels.draw_backward, len(tile_stop), *ctx.lists, *ctx.drawn,
             d_image.view(-1).numpy(), d_alpha.view(-1).numpy(), d_slots.ravel(),
         )  # fmt: skip
-        outputs = torch.empty(S, C, N, 2), torch.empty(S, C, N, 3), torch.empty(S, C, N), torch.empty(S, C, N, F)
+        outputs = (
+            torch.empty(S, C, N, 2),
+            torch.empty(S, C, N, 3),
+            torch.empty(S, C, N),
+            torch.empty(S, C, N, F),
+        )
         _spread(kernels.gather, S * C, *ctx.splats, d_slots, *(_images(t) for t in outputs))
         d_background = None
         if ctx.needs_input_grad[4]:
@@ -185,7 +193,9 @@ def _spread(function: Callable, count: int, *arguments: object) -> None:
         return
     parts = min(count, 4 * threads)  # more parts than threads: crowded tiles take longer
     bounds = [count * p // parts for p in range(parts + 1)]
-    runs = [_pool(threads).submit(function, a, b, *arguments) for a, b in zip(bounds, bounds[1:], strict=False)]
+    runs = [
+        _pool(threads).submit(function, a, b, *arguments) for a, b in zip(bounds, bounds[1:], strict=False)
+    ]
     for run in runs:
         run.result()
 

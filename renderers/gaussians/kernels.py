@@ -70,7 +70,9 @@ LANE_X = (_LANE % BLOCK + 0.5).astype(np.float32)
 LANE_Y = (_LANE // BLOCK + 0.5).astype(np.float32)
 BLOCK_X = (np.arange(BLOCKS) % 8 * BLOCK).astype(np.float32)
 BLOCK_Y = (np.arange(BLOCKS) // 8 * BLOCK).astype(np.float32)
-BAND_TOP = (_LANE % 8 * BLOCK + 0.5).astype(np.float32)  # first pixel centre of the eight rows of blocks, twice
+BAND_TOP = (_LANE % 8 * BLOCK + 0.5).astype(
+    np.float32
+)  # first pixel centre of the eight rows of blocks, twice
 SIDE = np.where(_LANE < 8, 1, -1).astype(np.float32)  # lanes 0-7: right ends of the bands, 8-15: left ends
 NO_SPAN = np.zeros(LANES, np.float32)
 
@@ -102,7 +104,11 @@ class _SayOnce(event.Listener):
         function = getattr(event.data.get("dispatcher"), "py_func", None)
         if not self.said and getattr(function, "__module__", None) == __name__:
             self.said = True
-            print("splats: compiling the CPU kernels for this machine, once (10-20 s) …", file=sys.stderr, flush=True)
+            print(
+                "splats: compiling the CPU kernels for this machine, once (10-20 s) …",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_end(self, event: event.Event) -> None:
         pass
@@ -157,7 +163,11 @@ def _column(matrix, j):
 @inline
 def _times(vector, matrix):
     """Row vector times matrix."""
-    return _dot(vector, _column(matrix, 0)), _dot(vector, _column(matrix, 1)), _dot(vector, _column(matrix, 2))
+    return (
+        _dot(vector, _column(matrix, 0)),
+        _dot(vector, _column(matrix, 1)),
+        _dot(vector, _column(matrix, 2)),
+    )
 
 
 @inline
@@ -220,7 +230,11 @@ def project(
         s_mean, s_quat = s % len(means), s % len(quats)
         s_scale, s_opacity = s % len(scales), s % len(opacities)
         for n in range(first, last):
-            mean = np.float64(means[s_mean, n, 0]), np.float64(means[s_mean, n, 1]), np.float64(means[s_mean, n, 2])
+            mean = (
+                np.float64(means[s_mean, n, 0]),
+                np.float64(means[s_mean, n, 1]),
+                np.float64(means[s_mean, n, 2]),
+            )
             depth = _dot(_row(W, 2), mean) + t[2]
             means2d[i, n, 0] = means2d[i, n, 1] = 0.0
             ellipses[i, n, 0] = ellipses[i, n, 1] = ellipses[i, n, 2] = 0.0
@@ -248,7 +262,13 @@ def project(
             log_opacity = math.log(opacity)
             sigmas = min(RADIUS_SIGMAS, math.sqrt(max(2 * (log_opacity + LOG_255), 0.0)))
             rx, ry = math.ceil(sigmas * math.sqrt(xx)), math.ceil(sigmas * math.sqrt(yy))
-            if x + rx <= 0 or x - rx >= width or y + ry <= 0 or y - ry >= height or max(abs(x), abs(y)) > FARTHEST:
+            if (
+                x + rx <= 0
+                or x - rx >= width
+                or y + ry <= 0
+                or y - ry >= height
+                or max(abs(x), abs(y)) > FARTHEST
+            ):
                 continue
             means2d[i, n, 0] = x
             means2d[i, n, 1] = y
@@ -276,7 +296,11 @@ def project_backward(
         for s in range(scenes):
             s_mean, s_quat = s % len(means), s % len(quats)
             s_scale, s_opacity = s % len(scales), s % len(opacities)
-            mean = np.float64(means[s_mean, n, 0]), np.float64(means[s_mean, n, 1]), np.float64(means[s_mean, n, 2])
+            mean = (
+                np.float64(means[s_mean, n, 0]),
+                np.float64(means[s_mean, n, 1]),
+                np.float64(means[s_mean, n, 2]),
+            )
             R, (w, x, y, z), inverse_length = _rotation(quats, s_quat, n)
             sx = np.float64(scales[s_scale, n, 0])
             sy = np.float64(scales[s_scale, n, 1])
@@ -291,7 +315,12 @@ def project_backward(
                 e0 = e1 = e2 = 0.0  # gradient of the centre in camera space
                 e2 = np.float64(d_depths[i, n])
                 if radii[i, n, 0] > 0:
-                    fx, fy, cx, cy = np.float64(Ks[i, 0, 0]), np.float64(Ks[i, 1, 1]), Ks[i, 0, 2], Ks[i, 1, 2]
+                    fx, fy, cx, cy = (
+                        np.float64(Ks[i, 0, 0]),
+                        np.float64(Ks[i, 1, 1]),
+                        Ks[i, 0, 2],
+                        Ks[i, 1, 2],
+                    )
                     c, tan_x, tan_y, free_x, free_y, a0, a1, p, q, normal, det0, det = _project_one(
                         W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d
                     )
@@ -625,8 +654,16 @@ def draw(
                     for f in range(n * padded, (n + 1) * padded, 4):
                         store(state, at, weight * splat_at(features, f) + load(state, at))
                         store(state, at + LANES, weight * splat_at(features, f + 1) + load(state, at + LANES))
-                        store(state, at + 2 * LANES, weight * splat_at(features, f + 2) + load(state, at + 2 * LANES))
-                        store(state, at + 3 * LANES, weight * splat_at(features, f + 3) + load(state, at + 3 * LANES))
+                        store(
+                            state,
+                            at + 2 * LANES,
+                            weight * splat_at(features, f + 2) + load(state, at + 2 * LANES),
+                        )
+                        store(
+                            state,
+                            at + 3 * LANES,
+                            weight * splat_at(features, f + 3) + load(state, at + 3 * LANES),
+                        )
                         at += 4 * LANES
             place += 1
         tile_stop[index] = place
@@ -684,7 +721,9 @@ def draw_backward(
                     put(state, lane + column + channels * LANES, get(d_alpha_image, pixel + column))
             behind = zero
             for f in range(channels):
-                behind = load(state, b * block + (2 + f) * LANES) * splat_at(background, i * channels + f) + behind
+                behind = (
+                    load(state, b * block + (2 + f) * LANES) * splat_at(background, i * channels + f) + behind
+                )
             store(state, b * block + LANES, behind)
         for place in range(tile_stop[index], end):
             for j in range(slots[place] * row_size, (slots[place] + 1) * row_size):
@@ -774,7 +813,11 @@ def gather(
                 for j in range(width):
                     sums[j] += d_slots[slot_start[i] + slot, j]
             n = order[i, rank]
-            a, k, h = np.float64(ellipses[i, n, 0]), np.float64(ellipses[i, n, 1]), np.float64(ellipses[i, n, 2])
+            a, k, h = (
+                np.float64(ellipses[i, n, 0]),
+                np.float64(ellipses[i, n, 1]),
+                np.float64(ellipses[i, n, 2]),
+            )
             d_means2d[i, n, 0] = a * sums[1]
             d_means2d[i, n, 1] = h * sums[2] - k * a * sums[1]
             d_ellipses[i, n, 0] = -0.5 * sums[3]

@@ -157,7 +157,9 @@ def reciprocal(typing, value):
     """1 / value to about one unit in the last place; value finite and normal."""
 
     def generate(context, builder, signature, arguments):
-        return builder.fdiv(ir.Constant(_FLOATS, [1.0] * LANES), arguments[0], flags=("arcp", "ninf", "contract"))
+        return builder.fdiv(
+            ir.Constant(_FLOATS, [1.0] * LANES), arguments[0], flags=("arcp", "ninf", "contract")
+        )
 
     return floats(floats), generate
 

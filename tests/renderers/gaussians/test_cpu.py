@@ -39,8 +39,12 @@ def _draw(gaussians: Gaussians, cameras: TensorCameras, options: dict, dtype: to
     gaussians = Gaussians(
         **{k: None if v is None else v.detach().to(dtype, copy=True) for k, v in vars(gaussians).items()}
     )
-    cameras = replace(cameras, viewmats=cameras.viewmats.detach().to(dtype, copy=True), Ks=cameras.Ks.to(dtype))
-    leaves = {k: v for k in FIELDS if (v := getattr(gaussians, k)) is not None} | {"viewmats": cameras.viewmats}
+    cameras = replace(
+        cameras, viewmats=cameras.viewmats.detach().to(dtype, copy=True), Ks=cameras.Ks.to(dtype)
+    )
+    leaves = {k: v for k in FIELDS if (v := getattr(gaussians, k)) is not None} | {
+        "viewmats": cameras.viewmats
+    }
     options = dict(options)
     if options["background"] is not None:
         leaves["background"] = options["background"] = options["background"].to(dtype, copy=True)
@@ -123,9 +127,13 @@ def test_on_a_threshold_the_picture_is_that_of_one_side(monkeypatch: pytest.Monk
     for column in range(columns):
         means[0, column * 5 : column * 5 + 5, 0] = (column - columns / 2 + 0.5) / 16
         means[0, column * 5 : column * 5 + 5, 2] = 1.0 + torch.arange(5) / 10  # in front of one another
-        opacities[0, column * 5 : column * 5 + 5] = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.5])  # T = 1e-4 after four
+        opacities[0, column * 5 : column * 5 + 5] = torch.tensor(
+            [0.9, 0.9, 0.9, 0.9, 0.5]
+        )  # T = 1e-4 after four
         if column % 2:
-            opacities[0, column * 5 : column * 5 + 5] = torch.tensor([1 / 255, 1 / 255, 1 / 255, 1 / 255, 0.3])
+            opacities[0, column * 5 : column * 5 + 5] = torch.tensor(
+                [1 / 255, 1 / 255, 1 / 255, 1 / 255, 0.3]
+            )
     means[..., :2] *= means[..., 2:]  # onto the same pixel centres from every depth
     gaussians = Gaussians(
         means, torch.eye(4)[:1].expand(1, means.shape[1], 4), torch.full_like(means, 1e-4), opacities,
@@ -170,7 +178,9 @@ def test_a_shared_field_is_the_field_given_to_every_scene() -> None:
     assert torch.equal(pictures[0], pictures[1]) and torch.equal(pictures[0], pictures[2])
     for name, value in one.items():
         if value is not None:
-            torch.testing.assert_close(value.grad, copies[name].grad.sum(0, keepdim=True), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                value.grad, copies[name].grad.sum(0, keepdim=True), rtol=1e-4, atol=1e-5
+            )
             assert torch.equal(value.grad, expanded[name].grad)
 
 
@@ -198,7 +208,10 @@ def test_views_behind_one_another_do_not_change_each_other() -> None:
         for c in range(cameras.viewmats.shape[1]):
             alone = Gaussians(**{k: None if v is None else v[s : s + 1] for k, v in vars(gaussians).items()})
             view = TensorCameras(
-                cameras.viewmats[s : s + 1, c : c + 1], cameras.Ks[s : s + 1, c : c + 1], cameras.width, cameras.height
+                cameras.viewmats[s : s + 1, c : c + 1],
+                cameras.Ks[s : s + 1, c : c + 1],
+                cameras.width,
+                cameras.height,
             )
             background = options["background"]
             picture = render(
@@ -244,13 +257,17 @@ def test_the_compile_cache_works_from_a_read_only_install(tmp_path: Path) -> Non
     package = tmp_path / "install" / "renderers"
     source = Path(find_spec("renderers").origin).parent
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "gaussians" / "__pycache__").write_text("a file where a folder would go: nothing can be cached here")
+    (package / "gaussians" / "__pycache__").write_text(
+        "a file where a folder would go: nothing can be cached here"
+    )
 
     def run(**environment: str) -> tuple[Path, int, str]:
         base = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
         base |= {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-P", "-c", _COMPILE_ONE, str(package)]
-        done = subprocess.run(command, env={**base, **environment}, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, env={**base, **environment}, capture_output=True, text=True, check=True
+        )
         folder, hits = done.stdout.split("\n")[:2]
         return Path(folder), int(hits), done.stderr
 

@@ -42,20 +42,35 @@ def test_projection_is_gsplats(gsplat: ModuleType, kind: str) -> None:
         leaves = [v.clone().requires_grad_() for v in (one.means, one.quats, one.scales, one.viewmats)]
         covariances, _ = gsplat._quat_scale_to_covar_preci(*leaves[1:3], compute_preci=False)
         _, means2d, depths, conics, compensations = gsplat._fully_fused_projection(
-            leaves[0], covariances, leaves[3], one.Ks, one.width, one.height, one.eps2d, calc_compensations=True
+            leaves[0],
+            covariances,
+            leaves[3],
+            one.Ks,
+            one.width,
+            one.height,
+            one.eps2d,
+            calc_compensations=True,
         )
-        mine = checks.Scene(**{**vars(one), **dict(zip(("means", "quats", "scales", "viewmats"), leaves, strict=True))})
+        mine = checks.Scene(
+            **{**vars(one), **dict(zip(("means", "quats", "scales", "viewmats"), leaves, strict=True))}
+        )
         got = reference.project(mine)
         seen = (got[4] > 0).all(-1)
         opacities = one.opacities[:, None] * compensations
         gradients = []
         for outputs in ((means2d, conics, depths, opacities), got[:4]):
             visible = [v[seen] for v in outputs]
-            gradients.append(torch.autograd.grad(sum((v.sin()).sum() for v in visible), leaves, allow_unused=True))
+            gradients.append(
+                torch.autograd.grad(sum((v.sin()).sum() for v in visible), leaves, allow_unused=True)
+            )
         # gsplat takes det from xx·yy - xy², which loses digits where the ellipse is thin.
         for a, b in zip((means2d, conics, depths, opacities), got[:4], strict=True):
             torch.testing.assert_close(a[seen], b[seen], rtol=1e-6, atol=1e-7)
-        if kind not in ("needles", "discs", "points"):  # where it takes a root at 0, gsplat's gradient is not finite
+        if kind not in (
+            "needles",
+            "discs",
+            "points",
+        ):  # where it takes a root at 0, gsplat's gradient is not finite
             for a, b in zip(*gradients, strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * max(1.0, a.abs().max().item()))
 
@@ -121,12 +136,16 @@ def test_gradients_are_differences() -> None:
     """Autograd through the definition against finite differences (away from its jumps)."""
     gaussians, cameras, _ = scene("cloud", 3)
     few = {k: v[:1, :4].double() for k, v in vars(gaussians).items() if v is not None}
-    views = TensorCameras(cameras.viewmats[:1, :1].double(), cameras.Ks[:1, :1].double(), cameras.width, cameras.height)
+    views = TensorCameras(
+        cameras.viewmats[:1, :1].double(), cameras.Ks[:1, :1].double(), cameras.width, cameras.height
+    )
     small = TensorCameras(views.viewmats, views.Ks * torch.tensor([6.0, 5.0, 1.0]).view(3, 1) / 50, 6, 5)
     few["opacities"] = few["opacities"] * 0.5
 
     def draw(*values: torch.Tensor) -> torch.Tensor:
-        picture = render(Gaussians(**dict(zip(few, values, strict=True))), small, antialiased=True, want=OUTPUTS)
+        picture = render(
+            Gaussians(**dict(zip(few, values, strict=True))), small, antialiased=True, want=OUTPUTS
+        )
         return torch.cat([picture.rgb, picture.alpha, picture.normal], -1)
 
     torch.autograd.gradcheck(draw, [v.clone().requires_grad_() for v in few.values()], eps=1e-7, atol=1e-4)

@@ -42,7 +42,9 @@ BAD_VALUES = [
 
 @BACK_ENDS
 @pytest.mark.parametrize(("field", "value", "sentence"), BAD_VALUES)
-def test_values_without_a_picture_are_refused(dtype: torch.dtype, field: str, value: float, sentence: str) -> None:
+def test_values_without_a_picture_are_refused(
+    dtype: torch.dtype, field: str, value: float, sentence: str
+) -> None:
     gaussians, cameras = _scene(dtype)
     with pytest.raises(ValueError, match=sentence):
         render(_with(gaussians, field, value), cameras)
@@ -141,7 +143,9 @@ def test_extreme_values_have_finite_pictures_and_gradients(
     outputs = [getattr(picture, k) for k in OUTPUTS]
     assert all(torch.isfinite(v).all() for v in outputs)
     gradients = torch.autograd.grad(sum(v.sum() for v in outputs), leaves)
-    if dtype == torch.float32:  # autograd's own derivatives at such points may overflow; the kernels' must not
+    if (
+        dtype == torch.float32
+    ):  # autograd's own derivatives at such points may overflow; the kernels' must not
         assert all(torch.isfinite(v).all() for v in gradients)
 
 
@@ -163,7 +167,9 @@ def test_threads_are_a_positive_number() -> None:
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-P", "-c", code]
-    return subprocess.run(command, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        command, env={"PATH": "/usr/bin:/bin", **environment}, capture_output=True, text=True
+    )
 
 
 def test_importing_needs_neither_torch_nor_a_back_end() -> None:
@@ -198,7 +204,11 @@ def test_a_broken_gsplat_says_what_is_wrong(tmp_path: Path) -> None:
     """Installed but does not load; too old; and, here, installed without kernels or not at all."""
     ask = "from renderers.gaussians import cuda\ntry:\n    cuda._gsplat()\nexcept RuntimeError as e:\n    print(e)"
     for version, body, sentence in (
-        ("1.5.3", "raise OSError('libcudart.so.13: cannot open shared object file')", "does not load .*libcudart.so.13"),
+        (
+            "1.5.3",
+            "raise OSError('libcudart.so.13: cannot open shared object file')",
+            "does not load .*libcudart.so.13",
+        ),
         ("1.4.0", "", "need gsplat 1.5.3 or newer, here is 1.4.0"),
     ):
         site = tmp_path / version

@@ -1,0 +1,163 @@
+"""Splat files, read and written by others: gsplat's exporter, gsply, and Trimesh's view of a PLY."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from renderers.gaussians import Gaussians, TensorCameras, ply, render
+
+
+def _splats(K: int, number: int = 50) -> Gaussians:
+    generator = torch.Generator().manual_seed(K)
+    quats = torch.randn(1, number, 4, generator=generator)
+    return Gaussians(
+        torch.randn(1, number, 3, generator=generator),
+        torch.nn.functional.normalize(quats, dim=-1),
+        torch.exp(torch.randn(1, number, 3, generator=generator) - 3),
+        torch.rand(1, number, generator=generator),
+        sh=0.2 * torch.randn(1, number, K, 3, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("K", [1, 4, 9, 16, 25])
+def test_ply_round_trip(tmp_path: Path, K: int) -> None:
+    splats = _splats(K)
+    ply.write(tmp_path / "splats.ply", splats)
+    back = ply.read(tmp_path / "splats.ply")
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        torch.testing.assert_close(getattr(back, name), getattr(splats, name), rtol=1e-5, atol=1e-6)
+    assert [p.name for p in tmp_path.iterdir()] == ["splats.ply"]
+
+
+@pytest.mark.parametrize("K", [1, 4, 16])
+def test_others_read_what_is_written(tmp_path: Path, K: int) -> None:
+    gsply = pytest.importorskip("gsply", reason="gsply is not installed")
+    splats = _splats(K)
+    ply.write(tmp_path / "splats.ply", splats)
+    data = gsply.plyread(tmp_path / "splats.ply")
+    np.testing.assert_array_equal(data.means, splats.means[0])
+    np.testing.assert_allclose(data.quats, splats.quats[0], atol=1e-6)
+    np.testing.assert_allclose(data.scales, splats.scales[0].log(), atol=1e-5)
+    np.testing.assert_allclose(data.opacities.reshape(-1), splats.opacities[0].logit(), atol=1e-5)
+    np.testing.assert_allclose(data.sh0, splats.sh[0, :, 0], atol=1e-7)
+    np.testing.assert_allclose(np.asarray(data.shN).reshape(50, -1, 3), splats.sh[0, :, 1:], atol=1e-7)
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed")
+    np.testing.assert_array_equal(trimesh.load(tmp_path / "splats.ply").vertices, splats.means[0])
+
+
+@pytest.mark.parametrize("K", [1, 4, 16])
+def test_what_gsplat_exports_is_read(tmp_path: Path, K: int) -> None:
+    package = importlib.util.find_spec("gsplat")
+    if package is None:
+        pytest.skip("gsplat is not installed")
+    spec = importlib.util.spec_from_file_location(
+        "gsplat_exporter", Path(package.origin).with_name("exporter.py")
+    )
+    exporter = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(exporter)
+    splats = _splats(K)
+    exporter.export_splats(
+        splats.means[0], splats.scales[0].log(), splats.quats[0], splats.opacities[0].logit(), splats.sh[0, :, :1],
+        splats.sh[0, :, 1:], save_to=str(tmp_path / "theirs.ply"),
+    )  # fmt: skip
+    back = ply.read(tmp_path / "theirs.ply")
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        torch.testing.assert_close(getattr(back, name), getattr(splats, name), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("K", [1, 4, 16])
+def test_spz_keeps_the_picture(tmp_path: Path, K: int) -> None:
+    """Smaller, and the picture differs by what eight bits make of it."""
+    pytest.importorskip("gsply", reason="gsply is not installed")
+    splats = _splats(K, 500)
+    ply.write(tmp_path / "splats.spz", splats)
+    ply.write(tmp_path / "splats.ply", splats)
+    sizes = {suffix: (tmp_path / f"splats.{suffix}").stat().st_size for suffix in ("ply", "spz")}
+    assert sizes["spz"] * 3 < sizes["ply"]  # random values; those of a real scene compress further
+    back = ply.read(tmp_path / "splats.spz")
+    assert back.sh.shape == splats.sh.shape
+    assert (back.means - splats.means).abs().max() <= 0.5 / 4096 + 1e-6
+    K_matrix = torch.tensor([[[[40.0, 0, 16], [0, 40.0, 16], [0, 0, 1]]]])
+    viewmat = torch.eye(4)
+    viewmat[2, 3] = 4.0
+    cameras = TensorCameras(viewmat[None, None], K_matrix, 32, 32)
+    difference = (render(back, cameras).rgb - render(splats, cameras).rgb).abs()
+    assert difference.mean() < 0.01
+    swapped = replace(back, sh=back.sh.flip(-1))  # the control: red and blue exchanged
+    assert (render(swapped, cameras).rgb - render(splats, cameras).rgb).abs().mean() > 0.01
+
+
+def test_plain_colours_and_extremes_are_written(tmp_path: Path) -> None:
+    splats = replace(
+        _splats(1, 4), sh=None, colors=torch.rand(1, 4, 3), opacities=torch.tensor([[0.0, 1.0, 0.5, 0.25]]),
+        scales=torch.tensor([[[0.0, 1.0, 2.0]] * 4]),
+    )  # fmt: skip
+    ply.write(tmp_path / "colors.ply", splats)
+    back = ply.read(tmp_path / "colors.ply")
+    torch.testing.assert_close(back.sh[..., 0, :] * ply.SH_C0 + 0.5, splats.colors, rtol=0, atol=1e-6)
+    torch.testing.assert_close(back.opacities, splats.opacities, rtol=0, atol=2e-7)
+    torch.testing.assert_close(back.scales, splats.scales, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="holds RGB, these colors have 5 channels"):
+        ply.write(tmp_path / "five.ply", replace(splats, colors=torch.rand(1, 4, 5)))
+
+
+def test_one_scene_of_many_is_written(tmp_path: Path) -> None:
+    splats = replace(_splats(4), means=torch.randn(3, 50, 3))
+    ply.write(tmp_path / "two.ply", splats, scene=2)
+    torch.testing.assert_close(ply.read(tmp_path / "two.ply").means[0], splats.means[2])
+
+
+def test_an_empty_scene_is_a_file(tmp_path: Path) -> None:
+    ply.write(tmp_path / "none.ply", _splats(4, 0))
+    assert ply.read(tmp_path / "none.ply").sh.shape == (1, 0, 4, 3)
+
+
+def test_ascii_is_read(tmp_path: Path) -> None:
+    ply.write(tmp_path / "binary.ply", _splats(1, 3))
+    content = (tmp_path / "binary.ply").read_bytes()
+    header, body = content.split(b"end_header\n")
+    rows = np.frombuffer(body, "<f4").reshape(3, -1)
+    text = header.replace(b"binary_little_endian", b"ascii") + b"end_header\n"
+    text += "\n".join(" ".join(f"{value:.9g}" for value in row) for row in rows).encode()
+    (tmp_path / "text.ply").write_bytes(text)
+    for a, b in zip(vars(ply.read(tmp_path / "text.ply")).values(), vars(ply.read(tmp_path / "binary.ply")).values(),
+                    strict=True):  # fmt: skip
+        assert a is b is None or torch.allclose(a, b)
+
+
+def test_broken_files_say_how(tmp_path: Path) -> None:
+    ply.write(tmp_path / "good.ply", _splats(4))
+    good = (tmp_path / "good.ply").read_bytes()
+    for content, sentence in (
+        (b"", "not a PLY file"),
+        (b"solid cube", "not a PLY file"),
+        (good[:-100], "cut short: 50 vertices of 104 bytes"),
+        (good.replace(b"property float opacity", b"property float opaxity"), "without opacity"),
+        (good.replace(b"element vertex", b"element chunk"), "compressed PLY of PlayCanvas"),
+        (good.replace(b"f_rest_8", b"g_rest_8"), "8 properties f_rest_"),
+        (good.replace(b"binary_little_endian", b"binary_middle_endian"), "unknown PLY format"),
+    ):
+        (tmp_path / "bad.ply").write_bytes(content)
+        with pytest.raises(ValueError, match=sentence):
+            ply.read(tmp_path / "bad.ply")
+    (tmp_path / "bad.spz").write_bytes(good)
+    pytest.importorskip("gsply", reason="gsply is not installed")
+    with pytest.raises(ValueError, match="not a readable .spz"):
+        ply.read(tmp_path / "bad.spz")
+    with pytest.raises(FileNotFoundError):
+        ply.read(tmp_path / "missing.ply")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    ply.write(tmp_path / "splats.ply", _splats(1))
+    before = (tmp_path / "splats.ply").read_bytes()
+    with pytest.raises(IndexError):
+        ply.write(tmp_path / "splats.ply", replace(_splats(4), means=torch.randn(2, 50, 3)), scene=5)
+    assert (tmp_path / "splats.ply").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["splats.ply"]
