@@ -1,0 +1,219 @@
+"""How fast are splats on the CPU? Against a tiled rasteriser in plain torch, and against the core's peak, in one run.
+
+    python -m benchmarks.splats [--rounds 5] [--quick]
+
+Scene: a ball of Gaussians, sizes about half their spacing (log-normal), random shapes, opacities 0.05-0.95, one view,
+float32, rgb on black. Forward is `render` without gradients; forward + backward adds a weighted sum of the pixels and
+gradients of all five fields. One thread, process CPU time, medians over rounds in which both alternate. Two threads:
+wall time of eight views, least of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common import describe_machine
+from renderers.cameras import orbit_cameras
+from renderers.gaussians import Gaussians, TensorCameras, checks, kernels, render, set_threads, simd
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+import tiled_torch
+
+BAR_RATIO, BAR_THREADS = 20.0, 1.5
+CASES = ((64, 4000), (128, 4000), (128, 16000), (256, 16000))
+SIZES, COUNTS = (64, 128, 256, 512), (1000, 4000, 16000, 64000)
+# Arithmetic of one lane for one splat and pixel with up to three channels; comparisons and selections not counted.
+FLOPS = {"draw": 35, "draw_backward": 63}
+
+
+def ball(count: int, size: int, views: int = 1) -> tuple[Gaussians, TensorCameras]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    radius = torch.rand(1, count, 1, generator=generator) ** (1 / 3)
+    gaussians = Gaussians(
+        torch.nn.functional.normalize(normal(1, count, 3), dim=-1) * radius,
+        normal(1, count, 4),
+        0.5 * count ** (-1 / 3) * torch.exp(0.5 * normal(1, count, 3)),
+        0.05 + 0.9 * torch.rand(1, count, generator=generator),
+        colors=torch.rand(1, count, 3, generator=generator),
+    )
+    azimuths = np.arange(views) * 2 * np.pi / views
+    cameras = orbit_cameras(azimuths, 0.3, 3.2, fov_y=0.8, width=size, height=size)
+    for leaf in vars(gaussians).values():
+        if leaf is not None:
+            leaf.requires_grad_()
+    return gaussians, TensorCameras.from_cameras(cameras)
+
+
+def workloads(gaussians: Gaussians, cameras: TensorCameras) -> dict[str, Callable[[], None]]:
+    """What is timed, by name; "both" is forward and backward."""
+    leaves = [leaf for leaf in vars(gaussians).values() if leaf is not None]
+    weight = torch.rand(cameras.height, cameras.width, 3)
+
+    def twin() -> Tensor:
+        return tiled_torch.draw(checks.prepare(gaussians, cameras, None, False, None, 0.3, ("rgb",)))
+
+    def ours() -> Tensor:
+        return render(gaussians, cameras, want=("rgb",)).rgb
+
+    def forward(draw: Callable[[], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            with torch.no_grad():
+                draw()
+
+        return run
+
+    def both(draw: Callable[[], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            torch.autograd.grad((draw() * weight).sum(), leaves)
+
+        return run
+
+    return {
+        "forward": forward(ours), "both": both(ours), "twin forward": forward(twin), "twin both": both(twin),
+    }  # fmt: skip
+
+
+def milliseconds(run: Callable[[], None], clock: Callable[[], float] = time.process_time) -> float:
+    begin = clock()
+    run()
+    return 1e3 * (clock() - begin)
+
+
+@kernels.kernel
+def _multiply_add(values, rounds):
+    """Ten independent chains of fused multiply-adds: as many as the vector unit can take."""
+    m, c = simd.load(values, 0), simd.load(values, 16)
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = a8 = a9 = c
+    for _ in range(rounds):
+        a0, a1, a2, a3, a4 = a0 * m + c, a1 * m + c, a2 * m + c, a3 * m + c, a4 * m + c
+        a5, a6, a7, a8, a9 = a5 * m + a0, a6 * m + a1, a7 * m + a2, a8 * m + a3, a9 * m + a4
+    simd.store(values, 32, a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7 + a8 + a9)
+
+
+def peak() -> float:
+    """GFLOP/s of float32 on this core, now."""
+    values = np.full(48, 0.5, np.float32)
+    _multiply_add(values, 10)
+    rounds = 2_000_000
+    return rounds * 10 * simd.LANES * 2 / min(milliseconds(lambda: _multiply_add(values, rounds)) for _ in range(5)) / 1e6
+
+
+class Watch:
+    """Stands in for a kernel and keeps its times and last arguments."""
+
+    times: dict[str, list[float]] = defaultdict(list)
+    arguments: dict[str, tuple] = {}
+
+    def __init__(self, name: str) -> None:
+        self.name, self.kernel = name, getattr(kernels, name)
+
+    def __call__(self, *arguments: object) -> None:
+        self.arguments[self.name] = arguments
+        self.times[self.name].append(milliseconds(lambda: self.kernel(*arguments)))
+
+
+STAGES = ("project", "count_slots", "sort", "draw", "draw_backward", "gather", "project_backward")
+
+
+def stages(run: Callable[[], None], rounds: int) -> tuple[dict[str, float], int]:
+    """Milliseconds of each kernel in one run of forward and backward, and how many blocks of pixels were drawn."""
+    watches = {name: Watch(name) for name in STAGES}
+    Watch.times.clear()
+    try:
+        for name, watch in watches.items():
+            setattr(kernels, name, watch)
+        for _ in range(rounds):
+            run()
+    finally:
+        for name, watch in watches.items():
+            setattr(kernels, name, watch.kernel)
+    _, last, _, _, _, tile_start, _, masks = Watch.arguments["draw"][:8]
+    drawn = masks[: tile_start.ravel()[-1]]
+    pairs = int(np.unpackbits(drawn.view(np.uint8)).sum())
+    return {name: sum(Watch.times[name]) / rounds for name in STAGES}, pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="only the four sizes that have a bar")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    set_threads(1)
+    ceiling = peak()
+
+    print("px   N       forward      both |  torch forward      both | ratio forward  both |  of the peak: draw  backward")
+    lowest = float("inf")
+    for size, count in CASES:
+        runs = workloads(*ball(count, size))
+        for run in runs.values():
+            run()
+        times = {name: [] for name in runs}
+        for _ in range(options.rounds):
+            for name, run in runs.items():
+                repeats = 1 if name.startswith("twin") else 3
+                times[name] += [milliseconds(run) for _ in range(repeats)]
+        ms = {name: statistics.median(values) for name, values in times.items()}
+        ratios = ms["twin forward"] / ms["forward"], ms["twin both"] / ms["both"]
+        lowest = min(lowest, *ratios)
+        kernel_ms, pairs = stages(runs["both"], options.rounds)
+        used = {k: pairs * simd.LANES * flops / kernel_ms[k] / 1e6 / ceiling for k, flops in FLOPS.items()}
+        print(
+            f"{size:3}  {count:5}  {ms['forward']:8.2f}  {ms['both']:8.2f} |  {ms['twin forward']:13.1f}  "
+            f"{ms['twin both']:8.1f} | {ratios[0]:13.1f}  {ratios[1]:4.1f} | {used['draw']:18.0%}  "
+            f"{used['draw_backward']:8.0%}   ms"
+        )
+    print(f"least ratio to the tiled torch twin: {lowest:.1f} (bar {BAR_RATIO:.0f})")
+
+    if not options.quick:
+        print("\nms per image, one thread, forward / forward + backward")
+        print("px    " + "".join(f"{count:>18}" for count in COUNTS))
+        for size in SIZES:
+            cells = []
+            for count in COUNTS:
+                runs = workloads(*ball(count, size))
+                runs["both"]()
+                forward = statistics.median(milliseconds(runs["forward"]) for _ in range(options.rounds))
+                both = statistics.median(milliseconds(runs["both"]) for _ in range(options.rounds))
+                cells.append(f"{forward:8.2f} / {both:7.2f}")
+            print(f"{size:3}²  " + "".join(f"{cell:>18}" for cell in cells))
+
+        runs = workloads(*ball(16000, 128))
+        kernel_ms, _ = stages(runs["both"], options.rounds)
+        print("\nwhere the time goes at 128² / 16000: " + ", ".join(f"{k} {v:.2f}" for k, v in kernel_ms.items()) + " ms")
+
+    print()
+    for size, count in CASES[1:]:
+        runs = workloads(*ball(count, size, views=8))
+        walls = {(name, threads): [] for name in ("forward", "both") for threads in (1, 2)}
+        for _ in range(options.rounds + 1):
+            for name, threads in walls:
+                set_threads(threads)
+                walls[name, threads].append(milliseconds(runs[name], time.perf_counter))
+        best = {key: min(values[1:]) for key, values in walls.items()}
+        speedups = [best[name, 1] / best[name, 2] for name in ("forward", "both")]
+        print(
+            f"two threads, eight views, {size}² / {count}: {speedups[0]:.2f} times as fast forward, "
+            f"{speedups[1]:.2f} forward and backward (bar {BAR_THREADS})"
+        )
+    print(f"\npeak of this core {ceiling:.0f} GFLOP/s float32 (fused multiply-adds on {simd.LANES} lanes)")
+    print(f"{describe_machine()}; load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
