@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from types import ModuleType
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,32 +22,21 @@ import numpy as np
 from factory.sources.creatures import glb
 from factory.sources.creatures.body import Mesh
 from factory.sources.creatures.creature import Creature
-from factory.sources.creatures.motion import Pose, Take, solve
+from factory.sources.creatures.motion import SECONDS, Pose, Take, solve
 from factory.sources.creatures.palette import Genes
 
 LICENCE = "CC0-1.0"
-VERSION = (
-    "1"  # of the creatures: raise it when the same seed gives other bytes, so that clips are rendered again
-)
+# Raise it when the same seed gives other bytes, so that clips are rendered again.
+VERSION = "1"
 SPECIES = (
-    "kangaroo",
-    "bird",
-    "robot",
-    "human",
-    "fox",
-    "cat",
-    "fish",
-    "snake",
-    "crab",
-    "flower",
-    "jellyfish",
-    "drop",
+    *("kangaroo", "bird", "robot", "human", "fox", "cat"),
+    *("fish", "snake", "crab", "flower", "jellyfish", "drop"),
 )
 
 
 @dataclass(frozen=True)
 class Motion:
-    """One thing a species can do: `name` in files, `sentence` as a person would say it, `split` train or heldout."""
+    """One thing a species can do: `name` in files, `sentence` as a person says it, `split` train or heldout."""
 
     name: str
     sentence: str
@@ -82,15 +72,21 @@ def species() -> tuple[str, ...]:
     return SPECIES
 
 
-@cache
 def motions(species: str) -> tuple[Motion, ...]:
     """What `species` can do, the training motions first. The split goes with the name, for every seed."""
+    return tuple(_repertoire(species).values())
+
+
+@cache
+def _repertoire(species: str) -> dict[str, Motion]:
+    """Motions by name. A name is its sentence with hyphens."""
     module = _module(species)
-    return tuple(
+    told = [
         Motion(re.sub("[^a-z]+", "-", sentence.lower()), sentence, split)
         for split, sentences in (("train", module.TRAIN), ("heldout", module.HELDOUT))
         for sentence in sentences
-    )
+    ]
+    return {motion.name: motion for motion in told}
 
 
 def grow(species: str, seed: int = 0) -> Creature:
@@ -111,7 +107,7 @@ def build(species: str, seed: int = 0, motions: Sequence[str] | None = None) -> 
         motions: names of the animations to include, in this order; None for all.
     """
     creature = grow(species, seed)
-    known = {motion.name: motion for motion in globals()["motions"](species)}
+    known = _repertoire(species)
     names = list(known) if motions is None else list(motions)
     for name in names:
         if name not in known:
@@ -126,7 +122,8 @@ def build(species: str, seed: int = 0, motions: Sequence[str] | None = None) -> 
         glb.Clip(name, known[name].sentence, known[name].split, pose)
         for name, pose in zip(names, perform(creature, [known[name].sentence for name in names]), strict=True)
     ]
-    extras = {"species": species, "seed": seed, "license": LICENCE}
+    title = CreatureRef(species, seed).title
+    extras = {"title": title, "author": "Menagerie", "license": LICENCE, "species": species, "seed": seed}
     return glb.write(species, meshes, creature.body.skeleton, clips, morphs, extras)
 
 
@@ -137,7 +134,7 @@ def perform(creature: Creature, sentences: Sequence[str]) -> list[Pose]:
     takes = [creature.act(sentence) for sentence in sentences]
     whole = solve(Take.joined(takes))
     edges = np.cumsum([0, *(len(take.angles) for take in takes)])
-    return [whole[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [whole[a:b] for a, b in pairwise(edges)]
 
 
 def _morph_target(mesh: Mesh, morph: Callable[[Mesh], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +146,7 @@ def _morph_target(mesh: Mesh, morph: Callable[[Mesh], np.ndarray]) -> tuple[np.n
 def _module(species: str) -> ModuleType:
     if species not in SPECIES:
         raise ValueError(f"no creature is called {species!r}; there are {', '.join(SPECIES)}")
-    return import_module(f"factory.sources.creatures.species.{species}")
+    return import_module(f"factory.sources.creatures.kinds.{species}")
 
 
 def enumerate_uri(uri: str) -> Iterator[CreatureRef]:

@@ -1,4 +1,4 @@
-"""What a species module returns, and how its sentences become motion.
+"""What a module of `kinds` returns, and how its sentences become motion.
 
 The sentence is the program: "hops forward twice and looks left, then nods" is read as phrases of the species'
 phrase book, played one after the other at ", then " and at the same time at " and ".

@@ -66,31 +66,22 @@ class _Buffer:
 
 
 def quaternions(rotations: np.ndarray) -> np.ndarray:
-    """Unit quaternions xyzw [T, 4] of rotations [T, 3, 3], each on the same side as the one before."""
-    m = rotations
-    # The four squared components; divide by the largest, which is never small (Shepperd).
-    squares = np.stack(
-        [
-            1 + m[:, 0, 0] - m[:, 1, 1] - m[:, 2, 2],
-            1 - m[:, 0, 0] + m[:, 1, 1] - m[:, 2, 2],
-            1 - m[:, 0, 0] - m[:, 1, 1] + m[:, 2, 2],
-            1 + m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2],
-        ],
-        1,
-    )
-    x, y, z = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]
-    xy, xz, yz = m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0], m[:, 1, 2] + m[:, 2, 1]
-    s = squares.T
-    rows = np.stack(
-        [np.stack([s[0], xy, xz, x], 1), np.stack([xy, s[1], yz, y], 1), np.stack([xz, yz, s[2], z], 1),
-         np.stack([x, y, z, s[3]], 1)], 1,
-    )  # fmt: skip
-    q = rows[np.arange(len(m)), squares.argmax(1)]
-    q /= np.linalg.norm(q, axis=1, keepdims=True)
-    q[0] *= 1 if q[0, 3] >= 0 else -1
-    turns = np.where((q[1:] * q[:-1]).sum(1) < 0, -1, 1)
-    q[1:] *= np.cumprod(turns)[:, None]
-    return q
+    """Unit quaternions xyzw [T, ..., 4] of rotations [T, ..., 3, 3], each on the same side as the one before in T."""
+    m = np.moveaxis(rotations, (-2, -1), (0, 1))
+    trace, one = m[0, 0] + m[1, 1] + m[2, 2], np.ones_like(m[0, 0])
+    products = np.empty((4, 4, *one.shape))  # 4 q qᵀ: any row is the quaternion, the one with the largest square best
+    for i in range(3):
+        products[i, i] = one + 2 * m[i, i] - trace
+        j, k = (i + 1) % 3, (i + 2) % 3
+        products[i, j] = products[j, i] = m[i, j] + m[j, i]
+        products[i, 3] = products[3, i] = m[k, j] - m[j, k]
+    products[3, 3] = one + trace
+    largest = np.einsum("ii...->i...", products).argmax(0)
+    q = np.moveaxis(np.take_along_axis(products, largest[None, None], 0)[0], 0, -1)
+    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
+    turns = np.where((q[1:] * q[:-1]).sum(-1, keepdims=True) < 0, -1.0, 1.0)
+    signs = np.concatenate([np.where(q[:1, ..., 3:] < 0, -1.0, 1.0), turns])
+    return q * np.cumprod(signs, axis=0)
 
 
 def write(
@@ -198,11 +189,12 @@ def _animation(buffer: _Buffer, times: int, clip: Clip, skeleton: Skeleton, mesh
         channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": path}})
 
     pose, offsets = clip.pose, skeleton.offsets
+    turns = quaternions(pose.rotations)
     for joint in range(len(skeleton.names)):
         if np.abs(pose.translations[:, joint] - offsets[joint]).max() > 1e-6:
             channel(joint, "translation", pose.translations[:, joint], "VEC3")
         if np.abs(pose.rotations[:, joint] - np.eye(3)).max() > 1e-6:
-            channel(joint, "rotation", quaternions(pose.rotations[:, joint]), "VEC4")
+            channel(joint, "rotation", turns[:, joint], "VEC4")
         if np.abs(pose.scales[:, joint] - 1).max() > 1e-6:
             channel(joint, "scale", pose.scales[:, joint], "VEC3")
     if pose.morphs:

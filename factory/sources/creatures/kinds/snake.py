@@ -92,7 +92,7 @@ def grow(genes: Genes) -> Creature:
 
     paints = [Paint(mark, {"saddles": saddles, "bands": bands}[pattern], 0.012)] if pattern != "plain" else []
     paints.append(Paint(belly, lambda p: 0.02 * (0.62 - local(p)[1]), 0.012, names[:-1]))
-    body.skin([*skin, *head], 0.0128, paints)
+    body.skin([*skin, *head], 0.0155, paints)
     for x in (1, -1):
         g.eye(
             body,

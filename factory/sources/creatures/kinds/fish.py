@@ -75,7 +75,7 @@ def grow(genes: Genes) -> Creature:
         for u, w in places
         for c, extra in ((mix(base, (0, 0, 0), 0.75), 0.007), (band, 0))
     ]
-    body.skin(skin, 0.0145, [Paint(belly, under.measure, 0.04), *rings])
+    body.skin(skin, 0.0175, [Paint(belly, under.measure, 0.04), *rings])
 
     edge = mix(fins, (0.01, 0.01, 0.02), 0.6)
     root = at["tail2"]
@@ -125,7 +125,7 @@ def grow(genes: Genes) -> Creature:
     ]
     tip = lambda p: 0.175 * sail - np.hypot(p[:, 1] - root[1], p[:, 2] - root[2])  # noqa: E731 - the rim of the tail fin
     for shapes, paints in ((caudal, [Paint(edge, tip, 0.02)]), (dorsal, []), (keel, [])):
-        body.skin(shapes, 0.0115, paints)
+        body.skin(shapes, 0.014, paints)
     for side, x in g.SIDES.items():
         fin = at[f"{side}_fin"]
         body.skin(
@@ -141,7 +141,7 @@ def grow(genes: Genes) -> Creature:
                     flat_axis=(0.5 * x, 1, 0.2),
                 )
             ],
-            0.0105,
+            0.0125,
         )
         g.eye(
             body,

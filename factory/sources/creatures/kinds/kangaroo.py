@@ -144,7 +144,7 @@ def grow(genes: Genes) -> Creature:
     jaw = ball("", belly, skull + (0, -0.1 * h, 0.1 * h), (0.1, 0.055 * h, 0.17))
     tail_tip = ball("", dark, at["tail5"], (0.1, 0.1, 0.17))
     body.skin(
-        skin, 0.026,
+        skin, 0.031,
         [Paint(belly, front.measure, 0.03, ("body", "spine", "chest", "neck")), Paint(belly, throat.measure, 0.03), Paint(belly, jaw.measure, 0.025, ("head",)),
          Paint(dark, tail_tip.measure, 0.06)],
     )  # fmt: skip
@@ -162,7 +162,7 @@ def grow(genes: Genes) -> Creature:
         )
         for side, x in (("left", 1), ("right", -1))
     ]
-    body.skin(ear_shapes, 0.0145, lining)
+    body.skin(ear_shapes, 0.0175, lining)
     for x in (1, -1):
         g.eye(body, "head", skull + (0.094 * h * x, 0.022 * h, 0.078 * h), 0.034 * h, yaw=48 * x)
     body.solid(
@@ -187,7 +187,7 @@ def _joey(body: Body, hips, fur, belly, pink) -> None:
         ball("joey", light, top + (0.044 * x, 0.08, -0.01), (0.022, 0.05, 0.013), roll=-18 * x, blend=0.012)
         for x in (1, -1)
     ]
-    body.skin(shapes, 0.0115)
+    body.skin(shapes, 0.014)
     for x in (1, -1):
         g.eye(body, "joey", top + (0.042 * x, 0.014, 0.036), 0.014, yaw=42 * x)
     body.solid(ball("joey", INK, top + (0, -0.018, 0.098), (0.014, 0.011, 0.01)), material=GLOSSY, detail=4)
@@ -203,7 +203,7 @@ def _joey(body: Body, hips, fur, belly, pink) -> None:
             )
             for a, b in ((-1, -0.5), (-0.5, 0), (0, 0.5), (0.5, 1))
         ],
-        0.014,
+        0.017,
     )
 
 

@@ -110,7 +110,7 @@ def grow(genes: Genes) -> Creature:
     under = ball("", belly, at["body"] + (0, -0.15, 0.05), (0.1, 0.1, 0.17))
     body.skin(
         skin,
-        0.018,
+        0.0215,
         [
             Paint(breast, front.measure, 0.022),
             Paint(breast, face.measure, 0.02),
@@ -156,7 +156,7 @@ def grow(genes: Genes) -> Creature:
             ),
         ]
         bar = ball("", belly, (one + two) / 2 + (0.0, -0.055, -0.035), (0.1, 0.016, 0.085), pitch=-30)
-        body.skin(wings, 0.0145, [Paint(mix(back, belly, 0.65), bar.measure, 0.012)])
+        body.skin(wings, 0.0175, [Paint(mix(back, belly, 0.65), bar.measure, 0.012)])
         g.eye(body, "head", skull + (0.094 * x, 0.022, 0.068), 0.031, yaw=52 * x)
         ankle = at[f"{side}_foot"]
         body.solid(limb(f"{side}_shin", horn, at[f"{side}_shin"], ankle, 0.014, 0.012), detail=4)

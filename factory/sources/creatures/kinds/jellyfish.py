@@ -82,7 +82,7 @@ def grow(genes: Genes) -> Creature:
     )
     freckles = [Paint(spot, ball("", spot, onto(dome[:1], crown + (0.2 * np.sin(a), 0.05 + h, 0.2 * np.cos(a))), r).measure, 0.012)
                 for a, h, r in ((0.9, 0.1, 0.03), (1.6, 0.05, 0.02), (2.3, 0.12, 0.026), (3.3, 0.07, 0.032), (4.1, 0.13, 0.02), (5.1, 0.06, 0.028), (5.6, 0.14, 0.018), (0.3, 0.19, 0.024), (3.0, 0.2, 0.02))]  # fmt: skip
-    body.skin(dome, 0.0175, [hem, *(freckles if freckled else [])], SATIN)
+    body.skin(dome, 0.021, [hem, *(freckles if freckled else [])], SATIN)
     for x in (1, -1):
         g.eye(body, "bell", onto(dome, crown + (0.066 * x, 0.032, 0.2 * wide)), 0.027, yaw=20 * x)
         body.solid(
@@ -110,7 +110,7 @@ def grow(genes: Genes) -> Creature:
                 limb(f"arm{k}_{n}", shades[n], a, b, radii[n], radii[n + 1], blend=0.006)
                 for n, (a, b) in enumerate(pairwise(chain))
             ],
-            0.0125,
+            0.015,
             material=SATIN,
         )
     return Creature(body, _phrases())

@@ -118,10 +118,10 @@ def grow(genes: Genes) -> Creature:
         )
     )
     stripes = Paint(stripe, lambda p: 0.024 - abs((p[:, 1] - chest[1] + 0.028) % 0.096 - 0.048), 0.014)
-    body.skin(torso, 0.018, [stripes] if striped else [])
-    body.skin(bare, 0.0195)
-    body.skin(legs, 0.0195)
-    body.skin([shape for side in g.SIDES for shape in _shoe(at[f"{side}_foot"], side, shoes)], 0.017)
+    body.skin(torso, 0.0215, [stripes] if striped else [])
+    body.skin(bare, 0.0235)
+    body.skin(legs, 0.0235)
+    body.skin([shape for side in g.SIDES for shape in _shoe(at[f"{side}_foot"], side, shoes)], 0.0205)
     cheeks = [
         Paint(
             mix(skin, colour("#e0605a"), 0.3),
@@ -139,7 +139,7 @@ def grow(genes: Genes) -> Creature:
             for x in (1, -1)
         ),
     ]
-    body.skin(head, 0.0195, cheeks)
+    body.skin(head, 0.0235, cheeks)
     for x in (1, -1):
         g.eye(body, "head", onto(head, skull + (0.06 * h * x, 0.01, 0.13 * h)), 0.029, yaw=22 * x, pitch=-4)
         brow = [
@@ -151,7 +151,7 @@ def grow(genes: Genes) -> Creature:
         onto(head, skull + (0.05 * u, -0.085 * h + 0.022 * u * u, 0.14 * h)) for u in (-1, -0.5, 0, 0.5, 1)
     ]
     body.solid(*(limb("head", mix(skin, INK, 0.7), a, b, 0.0062) for a, b in pairwise(smile)), detail=3)
-    body.skin(haircut(skull, hair, h), 0.0195)
+    body.skin(haircut(skull, hair, h), 0.0235)
     return Creature(body, _phrases())
 
 

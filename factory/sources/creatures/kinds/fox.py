@@ -113,10 +113,10 @@ def grow(genes: Genes) -> Creature:
     ]
     tip = ball("", bib, end + (0, 0.05, -0.12), (0.1, 0.1, 0.115))
     body.skin(
-        skin, 0.0165, [Paint(bib, breast.measure, 0.02), Paint(bib, tip.measure, 0.03, ("tail3", "tail4"))]
+        skin, 0.02, [Paint(bib, breast.measure, 0.02), Paint(bib, tip.measure, 0.03, ("tail3", "tail4"))]
     )
-    body.skin(head, 0.0125, [Paint(bib, cheek.measure, 0.012) for cheek in cheeks])
-    body.skin(jaw, 0.0125)
+    body.skin(head, 0.015, [Paint(bib, cheek.measure, 0.012) for cheek in cheeks])
+    body.skin(jaw, 0.015)
     ear_shapes, lining = [], []
     for side, x in g.SIDES.items():
         root = at[f"{side}_ear"] + (0.006 * x, -0.045 + 0.03 * (h - 1), -0.005)
@@ -134,7 +134,7 @@ def grow(genes: Genes) -> Creature:
             yaw=30 * x,
             pitch=-6,
         )
-    body.skin(ear_shapes, 0.0105, lining)
+    body.skin(ear_shapes, 0.0125, lining)
     body.solid(
         ball("head", INK, skull + (0, -0.043 * h, 0.2 * h), (0.021 * h, 0.016 * h, 0.014 * h)),
         material=GLOSSY,

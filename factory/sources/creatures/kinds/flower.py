@@ -77,7 +77,7 @@ def grow(genes: Genes) -> Creature:
     joints = ["stem1", "stem2", "stem3", "head"]
     stem = [limb(a, green, at[a], at[b], 0.026, 0.024, blend=0.01) for a, b in pairwise(joints)]
     stem.append(limb("stem1", green, (0, 0.2, 0), at["stem1"], 0.034, 0.026, blend=0.02))
-    body.skin(stem, 0.0125)
+    body.skin(stem, 0.015)
     for side, x in g.SIDES.items():
         root, mid, tip = (
             at[f"{side}_leaf"],
@@ -93,13 +93,13 @@ def grow(genes: Genes) -> Creature:
             ),
             0.01,
         )
-        body.skin(leaf, 0.0115, [vein])
+        body.skin(leaf, 0.014, [vein])
     crown = [*((1.0, 0.0, petal),), *(((0.72, 0.5, heart),) if layers else ())]
     for size, offset, tint in crown:
         for k in range(PETALS):
             _petal(body, k, offset, at[f"petal{k}"], skull, size * long, broad, tint, heart)
     face = [ball("head", disc, skull + (0, 0, 0.012), (0.105, 0.105, 0.05))]
-    body.skin([*face, ball("head", green, at["head"] - (0, 0, 0.012), (0.07, 0.07, 0.045), blend=0.0)], 0.0125,
+    body.skin([*face, ball("head", green, at["head"] - (0, 0, 0.012), (0.07, 0.07, 0.045), blend=0.0)], 0.015,
               [Paint(mix(disc, colour("#e0503a"), 0.4), ball("", disc, skull + (0.058 * x, -0.018, 0.06), 0.018).measure, 0.02) for x in (1, -1)])  # fmt: skip
     for x in (1, -1):
         g.eye(body, "head", onto(face, skull + (0.036 * x, 0.02, 0.06)), 0.0165, yaw=14 * x)

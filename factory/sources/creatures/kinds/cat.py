@@ -119,7 +119,7 @@ def grow(genes: Genes) -> Creature:
     ]
     tip = Paint(mark, ball("", mark, ends[4], 0.06).measure, 0.02, q.TAILS)
     breast = Paint(bib, ball("", bib, chest + (0, -0.03, 0.1), (0.055, 0.115, 0.075)).measure, 0.02)
-    body.skin(skin, 0.0158, [*(rings if striped else []), tip, breast])
+    body.skin(skin, 0.019, [*(rings if striped else []), tip, breast])
     brow = [
         Paint(
             mark,
@@ -134,7 +134,7 @@ def grow(genes: Genes) -> Creature:
         )
         for u in (-0.035, 0, 0.035)
     ]
-    body.skin(head, 0.0125, brow if striped else [])
+    body.skin(head, 0.015, brow if striped else [])
     ears, lining = [], []
     for side, x in g.SIDES.items():
         root, top = skull + (0.055 * h * x, 0.055 * h, -0.005), skull + (0.083 * h * x, 0.152 * h, -0.01)
@@ -167,7 +167,7 @@ def grow(genes: Genes) -> Creature:
                 limb("head", WHITE, start, start + (0.1 * x, 0.022 * k + 0.006, -0.012), 0.0024, 0.0014),
                 detail=2,
             )
-    body.skin(ears, 0.0105, lining)
+    body.skin(ears, 0.0125, lining)
     body.solid(
         ball("head", colour("#d98a8a"), skull + (0, -0.024 * h, 0.109 * h), (0.014 * h, 0.01 * h, 0.009 * h)),
         material=GLOSSY,

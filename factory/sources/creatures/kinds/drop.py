@@ -86,7 +86,7 @@ def grow(genes: Genes) -> Creature:
     shapes = [replace(shape, measure=_stand(shape.measure)) for shape in shapes]
     light = Paint(top, ball("", top, (0.03, height, 0.02), (0.16, 0.19 * tall, 0.16)).measure, 0.2)
     shade = Paint(base, ball("", base, (0, -0.02, 0), (0.4, 0.12, 0.4)).measure, 0.12)
-    body.skin(shapes, 0.0135, [light, shade], SLIME)
+    body.skin(shapes, 0.016, [light, shade], SLIME)
     eyes = {x: onto(shapes, (0.068 * x, 0.205, 0.2)) for x in (1, -1)}
     for x in eyes:
         g.eye(body, "body", eyes[x], 0.034 * size, yaw=20 * x, pitch=-12)

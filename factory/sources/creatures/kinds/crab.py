@@ -83,7 +83,7 @@ def grow(genes: Genes) -> Creature:
         for k, p in enumerate(freckles)
     ]
     under = ball("", belly, centre - (0, 0.125, -0.02), (0.24, 0.07, 0.2))
-    body.skin(crust, 0.016, [*(spots if freckled else []), Paint(belly, under.measure, 0.03)])
+    body.skin(crust, 0.019, [*(spots if freckled else []), Paint(belly, under.measure, 0.03)])
     smile = [onto(crust, centre + (0.05 * u, -0.018 + 0.016 * u * u, 0.2)) for u in (-1, -0.5, 0, 0.5, 1)]
     body.solid(*(limb("shell", mix(shell, INK, 0.8), a, b, 0.0068) for a, b in pairwise(smile)), detail=3)
     for side, x in g.SIDES.items():
@@ -94,7 +94,7 @@ def grow(genes: Genes) -> Creature:
                 limb(f"{side}_eye", shell, stalk - (0, 0.03, 0), top, 0.022, 0.018),
                 ball(f"{side}_eye", shell, top - (0, 0.002, 0.012), 0.045, blend=0.02),
             ],
-            0.0125,
+            0.015,
         )
         g.eye(
             body,
@@ -117,7 +117,7 @@ def grow(genes: Genes) -> Creature:
             limb(f"{leg}_tip", dark, tip, sole + (0, 0.009, 0), 0.019, 0.0085, blend=0.006),
         ])  # fmt: skip
     for shapes in legs:
-        body.skin(shapes, 0.0135)
+        body.skin(shapes, 0.016)
     return Creature(body, _phrases())
 
 
@@ -144,7 +144,7 @@ def _claw(body: Body, side: str, x: int, at, shell, belly, size: float) -> None:
     ]
     body.skin(
         arm,
-        0.0142,
+        0.017,
         [
             Paint(
                 belly,
@@ -155,7 +155,7 @@ def _claw(body: Body, side: str, x: int, at, shell, belly, size: float) -> None:
     )
     finger = [limb(f"{side}_pincer", shell, hinge, hinge + np.array([-0.012 * x, 0, 0.045]) * size, 0.026 * size, 0.021 * size, blend=0.02),
               limb(f"{side}_pincer", belly, hinge + np.array([-0.012 * x, 0, 0.045]) * size, hinge + np.array([0.008 * x, 0, 0.085]) * size, 0.021 * size, 0.008 * size, blend=0.01)]  # fmt: skip
-    body.skin(finger, 0.012)
+    body.skin(finger, 0.0145)
 
 
 def _skeleton(wide: float) -> Skeleton:

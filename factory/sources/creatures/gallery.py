@@ -1,0 +1,108 @@
+"""The gallery: pictures of every species, a few seeds, strips of motions, and a page that shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from factory.sources import creatures
+from renderers import gltf
+from renderers.cameras import orbit_cameras
+from renderers.meshes import WHITE, Shot, composite, render_clip
+
+FOV_Y = np.radians(30.0)
+SEEDS = range(6)
+STRIPS, FRAMES = 7, 9
+CELL, CAPTION = 104, 15
+_INK = (60, 60, 64)
+
+
+def write(out: Path) -> list[Path]:
+    """Writes `species.png` (no labels: can you tell?), a sheet a species, and README.md; returns the paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    portraits, pages = [], []
+    for species in creatures.species():
+        seeds = [_turned(creatures.build(species, seed, []), [35.0])[0] for seed in SEEDS]
+        portraits.append(_row(seeds))
+        pages.append(_save(_sheet(species), out / f"{species}.png"))
+    halves = -(-len(portraits) // 2)
+    columns = [np.concatenate(portraits[:halves]), np.concatenate(portraits[halves:])]
+    if len(portraits) % 2:
+        columns[1] = np.concatenate([columns[1], np.full_like(portraits[0], 255)])
+    everybody = _save(Image.fromarray(np.concatenate(columns, axis=1)), out / "species.png")
+    page = out / "README.md"
+    page.write_text(_page(), encoding="utf-8")
+    return [everybody, *pages, page]
+
+
+def _sheet(species: str) -> Image.Image:
+    """A turn of the portrait, then motions, evenly chosen among the training ones, with their sentences."""
+    motions = [motion for motion in creatures.motions(species) if motion.split == "train"]
+    chosen = [motions[k] for k in np.linspace(0, len(motions) - 1, STRIPS).round().astype(int)]
+    glb = creatures.build(species, 0, [motion.name for motion in chosen])
+    sheet = Image.new("RGB", (FRAMES * CELL, CELL + STRIPS * (CELL + CAPTION)), WHITE)
+    sheet.paste(Image.fromarray(_row(_turned(glb, np.linspace(0, 360, FRAMES, endpoint=False)))), (0, 0))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for k, motion in enumerate(chosen):
+        top = CELL + k * (CELL + CAPTION)
+        draw.text((6, top), motion.sentence, fill=_INK, font=font)
+        sheet.paste(Image.fromarray(_row(_strip(glb, k))), (0, top + CAPTION))
+    return sheet
+
+
+def _turned(glb: bytes, azimuths_deg) -> np.ndarray:
+    """The rest pose from some sides, uint8 [V, H, W, 3]."""
+    return _render(glb, None, np.zeros(1), azimuths_deg)[:, 0]
+
+
+def _strip(glb: bytes, animation: int) -> np.ndarray:
+    """One animation at even moments, uint8 [T, H, W, 3]."""
+    times = np.linspace(0, creatures.SECONDS - 1 / 24, FRAMES)
+    return _render(glb, animation, times, [35.0])[0]
+
+
+def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg) -> np.ndarray:
+    asset = gltf.load(glb, name="gallery")
+    points = np.concatenate([asset.pose(animation, time).positions for time in times])
+    centre = (points.min(0) + points.max(0)) / 2
+    # The farthest any point is from the axis a camera turns about, or above and below: what must fit.
+    reach = max(np.linalg.norm((points - centre)[:, [0, 2]], axis=1).max(), np.abs(points - centre)[:, 1].max())
+    to_world = np.eye(4)
+    to_world[:3, 3] = -centre
+    distance = 1.12 * reach / np.sin(FOV_Y / 2)
+    azimuths = np.radians(np.asarray(azimuths_deg, float))
+    cameras = orbit_cameras(azimuths, np.radians(12.0), distance, fov_y=FOV_Y, width=2 * CELL, height=2 * CELL)
+    clip = render_clip(asset, Shot(animation, times, to_world, cameras))
+    frames = composite(clip.frames, WHITE).astype(np.float32)
+    views, count = frames.shape[:2]
+    halved = frames.reshape(views, count, CELL, 2, CELL, 2, 3).mean((3, 5))
+    return halved.round().astype(np.uint8)
+
+
+def _row(cells) -> np.ndarray:
+    return np.concatenate(list(cells), axis=1)
+
+
+def _save(image: Image.Image, path: Path) -> Path:
+    image.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+    return path
+
+
+def _page() -> str:
+    lines = [
+        "# Creatures",
+        "",
+        "Made by `python -m factory.sources.creatures gallery`; CC0, like all that the generator makes.",
+        "Each row of the first picture is one species, its columns are seeds 0–5.",
+        "",
+        "![all species](species.png)",
+    ]
+    for species in creatures.species():
+        motions = creatures.motions(species)
+        lines += ["", f"## {species.capitalize()}", "", f"![{species}]({species}.png)", ""]
+        for split, title in (("train", "Training"), ("heldout", "Held out")):
+            said = "; ".join(motion.sentence for motion in motions if motion.split == split)
+            lines += [f"{title}: {said}.", ""]
+    return "\n".join(lines).rstrip() + "\n"
