@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -185,19 +186,32 @@ def _images(tensor: Tensor) -> np.ndarray:
     return tensor.detach().flatten(0, 1).numpy()
 
 
+def parts(count: int, threads: int) -> list[tuple[int, int]]:
+    """0..count cut into ranges for so many threads: more ranges than threads, as crowded tiles take longer."""
+    number = min(count, 4 * threads) if threads > 1 else 1
+    return [(count * i // number, count * (i + 1) // number) for i in range(number)]
+
+
 def _spread(function: Callable, count: int, *arguments: object) -> None:
     """Run `function(first, last, *arguments)` over 0..count, on as many threads as `set_threads` allows."""
-    threads = min(get_threads(), count)
-    if threads <= 1:
-        function(0, count, *arguments)
-        return
-    parts = min(count, 4 * threads)  # more parts than threads: crowded tiles take longer
-    bounds = [count * p // parts for p in range(parts + 1)]
-    runs = [
-        _pool(threads).submit(function, a, b, *arguments) for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
-    for run in runs:
-        run.result()
+    threads = max(1, min(get_threads(), count))
+    todo = deque(parts(count, threads))
+
+    def work() -> None:
+        while todo:
+            try:
+                first, last = todo.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            function(first, last, *arguments)
+
+    helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helpers:
+        if (
+            not helper.cancel()
+        ):  # on a busy machine a helper may not even have begun: nothing to wait for then
+            helper.result()
 
 
 @cache
