@@ -124,6 +124,13 @@ class Asset:
         Raises:
             GltfError: the moment has no finite pose. IndexError: there is no such animation.
         """
+        return Pose(*self._evaluate(animation, time, normals=True))
+
+    def positions(self, animation: int | None, time: float) -> np.ndarray:
+        """The positions of `pose` alone, float32 [N, 3], in about half its time."""
+        return self._evaluate(animation, time, normals=False)[0]
+
+    def _evaluate(self, animation: int | None, time: float, normals: bool) -> tuple[np.ndarray, ...]:
         if animation is not None and not 0 <= animation < len(self.animations):
             raise IndexError(
                 f"{self.name}: animation {animation} does not exist, it has {len(self.animations)}"
@@ -134,12 +141,12 @@ class Asset:
                 motion = Motion(self._rig, () if animation is None else self._channels[animation])
                 self._motions.clear()  # a clip asks for one animation at a time; its arrays may be large
                 self._motions[animation] = motion
-            positions, normals, mirrored = motion.pose(float(time))
+            positions, directions, mirrored = motion.pose(float(time), normals)
         if not np.isfinite(positions).all():
             raise GltfError(
                 f"{self.name}: animation {animation} at {time} s puts vertices at infinity; leave it out"
             )
-        return Pose(positions, normals, mirrored)
+        return positions, directions, mirrored
 
 
 def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits | None = None) -> Asset:

@@ -55,7 +55,7 @@ class Motion:
         self._split_nodes({c.node for c in channels if c.path != "weights"}, moving)
         self._pose_rest()
 
-    def pose(self, time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def pose(self, time: float, normals: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions and normals float32 [N, 3] in world space, and per part whether it is mirrored."""
         keys = self._keys_at(time)
         self._move_nodes(keys)
@@ -68,7 +68,7 @@ class Motion:
             self._add_morphs(self._morphs, self._weights_at(keys), shape)
         out = self._rest[0].copy(), self._rest[1].copy()
         mirrored = self._mirrored.copy()
-        self._place(self._rigid, self._skins, self._flat, shape, out, mirrored)
+        self._place(self._rigid, self._skins, self._flat, shape, out, mirrored, normals)
         return np.ascontiguousarray(out[0].T), np.ascontiguousarray(out[1].T), mirrored
 
     # --- preparation ---
@@ -200,30 +200,46 @@ class Motion:
                     out[:, morph.vertices] += np.tensordot(factors, differences[active], 1)
 
     def _place(
-        self, rigid: list[int], skins: list[Skin], flat: list[int], shape: Arrays, out: Arrays, mirrored
+        self,
+        rigid: list[int],
+        skins: list[Skin],
+        flat: list[int],
+        shape: Arrays,
+        out: Arrays,
+        mirrored: np.ndarray,
+        normals: bool = True,
     ) -> None:
-        """Takes the given parts from the space of their meshes (`shape`) to the world (`out`)."""
+        """Takes the given parts from the space of their meshes (`shape`) to the world (`out`).
+
+        Without `normals`, those and `mirrored` are left as they were, and half the time is saved.
+        """
         determinants = np.zeros(len(mirrored))
         matrices = self._world[[self._rig.parts[part].node for part in rigid], :3]
         cofactors, determinants[rigid] = _turns(matrices[:, :, :3])
         for part, matrix, turn in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
             vertices = self._rig.ranges[part]
             out[0][:, vertices] = matrix[:, :3] @ shape[0][:, vertices] + matrix[:, 3:]
-            out[1][:, vertices] = _unit(turn @ shape[1][:, vertices])
+            if normals:
+                out[1][:, vertices] = _unit(turn @ shape[1][:, vertices])
         for skin in skins:
             joints = (self._world[skin.joints] @ skin.inverse_bind)[:, :3].reshape(-1, 12)
             small = np.float32(1 / max(np.abs(joints[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]).max(), 1e-18) ** 2)
             joints = joints.astype(np.float32).T
             for block in skin.blocks:
                 rows = (joints[:, block.joints] @ block.weights).reshape(3, 4, -1)
-                point, normal = shape[0][:, block.vertices], shape[1][:, block.vertices] * small
+                point = shape[0][:, block.vertices]
                 for axis, (a, b, c, d) in enumerate(rows):
                     out[0][axis, block.vertices] = a * point[0] + b * point[1] + c * point[2] + d
+                if not normals:
+                    continue
+                normal = shape[1][:, block.vertices] * small
                 cofactor = _cofactor(rows[:, :3])
                 determinant = (rows[0, :3] * cofactor[0]).sum(0)
                 determinants[block.parts] += np.add.reduceat(determinant, block.starts)
                 normal = cofactor[:, 0] * normal[0] + cofactor[:, 1] * normal[1] + cofactor[:, 2] * normal[2]
                 out[1][:, block.vertices] = _unit(np.where(determinant < 0, -normal, normal))
+        if not normals:
+            return
         mirrored[rigid] = determinants[rigid] < 0
         for block in (block for skin in skins for block in skin.blocks):
             mirrored[block.parts] = determinants[block.parts] < 0
