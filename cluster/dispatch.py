@@ -222,27 +222,30 @@ class _Fleet:
         for reference in ready:
             seat = self._calls.pop(reference)
             task, seat.task = seat.task, None
-            answer = self._answer(reference, seat, starting=task is None)
+            heard = self._hear(reference)
+            if isinstance(heard, Exception):
+                self._lose(seat, heard)
+            elif task is None:
+                self.idle.append(seat)  # it has started
+            else:
+                self._note(seat, heard)
             if task is not None:
-                answers.append((task, answer))
+                answers.append((task, heard if isinstance(heard, Answer) else None))
         return answers
 
-    def _answer(self, reference: Any, seat: _Seat, starting: bool) -> Answer | None:
+    def _hear(self, reference: Any) -> Any:
+        """What the actor says, or Ray's error if it is dead."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
         try:
-            answer = ray.get(reference)
+            return ray.get(reference)
         except RayTaskError as error:
-            if isinstance(error.cause, StorageError):
-                raise error.cause from None
-            raise
+            raise error.cause if isinstance(error.cause, StorageError) else error from None
         except RayError as error:
-            self._lose(seat, error)
-            return None
-        if starting:
-            self.idle.append(seat)
-            return None
+            return error
+
+    def _note(self, seat: _Seat, answer: Answer) -> None:
         self._losses_in_a_row = 0
         self.children_restarted += max(answer.children - max(seat.children, 1), 0)
         seat.children = answer.children
@@ -252,7 +255,6 @@ class _Fleet:
         else:
             self._dismiss(seat)
             self._count_failed_start(answer.not_started)
-        return answer
 
     def _lose(self, seat: _Seat, error: Exception) -> None:
         self._dismiss(seat)

@@ -79,7 +79,9 @@ class Outcome:
             raise ValueError(f"Outcome: a {self.status} task needs a reason, in one line")
         if self.status != "done" and self.follow_up:
             raise ValueError(f"Outcome: only a done task can have a follow_up, this one is {self.status}")
-        for path in self.files:
+        for path, data in self.files.items():
+            if not isinstance(data, bytes):
+                raise TypeError(f"Outcome.files: expected bytes for {path!r}, got {type(data).__name__}")
             parts = PurePosixPath(path).parts
             if not parts or parts[0] == "/" or ".." in parts:
                 raise ValueError(f"Outcome.files: expected a relative path below the output, got {path!r}")

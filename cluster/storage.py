@@ -53,10 +53,11 @@ class Storage:
                 self._write_local(self.path(name), data)
             else:
                 self._fs.pipe_file(self.path(name), data)
-        except OSError as error:
+        except Exception as error:  # object stores have exceptions of their own
+            reason = getattr(error, "strerror", None) or error
             raise StorageError(
-                f"cannot write {self.path(name)} ({len(data)} bytes): {error.strerror or error}. Nothing "
-                f"that was committed is lost: make room or repair the storage and run the same command again"
+                f"cannot write {self.path(name)} ({len(data)} bytes): {reason}. Nothing that was committed "
+                f"is lost: make room or repair the storage and run the same command again"
             ) from None
 
     def _write_local(self, path: str, data: bytes) -> None:
@@ -91,7 +92,7 @@ class Storage:
             return {name: found[self.path(name)] for name in names if self.path(name) in found}
         except FileNotFoundError:
             return {}
-        except OSError as error:
+        except Exception as error:
             raise StorageError(f"cannot read below {self.url}: {error}") from None
 
     def names(self, folder: str) -> list[str]:
@@ -107,6 +108,8 @@ class Storage:
             return sorted(path[len(top) + 1 :] for path in self._fs.find(top))
         except FileNotFoundError:
             return []
+        except Exception as error:
+            raise StorageError(f"cannot list {top}: {error}") from None
 
     def remove_folder(self, folder: str) -> None:
         top = self.path(folder)

@@ -110,7 +110,7 @@ def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path):
         subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupt_stops_cleanly_and_says_that_it_resumes(tmp_path, number):
     tasks = [Task(f"t{i}", {"seconds": 0.02}) for i in range(80)]
 

@@ -29,7 +29,9 @@ def test_each_outcome_comes_back_in_another_process(root):
     bad = ledger.commit(Task("c"), Outcome("quarantined", reason="truncated"))
     again = pickle.loads(pickle.dumps(Ledger(root)))
     again.refresh()
-    assert again.records("abcd") == {"a": done, "b": filtered, "c": bad}
+    records = again.records("abcd")
+    assert records == {"a": done, "b": filtered, "c": bad}
+    assert all(record.resumed for record in records.values()) and not done.resumed
     assert done.follow_up == [child] and done.files == {"d/a.bin": 3} and done.summary == {"clips": 6}
     assert again.storage.read("d/a.bin") == b"abc"
     assert [record.key for record in again] == ["a", "b", "c"]
@@ -92,7 +94,7 @@ def test_three_attempts_and_another_chance(root):
 
 
 def test_files_may_not_reach_into_the_ledger(root):
-    with pytest.raises(ValueError, match="ledger's own folder"):
+    with pytest.raises(ValueError, match="folder of the ledger's own"):
         Ledger(root).commit(Task("a"), Outcome("done", files={"_factory/done/x": b""}))
 
 

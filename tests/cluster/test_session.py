@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 from cluster_stages import Work
-from process_tree import command, descendants, listening_addresses
+from process_tree import LOOPBACK, command, descendants, listening_addresses
 
 from cluster import connect
-
-LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
 def test_an_embedded_ray_listens_on_loopback_only(session):

@@ -35,6 +35,11 @@ def test_files_stay_below_the_output(path):
         Outcome("done", files={path: b""})
 
 
+def test_files_are_bytes():
+    with pytest.raises(TypeError, match=r"'a\.txt', got str"):
+        Outcome("done", files={"a.txt": "text"})
+
+
 def test_an_outcome_says_why():
     with pytest.raises(ValueError, match="reason"):
         Outcome("filtered")

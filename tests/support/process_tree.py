@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# As /proc/net/tcp and tcp6 write 127.0.0.1 (twice) and ::1.
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
 
 def is_running(pid: int) -> bool:
     """Whether a process exists and is no zombie."""

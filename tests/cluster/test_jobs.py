@@ -1,0 +1,84 @@
+"""`ray job submit`, as documented, to a cluster that was started for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chaos_driver import expected
+from cluster_stages import wait_until
+from exactly_once import problems
+from process_tree import LOOPBACK, command, descendants, is_running, listening_addresses
+
+SUPPORT = Path(__file__).parents[1] / "support"
+RAY = Path(sys.executable).with_name("ray")
+TASKS = 30
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The environment that reaches a one-node cluster on this machine, on the loopback address only."""
+    gcs, dashboard = free_ports(2)
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "HOME": str(tmp_path),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    options = f"--port={gcs} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} --num-cpus=2"
+    with open(tmp_path / "ray.log", "w") as log:
+        head = subprocess.Popen(
+            [RAY, "start", "--head", "--block", "--include-dashboard=true", *options.split()],
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    everybody = [head.pid]
+    try:
+        assert wait_until(lambda: "runtime started" in (tmp_path / "ray.log").read_text(), 90)
+        everybody += descendants(head.pid)
+        assert listening_addresses(everybody) <= LOOPBACK
+        yield {**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}, head.pid
+    finally:
+        everybody += descendants(head.pid)
+        for pid in filter(is_running, everybody):
+            os.kill(pid, signal.SIGKILL)
+        head.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
+
+
+@pytest.mark.slow
+def test_a_submitted_job_runs_on_the_cluster_and_resumes(cluster, tmp_path):
+    """The stage's modules travel in the working directory; neither actor nor child has them installed."""
+    env, head = cluster
+    for module in ("chaos_driver", "cluster_stages", "exactly_once"):
+        (tmp_path / "job").mkdir(exist_ok=True)
+        shutil.copy(SUPPORT / f"{module}.py", tmp_path / "job")
+    root, audit = tmp_path / "out", tmp_path / "audit"
+    entrypoint = [sys.executable, "-m", "chaos_driver", root, audit, str(TASKS)]
+    for resumed in (0, TASKS):
+        submitted = subprocess.run(
+            [RAY, "job", "submit", "--working-dir", ".", "--", *entrypoint],
+            cwd=tmp_path / "job",
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+        assert f"{TASKS} tasks, {resumed} resumed" in submitted.stdout
+    assert problems(root, audit, expected(TASKS)) == []
+    assert wait_until(lambda: not any("cluster.child" in command(pid) for pid in descendants(head)), 5)
