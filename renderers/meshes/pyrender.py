@@ -1,7 +1,8 @@
 """A compatible back end: pyrender, the renderer most scripts of this field use.
 
 Kept for comparison and for machines where its OpenGL path is the one that works. It draws the same shots with the
-same cameras under three directional lights; it knows no environment, no sorted transparency and no UNLIT.
+same cameras under three directional lights; it knows no environment and no UNLIT, and shows what is translucent
+by covering some of a pixel's samples.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from importlib.metadata import version
 import numpy as np
 
 from renderers.cameras import to_opengl
-from renderers.gltf import Asset, Material
+from renderers.gltf import Asset, Material, Pose, Texture
 from renderers.meshes import environment
 from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
+from renderers.meshes.devices import cuda_to_egl_device
 
 VERSION = "1"
 
@@ -24,6 +26,9 @@ class PyrenderRenderer:
 
     def __init__(self) -> None:
         os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
+        device = cuda_to_egl_device()
+        if device is not None:
+            os.environ.setdefault("EGL_DEVICE_ID", str(device))
         if not hasattr(np, "infty"):  # pyrender 0.1.45 was written for numpy 1
             np.infty = np.inf
         try:
@@ -56,7 +61,7 @@ class PyrenderRenderer:
                 lamp = pyrender.DirectionalLight(np.asarray(light.colour) / np.max(light.colour), strength)
                 scene.add(lamp, pose=_looking_along(-light.axis))
             pose = asset.pose(shot.animation, float(time))
-            meshes = [_primitive(pyrender, asset, pose, p, materials) for p in asset.primitives]
+            meshes = [_primitive(pyrender, asset, pose, p, materials) for p in range(len(asset.primitives))]
             scene.add(pyrender.Mesh(meshes), pose=shot.asset_to_world)
             for v, (camera, camera_to_world) in enumerate(cameras):
                 node = scene.add(camera, pose=camera_to_world)
@@ -72,7 +77,9 @@ class PyrenderRenderer:
     def _offscreen(self, width: int, height: int):
         if (width, height) not in self._renderers:
             try:
-                self._renderers[width, height] = self._pyrender.OffscreenRenderer(width, height)
+                offscreen = self._pyrender.OffscreenRenderer(width, height)
+                _cover_by_alpha(offscreen)
+                self._renderers[width, height] = offscreen
             except Exception as error:
                 raise RenderError(f"pyrender: no headless OpenGL context ({error})") from error
         return self._renderers[width, height]
@@ -93,24 +100,52 @@ class PyrenderRenderer:
         return result
 
 
+def _cover_by_alpha(offscreen) -> None:
+    """Let a fragment's alpha decide how many of a pixel's samples it covers.
+
+    pyrender neither sorts what is blended nor cuts at an alpha cutoff: feathers would hide what is behind them
+    by their transparent parts. Coverage needs no order. Its opaque materials must then have an alpha of 1.
+    """
+    from OpenGL import GL
+
+    offscreen._platform.make_current()
+    GL.glEnable(GL.GL_SAMPLE_ALPHA_TO_COVERAGE)
+    GL.glEnable(GL.GL_SAMPLE_ALPHA_TO_ONE)
+    offscreen._platform.make_uncurrent()
+
+
 def _material(pyrender, material: Material):
-    def texture(source, channels: str):
+    def texture(source: Texture | None, channels: tuple[int, int, int] = (0, 1, 2), alpha=None):
         if source is None:
             return None
-        sampler = pyrender.Sampler(wrapS=_WRAP[source.wrap_s], wrapT=_WRAP[source.wrap_t])
-        image = source.image if channels == "RGBA" else source.image[..., :3]
-        return pyrender.Texture(source=np.ascontiguousarray(image), source_channels=channels, sampler=sampler)
+        image = np.full((*source.image.shape[:2], 4), 255, np.uint8)
+        image[..., :3] = source.image[..., channels]
+        if alpha is not None:
+            image[..., 3] = alpha
+        sampler = pyrender.Sampler(
+            magFilter=9728 if source.nearest else 9729,
+            minFilter=9987,
+            wrapS=_WRAP[source.wrap_s],
+            wrapT=_WRAP[source.wrap_t],
+        )
+        return pyrender.Texture(source=image, source_channels="RGBA", sampler=sampler)
 
+    base, picture = np.array(material.base_color, np.float32), material.base_color_texture
+    alpha = picture.image[..., 3] if picture is not None and material.alpha_mode != "OPAQUE" else None
+    if material.alpha_mode == "MASK" and alpha is not None:
+        alpha = np.where(alpha * (base[3] / 255.0) >= material.alpha_cutoff, 255, 0)
+    if material.alpha_mode != "BLEND":
+        base[3] = 1.0
     return pyrender.MetallicRoughnessMaterial(
-        alphaMode=material.alpha_mode,
-        alphaCutoff=material.alpha_cutoff,
-        baseColorFactor=np.asarray(material.base_color, np.float32),
-        baseColorTexture=texture(material.base_color_texture, "RGBA"),
+        baseColorFactor=base,
+        baseColorTexture=texture(picture, alpha=alpha),
         metallicFactor=float(material.metallic),
         roughnessFactor=float(material.roughness),
-        metallicRoughnessTexture=texture(material.metallic_roughness_texture, "RGB"),
-        emissiveFactor=np.clip(material.emissive, 0.0, 1.0).astype(np.float32),
-        emissiveTexture=texture(material.emissive_texture, "RGB"),
+        # It reads roughness from red and metallic from green, where glTF has them in green and blue ...
+        metallicRoughnessTexture=texture(material.metallic_roughness_texture, (1, 2, 2)),
+        # ... and multiplies by this factor twice.
+        emissiveFactor=np.sqrt(np.clip(material.emissive, 0.0, 1.0)).astype(np.float32),
+        emissiveTexture=texture(material.emissive_texture),
         doubleSided=material.double_sided,
     )
 
@@ -118,23 +153,28 @@ def _material(pyrender, material: Material):
 _WRAP = {"repeat": 10497, "mirror": 33648, "clamp": 33071}
 
 
-def _primitive(pyrender, asset: Asset, pose, primitive, materials):
+def _primitive(pyrender, asset: Asset, pose: Pose, index: int, materials: list):
+    primitive = asset.primitives[index]
     where = primitive.vertices
+    triangles = primitive.triangles[:, ::-1] if pose.mirrored[index] else primitive.triangles
     material = asset.materials[primitive.material]
-    texture = material.base_color_texture
-    texcoords = (
-        asset.texcoords[where, min(texture.texcoord, asset.texcoords.shape[1] - 1)] if texture else None
-    )
-    if texture:
-        texcoords = texcoords @ texture.transform[:2, :2].T + texture.transform[:2, 2]
-        texcoords = np.ascontiguousarray(texcoords, np.float32)
+    # It knows one set of texture coordinates; that of the base colour is the one to have.
+    textures = (material.base_color_texture, material.metallic_roughness_texture, material.emissive_texture)
+    texture = next((texture for texture in textures if texture is not None), None)
+    texcoords = None
+    if texture is not None:
+        uv = asset.texcoords[where, min(texture.texcoord, asset.texcoords.shape[1] - 1)]
+        u, v = (uv @ texture.transform[:2, :2].T + texture.transform[:2, 2]).T
+        texcoords = np.stack([u, 1.0 - v], axis=1).astype(np.float32)  # pyrender turns images upside down
     colors = asset.colors[where]
+    if material.alpha_mode == "OPAQUE":
+        colors = np.concatenate([colors[:, :3], np.ones_like(colors[:, 3:])], axis=1)
     return pyrender.Primitive(
         positions=pose.positions[where],
         normals=pose.normals[where],
         texcoord_0=texcoords,
         color_0=None if np.all(colors == 1.0) else colors,
-        indices=primitive.triangles - np.uint32(where.start),
+        indices=triangles - np.uint32(where.start),
         material=materials[primitive.material],
         mode=4,
     )

@@ -1,0 +1,201 @@
+"""Every back end draws the same picture of the same shot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sample_assets import ASSETS, requires_assets
+from scenes import add_square, add_texture, ball, lit, render, shot, square, textured_square, unlit
+from tiny_gltf import TinyGltf
+
+from factory.planning import Recipe, plan_asset
+from renderers import gltf
+from renderers.cameras import Cameras
+from renderers.meshes import GREY, RenderedClip, RenderError, RenderSettings, Shot, blender, render_clip
+
+NAMES = ("Fox.glb", "phoenix_bird.glb", "KayKit_Knight.glb")
+VIEWS, FRAMES = [0, 5, 10], [4, 26]
+requires_blender = pytest.mark.skipif(blender.find() is None, reason="no Blender here: run `make blender`")
+
+
+def some(name: str, views: list[int] = VIEWS, frames: list[int] = FRAMES) -> tuple[gltf.Asset, Shot]:
+    """An asset, and a few views and frames of its first clip, 256 px."""
+    recipe = Recipe(max_animations=1)
+    asset = gltf.load(ASSETS / name)
+    whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
+    return asset, Shot(whole.animation, whole.timestamps[frames], whole.asset_to_world, whole.cameras[views])
+
+
+def coverage(clip: RenderedClip, size: int = 256) -> np.ndarray:
+    """Alpha 0-1, [V, T, size, size], of a clip averaged down to that size."""
+    alpha = clip.frames[..., 3] / 255.0
+    n = alpha.shape[-1] // size
+    return alpha.reshape(*alpha.shape[:2], size, n, size, n).mean(axis=(3, 5))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """The worst view's intersection over union of where coverages reach a half."""
+    pairs = zip(a >= 0.5, b >= 0.5, strict=True)
+    return min(float((one & other).sum() / (one | other).sum()) for one, other in pairs)
+
+
+def enlarged(view: Shot, times: int) -> Shot:
+    """The same shot with more pixels."""
+    cameras = view.cameras
+    K = cameras.K.copy()
+    K[:, :2] *= times
+    return replace(
+        view, cameras=Cameras(cameras.world_to_camera, K, cameras.width * times, cameras.height * times)
+    )
+
+
+def colour_distance(a: RenderedClip, b: RenderedClip) -> float:
+    """Mean difference, 0-255, where both see something solid."""
+    both = (a.frames[..., 3] == 255) & (b.frames[..., 3] == 255)
+    return float(np.abs(a.frames[..., :3][both].astype(int) - b.frames[..., :3][both]).mean())
+
+
+def write_sheet(path: Path, *clips: RenderedClip) -> None:
+    """PNG: one row a back end, its views and frames side by side on grey."""
+    rows = [
+        np.concatenate(list(clip.over(GREY).reshape(-1, *clip.frames.shape[2:4], 3)), axis=1)
+        for clip in clips
+    ]
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+@requires_assets
+@pytest.mark.parametrize("name", NAMES)
+def test_pyrender_draws_the_same_picture(name, tmp_path):
+    """Silhouettes of both with as many samples as shows their geometry: how each samples is its own business."""
+    asset, view = some(name)
+    ours, theirs = render_clip(asset, view), render_clip(asset, view, backend="pyrender")
+    write_sheet(tmp_path / "sheet.png", ours, theirs)
+    assert colour_distance(ours, theirs) < 20
+    assert overlap(coverage(ours), coverage(theirs)) >= 0.9
+
+    truth = coverage(render_clip(asset, enlarged(view, 4), backend="pyrender"))
+    assert overlap(coverage(render_clip(asset, view, RenderSettings(samples=16))), truth) >= 0.98
+    late = replace(view, timestamps=view.timestamps + 0.125)
+    assert overlap(coverage(render_clip(asset, late, RenderSettings(samples=16))), truth) < 0.98
+
+
+@requires_assets
+@requires_blender
+@pytest.mark.blender
+@pytest.mark.parametrize("name", NAMES)
+def test_cycles_draws_the_same_picture(name, tmp_path):
+    asset, view = some(name, VIEWS[:2], FRAMES[:1])
+    ours = render_clip(asset, view, RenderSettings(samples=16))
+    theirs = blender.render_clip(ASSETS / name, view, samples_per_pixel=16)
+    write_sheet(tmp_path / "sheet.png", ours, theirs)
+    assert overlap(coverage(ours), coverage(theirs)) >= 0.98
+    assert colour_distance(ours, theirs) < 20
+    late = replace(view, timestamps=view.timestamps + 0.125)
+    assert overlap(coverage(render_clip(asset, late, RenderSettings(samples=16))), coverage(theirs)) < 0.98
+
+
+# --- pyrender on scenes computed by hand -----------------------------------------------------------
+
+
+QUARTERS = np.array([[(250, 10, 10), (10, 250, 10)], [(10, 10, 250), (200, 200, 200)]], np.uint8)
+
+
+def test_pyrender_pictures_are_upright_with_straight_alpha():
+    image = render(textured_square(QUARTERS), shot(half_height=1.51, width=60, height=60), "pyrender").frames[
+        0, 0
+    ]
+    image = image.astype(int)
+    for (y, x), channel in (((15, 15), 0), ((15, 45), 1), ((45, 15), 2)):
+        assert image[y, x, :3].argmax() == channel
+        assert image[y, x, 3] == 255
+    assert np.ptp(image[45, 45, :3]) < 40
+    assert not image[2, 2].any()
+
+
+def test_pyrender_edges_are_not_darkened_by_coverage():
+    image = render(
+        square(lit((0.5, 0.1, 0.1))), shot(half_height=1.51, width=60, height=60), "pyrender"
+    ).frames[0, 0]
+    image = image.astype(int)
+    edge = (image[..., 3] > 0) & (image[..., 3] < 255)
+    assert edge.any()
+    assert np.abs(image[edge][:, 0] - image[30, 30, 0]).max() < 30
+
+
+def test_pyrender_shows_what_lies_behind_something_transparent():
+    """It sorts nothing: a square whose left half is transparent is drawn before the red one behind it."""
+    tiny = TinyGltf()
+    texels = np.full((8, 8, 4), 255, np.uint8)
+    texels[:, :4, 3] = 0
+    front = lit((0, 0, 1), alphaMode="BLEND")
+    front["pbrMetallicRoughness"]["baseColorTexture"] = {"index": add_texture(tiny, texels)}
+    tiny.scene(
+        add_square(tiny, front, translation=[0, 0, 0.5]), add_square(tiny, lit((1, 0, 0)), scale=[2, 2, 1])
+    )
+    image = render(tiny, shot(half_height=0.8), "pyrender").frames[0, 0]
+    assert (image[..., 3] == 255).all()
+    assert image[16, 4, :3].argmax() == 0
+    assert image[16, 28, :3].argmax() == 2
+
+
+@pytest.mark.parametrize(("alpha", "cutoff", "drawn"), [(0.7, 0.6, True), (0.5, 0.6, False)])
+def test_pyrender_cuts_at_the_cutoff(alpha, cutoff, drawn):
+    tiny = textured_square(np.full((4, 4, 4), (255, 255, 255, round(255 * alpha))))
+    tiny.json["materials"][0] |= {"alphaMode": "MASK", "alphaCutoff": cutoff}
+    assert (render(tiny, shot(), "pyrender").frames[..., 3] == (255 if drawn else 0)).all()
+
+
+def test_pyrender_reads_roughness_and_metallic_from_gltfs_channels():
+    """A texture that says rough dielectric looks as factors that say so; one that says metal does not."""
+
+    def sphere_with(packed: tuple[int, int, int] | None) -> np.ndarray:
+        tiny = ball(lit((0.6, 0.5, 0.4), 0.0 if packed is None else 1.0, 0.8 if packed is None else 1.0), 48)
+        if packed is not None:
+            texture = add_texture(tiny, np.full((4, 4, 3), packed))
+            pbr = tiny.json["materials"][0]["pbrMetallicRoughness"]
+            pbr["metallicRoughnessTexture"] = {"index": texture}
+            attributes = tiny.json["meshes"][0]["primitives"][0]["attributes"]
+            attributes["TEXCOORD_0"] = tiny.accessor(np.zeros((tiny.json["accessors"][0]["count"], 2)))
+        return render(tiny, shot(half_height=1.2), "pyrender").frames[0, 0].astype(int)
+
+    plain = sphere_with(None)
+    assert np.abs(sphere_with((0, 204, 0)) - plain).mean() < 1
+    assert np.abs(sphere_with((0, 204, 255)) - plain).mean() > 5
+
+
+def test_pyrender_adds_emission_once():
+    glow = [0.5, 0.25, 0.0]
+    plain, glowing = (
+        render(square(lit((0, 0, 0), emissiveFactor=e)), shot(), "pyrender").frames[0, 0, 9, 20, :3] / 255
+        for e in ([0, 0, 0], glow)
+    )
+    np.testing.assert_allclose(glowing**2.2 - plain**2.2, glow, atol=0.02)
+
+
+@pytest.mark.parametrize("backend", ["opengl", "pyrender"])
+@pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1]])
+def test_the_front_of_a_mirrored_part_is_its_front(backend, scale):
+    clip = render(square(lit((1, 0, 0)), scale=scale), shot([0, 180]), backend)
+    assert (clip.frames[0, ..., 3] == 255).all()
+    assert (clip.frames[1, ..., 3] == 0).all()
+
+
+def test_pyrender_depth_is_along_the_optical_axis():
+    view = shot(width=24, height=24, half_height=0.8)
+    clip = render(square(unlit()), view, "pyrender", depth=True)
+    np.testing.assert_allclose(clip.depth, 4.0, rtol=1e-3)
+    with pytest.raises(RenderError, match="no normals"):
+        render(square(unlit()), view, "pyrender", normals=True)
+
+
+def test_one_process_may_use_both_by_turns():
+    """Each has an OpenGL context of its own, and leaves the other's alone."""
+    tiny, view = ball(lit((0.5, 0.3, 0.2))), shot(width=48, height=48, half_height=1.2)
+    first = {name: render(tiny, view, name).frames for name in ("opengl", "pyrender")}
+    for name in ("pyrender", "opengl", "opengl", "pyrender"):
+        np.testing.assert_array_equal(render(tiny, view, name).frames, first[name])
