@@ -13,9 +13,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m factory.sources.creatures", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     gallery = commands.add_parser("gallery", help="draw every species, a few seeds and strips of motions")
-    gallery.add_argument("--out", type=Path, default=Path("docs/creatures"), help="folder (default: %(default)s)")
+    gallery.add_argument(
+        "--out", type=Path, default=Path("docs/creatures"), help="folder (default: %(default)s)"
+    )
     export = commands.add_parser("export", help="write one creature as GLB, one animation a motion")
-    export.add_argument("species", choices=creatures.species(), metavar="SPECIES", help=", ".join(creatures.species()))
+    export.add_argument(
+        "species", choices=creatures.species(), metavar="SPECIES", help=", ".join(creatures.species())
+    )
     export.add_argument("--seed", type=int, default=0, help="the individual (default: 0, the portrait)")
     export.add_argument("--motion", action="append", metavar="NAME", help="only these motions (default: all)")
     export.add_argument("-o", "--out", type=Path, help="file (default: SPECIES-SEED.glb)")

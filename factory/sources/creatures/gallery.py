@@ -14,7 +14,7 @@ from renderers.meshes import WHITE, Shot, composite, render_clip
 
 FOV_Y = np.radians(30.0)
 SEEDS = range(6)
-STRIPS, FRAMES = 7, 9
+STRIPS, FRAMES = 6, 8
 CELL, CAPTION = 104, 15
 _INK = (60, 60, 64)
 
@@ -31,7 +31,8 @@ def write(out: Path) -> list[Path]:
     columns = [np.concatenate(portraits[:halves]), np.concatenate(portraits[halves:])]
     if len(portraits) % 2:
         columns[1] = np.concatenate([columns[1], np.full_like(portraits[0], 255)])
-    everybody = _save(Image.fromarray(np.concatenate(columns, axis=1)), out / "species.png")
+    everybody = out / "species.png"
+    Image.fromarray(np.concatenate(columns, axis=1)).save(everybody, optimize=True)
     page = out / "README.md"
     page.write_text(_page(), encoding="utf-8")
     return [everybody, *pages, page]
@@ -68,12 +69,16 @@ def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg) 
     points = np.concatenate([asset.pose(animation, time).positions for time in times])
     centre = (points.min(0) + points.max(0)) / 2
     # The farthest any point is from the axis a camera turns about, or above and below: what must fit.
-    reach = max(np.linalg.norm((points - centre)[:, [0, 2]], axis=1).max(), np.abs(points - centre)[:, 1].max())
+    reach = max(
+        np.linalg.norm((points - centre)[:, [0, 2]], axis=1).max(), np.abs(points - centre)[:, 1].max()
+    )
     to_world = np.eye(4)
     to_world[:3, 3] = -centre
-    distance = 1.12 * reach / np.sin(FOV_Y / 2)
+    distance = 1.22 * reach / np.sin(FOV_Y / 2)
     azimuths = np.radians(np.asarray(azimuths_deg, float))
-    cameras = orbit_cameras(azimuths, np.radians(12.0), distance, fov_y=FOV_Y, width=2 * CELL, height=2 * CELL)
+    cameras = orbit_cameras(
+        azimuths, np.radians(12.0), distance, fov_y=FOV_Y, width=2 * CELL, height=2 * CELL
+    )
     clip = render_clip(asset, Shot(animation, times, to_world, cameras))
     frames = composite(clip.frames, WHITE).astype(np.float32)
     views, count = frames.shape[:2]
@@ -86,7 +91,7 @@ def _row(cells) -> np.ndarray:
 
 
 def _save(image: Image.Image, path: Path) -> Path:
-    image.quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(224, dither=Image.Dither.NONE).save(path, optimize=True)
     return path
 
 

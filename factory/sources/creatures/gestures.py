@@ -179,7 +179,7 @@ def arms(size: float, trunk: Sequence[str], hand: str = "hand", reach: float = 1
         "raises both arms": together(both("upper_arm", roll=up), crouch(-0.02 * size), curl(trunk, pitch=-10), lean(z=-0.04 * size)),
         f"spreads {own} arms": together(both("upper_arm", roll=out), lean(z=0.03 * size), curl(trunk, pitch=-10)),
         "claps": together(
-            both("upper_arm", pitch=-62, yaw=-4), both("forearm", pitch=-18, yaw=-16), lean(z=0.05 * size),
+            both("upper_arm", pitch=-62, yaw=-4), both("forearm", pitch=-18, yaw=-16), lean(z=0.05 * size), crouch(0.05 * size),
             both("upper_arm", yaw=22, curve=pulses(4)), crouch(0.03 * size, pulses(4)),
         ),
         "reaches forward": together(both("upper_arm", pitch=-80 * reach), lean(z=0.06 * size, degrees=5), curl(trunk, pitch=10)),

@@ -69,7 +69,9 @@ def quaternions(rotations: np.ndarray) -> np.ndarray:
     """Unit quaternions xyzw [T, ..., 4] of rotations [T, ..., 3, 3], each on the same side as the one before in T."""
     m = np.moveaxis(rotations, (-2, -1), (0, 1))
     trace, one = m[0, 0] + m[1, 1] + m[2, 2], np.ones_like(m[0, 0])
-    products = np.empty((4, 4, *one.shape))  # 4 q qᵀ: any row is the quaternion, the one with the largest square best
+    products = np.empty(
+        (4, 4, *one.shape)
+    )  # 4 q qᵀ: any row is the quaternion, the one with the largest square best
     for i in range(3):
         products[i, i] = one + 2 * m[i, i] - trace
         j, k = (i + 1) % 3, (i + 2) % 3

@@ -59,5 +59,5 @@ class Genes:
         return tuple(self._nudged(colour(text)) for text in self.pick(options))
 
     def _nudged(self, rgb: Colour) -> Colour:
-        light = self.vary(0.14)
-        return tuple(float(np.clip(channel * light * self.vary(0.08), 0, 1)) for channel in rgb)
+        light = self.vary(0.18)
+        return tuple(float(np.clip(channel * light * self.vary(0.13), 0, 1)) for channel in rgb)

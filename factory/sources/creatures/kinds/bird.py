@@ -36,7 +36,7 @@ TRAIN = sentences("""
     flaps its wings; flaps its wings and looks up; spreads its wings; spreads its wings and leans left;
     spreads its wings and looks right; spreads its wings, then bows; raises its left wing; raises its right wing;
     raises its right wing and leans left; raises its left wing, then raises its right wing; flutters up;
-    flutters up and looks left; flutters up and turns around; flutters to the right; flutters backwards; loops the loop;
+    flutters up and looks left; flutters up and nods; flutters to the right; flutters backwards; loops the loop;
     hops once; hops twice and looks right; hops three times; hops forward once; hops forward twice;
     hops forward three times and nods; hops backwards; hops to the left; hops to the right; hops round to the left;
     hops round to the right and flaps its wings; walks forward; walks forward and nods; walks backwards; turns around;
@@ -221,7 +221,7 @@ def _flap(count: float, up: float = 95) -> Gesture:
 
 
 def _phrases() -> Book:
-    trunk, neck, size = ("body", "chest"), ("chest", "head"), 0.56
+    trunk, neck, size = ("body", "chest"), ("chest", "head", "head"), 0.56
     tucked = together(*(foot(leg, y=0.03, z=-0.02, pitch=35, curve=pulses(1)) for leg in g.SIDES))
     flight = together(tucked, _flap(1, 60))
     aloft = together(

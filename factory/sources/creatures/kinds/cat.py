@@ -35,7 +35,7 @@ TRAIN = sentences("""
     walks forward; walks forward and looks right; walks backwards; trots forward; turns left; turns right; turns around;
     steps to the right; walks in a curve to the left; leaps once; leaps twice; leaps forward once; leaps forward twice;
     leaps backwards; leaps to the right; leaps round to the left; does a backflip; pounces; crouches, then pounces; sits;
-    sits and looks left; sits and waves its right paw; sits and swings its tail left; licks its paw; lies down;
+    sits and looks left; sits and tilts its head left; sits and swings its tail left; licks its paw; lies down;
     lies down and swings its tail right; bows to play; stretches; arches its back; arches its back and looks left; begs;
     rears up; sniffs the ground; shakes itself; digs; chases its tail; meows; meows and looks up; raises its right paw;
     waves its left paw; waves its left paw, then looks down; kicks with its right hind foot; curls round to the right;

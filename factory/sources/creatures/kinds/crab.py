@@ -49,7 +49,7 @@ TRAIN = sentences("""
     dances and spreads its claws; drums with its feet; jumps once; jumps to the right; shivers
 """)
 HELDOUT = sentences("""
-    scuttles to the right and snaps its claws; scuttles to the left and looks left; walks forward and looks left;
+    scuttles to the right and snaps its claws; scuttles to the left and raises both claws; walks forward and looks left;
     waves its left claw and leans right; raises its right claw and nods; raises its left claw and looks left; snaps its right claw;
     jumps to the left; looks right, then looks left; leans left and waves its right claw
 """)
@@ -206,12 +206,12 @@ def _phrases() -> Book:
         "crouches": together(g.crouch(0.062), bend("shell", pitch=6), both("upper_arm", pitch=-14)),
         "sways": together(g.lean(x=0.085, degrees=9, curve=waves(1)), bend("shell", roll=-6, curve=waves(1))),
         "walks on the spot": together(steps(TRIPODS, 6, lift=0.09, tip_deg=0), g.crouch(0.045, pulses(3)), bend("shell", roll=8, curve=waves(3))),
-        "jumps once": hops(1, height=0.14, crouch=0.06),
+        "jumps once": hops(1, height=0.14, crouch=0.045),
         "raises both claws": together(up, g.lean(z=-0.05, degrees=8), g.crouch(0.02)),
         "snaps its claws": together(snaps, g.lean(z=0.045, curve=pulses(2)), g.crouch(0.03)),
         "spreads its claws": together(both("upper_arm", yaw=42, pitch=-22), bend("shell", pitch=-9), g.lean(z=-0.05)),
         "claps its claws": together(both("upper_arm", yaw=-20, pitch=-26), both("upper_arm", yaw=26, curve=pulses(4)), g.lean(z=0.03), g.crouch(0.05, pulses(4))),
-        "hides its face": together(guard, bend("shell", pitch=14), g.crouch(0.06), g.lean(z=-0.05)),
+        "hides its face": together(guard, bend("shell", pitch=10), g.crouch(0.045), g.lean(z=-0.05)),
         "boxes": together(*(bend(f"{s}_upper_arm", pitch=-34, yaw=-22 * x, curve=g.alternate(k)) for k, (s, x) in enumerate(g.SIDES.items())),
                           *(shift(f"{s}_hand", z=0.05, curve=g.alternate(k)) for k, s in enumerate(g.SIDES)), bend("body", yaw=13, curve=waves(2)), g.lean(z=0.06, degrees=4)),
         "looks up": together(bend("shell", pitch=-22), stalks(pitch=-26), g.lean(z=-0.05), g.crouch(-0.015)),
@@ -226,7 +226,7 @@ def _phrases() -> Book:
         arm, scuttle = f"{side}_upper_arm", steps(TRIPODS, 8, side=0.5 * x, lift=0.045, bob=0.012, tip_deg=0)
         book |= {
             f"scuttles to the {side}": together(scuttle, bend("shell", roll=-5 * x), stalks(roll=-14 * x)),
-            f"jumps to the {side}": hops(1, side=0.2 * x, height=0.12, crouch=0.06),
+            f"jumps to the {side}": hops(1, side=0.2 * x, height=0.12, crouch=0.045),
             f"waves its {side} claw": together(bend(arm, pitch=-70, roll=20 * x), bend(f"{side}_forearm", yaw=34, roll=20, curve=waves(4)), g.lean(x=-0.06 * x, degrees=7)),
             f"raises its {side} claw": together(bend(arm, pitch=-66, yaw=10 * x), g.lean(x=-0.04 * x, z=-0.03, degrees=6)),
             f"snaps its {side} claw": together(snap(side, x), bend(arm, pitch=-24, yaw=-12 * x), bend("body", yaw=-9 * x), g.lean(x=0.045 * x, z=0.04)),

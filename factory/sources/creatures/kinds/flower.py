@@ -52,7 +52,7 @@ TRAIN = sentences("""
     hops once; hops twice; hops forward twice; hops to the left; hops round to the right; twirls; dances
 """)
 HELDOUT = sentences("""
-    sways and raises both leaves; leans right, then leans left; bows and spreads its leaves; nods and raises its right leaf;
+    sways and raises both leaves; leans right, then leans left; ducks and spreads its leaves; nods and raises its right leaf;
     looks left, then looks right; tilts its head right; waves its left leaf and leans right; hops to the right;
     closes its petals and leans left; droops, then looks up
 """)

@@ -35,9 +35,9 @@ CLOTHES = (  # shirt, stripe, trousers, shoes
     ("#b57ab8", "#f3e2f1", "#4c6b5d", "#e8d26a"),
 )
 TRAIN = sentences("""
-    walks forward; walks forward and waves their left hand; walks backwards; walks on the spot and nods; turns left; turns right;
+    walks forward; walks forward and waves their left hand; walks backwards; walks on the spot and looks left; turns left; turns right;
     turns around; steps to the right; steps to the left and claps; walks in a curve to the left; jumps once;
-    jumps twice and raises both arms; jumps three times; jumps forward once; jumps forward twice; jumps backwards;
+    jumps twice and looks up; jumps three times; jumps forward once; jumps forward twice; jumps backwards;
     jumps to the right; jumps round to the left; does a cartwheel; does a star jump; waves their right hand;
     waves their left hand and leans right; waves their right hand, then bows; raises both arms;
     raises their left arm and looks up; spreads their arms; spreads their arms and looks up; claps; claps and bounces;
@@ -288,7 +288,7 @@ def _phrases() -> Book:
     return book | {
         "does a star jump": hops(1, height=0.22, crouch=0.1, flight=star),
         "does a cartwheel": together(
-            both("upper_arm", roll=140, curve=hold(0.2, 0.2)), g.tumble(0.62, roll=-360, curve=ease(0.2, 0.85)),
+            both("upper_arm", roll=124, curve=hold(0.2, 0.2)), g.tumble(0.62, roll=-360, curve=ease(0.2, 0.85)),
             shift("root", x=0.35, curve=ease(0.15, 0.9)), *(foot(s, x=0.1 * x, y=0.03) for s, x in g.SIDES.items()),
         ),
         "shrugs": together(

@@ -216,7 +216,7 @@ def _phrases() -> Book:
         "waves its tentacles": together(idle(2.5, 34), move(y=-0.03, curve=hold())),
         "curls up its tentacles": together(_arms(inward=-210, tip=1.15), move(y=-0.04, curve=hold())),
         "flattens its bell": together(swell("bell", x=0.2, y=-0.3, z=0.2), _arms(inward=-24)),
-        "puffs up its bell": together(swell("bell", x=0.13, y=0.3, z=0.13), idle(1.5, 8)),
+        "puffs up its bell": together(swell("bell", x=0.13, y=0.3, z=0.13), idle(1.5, 8), move(y=0.12, curve=hold())),
         "sways": together(move(x=0.1, curve=waves(1)), bend("body", roll=-20, curve=waves(1)), _arms(swing_x=-30, curve=waves(1, 0.1), tip=1.4)),
         "loops the loop": together(g.tumble(1.0, pitch=360, curve=ease(0.05, 0.95)), idle(1.5, 20), _arms(inward=18)),
         "somersaults": together(g.tumble(0.69, pitch=360, curve=ease(0.1, 0.9)), _arms(inward=26), move(y=0.06, curve=hold())),

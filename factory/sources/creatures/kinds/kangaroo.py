@@ -271,7 +271,7 @@ def _phrases() -> Book:
             g.crouch(-0.09), curl(trunk, pitch=-16), bend("head", pitch=-16), both("upper_arm", pitch=-130, roll=12)
         ),
         "dances": together(
-            g.lean(x=0.085, degrees=9, curve=waves(2)), bend("chest", roll=15, curve=waves(2)), bend("head", roll=-16, curve=waves(2)),
+            g.lean(x=-0.085, degrees=9, curve=waves(2)), bend("chest", roll=-15, curve=waves(2)), bend("head", roll=16, curve=waves(2)),
             g.crouch(0.06, pulses(4)), both("upper_arm", pitch=-60, roll=18), curl(tails, yaw=70, curve=waves(2)),
         ),
         "wags its tail": together(ripple(tails, yaw=17, count=3), bend("body", yaw=-10, curve=waves(3))),
@@ -281,6 +281,9 @@ def _phrases() -> Book:
     }  # fmt: skip
     for side, x in g.SIDES.items():
         book[f"swings its tail {side}"] = together(
-            curl(tails, yaw=-68 * x), bend("body", yaw=18 * x), bend("head", yaw=-30 * x), g.lean(x=-0.1 * x)
+            curl(tails, yaw=-68 * x),
+            bend("body", yaw=18 * x),
+            bend("head", yaw=-30 * x),
+            g.lean(z=0.1, degrees=4),
         )
     return book

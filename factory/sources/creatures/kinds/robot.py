@@ -25,12 +25,12 @@ SCREEN = colour("#1b222b")
 TRAIN = sentences("""
     walks forward; walks forward and looks left; walks backwards; walks on the spot and nods; turns left; turns right;
     turns around; steps to the left; steps to the right and waves its right hand; walks in a curve to the left;
-    walks in a curve to the right and shakes its head; jumps once; jumps twice; jumps three times and raises both arms;
+    walks in a curve to the right and shakes its head; jumps once; jumps twice; jumps three times and nods;
     jumps forward once; jumps forward twice; jumps backwards; jumps to the left; jumps round to the right;
     waves its right hand; waves its left hand and bounces; waves its left hand, then waves its right hand;
     raises both arms; raises its right arm, then bows; spreads its arms; claps; claps and leans left; points left;
     points right and looks right; points forward with its right hand; flaps its arms; punches; swings its arms; bows; dances;
-    dances and raises both arms; spins its torso; twists; bounces and nods; crouches; crouches, then jumps once;
+    dances and looks up; spins its torso; twists; bounces and nods; crouches; crouches, then jumps once;
     shakes its head and leans back; nods, then points left; looks left, then looks right; looks up; leans forward; sways;
     kicks with its left foot; balances on its right foot and spreads its arms; bleeps
 """)

@@ -156,7 +156,7 @@ def _rise(much: float, curve=None) -> Gesture:
     up = {"body": -38, "back1": 38, "front1": -8, "front2": 22, "front3": 18, "head": 6}
     return together(
         *(bend(joint, pitch=much * pitch, curve=curve) for joint, pitch in up.items()),
-        shift("body", y=0.056 * much, z=-0.03 * much, curve=curve),
+        shift("body", y=0.064 * much, z=-0.03 * much, curve=curve),
     )
 
 
