@@ -11,7 +11,7 @@ SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
-.PHONY: run test test-slow test-gpu bench bench-gpu check install system blender validator clean
+.PHONY: run test test-slow test-gpu bench check install system blender validator clean
 .DEFAULT_GOAL := run
 
 run: install system
@@ -26,8 +26,11 @@ test-slow: install system blender validator
 test-gpu: install
 	$(RUN) pytest -m gpu
 
+# Ratios in one run: against a peer and a ceiling. `make bench ASSETS=folder` adds the models of others.
 bench: install system
-	$(RUN) benchmarks.run
+	$(BIN)/python -m benchmarks.rendering $(if $(ASSETS),raster --assets $(ASSETS)) job ray
+	$(BIN)/python -m benchmarks.dispatch
+	$(BIN)/python -m benchmarks.splats
 
 check: install
 	$(BIN)/ruff check .

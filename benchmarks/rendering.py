@@ -1,6 +1,6 @@
 """How fast clips are rendered, against pyrender, against rasterising alone, and on Ray against plain processes.
 
-    python benchmarks/rendering.py [raster] [job] [ray] --assets FOLDER
+    python -m benchmarks.rendering [raster] [job] [ray] --assets FOLDER
 
 raster  CPU time of the opengl back end and of pyrender on the same shots, in turn, one core, 256 px, 4 samples.
 job     share of a worker's time that is rasterising when whole clips are made: load, render, encode, row.
@@ -22,8 +22,7 @@ from statistics import median
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
 os.environ.update(ONE_CORE)  # before anything reads them
 
-from common import describe_machine  # noqa: E402
-
+from benchmarks.common import describe_machine  # noqa: E402
 from cluster import Ledger, run, run_inline  # noqa: E402
 from factory.planning import Recipe, plan_asset  # noqa: E402
 from factory.sources import open_source  # noqa: E402
@@ -87,7 +86,7 @@ def ray(sources: list[str]) -> None:
             walls[label] = report.wall_s
     with tempfile.TemporaryDirectory() as out:
         # The fairest rival: each process takes every other clip, and neither waits for anything.
-        command = [sys.executable, "-P", __file__, "_plain", "--source", *sources, "--out", out]
+        command = [sys.executable, "-m", "benchmarks.rendering", "_plain", "--source", *sources, "--out", out]
         started = time.perf_counter()
         processes = [subprocess.Popen([*command, "--part", str(part)]) for part in (0, 1)]
         failed = [process.wait() for process in processes]

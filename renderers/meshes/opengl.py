@@ -25,13 +25,12 @@ import numpy as np
 
 from renderers.cameras import Cameras, opengl_projection, to_opengl
 from renderers.gltf import Asset, Material, Pose, Texture
-from renderers.meshes import shaders
+from renderers.meshes import PICTURE_VERSIONS, shaders
 from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
 from renderers.meshes.closed import closed_triangles
 from renderers.meshes.devices import cuda_to_egl_device, nvidia_gpu_present
 from renderers.meshes.opacity import MIXED, SOLID, triangle_opacity
 
-VERSION = "1"  # of the picture: raise it when pixels change, so that clips are rendered again
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
 _SRGB8_ALPHA8 = 0x8C43
 _MAX_TEXTURE = 2048  # px; larger textures are halved: no image here shows more of them
@@ -43,8 +42,8 @@ class OpenGLRenderer:
     def __init__(self) -> None:
         self.ctx = _create_context()
         info = self.ctx.info
-        self.device = info["GL_RENDERER"]
-        self.name = f"opengl {VERSION} ({self.device.split(' (')[0]}, {info['GL_VERSION'].split(' ', 1)[-1]})"
+        driver = info["GL_VERSION"].split(" ", 1)[-1].removeprefix("(Core Profile) ")
+        self.name = f"opengl {PICTURE_VERSIONS['opengl']} ({info['GL_RENDERER']}, {driver})"
         self._programs: dict[frozenset[str], moderngl.Program] = {}
         self.resolve = self.ctx.program(vertex_shader=shaders.FULL_SCREEN, fragment_shader=shaders.RESOLVE)
         self.full_screen = self.ctx.vertex_array(self.resolve, [])

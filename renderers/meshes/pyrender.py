@@ -14,11 +14,9 @@ import numpy as np
 
 from renderers.cameras import to_opengl
 from renderers.gltf import Asset, Material, Pose, Texture
-from renderers.meshes import environment
+from renderers.meshes import PICTURE_VERSIONS, environment
 from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
 from renderers.meshes.devices import cuda_to_egl_device
-
-VERSION = "1"
 
 
 class PyrenderRenderer:
@@ -40,7 +38,7 @@ class PyrenderRenderer:
             ) from error
         self._pyrender = pyrender
         self._renderers: dict[tuple[int, int], object] = {}
-        self.name = f"pyrender {VERSION} (pyrender {version('pyrender')})"
+        self.name = f"pyrender {PICTURE_VERSIONS['pyrender']} (pyrender {version('pyrender')})"
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`. Anti-aliasing is always 4 samples."""
@@ -124,7 +122,9 @@ def _material(pyrender, material: Material):
             image[..., 3] = alpha
         sampler = pyrender.Sampler(
             magFilter=9728 if source.nearest else 9729,
-            minFilter=9987,
+            minFilter=9987
+            if alpha is None
+            else 9729,  # coverage begins at any alpha: mipmaps would spread it
             wrapS=_WRAP[source.wrap_s],
             wrapT=_WRAP[source.wrap_t],
         )
@@ -136,6 +136,10 @@ def _material(pyrender, material: Material):
         alpha = np.where(alpha * (base[3] / 255.0) >= material.alpha_cutoff, 255, 0)
     if material.alpha_mode != "BLEND":
         base[3] = 1.0
+    elif (
+        alpha is not None
+    ):  # rounded to the nearest quarter: the first sample is covered by any alpha above 0
+        alpha = np.where(alpha >= 240, 255, np.maximum(alpha, 32) - 32)
     return pyrender.MetallicRoughnessMaterial(
         baseColorFactor=base,
         baseColorTexture=texture(picture, alpha=alpha),
