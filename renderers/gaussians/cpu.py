@@ -50,11 +50,8 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, viewmats, Ks, settings):
         S, C, N = *viewmats.shape[:2], means.shape[1]
-        tensors = [t.detach().contiguous() for t in (means, quats, scales, opacities)]
-        tensors += [
-            viewmats.detach().reshape(S * C, 4, 4).contiguous(),
-            Ks.detach().reshape(S * C, 3, 3).contiguous(),
-        ]
+        tensors = [t.detach().contiguous() for t in (means, quats, scales, opacities, viewmats, Ks)]
+        shared = tuple(len(t) != S for t in tensors[:4])
         outputs = (
             torch.empty(S, C, N, 2),
             torch.empty(S, C, N, 3),
@@ -64,12 +61,13 @@ class _Project(torch.autograd.Function):
             torch.empty(S, C, N, 2, dtype=torch.int32),
             torch.empty(S, C, N, kernels.RECORD),
         )
-        means2d, ellipses, depths, opacities2d, keys, radii, records = (_images(t) for t in outputs)
+        means2d, ellipses, depths, opacities2d, keys, radii, records = (_flat(t) for t in outputs)
+        fields, views = [_flat(t) for t in tensors[:4]], [_flat(t) for t in tensors[4:]]
         _spread(
-            kernels.project, N, C, *(t.numpy() for t in tensors), *settings,
+            kernels.project, N, N, C, *fields, shared, *views, *settings,
             means2d, ellipses, depths, keys, opacities2d, radii, records,
         )  # fmt: skip
-        ctx.save_for_backward(*tensors, outputs[5])
+        ctx.save_for_backward(*tensors, outputs[3])
         ctx.settings = settings
         ctx.mark_non_differentiable(*outputs[4:])
         ctx.set_materialize_grads(False)
@@ -78,29 +76,31 @@ class _Project(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients):
-        *tensors, radii = ctx.saved_tensors
-        S, C, N, _ = radii.shape
+        *tensors, opacities2d = ctx.saved_tensors
+        S, C, N = opacities2d.shape
         received = [
-            np.zeros((S * C, N, *tail), np.float32) if g is None else _images(g.contiguous())
-            for g, tail in zip(gradients[:4], ((2,), (3,), (), ()), strict=True)
+            np.zeros(S * C * N * width, np.float32) if g is None else _flat(g.contiguous())
+            for g, width in zip(gradients[:4], (2, 3, 1, 1), strict=True)
         ]
         written = [torch.zeros_like(t) for t in tensors[:4]]
         chunks = range(0, N, PROJECTION_CHUNK)
-        d_views = np.zeros((len(chunks), S * C if ctx.needs_input_grad[4] else 0, 3, 4))
+        d_views = np.zeros((len(chunks), S, C, 3, 4) if ctx.needs_input_grad[4] else 0)
+        fields, views = [_flat(t) for t in tensors[:4]], [_flat(t) for t in tensors[4:]]
+        shared = tuple(len(t) != S for t in tensors[:4])
 
-        def run(first: int, last: int, *rest: object) -> None:
+        def project_backward(first: int, last: int) -> None:
             for chunk in range(first, last):
                 begin = chunk * PROJECTION_CHUNK
-                kernels.project_backward(begin, min(begin + PROJECTION_CHUNK, N), chunk, *rest)
+                kernels.project_backward(
+                    begin, min(begin + PROJECTION_CHUNK, N), chunk, N, C, *fields, shared, *views, *ctx.settings,
+                    _flat(opacities2d), *received, *(_flat(t) for t in written), d_views.ravel(),
+                )  # fmt: skip
 
-        _spread(
-            run, len(chunks), C, *(t.numpy() for t in tensors), *ctx.settings, _images(radii), *received,
-            *(t.numpy() for t in written), d_views,
-        )  # fmt: skip
+        _spread(project_backward, len(chunks))
         d_viewmats = None
         if ctx.needs_input_grad[4]:
-            d_viewmats = tensors[4].new_zeros(S, C, 4, 4)
-            d_viewmats[:, :, :3] = torch.from_numpy(d_views.sum(0)).reshape(S, C, 3, 4)
+            d_viewmats = torch.zeros_like(tensors[4])
+            d_viewmats[:, :, :3] = torch.from_numpy(d_views.sum(0))
         return *written, d_viewmats, None, None
 
 
@@ -179,6 +179,10 @@ class _Draw(torch.autograd.Function):
             (alpha,) = ctx.saved_tensors
             d_background = torch.einsum("schw,schwf->scf", 1 - alpha, d_image)
         return *outputs, d_background, None, None, None, None, None
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().view(-1).numpy()
 
 
 def _images(tensor: Tensor) -> np.ndarray:

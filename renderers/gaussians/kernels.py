@@ -26,11 +26,14 @@ from numba.core import event
 from renderers.gaussians import FAR, NEAR
 from renderers.gaussians.simd import (
     LANES,
+    WIDE_LANES,
     bits,
+    ceiling,
     floor,
     get,
     higher,
     load,
+    logarithm,
     lower,
     lowest_bit,
     magnitude,
@@ -43,12 +46,13 @@ from renderers.gaussians.simd import (
     splat_at,
     store,
     total,
+    wide_column,
 )
 
 TILE, BLOCK, BLOCKS = 32, 4, 64
 PIXELS = TILE * TILE
 MOMENTS = 6  # Σw, Σw·u, Σw·dy, Σw·u², Σw·u·dy, Σw·dy²
-RECORD = 8  # what drawing reads of a splat: x, y, k, a/16, h/16, -ln(o)/8, two unused
+RECORD = 8  # what is read of a splat: x, y, k, a/16, h/16, -ln(o)/8, half its width and height at α = 1/255
 
 ALPHA_MIN, LOG_255 = 1.0 / 255.0, math.log(255.0)
 ALPHA_MAX = np.float32(0.999)
@@ -75,12 +79,13 @@ BAND_TOP = (_LANE % 8 * BLOCK + 0.5).astype(
 )  # first pixel centre of the eight rows of blocks, twice
 SIDE = np.where(_LANE < 8, 1, -1).astype(np.float32)  # lanes 0-7: right ends of the bands, 8-15: left ends
 NO_SPAN = np.zeros(LANES, np.float32)
+WIDE_LANE = np.arange(WIDE_LANES, dtype=np.float64)
 
 ONE = np.uint64(1)
 
 
 # numba knows a cached kernel by this file's text alone: a change of simd.py must change this line (a test compares).
-SIMD_DIGEST = "e5dd261efb8df137"
+SIMD_DIGEST = "03cd8092a01376e7"
 
 
 def kernel(function: Callable) -> Callable:
@@ -118,26 +123,7 @@ event.register("numba:compile", _SayOnce())
 inline = njit(error_model="numpy")
 
 
-# --- projection ------------------------------------------------------------------------------------
-
-
-@inline
-def _rotation(quats, s, n):
-    """Rotation matrix of a quaternion, its normalised parts and 1 / length; float64."""
-    w, x, y, z = (
-        np.float64(quats[s, n, 0]),
-        np.float64(quats[s, n, 1]),
-        np.float64(quats[s, n, 2]),
-        np.float64(quats[s, n, 3]),
-    )
-    scale = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
-    w, x, y, z = w * scale, x * scale, y * scale, z * scale
-    R = (
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    )  # fmt: skip
-    return R, (w, x, y, z), scale
+# --- projection, eight Gaussians at a time in float64 -----------------------------------------------
 
 
 @inline
@@ -163,257 +149,312 @@ def _column(matrix, j):
 @inline
 def _times(vector, matrix):
     """Row vector times matrix."""
+    return _dot(vector, _column(matrix, 0)), _dot(vector, _column(matrix, 1)), _dot(vector, _column(matrix, 2))
+
+
+@inline
+def _three(array, first, count):
+    """Rows of three from row `first` on, as lanes."""
     return (
-        _dot(vector, _column(matrix, 0)),
-        _dot(vector, _column(matrix, 1)),
-        _dot(vector, _column(matrix, 2)),
+        wide_column(array, 3 * first, 3, count),
+        wide_column(array, 3 * first + 1, 3, count),
+        wide_column(array, 3 * first + 2, 3, count),
     )
 
 
 @inline
-def _view(viewmats, i):
-    """Rotation rows and translation of camera i, float64."""
-    v = viewmats[i]
-    W = (
-        np.float64(v[0, 0]), np.float64(v[0, 1]), np.float64(v[0, 2]),
-        np.float64(v[1, 0]), np.float64(v[1, 1]), np.float64(v[1, 2]),
-        np.float64(v[2, 0]), np.float64(v[2, 1]), np.float64(v[2, 2]),
+def _rotation(quats, first, count):
+    """Rotation matrices of quaternions from row `first` on, their normalised parts and 1 / length."""
+    w, x, y, z = (
+        wide_column(quats, 4 * first, 4, count),
+        wide_column(quats, 4 * first + 1, 4, count),
+        wide_column(quats, 4 * first + 2, 4, count),
+        wide_column(quats, 4 * first + 3, 4, count),
+    )
+    inverse = 1.0 / root(w * w + x * x + y * y + z * z)
+    w, x, y, z = w * inverse, x * inverse, y * inverse, z * inverse
+    R = (
+        1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y),
+        2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x),
+        2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y),
     )  # fmt: skip
-    return W, (np.float64(v[0, 3]), np.float64(v[1, 3]), np.float64(v[2, 3]))
+    return R, (w, x, y, z), inverse
+
+
+@inline
+def _scaled(R, scale):
+    """R · diag(scale): the axes of the Gaussians as columns."""
+    return (
+        R[0] * scale[0], R[1] * scale[1], R[2] * scale[2],
+        R[3] * scale[0], R[4] * scale[1], R[5] * scale[2],
+        R[6] * scale[0], R[7] * scale[1], R[8] * scale[2],
+    )  # fmt: skip
+
+
+@inline
+def _entry(array, index):
+    return splat(np.float64(get(array, index)))
+
+
+@inline
+def _view(viewmats, Ks, i):
+    """Rotation, translation and (fx, fy, cx, cy) of camera i, each in all lanes."""
+    v, k = 16 * i, 9 * i
+    W = (
+        _entry(viewmats, v), _entry(viewmats, v + 1), _entry(viewmats, v + 2),
+        _entry(viewmats, v + 4), _entry(viewmats, v + 5), _entry(viewmats, v + 6),
+        _entry(viewmats, v + 8), _entry(viewmats, v + 9), _entry(viewmats, v + 10),
+    )  # fmt: skip
+    t = _entry(viewmats, v + 3), _entry(viewmats, v + 7), _entry(viewmats, v + 11)
+    return W, t, (_entry(Ks, k), _entry(Ks, k + 4), _entry(Ks, k + 2), _entry(Ks, k + 5))
 
 
 @inline
 def _clamped_tangent(ratio, focal, centre, size):
-    """The tangent at which the projection is linearised, and whether it is the point's own."""
+    """The tangent at which the projection is linearised, and where it is the point's own."""
     border = 0.15 * size / focal
     low, high = -centre / focal - border, (size - centre) / focal + border
-    return min(max(ratio, low), high), low <= ratio <= high
+    return lower(higher(ratio, low), high), (ratio >= low) & (ratio <= high)
 
 
 @inline
-def _project_one(W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d):
-    """One Gaussian in one camera; what both directions need.
+def _project_eight(W, t, pinhole, mean, axes, width, height, eps2d):
+    """What both directions need of Gaussians in one camera.
 
-    Returns centre in camera space, the clamped tangents and whether each is free, rows a0, a1 of J·W, rows p, q of
-    J·W·axes (2×3, the projected axes), and det of the unblurred and the blurred covariance.
+    Returns: where their depth allows drawing; the centre in camera space (at depth 1 elsewhere) and 1 / depth; both
+    clamped tangents and where each is free; rows a0, a1 of J·W; rows p, q of J·W·axes (2×3, the projected axes) and
+    their cross product; the determinants of the unblurred and the blurred covariance, and its xx and yy.
     """
-    c = _dot(_row(W, 0), mean) + t[0], _dot(_row(W, 1), mean) + t[1], _dot(_row(W, 2), mean) + t[2]
-    tan_x, free_x = _clamped_tangent(c[0] / c[2], fx, cx, width)
-    tan_y, free_y = _clamped_tangent(c[1] / c[2], fy, cy, height)
-    gx, gy = fx / c[2], fy / c[2]
+    fx, fy, cx, cy = pinhole
+    one = splat(1.0)
+    depth = _dot(_row(W, 2), mean) + t[2]
+    in_range = (depth >= NEAR) & (depth <= FAR)
+    c = _dot(_row(W, 0), mean) + t[0], _dot(_row(W, 1), mean) + t[1], select(in_range, depth, one)
+    inverse = one / c[2]
+    tan_x, free_x = _clamped_tangent(c[0] * inverse, fx, cx, width)
+    tan_y, free_y = _clamped_tangent(c[1] * inverse, fy, cy, height)
+    gx, gy = fx * inverse, fy * inverse
     a0 = gx * (W[0] - tan_x * W[6]), gx * (W[1] - tan_x * W[7]), gx * (W[2] - tan_x * W[8])
     a1 = gy * (W[3] - tan_y * W[6]), gy * (W[4] - tan_y * W[7]), gy * (W[5] - tan_y * W[8])
     p, q = _times(a0, axes), _times(a1, axes)
-    n = _cross(p, q)
-    det0 = _dot(n, n)  # Cauchy-Binet: no difference of large products, unlike xx·yy - xy²
-    det = det0 + eps2d * (_dot(p, p) + _dot(q, q)) + eps2d * eps2d
-    return c, tan_x, tan_y, free_x, free_y, a0, a1, p, q, n, det0, det
+    normal = _cross(p, q)
+    # Cauchy-Binet: no difference of large products, unlike xx·yy - xy².
+    det0 = _dot(normal, normal)
+    pp, qq = _dot(p, p), _dot(q, q)
+    det = det0 + eps2d * (pp + qq) + eps2d * eps2d
+    return in_range, c, inverse, tan_x, free_x, tan_y, free_y, a0, a1, p, q, normal, det0, det, pp + eps2d, qq + eps2d
 
 
 @kernel
 def project(
-    first, last, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased,
+    first, last, N, cameras, means, quats, scales, opacities, shared, viewmats, Ks, width, height, eps2d, antialiased,
     means2d, ellipses, depths, keys, opacities2d, radii, records,
 ):  # fmt: skip
     """Gaussians first..last of every scene into every camera.
 
-    In: means, quats, scales, opacities [S or 1, N, …], viewmats [S·C, 4, 4], Ks [S·C, 3, 3].
+    All arrays are flat. In: means, quats, scales, opacities [S or 1, N, …]; shared: whether each of the four has one
+    scene for all; viewmats [S·C, 4, 4], Ks [S·C, 3, 3].
     Out: means2d [S·C, N, 2], ellipses (a, k, h) [S·C, N, 3], depths [S·C, N] and as float64 keys, opacities2d
-    [S·C, N], radii int32 [S·C, N, 2] (0 = not drawn; the other outputs are then 0 too), records float32
-    [S·C, N, RECORD] (written where drawn).
+    [S·C, N], radii int32 [S·C, N, 2] and records [S·C, N, RECORD]; where not drawn all but the depths are 0.
     """
-    images = len(viewmats)
-    for i in range(images):
-        W, t = _view(viewmats, i)
-        fx, fy, cx, cy = np.float64(Ks[i, 0, 0]), np.float64(Ks[i, 1, 1]), Ks[i, 0, 2], Ks[i, 1, 2]
+    buffer = np.empty(12 * WIDE_LANES, np.float64)
+    zero, one = splat(0.0), splat(1.0)
+    for i in range(len(viewmats) // 16):
         s = i // cameras
-        s_mean, s_quat = s % len(means), s % len(quats)
-        s_scale, s_opacity = s % len(scales), s % len(opacities)
-        for n in range(first, last):
-            mean = (
-                np.float64(means[s_mean, n, 0]),
-                np.float64(means[s_mean, n, 1]),
-                np.float64(means[s_mean, n, 2]),
+        W, t, pinhole = _view(viewmats, Ks, i)
+        for n in range(first, last, WIDE_LANES):
+            count = min(WIDE_LANES, last - n)
+            mean = _three(means, n + (0 if shared[0] else s * N), count)
+            R, _, _ = _rotation(quats, n + (0 if shared[1] else s * N), count)
+            scale = _three(scales, n + (0 if shared[2] else s * N), count)
+            in_range, c, inverse, _, _, _, _, _, _, p, q, _, det0, det, xx, yy = _project_eight(
+                W, t, pinhole, mean, _scaled(R, scale), width, height, eps2d
             )
-            depth = _dot(_row(W, 2), mean) + t[2]
-            means2d[i, n, 0] = means2d[i, n, 1] = 0.0
-            ellipses[i, n, 0] = ellipses[i, n, 1] = ellipses[i, n, 2] = 0.0
-            opacities2d[i, n] = 0.0
-            radii[i, n, 0] = radii[i, n, 1] = 0
-            depths[i, n] = depth
-            keys[i, n] = depth
-            if not NEAR <= depth <= FAR:
-                continue
-            R, _, _ = _rotation(quats, s_quat, n)
-            sx, sy, sz = scales[s_scale, n, 0], scales[s_scale, n, 1], scales[s_scale, n, 2]
-            axes = (
-                R[0] * sx, R[1] * sy, R[2] * sz, R[3] * sx, R[4] * sy, R[5] * sz, R[6] * sx, R[7] * sy, R[8] * sz,
-            )  # fmt: skip
-            c, _, _, _, _, _, _, p, q, _, det0, det = _project_one(
-                W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d
-            )
-            xx, yy = _dot(p, p) + eps2d, _dot(q, q) + eps2d
-            opacity = np.float64(opacities[s_opacity, n])
-            if antialiased and det > 0:
-                opacity *= math.sqrt(det0 / det)
-            x, y = fx * c[0] / c[2] + cx, fy * c[1] / c[2] + cy
-            if not (det > 0 and opacity >= ALPHA_MIN):
-                continue
-            log_opacity = math.log(opacity)
-            sigmas = min(RADIUS_SIGMAS, math.sqrt(max(2 * (log_opacity + LOG_255), 0.0)))
-            rx, ry = math.ceil(sigmas * math.sqrt(xx)), math.ceil(sigmas * math.sqrt(yy))
-            if (
-                x + rx <= 0
-                or x - rx >= width
-                or y + ry <= 0
-                or y - ry >= height
-                or max(abs(x), abs(y)) > FARTHEST
-            ):
-                continue
-            means2d[i, n, 0] = x
-            means2d[i, n, 1] = y
-            a, k, h = max(yy / det, FLATTEST), _dot(p, q) / yy, max(1.0 / yy, FLATTEST)
-            ellipses[i, n, 0] = a
-            ellipses[i, n, 1] = k
-            ellipses[i, n, 2] = h
-            opacities2d[i, n] = opacity
-            radii[i, n, 0] = min(rx, 2.0e9)
-            radii[i, n, 1] = min(ry, 2.0e9)
-            records[i, n, 0], records[i, n, 1], records[i, n, 2] = x, y, k
-            records[i, n, 3], records[i, n, 4], records[i, n, 5] = a / 16, h / 16, log_opacity / -8
+            opacity = wide_column(opacities, n + (0 if shared[3] else s * N), 1, count)
+            solid = det > zero
+            det = select(solid, det, one)
+            if antialiased:
+                opacity = opacity * root(det0 / det)
+            x, y = pinhole[0] * c[0] * inverse + pinhole[2], pinhole[1] * c[1] * inverse + pinhole[3]
+            log_opacity = logarithm(higher(opacity, splat(1e-30)))
+            squared = lower(higher(2.0 * (log_opacity + LOG_255), zero), splat(RADIUS_SIGMAS * RADIUS_SIGMAS))
+            half_width, half_height = root(squared * xx), root(squared * yy)
+            rx, ry = ceiling(half_width), ceiling(half_height)
+            drawn = in_range & solid & (opacity >= ALPHA_MIN)
+            drawn = drawn & (x + rx > zero) & (x - rx < width) & (y + ry > zero) & (y - ry < height)
+            drawn = drawn & (magnitude(x) < FARTHEST) & (magnitude(y) < FARTHEST)
+            inverse_yy = one / select(yy > zero, yy, one)
+            a, h = higher(yy / det, splat(FLATTEST)), higher(inverse_yy, splat(FLATTEST))
+            store(buffer, 0 * WIDE_LANES, select(drawn, x, zero))
+            store(buffer, 1 * WIDE_LANES, select(drawn, y, zero))
+            store(buffer, 2 * WIDE_LANES, select(drawn, a, zero))
+            store(buffer, 3 * WIDE_LANES, select(drawn, _dot(p, q) * inverse_yy, zero))
+            store(buffer, 4 * WIDE_LANES, select(drawn, h, zero))
+            store(buffer, 5 * WIDE_LANES, select(drawn, opacity, zero))
+            store(buffer, 6 * WIDE_LANES, select(drawn, lower(rx, splat(2e9)), zero))
+            store(buffer, 7 * WIDE_LANES, select(drawn, lower(ry, splat(2e9)), zero))
+            store(buffer, 8 * WIDE_LANES, select(drawn, log_opacity, zero))
+            store(buffer, 9 * WIDE_LANES, _dot(_row(W, 2), mean) + t[2])
+            store(buffer, 10 * WIDE_LANES, half_width)
+            store(buffer, 11 * WIDE_LANES, half_height)
+            for lane in range(count):
+                at = i * N + n + lane
+                x_, y_, k_ = get(buffer, lane), get(buffer, 8 + lane), get(buffer, 24 + lane)
+                a_, h_ = get(buffer, 16 + lane), get(buffer, 32 + lane)
+                put(means2d, 2 * at, x_)
+                put(means2d, 2 * at + 1, y_)
+                put(ellipses, 3 * at, a_)
+                put(ellipses, 3 * at + 1, k_)
+                put(ellipses, 3 * at + 2, h_)
+                put(opacities2d, at, get(buffer, 40 + lane))
+                put(radii, 2 * at, np.int32(get(buffer, 48 + lane)))
+                put(radii, 2 * at + 1, np.int32(get(buffer, 56 + lane)))
+                put(depths, at, get(buffer, 72 + lane))
+                put(keys, at, get(buffer, 72 + lane))
+                put(records, RECORD * at, x_)
+                put(records, RECORD * at + 1, y_)
+                put(records, RECORD * at + 2, k_)
+                put(records, RECORD * at + 3, a_ / 16)
+                put(records, RECORD * at + 4, h_ / 16)
+                put(records, RECORD * at + 5, get(buffer, 64 + lane) / -8)
+                put(records, RECORD * at + 6, get(buffer, 80 + lane))
+                put(records, RECORD * at + 7, get(buffer, 88 + lane))
 
 
 @kernel
 def project_backward(
-    first, last, chunk, cameras, means, quats, scales, opacities, viewmats, Ks, width, height, eps2d, antialiased, radii,
-    d_means2d, d_ellipses, d_depths, d_opacities2d, d_means, d_quats, d_scales, d_opacities, d_views,
+    first, last, chunk, N, cameras, means, quats, scales, opacities, shared, viewmats, Ks, width, height, eps2d,
+    antialiased, opacities2d, d_means2d, d_ellipses, d_depths, d_opacities2d,
+    d_means, d_quats, d_scales, d_opacities, d_views,
 ):  # fmt: skip
-    """Gradients of `project` for Gaussians first..last: d_means … [S or 1, N, …] are written, a shared field
-    receives the sum over scenes. d_views [chunks, S·C, 3, 4] receives this chunk's share of the camera gradients;
-    its second dimension is 0 when they are not wanted."""
-    scenes = len(viewmats) // cameras
-    for n in range(first, last):
-        for s in range(scenes):
-            s_mean, s_quat = s % len(means), s % len(quats)
-            s_scale, s_opacity = s % len(scales), s % len(opacities)
-            mean = (
-                np.float64(means[s_mean, n, 0]),
-                np.float64(means[s_mean, n, 1]),
-                np.float64(means[s_mean, n, 2]),
-            )
-            R, (w, x, y, z), inverse_length = _rotation(quats, s_quat, n)
-            sx = np.float64(scales[s_scale, n, 0])
-            sy = np.float64(scales[s_scale, n, 1])
-            sz = np.float64(scales[s_scale, n, 2])
-            axes = (
-                R[0] * sx, R[1] * sy, R[2] * sz, R[3] * sx, R[4] * sy, R[5] * sz, R[6] * sx, R[7] * sy, R[8] * sz,
-            )  # fmt: skip
-            m0 = m1 = m2 = d_opacity = 0.0  # gradients of mean and opacity
-            g00 = g01 = g02 = g10 = g11 = g12 = g20 = g21 = g22 = 0.0  # of the axes, row by row
+    """Gradients of `project` for Gaussians first..last, added to d_means … [S or 1, N, …]; a shared field receives
+    the sum over scenes. d_views float64 [chunks, S·C, 3, 4] receives this chunk's share of the camera gradients; it
+    is empty when they are not wanted. All arrays are flat."""
+    images = len(viewmats) // 16
+    buffer = np.empty(11 * WIDE_LANES, np.float64)
+    zero, one = splat(0.0), splat(1.0)
+    for n in range(first, last, WIDE_LANES):
+        count = min(WIDE_LANES, last - n)
+        present = load(WIDE_LANE, 0) < np.float64(count)
+        for s in range(images // cameras):
+            n_mean, n_quat = n + (0 if shared[0] else s * N), n + (0 if shared[1] else s * N)
+            n_scale, n_opacity = n + (0 if shared[2] else s * N), n + (0 if shared[3] else s * N)
+            mean, scale = _three(means, n_mean, count), _three(scales, n_scale, count)
+            R, (w, x, y, z), inverse_length = _rotation(quats, n_quat, count)
+            axes = _scaled(R, scale)
+            opacity = wide_column(opacities, n_opacity, 1, count)
+            m0 = m1 = m2 = d_opacity = zero  # gradients of mean and opacity
+            g00 = g01 = g02 = g10 = g11 = g12 = g20 = g21 = g22 = zero  # of the axes, row by row
             for i in range(s * cameras, (s + 1) * cameras):
-                W, t = _view(viewmats, i)
-                e0 = e1 = e2 = 0.0  # gradient of the centre in camera space
-                e2 = np.float64(d_depths[i, n])
-                if radii[i, n, 0] > 0:
-                    fx, fy, cx, cy = (
-                        np.float64(Ks[i, 0, 0]),
-                        np.float64(Ks[i, 1, 1]),
-                        Ks[i, 0, 2],
-                        Ks[i, 1, 2],
+                at = i * N + n
+                W, t, pinhole = _view(viewmats, Ks, i)
+                drawn = present & (wide_column(opacities2d, at, 1, count) > zero)
+                e0 = e1 = zero  # gradient of the centre in camera space
+                e2 = select(present, wide_column(d_depths, at, 1, count), zero)
+                if bits(drawn):
+                    _, c, inverse, tan_x, free_x, tan_y, free_y, a0, a1, p, q, normal, det0, det, _, yy = (
+                        _project_eight(W, t, pinhole, mean, axes, width, height, eps2d)
                     )
-                    c, tan_x, tan_y, free_x, free_y, a0, a1, p, q, normal, det0, det = _project_one(
-                        W, t, mean, axes, fx, fy, cx, cy, width, height, eps2d
-                    )
-                    yy = _dot(q, q) + eps2d
-                    a, k, h = yy / det, _dot(p, q) / yy, 1.0 / yy
-                    da = np.float64(d_ellipses[i, n, 0])
-                    dk = np.float64(d_ellipses[i, n, 1])
-                    dh = np.float64(d_ellipses[i, n, 2])
-                    d_yy = da / det - dk * k / yy - dh * h * h
-                    d_xy = dk / yy
-                    d_det = -da * a / det
-                    d_det0 = 0.0
-                    d_opacity2d = np.float64(d_opacities2d[i, n])
+                    det, yy = select(drawn, det, one), select(drawn, yy, one)
+                    inverse_det, h = one / det, one / yy
+                    a, k = yy * inverse_det, _dot(p, q) * h
+                    da, dk, dh = _three(d_ellipses, at, count)
+                    da, dk, dh = select(drawn, da, zero), select(drawn, dk, zero), select(drawn, dh, zero)
+                    d_yy = da * inverse_det - (dk * k + dh * h) * h
+                    d_xy = dk * h
+                    d_det = -da * a * inverse_det
+                    d_det0 = zero
+                    d_alpha = select(drawn, wide_column(d_opacities2d, at, 1, count), zero)
                     if antialiased:
-                        compensation = math.sqrt(det0 / det)
-                        d_compensation = d_opacity2d * opacities[s_opacity, n]
-                        d_opacity2d *= compensation
-                        if compensation > 0:
-                            d_det0 += 0.5 * d_compensation / (compensation * det)
-                            d_det -= 0.5 * d_compensation * compensation / det
-                    d_opacity += d_opacity2d
-                    d_det0 += d_det
-                    d_xx = eps2d * d_det
-                    d_yy += eps2d * d_det
+                        compensation = root(det0 * inverse_det)
+                        change = 0.5 * d_alpha * opacity * inverse_det
+                        d_alpha = d_alpha * compensation
+                        positive = compensation > zero
+                        d_det0 = select(positive, change / select(positive, compensation, one), zero)
+                        d_det = d_det - change * compensation
+                    d_opacity = d_opacity + d_alpha
+                    d_det0 = 2.0 * (d_det0 + d_det)
+                    d_xx = 2.0 * eps2d * d_det
+                    d_yy = 2.0 * (d_yy + eps2d * d_det)
                     qn, np_ = _cross(q, normal), _cross(normal, p)
-                    dp0 = 2 * d_xx * p[0] + d_xy * q[0] + 2 * d_det0 * qn[0]
-                    dp1 = 2 * d_xx * p[1] + d_xy * q[1] + 2 * d_det0 * qn[1]
-                    dp2 = 2 * d_xx * p[2] + d_xy * q[2] + 2 * d_det0 * qn[2]
-                    dq0 = 2 * d_yy * q[0] + d_xy * p[0] + 2 * d_det0 * np_[0]
-                    dq1 = 2 * d_yy * q[1] + d_xy * p[1] + 2 * d_det0 * np_[1]
-                    dq2 = 2 * d_yy * q[2] + d_xy * p[2] + 2 * d_det0 * np_[2]
-                    g00 += a0[0] * dp0 + a1[0] * dq0
-                    g01 += a0[0] * dp1 + a1[0] * dq1
-                    g02 += a0[0] * dp2 + a1[0] * dq2
-                    g10 += a0[1] * dp0 + a1[1] * dq0
-                    g11 += a0[1] * dp1 + a1[1] * dq1
-                    g12 += a0[1] * dp2 + a1[1] * dq2
-                    g20 += a0[2] * dp0 + a1[2] * dq0
-                    g21 += a0[2] * dp1 + a1[2] * dq1
-                    g22 += a0[2] * dp2 + a1[2] * dq2
-                    dp, dq = (dp0, dp1, dp2), (dq0, dq1, dq2)
+                    dp = (
+                        d_xx * p[0] + d_xy * q[0] + d_det0 * qn[0],
+                        d_xx * p[1] + d_xy * q[1] + d_det0 * qn[1],
+                        d_xx * p[2] + d_xy * q[2] + d_det0 * qn[2],
+                    )
+                    dq = (
+                        d_yy * q[0] + d_xy * p[0] + d_det0 * np_[0],
+                        d_yy * q[1] + d_xy * p[1] + d_det0 * np_[1],
+                        d_yy * q[2] + d_xy * p[2] + d_det0 * np_[2],
+                    )
+                    g00 = a0[0] * dp[0] + a1[0] * dq[0] + g00
+                    g01 = a0[0] * dp[1] + a1[0] * dq[1] + g01
+                    g02 = a0[0] * dp[2] + a1[0] * dq[2] + g02
+                    g10 = a0[1] * dp[0] + a1[1] * dq[0] + g10
+                    g11 = a0[1] * dp[1] + a1[1] * dq[1] + g11
+                    g12 = a0[1] * dp[2] + a1[1] * dq[2] + g12
+                    g20 = a0[2] * dp[0] + a1[2] * dq[0] + g20
+                    g21 = a0[2] * dp[1] + a1[2] * dq[1] + g21
+                    g22 = a0[2] * dp[2] + a1[2] * dq[2] + g22
                     da0 = _dot(_row(axes, 0), dp), _dot(_row(axes, 1), dp), _dot(_row(axes, 2), dp)
                     da1 = _dot(_row(axes, 0), dq), _dot(_row(axes, 1), dq), _dot(_row(axes, 2), dq)
-                    gx, gy = fx / c[2], fy / c[2]
-                    d_tan_x, d_tan_y = -gx * _dot(da0, _row(W, 2)), -gy * _dot(da1, _row(W, 2))
-                    e2 -= (_dot(da0, a0) + _dot(da1, a1)) / c[2]
-                    d_x, d_y = np.float64(d_means2d[i, n, 0]), np.float64(d_means2d[i, n, 1])
-                    e0 += d_x * gx
-                    e1 += d_y * gy
-                    e2 -= (d_x * gx * c[0] + d_y * gy * c[1]) / c[2]
-                    if free_x:
-                        e0 += d_tan_x / c[2]
-                        e2 -= d_tan_x * tan_x / c[2]
-                    if free_y:
-                        e1 += d_tan_y / c[2]
-                        e2 -= d_tan_y * tan_y / c[2]
-                    if d_views.shape[1]:
-                        view = d_views[chunk, i]
+                    gx, gy = pinhole[0] * inverse, pinhole[1] * inverse
+                    d_tan_x = select(free_x, -gx * _dot(da0, _row(W, 2)), zero)
+                    d_tan_y = select(free_y, -gy * _dot(da1, _row(W, 2)), zero)
+                    d_x = gx * select(drawn, wide_column(d_means2d, 2 * at, 2, count), zero)
+                    d_y = gy * select(drawn, wide_column(d_means2d, 2 * at + 1, 2, count), zero)
+                    e0 = d_x + d_tan_x * inverse
+                    e1 = d_y + d_tan_y * inverse
+                    e2 = e2 - inverse * (
+                        _dot(da0, a0) + _dot(da1, a1) + d_x * c[0] + d_y * c[1]
+                        + d_tan_x * tan_x + d_tan_y * tan_y
+                    )  # fmt: skip
+                    if len(d_views):
+                        view = (chunk * images + i) * 12
                         for j in range(3):
-                            view[0, j] += gx * da0[j]
-                            view[1, j] += gy * da1[j]
-                            view[2, j] -= gx * tan_x * da0[j] + gy * tan_y * da1[j]
-                m0 += W[0] * e0 + W[3] * e1 + W[6] * e2
-                m1 += W[1] * e0 + W[4] * e1 + W[7] * e2
-                m2 += W[2] * e0 + W[5] * e1 + W[8] * e2
-                if d_views.shape[1]:
-                    view = d_views[chunk, i]
+                            x_share, y_share = gx * da0[j], gy * da1[j]
+                            d_views[view + j] += total(x_share)
+                            d_views[view + 4 + j] += total(y_share)
+                            d_views[view + 8 + j] -= total(x_share * tan_x + y_share * tan_y)
+                m0 = W[0] * e0 + W[3] * e1 + W[6] * e2 + m0
+                m1 = W[1] * e0 + W[4] * e1 + W[7] * e2 + m1
+                m2 = W[2] * e0 + W[5] * e1 + W[8] * e2 + m2
+                if len(d_views):
+                    view = (chunk * images + i) * 12
                     for j in range(3):
-                        view[0, j] += e0 * mean[j]
-                        view[1, j] += e1 * mean[j]
-                        view[2, j] += e2 * mean[j]
-                    view[0, 3] += e0
-                    view[1, 3] += e1
-                    view[2, 3] += e2
-            d_means[s_mean, n, 0] += m0
-            d_means[s_mean, n, 1] += m1
-            d_means[s_mean, n, 2] += m2
-            d_opacities[s_opacity, n] += d_opacity
-            d_scales[s_scale, n, 0] += R[0] * g00 + R[3] * g10 + R[6] * g20
-            d_scales[s_scale, n, 1] += R[1] * g01 + R[4] * g11 + R[7] * g21
-            d_scales[s_scale, n, 2] += R[2] * g02 + R[5] * g12 + R[8] * g22
-            g00, g10, g20 = g00 * sx, g10 * sx, g20 * sx  # from here on the gradient of R
-            g01, g11, g21 = g01 * sy, g11 * sy, g21 * sy
-            g02, g12, g22 = g02 * sz, g12 * sz, g22 * sz
-            dw = 2 * (x * (g21 - g12) + y * (g02 - g20) + z * (g10 - g01))
-            dx = 2 * (w * (g21 - g12) - 2 * x * (g11 + g22) + y * (g01 + g10) + z * (g02 + g20))
-            dy = 2 * (w * (g02 - g20) + x * (g01 + g10) - 2 * y * (g00 + g22) + z * (g12 + g21))
-            dz = 2 * (w * (g10 - g01) + x * (g02 + g20) + y * (g12 + g21) - 2 * z * (g00 + g11))
+                        d_views[view + j] += total(e0 * mean[j])
+                        d_views[view + 4 + j] += total(e1 * mean[j])
+                        d_views[view + 8 + j] += total(e2 * mean[j])
+                    d_views[view + 3] += total(e0)
+                    d_views[view + 7] += total(e1)
+                    d_views[view + 11] += total(e2)
+            store(buffer, 0 * WIDE_LANES, m0)
+            store(buffer, 1 * WIDE_LANES, m1)
+            store(buffer, 2 * WIDE_LANES, m2)
+            store(buffer, 3 * WIDE_LANES, R[0] * g00 + R[3] * g10 + R[6] * g20)
+            store(buffer, 4 * WIDE_LANES, R[1] * g01 + R[4] * g11 + R[7] * g21)
+            store(buffer, 5 * WIDE_LANES, R[2] * g02 + R[5] * g12 + R[8] * g22)
+            g00, g10, g20 = g00 * scale[0], g10 * scale[0], g20 * scale[0]  # from here on the gradient of R
+            g01, g11, g21 = g01 * scale[1], g11 * scale[1], g21 * scale[1]
+            g02, g12, g22 = g02 * scale[2], g12 * scale[2], g22 * scale[2]
+            dw = x * (g21 - g12) + y * (g02 - g20) + z * (g10 - g01)
+            dx = w * (g21 - g12) - 2.0 * x * (g11 + g22) + y * (g01 + g10) + z * (g02 + g20)
+            dy = w * (g02 - g20) + x * (g01 + g10) - 2.0 * y * (g00 + g22) + z * (g12 + g21)
+            dz = w * (g10 - g01) + x * (g02 + g20) + y * (g12 + g21) - 2.0 * z * (g00 + g11)
             along = dw * w + dx * x + dy * y + dz * z
-            d_quats[s_quat, n, 0] += (dw - along * w) * inverse_length
-            d_quats[s_quat, n, 1] += (dx - along * x) * inverse_length
-            d_quats[s_quat, n, 2] += (dy - along * y) * inverse_length
-            d_quats[s_quat, n, 3] += (dz - along * z) * inverse_length
+            twice = 2.0 * inverse_length
+            store(buffer, 6 * WIDE_LANES, (dw - along * w) * twice)
+            store(buffer, 7 * WIDE_LANES, (dx - along * x) * twice)
+            store(buffer, 8 * WIDE_LANES, (dy - along * y) * twice)
+            store(buffer, 9 * WIDE_LANES, (dz - along * z) * twice)
+            store(buffer, 10 * WIDE_LANES, d_opacity)
+            for lane in range(count):
+                for j in range(3):
+                    d_means[3 * (n_mean + lane) + j] += buffer[j * WIDE_LANES + lane]
+                    d_scales[3 * (n_scale + lane) + j] += buffer[(3 + j) * WIDE_LANES + lane]
+                for j in range(4):
+                    d_quats[4 * (n_quat + lane) + j] += buffer[(6 + j) * WIDE_LANES + lane]
+                d_opacities[n_opacity + lane] += buffer[10 * WIDE_LANES + lane]
 
 
 # --- which splat reaches which block, front to back -------------------------------------------------
@@ -532,13 +573,12 @@ def sort(
             x, y, k = records[i, n, 0], records[i, n, 1], records[i, n, 2]
             a, h = np.float32(16) * records[i, n, 3], np.float32(16) * records[i, n, 4]
             splat_start[i, rank] = slot
+            half_width, half_height = records[i, n, 6], records[i, n, 7]
             room = max(np.float32(16) * (LIMIT - records[i, n, 5]), np.float32(0))
             inverse_a = np.float32(1) / a
-            shear = k / h
-            half_width = np.sqrt(room * (inverse_a + k * shear))
             margin = np.float32(MARGIN) + np.float32(1e-5) * half_width
-            top = shear * room / max(half_width, np.float32(1e-12))
-            reach = np.sqrt(room / h) + margin
+            top = k * half_height * (half_height / max(half_width, np.float32(1e-12)))
+            reach = half_height + margin
             x0, x1 = _tile_range(x, radii[i, n, 0], tiles_x)
             y0, y1 = _tile_range(y, radii[i, n, 1], tiles_y)
             for tile_y in range(y0, y1):
