@@ -22,7 +22,7 @@ import numpy as np
 from factory.sources.creatures import glb
 from factory.sources.creatures.body import Mesh
 from factory.sources.creatures.creature import Creature
-from factory.sources.creatures.motion import SECONDS, Pose, Take, solve
+from factory.sources.creatures.motion import Pose, Take, solve
 from factory.sources.creatures.palette import Genes
 
 LICENCE = "CC0-1.0"

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from factory.sources import creatures
+from factory.sources.creatures.motion import FPS, SECONDS
 from renderers import gltf
 from renderers.cameras import orbit_cameras
 from renderers.meshes import WHITE, Shot, composite, render_clip
@@ -60,7 +61,7 @@ def _turned(glb: bytes, azimuths_deg) -> np.ndarray:
 
 def _strip(glb: bytes, animation: int) -> np.ndarray:
     """One animation at even moments, uint8 [T, H, W, 3]."""
-    times = np.linspace(0, creatures.SECONDS - 1 / 24, FRAMES)
+    times = np.linspace(0, SECONDS - 1 / FPS, FRAMES)
     return _render(glb, animation, times, [35.0])[0]
 
 

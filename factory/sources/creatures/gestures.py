@@ -110,10 +110,12 @@ def stances(size: float, trunk: Sequence[str], head: str = "head", own: str = "i
         "leans back": together(lean(z=-0.065 * size, degrees=9), curl(trunk, pitch=-9), bend(head, pitch=10)),
         "sways": together(lean(x=0.075 * size, degrees=6, curve=waves(1)), curl(trunk, roll=10, curve=waves(1))),
         "sways twice": together(lean(x=0.09 * size, degrees=7, curve=waves(2)), curl(trunk, roll=10, curve=waves(2))),
-        "twists": together(bend("body", yaw=16, curve=waves(2)), curl(trunk, yaw=36, curve=waves(2)), crouch(0.03 * size)),
+        "twists": together(bend("body", yaw=16, curve=waves(2)), curl(trunk, yaw=36, curve=waves(2)),
+            crouch(0.03 * size)),
         "bounces": together(crouch(0.115 * size, pulses(4)), bend(head, pitch=10, curve=pulses(4))),
         "shivers": together(
-            crouch(0.1 * size), lean(z=-0.05 * size), curl(trunk, yaw=9, curve=waves(9)), bend(head, yaw=9, roll=5, curve=waves(9))
+            crouch(0.1 * size), lean(z=-0.05 * size), curl(trunk, yaw=9, curve=waves(9)),
+                bend(head, yaw=9, roll=5, curve=waves(9))
         ),
     }  # fmt: skip
     for side, x in SIDES.items():
@@ -176,18 +178,24 @@ def arms(size: float, trunk: Sequence[str], hand: str = "hand", reach: float = 1
     up, out = 150 * reach, 85 * reach
     chest = trunk[-1]
     book = {
-        "raises both arms": together(both("upper_arm", roll=up), crouch(-0.02 * size), curl(trunk, pitch=-10), lean(z=-0.04 * size)),
+        "raises both arms": together(both("upper_arm", roll=up), crouch(-0.02 * size), curl(trunk, pitch=-10),
+            lean(z=-0.04 * size)),
         f"spreads {own} arms": together(both("upper_arm", roll=out), lean(z=0.03 * size), curl(trunk, pitch=-10)),
         "claps": together(
-            both("upper_arm", pitch=-62, yaw=-4), both("forearm", pitch=-18, yaw=-16), lean(z=0.05 * size), crouch(0.05 * size),
+            both("upper_arm", pitch=-62, yaw=-4), both("forearm", pitch=-18, yaw=-16), lean(z=0.05 * size),
+                crouch(0.05 * size),
             both("upper_arm", yaw=22, curve=pulses(4)), crouch(0.03 * size, pulses(4)),
         ),
-        "reaches forward": together(both("upper_arm", pitch=-80 * reach), lean(z=0.06 * size, degrees=5), curl(trunk, pitch=10)),
+        "reaches forward": together(both("upper_arm", pitch=-80 * reach), lean(z=0.06 * size, degrees=5),
+            curl(trunk, pitch=10)),
         f"swings {own} arms": together(
-            bend("left_upper_arm", pitch=45, roll=8, curve=waves(2)), bend("right_upper_arm", pitch=-45, roll=-8, curve=waves(2)),
-            curl(trunk, yaw=20, curve=waves(2)), crouch(0.05 * size, pulses(4)), shift("body", x=0.025 * size, curve=waves(2)),
+            bend("left_upper_arm", pitch=45, roll=8, curve=waves(2)),
+                bend("right_upper_arm", pitch=-45, roll=-8, curve=waves(2)),
+            curl(trunk, yaw=20, curve=waves(2)), crouch(0.05 * size, pulses(4)),
+                shift("body", x=0.025 * size, curve=waves(2)),
         ),
-        f"flaps {own} arms": together(both("upper_arm", roll=out, curve=pulses(4)), crouch(0.05 * size, pulses(4)), lean(z=-0.02 * size)),
+        f"flaps {own} arms": together(both("upper_arm", roll=out, curve=pulses(4)), crouch(0.05 * size, pulses(4)),
+            lean(z=-0.02 * size)),
         "punches": together(
             *(bend(f"{side}_upper_arm", pitch=-78 * reach, curve=alternate(k)) for k, side in enumerate(SIDES)),
             both("forearm", pitch=-30), curl(trunk, yaw=34, curve=waves(2)), lean(z=0.055 * size, degrees=4),
@@ -197,11 +205,14 @@ def arms(size: float, trunk: Sequence[str], hand: str = "hand", reach: float = 1
         arm, fore = f"{side}_upper_arm", f"{side}_forearm"
         book |= {
             f"waves {own} {side} {hand}": together(
-                bend(arm, roll=0.83 * up * x), bend(fore, roll=30 * x, curve=waves(4)), lean(x=-0.05 * size * x), bend(chest, roll=7 * x)
+                bend(arm, roll=0.83 * up * x), bend(fore, roll=30 * x, curve=waves(4)), lean(x=-0.05 * size * x),
+                    bend(chest, roll=7 * x)
             ),
-            f"raises {own} {side} arm": together(bend(arm, pitch=-0.95 * up, roll=6 * x), lean(x=-0.04 * size * x, degrees=3), bend(chest, roll=10 * x)),
+            f"raises {own} {side} arm": together(bend(arm, pitch=-0.95 * up, roll=6 * x), lean(x=-0.04 * size * x,
+                degrees=3), bend(chest, roll=10 * x)),
             f"points {side}": together(bend(arm, roll=out * x), bend(chest, yaw=24 * x), lean(x=0.05 * size * x)),
-            f"points forward with {own} {side} {hand}": together(bend(arm, pitch=-88 * reach), bend(chest, yaw=-20 * x), lean(z=0.05 * size)),
+            f"points forward with {own} {side} {hand}": together(
+                bend(arm, pitch=-88 * reach), bend(chest, yaw=-20 * x), lean(z=0.05 * size)),
         }  # fmt: skip
     return book
 
@@ -213,9 +224,11 @@ def kicks(size: float, pitch: float = -30, own: str = "its") -> Book:
         away = -0.04 * size * x  # weight goes to the other foot
         book |= {
             f"kicks with {own} {side} foot": together(
-                foot(side, y=0.14 * size, z=0.2 * size, pitch=pitch, curve=hold(0.45, 0.35)), lean(x=away, z=-0.045 * size, degrees=10)
+                foot(side, y=0.14 * size, z=0.2 * size, pitch=pitch, curve=hold(0.45, 0.35)),
+                    lean(x=away, z=-0.045 * size, degrees=10)
             ),
-            f"taps {own} {side} foot": together(foot(side, y=0.03 * size, pitch=0.6 * pitch, curve=pulses(4)), lean(x=1.3 * away, degrees=3), crouch(0.02 * size)),
+            f"taps {own} {side} foot": together(foot(side, y=0.03 * size, pitch=0.6 * pitch, curve=pulses(4)),
+                lean(x=1.3 * away, degrees=3), crouch(0.02 * size)),
             f"balances on {own} {'right' if x > 0 else 'left'} foot": together(
                 foot(side, x=0.1 * size * x, y=0.13 * size), lean(x=2 * away, degrees=9)
             ),

@@ -40,21 +40,25 @@ PALETTES = (  # body, top, base
 SLIME = Material("slime", roughness=0.3)
 HEIGHT = 0.46
 TRAIN = sentences("""
-    splashes flat; splashes flat, then stretches up; stretches up; stretches up and leans left; stretches up and twists left;
-    stretches up, then melts; melts; melts and leans right; melts and oozes forward; oozes left; oozes right; oozes forward;
-    oozes backwards; oozes left, then oozes right; creeps forward; creeps to the left; creeps to the right; leans left;
-    leans right; leans left, then leans right; leans forward; leans back; bows; wobbles; wobbles and stretches up;
-    wobbles and melts; rocks forward; swirls; jiggles; jiggles and leans back; ripples; ripples and leans left;
-    pinches its waist; pinches its waist and leans right; puffs up; puffs up, then splashes flat; grows a crown;
-    grows a crown and stretches up; grows a crown, then melts; twists left; twists left, then twists right; nods;
-    shakes its head; shakes its head and melts; bounces; hops once; hops twice; hops forward twice; hops to the left;
-    leaps up with a splash
+    splashes flat; splashes flat, then stretches up; stretches up; stretches up and leans left;
+    stretches up and twists left; stretches up, then melts; melts; melts and leans right; melts and oozes forward;
+    oozes left; oozes right; oozes forward; oozes backwards; oozes left, then oozes right; creeps forward;
+    creeps to the left; creeps to the right; leans left; leans right; leans left, then leans right; leans forward;
+    leans back; bows; wobbles; wobbles and stretches up; wobbles and melts; rocks forward; swirls; jiggles;
+    jiggles and leans back; ripples; ripples and leans left; pinches its waist; pinches its waist and leans right;
+    puffs up; puffs up, then splashes flat; grows a crown; grows a crown and stretches up; grows a crown, then melts;
+    twists left; twists left, then twists right; nods; shakes its head; shakes its head and melts; bounces; hops once;
+    hops twice; hops forward twice; hops to the left; leaps up with a splash
 """)
 HELDOUT = sentences("""
-    stretches up and leans right; melts and leans left; oozes right, then oozes left; wobbles and puffs up; twists right;
-    ripples and leans right; grows a crown and leans left; hops to the right; melts, then stretches up; creeps backwards
+    stretches up and leans right; melts and leans left; oozes right, then oozes left; wobbles and puffs up;
+    twists right; ripples and leans right; grows a crown and leans left; hops to the right; melts, then stretches up;
+    creeps backwards
 """)
 
+
+# Shapes and gestures are tables, laid out by hand.
+# fmt: off
 
 def grow(genes: Genes) -> Creature:
     body_colour, top, base = genes.palette(PALETTES)
@@ -64,24 +68,10 @@ def grow(genes: Genes) -> Creature:
     shapes = [
         ball("body", body_colour, (0, 0.125, 0), (0.215 * wide, 0.165, 0.215 * wide)),
         limb("body", body_colour, (0, 0.215, 0), (0, 0.28 * tall, -0.005), 0.14 * wide, 0.085, blend=0.06),
-        limb(
-            "body",
-            body_colour,
-            (0, 0.28 * tall, -0.005),
-            (0.012 * curl, 0.37 * tall, -0.015),
-            0.085,
-            0.042,
-            blend=0.03,
-        ),
-        limb(
-            "body",
-            body_colour,
-            (0.012 * curl, 0.37 * tall, -0.015),
-            (0.05 * curl, height - 0.025, 0.0),
-            0.042,
-            0.014,
-            blend=0.02,
-        ),
+        limb("body", body_colour, (0, 0.28 * tall, -0.005), (0.012 * curl, 0.37 * tall, -0.015), 0.085, 0.042,
+            blend=0.03),
+        limb("body", body_colour, (0.012 * curl, 0.37 * tall, -0.015), (0.05 * curl, height - 0.025, 0.0), 0.042,
+            0.014, blend=0.02),
     ]
     shapes = [replace(shape, measure=_stand(shape.measure)) for shape in shapes]
     light = Paint(top, ball("", top, (0.03, height, 0.02), (0.16, 0.19 * tall, 0.16)).measure, 0.2)
@@ -91,29 +81,13 @@ def grow(genes: Genes) -> Creature:
     for x in eyes:
         g.eye(body, "body", eyes[x], 0.034 * size, yaw=20 * x, pitch=-12)
         blush = mix(body_colour, colour("#f0506a"), 0.5)
-        body.solid(
-            ball("body", blush, onto(shapes, (0.125 * x, 0.16, 0.15)), (0.022, 0.013, 0.012), yaw=38 * x),
-            detail=4,
-        )
+        body.solid(ball("body", blush, onto(shapes, (0.125 * x, 0.16, 0.15)), (0.022, 0.013, 0.012), yaw=38 * x),
+            detail=4)
     smile = [onto(shapes, (0.036 * u, 0.155 + 0.016 * u * u, 0.2)) for u in (-1, -0.5, 0, 0.5, 1)]
-    body.solid(
-        *(limb("body", mix(body_colour, INK, 0.85), a, b, 0.0065) for a, b in pairwise(smile)), detail=3
-    )
-    body.solid(
-        ball(
-            "body",
-            (1, 1, 1),
-            onto(shapes, (0.06, 0.33 * tall, 0.09)),
-            (0.012, 0.026, 0.01),
-            pitch=-30,
-            yaw=30,
-            roll=8,
-        ),
-        detail=4,
-    )
-    return Creature(
-        body, _phrases(), {name: _target(field_, height, eyes) for name, field_ in FIELDS.items()}
-    )
+    body.solid(*(limb("body", mix(body_colour, INK, 0.85), a, b, 0.0065) for a, b in pairwise(smile)), detail=3)
+    body.solid(ball("body", (1, 1, 1), onto(shapes, (0.06, 0.33 * tall, 0.09)), (0.012, 0.026, 0.01), pitch=-30,
+        yaw=30, roll=8), detail=4)
+    return Creature(body, _phrases(), {name: _target(field_, height, eyes) for name, field_ in FIELDS.items()})
 
 
 def _stand(measure: Callable) -> Callable:
@@ -192,11 +166,8 @@ def _crown(x, h, z):
     angle, radius = np.arctan2(x, z), np.hypot(x, z)
     rim = np.exp(-(((h - 0.55) / 0.25) ** 2)) * np.clip(radius / 0.12, 0, 1)
     point = 0.5 + 0.5 * np.cos(6 * angle)
-    return (
-        x * rim * (0.25 + 0.45 * point),
-        HEIGHT * (0.42 * rim * point - 0.4 * h**2),
-        z * rim * (0.25 + 0.45 * point),
-    )
+    return (x * rim * (0.25 + 0.45 * point), HEIGHT * (0.42 * rim * point - 0.4 * h**2),
+        z * rim * (0.25 + 0.45 * point))
 
 
 def _twist(x, h, z):
@@ -215,10 +186,22 @@ def _rings(x, h, z):
 
 
 FIELDS: dict[str, Callable] = {
-    "flat": _flat, "tall": _tall, "melt": _melt, "lean_x": _lean_x, "lean_z": _lean_z, "pinch": _pinch, "puff": _puff, "crown": _crown,
-    "ooze_left": _ooze_x, "ooze_right": _ooze_back_x, "ooze_forward": _ooze_z, "ooze_back": _ooze_back_z, "twist_left": _twist,
-    "twist_right": _untwist, "rings": _rings,
-}  # fmt: skip
+    "flat": _flat,
+    "tall": _tall,
+    "melt": _melt,
+    "lean_x": _lean_x,
+    "lean_z": _lean_z,
+    "pinch": _pinch,
+    "puff": _puff,
+    "crown": _crown,
+    "ooze_left": _ooze_x,
+    "ooze_right": _ooze_back_x,
+    "ooze_forward": _ooze_z,
+    "ooze_back": _ooze_back_z,
+    "twist_left": _twist,
+    "twist_right": _untwist,
+    "rings": _rings,
+}
 """Displacement fields: x and z in metres, h the share of the height → offsets (dx, dy, dz). The floor stays put."""
 
 
@@ -263,10 +246,12 @@ def _phrases() -> Book:
         "puffs up": together(morph("puff", 1), morph("tall", 0.12)),
         "grows a crown": morph("crown", 1, sudden),
         "nods": together(morph("lean_z", 0.75, pulses(3)), morph("melt", 0.15)),
-        "shakes its head": together(morph("twist_left", 1, alternately(0)), morph("twist_right", 1, alternately(1)), morph("tall", 0.3)),
+        "shakes its head": together(morph("twist_left", 1, alternately(0)), morph("twist_right", 1, alternately(1)),
+            morph("tall", 0.3)),
         "bounces": together(morph("flat", 0.42, pulses(4)), morph("tall", 0.2, waves(4))),
-        "leaps up": together(shift("root", y=0.4, curve=lambda s: np.where(s < 0.6, 4 * _unit_time(s) * (1 - _unit_time(s)), 0)), morph("tall", 0.7, within_curve(0.1, 0.5))),
-    }  # fmt: skip
+        "leaps up": together(shift("root", y=0.4, curve=lambda s: np.where(s < 0.6,
+            4 * _unit_time(s) * (1 - _unit_time(s)), 0)), morph("tall", 0.7, within_curve(0.1, 0.5))),
+    }
     fall = within(0.58, 1.0, together(morph("flat", 1.0, hold(0.2, 0.5)), morph("rings", 0.5, waves(2))))
     book["leaps up with a splash"] = together(book["leaps up"], fall)
     for n, times in enumerate(("once", "twice", "three times"), 1):
@@ -277,18 +262,16 @@ def _phrases() -> Book:
             f"leans {side}": morph("lean_x", 0.95 * x),
             f"oozes {side}": together(morph(f"ooze_{side}", 1.1, hold(0.5, 0.35)), morph("lean_x", 0.25 * x)),
             f"twists {side}": together(morph(f"twist_{side}", 1.15), bend("body", yaw=34 * x), morph("tall", 0.25)),
-            f"creeps to the {side}": together(shift("root", x=0.22 * x, curve=away), morph(f"ooze_{side}", 0.8, pulses(2)), morph("melt", 0.25)),
+            f"creeps to the {side}": together(shift("root", x=0.22 * x, curve=away), morph(f"ooze_{side}", 0.8,
+                pulses(2)), morph("melt", 0.25)),
             f"hops to the {side}": hops(1, side=0.2 * x, height=0.2, **squash),
-        }  # fmt: skip
+        }
     for name, z in (("forward", 1), ("back", -1)):
         way = "backwards" if z < 0 else name
         book |= {
             f"oozes {way}": together(morph(f"ooze_{name}", 1.1, hold(0.5, 0.35)), morph("lean_z", 0.25 * z)),
-            f"creeps {way}": together(
-                shift("root", z=0.22 * z, curve=away),
-                morph(f"ooze_{name}", 0.8, pulses(2)),
-                morph("melt", 0.25),
-            ),
+            f"creeps {way}": together(shift("root", z=0.22 * z, curve=away), morph(f"ooze_{name}", 0.8, pulses(2)),
+                morph("melt", 0.25)),
         }
     return book
 

@@ -27,19 +27,23 @@ TRAIN = sentences("""
     slithers forward; slithers forward and flicks its tongue; slithers forward and looks left; slithers backwards;
     slithers to the left; slithers to the right; slithers on the spot; turns left; turns right; turns around;
     rears up high; rears up high and looks left; rears up high, then strikes; rears up high and flicks its tongue;
-    strikes; strikes twice; strikes to the left; strikes to the right; lowers its head; lowers its head and looks right;
-    lowers its head, then rears up high; lowers its head and slithers forward; looks left; looks left, then looks right;
-    looks up; looks up and sways; bows; nods; nods and rattles its tail; shakes its head; sways; sways and flicks its tongue;
-    leans left; leans right; leans right and rattles its tail; leans back; leans back, then strikes; leans forward;
-    curls up its tail; coils up; coils up and looks left; coils up, then strikes; rattles its tail; swings its tail left;
-    swings its tail right and nods; tilts its head left; tilts its head right and leans left; shivers; dances; springs up
+    strikes; strikes twice; strikes to the left; strikes to the right; lowers its head;
+    lowers its head and looks right; lowers its head, then rears up high; lowers its head and slithers forward;
+    looks left; looks left, then looks right; looks up; looks up and sways; bows; nods; nods and rattles its tail;
+    shakes its head; sways; sways and flicks its tongue; leans left; leans right; leans right and rattles its tail;
+    leans back; leans back, then strikes; leans forward; curls up its tail; coils up; coils up and looks left;
+    coils up, then strikes; rattles its tail; swings its tail left; swings its tail right and nods;
+    tilts its head left; tilts its head right and leans left; shivers; dances; springs up
 """)
 HELDOUT = sentences("""
-    slithers forward and looks right; rears up high and looks right; leans left and rattles its tail; lowers its head and looks left;
-    coils up and looks right; leans back and looks left; looks right, then looks left; swings its tail right; leans forward, then strikes;
-    tilts its head left and leans right
+    slithers forward and looks right; rears up high and looks right; leans left and rattles its tail;
+    lowers its head and looks left; coils up and looks right; leans back and looks left; looks right, then looks left;
+    swings its tail right; leans forward, then strikes; tilts its head left and leans right
 """)
 
+
+# Shapes and gestures are tables, laid out by hand.
+# fmt: off
 
 def _course(wave: float) -> np.ndarray:
     """The spine at rest, tail to head: 13 points of an S on the floor that ends in a raised neck."""
@@ -60,21 +64,17 @@ def grow(genes: Genes) -> Creature:
     at = dict(zip(body.skeleton.names, body.skeleton.positions, strict=True))
     skull = at["head"] + (0, 0.022, 0.04)
     skin = []
-    for k in range(
-        12
-    ):  # bones run from the middle outwards; the part between two joints follows the inner one
+    for k in range(12):  # bones run from the middle outwards; the part between two joints follows the inner one
         joint = names[k + 1] if k < 6 else names[k]
         skin.append(limb(joint, back, course[k], course[k + 1], radius[k], radius[k + 1], blend=0.008))
-    head = [
-        ball("head", back, skull, (0.082 * thick, 0.062 * thick, 0.095), blend=0.03),
-        ball("head", back, skull + (0, -0.012, 0.06), (0.06 * thick, 0.04, 0.055), blend=0.03),
-    ]
+    head = [ball("head", back, skull, (0.082 * thick, 0.062 * thick, 0.095), blend=0.03),
+        ball("head", back, skull + (0, -0.012, 0.06), (0.06 * thick, 0.04, 0.055), blend=0.03)]
     bones = np.diff(course, axis=0)
     lengths = np.linalg.norm(bones, axis=1)
     arc = np.concatenate([[0], np.cumsum(lengths)])
 
     def local(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far along the spine points lie, and the outward direction there: down on the floor, forward at the neck."""
+        """How far along the spine points lie, and how much they face down (on the floor) or forward (the neck)."""
         u = np.clip(np.einsum("nkj,kj->nk", p[:, None] - course[:-1], bones) / lengths**2, 0, 1)
         nearest = course[:-1] + u[..., None] * bones
         k = np.linalg.norm(p[:, None] - nearest, axis=2).argmin(1)
@@ -94,37 +94,15 @@ def grow(genes: Genes) -> Creature:
     paints.append(Paint(belly, lambda p: 0.02 * (0.62 - local(p)[1]), 0.012, names[:-1]))
     body.skin([*skin, *head], 0.0155, paints)
     for x in (1, -1):
-        g.eye(
-            body,
-            "head",
-            onto(head, skull + (0.062 * thick * x, 0.04, 0.035)),
-            0.027,
-            yaw=42 * x,
-            pitch=-16,
-            iris=colour("#f2c94c"),
-            full=True,
-        )
-        body.solid(
-            ball(
-                "head",
-                mix(back, (0, 0, 0), 0.8),
-                onto(head, skull + (0.02 * x, 0.012, 0.11)),
-                (0.006, 0.005, 0.005),
-            ),
-            detail=3,
-        )
+        g.eye(body, "head", onto(head, skull + (0.062 * thick * x, 0.04, 0.035)), 0.027, yaw=42 * x, pitch=-16,
+            iris=colour("#f2c94c"), full=True)
+        body.solid(ball("head", mix(back, (0, 0, 0), 0.8), onto(head, skull + (0.02 * x, 0.012, 0.11)),
+            (0.006, 0.005, 0.005)), detail=3)
     root = at["tongue"]
     red = colour("#d8434e")
-    fork = [
-        limb("tongue", red, root + (0, 0, 0.045), root + (0.014 * x, 0, 0.075), 0.0045, 0.0025)
-        for x in (1, -1)
-    ]
-    body.solid(
-        limb("tongue", red, root - (0, 0, 0.04), root + (0, 0, 0.045), 0.0055),
-        *fork,
-        material=GLOSSY,
-        detail=3,
-    )
+    fork = [limb("tongue", red, root + (0, 0, 0.045), root + (0.014 * x, 0, 0.075), 0.0045, 0.0025) for x in (1, -1)]
+    body.solid(limb("tongue", red, root - (0, 0, 0.04), root + (0, 0, 0.045), 0.0055), *fork, material=GLOSSY,
+        detail=3)
     return Creature(body, _phrases())
 
 
@@ -140,24 +118,16 @@ def _skeleton(course: np.ndarray) -> Skeleton:
 def _slither(count: float, much: float = 24) -> Gesture:
     """A wave of bends along what lies on the floor; the neck turns against it and keeps its aim."""
     waved = [bend(joint, yaw=-much, curve=waves(count, 0.3 + 0.1 * k)) for k, joint in enumerate(BACK[:5])]
-    ahead = [
-        bend(joint, yaw=0.5 * much, curve=waves(count, 0.12 - 0.1 * k)) for k, joint in enumerate(FRONT[:2])
-    ]
-    return together(
-        *waved,
-        *ahead,
-        curl(NECK[:2], yaw=-0.9 * much, curve=waves(count, 0.07)),
-        shift("body", x=0.02, curve=waves(count)),
-    )
+    ahead = [bend(joint, yaw=0.5 * much, curve=waves(count, 0.12 - 0.1 * k)) for k, joint in enumerate(FRONT[:2])]
+    return together(*waved, *ahead, curl(NECK[:2], yaw=-0.9 * much, curve=waves(count, 0.07)),
+        shift("body", x=0.02, curve=waves(count)))
 
 
 def _rise(much: float, curve=None) -> Gesture:
     """Lifts the neck's foot off the floor and levels what follows: the snake stands taller."""
     up = {"body": -38, "back1": 38, "front1": -8, "front2": 22, "front3": 18, "head": 6}
-    return together(
-        *(bend(joint, pitch=much * pitch, curve=curve) for joint, pitch in up.items()),
-        shift("body", y=0.064 * much, z=-0.03 * much, curve=curve),
-    )
+    return together(*(bend(joint, pitch=much * pitch, curve=curve) for joint, pitch in up.items()),
+        shift("body", y=0.064 * much, z=-0.03 * much, curve=curve))
 
 
 def _lower(much: float, curve=None) -> Gesture:
@@ -183,28 +153,42 @@ def _phrases() -> Book:
         "bows": together(curl(("front3", "front4", "front5", "head"), pitch=92), shift("body", z=-0.06)),
         "nods": together(curl(NECK, pitch=48, curve=pulses(3)), shift("body", z=0.03)),
         "shakes its head": together(curl(NECK, yaw=70, curve=waves(3)), _rise(0.3)),
-        "sways": together(curl(("front2", "front3", "front4"), roll=-56, curve=waves(1)), shift("body", x=0.06, curve=waves(1))),
+        "sways": together(curl(("front2", "front3", "front4"), roll=-56, curve=waves(1)),
+            shift("body", x=0.06, curve=waves(1))),
         "flicks its tongue": together(flick, _lower(0.35), shift("body", z=0.04)),
         "leans back": together(curl(("front2", "front3"), pitch=-38), bend("head", pitch=26), shift("body", z=-0.05)),
-        "leans forward": together(curl(("front2", "front3"), pitch=34), bend("head", pitch=-26), shift("body", z=0.04)),
-        "curls up its tail": together(curl(BACK[3:], yaw=-190), bend("back3", pitch=22), curl(NECK, pitch=-20), shift("body", z=0.04)),
-        "coils up": together(curl(BACK, yaw=230), curl(("front1", "front2"), yaw=-40), shift("body", x=0.04, z=-0.05), curl(NECK, yaw=40)),
-        "rattles its tail": together(bend("back4", pitch=44, curve=hold(0.2, 0.2)), bend("back5", yaw=26, curve=waves(9)), bend("back6", yaw=30, curve=waves(9, 0.1)),
-                                     curl(BACK[:4], yaw=34), shift("body", z=-0.03), bend("head", pitch=10)),
+        "leans forward": together(curl(("front2", "front3"), pitch=34), bend("head", pitch=-26),
+            shift("body", z=0.04)),
+        "curls up its tail": together(curl(BACK[3:], yaw=-190), bend("back3", pitch=22), curl(NECK, pitch=-20),
+            shift("body", z=0.04)),
+        "coils up": together(curl(BACK, yaw=230), curl(("front1", "front2"), yaw=-40), shift("body", x=0.04, z=-0.05),
+            curl(NECK, yaw=40)),
+        "rattles its tail": together(
+            bend("back4", pitch=44, curve=hold(0.2, 0.2)), bend("back5", yaw=26, curve=waves(9)),
+                bend("back6", yaw=30, curve=waves(9, 0.1)), curl(BACK[:4], yaw=34), shift("body", z=-0.03),
+                bend("head", pitch=10)
+        ),
         "shivers": together(_slither(9, 7), curl(NECK, yaw=10, curve=waves(9)), _lower(0.35), shift("body", z=-0.03)),
-        "dances": together(curl(NECK, roll=60, curve=waves(2)), shift("body", x=-0.07, curve=waves(2)), _rise(0.5), curl(BACK, yaw=60, curve=waves(2))),
-        "springs up": together(shift("root", y=0.22, curve=_snap), _slither(2, 22), _lower(0.5, _windup), _lower(-0.35, _snap), curl(BACK, pitch=30, curve=_snap)),
-    }  # fmt: skip
+        "dances": together(curl(NECK, roll=60, curve=waves(2)), shift("body", x=-0.07, curve=waves(2)), _rise(0.5),
+            curl(BACK, yaw=60, curve=waves(2))),
+        "springs up": together(shift("root", y=0.22, curve=_snap), _slither(2, 22), _lower(0.5, _windup),
+            _lower(-0.35, _snap), curl(BACK, pitch=30, curve=_snap)),
+    }
     for side, x in g.SIDES.items():
         book |= {
-            f"slithers to the {side}": together(_slither(2.5), shift("root", x=0.24 * x, z=0.14, curve=away), bend("root", yaw=40 * x, curve=away)),
+            f"slithers to the {side}": together(_slither(2.5), shift("root", x=0.24 * x, z=0.14, curve=away),
+                bend("root", yaw=40 * x, curve=away)),
             f"turns {side}": together(bend("root", yaw=90 * x, curve=away), curl(NECK, yaw=40 * x), _slither(2, 14)),
-            f"strikes to the {side}": together(lunge, curl(("front1", "front2"), yaw=48 * x), shift("body", x=0.05 * x, curve=_snap)),
+            f"strikes to the {side}": together(lunge, curl(("front1", "front2"), yaw=48 * x), shift("body",
+                x=0.05 * x, curve=_snap)),
             f"looks {side}": together(curl(NECK, yaw=92 * x), shift("body", x=0.03 * x), curl(BACK[:3], yaw=-30 * x)),
-            f"leans {side}": together(curl(("front2", "front3", "front4"), roll=-58 * x), bend("head", roll=30 * x), shift("body", x=0.02 * x)),
-            f"swings its tail {side}": together(curl(BACK[:4], yaw=-74 * x), curl(NECK, yaw=30 * x), shift("body", x=-0.04 * x)),
-            f"tilts its head {side}": together(curl(("front4", "front5", "head"), roll=-64 * x), shift("body", x=-0.04 * x, z=-0.02)),
-        }  # fmt: skip
+            f"leans {side}": together(curl(("front2", "front3", "front4"), roll=-58 * x), bend("head", roll=30 * x),
+                shift("body", x=0.02 * x)),
+            f"swings its tail {side}": together(curl(BACK[:4], yaw=-74 * x), curl(NECK, yaw=30 * x), shift("body",
+                x=-0.04 * x)),
+            f"tilts its head {side}": together(curl(("front4", "front5", "head"), roll=-64 * x), shift("body",
+                x=-0.04 * x, z=-0.02)),
+        }
     return book
 
 
