@@ -120,11 +120,10 @@ def _material(pyrender, material: Material):
         image[..., :3] = source.image[..., channels]
         if alpha is not None:
             image[..., 3] = alpha
+        # Any alpha above 0 covers a sample, and mipmaps would spread a little of it far.
         sampler = pyrender.Sampler(
             magFilter=9728 if source.nearest else 9729,
-            minFilter=9987
-            if alpha is None
-            else 9729,  # coverage begins at any alpha: mipmaps would spread it
+            minFilter=9987 if alpha is None else 9729,
             wrapS=_WRAP[source.wrap_s],
             wrapT=_WRAP[source.wrap_t],
         )
@@ -136,10 +135,8 @@ def _material(pyrender, material: Material):
         alpha = np.where(alpha * (base[3] / 255.0) >= material.alpha_cutoff, 255, 0)
     if material.alpha_mode != "BLEND":
         base[3] = 1.0
-    elif (
-        alpha is not None
-    ):  # rounded to the nearest quarter: the first sample is covered by any alpha above 0
-        alpha = np.where(alpha >= 240, 255, np.maximum(alpha, 32) - 32)
+    elif alpha is not None:
+        alpha = np.where(alpha < 16, 0, alpha)  # what is hardly there would cover a quarter of a pixel
     return pyrender.MetallicRoughnessMaterial(
         baseColorFactor=base,
         baseColorTexture=texture(picture, alpha=alpha),
