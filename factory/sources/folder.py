@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -91,8 +92,8 @@ def _licence_table(root: Path) -> list[dict[str, str]]:
     for name in _TABLES:
         path = root / name
         if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            rows = list(csv.reader(text.splitlines())) if path.suffix == ".csv" else _markdown_rows(text)
+            text = path.read_text(encoding="utf-8-sig", errors="replace")  # spreadsheets write a mark first
+            rows = list(csv.reader(io.StringIO(text))) if path.suffix == ".csv" else _markdown_rows(text)
             header = [_column(cell) for cell in rows[0]] if rows else []
             return [dict(zip(header, (c.strip() for c in row), strict=False)) for row in rows[1:]]
     return []
@@ -116,7 +117,7 @@ def _column(heading: str) -> str:
 def _row_for(table: list[dict[str, str]], uid: str) -> dict[str, str]:
     """The row whose `file` is this asset, or the folder it lies in."""
     for row in table:
-        name = row.get("file", "").split(" ")[0]
+        name = re.split(r"\s\(", row.get("file", ""))[0].strip("` ")  # "Fox.glb (was fox.glb)"
         if name and (uid == name or (name.endswith("/") and uid.startswith(name))):
             return row
     return {}
