@@ -61,7 +61,7 @@ class ChildSpec:
 
     Attributes:
         name: the stage's, for messages. stage: the pickled stage. sys_path: where to import it from.
-        memory: address-space limit in bytes, None for no limit. See `Stage` for the others.
+        memory: bytes a task may take, None for no limit. See `Stage` for the others.
     """
 
     name: str
@@ -287,19 +287,22 @@ def _frame(message: Any) -> bytes:
 def main(fd: int, parent: int) -> None:
     """Serve one stage to the supervisor `parent` over the socket `fd` until told to end."""
     _die_with(parent)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # if the machine runs out of memory, this is the process to end
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.set_inheritable(fd, False)
     with socket.socket(fileno=fd) as channel, channel.makefile("rwb") as stream:
         memory, pickled = _receive(stream)
-        _limit(memory)
         try:
             stage = pickle.loads(pickled)
             stage.setup()
+            _limit(memory)
         except BaseException as error:
             _reply(stream, Failure.of(error))
             return
-        _reply(stream, _resident_bytes())
+        _reply(stream, _memory_bytes()[1])
         while (task := _receive(stream)) is not None:
             _reply(stream, _attempt(stage, task))
         stage.close()
@@ -313,11 +316,10 @@ def _die_with(parent: int) -> None:
 
 
 def _limit(memory: int | None) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """What tasks may take on top of what the setup has made: libraries reserve addresses they never use."""
     if memory is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # if the machine runs out of memory, this is the process to end
+        limit = _memory_bytes()[0] + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _attempt(stage: Stage, task: Task) -> tuple[Outcome, int] | Failure:
@@ -327,14 +329,16 @@ def _attempt(stage: Stage, task: Task) -> tuple[Outcome, int] | Failure:
             raise TypeError(
                 f"{type(stage).__name__}.process: expected an Outcome, got {type(outcome).__name__}"
             )
-        return outcome, _resident_bytes()
+        return outcome, _memory_bytes()[1]
     except BaseException as error:  # SystemExit too: whatever it was, it was not an answer
         return Failure.of(error)
 
 
-def _resident_bytes() -> int:
+def _memory_bytes() -> tuple[int, int]:
+    """Addresses taken and memory resident."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+        pages = file.read().split()
+    return int(pages[0]) * resource.getpagesize(), int(pages[1]) * resource.getpagesize()
 
 
 def _receive(stream) -> Any:

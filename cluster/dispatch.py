@@ -6,6 +6,7 @@ is an attempt of its task, and the actor writes that down. Ray restarts and retr
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -73,7 +74,8 @@ def run(
     if (first := backlog.next()) is None:
         return backlog.report  # an earlier run has done it all: no need for Ray
     backlog.requeue(first)
-    with connect(workers) as session, _sigterm_interrupts():
+    cpus = math.ceil(workers * stage.num_cpus) if workers else None
+    with connect(cpus) as session, _sigterm_interrupts():
         backlog.start_clock()
         fleet = _Fleet(session, stage, spec, ledger, workers)
         try:
@@ -192,7 +194,7 @@ class _Fleet:
     def _start_one(self) -> None:
         import ray
 
-        demand = self._session.demand(self._stage)
+        demand = self._session.demand(self._stage, self._fixed or 1)
         actor_class = ray.remote(Worker).options(
             num_cpus=demand["CPU"],
             num_gpus=demand["GPU"],

@@ -25,6 +25,7 @@ EMBEDDED_ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # its server ended with it, and will not come back
 }
+MEMORY_SHARE = 0.25  # of a stage's limit, reserved for each worker
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing large goes through it
 
 
@@ -39,14 +40,14 @@ class Session:
         need = self.demand(stage)
         return sum(_room(node, need) for node in _machines())
 
-    def demand(self, stage: Stage) -> dict[str, float]:
-        """What a worker asks of Ray: CPU, GPU, memory in bytes.
+    def demand(self, stage: Stage, workers: int = 1) -> dict[str, float]:
+        """What each of so many workers asks of Ray: CPU, GPU, memory in bytes.
 
-        The memory is at most what the biggest machine has: `Stage.memory` is a limit rather than a need, and
-        a machine with less may still do most tasks.
+        `Stage.memory` is a limit that few tasks come near, so a part of it is asked for, and never more than
+        there is: a small machine may still do most tasks, and an explicit number of workers is obeyed.
         """
-        biggest = max((machine.get("memory", 0.0) for machine in _machines()), default=0.0)
-        memory = min(float(stage.memory), biggest) if biggest else 0.0
+        memories = [machine.get("memory", 0.0) for machine in _machines()]
+        memory = min(stage.memory * MEMORY_SHARE, max(memories, default=0.0), sum(memories) / workers)
         return {"CPU": stage.num_cpus, "GPU": stage.num_gpus, "memory": memory}
 
 

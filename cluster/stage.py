@@ -118,8 +118,9 @@ class Stage:
 
     Attributes:
         num_cpus, num_gpus: what one worker takes of a machine; fractions are fine.
-        memory: bytes. Without a GPU it is also the child's address-space limit, so that a task that wants
-            more gets a MemoryError instead of taking the machine down.
+        memory: bytes. Without a GPU, also a limit on the address space tasks may take on top of what `setup`
+            took, so that one that wants more gets a MemoryError instead of taking the machine down. A quarter
+            of it is reserved on the machine.
         timeout_s: seconds a task may take before its child is killed.
         tasks_per_child: after so many tasks the child is replaced (native libraries leak).
         child_env: environment variables of the child, over the defaults of one thread per numeric library.

@@ -9,9 +9,6 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 STALE_S = 3600.0  # an unfinished file this old has no writer any more
 
 
@@ -32,6 +29,12 @@ class Storage:
         self._open()
 
     def _open(self) -> None:
+        self._root, self.is_local, self.is_shared = self.url, True, True
+        if "://" not in self.url:
+            return
+        import fsspec  # as slow as the rest of the package together, and every child waits for it
+        from fsspec.implementations.local import LocalFileSystem
+
         self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self.is_shared = self._fs.protocol != "memory"  # memory:// ends at the process

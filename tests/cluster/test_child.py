@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from cluster_stages import CannotStart, Work, content, wait_until
+from cluster_stages import CannotStart, Reserves, Work, content, wait_until
 from process_tree import command, descendants, is_running
 
 from cluster import Stage, StageError, Task
@@ -73,6 +73,16 @@ def test_an_exit_is_no_answer(child):
 
 def test_memory_is_limited(child):
     assert fail(child, "allocate").reason == "MemoryError (Work.memory is 2 GiB)"
+
+
+def test_what_setup_takes_does_not_count():
+    """Numeric libraries reserve gigabytes of addresses that they never use."""
+    child = Child(ChildSpec.of(Reserves()))
+    try:
+        assert child.process(Task("a")).files
+        assert "MemoryError" in fail(child, "allocate").reason  # the control
+    finally:
+        child.kill()
 
 
 def test_a_print_storm_neither_blocks_nor_corrupts(child):

@@ -43,6 +43,8 @@ def test_room_is_what_the_machines_have(session):
     assert session.workers_for(stage) == 0
     stage.num_gpus, stage.memory = 0.0, 2**60  # more than there is: one on the machine, not none
     assert session.workers_for(stage) == 1
+    one, four = session.demand(stage)["memory"], session.demand(stage, workers=4)["memory"]
+    assert four == one / 4  # whoever asks for four gets four
 
 
 def test_a_job_server_is_no_cluster_address():

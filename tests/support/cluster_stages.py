@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from cluster import Outcome, Stage, Task
+
+MAP_NORESERVE = 0x4000  # not in Python's mmap
 
 
 class Work(Stage):
@@ -66,8 +70,9 @@ class Work(Stage):
         time.sleep(3600)
 
     def do_measure(self, task: Task) -> dict:
-        with open("/proc/self/statm") as file:
-            return {"rss": int(file.read().split()[1])}
+        """Resident pages of the child and of its actor."""
+        pids = {"child": os.getpid(), "actor": os.getppid()}
+        return {who: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for who, pid in pids.items()}
 
     def do_spawn(self, task: Task) -> dict:
         """A grandchild in the same group, and then a hang."""
@@ -76,6 +81,14 @@ class Work(Stage):
             file.write(f"{os.getpid()} {grandchild.pid}")
         time.sleep(task.payload.get("then", 3600))
         return {"grandchild": grandchild.pid}
+
+
+class Reserves(Work):
+    memory = 2**28
+
+    def setup(self) -> None:
+        super().setup()
+        self.addresses = mmap.mmap(-1, 2**33, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
 
 
 class CannotStart(Stage):
