@@ -54,10 +54,26 @@ class Genes:
         """float [count, 3] uniform in a box: where spots go (the portrait has spots too)."""
         return self._random.uniform(low, high, (count, 3))
 
-    def palette(self, options: Sequence[Sequence[str]]) -> tuple[Colour, ...]:
-        """One of several palettes of hex colours, each colour nudged a little in hue and lightness."""
-        return tuple(self._nudged(colour(text)) for text in self.pick(options))
+    def palette(self, options: Sequence[Sequence[str]], hue_deg: float = 0.0) -> tuple[Colour, ...]:
+        """One of several palettes of hex colours, each colour nudged a little in lightness and tint.
 
-    def _nudged(self, rgb: Colour) -> Colour:
+        `hue_deg` also turns all hues together by up to that much: for things that come in any colour.
+        """
+        chosen = self.pick(options)
+        turn = _hue(np.radians(hue_deg) * (self.vary(1.0) - 1.0))
+        return tuple(self._nudged(turn @ colour(text)) for text in chosen)
+
+    def _nudged(self, rgb: np.ndarray) -> Colour:
         light = self.vary(0.18)
         return tuple(float(np.clip(channel * light * self.vary(0.13), 0, 1)) for channel in rgb)
+
+
+def _hue(angle: float) -> np.ndarray:
+    """The rotation [3, 3] of linear RGB about its grey axis."""
+    third, cosine, sine = 1 / 3, np.cos(angle), np.sin(angle) / np.sqrt(3)
+    same, next_, last = (
+        cosine + third * (1 - cosine),
+        third * (1 - cosine) - sine,
+        third * (1 - cosine) + sine,
+    )
+    return np.array([[same, next_, last], [last, same, next_], [next_, last, same]])

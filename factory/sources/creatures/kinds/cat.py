@@ -53,7 +53,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    fur, mark, bib, eyes = genes.palette(COATS)
+    fur, mark, bib, eyes = genes.palette(COATS, hue_deg=4)
     h, plump, tail = 1.22 * genes.vary(0.07), genes.vary(0.15), genes.vary(0.15)
     striped, socks = genes.chance(0.6), genes.chance(0.7)
     reach = [(0, 0.03, -0.06), (0, 0.075, -0.15 * tail), (0, 0.15, -0.205 * tail), (0, 0.24, -0.22 * tail),

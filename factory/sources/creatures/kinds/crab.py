@@ -50,7 +50,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    shell, belly, spot = genes.palette(PALETTES)
+    shell, belly, spot = genes.palette(PALETTES, hue_deg=22)
     wide, tall, left_claw, right_claw = (genes.vary(0.12), genes.vary(0.12), 1.6 * genes.vary(0.2),
         1.4 * genes.vary(0.2))
     freckles = genes.points(14, (-0.2, 0, -0.16), (0.2, 0.1, 0.1))

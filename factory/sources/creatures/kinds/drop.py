@@ -61,7 +61,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    body_colour, top, base = genes.palette(PALETTES)
+    body_colour, top, base = genes.palette(PALETTES, hue_deg=40)
     wide, tall, curl, size = genes.vary(0.14), genes.vary(0.14), genes.vary(0.6), genes.vary(0.15)
     body = Body(_skeleton())
     height = HEIGHT * tall
@@ -87,7 +87,9 @@ def grow(genes: Genes) -> Creature:
     body.solid(*(limb("body", mix(body_colour, INK, 0.85), a, b, 0.0065) for a, b in pairwise(smile)), detail=3)
     body.solid(ball("body", (1, 1, 1), onto(shapes, (0.06, 0.33 * tall, 0.09)), (0.012, 0.026, 0.01), pitch=-30,
         yaw=30, roll=8), detail=4)
-    return Creature(body, _phrases(), {name: _target(field_, height, eyes) for name, field_ in FIELDS.items()})
+    reaches = [(name, name, REACH) for name in FIELDS] + [(OPPOSITE[name], name, -REACH) for name in OPPOSITE]
+    targets = {name: _target(FIELDS[field], reach, height, eyes) for name, field, reach in reaches}
+    return Creature(body, _phrases(), targets)
 
 
 def _stand(measure: Callable) -> Callable:
@@ -186,26 +188,27 @@ def _rings(x, h, z):
 
 
 FIELDS: dict[str, Callable] = {
-    "flat": _flat,
-    "tall": _tall,
-    "melt": _melt,
-    "lean_x": _lean_x,
-    "lean_z": _lean_z,
-    "pinch": _pinch,
-    "puff": _puff,
-    "crown": _crown,
-    "ooze_left": _ooze_x,
-    "ooze_right": _ooze_back_x,
-    "ooze_forward": _ooze_z,
-    "ooze_back": _ooze_back_z,
-    "twist_left": _twist,
-    "twist_right": _untwist,
-    "rings": _rings,
+    "flat": _flat, "melt": _melt, "pinch": _pinch, "crown": _crown, "twist_left": _twist, "twist_right": _untwist,
+    "ooze_left": _ooze_x, "ooze_right": _ooze_back_x, "ooze_forward": _ooze_z, "ooze_back": _ooze_back_z,
+    "tall": _tall, "puff": _puff, "rings": _rings, "lean_left": _lean_x, "lean_forward": _lean_z,
 }
 """Displacement fields: x and z in metres, h the share of the height → offsets (dx, dy, dz). The floor stays put."""
 
+OPPOSITE = {"tall": "short", "puff": "slim", "rings": "grooves", "lean_left": "lean_right", "lean_forward": "lean_back"}
+REACH = 1.5
+"""How far targets go: 1 is what their fields say. Viewers clamp weights to 0–1, so a target is the farthest pull."""
 
-def _target(field_: Callable, height: float, eyes: dict[int, np.ndarray]) -> Morph:
+
+def _pull(name: str, amount: float = 1.0, curve: Curve | None = None) -> Gesture:
+    """Pulls the drop towards a target; a negative pull is one towards the opposite target, with a weight of its own."""
+    curve = curve or hold()
+    parts = [morph(name, 1 / REACH, lambda s: np.maximum(amount * curve(s), 0))]
+    if name in OPPOSITE:
+        parts.append(morph(OPPOSITE[name], 1 / REACH, lambda s: np.maximum(-amount * curve(s), 0)))
+    return together(*parts)
+
+
+def _target(field_: Callable, reach: float, height: float, eyes: dict[int, np.ndarray]) -> Morph:
     """The field as a morph target. Eyes go where their middles go: they are carried, not smeared."""
 
     def offsets(mesh: Mesh) -> np.ndarray:
@@ -213,7 +216,7 @@ def _target(field_: Callable, height: float, eyes: dict[int, np.ndarray]) -> Mor
         if mesh.material == GLOSSY:
             points = np.where(points[:, :1] > 0, eyes[1], eyes[-1])
         x, y, z = points.T
-        return np.stack(field_(x, np.clip(y / height, 0, 1.05), z), 1)
+        return reach * np.stack(field_(x, np.clip(y / height, 0, 1.05), z), 1)
 
     return offsets
 
@@ -222,56 +225,56 @@ def _target(field_: Callable, height: float, eyes: dict[int, np.ndarray]) -> Mor
 
 
 def _turning(count: float) -> tuple[Gesture, Gesture]:
-    return morph("lean_x", 0.9, waves(count)), morph("lean_z", 0.9, waves(count, 0.25))
+    return _pull("lean_left", 0.9, waves(count)), _pull("lean_forward", 0.9, waves(count, 0.25))
 
 
 def _phrases() -> Book:
     away = ease(0.05, 0.95)
-    stretch = together(morph("tall", 0.5, pulses(1)))
+    stretch = together(_pull("tall", 0.5, pulses(1)))
     squash = {"crouch": 0.28, "flight": stretch}
     sudden: Curve = hold(0.14, 0.4)
     book = {
-        "splashes flat": together(morph("flat", 1, sudden), morph("rings", 0.5, lambda s: waves(4)(s) * (1 - s))),
-        "stretches up": morph("tall", 0.95),
-        "melts": morph("melt", 1, hold(0.45, 0.35)),
-        "leans forward": morph("lean_z", 0.95),
-        "leans back": morph("lean_z", -0.85),
-        "bows": together(morph("lean_z", 1.25), morph("melt", 0.3)),
-        "wobbles": morph("lean_x", 0.85, waves(2)),
-        "rocks forward": morph("lean_z", 0.85, waves(2)),
-        "swirls": together(*_turning(2), morph("tall", 0.3)),
-        "jiggles": together(morph("puff", 0.45, waves(4)), morph("tall", -0.3, waves(4))),
-        "ripples": together(morph("rings", 1, waves(3)), morph("puff", 0.35)),
-        "pinches its waist": morph("pinch", 1),
-        "puffs up": together(morph("puff", 1), morph("tall", 0.12)),
-        "grows a crown": morph("crown", 1, sudden),
-        "nods": together(morph("lean_z", 0.75, pulses(3)), morph("melt", 0.15)),
-        "shakes its head": together(morph("twist_left", 1, alternately(0)), morph("twist_right", 1, alternately(1)),
-            morph("tall", 0.3)),
-        "bounces": together(morph("flat", 0.42, pulses(4)), morph("tall", 0.2, waves(4))),
+        "splashes flat": together(_pull("flat", 1, sudden), _pull("rings", 0.5, lambda s: waves(4)(s) * (1 - s))),
+        "stretches up": _pull("tall", 0.95),
+        "melts": _pull("melt", 1, hold(0.45, 0.35)),
+        "leans forward": _pull("lean_forward", 0.95),
+        "leans back": _pull("lean_forward", -0.85),
+        "bows": together(_pull("lean_forward", 1.25), _pull("melt", 0.3)),
+        "wobbles": _pull("lean_left", 0.85, waves(2)),
+        "rocks forward": _pull("lean_forward", 0.85, waves(2)),
+        "swirls": together(*_turning(2), _pull("tall", 0.3)),
+        "jiggles": together(_pull("puff", 0.45, waves(4)), _pull("tall", -0.3, waves(4))),
+        "ripples": together(_pull("rings", 1, waves(3)), _pull("puff", 0.35)),
+        "pinches its waist": _pull("pinch", 1),
+        "puffs up": together(_pull("puff", 1), _pull("tall", 0.12)),
+        "grows a crown": _pull("crown", 1, sudden),
+        "nods": together(_pull("lean_forward", 0.75, pulses(3)), _pull("melt", 0.15)),
+        "shakes its head": together(_pull("twist_left", 1, alternately(0)), _pull("twist_right", 1, alternately(1)),
+            _pull("tall", 0.3)),
+        "bounces": together(_pull("flat", 0.42, pulses(4)), _pull("tall", 0.2, waves(4))),
         "leaps up": together(shift("root", y=0.4, curve=lambda s: np.where(s < 0.6,
-            4 * _unit_time(s) * (1 - _unit_time(s)), 0)), morph("tall", 0.7, within_curve(0.1, 0.5))),
+            4 * _unit_time(s) * (1 - _unit_time(s)), 0)), _pull("tall", 0.7, within_curve(0.1, 0.5))),
     }
-    fall = within(0.58, 1.0, together(morph("flat", 1.0, hold(0.2, 0.5)), morph("rings", 0.5, waves(2))))
+    fall = within(0.58, 1.0, together(_pull("flat", 1.0, hold(0.2, 0.5)), _pull("rings", 0.5, waves(2))))
     book["leaps up with a splash"] = together(book["leaps up"], fall)
     for n, times in enumerate(("once", "twice", "three times"), 1):
         book[f"hops {times}"] = hops(n, height=0.24, **squash)
         book[f"hops forward {times}"] = hops(n, forward=0.15 * n, height=0.18, **squash)
     for side, x in g.SIDES.items():
         book |= {
-            f"leans {side}": morph("lean_x", 0.95 * x),
-            f"oozes {side}": together(morph(f"ooze_{side}", 1.1, hold(0.5, 0.35)), morph("lean_x", 0.25 * x)),
-            f"twists {side}": together(morph(f"twist_{side}", 1.15), bend("body", yaw=34 * x), morph("tall", 0.25)),
-            f"creeps to the {side}": together(shift("root", x=0.22 * x, curve=away), morph(f"ooze_{side}", 0.8,
-                pulses(2)), morph("melt", 0.25)),
+            f"leans {side}": _pull("lean_left", 0.95 * x),
+            f"oozes {side}": together(_pull(f"ooze_{side}", 1.1, hold(0.5, 0.35)), _pull("lean_left", 0.25 * x)),
+            f"twists {side}": together(_pull(f"twist_{side}", 1.15), bend("body", yaw=34 * x), _pull("tall", 0.25)),
+            f"creeps to the {side}": together(shift("root", x=0.22 * x, curve=away), _pull(f"ooze_{side}", 0.8,
+                pulses(2)), _pull("melt", 0.25)),
             f"hops to the {side}": hops(1, side=0.2 * x, height=0.2, **squash),
         }
     for name, z in (("forward", 1), ("back", -1)):
         way = "backwards" if z < 0 else name
         book |= {
-            f"oozes {way}": together(morph(f"ooze_{name}", 1.1, hold(0.5, 0.35)), morph("lean_z", 0.25 * z)),
-            f"creeps {way}": together(shift("root", z=0.22 * z, curve=away), morph(f"ooze_{name}", 0.8, pulses(2)),
-                morph("melt", 0.25)),
+            f"oozes {way}": together(_pull(f"ooze_{name}", 1.1, hold(0.5, 0.35)), _pull("lean_forward", 0.25 * z)),
+            f"creeps {way}": together(shift("root", z=0.22 * z, curve=away), _pull(f"ooze_{name}", 0.8, pulses(2)),
+                _pull("melt", 0.25)),
         }
     return book
 

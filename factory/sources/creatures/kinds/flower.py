@@ -63,7 +63,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    petal, heart, disc, clay = genes.palette(PALETTES)
+    petal, heart, disc, clay = genes.palette(PALETTES, hue_deg=18)
     green = colour(genes.pick(("#5f9e4a", "#4f8f57", "#7aa844")))
     tall, long, broad, layers = (genes.vary(0.14), genes.vary(0.2), genes.vary(0.15),
         genes.chance(0.4, portrait=False))

@@ -40,7 +40,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    fur, bib, sock = genes.palette(PALETTES)
+    fur, bib, sock = genes.palette(PALETTES, hue_deg=4)
     h, brush, ears, plump = 1.22 * genes.vary(0.08), genes.vary(0.2), genes.vary(0.25), genes.vary(0.12)
     body = Body(q.skeleton(0.4 * genes.vary(0.08), 0.34 * genes.vary(0.08),
         [(0, 0.0, -0.06), (0, 0.0, -0.16), (0, 0.03, -0.26), (0, 0.07, -0.36)], head=(0.15, 0.1)))

@@ -41,7 +41,7 @@ TRAIN = sentences("""
     jumps forward twice; jumps backwards; jumps to the right; jumps round to the left; does a cartwheel;
     does a star jump; waves their right hand; waves their left hand and leans right;
     waves their right hand, then bows; raises both arms; raises their left arm and looks up; spreads their arms;
-    spreads their arms and looks up; claps; claps and bounces; points left and looks left;
+    spreads their arms and looks up; claps; claps and looks up; points left and looks left;
     points forward with their right hand; points forward with their left hand, then nods; swings their arms;
     flaps their arms; punches; reaches forward; shrugs; hugs themselves; bows; dances; dances and shakes their head;
     sits down; twists; crouches, then jumps once; nods; shakes their head; looks left, then looks right;

@@ -52,7 +52,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    fur, belly, pink = genes.palette(PALETTES)
+    fur, belly, pink = genes.palette(PALETTES, hue_deg=5)
     dark = mix(fur, INK, 0.75)
     slim, tall, ears, tail = genes.vary(0.14), genes.vary(0.08), genes.vary(0.3), genes.vary(0.15)
     head, joey = 1.12 * genes.vary(0.12), genes.chance(0.5)

@@ -46,7 +46,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    shell, trim, light = genes.palette(PALETTES)
+    shell, trim, light = genes.palette(PALETTES, hue_deg=35)
     wide, belly, head, ears = genes.vary(0.12), genes.vary(0.12), genes.vary(0.12), genes.chance(0.6)
     round_head, smile = genes.chance(0.35, portrait=False), genes.chance(0.7)
     glow = Material("glow", roughness=0.4, emissive=tuple(round(0.9 * c, 4) for c in light))
