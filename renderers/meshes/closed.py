@@ -8,7 +8,9 @@ import numpy as np
 
 from renderers.gltf import Asset, Pose
 
-_GAP = 1e-3  # of the diagonal: a seam that opens no wider shows nothing behind it
+# Of the diagonal:
+_WELD = 1e-6  # rounding puts the two sides of a seam no farther apart
+_GAP = 1e-3  # a seam that opens no wider shows nothing behind it
 
 
 def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarray]:
@@ -22,12 +24,14 @@ def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarra
             comes open in one of them. Without them it is judged at rest alone.
     """
     rest = asset.pose(None, 0.0)
+    size = _diagonal(rest.positions[asset.visible])
+    grid = np.rint(rest.positions.astype(np.float64) / (_WELD * size or 1.0)) + 0.0  # no negative zeros
     moments = [(pose.positions, _GAP * _diagonal(pose.positions[asset.visible])) for pose in poses]
     result = []
     for p, primitive in enumerate(asset.primitives):
         triangles = primitive.triangles
         corners, index = np.unique(triangles, return_inverse=True)
-        _, first, place = np.unique(rest.positions[corners], axis=0, return_index=True, return_inverse=True)
+        _, first, place = np.unique(grid[corners], axis=0, return_index=True, return_inverse=True)
         place = place.reshape(-1)
         twin = corners[first[place]]  # the vertex whose place each one shares
         for positions, gap in moments:

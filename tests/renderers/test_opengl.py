@@ -24,6 +24,7 @@ from scenes import (
     picture,
     render,
     shot,
+    sphere,
     square,
     textured_square,
     unlit,
@@ -42,6 +43,7 @@ from renderers.meshes import (
     render_clip,
     renderer,
 )
+from renderers.meshes.closed import closed_triangles
 from renderers.meshes.devices import nvidia_gpu_present
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
@@ -597,6 +599,46 @@ def test_calling_every_part_closed_is_seen(monkeypatch):
     assert differing(right, render_clip(asset, view).frames) > 1e-3
 
 
+def box_with_a_lid(lid_opens: float) -> TinyGltf:
+    """A closed cube, double-sided, whose top face has corners of its own and is lifted by a morph target."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32) / 2
+    sides = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (0, 2, 6, 4), (1, 5, 7, 3)]
+    quads = [*sides, (8, 9, 10, 11)]
+    faces = np.array([f for a, b, c, d in quads for f in ((a, b, c), (a, c, d))])
+    points = np.concatenate([corners, corners[[2, 3, 7, 6]]])
+    lift = np.zeros_like(points)
+    lift[8:, 1] = lid_opens
+    tiny = TinyGltf()
+    target = {"POSITION": tiny.accessor(lift)}
+    mesh = tiny.mesh(
+        points, faces, material=tiny.add("materials", **unlit(doubleSided=True)), targets=[target]
+    )
+    tiny.scene(tiny.node(mesh=mesh))
+    tiny.animation((0, "weights", [0, 1], [0, 1]))
+    return tiny
+
+
+def test_a_box_is_closed_until_its_lid_opens():
+    """Faces that only touch at rest do not bound a volume once they part; each judged over the clip's own poses."""
+    for lift, closed in ((0.0, True), (3.0, False)):
+        asset = gltf.load(box_with_a_lid(lift).glb())
+        assert np.all(closed_triangles(asset))  # at rest
+        poses = [asset.pose(0, t) for t in (0.0, 0.5, 1.0)]
+        assert np.all(np.concatenate(closed_triangles(asset, poses)) == closed)
+
+
+def test_inside_out_and_open_surfaces_are_not_closed():
+    points, faces = sphere(8)
+    for triangles, closed in ((faces, True), (faces[:, ::-1], False), (faces[:-9], False)):
+        tiny = TinyGltf()
+        tiny.scene(add_mesh(tiny, points, triangles, unlit()))
+        assert np.all(np.concatenate(closed_triangles(gltf.load(tiny.glb()))) == closed)
+    for scale in ([-1, 1, 1], [1, 1, 1]):  # a mirrored ball is still closed and still points outwards
+        tiny = TinyGltf()
+        tiny.scene(add_mesh(tiny, points, faces, unlit(), scale=scale))
+        assert np.concatenate(closed_triangles(gltf.load(tiny.glb()))).all()
+
+
 def call_closed(monkeypatch, closed: bool) -> None:
     """Judge every triangle of every asset to be part of a closed surface, or of an open one."""
     monkeypatch.setattr(
@@ -635,7 +677,7 @@ def test_software_rendering_beside_a_gpu_must_be_asked_for(monkeypatch):
     with pytest.raises(RenderError, match=r"NVIDIA GPU.*llvmpipe.*LIBGL_ALWAYS_SOFTWARE=1"):
         opengl.OpenGLRenderer()
     monkeypatch.setenv("LIBGL_ALWAYS_SOFTWARE", "1")
-    assert "llvmpipe" in opengl.OpenGLRenderer().device
+    assert "llvmpipe" in opengl.OpenGLRenderer().name
 
 
 def test_no_opengl_at_all_is_an_error_that_names_the_packages(monkeypatch):
