@@ -150,7 +150,7 @@ def stages(run: Callable[[], None], rounds: int) -> tuple[dict[str, float], int]
     finally:
         for name, watch in watches.items():
             setattr(kernels, name, watch.kernel)
-    _, last, _, _, _, tile_start, _, masks = Watch.arguments["draw"][:8]
+    tile_start, _, masks = Watch.arguments["draw"][5:8]
     drawn = masks[: tile_start.ravel()[-1]]
     pairs = int(np.unpackbits(drawn.view(np.uint8)).sum())
     return {name: sum(Watch.times[name]) / rounds for name in STAGES}, pairs
@@ -243,8 +243,9 @@ def main() -> None:
                     set_threads(1)
                     paths[threads].append(critical_path(runs[name], threads))
             print(
-                f"two threads, {size}² / {count}, {name}: {statistics.median(paths[1]) / statistics.median(paths[2]):.2f} "
-                f"times as fast by the critical path (bar {BAR_THREADS}), {min(walls[1]) / min(walls[2]):.2f} by wall time"
+                f"two threads, {size}² / {count}, {name}: "
+                f"{statistics.median(paths[1]) / statistics.median(paths[2]):.2f} times as fast by the critical path "
+                f"(bar {BAR_THREADS}), {min(walls[1]) / min(walls[2]):.2f} by wall time"
             )
     print(f"\npeak of this core {ceiling:.0f} GFLOP/s float32 (fused multiply-adds on {simd.LANES} lanes)")
     print(f"{describe_machine()}; load {os.getloadavg()[0]:.1f}")

@@ -74,10 +74,9 @@ LANE_X = (_LANE % BLOCK + 0.5).astype(np.float32)
 LANE_Y = (_LANE // BLOCK + 0.5).astype(np.float32)
 BLOCK_X = (np.arange(BLOCKS) % 8 * BLOCK).astype(np.float32)
 BLOCK_Y = (np.arange(BLOCKS) // 8 * BLOCK).astype(np.float32)
-BAND_TOP = (_LANE % 8 * BLOCK + 0.5).astype(
-    np.float32
-)  # first pixel centre of the eight rows of blocks, twice
-SIDE = np.where(_LANE < 8, 1, -1).astype(np.float32)  # lanes 0-7: right ends of the bands, 8-15: left ends
+# The eight bands of blocks in a tile, twice: first row of pixel centres; right ends (1) and left ends (-1).
+BAND_TOP = (_LANE % 8 * BLOCK + 0.5).astype(np.float32)
+SIDE = np.where(_LANE < 8, 1, -1).astype(np.float32)
 NO_SPAN = np.zeros(LANES, np.float32)
 WIDE_LANE = np.arange(WIDE_LANES, dtype=np.float64)
 
@@ -149,7 +148,11 @@ def _column(matrix, j):
 @inline
 def _times(vector, matrix):
     """Row vector times matrix."""
-    return _dot(vector, _column(matrix, 0)), _dot(vector, _column(matrix, 1)), _dot(vector, _column(matrix, 2))
+    return (
+        _dot(vector, _column(matrix, 0)),
+        _dot(vector, _column(matrix, 1)),
+        _dot(vector, _column(matrix, 2)),
+    )
 
 
 @inline
@@ -242,7 +245,24 @@ def _project_eight(W, t, pinhole, mean, axes, width, height, eps2d):
     det0 = _dot(normal, normal)
     pp, qq = _dot(p, p), _dot(q, q)
     det = det0 + eps2d * (pp + qq) + eps2d * eps2d
-    return in_range, c, inverse, tan_x, free_x, tan_y, free_y, a0, a1, p, q, normal, det0, det, pp + eps2d, qq + eps2d
+    return (
+        in_range,
+        c,
+        inverse,
+        tan_x,
+        free_x,
+        tan_y,
+        free_y,
+        a0,
+        a1,
+        p,
+        q,
+        normal,
+        det0,
+        det,
+        pp + eps2d,
+        qq + eps2d,
+    )
 
 
 @kernel
@@ -529,15 +549,15 @@ def _block_mask(x, y, k, inverse_a, h, room, top, reach, margin):
         top: dy of its rightmost point. reach: half its height. margin: pixels it is widened by.
     """
     side = load(SIDE, 0)
-    low = load(BAND_TOP, 0) - splat(y)
-    high = lower(low + splat(np.float32(BLOCK - 1)), splat(reach))
+    low = load(BAND_TOP, 0) - y
+    high = lower(low + (BLOCK - 1), splat(reach))
     low = higher(low, splat(-reach))
     # The edges x(dy) are concave: within a band of rows the extreme is the ellipse's own, or at the band's nearer end.
-    dy = higher(lower(side * splat(top), high), low)
+    dy = higher(lower(side * top, high), low)
     zero = splat(np.float32(0.0))
-    half_width = root(higher(splat(room) - splat(h) * dy * dy, zero) * splat(inverse_a))
-    outward = side * (splat(x) + splat(k) * dy) + half_width + splat(margin)
-    blocks = floor((outward + splat(np.float32(BLOCK - 0.5))) * splat(np.float32(1 / BLOCK)))
+    half_width = root(higher(room - h * dy * dy, zero) * inverse_a)
+    outward = side * (x + k * dy) + half_width + margin
+    blocks = floor((outward + (BLOCK - 0.5)) * (1 / BLOCK))
     count = lower(higher(side * blocks, zero), splat(np.float32(8.0)))
     return span_bits(select(low <= high, count, load(NO_SPAN, 0)))
 
@@ -614,21 +634,25 @@ def sort(
 @inline
 def _falloff(x):
     """exp(-8x), in all lanes."""
-    p = splat(P5)
-    p = p * x + splat(P4)
-    p = p * x + splat(P3)
-    p = p * x + splat(P2)
-    p = p * x + splat(P1)
-    p = p * x + splat(P0)
+    p = P5 * x + P4
+    p = p * x + P3
+    p = p * x + P2
+    p = p * x + P1
+    p = p * x + P0
     p = p * p
     p = p * p
     return p * p
 
 
+@inline
+def _accumulate(array, at, weight, value):
+    store(array, at, weight * value + load(array, at))
+
+
 @kernel
 def draw(
-    first, last, tiles_x, tiles_y, N, tile_start, splats, masks, records, features, padded, background, height, width, channels,
-    image, alpha_image, left, stops, tile_stop,
+    first, last, tiles_x, tiles_y, N, tile_start, splats, masks, records, features, padded, background,
+    height, width, channels, image, alpha_image, left, stops, tile_stop,
 ):  # fmt: skip
     """Blend the tiles first..last (counted through all images).
 
@@ -654,8 +678,8 @@ def draw(
         alive = np.uint64(0)
         state[:] = 0
         for b in range(BLOCKS):
-            inside = (load(LANE_X, 0) + splat_at(BLOCK_X, b) < splat(np.float32(width - tile_x))) & (
-                load(LANE_Y, 0) + splat_at(BLOCK_Y, b) < splat(np.float32(height - tile_y))
+            inside = (load(LANE_X, 0) + splat_at(BLOCK_X, b) < np.float32(width - tile_x)) & (
+                load(LANE_Y, 0) + splat_at(BLOCK_Y, b) < np.float32(height - tile_y)
             )
             store(state, b * block, select(inside, one, -one))  # negative: finished
             store(stops, place_of_tile + b * LANES, select(inside, splat(np.float32(np.inf)), -one))
@@ -678,13 +702,13 @@ def draw(
                     dy = dy_corner + block_y
                     u = u_corner - k * block_y + splat_at(BLOCK_X, b)
                     x = a * u * u + (h * dy * dy + faint)
-                    alpha = select(x <= splat(LIMIT), lower(_falloff(x), splat(ALPHA_MAX)), zero)
+                    alpha = select(x <= LIMIT, lower(_falloff(x), splat(ALPHA_MAX)), zero)
                     before = load(state, b * block)
                     after = before - alpha * before
-                    open_ = after > splat(TRANSMITTANCE_MIN)
+                    open_ = after > TRANSMITTANCE_MIN
                     weight = select(open_, alpha * before, zero)
                     store(state, b * block, select(open_, after, -magnitude(before)))
-                    finished = (before > zero) & (after <= splat(TRANSMITTANCE_MIN))
+                    finished = (before > zero) & (after <= TRANSMITTANCE_MIN)
                     if bits(finished):
                         at = place_of_tile + b * LANES
                         store(stops, at, select(finished, splat(np.float32(place - start)), load(stops, at)))
@@ -692,18 +716,10 @@ def draw(
                             alive &= ~(ONE << np.uint64(b))
                     at = b * block + LANES
                     for f in range(n * padded, (n + 1) * padded, 4):
-                        store(state, at, weight * splat_at(features, f) + load(state, at))
-                        store(state, at + LANES, weight * splat_at(features, f + 1) + load(state, at + LANES))
-                        store(
-                            state,
-                            at + 2 * LANES,
-                            weight * splat_at(features, f + 2) + load(state, at + 2 * LANES),
-                        )
-                        store(
-                            state,
-                            at + 3 * LANES,
-                            weight * splat_at(features, f + 3) + load(state, at + 3 * LANES),
-                        )
+                        _accumulate(state, at, weight, splat_at(features, f))
+                        _accumulate(state, at + LANES, weight, splat_at(features, f + 1))
+                        _accumulate(state, at + 2 * LANES, weight, splat_at(features, f + 2))
+                        _accumulate(state, at + 3 * LANES, weight, splat_at(features, f + 3))
                         at += 4 * LANES
             place += 1
         tile_stop[index] = place
@@ -725,8 +741,8 @@ def draw(
 
 @kernel
 def draw_backward(
-    first, last, tiles_x, tiles_y, N, tile_start, splats, masks, slots, records, features, padded, background, height, width, channels,
-    left, stops, tile_stop, d_image, d_alpha_image, d_slots,
+    first, last, tiles_x, tiles_y, N, tile_start, splats, masks, slots, records, features, padded, background,
+    height, width, channels, left, stops, tile_stop, d_image, d_alpha_image, d_slots,
 ):  # fmt: skip
     """Gradients of `draw` for the tiles first..last, from back to front.
 
@@ -791,7 +807,7 @@ def draw_backward(
                 u = u_corner - k * block_y + splat_at(BLOCK_X, b)
                 x = a * u * u + (h * dy * dy + faint)
                 full = _falloff(x)
-                drawn = (x <= splat(LIMIT)) & (now < load(stops, place_of_tile + b * LANES))
+                drawn = (x <= LIMIT) & (now < load(stops, place_of_tile + b * LANES))
                 alpha = select(drawn, lower(full, splat(ALPHA_MAX)), zero)
                 after = load(state, b * block)
                 before = select(drawn, after * reciprocal(one - alpha), after)
@@ -808,14 +824,14 @@ def draw_backward(
                     shown = splat_at(features, n * padded + f + 2) * d2 + shown
                     shown = splat_at(features, n * padded + f + 3) * d3 + shown
                     to = f * LANES
-                    store(d_feature, to, weight * d0 + load(d_feature, to))
-                    store(d_feature, to + LANES, weight * d1 + load(d_feature, to + LANES))
-                    store(d_feature, to + 2 * LANES, weight * d2 + load(d_feature, to + 2 * LANES))
-                    store(d_feature, to + 3 * LANES, weight * d3 + load(d_feature, to + 3 * LANES))
+                    _accumulate(d_feature, to, weight, d0)
+                    _accumulate(d_feature, to + LANES, weight, d1)
+                    _accumulate(d_feature, to + 2 * LANES, weight, d2)
+                    _accumulate(d_feature, to + 3 * LANES, weight, d3)
                 behind = load(state, b * block + LANES)
                 step = shown - behind
                 store(state, b * block + LANES, alpha * step + behind)
-                w = select(full <= splat(ALPHA_MAX), weight * step, zero)
+                w = select(full <= ALPHA_MAX, weight * step, zero)
                 w1 = w1 + w
                 w_u, w_y = w * u, w * dy
                 wu = wu + w_u

@@ -194,7 +194,7 @@ def draw(scene: Scene) -> Rendered:
     """`renderers.gaussians.render` for one checked scene."""
     means2d, conics, depths, opacities, radii = project(scene)
     blended, background = features(scene, depths if "depth" in scene.want else None)
-    S, C, N = scene.shape
+    S, C, _ = scene.shape
     ys, xs = torch.meshgrid(
         torch.arange(scene.height, device=depths.device),
         torch.arange(scene.width, device=depths.device),

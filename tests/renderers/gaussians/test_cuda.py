@@ -74,7 +74,7 @@ def test_gsplat_draws_the_definition(kind: str) -> None:
 
 def test_scenes_do_not_share_gradients() -> None:
     """A loss on one scene alone leaves the others without gradient (gsplat's packed layout does not)."""
-    gaussians, cameras, options = scene("cloud", 8)
+    gaussians, cameras, _ = scene("cloud", 8)
     three = Gaussians(
         **{k: None if v is None else v[:1].repeat(3, *[1] * (v.ndim - 1)) for k, v in vars(gaussians).items()}
     )

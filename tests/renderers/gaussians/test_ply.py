@@ -148,7 +148,7 @@ def test_broken_files_say_how(tmp_path: Path) -> None:
             ply.read(tmp_path / "bad.ply")
     (tmp_path / "bad.spz").write_bytes(good)
     pytest.importorskip("gsply", reason="gsply is not installed")
-    with pytest.raises(ValueError, match="not a readable .spz"):
+    with pytest.raises(ValueError, match=r"not a readable \.spz"):
         ply.read(tmp_path / "bad.spz")
     with pytest.raises(FileNotFoundError):
         ply.read(tmp_path / "missing.ply")

@@ -74,7 +74,7 @@ def test_shapes_and_places_are_refused(dtype: torch.dtype) -> None:
         (gaussians, cameras, {"eps2d": float("nan")}, "eps2d expects"),
         (gaussians, cameras, {"sh_degree": 1}, "sh_degree is for Gaussians with sh"),
         (gaussians, cameras, {"background": torch.ones(7, dtype=dtype)}, "background expects a shape"),
-        (gaussians, cameras, {"background": torch.full((1,), float("nan"), dtype=dtype)}, "background: expected finite"),
+        (gaussians, cameras, {"background": torch.tensor([float("nan")], dtype=dtype)}, "background: expected finite"),
         (gaussians.to(torch.float16), cameras.to(torch.float16), {}, "expected float32"),
         (gaussians.to("meta"), cameras.to("meta"), {}, "no back end for meta tensors"),
         (gaussians.to(device="meta"), cameras, {}, "viewmats is .* on cpu, means is .* on meta"),
@@ -173,8 +173,8 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def test_importing_needs_neither_torch_nor_a_back_end() -> None:
-    code = "import sys, renderers, renderers.gaussians; print([m for m in ('torch', 'numba', 'gsplat') if m in sys.modules])"
-    done = _python(code)
+    heavy = "[m for m in ('torch', 'numba', 'gsplat') if m in sys.modules]"
+    done = _python(f"import sys, renderers, renderers.gaussians; print({heavy})")
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -221,5 +221,5 @@ def test_a_broken_gsplat_says_what_is_wrong(tmp_path: Path) -> None:
         done = _python(ask, PYTHONPATH=str(site))
         assert re.search(sentence, done.stdout), done.stdout + done.stderr
     if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="gsplat .*(not installed|no CUDA compiler|does not load)"):
+        with pytest.raises(RuntimeError, match=r"gsplat .*(not installed|no CUDA compiler|does not load)"):
             cuda._gsplat()
