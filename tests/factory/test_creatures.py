@@ -14,7 +14,9 @@ from creature_motion import perform_all
 
 from factory.sources import creatures
 from factory.sources.creatures import glb
-from factory.sources.creatures.motion import TIMES, Take, euler, solve
+from factory.sources.creatures.motion import TIMES, Take
+from factory.sources.creatures.pose import solve
+from factory.sources.creatures.shapes import euler
 from renderers import gltf
 
 ALL = creatures.species()

@@ -22,8 +22,9 @@ import numpy as np
 from factory.sources.creatures import glb
 from factory.sources.creatures.body import Mesh
 from factory.sources.creatures.creature import Creature
-from factory.sources.creatures.motion import Pose, Take, solve
+from factory.sources.creatures.motion import Take
 from factory.sources.creatures.palette import Genes
+from factory.sources.creatures.pose import Pose, solve
 
 LICENCE = "CC0-1.0"
 # Raise it when the same seed gives other bytes, so that clips are rendered again.

@@ -131,11 +131,6 @@ class Body:
             _joined([mesh for mesh in self.meshes if mesh.material == material]) for material in materials
         ]
 
-    @property
-    def height(self) -> float:
-        """Top of the rest pose, metres."""
-        return max(float(mesh.positions[:, 1].max()) for mesh in self.meshes)
-
 
 def _joined(meshes: Sequence[Mesh]) -> Mesh:
     starts = np.cumsum([0, *(len(mesh.positions) for mesh in meshes)])

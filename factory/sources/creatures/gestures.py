@@ -49,11 +49,6 @@ def lean(x: float = 0, z: float = 0, degrees: float = 0, curve: Curve | None = N
     return together(shift("body", x=x, z=z, curve=curve), tilt)
 
 
-def spin(turns: float, curve: Curve | None = None) -> Gesture:
-    """Turns everything about the vertical, feet and all: only while nothing touches the floor."""
-    return bend("root", yaw=360 * turns, curve=curve or ease(0.3, 0.75))
-
-
 def tumble(pivot: float, pitch: float = 0, roll: float = 0, curve: Curve | None = None) -> Gesture:
     """Turns everything head over heels (pitch) or sideways (roll), degrees, about a point `pivot` metres up."""
     curve = curve or ease(0.3, 0.75)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from factory.sources.creatures.body import Mesh
-from factory.sources.creatures.motion import TIMES, Pose
+from factory.sources.creatures.motion import TIMES
+from factory.sources.creatures.pose import Pose
 from factory.sources.creatures.skeleton import Skeleton
 
 FLOAT, UINT8, UINT16 = 5126, 5121, 5123

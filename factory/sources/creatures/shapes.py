@@ -7,7 +7,7 @@ what the body needs to know of it: the joint that moves it, its colour, and how 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,18 +35,21 @@ class Shape:
     high: np.ndarray
     blend: float
 
-    def painted(self, colour: Colour) -> Shape:
-        """The same solid in another colour."""
-        return replace(self, colour=colour)
+
+def euler(angles: np.ndarray) -> np.ndarray:
+    """Rotations [..., 3, 3] of (pitch, yaw, roll) [..., 3] in radians: Ry · Rx · Rz."""
+    (cx, cy, cz), (sx, sy, sz) = (np.moveaxis(f(angles), -1, 0) for f in (np.cos, np.sin))
+    rows = [
+        [cy * cz + sy * sx * sz, sy * sx * cz - cy * sz, sy * cx],
+        [cx * sz, cx * cz, -sx],
+        [cy * sx * sz - sy * cz, sy * sz + cy * sx * cz, cy * cx],
+    ]
+    return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
 def rotation(pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    """Ry(yaw) · Rx(pitch) · Rz(roll), degrees: nose down, turn to the left (+X), lean to the right."""
-    (cx, cy, cz), (sx, sy, sz) = (f(np.radians([pitch, yaw, roll])) for f in (np.cos, np.sin))
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    return about_y @ about_x @ about_z
+    """The rotation [3, 3] by degrees: nose down, turn to the left (+X), lean to the right."""
+    return euler(np.radians([pitch, yaw, roll]))
 
 
 def limb(

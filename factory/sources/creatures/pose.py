@@ -1,0 +1,176 @@
+"""Takes solved into poses: paths walked, legs bent to reach their footholds, tails kept off the floor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from factory.sources.creatures.motion import Take
+from factory.sources.creatures.shapes import euler
+from factory.sources.creatures.skeleton import Chain, Leg, Skeleton
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Local transforms over T frames, as glTF animates them."""
+
+    rotations: np.ndarray  # float [T, J, 3, 3]
+    translations: np.ndarray  # float [T, J, 3]
+    scales: np.ndarray  # float [T, J, 3]
+    morphs: dict[str, np.ndarray]  # float [T] each
+
+    def __getitem__(self, frames: slice | np.ndarray) -> Pose:
+        """The pose at some of the frames."""
+        morphs = {name: weights[frames] for name, weights in self.morphs.items()}
+        return Pose(self.rotations[frames], self.translations[frames], self.scales[frames], morphs)
+
+
+def solve(take: Take) -> Pose:
+    """Local joint transforms of a take: paths walked, legs bent to reach their footholds, tails kept off the floor."""
+    skeleton = take.skeleton
+    rotations = euler(take.angles)
+    translations = take.shifts + skeleton.offsets
+    body = skeleton.index("body")
+    translations[:, body] = _place(take.body_path, translations[:, body])
+    rotations[:, body] = _heading(take.body_path[:, 2]) @ rotations[:, body]
+    _settle(take, body, rotations, translations)
+    for chain in skeleton.chains:
+        _lift(skeleton, chain, rotations, translations)
+    for name, leg in skeleton.legs.items():
+        _reach(take, name, leg, rotations, translations)
+    return Pose(rotations, translations, take.scales, take.morphs)
+
+
+def _heading(yaw: np.ndarray) -> np.ndarray:
+    zero = np.zeros_like(yaw)
+    return euler(np.stack([zero, yaw, zero], -1))
+
+
+def _place(path: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [T, 3] of the rest frame carried along a path [T, 3]."""
+    moved = np.einsum("tij,tj->ti", _heading(path[:, 2]), np.broadcast_to(points, (len(path), 3)))
+    moved[:, 0] += path[:, 0]
+    moved[:, 2] += path[:, 1]
+    return moved
+
+
+def _global(
+    skeleton: Skeleton, rotations: np.ndarray, translations: np.ndarray, joint: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation [T, 3, 3] and position [T, 3] of a joint in the root's frame (scales are for legless bodies)."""
+    turn, place = rotations[:, joint], translations[:, joint]
+    parent = skeleton.parents[joint]
+    while parent > 0:
+        place = np.einsum("tij,tj->ti", rotations[:, parent], place) + translations[:, parent]
+        turn = rotations[:, parent] @ turn
+        parent = skeleton.parents[parent]
+    return turn, place
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
+def _frame(along: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Orthonormal columns (along, normal, along × normal)."""
+    return np.stack([along, normal, np.cross(along, normal)], -1)
+
+
+def _ankle(take: Take, name: str, leg: Leg) -> tuple[np.ndarray, np.ndarray]:
+    """Where a foot wants its ankle [T, 3], and how the foot is turned [T, 3, 3]."""
+    path = take.foot_path[name]
+    turn = _heading(path[:, 2]) @ euler(take.foot_angles[name])
+    sole = _place(path, leg.sole + take.foot_shift[name])
+    return sole + turn @ (take.skeleton.rest[take.skeleton.index(leg.foot)] - leg.sole), turn
+
+
+def _hip(
+    take: Take, leg: Leg, rotations: np.ndarray, translations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a leg begins [T, 3], and how the joint that carries it is turned [T, 3, 3]."""
+    upper = take.skeleton.index(leg.upper)
+    turn, place = _global(take.skeleton, rotations, translations, take.skeleton.parents[upper])
+    return place + np.einsum("tij,tj->ti", turn, translations[:, upper]), turn
+
+
+def _bones(skeleton: Skeleton, leg: Leg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hip, knee and ankle of the rest pose."""
+    return tuple(skeleton.rest[skeleton.index(joint)] for joint in (leg.upper, leg.lower, leg.foot))
+
+
+def _settle(take: Take, body: int, rotations: np.ndarray, translations: np.ndarray) -> None:
+    """Lowers the body wherever a leg would otherwise be too short for its foothold, as a wide stance does."""
+    for _ in range(3):
+        drop = np.zeros(len(translations))
+        for name, leg in take.skeleton.legs.items():
+            hip0, knee0, ankle0 = _bones(take.skeleton, leg)
+            longest = 0.995 * (np.linalg.norm(knee0 - hip0) + np.linalg.norm(ankle0 - knee0))
+            ankle, _ = _ankle(take, name, leg)
+            hip, _ = _hip(take, leg, rotations, translations)
+            flat = np.linalg.norm((hip - ankle)[:, [0, 2]], axis=1)
+            highest = ankle[:, 1] + np.sqrt(np.maximum(longest**2 - flat**2, 0))
+            drop = np.maximum(drop, hip[:, 1] - highest)
+        if not (drop > 1e-5).any():
+            return
+        translations[:, body, 1] -= drop
+
+
+def _reach(take: Take, name: str, leg: Leg, rotations: np.ndarray, translations: np.ndarray) -> None:
+    """Two-bone inverse kinematics in closed form, the knee in the plane of the rest pose turned with the body."""
+    skeleton = take.skeleton
+    upper, lower, foot_ = (skeleton.index(joint) for joint in (leg.upper, leg.lower, leg.foot))
+    hip0, knee0, ankle0 = _bones(skeleton, leg)
+    ankle, foot_turn = _ankle(take, name, leg)
+    hip, parent_turn = _hip(take, leg, rotations, translations)
+
+    thigh, shin = np.linalg.norm(knee0 - hip0), np.linalg.norm(ankle0 - knee0)
+    straight = ankle - hip
+    length = np.clip(
+        np.linalg.norm(straight, axis=1), abs(thigh - shin) * 1.02 + 1e-4, (thigh + shin) * 0.999
+    )
+    direction = _unit(straight)
+    direction0 = _unit(ankle0 - hip0)
+    bend0 = _unit(knee0 - hip0 - ((knee0 - hip0) @ direction0) * direction0)
+    follow = _unit(parent_turn @ bend0 + foot_turn @ bend0)
+    side = _unit(follow - np.einsum("ti,ti->t", follow, direction)[:, None] * direction)
+    cosine = np.clip((thigh**2 + length**2 - shin**2) / (2 * thigh * length), -1, 1)
+    knee = hip + thigh * (cosine[:, None] * direction + np.sqrt(1 - cosine**2)[:, None] * side)
+    end = hip + length[:, None] * direction
+
+    normal0, normal = np.cross(direction0, bend0), np.cross(direction, side)
+    upper_turn = _frame(_unit(knee - hip), normal) @ _frame(_unit(knee0 - hip0), normal0).T
+    lower_turn = _frame(_unit(end - knee), normal) @ _frame(_unit(ankle0 - knee0), normal0).T
+    rotations[:, upper] = np.swapaxes(parent_turn, 1, 2) @ upper_turn
+    rotations[:, lower] = np.swapaxes(upper_turn, 1, 2) @ lower_turn
+    rotations[:, foot_] = np.swapaxes(lower_turn, 1, 2) @ foot_turn
+
+
+def _lift(skeleton: Skeleton, chain: Chain, rotations: np.ndarray, translations: np.ndarray) -> None:
+    """Turns the base of a chain upwards until none of its joints is lower than its radius."""
+    joints = [skeleton.index(joint) for joint in chain.joints]
+    for _ in range(6):
+        base_turn, base = _global(skeleton, rotations, translations, joints[0])
+        arms, deficit = [], []
+        for joint, radius in zip(joints[1:], chain.radii[1:], strict=True):
+            place = _global(skeleton, rotations, translations, joint)[1]
+            arms.append(place - base)
+            deficit.append(radius - place[:, 1])
+        arms, deficit = np.stack(arms, 1), np.stack(deficit, 1)
+        flat = np.linalg.norm(arms[..., [0, 2]], axis=-1)
+        angle = np.maximum((deficit / np.maximum(flat, 0.05)).max(1), 0)
+        if not (angle > 1e-4).any():
+            return
+        tip = arms[:, -1] * [1, 0, 1]
+        axis = _unit(np.cross(tip, np.array([0.0, 1.0, 0.0])))
+        lift = _about(axis, np.minimum(angle, 0.5))
+        rotations[:, joints[0]] = rotations[:, joints[0]] @ np.swapaxes(base_turn, 1, 2) @ lift @ base_turn
+
+
+def _about(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Rotations [T, 3, 3] about unit axes [T, 3] (Rodrigues)."""
+    x, y, z = axis.T
+    zero = np.zeros_like(x)
+    cross = np.stack([np.stack(r, -1) for r in ([zero, -z, y], [z, zero, -x], [-y, x, zero])], -2)
+    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+    return np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
