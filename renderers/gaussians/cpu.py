@@ -24,8 +24,6 @@ except ImportError as error:
         "or use float64 tensors for the slow plain-torch back end"
     ) from error
 
-PROJECTION_CHUNK = 4096  # Gaussians; fixed, so that sums over chunks have the same bits for any thread count
-
 
 def draw(scene: Scene) -> Rendered:
     """`renderers.gaussians.render` for one checked scene."""
@@ -83,20 +81,14 @@ class _Project(torch.autograd.Function):
             for g, width in zip(gradients[:4], (2, 3, 1, 1), strict=True)
         ]
         written = [torch.zeros_like(t) for t in tensors[:4]]
-        chunks = range(0, N, PROJECTION_CHUNK)
-        d_views = np.zeros((len(chunks), S, C, 3, 4) if ctx.needs_input_grad[4] else 0)
+        chunks = -(-N // kernels.CHUNK)
+        d_views = np.zeros((chunks, S, C, 3, 4) if ctx.needs_input_grad[4] else 0)
         fields, views = [_flat(t) for t in tensors[:4]], [_flat(t) for t in tensors[4:]]
         shared = tuple(len(t) != S for t in tensors[:4])
-
-        def project_backward(first: int, last: int) -> None:
-            for chunk in range(first, last):
-                begin = chunk * PROJECTION_CHUNK
-                kernels.project_backward(
-                    begin, min(begin + PROJECTION_CHUNK, N), chunk, N, C, *fields, shared, *views, *ctx.settings,
-                    _flat(opacities2d), *received, *(_flat(t) for t in written), d_views.ravel(),
-                )  # fmt: skip
-
-        _spread(project_backward, len(chunks))
+        _spread(
+            kernels.project_backward, chunks, N, C, *fields, shared, *views, *ctx.settings, _flat(opacities2d),
+            *received, *(_flat(t) for t in written), d_views.ravel(),
+        )  # fmt: skip
         d_viewmats = None
         if ctx.needs_input_grad[4]:
             d_viewmats = torch.zeros_like(tensors[4])

@@ -49,6 +49,7 @@ from renderers.gaussians.simd import (
     wide_column,
 )
 
+CHUNK = 256  # Gaussians whose camera gradients are summed together, for any number of threads
 TILE, BLOCK, BLOCKS = 32, 4, 64
 PIXELS = TILE * TILE
 MOMENTS = 6  # Σw, Σw·u, Σw·dy, Σw·u², Σw·u·dy, Σw·dy²
@@ -343,18 +344,18 @@ def project(
 
 @kernel
 def project_backward(
-    first, last, chunk, N, cameras, means, quats, scales, opacities, shared, viewmats, Ks, width, height, eps2d,
+    first, last, N, cameras, means, quats, scales, opacities, shared, viewmats, Ks, width, height, eps2d,
     antialiased, opacities2d, d_means2d, d_ellipses, d_depths, d_opacities2d,
     d_means, d_quats, d_scales, d_opacities, d_views,
 ):  # fmt: skip
-    """Gradients of `project` for Gaussians first..last, added to d_means … [S or 1, N, …]; a shared field receives
-    the sum over scenes. d_views float64 [chunks, S·C, 3, 4] receives this chunk's share of the camera gradients; it
-    is empty when they are not wanted. All arrays are flat."""
+    """Gradients of `project` for the chunks first..last of CHUNK Gaussians, added to d_means … [S or 1, N, …]; a
+    shared field receives the sum over scenes. d_views float64 [chunks, S·C, 3, 4] receives each chunk's share of the
+    camera gradients; it is empty when they are not wanted. All arrays are flat."""
     images = len(viewmats) // 16
     buffer = np.empty(11 * WIDE_LANES, np.float64)
     zero, one = splat(0.0), splat(1.0)
-    for n in range(first, last, WIDE_LANES):
-        count = min(WIDE_LANES, last - n)
+    for n in range(first * CHUNK, min(last * CHUNK, N), WIDE_LANES):
+        chunk, count = n // CHUNK, min(WIDE_LANES, N - n)
         present = load(WIDE_LANE, 0) < np.float64(count)
         for s in range(images // cameras):
             n_mean, n_quat = n + (0 if shared[0] else s * N), n + (0 if shared[1] else s * N)
