@@ -25,13 +25,17 @@ def scene(kind: str, seed: int) -> tuple[Gaussians, TensorCameras, dict]:
     """
     rng = np.random.default_rng([KINDS.index(kind), seed])
     S, C = int(rng.integers(1, 3)), int(rng.integers(1, 3))
-    N = int(rng.integers(1, 120)) if kind != "crowd" else 1000
+    N = int(rng.integers(5, 120)) if kind != "crowd" else 1000
     width, height = (int(v) for v in rng.integers(1 if seed % 7 == 0 else 12, 52, 2))
     if kind == "crowd":
         S, C, width, height = 1, 1, 29, 25
 
     direction = rng.normal(size=(S, N, 3))
-    means = direction / np.linalg.norm(direction, axis=-1, keepdims=True) * rng.uniform(0, 1, (S, N, 1)) ** (1 / 3)
+    means = (
+        direction
+        / np.linalg.norm(direction, axis=-1, keepdims=True)
+        * rng.uniform(0, 1, (S, N, 1)) ** (1 / 3)
+    )
     scales = 0.6 * N ** (-1 / 3) * np.exp(rng.normal(size=(S, N, 3)) * 0.5)
     opacities = rng.uniform(0.02, 0.98, (S, N))
     distance, fov = 3.2, math.radians(45)
