@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
-from renderers.gltf import Animation, Asset
+from renderers.gltf import Animation, Asset, GltfError
 from renderers.meshes import Shot
 from renderers.meshes.opacity import visible_vertices
 
@@ -123,46 +124,64 @@ def plan_asset(asset: Asset, identity: str, recipe: Recipe) -> tuple[list[ClipPl
     visible = visible_vertices(asset)
     if not len(visible):  # every triangle is fully transparent
         return [], [Rejection(i, _name(asset, i), "nothing to see") for i in range(len(asset.animations))]
-    clips: list[ClipPlan] = []
-    rejections: list[Rejection] = []
-    for index in _chosen(asset, identity, recipe):
-        animation = asset.animations[index]
-        name = _name(asset, index)
-        if animation.duration < recipe.min_duration:
-            reason = "zero length" if animation.duration <= 0 else f"shorter than {recipe.min_duration:g} s"
-            rejections.append(Rejection(index, name, reason))
-            continue
-        rng = _rng(recipe.seed, identity, "view", str(index))
-        elevation = rng.uniform(0.0, recipe.max_elevation_deg)
-        offset = rng.uniform(-recipe.azimuth_jitter_deg, recipe.azimuth_jitter_deg)
+    decided = [
+        decision
+        for index in _chosen(asset, identity, recipe)
+        for decision in _plan_animation(asset, index, visible, identity, recipe)
+    ]
+    return (
+        [decision for decision in decided if isinstance(decision, ClipPlan)],
+        [decision for decision in decided if isinstance(decision, Rejection)],
+    )
+
+
+def _plan_animation(
+    asset: Asset, index: int, visible: np.ndarray, identity: str, recipe: Recipe
+) -> Iterator[ClipPlan | Rejection]:
+    animation, name = asset.animations[index], _name(asset, index)
+    if animation.duration < recipe.min_duration:
+        reason = "zero length" if animation.duration <= 0 else f"shorter than {recipe.min_duration:g} s"
+        yield Rejection(index, name, reason)
+        return
+    rng = _rng(recipe.seed, identity, "view", str(index))
+    elevation = rng.uniform(0.0, recipe.max_elevation_deg)
+    offset = rng.uniform(-recipe.azimuth_jitter_deg, recipe.azimuth_jitter_deg)
+    try:
         for window, timestamps in _windows(asset, index, recipe):
             # One coordinate after the other in memory: numpy reduces over vertices many times as fast.
             points = np.empty((len(timestamps), 3, len(visible)), np.float32).swapaxes(1, 2)
             for t, time in enumerate(timestamps):
                 points[t] = asset.positions(index, time)[visible]
-            if not np.ptp(points, axis=1).any():  # scaled to nothing all the time
-                rejections.append(Rejection(index, name, f"nothing to see ({window} window)"))
-                continue
-            motion = motion_statistics(points, recipe.fps)
-            if motion["motion_reach"] < recipe.min_motion:
-                rejections.append(Rejection(index, name, f"motionless ({window} window)"))
+            motion, fault = _judge(points, recipe)
+            if fault:
+                yield Rejection(index, name, f"{fault} ({window} window)")
                 continue
             transform = _framing(points, elevation, offset, recipe)
-            clips.append(
-                ClipPlan(
-                    animation=index,
-                    animation_name=name,
-                    window=window,
-                    start_time=float(timestamps[0]),
-                    end_time=float(timestamps[-1]),
-                    timestamps=tuple(float(t) for t in timestamps),
-                    elevation_deg=float(elevation),
-                    azimuth_offset_deg=float(offset),
-                    asset_to_world=tuple(float(x) for x in transform.reshape(-1)),
-                    motion=motion,
-                )
+            yield ClipPlan(
+                animation=index,
+                animation_name=name,
+                window=window,
+                start_time=float(timestamps[0]),
+                end_time=float(timestamps[-1]),
+                timestamps=tuple(float(t) for t in timestamps),
+                elevation_deg=float(elevation),
+                azimuth_offset_deg=float(offset),
+                asset_to_world=tuple(float(x) for x in transform.reshape(-1)),
+                motion=motion,
             )
-    return clips, rejections
+    except GltfError:  # a moment that cannot be posed; the asset's other animations may be fine
+        yield Rejection(index, name, "moves to infinity")
+
+
+def _judge(points: np.ndarray, recipe: Recipe) -> tuple[dict[str, float], str]:
+    """How visible vertices [T, N, 3] move, and what is wrong with that ("" = nothing)."""
+    if not np.ptp(points, axis=1).any():  # scaled to nothing all the time
+        return {}, "nothing to see"
+    with np.errstate(over="ignore", invalid="ignore"):
+        motion = motion_statistics(points, recipe.fps)
+    if not np.isfinite(list(motion.values())).all():
+        return motion, "moves to infinity"
+    return motion, "motionless" if motion["motion_reach"] < recipe.min_motion else ""
 
 
 def _name(asset: Asset, index: int) -> str:

@@ -113,6 +113,21 @@ def test_what_is_transparent_everywhere_gives_no_clip():
     assert [r.reason for r in rejections] == ["nothing to see"]
 
 
+def test_what_moves_to_infinity_costs_only_itself():
+    """One animation overflows float32, one its square; the third is planned."""
+    tiny = TinyGltf()
+    node = tiny.node(mesh=tiny.mesh())
+    tiny.scene(tiny.node(children=[node], scale=[100, 1, 1]))
+    for far in (3e38, 1e30, 1.0):
+        tiny.animation((node, "translation", [0, 1, 2], [[0, 0, 0], [far, 0, 0], [0, 0, 0]]))
+    clips, rejections = plan(tiny)
+    assert [clip.animation for clip in clips] == [2]
+    assert [(r.animation, r.reason.split(" (")[0]) for r in rejections] == [
+        (0, "moves to infinity"),
+        (1, "moves to infinity"),
+    ]
+
+
 def test_what_grows_from_a_point_is_planned_with_finite_numbers():
     clips, _ = plan(moving("scale", [0, 2], [[0, 0, 0], [1, 1, 1]]))
     (clip,) = clips
