@@ -156,6 +156,7 @@ class _Fleet:
 
         self._session, self._stage, self._spec, self._ledger = session, stage, spec, ledger
         self._fixed = workers
+        self._actor_class = ray.remote(Worker)
         self._seats: list[_Seat] = []
         self._calls: dict[Any, _Seat] = {}  # Ray's reference to an answer → who gives it
         self._failed_starts = 0
@@ -192,10 +193,8 @@ class _Fleet:
             self._start_one()
 
     def _start_one(self) -> None:
-        import ray
-
         demand = self._session.demand(self._stage, self._fixed or 1)
-        actor_class = ray.remote(Worker).options(
+        actor_class = self._actor_class.options(
             num_cpus=demand["CPU"],
             num_gpus=demand["GPU"],
             memory=demand["memory"],

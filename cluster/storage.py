@@ -91,8 +91,12 @@ class Storage:
                 return {name: data for name in names if (data := _read_local(self.path(name))) is not None}
             if len(names) == 1:
                 return {names[0]: self._fs.cat_file(self.path(names[0]))}
-            found = self._fs.cat([self.path(name) for name in names], on_error="omit") if names else {}
-            return {name: found[self.path(name)] for name in names if self.path(name) in found}
+            found = self._fs.cat([self.path(name) for name in names], on_error="return") if names else {}
+            for answer in found.values():
+                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                    raise answer  # a lost connection must not look like a missing file
+            contents = {name: found.get(self.path(name)) for name in names}
+            return {name: data for name, data in contents.items() if isinstance(data, bytes)}
         except FileNotFoundError:
             return {}
         except Exception as error:

@@ -53,6 +53,8 @@ class Worker:
             child = self._living_child()
         except ChildFailure as error:
             return Answer(None, error.failure, self.name, 0.0, self._children)
+        except OSError as error:  # no process, no memory, no descriptor left on this machine
+            return Answer(None, Failure.of(error), self.name, 0.0, self._children)
         start = time.monotonic()
         try:
             outcome = child.process(task)
