@@ -37,9 +37,7 @@ def to_spdx(text: str | None) -> str:
         found += [(match.span(), name) for match in re.finditer(pattern, text)]
     found.sort()
     between = [
-        text[end:start]
-        for ((_, end), name), ((start, _), following) in pairwise(found)
-        if name != following
+        text[end:start] for ((_, end), name), ((start, _), following) in pairwise(found) if name != following
     ]
     choice = all(re.search(r"\bor\b", gap) for gap in between)
     return (" OR " if choice else " AND ").join(dict.fromkeys(name for _, name in found)) or UNKNOWN

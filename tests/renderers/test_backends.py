@@ -94,7 +94,7 @@ def test_cycles_draws_the_same_picture(name, tmp_path):
     theirs = blender.render_clip(ASSETS / name, view, samples_per_pixel=16)
     write_sheet(tmp_path / "sheet.png", ours, theirs)
     assert overlap(coverage(ours), coverage(theirs)) >= 0.98
-    assert colour_distance(ours, theirs) < 20
+    assert colour_distance(ours, theirs) < 12
     late = replace(view, timestamps=view.timestamps + 0.125)
     assert overlap(coverage(render_clip(asset, late, RenderSettings(samples=16))), coverage(theirs)) < 0.98
 
