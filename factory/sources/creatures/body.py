@@ -263,7 +263,7 @@ def _skin_weights(
     weights = np.zeros((distances.shape[1], len(skeleton.names)))
     closest = distances.min(0)
     for shape, joint, distance in zip(shapes, owner, distances, strict=True):
-        softness = 0.5 * float(np.sort(shape.high - shape.low)[1]) * 0.5
+        softness = 0.19 * float(np.sort(shape.high - shape.low)[1])
         share = np.clip(1 - (distance - closest) / softness, 0, 1) ** 2
         weights[:, joint] = np.maximum(weights[:, joint], share)
     weights *= skeleton.kinship()[owner[distances.argmin(0)]]

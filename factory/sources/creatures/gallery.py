@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from factory.sources import creatures
 from factory.sources.creatures.motion import FPS, SECONDS
 from renderers import gltf
-from renderers.cameras import orbit_cameras
+from renderers.cameras import orbit_cameras, orbit_rotations
 from renderers.meshes import WHITE, Shot, composite, render_clip
 
 FOV_Y = np.radians(30.0)
@@ -69,17 +69,14 @@ def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg) 
     asset = gltf.load(glb, name="gallery")
     points = np.concatenate([asset.pose(animation, time).positions for time in times])
     centre = (points.min(0) + points.max(0)) / 2
-    # The farthest any point is from the axis a camera turns about, or above and below: what must fit.
-    reach = max(
-        np.linalg.norm((points - centre)[:, [0, 2]], axis=1).max(), np.abs(points - centre)[:, 1].max()
-    )
     to_world = np.eye(4)
     to_world[:3, 3] = -centre
-    distance = 1.22 * reach / np.sin(FOV_Y / 2)
-    azimuths = np.radians(np.asarray(azimuths_deg, float))
-    cameras = orbit_cameras(
-        azimuths, np.radians(12.0), distance, fov_y=FOV_Y, width=2 * CELL, height=2 * CELL
-    )
+    azimuths, elevation = np.radians(np.asarray(azimuths_deg, float)), np.radians(12.0)
+    seen = np.einsum("vij,nj->vni", orbit_rotations(azimuths, elevation), points - centre)
+    half = 0.95 * np.tan(FOV_Y / 2)  # the nearest distance from which every point is in every picture
+    distance = float((np.abs(seen[..., :2]).max(-1) / half - seen[..., 2]).max())
+    side = 2 * CELL
+    cameras = orbit_cameras(azimuths, elevation, distance, fov_y=FOV_Y, width=side, height=side)
     clip = render_clip(asset, Shot(animation, times, to_world, cameras))
     frames = composite(clip.frames, WHITE).astype(np.float32)
     views, count = frames.shape[:2]

@@ -115,7 +115,7 @@ def book(size: float, long: float, tail: Sequence[str] = TAILS) -> Book:
         "shakes itself": together(bend("body", roll=11, curve=waves(5)), bend("chest", roll=9, curve=waves(5, 0.1)),
             bend("head", roll=26, curve=waves(5, 0.2)), curl(tail, yaw=50, curve=waves(5, 0.3)),
             g.crouch(0.045 * size)),
-        "pounces": together(g.crouch(0.1, lambda s: hold(0.6, 0.4)(np.minimum(s / 0.5, 1))),
+        "pounces": together(g.crouch(0.06, lambda s: hold(0.6, 0.4)(np.minimum(s / 0.5, 1))),
             hops(1, 0.62 * size, height=0.26 * size, flight=flight)),
         "digs": together(bend("body", pitch=16), curl(NECK, pitch=34), g.crouch(0.02),
             *(foot(leg, y=0.05, z=0.07, curve=g.alternate(k, 8)) for k, leg in enumerate(fore)),
@@ -158,7 +158,7 @@ def _wag(tail: Sequence[str], count: float) -> list[Gesture]:
 
 def sit(size: float, long: float) -> Gesture:
     """Lowers the haunches and keeps the shoulders where they are."""
-    drop = 0.205 * size
+    drop = 0.185 * size
     tilt = np.degrees(np.arcsin(drop / long))
     return together(
         shift("body", y=-drop, z=0.03, curve=hold(0.35, 0.3)), bend("body", pitch=-tilt, curve=hold(0.35, 0.3)),

@@ -56,7 +56,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    back, breast, belly, horn = genes.palette(PALETTES, hue_deg=25)
+    back, breast, belly, horn = genes.palette(PALETTES, hue_deg=15)
     dark = mix(back, (0.01, 0.01, 0.02), 0.55)
     plump, wing, tail, crest = (genes.vary(0.12), genes.vary(0.15), genes.vary(0.25),
         genes.chance(0.4, portrait=True))

@@ -50,7 +50,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    shell, belly, spot = genes.palette(PALETTES, hue_deg=22)
+    shell, belly, spot = genes.palette(PALETTES, hue_deg=12)
     wide, tall, left_claw, right_claw = (genes.vary(0.12), genes.vary(0.12), 1.6 * genes.vary(0.2),
         1.4 * genes.vary(0.2))
     freckles = genes.points(14, (-0.2, 0, -0.16), (0.2, 0.1, 0.1))
@@ -145,7 +145,7 @@ def _phrases() -> Book:
     book = g.stances(size, trunk, "shell") | g.walks(size, TRIPODS, 6, 0.55)
     snaps = together(*(snap(side, x) for side, x in g.SIDES.items()), both("upper_arm", pitch=-24))
     book |= {
-        "crouches": together(g.crouch(0.062), bend("shell", pitch=6), both("upper_arm", pitch=-14)),
+        "crouches": together(g.crouch(0.052), bend("shell", pitch=6), both("upper_arm", pitch=-14)),
         "sways": together(g.lean(x=0.085, degrees=9, curve=waves(1)), bend("shell", roll=-6, curve=waves(1))),
         "walks on the spot": together(steps(TRIPODS, 6, lift=0.09, tip_deg=0), g.crouch(0.045, pulses(3)),
             bend("shell", roll=8, curve=waves(3))),

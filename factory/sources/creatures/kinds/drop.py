@@ -61,7 +61,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    body_colour, top, base = genes.palette(PALETTES, hue_deg=40)
+    body_colour, top, base = genes.palette(PALETTES, hue_deg=32)
     wide, tall, curl, size = genes.vary(0.14), genes.vary(0.14), genes.vary(0.6), genes.vary(0.15)
     body = Body(_skeleton())
     height = HEIGHT * tall

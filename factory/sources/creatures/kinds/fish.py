@@ -58,7 +58,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    base, band, fins, belly = genes.palette(PALETTES, hue_deg=28)
+    base, band, fins, belly = genes.palette(PALETTES, hue_deg=14)
     tall, long, sail, bands = genes.vary(0.16), genes.vary(0.12), genes.vary(0.25), genes.pick((2, 1, 3, 0))
     body = Body(_skeleton(long))
     at = dict(zip(body.skeleton.names, body.skeleton.positions, strict=True))

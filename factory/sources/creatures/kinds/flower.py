@@ -47,7 +47,7 @@ TRAIN = sentences("""
     looks right, then looks left; looks up; looks down; nods; nods and raises its left leaf; shakes its head;
     tilts its head left; tilts its head right and leans left; spins its head; spins its head and sways;
     closes its petals; closes its petals and ducks; closes its petals, then leans back; flutters its petals;
-    flutters its petals and leans right; waves its left leaf; waves its right leaf;
+    flutters its petals and looks right; waves its left leaf; waves its right leaf;
     waves its right leaf and leans left; raises both leaves; raises its left leaf and looks left; spreads its leaves;
     flaps its leaves; hides its face; hops once; hops twice; hops forward twice; hops to the left;
     hops round to the right; twirls; dances

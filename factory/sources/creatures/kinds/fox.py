@@ -22,7 +22,7 @@ TRAIN = sentences("""
     walks forward; walks forward and looks left; walks backwards; trots forward; trots forward and wags its tail;
     turns left; turns right; turns around; steps to the left; walks in a curve to the right; leaps once; leaps twice;
     leaps forward once; leaps forward twice; leaps backwards; leaps to the left; leaps round to the right; pounces;
-    pounces and wags its tail; sits; sits and looks up; sits and tilts its head left; lies down;
+    pounces and looks left; sits; sits and looks up; sits and tilts its head left; lies down;
     lies down and looks right; bows to play; bows to play, then leaps once; begs; rears up; stretches;
     sniffs the ground; sniffs the ground, then looks up; shakes itself; digs; digs and wags its tail; chases its tail;
     barks; barks and wags its tail; howls; sits and howls; raises its left paw; waves its right paw;

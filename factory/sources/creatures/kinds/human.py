@@ -76,7 +76,7 @@ def grow(genes: Genes) -> Creature:
         shoulder, elbow, hand = (at[f"{side}_{part}"] for part in ("upper_arm", "forearm", "hand"))
         hip, knee, ankle = (at[f"{side}_{part}"] for part in ("thigh", "shin", "foot"))
         torso.append(limb(f"{side}_upper_arm", shirt, shoulder, shoulder + 0.75 * (elbow - shoulder), 0.055, 0.056,
-            blend=0.04))
+            blend=0.022))
         bare += [
             limb(f"{side}_upper_arm", skin, shoulder, elbow, 0.04, 0.036, blend=0.01),
             limb(f"{side}_forearm", skin, elbow, hand, 0.036, 0.031, blend=0.01),

@@ -60,7 +60,7 @@ HELDOUT = sentences("""
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
-    tint, rim, arm, spot = genes.palette(PALETTES, hue_deg=40)
+    tint, rim, arm, spot = genes.palette(PALETTES, hue_deg=32)
     wide, tall, long, thick = genes.vary(0.14), genes.vary(0.18), genes.vary(0.2), genes.vary(0.2)
     freckled, frill = genes.chance(0.6), genes.vary(0.3)
     body = Body(_skeleton(wide, long))

@@ -54,7 +54,7 @@ def _course(wave: float) -> np.ndarray:
 
 
 def grow(genes: Genes) -> Creature:
-    back, mark, belly = genes.palette(PALETTES, hue_deg=28)
+    back, mark, belly = genes.palette(PALETTES, hue_deg=14)
     thick, wave, pattern = genes.vary(0.15), genes.vary(0.3), genes.pick(("saddles", "bands", "plain"))
     course = _course(wave)
     radius = thick * np.interp(np.arange(13), [0, 2, 6, 10, 12], [0.014, 0.036, 0.064, 0.058, 0.05])
