@@ -174,12 +174,13 @@ class _Draw(torch.autograd.Function):
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().view(-1).numpy()
+    return tensor.numpy().reshape(-1)
 
 
 def _images(tensor: Tensor) -> np.ndarray:
     """[S, C, …] as a numpy view [S·C, …]."""
-    return tensor.detach().flatten(0, 1).numpy()
+    array = tensor.numpy()
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 def parts(count: int, threads: int) -> list[tuple[int, int]]:

@@ -101,7 +101,7 @@ def features(scene: Scene, depths: Tensor | None) -> tuple[Tensor, Tensor | None
         channels.append(normals.expand(*shape, -1))
     if depths is not None:
         channels.append(depths[..., None])
-    blended = torch.cat(channels, -1)
+    blended = torch.cat(channels, -1) if len(channels) > 1 else channels[0]
     if scene.background is None:
         return blended, None
     return blended, F.pad(scene.background, (0, blended.shape[-1] - scene.channels))

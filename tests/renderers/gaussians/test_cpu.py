@@ -327,8 +327,7 @@ def _fastest(function: Callable[[], object], repeats: int) -> float:
 
 
 def test_vectors_are_used() -> None:
-    """At least 12 times the tiled torch twin, forward and back. About 40 is measured (benchmarks/splats.py); scalar
-    code would give 3."""
+    """At least 12 times the tiled torch twin, forward and back; about 35 is measured (benchmarks/splats.py)."""
     import tiled_torch
 
     threads = torch.get_num_threads()

@@ -31,7 +31,7 @@ BAD_VALUES = [
     ("means", float("nan"), r"means: expected finite values, got nan at \[0, 1, 1\]"),
     ("means", float("inf"), "means: expected finite values, got inf"),
     ("quats", float("nan"), "quats: expected finite values"),
-    ("quats", 0.0, "quats: expected a length that is not zero"),
+    ("quats", 0.0, "quats: expected a squared length"),
     ("scales", -0.1, "scales: .* forget exp"),
     ("scales", float("nan"), "scales: .* forget exp"),
     ("opacities", 1.5, "opacities: .* forget the sigmoid"),
