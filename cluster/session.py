@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
             f"this command with `ray job submit -- …`, or set RAY_ADDRESS to host:6379 on one of its machines"
         )
     if address and address != "local":
+        _check_that_it_answers(address)
         with _ray():
             yield Session(embedded=False)
         return
@@ -83,6 +85,20 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
         ),
     ):
         yield Session(embedded=True)
+
+
+def _check_that_it_answers(address: str) -> None:
+    """Ray itself waits, and then ends the process without an exception."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return  # "auto": Ray looks for one on this machine, and says so if there is none
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}): start it with "
+            f"`ray start --head`, or unset RAY_ADDRESS to work on this machine alone"
+        ) from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,22 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def submit(entrypoint: list, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    """As the documentation writes it; a cluster that has only just started says to try again."""
+    for _ in range(20):
+        submitted = subprocess.run(
+            [RAY, "job", "submit", "--working-dir", ".", "--", *entrypoint],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        if "No available agent" not in submitted.stderr:
+            break
+        time.sleep(1)
+    return submitted
+
+
 @pytest.mark.slow
 def test_a_submitted_job_runs_on_the_cluster_and_resumes(cluster, tmp_path):
     """The stage's modules travel in the working directory; neither actor nor child has them installed."""
@@ -71,13 +88,7 @@ def test_a_submitted_job_runs_on_the_cluster_and_resumes(cluster, tmp_path):
     root, audit = tmp_path / "out", tmp_path / "audit"
     entrypoint = [sys.executable, "-m", "chaos_driver", root, audit, str(TASKS)]
     for resumed in (0, TASKS):
-        submitted = subprocess.run(
-            [RAY, "job", "submit", "--working-dir", ".", "--", *entrypoint],
-            cwd=tmp_path / "job",
-            env=env,
-            capture_output=True,
-            text=True,
-        )
+        submitted = submit(entrypoint, tmp_path / "job", env)
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
         assert f"{TASKS} tasks, {resumed} resumed" in submitted.stdout
     assert problems(root, audit, expected(TASKS)) == []

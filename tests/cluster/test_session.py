@@ -74,9 +74,8 @@ print(descendants(os.getpid()))
     assert not (tmp_path / ".ray").exists()
 
 
-@pytest.mark.slow
 def test_an_address_that_leads_nowhere_is_an_error():
     code = "from cluster import connect\nwith connect(): pass"
-    env = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
+    env = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
-    assert result.returncode == 1 and "ConnectionError" in result.stderr
+    assert result.returncode == 1 and "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1" in result.stderr
