@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from factory.sources.creatures.palette import Colour
-from factory.sources.creatures.shapes import Shape, gradient, smooth_union, union
+from factory.sources.creatures.shapes import Shape, gradient, project, smooth_union, union
 from factory.sources.creatures.skeleton import Skeleton
 
 
@@ -79,12 +79,7 @@ class Body:
     ) -> None:
         """Adds one smooth skin over `shapes`, polygonised at a resolution of `cell` metres."""
         positions, triangles = _surface(shapes, cell)
-        for _ in range(3):  # Newton: onto the true surface
-            slope = gradient(shapes, positions, 0.2 * cell)
-            step = (
-                union(shapes, positions)[:, None] * slope / np.maximum((slope**2).sum(1, keepdims=True), 0.1)
-            )
-            positions = positions - np.clip(step, -0.5 * cell, 0.5 * cell)
+        positions = project(shapes, positions, 0.2 * cell, 0.5 * cell, rounds=4)
         normals = _unit(gradient(shapes, positions, 0.2 * cell))
         distances = np.stack([shape.measure(positions) for shape in shapes])
         colours = _colours(shapes, distances, positions, paints, cell)
@@ -100,10 +95,7 @@ class Body:
             directions, triangles = _cube(detail)
             positions = (shape.low + shape.high) / 2 + directions * (shape.high - shape.low) / 2
             size = float((shape.high - shape.low).min())
-            for _ in range(12):
-                slope = gradient([shape], positions, 0.01 * size)
-                flat = np.maximum((slope**2).sum(1, keepdims=True), 0.25)
-                positions = positions - np.clip(shape.measure(positions)[:, None] * slope / flat, -size, size)
+            positions = project([shape], positions, 0.01 * size)
             normals = _unit(gradient([shape], positions, 0.01 * size))
             colours = _colours([shape], np.zeros((1, len(positions))), positions, paints, 1.0)
             weights = np.zeros((len(positions), len(self.skeleton.names)))
@@ -116,9 +108,8 @@ class Body:
         joints = np.argsort(-weights, axis=1, kind="stable")[:, :4]
         strongest = np.take_along_axis(weights, joints, 1)
         strongest[strongest < 0.02] = 0
-        strongest = (
-            np.round(strongest / strongest.sum(1, keepdims=True) * 1024) / 1024
-        )  # dyadic, so that single precision sums to exactly 1
+        # Multiples of 1/1024, so that they sum to exactly 1 in single precision too.
+        strongest = np.round(strongest / strongest.sum(1, keepdims=True) * 1024) / 1024
         strongest[:, 0] = 1 - strongest[:, 1:].sum(1)
         joints = np.where(strongest > 0, joints, 0).astype(np.uint8)
         colours = np.clip(colours, 0, 1)

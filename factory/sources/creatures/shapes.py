@@ -140,10 +140,18 @@ def gradient(shapes: Sequence[Shape], points: np.ndarray, step: float) -> np.nda
 
 def onto(shapes: Sequence[Shape], point: Vector) -> np.ndarray:
     """The point [3] of the union's surface that lies closest, near enough, to `point`: where features sit."""
-    place = np.asarray(point, float)[None]
-    for _ in range(8):
-        slope = gradient(shapes, place, 1e-3)
-        place = place - union(shapes, place)[:, None] * slope / np.maximum(
-            (slope**2).sum(1, keepdims=True), 0.25
-        )
-    return place[0]
+    return project(shapes, np.asarray(point, float)[None], 1e-3)[0]
+
+
+def project(
+    shapes: Sequence[Shape], points: np.ndarray, step: float, longest: float = np.inf, rounds: int = 12
+) -> np.ndarray:
+    """Points [N, 3] pulled onto the surface of the union along its gradient, at most `longest` metres a round."""
+    for _ in range(rounds):
+        distance = union(shapes, points)
+        if np.abs(distance).max() < 1e-3 * step:
+            break
+        slope = gradient(shapes, points, step)
+        pull = distance[:, None] * slope / np.maximum((slope**2).sum(1, keepdims=True), 0.2)
+        points = points - np.clip(pull, -longest, longest)
+    return points

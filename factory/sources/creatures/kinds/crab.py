@@ -146,6 +146,7 @@ def _phrases() -> Book:
     snaps = together(*(snap(side, x) for side, x in g.SIDES.items()), both("upper_arm", pitch=-24))
     book |= {
         "crouches": together(g.crouch(0.052), bend("shell", pitch=6), both("upper_arm", pitch=-14)),
+        "bounces": together(g.crouch(0.048, waves(4)), both("upper_arm", pitch=-30, curve=pulses(4)), g.lean(z=0.03)),
         "sways": together(g.lean(x=0.085, degrees=9, curve=waves(1)), bend("shell", roll=-6, curve=waves(1))),
         "walks on the spot": together(steps(TRIPODS, 6, lift=0.09, tip_deg=0), g.crouch(0.045, pulses(3)),
             bend("shell", roll=8, curve=waves(3))),
