@@ -65,12 +65,12 @@ class RenderStage(Stage):
         started = time.perf_counter()
         try:
             asset, sha256 = self._open(record)
-        except gltf.GltfError as error:
+            loaded = time.perf_counter() - started
+            if "clip" not in task.payload:
+                return self._plan(asset, record, loaded)
+            return self._render(asset, record, sha256, task, loaded)
+        except gltf.GltfError as error:  # known to be bad, with a sentence that says why: no second try
             return Outcome("quarantined", reason=str(error))
-        loaded = time.perf_counter() - started
-        if "clip" not in task.payload:
-            return self._plan(asset, record, loaded)
-        return self._render(asset, record, sha256, task, loaded)
 
     def _open(self, record: AssetRecord) -> tuple[gltf.Asset, str]:
         if record.fingerprint not in self._assets:

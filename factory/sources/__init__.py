@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
 from factory.catalog import AssetRecord
 
@@ -38,7 +39,7 @@ def open_source(uri: str) -> Source:
     if not separator or scheme == "file":
         from factory.sources.folder import FolderSource
 
-        return FolderSource(uri.removeprefix("file://"))
+        return FolderSource(unquote(uri.removeprefix("file://")) if separator else uri)
     if scheme == "creatures":
         from factory.sources.creatures.source import CreatureSource
 

@@ -33,6 +33,7 @@ from renderers.meshes.opacity import MIXED, SOLID, triangle_opacity
 
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
 _SRGB8_ALPHA8 = 0x8C43
+_SLABS = 8  # of depth, within which blended materials are drawn one after the other
 _MAX_TEXTURE = 2048  # px; larger textures are halved: no image here shows more of them
 
 
@@ -57,7 +58,7 @@ class OpenGLRenderer:
         depth = np.empty((views, frames, height, width), np.float32) if settings.depth else None
         normals = np.empty((views, frames, height, width, 3), np.float32) if settings.normals else None
         with self.ctx, contextlib.ExitStack() as stack:  # current: others in this process may draw too
-            scene = _Scene(self, asset, stack)
+            scene = _Scene(self, asset, shot, stack)
             targets = _Targets(self, shot.cameras, settings, stack)
             for t, time in enumerate(shot.timestamps):
                 scene.deform(asset.pose(shot.animation, float(time)), shot)
@@ -142,12 +143,15 @@ class _Blended:
 class _Scene:
     """An asset's buffers, textures and draw calls, and the frame they currently show."""
 
-    def __init__(self, renderer: OpenGLRenderer, asset: Asset, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, renderer: OpenGLRenderer, asset: Asset, shot: Shot, stack: contextlib.ExitStack
+    ) -> None:
         self.renderer, self.ctx, self.asset, self._stack = renderer, renderer.ctx, asset, stack
         self._dynamic = self._own(self.ctx.buffer(reserve=asset.num_vertices * 24, dynamic=True))
         self._positions_and_normals = np.empty((asset.num_vertices, 6), np.float32)
         self._textures: dict[tuple[int, bool], moderngl.Texture] = {}
-        self._closed = closed_triangles(asset)
+        moments = shot.timestamps[:: max(1, len(shot.timestamps) // 8)]
+        self._closed = closed_triangles(asset, (asset.pose(shot.animation, float(t)) for t in moments))
         self._opacity = triangle_opacity(asset)
         self._coloured = bool(np.any(asset.colors != 1.0))
         self._batched_for: bytes | None = None
@@ -187,21 +191,21 @@ class _Scene:
         self._sort(pose.positions, shot)
 
     def _sort(self, positions: np.ndarray, shot: Shot) -> None:
-        """Order blended triangles from far to near, for every view; materials by their mean distance.
+        """Order blended triangles from far to near, for every view; materials take turns, slab by slab of depth.
 
-        Exact unless two materials interleave, and then only where both are translucent.
+        Exact unless two materials interleave within a slab, and then only where both are translucent.
         """
         eyes = shot.cameras.camera_to_world[:, :, 3] @ np.linalg.inv(shot.asset_to_world).T
         eyes = eyes[:, :3].astype(np.float32)
-        mean_distance = np.empty((len(self._blended), len(eyes)), np.float32)
-        for i, part in enumerate(self._blended):
+        distances = []
+        for part in self._blended:
             centres = positions[part.triangles].mean(axis=1)
             # |c - e|^2 without |e|^2, which orders nothing.
             distance = np.einsum("ni,ni->n", centres, centres) - 2.0 * eyes @ centres.T
             order = np.argsort(-distance, axis=1, kind="stable")
             part.order.write(np.ascontiguousarray(part.triangles[order], np.uint32))
-            mean_distance[i] = distance.mean(axis=1)
-        self._blended_order = np.argsort(-mean_distance, axis=0, kind="stable")
+            distances.append(np.take_along_axis(distance, order, axis=1))
+        self._blended_draws = [_take_turns([d[v] for d in distances]) for v in range(len(eyes))]
 
     def _make_batches(self, mirrored: np.ndarray, views: int) -> None:
         """Group the triangles into as few draw calls as materials and facing allow."""
@@ -303,9 +307,10 @@ class _Scene:
         ctx.depth_func = "<="
         ctx.enable(moderngl.BLEND)
         ctx.blend_func = moderngl.ONE, moderngl.ONE_MINUS_SRC_ALPHA
-        for i in self._blended_order[:, view]:
+        for i, start, stop in self._blended_draws[view]:
             part = self._blended[i]
-            self._render(part.colour, first=view * part.triangles.size, count=part.triangles.size)
+            first = view * part.triangles.size + 3 * start
+            self._render(part.colour, first=first, count=3 * (stop - start))
         target.depth_mask = True
         ctx.disable(moderngl.BLEND)
 
@@ -327,6 +332,18 @@ class _Scene:
         for texture, unit in batch.textures:
             texture.use(unit)
         batch.vao.render(vertices=count, first=first)
+
+
+def _take_turns(distances: list[np.ndarray]) -> list[tuple[int, int, int]]:
+    """Draws (part, start, stop) from far to near, of parts whose triangles' distances are sorted so."""
+    if len(distances) < 2:
+        return [(i, 0, len(d)) for i, d in enumerate(distances)]
+    far, near = max(d[0] for d in distances), min(d[-1] for d in distances)
+    edges = np.linspace(far, near, _SLABS + 1)[1:-1]
+    cuts = [[0, *np.searchsorted(-d, -edges), len(d)] for d in distances]
+    parts = np.argsort([-d.mean() for d in distances], kind="stable")
+    draws = [(int(i), int(cuts[i][s]), int(cuts[i][s + 1])) for s in range(_SLABS) for i in parts]
+    return [(i, start, stop) for i, start, stop in draws if start < stop]
 
 
 _GEOMETRY_FEATURES = {

@@ -108,7 +108,7 @@ void main() {
     base *= v_colour;
 #endif
 #ifdef BASE_MAP
-    base *= texture(BASE_MAP, v_uv_BASE_MAP);
+    base *= texture(BASE_MAP, v_uv_BASE_MAP, -0.5);  // the nearest mipmap or the next finer one, never a coarser
 #endif
     float alpha = 1.0;
 #if defined(MASK)

@@ -222,6 +222,23 @@ def test_a_stack_of_layers_of_one_mesh_from_any_side():
         assert near(centre(picture(tiny, azimuth, half_height=0.6)), [*(value / alpha), 255 * alpha], 2)
 
 
+def test_two_materials_that_interleave():
+    """Red, green and red again, each half opaque: the nearest red counts most, from both sides."""
+    tiny = TinyGltf()
+    red, green = (
+        tiny.add("materials", **unlit(*c, 0.5, alphaMode="BLEND", doubleSided=True))
+        for c in ((1, 0, 0), (0, 1, 0))
+    )
+    tiny.scene(
+        add_square(tiny, red, translation=[0, 0, 0.3]),
+        add_square(tiny, green),
+        add_square(tiny, red, translation=[0, 0, -0.3]),
+    )
+    # Premultiplied: 1/2 + 1/8 red, 1/4 green, alpha 7/8.
+    for azimuth in (0, 180):
+        assert near(centre(picture(tiny, azimuth, half_height=0.6)), [182.1, 72.9, 0, 223.1], 3)
+
+
 # --- faces ----------------------------------------------------------------------------------------
 
 
@@ -625,6 +642,13 @@ def test_a_box_is_closed_until_its_lid_opens():
         assert np.all(closed_triangles(asset))  # at rest
         poses = [asset.pose(0, t) for t in (0.0, 0.5, 1.0)]
         assert np.all(np.concatenate(closed_triangles(asset, poses)) == closed)
+
+
+def test_an_open_box_shows_its_inside(monkeypatch):
+    view = shot(0, 60, half_height=1.5, width=64, height=64, animation=0, times=(0.0, 1.0))
+    frames = render(box_with_a_lid(3.0), view).frames
+    call_closed(monkeypatch, False)
+    assert differing(frames, render(box_with_a_lid(3.0), view).frames) == 0
 
 
 def test_inside_out_and_open_surfaces_are_not_closed():
