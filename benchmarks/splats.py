@@ -203,7 +203,7 @@ def main() -> None:
         times = {name: [] for name in runs}
         for _ in range(options.rounds):
             for name, run in runs.items():
-                repeats = 1 if name.startswith("twin") else 3
+                repeats = 1 if name.startswith("twin") else 6
                 times[name] += [milliseconds(run) for _ in range(repeats)]
         ms = {name: statistics.median(values) for name, values in times.items()}
         ratios = ms["twin forward"] / ms["forward"], ms["twin both"] / ms["both"]

@@ -201,8 +201,9 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
             squares = values.square() @ values.new_ones(4)  # far quicker than a norm over four
             rules.append((name, squares, 1e-24, math.inf, "a squared length of at least 1e-24"))
         if name == "Ks":
-            rules.append((name, values[..., (0, 1), (0, 1)], 1e-12, _MOST, "focal lengths > 0"))
-            rules.append((name, values[..., (0, 1), (1, 0)], 0.0, 0.0, "no skew, 0 beside the focal lengths"))
+            entries = values.flatten(-2)
+            rules.append((name, entries[..., 0:5:4], 1e-12, _MOST, "focal lengths > 0"))
+            rules.append((name, entries[..., 1:4:2], 0.0, 0.0, "no skew, 0 beside the focal lengths"))
     if not rules:
         return
     extremes = torch.stack([bound for _, values, *_ in rules for bound in torch.aminmax(values)]).tolist()

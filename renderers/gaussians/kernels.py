@@ -608,13 +608,14 @@ def sort(
                         np.float32(x - tile_x * TILE), np.float32(y - tile_y * TILE), k, inverse_a, h,
                         room, top, reach, margin,
                     )  # fmt: skip
-                    if mask:
-                        tile = tile_y * tiles_x + tile_x
-                        slot_tile[slot] = tile
-                        slot_splat[slot] = n
-                        slot_mask[slot] = mask
-                        tile_start[i, tile + 1] += 1
-                        slot += 1
+                    # Always written, kept if not empty: a branch here would often be guessed wrong.
+                    tile = tile_y * tiles_x + tile_x
+                    put(slot_tile, slot, np.int32(tile))
+                    put(slot_splat, slot, n)
+                    put(slot_mask, slot, mask)
+                    kept = np.int64(mask != np.uint64(0))
+                    tile_start[i, tile + 1] += kept
+                    slot += kept
         splat_start[i, number] = slot
         tile_start[i, 0] = base
         for tile in range(tiles):
