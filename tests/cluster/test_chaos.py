@@ -13,7 +13,7 @@ import pytest
 from chaos_driver import expected
 from cluster_stages import Work, wait_until
 from exactly_once import AuditedLedger, problems
-from process_tree import age, command, descendants, is_running
+from process_tree import age, command, descendants, is_running, started
 
 from cluster import Failure, Ledger, Task, run_inline
 
@@ -41,12 +41,12 @@ class Watched:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.everybody: set[int] = set()
+        self.everybody: set[tuple[int, int]] = set()  # pid and start
 
     def look(self) -> list[int]:
         """The actors that have been at work for a second: on a busy machine it takes as long to start one."""
         pids = descendants(self.process.pid)
-        self.everybody.update(pids)
+        self.everybody.update((pid, started(pid)) for pid in pids)
         actors = [pid for pid in pids if command(pid).startswith("ray::Worker")]
         return [pid for pid in actors if any(age(child) > 1.0 for child in descendants(pid)[:1])]
 
@@ -55,10 +55,14 @@ class Watched:
         self.process.kill()
         self.process.communicate()
 
-    def orphans(self, patience: float = 20.0) -> list[str]:
-        """Whoever outlives the driver; Ray's own agents take a while to notice."""
-        wait_until(lambda: not any(map(is_running, self.everybody)), patience)
-        return [f"{pid} {command(pid)}" for pid in self.everybody if is_running(pid)]
+    def orphans(self, patience: float = 90.0) -> list[str]:
+        """Whoever outlives the driver; Ray's own agents try to reach its dead server for a while first."""
+
+        def alive() -> list[int]:
+            return [pid for pid, start in self.everybody if is_running(pid) and started(pid) == start]
+
+        wait_until(lambda: not alive(), patience)
+        return [f"{pid} {command(pid)}" for pid in alive()]
 
 
 def committed(root: Path) -> int:
@@ -162,4 +166,5 @@ def test_the_orphan_check_finds_an_orphan(tmp_path):
     driver.process.wait()
     driver.process.stdout.close()
     assert ["sleep 60" in orphan for orphan in driver.orphans(1.0)] == [True]
-    os.kill(*driver.everybody, signal.SIGKILL)
+    for pid, _ in driver.everybody:
+        os.kill(pid, signal.SIGKILL)

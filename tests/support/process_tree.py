@@ -53,20 +53,21 @@ def listening_addresses(pids: list[int]) -> set[str]:
     return addresses
 
 
+def started(pid: int) -> int:
+    """When a process started, in clock ticks: numbers are used again, the two together are not."""
+    return _stat(pid)[2]
+
+
 def age(pid: int) -> float:
-    """Seconds since a process started; 0 if there is no such process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
+    """Seconds since a process started."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
-    return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return uptime - started(pid) / os.sysconf("SC_CLK_TCK")
 
 
-def _stat(pid: int) -> tuple[str, int]:
-    """State letter and parent; ("", 0) if there is no such process."""
+def _stat(pid: int) -> tuple[str, int, int]:
+    """State letter, parent, start; ("", 0, 0) if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "", 0
-    return fields[0], int(fields[1])
+        return "", 0, 0
+    return fields[0], int(fields[1]), int(fields[19])
