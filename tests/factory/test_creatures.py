@@ -163,7 +163,7 @@ def test_nothing_sinks_into_the_floor(species):
 @pytest.mark.slow
 @pytest.mark.parametrize("species", ALL)
 def test_nothing_sinks_into_the_floor_for_many_seeds(species):
-    for seed in range(6):
+    for seed in range(4):
         done = perform_all(species, seed, stride=4)
         lowest = done.vertices[..., 1].min((1, 2)) / done.height
         assert lowest.min() > -0.01, (seed, done.motions[lowest.argmin()].sentence)

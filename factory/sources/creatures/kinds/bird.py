@@ -128,7 +128,7 @@ def _flap(count: float, up: float = 95) -> Gesture:
 
 
 def _phrases() -> Book:
-    trunk, neck, size = ("body", "chest"), ("chest", "head", "head"), 0.56
+    trunk, neck, size = ("body", "chest"), ("chest", "head", "head", "head"), 0.56
     tucked = together(*(foot(leg, y=0.03, z=-0.02, pitch=35, curve=pulses(1)) for leg in g.SIDES))
     flight = together(tucked, _flap(1, 60))
     aloft = together(*(foot(leg, y=0.02, z=-0.03, pitch=50, curve=hold(0.2, 0.2)) for leg in g.SIDES), _flap(6),

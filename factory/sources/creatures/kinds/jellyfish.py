@@ -150,7 +150,7 @@ def _phrases() -> Book:
         "pulses": together(_pulse(3), move(y=0.04, curve=pulses(3))),
         "pulses twice": together(_pulse(2, 1.3), move(y=0.03, curve=pulses(2))),
         "rises": move(y=0.16),
-        "sinks": together(move(y=-0.13), _arms(inward=-42, tip=1.4), swell("bell", x=0.06, z=0.06, y=-0.06)),
+        "sinks": together(move(y=-0.105), _arms(inward=-42, tip=1.4), swell("bell", x=0.06, z=0.06, y=-0.06)),
         "swims up": together(_pulse(3), move(y=0.3)),
         "darts up": together(
             swell("bell", x=0.14, y=-0.18, z=0.14, curve=lambda s: pulses(1)(np.clip(s / 0.5, 0, 1))),
