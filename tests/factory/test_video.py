@@ -11,9 +11,8 @@ import pytest
 from sample_assets import ASSETS, requires_assets
 from sample_clips import disc_clip, disc_colour, disc_coverage, psnr, silhouette_band
 
-from factory.dataset import _put_on
 from factory.video import bleed_colour, decode_h264, encode_h264, pack_alpha, unpack_alpha
-from renderers.meshes.clip import GREY, WHITE
+from renderers.meshes.clip import GREY, WHITE, composite_in_place
 
 BACKGROUNDS = {"white": WHITE, "black": (0, 0, 0), "grey": GREY, "red": (255, 0, 0)}
 
@@ -170,7 +169,7 @@ def test_alpha_refusals():
 
 def composited(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, ...]) -> np.ndarray:
     frames = np.concatenate([colour[..., :3], alpha[..., None]], axis=-1)
-    _put_on(frames, background)
+    composite_in_place(frames, background)
     return frames[..., :3]
 
 
