@@ -205,9 +205,8 @@ def _spread(function: Callable, count: int, *arguments: object) -> None:
     helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
     work()
     for helper in helpers:
-        if (
-            not helper.cancel()
-        ):  # on a busy machine a helper may not even have begun: nothing to wait for then
+        # On a busy machine a helper may not even have begun: then there is nothing to wait for.
+        if not helper.cancel():
             helper.result()
 
 
