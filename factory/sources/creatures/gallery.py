@@ -89,7 +89,7 @@ def _row(cells) -> np.ndarray:
 
 
 def _save(image: Image.Image, path: Path) -> Path:
-    image.quantize(224, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(144, dither=Image.Dither.NONE).save(path, optimize=True)
     return path
 
 
