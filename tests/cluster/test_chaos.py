@@ -19,6 +19,7 @@ from cluster import Failure, Ledger, Task, run_inline
 
 SUPPORT = Path(__file__).parents[1] / "support"
 TASKS = 300
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class Watched:
@@ -55,14 +56,17 @@ class Watched:
         self.process.kill()
         self.process.communicate()
 
-    def orphans(self, patience: float = 90.0) -> list[str]:
-        """Whoever outlives the driver; Ray's own agents try to reach its dead server for a while first."""
+    def orphans(self, patience: float = 10.0) -> list[str]:
+        """Whoever outlives the driver. Ray's two agents end as well, but first try to reach its dead server for
+        up to a minute, so they are not waited for."""
 
-        def alive() -> list[int]:
-            return [pid for pid, start in self.everybody if is_running(pid) and started(pid) == start]
+        def alive() -> dict[int, str]:
+            pids = [pid for pid, start in self.everybody if is_running(pid) and started(pid) == start]
+            commands = {pid: command(pid) for pid in pids}
+            return {pid: words for pid, words in commands.items() if not words.startswith(AGENTS)}
 
         wait_until(lambda: not alive(), patience)
-        return [f"{pid} {command(pid)}" for pid in alive()]
+        return [f"{pid} {words}" for pid, words in alive().items()]
 
 
 def committed(root: Path) -> int:
