@@ -34,7 +34,7 @@ bench: install system
 
 check: install
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check factory zoo renderers cluster tests benchmarks
 
 install: $(VENV)/.installed
 

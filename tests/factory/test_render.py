@@ -35,7 +35,9 @@ def command(out: Path, *arguments: str, sources=SOURCES) -> list[str]:
 
 
 def run(out: Path, *arguments: str, sources=SOURCES, code: int = 0) -> str:
-    done = subprocess.run(command(out, *arguments, sources=sources), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command(out, *arguments, sources=sources), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -85,10 +87,12 @@ def test_a_killed_and_resumed_run_writes_the_same_bytes(dataset, tmp_path):
     out = tmp_path / "killed"
     kills = 0
     for _ in range(2):
-        driver = subprocess.Popen(command(out, "--workers", "1"), start_new_session=True, stderr=subprocess.DEVNULL)
+        driver = subprocess.Popen(
+            command(out, "--workers", "1"), start_new_session=True, stderr=subprocess.DEVNULL
+        )
         try:
             already = len(list(Ledger(out)))
-            _wait(lambda n=already: len(list(Ledger(out))) > n or driver.poll() is not None)
+            _wait(lambda n=already, process=driver: len(list(Ledger(out))) > n or process.poll() is not None)
             kills += driver.poll() is None
         finally:
             os.killpg(driver.pid, signal.SIGKILL)
@@ -145,7 +149,14 @@ def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path):
     shutil.copy(ASSETS / "greenman.glb", models)
     said = run(tmp_path / "out", "--max-animations", "1", sources=[models])
     assert "rendered     1 clips of 9 assets" in said and "quarantined  6" in said and "not animated" in said
-    for name in ("BoxWithInfinites", "CubeInvalid", "MissingBin", "RecursiveNodes", "WrongJson", "animation_pointer"):
+    for name in (
+        "BoxWithInfinites",
+        "CubeInvalid",
+        "MissingBin",
+        "RecursiveNodes",
+        "WrongJson",
+        "animation_pointer",
+    ):
         assert name in said
 
 
@@ -179,7 +190,9 @@ def test_memory_is_steady_over_500_clips(tmp_path):
         while driver.poll() is None:
             time.sleep(0.5)
             clips = len(list((tmp_path / "out/_factory/done").rglob("*.json"))) if sizes is not None else 0
-            for process in psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []:
+            for process in (
+                psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+            ):
                 try:
                     if "cluster.child" in " ".join(process.cmdline()):
                         sizes.append((clips, process.memory_info().rss))
