@@ -41,6 +41,9 @@ def dashboard(tmp_path):
         *(BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"),
         *(f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
         *("--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"),
+        # The agents' usual ports belong to whichever Ray of this machine came first.
+        *(f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"),
+        *(f"--metrics-export-port={free_port()}", f"--ray-client-server-port={free_port()}"),
     ]
     with (tmp_path / "ray.log").open("wb") as log:
         head = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
