@@ -75,17 +75,19 @@ def run(
         return backlog.report  # an earlier run has done it all: no need for Ray
     backlog.requeue(first)
     cpus = math.ceil(workers * stage.num_cpus) if workers else None
-    with connect(cpus) as session, _sigterm_interrupts():
-        backlog.start_clock()
-        fleet = _Fleet(session, stage, spec, ledger, workers)
-        try:
-            _drive(backlog, fleet, ledger, on_tick)
-            fleet.stop()
-        except KeyboardInterrupt:
-            raise Interrupted(_final_report(backlog, fleet)) from None
-        finally:
-            fleet.kill()
-        return _final_report(backlog, fleet)
+    fleet = None
+    try:
+        with _sigterm_interrupts(), connect(cpus) as session:
+            backlog.start_clock()
+            fleet = _Fleet(session, stage, spec, ledger, workers)
+            try:
+                _drive(backlog, fleet, ledger, on_tick)
+                fleet.stop()
+            finally:
+                fleet.kill()
+            return _final_report(backlog, fleet)
+    except KeyboardInterrupt:
+        raise Interrupted(_final_report(backlog, fleet) if fleet else backlog.report) from None
 
 
 def _drive(
