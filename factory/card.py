@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import os
 import re
@@ -68,7 +69,11 @@ def _front_matter(rows: pa.Table) -> str:
     lines += ["pretty_name: MV-Video", "size_categories:", f"- {size}", "task_categories:"]
     lines += ["- image-to-video", "- text-to-video", "tags:"]
     lines += [f"- {tag}" for tag in ("multi-view", "video", "3d", "4d", "animation", "menagerie4d")]
-    lines += ["configs:", "- config_name: default", "  data_files:"]
+    # `datasets` keeps what it has loaded under the folder's name and these lines, not under the data: two datasets
+    # in folders of one name would be taken for each other if nothing here differed.
+    digest = hashlib.sha256("\n".join(rows["clip_id"].to_pylist()).encode()).hexdigest()[:16]
+    lines += ["configs:", "- config_name: default", f"  description: {len(rows)} clips, content {digest}"]
+    lines += ["  data_files:"]
     for split in _splits(rows):
         lines += [f"  - split: {split}", f"    path: data/{split}/*.parquet"]
     return "\n".join([*lines, "---", "", ""])

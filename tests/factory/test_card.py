@@ -8,6 +8,7 @@ import pytest
 import yaml
 from sample_clips import clip_info, disc_clip, disc_row
 
+from factory import load_clips
 from factory.card import column_table, escape, write_card
 from factory.schema import attribution, make_row, write_row
 from factory.shards import ShardPacker, staged_path
@@ -53,6 +54,8 @@ def test_front_matter_is_what_a_hub_reads(tmp_path):
     write_dataset(tmp_path, rows())
     write_card(tmp_path)
     front, _ = card(tmp_path)
+    (config,) = front["configs"]
+    assert config.pop("description").startswith(f"{len(load_clips(tmp_path))} clips, content ")
     assert front["configs"] == [
         {
             "config_name": "default",

@@ -69,6 +69,14 @@ def test_the_dataset_opens_everywhere(dataset):
     assert "CC0-1.0" in (dataset / "README.md").read_text()
 
 
+def test_two_datasets_in_folders_of_one_name_are_told_apart(dataset, tmp_path):
+    """`datasets` caches under the folder's name: a stale copy would be loaded without a word."""
+    other = tmp_path / dataset.name
+    run(other, "--max-animations", "1", sources=SOURCES[:1])
+    assert len(datasets.load_dataset(str(dataset), split="train")) == 4
+    assert len(datasets.load_dataset(str(other), split="train")) == 1
+
+
 def test_a_second_run_finds_nothing_to_do(dataset):
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()}
     started = time.monotonic()
