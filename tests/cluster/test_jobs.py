@@ -25,14 +25,17 @@ TASKS = 30
 @pytest.fixture
 def cluster(tmp_path):
     """The environment that reaches a one-node cluster on this machine, on the loopback address only."""
-    gcs, dashboard = free_ports(2)
+    gcs, dashboard, agent = free_ports(
+        3
+    )  # jobs go through the agent, whose usual port the session fixture has
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "HOME": str(tmp_path),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    options = f"--port={gcs} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} --num-cpus=2"
+    options = f"--port={gcs} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} --num-cpus=2 "
+    options += f"--dashboard-agent-listen-port={agent}"
     with open(tmp_path / "ray.log", "w") as log:
         head = subprocess.Popen(
             [RAY, "start", "--head", "--block", "--include-dashboard=true", *options.split()],
@@ -71,6 +74,7 @@ def submit(entrypoint: list, folder: Path, env: dict[str, str]) -> subprocess.Co
             env=env,
             capture_output=True,
             text=True,
+            timeout=120,
         )
         if "No available agent" not in submitted.stderr:
             break
