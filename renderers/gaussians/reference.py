@@ -75,8 +75,10 @@ def sh_colors(degree: int, sh: Tensor, means: Tensor, positions: Tensor) -> Tens
 
 def facing_normals(quats: Tensor, scales: Tensor, means: Tensor, positions: Tensor) -> Tensor:
     """Shortest axes of the Gaussians, turned to the cameras: unit [S, C, N, 3], world."""
-    shortest = scales.argmin(-1)[..., None, None].expand(*scales.shape[:-1], 3, 1)
-    axes = rotations(quats).expand(*shortest.shape[:-2], 3, 3).gather(-1, shortest)[..., 0][:, None]
+    turns = rotations(quats)
+    scenes = max(len(turns), len(scales))  # either may be shared by all scenes
+    shortest = scales.argmin(-1)[..., None, None].expand(scenes, -1, 3, 1)
+    axes = turns.expand(scenes, -1, 3, 3).gather(-1, shortest)[..., 0][:, None]
     away = (axes * (means[:, None] - positions[:, :, None])).sum(-1, keepdim=True) > 0
     return torch.where(away, -axes, axes)
 

@@ -329,12 +329,30 @@ def configure(scene, job):
         cycles.pixel_filter_type = "BOX"
 
 
+# --- conversion -----------------------------------------------------------------------------------
+
+
+def convert(job):
+    """Opens an FBX or BLEND file and writes it as a .glb. Scripts in strangers' files are not run."""
+    if job["kind"] == "blend":
+        bpy.context.preferences.filepaths.use_scripts_auto_execute = False
+        bpy.ops.wm.open_mainfile(filepath=job["asset"], load_ui=False, use_scripts=False)
+    else:
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        bpy.ops.import_scene.fbx(filepath=job["asset"], anim_offset=0.0)  # or all comes a frame late
+    bpy.ops.export_scene.gltf(
+        filepath=job["result"], export_format="GLB", export_cameras=False, export_lights=False
+    )
+
+
 def main():
     if bpy.app.version < (4, 4):
         raise RuntimeError(f"Blender {bpy.app.version_string} is too old, expected at least 4.4")
     job = json.loads(Path(sys.argv[-1]).read_text())
     if job["task"] == "positions":
         np.savez(job["result"], **corner_positions(job))
+    elif job["task"] == "convert":
+        convert(job)
     else:
         with np.load(job["arrays"]) as arrays:
             render_frames(job, dict(arrays))

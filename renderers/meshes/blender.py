@@ -75,15 +75,17 @@ def render_clip(
 
     Args:
         asset: path of the .glb or .gltf.
-        settings: `samples` does not apply (see `samples_per_pixel`); depth and normals are not made here.
+        settings: `samples` does not apply (see `samples_per_pixel`); nothing but colour is made here.
         engine: "CYCLES", or another engine of the Blender found.
         samples_per_pixel: paths per pixel. threads: CPU threads. timeout: seconds for the whole clip.
     Raises:
         RenderError: no Blender, or it failed; the message ends with what it said.
     """
     settings = settings or RenderSettings()
-    if settings.depth or settings.normals:
-        raise RenderError("blender: depth and normals are not available here; render them with opengl")
+    if settings.geometry:
+        raise RenderError(
+            "blender: depth, normals, flow and tracks are not available here; render them with opengl"
+        )
     cameras = shot.cameras
     job = {
         "task": "render",
@@ -135,6 +137,24 @@ def corner_positions(
         _run(job, Path(folder), timeout)
         with np.load(job["result"]) as result:
             return {tuple(map(int, key.split("/"))): result[key] for key in result.files}
+
+
+def convert(file: str | Path, kind: str, target: str | Path, *, timeout: float | None = 300.0) -> None:
+    """Write what an FBX or BLEND file holds to `target` as a .glb, with its animations.
+
+    Args:
+        kind: "fbx" or "blend"; the file's name need not say it.
+    Raises:
+        RenderError: as for `render_clip`.
+    """
+    with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as folder:
+        named = Path(folder, f"asset.{kind}")  # Blender goes by the ending
+        named.symlink_to(Path(file).resolve())
+        made = Path(folder, "made.glb")
+        _run(
+            {"task": "convert", "kind": kind, "asset": str(named), "result": str(made)}, Path(folder), timeout
+        )
+        shutil.copyfile(made, target)
 
 
 def _run(job: dict, folder: Path, timeout: float | None) -> str:

@@ -42,19 +42,71 @@ class RenderSettings:
 
     Attributes:
         samples: anti-aliasing samples per pixel: 1, 4 or 16.
-        depth: also return depth. normals: also return world-space normals.
+        depth, normals, flow: also return these.
+        tracks: follow this many points of the surface; 0 = none. track_seed: which points.
     """
 
     samples: int = 4
     depth: bool = False
     normals: bool = False
+    flow: bool = False
+    tracks: int = 0
+    track_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.samples not in (1, 4, 16):
             raise ValueError(f"RenderSettings.samples: expected 1, 4 or 16, got {self.samples}")
+        if self.tracks < 0 or self.track_seed < 0:
+            raise ValueError(
+                f"RenderSettings: expected tracks and track_seed of at least 0, got {self.tracks} and "
+                f"{self.track_seed}"
+            )
+
+    @property
+    def geometry(self) -> bool:
+        """Whether anything beside colour is asked for."""
+        return self.depth or self.normals or self.flow or self.tracks > 0
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """How much memory a rendered clip takes, tracks aside."""
+        return 4 + 4 * self.depth + 12 * self.normals + 8 * self.flow
+
+    def to_dict(self) -> dict[str, int | bool]:
+        """The settings as they are stored; `RenderSettings(**d)` gives them back.
+
+        Flow and tracks came after the first datasets: unasked for, they are left out, so that nobody's keys change.
+        """
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value or name not in ("flow", "tracks", "track_seed")
+        }
 
     def hash(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """P points of the surface, followed through a clip.
+
+    Attributes:
+        points: float32 [T, P, 3], metres, world.
+        pixels: float64 [V, T, P, 2], where the views have them (x right, y down), also when hidden or outside.
+        depth: float64 [V, T, P], metres along the optical axis.
+        visible: bool [V, T, P]: inside the picture and not hidden by the surface.
+    """
+
+    points: np.ndarray
+    pixels: np.ndarray
+    depth: np.ndarray
+    visible: np.ndarray
+
+    @classmethod
+    def of(cls, points: np.ndarray, visible: np.ndarray, cameras: Cameras) -> Tracks:
+        """Points [T, P, 3] and who sees them [V, T, P], with their places in the pictures of V cameras."""
+        return cls(points, *cameras.project(points), visible)
 
 
 @dataclass(frozen=True)
@@ -67,8 +119,14 @@ class RenderedClip:
             would have given.
         cameras: the V cameras. timestamps: float64 [T], seconds of the source animation.
         renderer: back end, its version and its device, e.g. "opengl 1 (llvmpipe, Mesa 22.3.6)".
-        depth: float32 [V, T, H, W], metres along the optical axis, 0 where nothing is; None unless asked for.
-        normals: float32 [V, T, H, W, 3], unit, world space, 0 where nothing is; None unless asked for.
+        depth: float32 [V, T, H, W], metres along the optical axis, 0 where nothing is.
+        normals: float32 [V, T, H, W, 3], unit, world space, 0 where nothing is.
+        flow: float32 [V, T-1, H, W, 2], pixels (x right, y down): how far what is seen at a pixel of frame t has
+            moved in frame t + 1, seen there or not; NaN where nothing is.
+        tracks: points of the surface, followed.
+
+    Depth, normals, flow and tracks are None unless asked for. They are of the first surface that is at least half
+    opaque, at the pixel's centre, not anti-aliased; of MASK materials, of what passes the cutoff.
     """
 
     frames: np.ndarray
@@ -77,6 +135,8 @@ class RenderedClip:
     renderer: str
     depth: np.ndarray | None = None
     normals: np.ndarray | None = None
+    flow: np.ndarray | None = None
+    tracks: Tracks | None = None
 
     @property
     def mask(self) -> np.ndarray:

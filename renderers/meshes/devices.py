@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 from pathlib import Path
 
 _EGL_CUDA_DEVICE_NV = 0x323A
+
+
+def load_triton_first() -> None:
+    """To be called before the first EGL context of a process.
+
+    Triton, which comes with torch, carries an LLVM of its own: loaded after Mesa's, which draws without a GPU, it
+    brings the process down. torch loads it when an optimiser is made, so drawing and then training would crash.
+    """
+    spec = importlib.util.find_spec("triton")
+    library = Path(spec.origin).parent / "_C" / "libtriton.so" if spec and spec.origin else None
+    if library is not None and library.exists():
+        ctypes.CDLL(str(library))
 
 
 def nvidia_gpu_present() -> bool:

@@ -28,8 +28,9 @@ from renderers.gltf import Asset, Material, Pose, Texture
 from renderers.meshes import PICTURE_VERSIONS, shaders
 from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
 from renderers.meshes.closed import closed_triangles
-from renderers.meshes.devices import cuda_to_egl_device, nvidia_gpu_present
+from renderers.meshes.devices import cuda_to_egl_device, load_triton_first, nvidia_gpu_present
 from renderers.meshes.opacity import MIXED, SOLID, triangle_opacity
+from renderers.meshes.tracks import Surface, Tracker
 
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
 _SRGB8_ALPHA8 = 0x8C43
@@ -41,6 +42,7 @@ class OpenGLRenderer:
     """One OpenGL context and its compiled shaders; make one per process and render many clips with it."""
 
     def __init__(self) -> None:
+        load_triton_first()
         self.ctx = _create_context()
         info = self.ctx.info
         driver = info["GL_VERSION"].split(" ", 1)[-1].removeprefix("(Core Profile) ")
@@ -57,19 +59,32 @@ class OpenGLRenderer:
         colour = np.empty((views, frames, height, width, 4), np.uint8)
         depth = np.empty((views, frames, height, width), np.float32) if settings.depth else None
         normals = np.empty((views, frames, height, width, 3), np.float32) if settings.normals else None
+        flow = np.empty((views, frames - 1, height, width, 2), np.float32) if settings.flow else None
+        tracker = None
         with self.ctx, contextlib.ExitStack() as stack:  # current: others in this process may draw too
             scene = _Scene(self, asset, shot, stack)
             targets = _Targets(self, shot.cameras, settings, stack)
-            for t, time in enumerate(shot.timestamps):
-                scene.deform(asset.pose(shot.animation, float(time)), shot)
+            poses = (asset.pose(shot.animation, float(time)) for time in shot.timestamps)
+            upcoming = next(poses)
+            for t in range(frames):
+                pose, upcoming = upcoming, next(poses, upcoming)
+                scene.deform(pose, shot)
                 colour[:, t] = targets.colour(scene, shot)
-                if settings.depth or settings.normals:
-                    geometry = targets.geometry(scene, shot)
-                    if depth is not None:
-                        depth[:, t] = geometry[..., 3]
-                    if normals is not None:
-                        normals[:, t] = geometry[..., :3]
-        return RenderedClip(colour, shot.cameras, np.asarray(shot.timestamps), self.name, depth, normals)
+                if not settings.geometry:
+                    continue
+                surface = targets.geometry(scene, shot, upcoming)
+                if depth is not None:
+                    depth[:, t] = surface.depth
+                if normals is not None:
+                    normals[:, t] = surface.normals
+                if flow is not None and t < frames - 1:
+                    flow[:, t] = np.where(surface.depth[..., None] > 0.0, surface.flow, np.nan)
+                if settings.tracks:
+                    tracker = tracker or Tracker(asset, scene.one_sided, shot, settings, pose, surface)
+                    tracker.follow(pose, surface)
+        tracks = tracker.tracks() if tracker is not None else None
+        timestamps = np.asarray(shot.timestamps)
+        return RenderedClip(colour, shot.cameras, timestamps, self.name, depth, normals, flow, tracks)
 
     def program(self, features: frozenset[str]) -> moderngl.Program:
         """The mesh shader compiled for a set of material features."""
@@ -149,10 +164,17 @@ class _Scene:
         self.renderer, self.ctx, self.asset, self._stack = renderer, renderer.ctx, asset, stack
         self._dynamic = self._own(self.ctx.buffer(reserve=asset.num_vertices * 24, dynamic=True))
         self._positions_and_normals = np.empty((asset.num_vertices, 6), np.float32)
+        self._next_positions = self._own(self.ctx.buffer(reserve=asset.num_vertices * 12, dynamic=True))
         self._textures: dict[tuple[int, bool], moderngl.Texture] = {}
         moments = shot.timestamps[:: max(1, len(shot.timestamps) // 8)]
-        self._closed = closed_triangles(asset, (asset.pose(shot.animation, float(t)) for t in moments))
+        closed = closed_triangles(asset, (asset.pose(shot.animation, float(t)) for t in moments))
         self._opacity = triangle_opacity(asset)
+        # For each primitive bool [F]: triangles whose back face is never seen. Back faces are seen through what is
+        # not solid, and on open surfaces.
+        self.one_sided = [
+            closed[p] & (self._opacity[p] == SOLID) | (not asset.materials[primitive.material].double_sided)
+            for p, primitive in enumerate(asset.primitives)
+        ]
         self._coloured = bool(np.any(asset.colors != 1.0))
         self._batched_for: bytes | None = None
         self._static = self._upload_static()
@@ -211,12 +233,9 @@ class _Scene:
         """Group the triangles into as few draw calls as materials and facing allow."""
         groups: dict[tuple[int, int, bool, bool], list[np.ndarray]] = {}
         for p, primitive in enumerate(self.asset.primitives):
-            single_sided = not self.asset.materials[primitive.material].double_sided
             for opacity in (SOLID, MIXED):
-                chosen = self._opacity[p] == opacity
-                # Back faces are seen through what is not solid, and on open surfaces.
-                hidden = chosen & (self._closed[p] & (opacity == SOLID) | single_sided)
-                for cull, triangles in ((True, hidden), (False, chosen & ~hidden)):
+                chosen, one_sided = self._opacity[p] == opacity, self.one_sided[p]
+                for cull, triangles in ((True, chosen & one_sided), (False, chosen & ~one_sided)):
                     if triangles.any():
                         key = (primitive.material, opacity, cull, bool(mirrored[p]))
                         groups.setdefault(key, []).append(primitive.triangles[triangles])
@@ -263,6 +282,8 @@ class _Scene:
         content = [(self._dynamic, "3f 3f", "position", "normal")]
         if "normal" not in program:
             content = [(self._dynamic, "3f 12x", "position")]  # unlit
+        if "next_position" in program:
+            content.append((self._next_positions, "3f", "next_position"))
         if any(used):
             content.append((self._static, layout, *(n for n, u in zip(names, used, strict=True) if u)))
         return self.ctx.vertex_array(program, content, indices)
@@ -282,6 +303,10 @@ class _Scene:
             gpu.repeat_x, gpu.repeat_y = texture.wrap_s != "clamp", texture.wrap_t != "clamp"
             self._textures[key] = self._own(gpu)
         return self._textures[key]
+
+    def move_towards(self, pose: Pose) -> None:
+        """Say where the vertices are in the frame after this one."""
+        self._next_positions.write(np.ascontiguousarray(pose.positions, np.float32))
 
     def look(self, world_to_clip: np.ndarray, eye: np.ndarray, shot: Shot) -> None:
         """Place the camera for the draws that follow."""
@@ -315,7 +340,7 @@ class _Scene:
         ctx.disable(moderngl.BLEND)
 
     def draw_geometry(self) -> None:
-        """Normals and depth of whatever is at least half opaque."""
+        """Normals, depth and motion of whatever is at least half opaque."""
         self.ctx.enable_only(moderngl.DEPTH_TEST)
         self.ctx.depth_func = "<"
         for batch in self._geometry:
@@ -455,10 +480,11 @@ class _Targets:
         self.atlas = own(
             self.ctx.framebuffer([own(self.ctx.renderbuffer((width, height * self.views_per_atlas), 4))])
         )
-        if settings.depth or settings.normals:
+        if settings.geometry:
+            self._geometry_images = np.empty((2, len(cameras), height, width, 4), np.float32)
             self.float_view = own(
                 self.ctx.framebuffer(
-                    [own(self.ctx.renderbuffer((width, height), 4, dtype="f4"))],
+                    [own(self.ctx.renderbuffer((width, height), 4, dtype="f4")) for _ in range(2)],
                     own(self.ctx.depth_renderbuffer((width, height))),
                 )
             )
@@ -494,15 +520,21 @@ class _Targets:
             self.atlas.read_into(images[first : first + len(views)], viewport=size, components=4)
         return images
 
-    def geometry(self, scene: _Scene, shot: Shot) -> np.ndarray:
-        """World normals and depth of the current frame, float32 [V, H, W, 4], 0 where nothing is."""
+    def geometry(self, scene: _Scene, shot: Shot, upcoming: Pose) -> Surface:
+        """What all views see of the current frame, and how far it moves until the next one, `upcoming`.
+
+        The arrays are the same ones at every call.
+        """
         width, height = self.cameras.width, self.cameras.height
-        images = np.empty((len(self.cameras), height, width, 4), np.float32)
+        images = self._geometry_images
+        scene.move_towards(upcoming)
         for v, matrix in enumerate(self._projections(scene)):
             self.float_view.use()
             self.float_view.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
             scene.look(matrix, self.eyes[v], shot)
             scene.draw_geometry()
-            data = self.float_view.read(components=4, dtype="f4")
-            images[v] = np.frombuffer(data, np.float32).reshape(height, width, 4)[::-1]
-        return images
+            for attachment, image in enumerate(images[:, v]):
+                self.float_view.read_into(image, components=4, attachment=attachment, dtype="f4")
+        surface, motion = images[:, :, ::-1]  # OpenGL's images point up
+        motion *= np.float32([width / 2, -height / 2, 1.0, -1.0])
+        return Surface(surface[..., 3], surface[..., :3], motion[..., :2], motion[..., 2:])

@@ -16,13 +16,14 @@ from renderers.cameras import to_opengl
 from renderers.gltf import Asset, Material, Pose, Texture
 from renderers.meshes import PICTURE_VERSIONS, environment
 from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
-from renderers.meshes.devices import cuda_to_egl_device
+from renderers.meshes.devices import cuda_to_egl_device, load_triton_first
 
 
 class PyrenderRenderer:
     """pyrender's offscreen renderer; one OpenGL context per image size."""
 
     def __init__(self) -> None:
+        load_triton_first()
         os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
         device = cuda_to_egl_device()
         if device is not None:
@@ -42,8 +43,10 @@ class PyrenderRenderer:
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`. Anti-aliasing is always 4 samples."""
-        if settings.normals:
-            raise RenderError("pyrender: it returns no normals; use the opengl renderer for them")
+        if settings.normals or settings.flow or settings.tracks:
+            raise RenderError(
+                "pyrender: it returns no normals, flow or tracks; use the opengl renderer for them"
+            )
         pyrender = self._pyrender
         views, frames = len(shot.cameras), len(shot.timestamps)
         height, width = shot.cameras.height, shot.cameras.width

@@ -44,9 +44,18 @@ out vec3 v_to_eye;
 in vec4 colour;
 out vec4 v_colour;
 #endif
+#ifdef GEOMETRY
+in vec3 next_position;
+out vec4 v_here;
+out vec4 v_next;
+#endif
 %(slots_in)s
 void main() {
     gl_Position = asset_to_clip * vec4(position, 1.0);
+#ifdef GEOMETRY
+    v_here = gl_Position;
+    v_next = asset_to_clip * vec4(next_position, 1.0);
+#endif
 #ifdef LIT
     v_normal = mat3(asset_to_world) * normal;
     v_to_eye = eye.xyz - (asset_to_world * vec4(position, 1.0)).xyz;
@@ -66,8 +75,13 @@ in vec3 v_to_eye;
 #ifdef VERTEX_COLOUR
 in vec4 v_colour;
 #endif
+#ifdef GEOMETRY
+in vec4 v_here;  // clip space, so that the point of the surface is interpolated, not its picture
+in vec4 v_next;
+layout(location = 1) out vec4 motion;
+#endif
 %(slots_in)s
-out vec4 result;
+layout(location = 0) out vec4 result;
 
 vec3 encode_srgb(vec3 linear) {
     linear = clamp(linear, 0.0, 1.0);
@@ -128,6 +142,10 @@ void main() {
     result = vec4(0.0);
 #elif defined(GEOMETRY)
     result = vec4(surface_normal(), 1.0 / gl_FragCoord.w);
+    // Motion in halves of the picture; NaN if it ends behind the camera. Then the slopes of inverse depth.
+    vec2 moved = v_next.xy / v_next.w - v_here.xy / v_here.w;
+    if (v_next.w <= 0.0) moved = vec2(uintBitsToFloat(0x7fc00000u));
+    motion = vec4(moved, dFdx(gl_FragCoord.w), dFdy(gl_FragCoord.w));
 #elif defined(UNLIT)
     result = vec4(encode_srgb(base.rgb) * alpha, alpha);
 #else

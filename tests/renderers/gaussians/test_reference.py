@@ -132,6 +132,23 @@ def test_the_nearer_splat_covers_and_a_finished_pixel_stays() -> None:
     assert picture.alpha.item() == pytest.approx(0.9999, abs=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_disc_that_turns_shows_its_own_normal_in_each_scene(dtype) -> None:
+    """Rotations by scene, everything else shared: the normal is the disc's axis, turned towards the camera."""
+    angles = torch.tensor([0.0, 0.6, -0.9], dtype=dtype)
+    zero = torch.zeros_like(angles)
+    quats = torch.stack([torch.cos(angles / 2), torch.sin(angles / 2), zero, zero], -1)[:, None]
+    disc = Gaussians(
+        torch.tensor([[[0.0, 0.0, 2.0]]], dtype=dtype), quats, torch.tensor([[[0.3, 0.3, 0.01]]], dtype=dtype),
+        torch.tensor([[0.99]], dtype=dtype), colors=torch.ones(1, 1, 3, dtype=dtype),
+    )  # fmt: skip
+    K = torch.tensor([[[[16.0, 0, 8.5], [0, 16.0, 8.5], [0, 0, 1]]]], dtype=dtype)
+    cameras = TensorCameras(torch.eye(4, dtype=dtype)[None, None], K, 17, 17)
+    seen = render(disc, cameras, want=("normal",)).normal[:, 0, 8, 8] / 0.99
+    expected = torch.stack([zero, torch.sin(angles), -torch.cos(angles)], -1)
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
+
+
 def test_gradients_are_differences() -> None:
     """Autograd through the definition against finite differences (away from its jumps)."""
     gaussians, cameras, _ = scene("cloud", 3)

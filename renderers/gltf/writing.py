@@ -1,0 +1,66 @@
+"""Writing glTF: arrays become accessors of one binary chunk, and that and a document one .glb file."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+
+UINT8, UINT16, UINT32, FLOAT = 5121, 5123, 5125, 5126  # component types
+_DTYPES = {UINT8: "u1", UINT16: "<u2", UINT32: "<u4", FLOAT: "<f4"}
+
+
+class GlbBuffer:
+    """The binary chunk and the accessors into it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        array: np.ndarray,
+        kind: str,
+        component: int = FLOAT,
+        target: int | None = None,
+        *,
+        bounds: bool = False,
+        normalized: bool = False,
+    ) -> int:
+        """Append an array [N, …] as an accessor of its own; its number.
+
+        Args:
+            kind: "SCALAR", "VEC3" and so on. target: of the buffer view. bounds: state least and largest values.
+        """
+        array = np.ascontiguousarray(array, _DTYPES[component])
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
+        self.views.append(view | ({"target": target} if target else {}))
+        self.data += array.tobytes()
+        self.data += b"\0" * (-len(self.data) % 4)
+        accessor = {
+            "bufferView": len(self.views) - 1, "componentType": component, "count": len(array), "type": kind
+        }  # fmt: skip
+        if normalized:
+            accessor["normalized"] = True
+        if bounds:
+            columns = array.reshape(len(array), -1)
+            accessor["min"] = [float(x) for x in columns.min(0)]
+            accessor["max"] = [float(x) for x in columns.max(0)]
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def glb(self, document: dict[str, Any]) -> bytes:
+        """The file: `document`, with this buffer and its accessors last."""
+        document = document | {
+            "accessors": self.accessors,
+            "bufferViews": self.views,
+            "buffers": [{"byteLength": len(self.data)}],
+        }
+        text = json.dumps(document, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = struct.pack("<I4s", len(text), b"JSON") + text
+        chunks += struct.pack("<I4s", len(self.data), b"BIN\0") + bytes(self.data)
+        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
