@@ -187,6 +187,13 @@ class Ledger:
         self.storage.remove_folder(f"{self.namespace}/quarantine")
         return count
 
+    def forget(self, key: str) -> None:
+        """Remove what is known of a task; the next run that has it does it anew."""
+        self.storage.remove_folder(f"{self.namespace}/attempts/{key}")
+        for status in _FOLDERS:
+            self.storage.remove(self._marker(status, key))
+        self._resolved.pop(key, None)
+
     def _done(self, key: str) -> Record | None:
         return _parse(self.storage.read(self._marker("done", key)), key)
 

@@ -7,12 +7,13 @@ import secrets
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.stage import Stage
+from cluster.stage import Stage, StageError
 
 # Ray reads a token once per process, so all embedded sessions of this process share one. It stays in memory:
 # a saved one (~/.ray) would turn authentication on for clusters that the user starts later.
@@ -28,6 +29,7 @@ EMBEDDED_ENV = {
 }
 MEMORY_SHARE = 0.25  # of a stage's limit, reserved for each worker
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing large goes through it
+STARTS = 3  # on a busy machine the time that Ray gives its own processes can be too short
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
 
     Args:
         num_workers: CPUs that an embedded Ray pretends to have; None for the machine's.
+    Raises:
+        StageError: the cluster does not answer, or Ray does not start here.
     """
     import ray
 
@@ -66,7 +70,7 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
         return
     address = os.environ.get("RAY_ADDRESS", "")
     if "://" in address:
-        raise ValueError(
+        raise StageError(
             f"RAY_ADDRESS={address} is not the address of a cluster but of a server in front of it: start "
             f"this command with `ray job submit -- …`, or set RAY_ADDRESS to host:6379 on one of its machines"
         )
@@ -95,7 +99,7 @@ def _check_that_it_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
-        raise ConnectionError(
+        raise StageError(
             f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}): start it with "
             f"`ray start --head`, or unset RAY_ADDRESS to work on this machine alone"
         ) from None
@@ -106,13 +110,41 @@ def _ray(**options: Any) -> Iterator[None]:
     import ray
 
     sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, logging_level="error", **options)
+    _start(log_to_driver=False, logging_level="error", **options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, sigterm)  # Ray has put its own there
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    import ray
+
+    for start in range(STARTS):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray has no class for it
+            if "timed out during startup" not in str(error):
+                raise
+            _stop_what_started(error)
+            if start + 1 == STARTS:
+                raise StageError(
+                    f"Ray did not start in {STARTS} tries of 30 s each: this machine is too busy or short of memory "
+                    "(its logs are in /tmp/ray/session_latest/logs); try again when other work is done"
+                ) from error
+
+
+def _stop_what_started(error: Exception) -> None:
+    """Stop the processes of a Ray that did not come up; only the frames of its error still know them."""
+    from ray._private.node import Node
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 @contextmanager

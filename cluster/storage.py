@@ -118,6 +118,18 @@ class Storage:
         except Exception as error:
             raise StorageError(f"cannot list {top}: {error}") from None
 
+    def remove(self, name: str) -> None:
+        """Remove a file; that it is gone already is fine. Raises StorageError if it cannot be removed."""
+        try:
+            if self.is_local:
+                Path(self.path(name)).unlink(missing_ok=True)
+            else:
+                self._fs.rm_file(self.path(name))
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            raise StorageError(f"cannot remove {self.path(name)}: {error}") from None
+
     def remove_folder(self, folder: str) -> None:
         top = self.path(folder)
         if self.is_local:

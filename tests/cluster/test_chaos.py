@@ -73,6 +73,7 @@ def committed(root: Path) -> int:
     return sum(1 for _ in root.glob("_factory/done/*/*.json"))
 
 
+@pytest.mark.slow
 def test_actors_and_drivers_are_killed(tmp_path):
     root, audit, home = tmp_path / "out", tmp_path / "audit", tmp_path / "home"
     audit.touch()

@@ -54,6 +54,39 @@ def test_a_job_server_is_no_cluster_address():
     assert result.returncode == 1 and "ray job submit" in result.stderr
 
 
+STARTS_LATE = """
+import ray
+from ray._private import services
+from cluster import StageError, connect
+from process_tree import command, descendants
+import os
+
+asked, get_node = [], services.get_node
+def late(*args):
+    asked.append(1)
+    if len(asked) <= REFUSED:
+        raise Exception("The current node timed out during startup.")
+    return get_node(*args)
+services.get_node = late
+try:
+    with connect(1):
+        print("raylets", sum("raylet/raylet" in command(pid) for pid in descendants(os.getpid())))
+except StageError as error:
+    print(error, "raylets", sum("raylet/raylet" in command(pid) for pid in descendants(os.getpid())))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("refused", "said"), [(1, "raylets 1"), (3, "did not start in 3 tries")])
+def test_a_ray_that_does_not_come_up_is_tried_again(refused, said):
+    """One raylet is left of a start that came late; none, and a sentence, if none came."""
+    code = STARTS_LATE.replace("REFUSED", str(refused))
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
+    result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert said in result.stdout and ("raylets 0" in result.stdout) == (refused == 3)
+
+
 @pytest.mark.slow
 def test_nothing_of_a_session_is_left(tmp_path):
     """No process, no saved token, no changed environment, no signal handler."""
