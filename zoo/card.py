@@ -1,0 +1,128 @@
+"""A model's README.md, generated from what it is and what was measured, never typed."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+PIPELINE_TAG = "text-to-3d"
+RESULTS = (
+    "mean",
+    "worst",
+    "unseen",
+)  # groups of numbers in metrics.json; all else there says how they came about
+_ROWS_IN_CARD = 200  # a hub cuts long cards off
+
+
+def model_card(name: str, family: str, card: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """README.md with the front matter that hubs read.
+
+    Args:
+        name: what the model is loaded by. card, metrics: see `zoo.families.Model`.
+    """
+    parts = [f"# {escape(card.get('title') or name)}"]
+    if card.get("summary"):
+        parts.append(escape(card["summary"]))
+    parts += [
+        '<video src="preview.mp4" controls autoplay loop muted></video>',
+        f'```python\nimport zoo\n\nmodel = zoo.load("{name}")\nmodel.sample(0).save("sample.mp4")\n```',
+    ]
+    values = list(numbers(metrics))
+    if values:
+        parts.append("## Metrics")
+        if metrics.get("protocol"):
+            parts.append(escape(metrics["protocol"]))
+        parts.append(
+            _table(("metric", "value"), [(escape(metric), f"{value:.4g}") for metric, value in values])
+        )
+        parts.append("All of them, with what was measured on: [metrics.json](metrics.json).")
+    for heading, content in card.get("sections", {}).items():
+        parts += [f"## {escape(heading)}", _section(content)]
+    if card.get("license"):
+        parts += ["## Licence", f"The weights: {escape(card['license'])}."]
+    parts.append(
+        "---\nMade with menagerie4d. The weights are safetensors, everything else is JSON, text or video; `zoo.load` "
+        "checks each file against [manifest.json](manifest.json) and runs no code from here."
+    )
+    return _front_matter(name, family, card, metrics) + "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def numbers(metrics: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The results among the metrics, by names such as "mean psnr": the numbers of the groups `RESULTS`."""
+    for group in RESULTS:
+        if isinstance(metrics.get(group), dict):
+            for key, value in metrics[group].items():
+                if _is_number(value):
+                    yield f"{group} {str(key).replace('_', ' ')}", float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _front_matter(name: str, family: str, card: dict[str, Any], metrics: dict[str, Any]) -> str:
+    licence = str(card.get("license") or "").lower()
+    known = bool(re.fullmatch(r"[a-z0-9.-]+", licence))
+    lines = [f"license: {licence}" if known else "license: other"]
+    if licence and not known:
+        lines += [f"license_name: {_scalar(card['license'])}"]
+    pipeline = card.get("pipeline_tag") or PIPELINE_TAG
+    lines += ["library_name: menagerie4d", f"pipeline_tag: {_scalar(pipeline)}"]
+    lines += [
+        "tags:",
+        *(f"- {_scalar(tag)}" for tag in dict.fromkeys(["menagerie4d", family, *card.get("tags", [])])),
+    ]
+    if card.get("datasets"):
+        lines += ["datasets:", *(f"- {_scalar(dataset)}" for dataset in card["datasets"])]
+    if card.get("base_model"):
+        lines += [f"base_model: {_scalar(card['base_model'])}"]
+    measured = [
+        {"type": _type(metric), "name": metric, "value": float(f"{value:.6g}")}
+        for metric, value in numbers(metrics)
+    ]
+    if measured:
+        dataset = {"name": "held-out", "type": "held-out", **metrics.get("dataset", {})}
+        result = {"task": {"type": pipeline}, "dataset": dataset, "metrics": measured}
+        lines += ["model-index:", f"- {_scalar({'name': name, 'results': [result]})}"]
+    return "\n".join(["---", *lines, "---", "", ""])
+
+
+def _scalar(value: object) -> str:
+    """YAML of any JSON value: as it is where nothing in it can be misread, JSON otherwise (which is YAML too)."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value):
+        if value.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n"):
+            return value
+    return json.dumps(value, ensure_ascii=True)
+
+
+def _type(metric: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", metric.lower()).strip("_") or "value"
+
+
+def _section(content: object) -> str:
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return escape(str(content))
+    rows = [row for row in content if isinstance(row, dict)]
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    table = _table(
+        [escape(str(key)) for key in head],
+        [[escape(str(row.get(key, ""))) for key in head] for row in rows[:_ROWS_IN_CARD]],
+    )
+    more = len(rows) - _ROWS_IN_CARD
+    return table + (f"\n{more} more are in [config.json](config.json).\n" if more > 0 else "")
+
+
+def escape(text: str) -> str:
+    """Any text as one line of Markdown that shows it and does nothing else."""
+    visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(text))
+    shown = html.escape(" ".join(visible.split()), quote=False)
+    return re.sub(r"([\\`*_\[\]#|~@]|:(?=//)|(?<=www)\.)", r"\\\1", shown)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
