@@ -30,6 +30,9 @@ _HOME = {
     "ClipArrays": "factory.dataset",
     "ClipDataset": "factory.dataset",
     "load_clips": "factory.dataset",
+    "ClipLoader": "factory.loader",
+    "TrainingClips": "factory.loader",
+    "ray_dataset": "factory.loader",
 }
 __all__ = sorted(_HOME)
 

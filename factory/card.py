@@ -7,7 +7,9 @@ import html
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
 import fsspec
@@ -15,6 +17,8 @@ import pyarrow as pa
 
 from cluster.storage import Storage
 from factory.dataset import ClipDataset, load_clips
+from factory.modalities import DESCRIPTIONS as MODALITY_DESCRIPTIONS
+from factory.modalities import MODALITIES
 from factory.schema import DESCRIPTIONS, VIEWS, clip_schema
 
 _ASSETS_IN_CARD = 200  # more go to a file of their own: a hub cuts long cards off
@@ -28,22 +32,59 @@ def write_card(root: str | os.PathLike[str]) -> None:
         FileNotFoundError: there are no shards. StorageError: the files cannot be written.
     """
     storage = Storage(root, "_factory/tmp")
+    for name, data in card_files(root).items():
+        storage.write(name, data)
+
+
+def card_files(
+    root: str | os.PathLike[str],
+    *,
+    name: str = "",
+    pictures: Sequence[str] = (),
+    preview: bool = False,
+    taken_down: str = "",
+) -> dict[str, bytes]:
+    """ATTRIBUTION.md and README.md for the shards below `root`, the card last.
+
+    Args:
+        name: what `datasets` will load them by, if that is known.
+        pictures: paths of histograms. preview: whether there is a folder of videos (factory/preview.py).
+        taken_down: path of the list of what was taken down, "" if nothing was.
+    Raises:
+        FileNotFoundError: there are no shards.
+    """
     fs, folder = fsspec.core.url_to_fs(os.fspath(root))
     dataset = load_clips(root)
     rows = dataset.table()
     assets = _assets(rows)
     attribution = _asset_table(assets)
     has_sheet = fs.exists(f"{folder.rstrip('/')}/contact_sheet.png")
-    card = _front_matter(rows) + _body(dataset, rows, assets, attribution, has_sheet)
-    storage.write("ATTRIBUTION.md", f"# Attribution\n\n{attribution}".encode())
-    storage.write("README.md", card.encode())
+    captioned = fs.glob(f"{folder.rstrip('/')}/captions/*.parquet")
+    beside = _Beside(name, has_sheet, tuple(pictures), preview, taken_down)
+    card = _front_matter(rows, bool(captioned), preview) + _body(dataset, rows, assets, attribution, beside)
+    return {
+        "ATTRIBUTION.md": f"# Attribution\n\n{attribution}".encode(),
+        "README.md": card.encode(),
+    }
 
 
 def column_table(views: int = VIEWS) -> str:
-    """The columns of the dataset as a Markdown table: name, type, meaning."""
-    kinds = {field.name: _kind(field.type) for field in clip_schema(views)}
+    """The columns of every dataset as a Markdown table: name, type, meaning."""
+    return _described(DESCRIPTIONS, views, ())
+
+
+def modality_table(views: int = VIEWS, modalities: Sequence[str] = MODALITIES) -> str:
+    """The columns that modalities add, likewise."""
+    meanings = {
+        name: text for modality in modalities for name, text in MODALITY_DESCRIPTIONS[modality].items()
+    }
+    return _described(meanings, views, modalities)
+
+
+def _described(meanings: Mapping[str, str], views: int, modalities: Sequence[str]) -> str:
+    kinds = {field.name: _kind(field.type) for field in clip_schema(views, modalities)}
     rows = []
-    for name, meaning in DESCRIPTIONS.items():
+    for name, meaning in meanings.items():
         first = name.replace("NN", "00")
         shown = f"`{name}`" if first == name else f"`{first}` … `{name.replace('NN', f'{views - 1:02d}')}`"
         rows.append((shown, kinds[first], meaning))
@@ -59,7 +100,18 @@ def _kind(kind: pa.DataType) -> str:
     return f"{name} [{', '.join(shape)}]" if shape else name
 
 
-def _front_matter(rows: pa.Table) -> str:
+@dataclass(frozen=True)
+class _Beside:
+    """What there is beside the shards: see `card_files`."""
+
+    name: str
+    has_sheet: bool
+    pictures: tuple[str, ...]
+    preview: bool
+    taken_down: str
+
+
+def _front_matter(rows: pa.Table, captioned: bool, preview: bool) -> str:
     licences = set(rows["licence"].to_pylist())
     only = next(iter(licences)).lower() if len(licences) == 1 else "other"
     size = next((name for limit, name in _SIZES if len(rows) < limit), "n>1M")
@@ -70,16 +122,23 @@ def _front_matter(rows: pa.Table) -> str:
     lines += ["- image-to-video", "- text-to-video", "tags:"]
     lines += [f"- {tag}" for tag in ("multi-view", "video", "3d", "4d", "animation", "menagerie4d")]
     # `datasets` keeps what it has loaded under the folder's name and these lines, not under the data: two datasets
-    # in folders of one name would be taken for each other if nothing here differed.
-    digest = hashlib.sha256("\n".join(rows["clip_id"].to_pylist()).encode()).hexdigest()[:16]
+    # in folders of one name, or one before and after it got columns, would be taken for each other if nothing
+    # here differed.
+    told = [*rows["clip_id"].to_pylist(), *(f"{field.name}: {field.type}" for field in rows.schema)]
+    digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
     lines += ["configs:", "- config_name: default", f"  description: {len(rows)} clips, content {digest}"]
     lines += ["  data_files:"]
     for split in _splits(rows):
         lines += [f"  - split: {split}", f"    path: data/{split}/*.parquet"]
+    if captioned:
+        lines += ["- config_name: captions", "  data_files: captions/*.parquet"]
+    if preview:
+        lines += ["- config_name: preview", "  data_files:", "  - split: preview"]
+        lines += ["    path: preview/metadata.parquet"]
     return "\n".join([*lines, "---", "", ""])
 
 
-def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution: str, has_sheet: bool) -> str:
+def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution: str, beside: _Beside) -> str:
     views, frames, width, height = (
         _range(rows[name]) for name in ("num_views", "num_frames", "width", "height")
     )
@@ -90,10 +149,18 @@ def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution:
         f"{width} x {height} pixels, with alpha and cameras. {dataset.size_bytes / 1e6:,.1f} MB."
     )
     parts = ["# MV-Video", sentence]
-    if has_sheet:
+    if beside.has_sheet:
         parts.append("![Some of the clips](contact_sheet.png)")
     parts += ["## Clips", _table(("split", "clips", "assets"), _split_counts(rows))]
-    parts += ["## Loading", _loading(_splits(rows)[0])]
+    parts += [" ".join(f"![{PurePosixPath(path).stem}]({path})" for path in beside.pictures)]
+    if beside.preview:
+        parts.append("`preview/` has one clip each of some assets, one view on grey, as plain videos.")
+    if beside.taken_down:
+        parts.append(
+            f"Some assets were taken down: [{beside.taken_down}]({beside.taken_down}) lists their clips. "
+            f"Remove them from copies of earlier revisions, too."
+        )
+    parts += ["## Loading", _loading(_splits(rows)[0], beside.name, beside.preview)]
     parts += [
         "## Licences",
         "Every clip carries the licence of the model it shows, in the column `licence`, and the line that "
@@ -114,16 +181,27 @@ def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution:
         "## Columns",
         column_table(rows["num_views"][0].as_py()),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    if dataset.modalities:
+        parts += [
+            "## Beside colour",
+            f"These clips also have {_listing(dataset.modalities)}, exact from the animated mesh, of the first "
+            "surface that is at least half opaque at a pixel's centre: "
+            f"`clip.read(modalities={list(dataset.modalities)})`.",
+            modality_table(rows["num_views"][0].as_py(), dataset.modalities),
+        ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _loading(split: str) -> str:
+def _loading(split: str, name: str, preview: bool) -> str:
+    url = f"hf://datasets/{name}" if name else "path or URL"
+    name = name or "path/or/org/name"
+    videos = f'\nvideos = datasets.load_dataset("{name}", "preview")["preview"]' if preview else ""
     return f"""
 ```python
 import datasets
 
-rows = datasets.load_dataset("path/or/org/name", split="{split}", streaming=True)
-frame = next(iter(rows))["view_00"][0]  # uint8 [3, H, W]
+rows = datasets.load_dataset("{name}", split="{split}", streaming=True)
+frame = next(iter(rows))["view_00"][0]  # uint8 [3, H, W]{videos}
 ```
 
 One call for arrays: decodes the views and frames asked for, and puts them on any background.
@@ -131,7 +209,7 @@ One call for arrays: decodes the views and frames asked for, and puts them on an
 ```python
 import factory
 
-clip = factory.load_clips("path or URL")[0]
+clip = factory.load_clips("{url}")[0]
 arrays = clip.read(views=[0, 4, 8, 12], frames=slice(0, 48, 3), background=(127, 127, 127))
 arrays.frames, arrays.cameras, arrays.timestamps  # uint8 [V, T, H, W, 3], V cameras, seconds [T]
 ```
@@ -196,6 +274,10 @@ def _counts(assets: list[dict], name: str) -> list[tuple[str, str, str]]:
 def _tally(rows: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
     counted = rows.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
     return sorted((*(escape(row[name]) for name in names), f"{row['count_all']:,}") for row in counted)
+
+
+def _listing(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _range(column: pa.ChunkedArray) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+
+from factory.annotations import text
+from factory.licences import UNKNOWN, to_spdx
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,10 @@ class AssetRecord:
         licence: SPDX expression, or "unknown".
         noai: whether the author forbids AI use: "yes", "no" or "unknown". noai_checked_at: ISO date, "" if never.
         tags: words of the source.
+        animations, faces: how many, None if the source does not say.
+        unsettled: the source will be asked for licence and noai again before the file is fetched, or the file
+            itself may say more (`completed`); then "unknown" is not the last word.
+        fault: why it cannot be had, in words that many records share; such a record is counted, never fetched.
     """
 
     uid: str
@@ -32,6 +40,28 @@ class AssetRecord:
     noai: str = "unknown"
     noai_checked_at: str = ""
     tags: tuple[str, ...] = ()
+    animations: int | None = None
+    faces: int | None = None
+    unsettled: bool = False
+    fault: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on the user's own disk or is made here, so that nobody else's terms were agreed to."""
+        scheme, separator, _ = self.location.partition("://")
+        return not separator or scheme in ("file", "creatures")
+
+    def completed(self, said: Mapping[str, str]) -> AssetRecord:
+        """With what the opened file says of itself (`Asset.metadata`) where the source is silent; settled."""
+        licence = to_spdx(said.get("license") or said.get("copyright"))
+        return replace(
+            self,
+            licence=self.licence if self.licence != UNKNOWN else licence,
+            title=self.title or text(said.get("title")) or self.uid,
+            author=self.author or text(said.get("author")),
+            source_url=self.source_url or text(said.get("source"), 2000),
+            unsettled=False,
+        )
 
     def to_json(self) -> dict:
         return asdict(self)

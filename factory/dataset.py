@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.schema import alpha_column, pixel_columns, row_cameras, row_to_shot, view_column
+from factory.modalities import cells_of, decode_modality, decode_tracks, modalities_of
+from factory.schema import alpha_column, is_pixels, row_cameras, row_to_shot, view_column
 from factory.video import decode_h264, unpack_alpha
 from renderers.cameras import Cameras
-from renderers.meshes.clip import RenderSettings, Shot, composite_in_place
+from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
 
 Indices = int | slice | Sequence[int] | None
 
@@ -29,11 +31,30 @@ class ClipArrays:
         frames: uint8 [V, T, H, W, 4], straight alpha, the colour meaning nothing where alpha is 0; or
             [V, T, H, W, 3] on a background.
         cameras: of the V views. timestamps: float64 [T], seconds on the animation's time line.
+
+    None unless asked for, and of the first surface that is at least half opaque, at each pixel's centre:
+
+        depth: float32 [V, T, H, W], metres along the optical axis, 0 where nothing is.
+        normals: float32 [V, T, H, W, 3], unit, world space, 0 where nothing is.
+        flow: float32 [V, T, H, W, 2], pixels (x right, y down) until the clip's next frame, whether or not that was
+            asked for; NaN where nothing is and in the last frame.
+        tracks: points [T, P, 3] of the surface with their pixels, depth and visibility [V, T, P].
     """
 
     frames: np.ndarray
     cameras: Cameras
     timestamps: np.ndarray
+    depth: np.ndarray | None = None
+    normals: np.ndarray | None = None
+    flow: np.ndarray | None = None
+    tracks: Tracks | None = None
+
+    @property
+    def flow_valid(self) -> np.ndarray:
+        """bool [V, T, H, W]: where there is a flow."""
+        if self.flow is None:
+            raise ValueError('no flow was read: ask for it with read(..., modalities=["flow"])')
+        return np.isfinite(self.flow).all(axis=-1)
 
 
 def load_clips(path_or_url: str | os.PathLike[str], split: str | None = None) -> ClipDataset:
@@ -91,10 +112,17 @@ class ClipDataset:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """One row a clip, without pixels: what to filter by. `columns`: None = all that are not pixels."""
-        return pa.concat_tables(
-            self._open(file, footer).read(columns=list(columns) if columns else self.columns)
-            for file, footer in zip(self._files, self._footers, strict=True)
-        )
+        table = self._read(columns or self.columns)
+        if {"caption", "caption_origin"} & set(table.column_names) and self._captions:
+            newest = [self._captions.get(key) for key in self._read(["clip_id"])["clip_id"].to_pylist()]
+            for place, name in enumerate(("caption", "caption_origin")):
+                if name in table.column_names:
+                    own = table[name].to_pylist()
+                    values = [new[place] if new else old for new, old in zip(newest, own, strict=True)]
+                    table = table.set_column(
+                        table.schema.get_field_index(name), name, pa.array(values, pa.string())
+                    )
+        return table
 
     @property
     def size_bytes(self) -> int:
@@ -104,13 +132,33 @@ class ClipDataset:
     @cached_property
     def columns(self) -> list[str]:
         """Names of the columns that are not pixels."""
-        names = self._footers[0].schema.to_arrow_schema().names
-        pixels = set(pixel_columns(sum(name.startswith("view_") for name in names)))
-        return [name for name in names if name not in pixels]
+        return [column.name for column in self._schema if not is_pixels(column)]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the clips have beside colour: some of "depth", "normals", "flow" and "tracks"."""
+        return modalities_of(self._schema.names)
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return self._footers[0].schema.to_arrow_schema()
+
+    @cached_property
+    def _captions(self) -> dict[str, tuple[str, str]]:
+        """clip_id → caption and origin of the clips that have one beside the shards."""
+        from factory.captions import newest_captions, read_caption_rows
+
+        return newest_captions(read_caption_rows(self.url))
 
     @cached_property
     def _index_of(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.table(["clip_id"])["clip_id"].to_pylist())}
+
+    def _read(self, columns: Sequence[str]) -> pa.Table:
+        return pa.concat_tables(
+            self._open(file, footer).read(columns=list(columns))
+            for file, footer in zip(self._files, self._footers, strict=True)
+        )
 
     def _place(self, index: int) -> tuple[int, int, int]:
         """File, row group and row in it of a clip."""
@@ -137,7 +185,10 @@ class Clip:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """Every column that is not pixels (docs/dataset.md)."""
-        return self._dataset._row(self.index, self._dataset.columns)
+        row = self._dataset._row(self.index, self._dataset.columns)
+        if newest := self._dataset._captions.get(row["clip_id"]):
+            row["caption"], row["caption_origin"] = newest
+        return row
 
     @property
     def clip_id(self) -> str:
@@ -161,7 +212,11 @@ class Clip:
         return f"Clip({self.clip_id!r}: {self.metadata['title']!r}, {self.metadata['animation_name']!r})"
 
     def read(
-        self, views: Indices = None, frames: Indices = None, background: Sequence[int] | None = None
+        self,
+        views: Indices = None,
+        frames: Indices = None,
+        background: Sequence[int] | None = None,
+        modalities: Sequence[str] = (),
     ) -> ClipArrays:
         """The pixels of some views and frames.
 
@@ -172,33 +227,55 @@ class Clip:
             views, frames: an index, a slice or a list, negative ones from the end; None = all.
             background: RGB 0-255 to put the clip on; None keeps alpha. MV-VDM wants (127, 127, 127), DIMO
                 (255, 255, 255).
+            modalities: what else to read, of "depth", "normals", "flow" and "tracks".
         Raises:
-            IndexError: a view or frame the clip does not have. ValueError: damaged pixels.
+            IndexError: a view or frame the clip does not have. ValueError: a modality the dataset does not have, or
+                damaged pixels.
         """
         row = self.metadata
+        lacking = [name for name in modalities if name not in self._dataset.modalities]
+        if lacking:
+            raise ValueError(
+                f"{self._dataset.url} has no {', no '.join(lacking)} but {self._dataset.modalities or 'colour only'}; "
+                f"`python -m factory.render --modalities {','.join(lacking)}` renders clips with them"
+            )
         views, frames = _pick(views, row["num_views"], "view"), _pick(frames, row["num_frames"], "frame")
         wanted = sorted(set(views))
-        cells = self._dataset._row(
-            self.index, [f(view) for view in wanted for f in (view_column, alpha_column)]
-        )
+        columns = [f(view) for view in wanted for f in (view_column, alpha_column)]
+        columns += [column for name in modalities for column in cells_of(name, wanted)]
+        cells = self._dataset._row(self.index, columns)
         arrays = np.empty((len(views), len(frames), row["height"], row["width"], 4), np.uint8)
         for place, view in enumerate(views):
-            try:
+            with self._damage_named(f"view {view}"):
                 arrays[place] = decode_h264(cells[view_column(view)]["bytes"], frames, channels=4)
                 arrays[place, ..., 3] = unpack_alpha(cells[alpha_column(view)], frames)
-            except ValueError as error:
-                file = self._dataset._files[self._dataset._place(self.index)[0]]
-                raise ValueError(
-                    f"clip {self.clip_id}, view {view}, in {file}: {error}. The shard is damaged; compare "
-                    f"its sha256 with _factory/shards and fetch or pack it again"
-                ) from error
             if background is not None:
                 composite_in_place(arrays[place], background)
+        cameras = self.cameras[views]
+        more: dict[str, Any] = {}
+        for name in modalities:
+            with self._damage_named(name):
+                if name == "tracks":
+                    more[name] = decode_tracks(cells, views, frames, cameras)
+                else:
+                    more[name] = decode_modality(name, cells, views, frames, row)
         return ClipArrays(
             frames=arrays if background is None else arrays[..., :3],
-            cameras=self.cameras[views],
+            cameras=cameras,
             timestamps=self.timestamps[frames],
+            **more,
         )
+
+    @contextmanager
+    def _damage_named(self, part: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            file = self._dataset._files[self._dataset._place(self.index)[0]]
+            raise ValueError(
+                f"clip {self.clip_id}, {part}, in {file}: {error}. The shard is damaged; compare "
+                f"its sha256 with _factory/shards and fetch or pack it again"
+            ) from error
 
 
 def _pick(indices: Indices, count: int, what: str) -> list[int]:

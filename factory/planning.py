@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
+from factory.curation import measure_motion
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
 from renderers.gltf import Animation, Asset, GltfError
 from renderers.meshes import Shot
-from renderers.meshes.opacity import visible_vertices
+from renderers.meshes.opacity import INVISIBLE, triangle_opacity
 
 PLANNING_VERSION = "1"  # raise it when the same asset would give other clips
 _LOOP_TOLERANCE = 0.01  # of the diagonal: end pose to start pose of an animation that repeats
@@ -83,6 +85,7 @@ class ClipPlan:
         elevation_deg, azimuth_offset_deg: of the views.
         asset_to_world: 16 floats, row-major: centres the first frame's bounding box, scales to the distance.
         motion: named statistics, lengths in first-frame bounding-box diagonals.
+        measures: more of them, that say nothing of what is rendered (factory/curation.py); no part of a clip's key.
     """
 
     animation: int
@@ -95,6 +98,7 @@ class ClipPlan:
     azimuth_offset_deg: float
     asset_to_world: tuple[float, ...]
     motion: dict[str, float]
+    measures: dict[str, Any] = field(default_factory=dict)
 
     def shot(self, recipe: Recipe) -> Shot:
         """The plan as a renderer takes it."""
@@ -115,19 +119,25 @@ class Rejection:
     reason: str
 
 
-def plan_asset(asset: Asset, identity: str, recipe: Recipe) -> tuple[list[ClipPlan], list[Rejection]]:
+def plan_asset(
+    asset: Asset, identity: str, recipe: Recipe, *, measure: bool = True
+) -> tuple[list[ClipPlan], list[Rejection]]:
     """Decide the clips of an asset.
 
     Args:
         identity: the asset's fingerprint; with the recipe's seed it fixes every random choice.
+        measure: also fill in each clip's `measures`.
     """
-    visible = visible_vertices(asset)
+    opacities = zip(asset.primitives, triangle_opacity(asset), strict=True)
+    seen = np.concatenate([part.triangles[opacity != INVISIBLE] for part, opacity in opacities])
+    visible, faces = np.unique(seen, return_inverse=True)
+    faces = faces.reshape(-1, 3) if measure else None
     if not len(visible):  # every triangle is fully transparent
         return [], [Rejection(i, _name(asset, i), "nothing to see") for i in range(len(asset.animations))]
     decided = [
         decision
         for index in _chosen(asset, identity, recipe)
-        for decision in _plan_animation(asset, index, visible, identity, recipe)
+        for decision in _plan_animation(asset, index, visible, faces, identity, recipe)
     ]
     return (
         [decision for decision in decided if isinstance(decision, ClipPlan)],
@@ -136,7 +146,12 @@ def plan_asset(asset: Asset, identity: str, recipe: Recipe) -> tuple[list[ClipPl
 
 
 def _plan_animation(
-    asset: Asset, index: int, visible: np.ndarray, identity: str, recipe: Recipe
+    asset: Asset,
+    index: int,
+    visible: np.ndarray,
+    faces: np.ndarray | None,
+    identity: str,
+    recipe: Recipe,
 ) -> Iterator[ClipPlan | Rejection]:
     animation, name = asset.animations[index], _name(asset, index)
     if animation.duration < recipe.min_duration:
@@ -152,11 +167,15 @@ def _plan_animation(
             points = np.empty((len(timestamps), 3, len(visible)), np.float32).swapaxes(1, 2)
             for t, time in enumerate(timestamps):
                 points[t] = asset.positions(index, time)[visible]
-            motion, fault = _judge(points, recipe)
+            motion, fault = judge(points, recipe.fps, recipe.min_motion)
             if fault:
                 yield Rejection(index, name, f"{fault} ({window} window)")
                 continue
             transform = _framing(points, elevation, offset, recipe)
+            measures = {}
+            if faces is not None:
+                cameras = clip_cameras(recipe, elevation, offset)
+                measures = measure_motion(points, faces, transform, cameras)
             yield ClipPlan(
                 animation=index,
                 animation_name=name,
@@ -168,20 +187,21 @@ def _plan_animation(
                 azimuth_offset_deg=float(offset),
                 asset_to_world=tuple(float(x) for x in transform.reshape(-1)),
                 motion=motion,
+                measures=measures,
             )
     except GltfError:  # a moment that cannot be posed; the asset's other animations may be fine
         yield Rejection(index, name, "moves to infinity")
 
 
-def _judge(points: np.ndarray, recipe: Recipe) -> tuple[dict[str, float], str]:
+def judge(points: np.ndarray, fps: float, min_motion: float) -> tuple[dict[str, float], str]:
     """How visible vertices [T, N, 3] move, and what is wrong with that ("" = nothing)."""
     if not np.ptp(points, axis=1).any():  # scaled to nothing all the time
         return {}, "nothing to see"
     with np.errstate(over="ignore", invalid="ignore"):
-        motion = motion_statistics(points, recipe.fps)
+        motion = motion_statistics(points, fps)
     if not np.isfinite(list(motion.values())).all():
         return motion, "moves to infinity"
-    return motion, "motionless" if motion["motion_reach"] < recipe.min_motion else ""
+    return motion, "motionless" if motion["motion_reach"] < min_motion else ""
 
 
 def _name(asset: Asset, index: int) -> str:
@@ -294,6 +314,15 @@ def _framing(
     return transform
 
 
+def frustum_sides(rotations: np.ndarray, extent: float) -> np.ndarray:
+    """The four sides of V views as directions [4 V, 3], all equally long.
+
+    Seen by cameras at a distance that look at the origin, a point p is inside where side · p <= distance.
+    """
+    x, y, z = rotations[:, 0], rotations[:, 1], rotations[:, 2]
+    return np.concatenate([x / extent - z, -x / extent - z, y / extent - z, -y / extent - z])
+
+
 def tightest_distance(
     points: np.ndarray, rotations: np.ndarray, extent: float, *, at_least: float = 0.0
 ) -> float:
@@ -306,9 +335,7 @@ def tightest_distance(
         points: [N, 3] about the origin. rotations: world_to_camera [V, 3, 3]. extent: tangent of the usable half
             field of view. at_least: a bound that is known already; points that cannot raise it are skipped.
     """
-    x, y, z = rotations[:, 0], rotations[:, 1], rotations[:, 2]
-    # Each bound is linear in the point, so a side of a view is one direction, and all are equally long.
-    sides = np.concatenate([x / extent - z, -x / extent - z, y / extent - z, -y / extent - z])
+    sides = frustum_sides(rotations, extent)
     reach = np.sqrt(np.square(points).sum(axis=-1)) * np.hypot(1.0 / extent, 1.0)
     outer = points[reach > at_least]
     if not len(outer):

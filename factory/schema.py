@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factory.modalities import encode_modalities, modalities_of, modality_columns
 from factory.video import bleed_colour, encode_h264, pack_alpha
 from renderers.cameras import CONVENTION, Cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 VIEWS = 16
 MOTION_COLUMNS = (
     "motion_reach",
@@ -30,6 +31,9 @@ MOTION_COLUMNS = (
     "motion_size_min",
     "motion_size_max",
 )
+# Empty in rows that were made with `--curate off`.
+SIGNATURE = 91  # numbers in `motion_signature`
+MEASURED_COLUMNS = ("motion_flow", "motion_pop_in", "motion_parts", "motion_ssim", "motion_signature")
 _VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -62,9 +66,14 @@ DESCRIPTIONS: dict[str, str] = {
     "motion_speed_max": "largest over frames of the mean speed, diagonals per second",
     "motion_size_min": "smallest diagonal of the box, in first-frame diagonals",
     "motion_size_max": "largest diagonal of the box, in first-frame diagonals",
+    "motion_flow": "mean optical flow of the 5 % of the picture that move most, pixels a frame at 256 pixels",
+    "motion_pop_in": "largest part of the surface that appears or vanishes from one frame to the next",
+    "motion_parts": "large objects that move independently of each other",
+    "motion_ssim": "smallest structural similarity of a frame with the one before",
+    "motion_signature": "numbers that copies of a clip share, however they were exported",
     "caption": "what is seen; empty if nobody said",
     "caption_origin": "what wrote the caption",
-    "quality": "a judgement; empty if nobody judged",
+    "quality": "of the motion: high, ok, or the rules it breaks; empty if nobody judged",
     "num_views": "V",
     "width": "pixels",
     "height": "pixels",
@@ -115,7 +124,8 @@ class ClipInfo:
         package_version: of menagerie4d. seed: of the plan's random choices.
         motion: the statistics named MOTION_COLUMNS (factory/planning.py says what they measure).
         caption, caption_origin: text and what wrote it; "" if there is none.
-        quality: tag, "" if nobody judged it.
+        quality: tag (factory/curation.py), "" if nobody judged it.
+        measures: those of MEASURED_COLUMNS that are known.
     """
 
     clip_id: str
@@ -150,6 +160,7 @@ class ClipInfo:
     caption: str = ""
     caption_origin: str = ""
     quality: str = ""
+    measures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def attribution(title: str, author: str, source_url: str, licence: str) -> str:
@@ -166,8 +177,12 @@ def alpha_column(view: int) -> str:
     return f"alpha_{view:02d}"
 
 
-def clip_schema(views: int = VIEWS) -> pa.Schema:
-    """The columns of a dataset with that many views, with the features `datasets` reads from the file."""
+def clip_schema(views: int = VIEWS, modalities: Collection[str] = ()) -> pa.Schema:
+    """The columns of a dataset with that many views, with the features `datasets` reads from the file.
+
+    Args:
+        modalities: what there is beside colour (factory/modalities.py).
+    """
     text, real, integer = pa.string(), pa.float64(), pa.int32()
     columns: list[tuple[str, pa.DataType]] = [
         ("clip_id", text),
@@ -194,6 +209,11 @@ def clip_schema(views: int = VIEWS) -> pa.Schema:
         ("num_frames", integer),
         ("timestamps", pa.list_(real)),
         *((name, real) for name in MOTION_COLUMNS),
+        ("motion_flow", real),
+        ("motion_pop_in", real),
+        ("motion_parts", integer),
+        ("motion_ssim", real),
+        ("motion_signature", pa.list_(pa.int16(), SIGNATURE)),
         ("caption", text),
         ("caption_origin", text),
         ("quality", text),
@@ -220,19 +240,16 @@ def clip_schema(views: int = VIEWS) -> pa.Schema:
         # the pixels
         *((view_column(view), _VIDEO) for view in range(views)),
         *((alpha_column(view), pa.binary()) for view in range(views)),
+        *modality_columns(views, modalities),
     ]
     schema = pa.schema(columns)
     features = {column.name: _feature(column.type) for column in schema}
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def pixel_columns(views: int) -> list[str]:
-    return [view_column(view) for view in range(views)] + [alpha_column(view) for view in range(views)]
-
-
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     """How a clip and a shard are written, as options of `pyarrow.parquet.ParquetWriter`."""
-    filtered_by = [column.name for column in schema if not (_is_pixels(column) or column.type.num_fields)]
+    filtered_by = [column.name for column in schema if not (is_pixels(column) or column.type.num_fields)]
     return {
         "compression": "NONE",  # pixels are compressed already, and the rest is a hundredth of a row
         "use_dictionary": False,
@@ -242,7 +259,8 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def _is_pixels(column: pa.Field) -> bool:
+def is_pixels(column: pa.Field) -> bool:
+    """Whether a column holds what is seen, by far the most of a row, rather than what is known of it."""
     return column.type == _VIDEO or pa.types.is_binary(column.type)
 
 
@@ -267,6 +285,8 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
     """Encode a clip and put it together with what is known of it: one value for each column of `clip_schema`.
 
+    What the clip has beside colour adds its columns.
+
     Raises:
         RowError: licence, source or attribution is missing, or clip and info disagree.
     """
@@ -282,8 +302,9 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
             f"{len(info.azimuths_deg)} azimuths and {len(clip.timestamps)} timestamps"
         )
     row = {column.name: getattr(info, column.name) for column in fields(info)}
-    del row["motion"]
+    del row["motion"], row["measures"]
     row |= {name: float(info.motion[name]) for name in MOTION_COLUMNS}
+    row |= {name: info.measures.get(name) for name in MEASURED_COLUMNS}
     row |= {
         "schema_version": SCHEMA_VERSION,
         "num_frames": num_frames,
@@ -297,7 +318,7 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
         "azimuths_deg": [float(azimuth) for azimuth in info.azimuths_deg],
         "asset_to_world": np.asarray(info.asset_to_world, np.float64).reshape(4, 4).tolist(),
         "renderer_version": clip.renderer,
-        "settings": json.dumps(asdict(info.settings), sort_keys=True),
+        "settings": json.dumps(info.settings.to_dict(), sort_keys=True),
         "settings_hash": info.settings.hash(),
     }
     check_row(row)  # before the expensive part
@@ -305,7 +326,7 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
         video = encode_h264(bleed_colour(frames), info.fps)
         row[view_column(view)] = {"bytes": video, "path": f"{view_column(view)}.mp4"}
         row[alpha_column(view)] = pack_alpha(frames[..., 3])
-    return row
+    return row | encode_modalities(clip)
 
 
 def check_row(row: Mapping[str, Any]) -> None:
@@ -337,7 +358,7 @@ def row_to_shot(row: Mapping[str, Any]) -> tuple[Shot, RenderSettings]:
 def write_row(row: Mapping[str, Any]) -> bytes:
     """A row as a parquet file of its own, the form a clip is staged in. Equal rows give equal bytes."""
     check_row(row)
-    schema = clip_schema(row["num_views"])
+    schema = clip_schema(row["num_views"], modalities_of(row))
     target = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([dict(row)], schema), target, **parquet_options(schema))
     return target.getvalue()

@@ -9,7 +9,7 @@ Below the root of a dataset:
 Which clips share a shard follows from the plan and from what was committed, never from who finished first:
 one worker, forty workers and a run that was killed and resumed write the same bytes. A shard without a
 manifest is written again, to the same bytes; one with a manifest is never touched again, so later runs only
-add. Staged clips are removed once a manifest names them.
+add (a takedown, `remove_clips`, is the exception). Staged clips are removed once a manifest names them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import queue
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,6 +73,57 @@ def packed_keys(root: str | os.PathLike[str]) -> set[str]:
     return {key for shard in read_manifests(root) for key in shard.keys}
 
 
+def staged_rows(root: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[dict]:
+    """Some columns of every staged clip. What is torn was never committed and is left out."""
+    files = _ShardFiles(Storage(root, _TEMPORARY))
+    for name in files.storage.names(_STAGED):
+        try:
+            with files.open(f"{_STAGED}/{name}") as file:
+                yield from pq.read_table(file, columns=list(columns)).to_pylist()
+        except (OSError, pa.ArrowInvalid):
+            continue
+
+
+def remove_clips(root: str | os.PathLike[str], keys: Iterable[str]) -> None:
+    """Remove clips, packed or staged; every other row stays bit for bit as it is.
+
+    A shard's file is replaced first and its manifest then: stopped in between, the same call finds that they differ
+    and goes on. A shard of which nothing is left is removed.
+
+    Raises:
+        StorageError: a shard that a manifest speaks of cannot be read, or a new one not be written.
+    """
+    files, doomed = _ShardFiles(Storage(root, _TEMPORARY)), set(keys)
+    manifests = {shard.path: shard for shard in _read_manifests(files.storage)}
+    on_disk = {f"data/{name}" for name in files.storage.names("data") if name.endswith(".parquet")}
+    for path in sorted(on_disk | set(manifests)):
+        shard = manifests.get(path)
+        if shard is not None and doomed.isdisjoint(shard.keys):
+            continue
+        present = files.clip_ids(path) if path in on_disk else []
+        kept = [key for key in present if key not in doomed]
+        if shard is not None and kept != [key for key in shard.keys if key not in doomed]:
+            raise StorageError(
+                f"{files.storage.path(path)} has other clips than its manifest says: restore it and try again"
+            )
+        if not kept:
+            files.storage.remove(path)
+        elif kept != present:
+            files.write(path, files.groups_without(path, doomed))
+        if shard is None:
+            continue  # its packer was stopped: the clips are staged still, and it is written again
+        if kept:
+            files.describe(path, shard.split, shard.seq, kept, *files.digest(path))
+        else:
+            files.storage.remove(_manifest_path(shard.split, shard.seq))
+    for key in doomed:
+        files.storage.remove(staged_path(key))
+
+
+def _manifest_path(split: str, seq: int) -> str:
+    return f"{_MANIFESTS}/{split}-{seq:05d}.json"
+
+
 def _read_manifests(storage: Storage) -> list[Shard]:
     names = [f"{_MANIFESTS}/{name}" for name in storage.names(_MANIFESTS) if name.endswith(".json")]
     shards = []
@@ -86,6 +137,104 @@ def _read_manifests(storage: Storage) -> list[Shard]:
                 f"clips of that shard are still there, remove it, and the shard is packed again"
             ) from None
     return sorted(shards, key=lambda shard: (shard.split, shard.seq))
+
+
+class _ShardFiles:
+    """The files of shards below a root; each is there completely or not at all."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._fs = fsspec.core.url_to_fs(storage.url, use_listings_cache=False)[0]
+
+    def open(self, name: str):
+        """A file to read from; raises OSError."""
+        return self._fs.open(self.storage.path(name))
+
+    def clip_ids(self, name: str) -> list[str]:
+        """The clips of a shard, in row order."""
+        with self._readable(name) as shard:
+            return shard.read(columns=["clip_id"])["clip_id"].to_pylist()
+
+    def groups_without(self, name: str, doomed: Collection[str]) -> Iterator[pa.Table]:
+        """The rows of a shard but for some clips, in row groups as a packer makes them."""
+        with self._readable(name) as shard:
+            waiting = shard.schema_arrow.empty_table()
+            for group in range(shard.num_row_groups):
+                rows = shard.read_row_group(group)
+                rows = rows.filter(pa.array([key not in doomed for key in rows["clip_id"].to_pylist()]))
+                waiting = pa.concat_tables([waiting, rows])
+                while len(waiting) >= ROWS_PER_GROUP:
+                    yield waiting.slice(0, ROWS_PER_GROUP)
+                    waiting = waiting.slice(ROWS_PER_GROUP)
+            if len(waiting):
+                yield waiting
+
+    def write(self, name: str, groups: Iterable[pa.Table]) -> tuple[str, int]:
+        """Put a shard in place of whatever stood there; its sha256 and size in bytes."""
+        with self._unfinished(name) as path:
+            writer = None
+            try:
+                for group in groups:
+                    writer = writer or pq.ParquetWriter(path, group.schema, **parquet_options(group.schema))
+                    writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+            finally:
+                if writer is not None:
+                    writer.close()
+            with open(path, "rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+            return sha256, os.path.getsize(path)
+
+    def digest(self, name: str) -> tuple[str, int]:
+        """sha256 and size in bytes of a shard that is there."""
+        digest, size = hashlib.sha256(), 0
+        with self.open(name) as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+                size += len(block)
+        return digest.hexdigest(), size
+
+    def describe(self, name: str, split: str, seq: int, keys: Sequence[str], sha256: str, size: int) -> Shard:
+        """Write a shard's manifest."""
+        shard = Shard(name, split, seq, len(keys), size, sha256, tuple(keys))
+        data = json.dumps(asdict(shard), indent=1, sort_keys=True).encode()
+        self.storage.write(_manifest_path(split, seq), data)
+        return shard
+
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[pq.ParquetFile]:
+        try:
+            with self.open(name) as file:
+                yield pq.ParquetFile(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StorageError(
+                f"the shard {self.storage.path(name)} cannot be read ({error}): restore it"
+            ) from None
+
+    @contextmanager
+    def _unfinished(self, name: str) -> Iterator[str]:
+        """A local path to write to; when the block is left, the file is there under `name`, complete.
+
+        An object store takes whole files only, so a shard for one is first written to this machine.
+        """
+        target = self.storage.path(name)
+        folder = self.storage.path(_TEMPORARY) if self.storage.is_local else tempfile.gettempdir()
+        path = os.path.join(folder, f"{uuid.uuid4().hex}.parquet")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            yield path
+            if self.storage.is_local:
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                os.replace(path, target)
+            else:
+                self._fs.put_file(path, target)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write the shard {target} (by way of {path}): {error.strerror or error}. Its clips "
+                f"are still staged: make room or repair the storage and run the same command again"
+            ) from None
+        finally:
+            Path(path).unlink(missing_ok=True)
 
 
 @dataclass
@@ -114,7 +263,7 @@ class ShardPacker:
 
     def __init__(self, root: str | os.PathLike[str], *, target_bytes: int = TARGET_BYTES) -> None:
         self._storage = Storage(root, _TEMPORARY)
-        self._fs = fsspec.core.url_to_fs(self._storage.url, use_listings_cache=False)[0]
+        self._files = _ShardFiles(self._storage)
         self._target_bytes = target_bytes
         finished = _read_manifests(self._storage)
         self._next_seq = {shard.split: shard.seq + 1 for shard in finished}
@@ -229,29 +378,14 @@ class ShardPacker:
         keys = self._buckets.pop(split).keys
         seq = self._next_seq.get(split, 0)
         name = f"data/{split}/part-{seq:05d}.parquet"
-        with self._unfinished(name) as path:
-            self._write_shard(path, keys)
-            with open(path, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            size = os.path.getsize(path)
-        shard = Shard(name, split, seq, len(keys), size, sha256, tuple(keys))
-        manifest = json.dumps(asdict(shard), indent=1, sort_keys=True).encode()
-        self._storage.write(f"{_MANIFESTS}/{split}-{seq:05d}.json", manifest)
+        groups = (
+            pa.concat_tables(map(self._read_clip, keys[start : start + ROWS_PER_GROUP]))
+            for start in range(0, len(keys), ROWS_PER_GROUP)
+        )
+        shard = self._files.describe(name, split, seq, keys, *self._files.write(name, groups))
         self._next_seq[split] = seq + 1
         self._written.append(shard)
         self._remove_staged(keys)
-
-    def _write_shard(self, path: str, keys: list[str]) -> None:
-        writer = None
-        try:
-            for start in range(0, len(keys), ROWS_PER_GROUP):
-                group = pa.concat_tables(map(self._read_clip, keys[start : start + ROWS_PER_GROUP]))
-                writer = writer or pq.ParquetWriter(path, group.schema, **parquet_options(group.schema))
-                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
-        finally:
-            if writer is not None:
-                writer.close()
 
     def _read_clip(self, key: str) -> pa.Table:
         table, _ = self._read_staged(key)
@@ -259,7 +393,7 @@ class ShardPacker:
         if not table.schema.equals(self._schema):
             raise StorageError(
                 f"clip {key} has other columns than the clips already in {self._storage.url} (another number "
-                f"of views, or another version of the schema): write it into a folder of its own"
+                f"of views, other modalities, or another version of the schema): write it into a folder of its own"
             )
         return table
 
@@ -279,7 +413,7 @@ class ShardPacker:
 
     def _read_schema(self, name: str) -> pa.Schema:
         try:
-            with self._fs.open(self._storage.path(name)) as file:
+            with self._files.open(name) as file:
                 return pq.read_schema(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(
@@ -287,37 +421,9 @@ class ShardPacker:
                 f"adding clips to this dataset"
             ) from None
 
-    @contextmanager
-    def _unfinished(self, name: str) -> Iterator[str]:
-        """A local path to write to; when the block is left, the file is there under `name`, complete.
-
-        An object store takes whole files only, so a shard for one is first written to this machine.
-        """
-        target = self._storage.path(name)
-        folder = self._storage.path(_TEMPORARY) if self._storage.is_local else tempfile.gettempdir()
-        path = os.path.join(folder, f"{uuid.uuid4().hex}.parquet")
-        try:
-            os.makedirs(folder, exist_ok=True)
-            yield path
-            if self._storage.is_local:
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                os.replace(path, target)
-            else:
-                self._fs.put_file(path, target)
-        except OSError as error:
-            raise StorageError(
-                f"cannot write the shard {target} (by way of {path}): {error.strerror or error}. Its clips "
-                f"are still staged: make room or repair the storage and run the same command again"
-            ) from None
-        finally:
-            Path(path).unlink(missing_ok=True)
-
     def _staged_keys(self) -> list[str]:
         return [name.rpartition("/")[2].removesuffix(".parquet") for name in self._storage.names(_STAGED)]
 
     def _remove_staged(self, keys: Iterable[str]) -> None:
         for key in keys:
-            try:
-                self._fs.rm_file(self._storage.path(staged_path(key)))
-            except FileNotFoundError:
-                pass  # an earlier run came as far as this
+            self._storage.remove(staged_path(key))

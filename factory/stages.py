@@ -11,14 +11,20 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 
 from cluster import Outcome, Stage, Task
+from factory.captions import caption_from_names
 from factory.catalog import AssetRecord
-from factory.licences import UNKNOWN, to_spdx
-from factory.planning import ClipPlan, Recipe, plan_asset
+from factory.curation import MotionPolicy, frame_similarity
+from factory.downloads import DeadLink, DownloadError, WrongChecksum, file_sha256
+from factory.exclusions import TAKEN_DOWN
+from factory.licences import Policy
+from factory.planning import ClipPlan, Recipe, Rejection, plan_asset
 from factory.schema import ClipInfo, attribution, make_row, write_row
+from factory.selection import Selection
 from factory.shards import staged_path
 from factory.sources import open_source
 from factory.splits import assign_split
@@ -26,6 +32,25 @@ from renderers import gltf
 from renderers.meshes import PICTURE_VERSIONS, RenderSettings, renderer
 
 _CACHED_ASSETS = 2  # a worker mostly sees the clips of one asset one after another
+
+
+class AssetCache:
+    """The few assets a worker has open."""
+
+    def __init__(self) -> None:
+        self._assets: OrderedDict[str, tuple[gltf.Asset, str]] = OrderedDict()
+
+    def open(self, record: AssetRecord) -> tuple[gltf.Asset, str]:
+        """The asset of a record, and the sha256 of its file. Raises GltfError and what its source raises."""
+        if record.fingerprint not in self._assets:
+            data = open_source(record.location).fetch(record)
+            known, _, sha256 = record.fingerprint.partition(":")
+            if known != "sha256":
+                sha256 = file_sha256(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
+            self._assets[record.fingerprint] = gltf.load(data, name=record.uid), sha256
+            while len(self._assets) > _CACHED_ASSETS:
+                self._assets.popitem(last=False)
+        return self._assets[record.fingerprint]
 
 
 @dataclass
@@ -36,6 +61,11 @@ class RenderStage(Stage):
         recipe: which clips. settings: how they are rendered. backend: by what.
         holdout: part of the assets that goes to the validation and to the test split, each.
         plan_only: stop after planning (a dry run).
+        curate: "off"; "tag" = measure motions and judge them in the column `quality`; "filter" = also leave out
+            what breaks a rule that shows before rendering.
+        policy: the rules.
+        fetch_s: seconds that a file may take to come from elsewhere.
+        taken_down: content addresses that may not come in, whatever name they have by now.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -43,12 +73,17 @@ class RenderStage(Stage):
     backend: str = "opengl"
     holdout: float = 0.0
     plan_only: bool = False
+    curate: str = "tag"
+    policy: MotionPolicy = field(default_factory=MotionPolicy)
+    fetch_s: float = 0.0
+    taken_down: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        clip_bytes = 4 * self.recipe.views * self.recipe.num_frames * self.recipe.resolution**2
-        self.memory = 4 * 2**30 + 4 * clip_bytes
-        self.timeout_s = 120.0 + 3600.0 * (self.backend == "blender") + clip_bytes / 1e6
-        self._assets: OrderedDict[str, tuple[gltf.Asset, str]] = OrderedDict()
+        pixels = self.recipe.views * self.recipe.num_frames * self.recipe.resolution**2
+        clip_bytes = pixels * self.settings.bytes_per_pixel
+        self.memory = 4 * 2**30 + 12 * pixels + clip_bytes  # colour is copied while it is encoded
+        self.timeout_s = 120.0 + self.fetch_s + 3600.0 * (self.backend == "blender") + clip_bytes / 1e6
+        self._assets = AssetCache()
 
     @property
     def identity(self) -> str:
@@ -56,37 +91,53 @@ class RenderStage(Stage):
         parts = [self.recipe.hash(), self.settings.hash(), self.backend, PICTURE_VERSIONS[self.backend]]
         return ":".join(parts)
 
+    @property
+    def selection(self) -> str:
+        """Everything but the asset that decides which clips it gives."""
+        return f"{self.identity}:{self.policy.hash()}" if self.curate == "filter" else self.identity
+
     def setup(self) -> None:
         if not self.plan_only:
             renderer(self.backend)  # now, so that a machine that cannot render says so at once
 
     def process(self, task: Task) -> Outcome:
         record = AssetRecord.from_json(task.payload["asset"])
-        started = time.perf_counter()
         try:
-            asset, sha256 = self._open(record)
-            loaded = time.perf_counter() - started
             if "clip" not in task.payload:
-                return self._plan(asset, record, loaded)
-            return self._render(asset, record, sha256, task, loaded)
-        except gltf.GltfError as error:  # known to be bad, with a sentence that says why: no second try
+                return self._admit(record, Policy.from_json(task.payload.get("terms", {})))
+            started = time.perf_counter()
+            asset, sha256 = self._assets.open(record)
+            return self._render(asset, record, sha256, task, time.perf_counter() - started)
+        except DeadLink as error:
+            return Outcome("filtered", reason=f"dead: {error.reason}")
+        except (
+            gltf.GltfError,
+            WrongChecksum,
+        ) as error:  # known to be bad, with a sentence why: no second try
             return Outcome("quarantined", reason=str(error))
 
-    def _open(self, record: AssetRecord) -> tuple[gltf.Asset, str]:
-        if record.fingerprint not in self._assets:
-            data = open_source(record.location).fetch(record)
-            known, _, digest = record.fingerprint.partition(":")
-            sha256 = digest if known == "sha256" else hashlib.sha256(data).hexdigest()
-            self._assets[record.fingerprint] = gltf.load(data, name=record.uid), sha256
-            while len(self._assets) > _CACHED_ASSETS:
-                self._assets.popitem(last=False)
-        return self._assets[record.fingerprint]
+    def _admit(self, record: AssetRecord, terms: Policy) -> Outcome:
+        """Plan an asset if its licence, as its source and then its file state it, meets the terms."""
+        record = settled(record, terms)
+        if refusal := terms.refusal(record):
+            return Outcome("filtered", reason=refusal)
+        started = time.perf_counter()
+        asset, sha256 = self._assets.open(record)
+        loaded = time.perf_counter() - started
+        if f"sha256:{sha256}" in self.taken_down:
+            return Outcome("filtered", reason=TAKEN_DOWN)
+        record = record.completed(asset.metadata)
+        if refusal := terms.refusal(record):
+            return Outcome("filtered", reason=refusal)
+        return self._plan(asset, record, loaded)
 
     def _plan(self, asset: gltf.Asset, record: AssetRecord, loaded: float) -> Outcome:
         if not asset.animations:
             return Outcome("filtered", reason="not animated")
         started = time.perf_counter()
-        clips, rejections = plan_asset(asset, record.fingerprint, self.recipe)
+        clips, rejections = plan_asset(asset, record.fingerprint, self.recipe, measure=self.curate != "off")
+        if self.curate == "filter":
+            clips, rejections = self._within_policy(clips, rejections)
         rejected = [asdict(rejection) for rejection in rejections]
         if not clips:
             return Outcome(
@@ -97,9 +148,22 @@ class RenderStage(Stage):
         summary = {"clips": len(clips), "rejected": rejected, "seconds": seconds}
         return Outcome("done", summary, follow_up=[] if self.plan_only else tasks)
 
+    def _within_policy(
+        self, clips: list[ClipPlan], rejections: list[Rejection]
+    ) -> tuple[list[ClipPlan], list[Rejection]]:
+        faults = [self.policy.faults({**clip.motion, **clip.measures}) for clip in clips]
+        left_out = [
+            Rejection(clip.animation, clip.animation_name, f"{'; '.join(broken)} ({clip.window} window)")
+            for clip, broken in zip(clips, faults, strict=True)
+            if broken
+        ]
+        kept = [clip for clip, broken in zip(clips, faults, strict=True) if not broken]
+        return kept, rejections + left_out
+
     def _clip_task(self, record: AssetRecord, clip: ClipPlan) -> Task:
-        plan = json.dumps(asdict(clip), sort_keys=True)
-        key = _digest("clip", record.fingerprint, self.identity, plan)
+        decided = {name: value for name, value in asdict(clip).items() if name != "measures"}
+        plan = json.dumps(decided, sort_keys=True)
+        key = digest("clip", record.fingerprint, self.identity, plan)
         payload = {"asset": record.to_json(), "clip": asdict(clip)}
         return Task(key, payload, f"{record.uid} – {clip.animation_name} ({clip.window})")
 
@@ -111,37 +175,40 @@ class RenderStage(Stage):
         clip = renderer(self.backend).render_clip(asset, plan.shot(self.recipe), self.settings)
         rendered = time.perf_counter()
         info = self._info(asset, record, sha256, task.key, plan)
+        if self.curate != "off":
+            measures = {**plan.measures, "motion_ssim": frame_similarity(clip.frames)}
+            quality = self.policy.quality({**plan.motion, **measures})
+            info = replace(info, measures=measures, quality=quality)
+        measured = time.perf_counter()
         data = write_row(make_row(clip, info))
-        seconds = {"load": loaded, "render": rendered - started, "encode": time.perf_counter() - rendered}
+        seconds = {
+            "load": loaded,
+            "render": rendered - started,
+            "measure": measured - rendered,
+            "encode": time.perf_counter() - measured,
+        }
         summary = {"seconds": seconds, "bytes": len(data), "split": info.split, "renderer": clip.renderer}
         return Outcome("done", summary, files={staged_path(task.key): data})
 
     def _info(
         self, asset: gltf.Asset, record: AssetRecord, sha256: str, key: str, plan: ClipPlan
     ) -> ClipInfo:
-        recipe, said = self.recipe, asset.metadata  # what the file says fills what the source does not
-        licence = (
-            record.licence
-            if record.licence != UNKNOWN
-            else to_spdx(said.get("license") or said.get("copyright"))
-        )
-        title = record.title or str(said.get("title") or record.uid)
-        author = record.author or str(said.get("author") or "")
-        source_url = record.source_url or str(said.get("source") or "")
+        recipe, record = self.recipe, record.completed(asset.metadata)
         shot = plan.shot(recipe)
         fractions = {"train": 1 - 2 * self.holdout, "validation": self.holdout, "test": self.holdout}
-        caption = asset.animations[plan.animation].description
+        said = asset.animations[plan.animation].description
+        caption = caption_from_names(record.title, record.tags, plan.animation_name, said)
         return ClipInfo(
             clip_id=key,
             split=assign_split(record.fingerprint, fractions),
             asset_uid=record.uid,
             asset_sha256=sha256,
             source=record.source,
-            source_url=source_url,
-            title=title,
-            author=author,
-            licence=licence,
-            attribution=attribution(title, author, source_url, licence),
+            source_url=record.source_url,
+            title=record.title,
+            author=record.author,
+            licence=record.licence,
+            attribution=attribution(record.title, record.author, record.source_url, record.licence),
             noai=record.noai,
             noai_checked_at=record.noai_checked_at,
             animation_name=plan.animation_name,
@@ -161,17 +228,39 @@ class RenderStage(Stage):
             package_version=version("menagerie4d"),
             seed=recipe.seed,
             motion=plan.motion,
-            caption=caption,
-            caption_origin="the asset's author" if caption else "",
+            caption=caption.text,
+            caption_origin=caption.origin,
         )
 
 
-def asset_tasks(records: Iterable[AssetRecord], stage: RenderStage) -> Iterator[Task]:
-    """One task an asset, lazily."""
+def settled(record: AssetRecord, terms: Policy) -> AssetRecord:
+    """The record as its source states it today; as it was listed if that cannot be asked and need not be known."""
+    if not record.unsettled or record.is_local:
+        return record
+    try:
+        return open_source(record.location).check(record)
+    except DeadLink:
+        raise
+    except DownloadError as error:
+        if error.errno or not terms.takes_unknown_noai:  # a full disk is not the source's silence
+            raise
+        return replace(record, unsettled=False)
+
+
+def asset_tasks(
+    records: Iterable[AssetRecord], stage: RenderStage, selection: Selection | None = None
+) -> Iterator[Task]:
+    """One task an asset, lazily, on the terms of the selection (on any if there is none)."""
     for record in records:
-        key = _digest("plan" if stage.plan_only else "asset", record.fingerprint, stage.identity)
-        yield Task(key, {"asset": record.to_json()}, record.uid)
+        terms = selection.policy_for(record) if selection else Policy()
+        parts = ["plan" if stage.plan_only else "asset", record.fingerprint, stage.selection]
+        payload = {"asset": record.to_json()}
+        if terms != Policy():  # under other terms, an asset that was left out is looked at again
+            parts.append(json.dumps(asdict(terms), sort_keys=True))
+            payload["terms"] = asdict(terms)
+        yield Task(digest(*parts), payload, record.uid)
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """A task's key from everything that decides what it makes."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]

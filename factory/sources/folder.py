@@ -14,12 +14,12 @@ from urllib.parse import unquote
 
 from factory.catalog import AssetRecord
 from factory.licences import to_spdx
-from factory.sources import SourceError
+from factory.sources import Source, SourceError
 
 _TABLES = ("LICENSES.csv", "LICENCES.csv", "LICENSES.md", "LICENCES.md")
 
 
-class FolderSource:
+class FolderSource(Source):
     """Every .glb and .gltf below a folder, or one such file.
 
     A table `LICENSES.csv` or `LICENSES.md` in the folder may name, per file: `file`, `licence`, `author`, `title`,
@@ -47,11 +47,12 @@ class FolderSource:
                 uid=uid,
                 source="folder",
                 location=str(file),
-                fingerprint=_fingerprint(file),
+                fingerprint=fingerprint(file),
                 title=row.get("title", ""),
                 author=row.get("author", ""),
                 source_url=row.get("url", ""),
                 licence=to_spdx(row.get("licence")),
+                unsettled=True,  # what the table leaves open, the file may say
             )
 
     def fetch(self, record: AssetRecord) -> Path:
@@ -61,7 +62,7 @@ class FolderSource:
         return file
 
 
-def _fingerprint(file: Path) -> str:
+def fingerprint(file: Path) -> str:
     """sha256 of a file and, for .gltf, of the files beside it that it names."""
     digest = hashlib.sha256()
     _digest_file(file, digest)

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from gltf_validator import validator
 
 from factory.sources import creatures
-
-SCRIPT = """
-const { validateBytes } = require(process.argv[1]);
-const { readFileSync } = require("fs");
-(async () => {
-  const reports = [];
-  for (const file of process.argv.slice(2)) {
-    const { issues } = await validateBytes(new Uint8Array(readFileSync(file)), { maxIssues: 5 });
-    reports.push({ file, errors: issues.numErrors, warnings: issues.numWarnings, messages: issues.messages });
-  }
-  console.log(JSON.stringify(reports));
-})();
-"""
 
 
 @pytest.fixture(scope="module")
 def validate():
-    """Paths → the validator's reports."""
-    package = os.environ.get("MENAGERIE_GLTF_VALIDATOR")
-    found = (
-        [Path(package)]
-        if package
-        else [parent / "node_modules/gltf-validator" for parent in Path(__file__).resolve().parents]
-    )
-    found = [path for path in found if (path / "package.json").exists()]
-    node = shutil.which("node")
-    if not node or not found:
-        pytest.skip(
-            "the glTF validator needs node and the npm package gltf-validator; "
-            "`npm install gltf-validator` in the checkout, or MENAGERIE_GLTF_VALIDATOR=its folder"
-        )
-
-    def run(paths: list[Path]) -> list[dict]:
-        done = subprocess.run(
-            [node, "-e", SCRIPT, str(found[0]), *map(str, paths)], capture_output=True, text=True, check=True
-        )
-        return json.loads(done.stdout)
-
-    return run
+    return validator()
 
 
 def written(folder: Path, seeds, motions: int | None) -> list[Path]:

@@ -11,7 +11,7 @@ import pytest
 from sample_assets import ASSETS, requires_assets
 from sample_clips import disc_clip, disc_colour, disc_coverage, psnr, silhouette_band
 
-from factory.video import bleed_colour, decode_h264, encode_h264, pack_alpha, unpack_alpha
+from factory.video import bleed_colour, decode_h264, decode_on, encode_h264, pack_alpha, unpack_alpha
 from renderers.meshes.clip import GREY, WHITE, composite_in_place
 
 BACKGROUNDS = {"white": WHITE, "black": (0, 0, 0), "grey": GREY, "red": (255, 0, 0)}
@@ -125,6 +125,40 @@ def test_every_frame_by_its_index_as_torchcodec_finds_it(torchcodec, moving, gop
     assert decode_h264(data, []).shape == (0, 64, 96, 3)
 
 
+@pytest.mark.parametrize("size", [(34, 50), (50, 34), (36, 68)])
+def test_no_column_is_left_out(size):
+    """Widths of 16n + 2 and 16n + 4, where swscale's rgba is not all written."""
+    noise = np.random.default_rng(4).integers(0, 256, (3, *size, 3), np.uint8)
+    data = encode_h264(noise, 24)
+    with av.open(io.BytesIO(data)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert np.array_equal(decode_h264(data), expected)
+    assert np.array_equal(decode_h264(data, channels=4)[..., :3], expected)
+
+
+def test_other_matrices_are_refused(moving):
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(moving[0], "rgb24")))
+        container.mux(stream.encode(None))
+    with pytest.raises(ValueError, match=r"limited range with the matrix of BT\.709.*got \('yuv420p', 2, "):
+        decode_h264(target.getvalue())
+
+
+def test_colour_and_alpha_of_two_sizes_are_refused(moving):
+    video, levels = encode_h264(moving, 24), np.arange(256, dtype=np.uint8)
+    for alpha, out in (
+        ((20, 64, 98), (1, 3, 64, 96)),
+        ((19, 64, 96), (1, 3, 64, 96)),
+        ((20, 64, 96), (1, 3, 64, 98)),
+    ):
+        packed = pack_alpha(np.zeros(alpha, np.uint8))
+        with pytest.raises(ValueError, match=r"20 frames, 96x64.*are not of one size"):
+            decode_on(GREY, video, packed, [0], levels, np.empty(out, np.uint8))
+
+
 def test_refusals_say_what_was_wrong(moving):
     with pytest.raises(ValueError, match="even sides only, got 95x64"):
         encode_h264(moving[:, :, :95], 24)
@@ -157,7 +191,14 @@ def test_alpha_is_lossless_and_anybody_reads_it():
 
 def test_alpha_refusals():
     data = pack_alpha(np.zeros((2, 4, 4), np.uint8))
-    for damaged in (b"", data[:-3], zlib.compress(b"\x93NUMPY nothing")):
+    npy = io.BytesIO()
+    np.save(npy, np.zeros((2, 4, 4), np.int8))
+    others = [
+        zlib.compress(npy.getvalue()),
+        zlib.compress(b"\x93NUMPY nothing"),
+        zlib.compress(zlib.decompress(data) + b"0"),
+    ]
+    for damaged in (b"", data[:-3], *others):
         with pytest.raises(ValueError, match="not a packed alpha"):
             unpack_alpha(damaged)
     with pytest.raises(ValueError, match=r"expected uint8 \[T, H, W\]"):

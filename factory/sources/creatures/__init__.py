@@ -34,6 +34,8 @@ SPECIES = (
     *("fish", "snake", "crab", "flower", "jellyfish", "drop"),
 )
 
+_QUERY = {"seed": "[0-9]{1,9}", "count": "[0-9]{1,9}", "motions": "[1-9][0-9]{0,3}|train|heldout"}
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -46,10 +48,14 @@ class Motion:
 
 @dataclass(frozen=True)
 class CreatureRef:
-    """One individual, not yet built. `uid` is stable and names it in a dataset."""
+    """One individual, not yet built. `uid` is stable and names it in a dataset.
+
+    `motions` is what a URI says of them: "" for all, "train" or "heldout", or a number, so many drawn by the seed.
+    """
 
     species: str
     seed: int
+    motions: str = ""
 
     @property
     def uid(self) -> str:
@@ -61,11 +67,27 @@ class CreatureRef:
 
     @property
     def uri(self) -> str:
-        return f"creatures://{self.species}?seed={self.seed}"
+        return f"creatures://{self.species}?seed={self.seed}" + (
+            f"&motions={self.motions}" if self.motions else ""
+        )
 
-    def glb(self, motions: Sequence[str] | None = None) -> bytes:
+    @property
+    def fingerprint(self) -> str:
+        """What the bytes follow from, so that they need not be built to be known."""
+        return f"creature:{VERSION}:{self.species}:{self.seed}" + (f":{self.motions}" if self.motions else "")
+
+    def motion_names(self) -> list[str]:
+        """The motions that its GLB holds, in the species' order."""
+        known = motions(self.species)
+        if not self.motions.isdecimal():
+            return [motion.name for motion in known if self.motions in ("", motion.split)]
+        rng = np.random.default_rng([SPECIES.index(self.species), self.seed])
+        drawn = rng.choice(len(known), min(int(self.motions), len(known)), replace=False)
+        return [known[k].name for k in sorted(drawn)]
+
+    def glb(self) -> bytes:
         """The GLB, built now."""
-        return build(self.species, self.seed, motions)
+        return build(self.species, self.seed, self.motion_names())
 
 
 def species() -> tuple[str, ...]:
@@ -157,6 +179,7 @@ def enumerate_uri(uri: str) -> Iterator[CreatureRef]:
     creatures://kangaroo?seed=7     one individual
     creatures://kangaroo?count=100  seeds 0–99 (seed=7&count=100: 7–106)
     creatures://*?count=2000        2 000 individuals, species in turn
+    creatures://fox?motions=train   only the training motions ("heldout": the others; 4: four, drawn by the seed)
     """
     parts = urlsplit(uri)
     name, query = parts.netloc + parts.path.rstrip("/"), parse_qs(parts.query, keep_blank_values=True)
@@ -166,12 +189,15 @@ def enumerate_uri(uri: str) -> Iterator[CreatureRef]:
         )
     kinds = SPECIES if name == "*" else (name,)
     _module(kinds[0])
-    numbers = {}
     for key, values in query.items():
-        if key not in ("seed", "count") or len(values) != 1 or not re.fullmatch("[0-9]{1,9}", values[0]):
+        if key not in _QUERY or len(values) != 1 or not re.fullmatch(_QUERY[key], values[0]):
             raise ValueError(
-                f"{uri!r}: expected seed=N or count=N with a whole number, got {key}={','.join(values)}"
+                f"{uri!r}: expected seed=N, count=N or motions=N|train|heldout with a whole number N, "
+                f"got {key}={','.join(values)}"
             )
-        numbers[key] = int(values[0])
-    first, count = numbers.get("seed", 0), numbers.get("count", len(kinds))
-    return (CreatureRef(kinds[k % len(kinds)], first + k // len(kinds)) for k in range(count))
+    said = {key: values[0] for key, values in query.items()}
+    first, count = int(said.get("seed", 0)), int(said.get("count", len(kinds)))
+    return (
+        CreatureRef(kinds[k % len(kinds)], first + k // len(kinds), said.get("motions", ""))
+        for k in range(count)
+    )

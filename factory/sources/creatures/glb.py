@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,8 @@ from factory.sources.creatures.body import Mesh
 from factory.sources.creatures.motion import TIMES
 from factory.sources.creatures.pose import Pose
 from factory.sources.creatures.skeleton import Skeleton
+from renderers.gltf.writing import FLOAT, UINT8, UINT16, GlbBuffer
 
-FLOAT, UINT8, UINT16 = 5126, 5121, 5123
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 
 
@@ -28,42 +27,13 @@ class Clip:
     pose: Pose
 
 
-class _Buffer:
-    """The binary chunk and the accessors into it."""
+class _Buffer(GlbBuffer):
+    """The same bytes everywhere: a grid of 1/2^20 absorbs the last bits in which machines differ; + 0.0 kills -0."""
 
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.views: list[dict] = []
-        self.accessors: list[dict] = []
-
-    def add(
-        self, array: np.ndarray, kind: str, component: int, target: int | None = None, bounds: bool = False
-    ) -> int:
-        """Appends an array as an accessor of its own and returns its number."""
-        dtype = {FLOAT: "<f4", UINT8: "u1", UINT16: "<u2"}[component]
-        if (
-            component == FLOAT
-        ):  # a grid of 1/2^20 absorbs the last bits in which machines differ; + 0.0 kills -0
+    def add(self, array: np.ndarray, kind: str, component: int = FLOAT, *rest: Any, **options: Any) -> int:
+        if component == FLOAT:
             array = np.round(np.asarray(array, float) * 2**20) / 2**20 + 0.0
-        array = np.ascontiguousarray(array, dtype)
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
-        if target:
-            view["target"] = target
-        self.data += array.tobytes()
-        self.data += b"\0" * (-len(self.data) % 4)
-        self.views.append(view)
-        accessor = {
-            "bufferView": len(self.views) - 1,
-            "componentType": component,
-            "count": len(array),
-            "type": kind,
-        }
-        if bounds:
-            columns = array.reshape(len(array), -1)
-            accessor["min"] = [float(x) for x in columns.min(0)]
-            accessor["max"] = [float(x) for x in columns.max(0)]
-        self.accessors.append(accessor)
-        return len(self.accessors) - 1
+        return super().add(array, kind, component, *rest, **options)
 
 
 def quaternions(rotations: np.ndarray) -> np.ndarray:
@@ -124,16 +94,7 @@ def write(
     if clips:
         times = buffer.add(TIMES, "SCALAR", FLOAT, bounds=True)
         document["animations"] = [_animation(buffer, times, clip, skeleton, mesh_node) for clip in clips]
-    document |= {
-        "accessors": buffer.accessors,
-        "bufferViews": buffer.views,
-        "buffers": [{"byteLength": len(buffer.data)}],
-    }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    chunks += struct.pack("<I4s", len(buffer.data), b"BIN\0") + bytes(buffer.data)
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+    return buffer.glb(document)
 
 
 def _nodes(skeleton: Skeleton) -> list[dict]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from factory.catalog import AssetRecord
-from factory.sources import SourceError
-from factory.sources.creatures import LICENCE, VERSION, enumerate_uri
+from factory.sources import Source, SourceError
+from factory.sources.creatures import LICENCE, enumerate_uri
 
 
-class CreatureSource:
-    """`creatures://SPECIES?seed=N` or `creatures://*?count=N`: built where they are rendered, never stored."""
+class CreatureSource(Source):
+    """`creatures://SPECIES?seed=N`, `creatures://*?count=N`: built where they are rendered, never stored."""
 
     def __init__(self, uri: str) -> None:
         try:
@@ -24,7 +24,7 @@ class CreatureSource:
                 uid=ref.uid,
                 source="creatures",
                 location=ref.uri,
-                fingerprint=f"creature:{VERSION}:{ref.species}:{ref.seed}",
+                fingerprint=ref.fingerprint,
                 title=ref.title,
                 author="Menagerie",
                 licence=LICENCE,

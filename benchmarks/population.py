@@ -1,0 +1,209 @@
+"""Does a long run stay as fast and as small as it began? Two thousand distinct creatures through the command.
+
+    python -m benchmarks.population --out FOLDER [--count 2000] [--resolution 64] [-- --num-frames 16 --fps 8 …]
+
+Runs `python -m factory.render` as a user would (with what stands after `--` besides), samples the memory of its
+processes, opens the dataset, decodes every clip, and prints what 100 000 animations would cost. The same folder again
+only measures what is there.
+
+Most of an hour is long on a shared machine: other work moves the rate more than the run does. `--paired` therefore
+renders the same further creatures into a copy of the full folder and into an empty one by turns, and compares these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+import factory
+from benchmarks.common import describe_machine
+from factory.shards import TARGET_BYTES
+
+PROJECTED = 100_000
+_SAMPLE_S = 5.0
+
+
+def run(out: Path, source: str, resolution: int, workers: int, more: Sequence[str] = ()) -> None:
+    """The command, with a sample of its processes every few seconds in `samples.jsonl` beside the data."""
+    command = [sys.executable, "-P", "-m", "factory.render", "--source", source, "--out", str(out)]
+    command += ["--resolution", str(resolution), "--workers", str(workers), *more]
+    driver = psutil.Popen(command)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "samples.jsonl").open("a") as lines:
+        while driver.poll() is None:
+            if sample := _sample(driver):
+                lines.write(json.dumps(sample) + "\n")
+                lines.flush()
+            time.sleep(_SAMPLE_S)
+    if driver.returncode:
+        raise SystemExit(f"factory.render ended with {driver.returncode}")
+
+
+def _sample(driver: psutil.Process) -> dict | None:
+    """Resident bytes of the driver and of the children that render; the driver's processor seconds."""
+    try:
+        children = [p for p in driver.children(recursive=True) if "cluster.child" in " ".join(p.cmdline())]
+        times = driver.cpu_times()
+        return {
+            "time": time.time(),
+            "driver": driver.memory_info().rss,
+            "children": [p.memory_info().rss for p in children],
+            "driver_cpu_s": times.user + times.system,
+        }
+    except psutil.NoSuchProcess:
+        return None
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What the ledger's markers say of the clips, in the order they were finished."""
+
+    finished: np.ndarray  # seconds since the epoch
+    seconds: np.ndarray  # worker-seconds each
+    parts: dict[str, float]  # load, plan, render, encode: worker-seconds of all
+    others: float  # worker-seconds of the assets' own tasks
+
+    @staticmethod
+    def read(out: Path) -> Clips:
+        finished, seconds, parts, others = [], [], Counter(), 0.0
+        for marker in (out / "_factory/done").rglob("*.json"):
+            record = json.loads(marker.read_bytes())
+            parts.update(record["summary"]["seconds"])
+            if record["files"]:
+                finished.append(marker.stat().st_mtime)
+                seconds.append(record["seconds"])
+            else:
+                others += record["seconds"]
+        order = np.argsort(finished)
+        return Clips(np.asarray(finished)[order], np.asarray(seconds)[order], dict(parts), others)
+
+    def rates(self, tenths: int = 10) -> np.ndarray:
+        """Clips a minute in each tenth of the clips."""
+        edges = np.linspace(0, len(self.finished) - 1, tenths + 1).astype(int)
+        return 60.0 * np.diff(edges) / np.diff(self.finished[edges])
+
+
+def decode_all(out: Path) -> tuple[int, int]:
+    """Clips whose every frame decodes to a picture with something in it, and distinct assets among them."""
+    clips = factory.load_clips(str(out))
+    whole, assets = 0, set()
+    for clip in clips:
+        alpha = clip.read().frames[..., 3]
+        whole += bool(alpha.any(axis=(-1, -2)).all())
+        assets.add(clip.metadata["asset_sha256"])
+    return whole, len(assets)
+
+
+def measure(out: Path) -> bool:
+    """Print the figures against their bars; whether all are met."""
+    clips = Clips.read(out)
+    (run_file,) = (out / "_factory/runs").glob("*.json")
+    told = json.loads(run_file.read_bytes())
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    count, workers, wall = len(clips.seconds), told["workers"], told["wall_s"]
+
+    rates = clips.rates()
+    steadiness = rates[-1] / rates[0]
+    # Against the middle: the first shard, less than half of the way, is the last thing to need more.
+    edges = clips.finished[np.linspace(0, count - 1, 11).astype(int)]
+    middle, last = ([s for s in samples if edges[k] <= s["time"] <= edges[k + 1]] for k in (5, 9))
+    growth = {name: _resident(last, name) / _resident(middle, name) for name in ("driver", "children")}
+    peak = max(s["driver"] + sum(s["children"]) for s in samples) / 2**20
+
+    ledger = sum(told["busy_s"].values()) - clips.seconds.sum() - clips.others
+    driver = samples[-1]["driver_cpu_s"]  # all it does: listing, dispatch, packing shards
+    overhead = clips.parts["plan"] + ledger + driver
+    share = overhead / (workers * wall)
+    whole, assets = decode_all(out)
+
+    worker_s = (workers * wall) / count
+    shards = [file.stat().st_size for file in (out / "data").rglob("*.parquet")]
+    markers = sum(1 for _ in (out / "_factory").rglob("*.json"))
+    a_clip = sum(shards) / count
+    shard_files = PROJECTED * a_clip / TARGET_BYTES
+    print(describe_machine())
+    parts = ", ".join(f"{name} {seconds / count:.3f}" for name, seconds in sorted(clips.parts.items()))
+    print(
+        f"clips          {count} of {told['tally']['assets']} assets, {wall / 60:.1f} min, {workers} workers"
+    )
+    print(f"worker-s/clip  {worker_s:.2f}: {parts}")
+    print(f"clips/min      by tenths: {' '.join(f'{rate:.1f}' for rate in rates)}")
+    print(f"last / first   {steadiness:.3f}   (bar 0.9; other work on the machine counts, see --paired)")
+    told_growth = ", ".join(f"{name} {ratio:.3f}" for name, ratio in growth.items())
+    print(f"memory         last tenth / sixth tenth: {told_growth} (bar 1.1); {peak:.0f} MiB at most")
+    print(
+        f"bookkeeping    {100 * share:.2f} % of worker time: plan {clips.parts['plan']:.0f} s, ledger {ledger:.0f} s, "
+        f"driver's processor time {driver:.0f} s   (bar 5 %)"
+    )
+    print(f"decoded        {whole} of {count} clips whole, {assets} distinct assets")
+    print(
+        f"bytes          {sum(shards) / 2**20:.0f} MiB in {len(shards)} shards, {a_clip / 2**10:.0f} KiB a clip"
+    )
+    print(
+        f"{PROJECTED} would take {PROJECTED * worker_s / 3600:.0f} core-hours, {PROJECTED * a_clip / 1e9:.1f} GB, "
+        f"{np.ceil(shard_files):.0f} shards and {PROJECTED / count * markers:.0f} small files of the ledger"
+    )
+    return (
+        max(growth.values()) <= 1.1 and share <= 0.05 and whole == count and assets == told["tally"]["assets"]
+    )
+
+
+def paired(out: Path, resolution: int, workers: int, rounds: int = 3, count: int = 48) -> bool:
+    """Clips a minute into a full folder over those into an empty one, the same creatures, by turns."""
+    rates = {"full": [], "empty": []}
+    source = f"creatures://*?seed=900&count={count}&motions=1"  # none of the population's
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        for turn in range(rounds):
+            for kind in ("full", "empty") if turn % 2 else ("empty", "full"):
+                folder = Path(scratch, f"{kind}-{turn}")
+                if kind == "full":
+                    shutil.copytree(out, folder)
+                run(folder, source, resolution, workers)
+                newest = Clips.read(folder).finished[-count:]
+                rates[kind].append(60.0 * (count - 1) / (newest[-1] - newest[0]))
+                shutil.rmtree(folder)
+    ratio = float(np.median(rates["full"]) / np.median(rates["empty"]))
+    told = "; ".join(f"{kind} {' '.join(f'{rate:.1f}' for rate in found)}" for kind, found in rates.items())
+    print(f"paired         {told} clips/min: full / empty {ratio:.3f}   (bar 0.9)")
+    return ratio >= 0.9
+
+
+def _resident(samples: list[dict], name: str) -> float:
+    """Mean bytes a process."""
+    return float(np.mean([np.mean(sample[name]) for sample in samples if sample[name]]))
+
+
+def main() -> int:
+    """Run, measure, print; 1 if a bar is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.population")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--paired", action="store_true", help="compare with an empty folder, ten minutes more"
+    )
+    parser.add_argument("more", nargs="*", help="after --: what factory.render is told besides")
+    args = parser.parse_args()
+    if not (args.out / "README.md").exists():
+        run(args.out, f"creatures://*?count={args.count}&motions=1", args.resolution, args.workers, args.more)
+    fine = measure(args.out)
+    if args.paired:
+        fine = paired(args.out, args.resolution, args.workers) and fine
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

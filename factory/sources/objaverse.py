@@ -1,0 +1,127 @@
+"""Objaverse 1.0: 800 000 models of Sketchfab, as the `objaverse` package keeps them on a disk.
+
+What that package has downloaded (`~/.objaverse/hf-objaverse-v1`: `object-paths.json.gz`, `metadata/*.json.gz`,
+`glbs/*/*.glb`) is read where it lies and never written to. What is missing there, or was cut off, comes through the
+cache, from `HF_ENDPOINT` if that is set.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from factory.annotations import address, mapping, number, parse, tags, text
+from factory.catalog import AssetRecord
+from factory.downloads import Cache, file_sha256
+from factory.sources import Source, SourceError, sketchfab
+from factory.sources.sketchfab import UID
+from factory.sources.web import known_sha256
+
+_PATH = re.compile(r"glbs/(\d{3}-\d{3})/([0-9a-f]{32})\.glb")
+
+
+class ObjaverseSource(Source):
+    """`objaverse` for all, or `objaverse://UID,UID`."""
+
+    is_remote = True
+
+    def __init__(self, uri: str) -> None:
+        _, _, rest = uri.partition("://")
+        named, _, query = rest.partition("?")
+        self.uids = named.split(",") if named else []
+        for uid in self.uids:
+            if not UID.fullmatch(uid):
+                raise SourceError(f"source {uri!r}: {uid!r} is no Objaverse uid (32 hexadecimal digits)")
+        self._path = parse_qs(query).get("path", [""])[0]
+
+    def list(self) -> Iterator[AssetRecord]:
+        paths = object_paths()
+        wanted = {uid: paths.get(uid) for uid in self.uids} if self.uids else paths
+        shards: dict[str, dict[str, str]] = {}
+        for uid, path in wanted.items():
+            match = _PATH.fullmatch(path) if isinstance(path, str) else None
+            if match is None or match[2] != uid:
+                yield _record(uid, {}, "", "malformed: no path in object-paths")
+            else:
+                shards.setdefault(match[1], {})[uid] = path
+        for shard, members in shards.items():
+            annotations = mapping(_read(f"metadata/{shard}.json.gz"))
+            for uid, path in members.items():
+                annotation = annotations.get(uid)
+                fault = "" if isinstance(annotation, dict) else "malformed: no annotation"
+                yield _record(uid, mapping(annotation), path, fault)
+
+    def check(self, record: AssetRecord) -> AssetRecord:
+        return sketchfab.checked(record, self.uids[0])
+
+    def fetch(self, record: AssetRecord) -> Path:
+        if not _PATH.fullmatch(self._path):
+            raise SourceError(f"{record.uid}: {self._path!r} is no path of Objaverse 1.0")
+        sha256 = known_sha256(record)
+        seeded = _home() / self._path
+        if seeded.is_file() and (not sha256 or file_sha256(seeded) == sha256):
+            return seeded
+        return Cache().fetch(hub_address("objaverse", self._path), sha256=sha256)
+
+
+def object_paths() -> dict[str, Any]:
+    """Uid → where its file lies in the repository."""
+    return mapping(_read("object-paths.json.gz"))
+
+
+def hub_address(repository: str, path: str) -> str:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{endpoint}/datasets/allenai/{repository}/resolve/main/{path}"
+
+
+def _home() -> Path:
+    return Path.home() / ".objaverse" / "hf-objaverse-v1"
+
+
+def _read(name: str) -> Any:
+    """A gzipped JSON file, the package's own copy if it is whole."""
+    seeded = _home() / name
+    if seeded.is_file():
+        try:
+            return _unpack(seeded)
+        except (OSError, EOFError, zlib.error, ValueError, RecursionError):
+            pass  # its download was cut off: the package would not notice
+    fetched = Cache().fetch(hub_address("objaverse", name))
+    try:
+        return _unpack(fetched)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        fetched.unlink(missing_ok=True)
+        raise SourceError(
+            f"source objaverse: {name} is no gzipped JSON ({type(error).__name__}); run the command again"
+        ) from None
+
+
+def _unpack(path: Path) -> Any:
+    return parse(gzip.decompress(path.read_bytes()))
+
+
+def _record(uid: str, said: dict[str, Any], path: str, fault: str) -> AssetRecord:
+    user, words = mapping(said.get("user")), tags(said.get("tags"))
+    return AssetRecord(
+        uid=text(uid),
+        source="objaverse",
+        location=f"objaverse://{uid}?path={path}" if path else "",
+        fingerprint=f"objaverse-1.0:{uid}",
+        title=text(said.get("name")),
+        author=text(user.get("displayName")) or text(user.get("username")),
+        source_url=address(said.get("viewerUrl"))
+        or (f"https://sketchfab.com/3d-models/{uid}" if path else ""),
+        licence=sketchfab.licence_of(said.get("license")),
+        noai="yes" if sketchfab.forbids_ai(words) else "unknown",
+        tags=words,
+        animations=number(said.get("animationCount")),
+        faces=number(said.get("faceCount")),
+        unsettled=True,
+        fault=fault,
+    )

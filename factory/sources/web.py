@@ -1,0 +1,84 @@
+"""Models at web addresses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urljoin, urlsplit
+
+from factory.annotations import address
+from factory.catalog import AssetRecord
+from factory.downloads import Cache, DeadLink
+from factory.sources import Source, SourceError
+
+_MOST_PARTS = 1000
+
+
+class WebSource(Source):
+    """One .glb or .gltf at an http(s) address."""
+
+    is_remote = True
+
+    def __init__(self, url: str) -> None:
+        self.url = address(url)
+        if not self.url:
+            raise SourceError(f"source {url!r}: expected a web address, http(s)://host/model.glb")
+
+    def list(self) -> Iterator[AssetRecord]:
+        yield AssetRecord(
+            uid=self.url,
+            source="web",
+            location=self.url,
+            fingerprint=f"url:{self.url}",
+            source_url=self.url,
+        )
+
+    def fetch(self, record: AssetRecord) -> Path:
+        return fetch_model(self.url, known_sha256(record))
+
+
+def known_sha256(record: AssetRecord) -> str:
+    """Hexadecimal, "" if the record is not addressed by its content."""
+    kind, _, digest = record.fingerprint.partition(":")
+    return digest if kind == "sha256" else ""
+
+
+def fetch_model(url: str, sha256: str = "") -> Path:
+    """A model at a web address; with a .gltf come the files beside it that it names. Raises as `Cache.fetch`."""
+    cache = Cache()
+    main = cache.fetch(url, sha256=sha256)
+    if not urlsplit(url).path.lower().endswith(".gltf"):
+        return main
+
+    def build(folder: Path) -> None:
+        for uri in _parts(main):
+            target = folder / PurePosixPath(unquote(uri))
+            try:
+                part = cache.fetch(urljoin(url, uri))
+            except DeadLink as error:
+                raise DeadLink(url, f"a part of it is missing, {error.reason}") from None
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(part, target)
+        shutil.copyfile(main, folder / "model.gltf")
+
+    return cache.tree(f"{url} {main.name}", build) / "model.gltf"
+
+
+def _parts(file: Path) -> list[str]:
+    """The relative addresses below its own folder that a .gltf names; the reader refuses all others anyway."""
+    try:
+        document = json.loads(file.read_bytes())
+        uris = [part.get("uri") for kind in ("buffers", "images") for part in document.get(kind, [])]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return []  # no glTF; the reader says why
+    return [
+        uri
+        for uri in dict.fromkeys(uri for uri in uris[:_MOST_PARTS] if isinstance(uri, str))
+        if uri.isprintable()
+        and not re.match(r"[a-z][a-z0-9+.-]*:|[/?#]", uri, re.IGNORECASE)
+        and not {"..", ""} & set(unquote(uri).split("/"))
+        and unquote(uri) not in ("model.gltf", ".")
+    ]

@@ -1,0 +1,42 @@
+"""A dataset of tiny discs that grows by a shard at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+from sample_clips import disc_row
+
+from cluster.storage import Storage
+from factory.schema import clip_schema
+from factory.shards import ROWS_PER_GROUP, Shard, _ShardFiles, read_manifests
+
+VIEWS, FRAMES = 2, 4
+
+
+def grow(root: Path, first: int, last: int, shard: int = 20, **changes: object) -> list[Shard]:
+    """Add the clips first..last-1, two an asset, in shards of so many, as a packer writes them."""
+    files, seq = _ShardFiles(Storage(root, "_factory/tmp")), len(read_manifests(root))
+    shards = []
+    for start in range(first, last, shard):
+        rows = [tiny_row(number, **changes) for number in range(start, min(start + shard, last))]
+        table = pa.Table.from_pylist(rows, clip_schema(VIEWS))
+        groups = (table.slice(at, ROWS_PER_GROUP) for at in range(0, len(rows), ROWS_PER_GROUP))
+        path = f"data/train/part-{seq:05d}.parquet"
+        keys = [row["clip_id"] for row in rows]
+        shards.append(files.describe(path, "train", seq, keys, *files.write(path, groups)))
+        seq += 1
+    return shards
+
+
+def tiny_row(number: int, **changes: object) -> dict:
+    """The clip of that number; its asset is `disc-<half of it>`."""
+    asset = number // 2
+    own = {
+        "clip_id": f"{number:016x}",
+        "asset_uid": f"disc-{asset}",
+        "asset_sha256": hashlib.sha256(b"%d" % asset).hexdigest(),
+        "motion_speed": 0.01 * (number % 37),
+    }
+    return disc_row(VIEWS, FRAMES) | own | changes
