@@ -1,0 +1,294 @@
+"""Training: models that load, runs that resume to the same bits, tables, and refusals in a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from process_tree import age, command, descendants
+from train_driver import RECIPE, TINY
+
+import zoo
+from cluster import Ledger, Record, Task
+from factory.motions import Made, make_motions
+from factory.train import (
+    ALONE,
+    DimoStage,
+    ablation_table,
+    aligned,
+    configured,
+    leaderboard,
+    main,
+    markdown,
+    progress_table,
+    train_objects,
+    training_tasks,
+)
+
+SUPPORT = Path(__file__).parents[1] / "support"
+ENV = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")])),
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+def driver(out: Path, objects: str, workers: int) -> subprocess.Popen:
+    arguments = [out, f"{out}.audit", objects, workers]
+    return subprocess.Popen(
+        [sys.executable, "-P", str(SUPPORT / "train_driver.py"), *map(str, arguments)],
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    said = process.communicate(timeout=1800)[0]
+    assert process.returncode == 0, said
+    return said
+
+
+def weights(out: Path) -> dict[str, str]:
+    """Object → sha256 of its model; there is one of each."""
+    found = {}
+    for file in sorted(out.glob("models/dimo/*/snapshots/*/model.safetensors")):
+        name = file.parents[2].name
+        assert name not in found, f"{name} was published twice"
+        found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def losses(out: Path) -> dict[str, dict]:
+    """Object → the figures of its training, without how long it took."""
+    records = [record for record in Ledger(out) if "psnr" in record.summary]
+    return {record.label: {k: v for k, v in record.summary.items() if k != "seconds"} for record in records}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("train") / "undisturbed"
+    assert "1 trained, 0 by earlier runs" in finish(driver(out, "creatures://robot?motions=2", 0))
+    return out
+
+
+def test_a_trained_object_is_in_the_registry(undisturbed):
+    assert zoo.list_models("local:*", home=undisturbed) == ["local:dimo/robot"]
+    robot = zoo.load("local:dimo/robot", home=undisturbed)
+    assert len(robot.motions) == 2 and robot.motion(0).phases.tolist() == [0, 0.25, 0.5, 0.75]
+    assert robot.provenance["licence"] == "CC0-1.0" and robot.seconds == 2.0
+    metrics = robot.metrics
+    assert metrics["mean"]["psnr"] > 10 and metrics["worst"]["psnr"] <= metrics["mean"]["psnr"]
+    assert metrics["training"] == {"steps": 200, "motions": 2, "views": 4}
+    known = zoo.info("local:dimo/robot", home=undisturbed)
+    assert {"README.md", "preview.mp4", "metrics.json", "config.json"} <= set(known.files)
+    assert not list((undisturbed / "_factory/training").iterdir())  # its checkpoint is no longer needed
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(undisturbed, tmp_path):
+    out = tmp_path / "killed"
+    process = driver(out, "creatures://robot?motions=2", 0)
+    try:
+        checkpoint = _wait(
+            lambda: next(out.glob("_factory/training/*/checkpoint.safetensors"), None), process
+        )
+    finally:
+        process.kill()
+        process.communicate()
+    assert checkpoint and not weights(out), "it was over before it could be killed: the test shows nothing"
+    step = json.loads((checkpoint.parent / "progress.json").read_text())["step"]
+    assert 0 < step < 200
+    finish(driver(out, "creatures://robot?motions=2", 0))
+    assert weights(out) == weights(undisturbed) and losses(out) == losses(undisturbed)
+
+
+def test_what_is_trained_is_not_trained_again_and_another_seed_trains_another_model(undisturbed, tmp_path):
+    made = make_motions(["creatures://robot?motions=2"], undisturbed, RECIPE, workers=0)
+    stage, config, before = DimoStage(out=str(tmp_path)), configured("laptop", TINY), weights(undisturbed)
+    _, record = train_objects(made, stage, config, Ledger(undisturbed), workers=0)["robot"]
+    assert record.resumed and weights(undisturbed) == before and not weights(tmp_path)
+    _, record = train_objects(made, stage, config, Ledger(tmp_path), seed=1, workers=0)["robot"]
+    assert not record.resumed and weights(tmp_path).keys() == before.keys() and weights(tmp_path) != before
+
+
+def test_motions_that_were_held_out_are_reconstructed_and_reported(tmp_path):
+    recipe = replace(RECIPE, heldout=1)
+    made = make_motions(["creatures://robot?motions=3"], tmp_path, recipe, workers=0)
+    stage = DimoStage(out=str(tmp_path))
+    results = train_objects(made, stage, configured("laptop", TINY), Ledger(tmp_path), workers=0)
+    robot = zoo.load("local:dimo/robot", home=tmp_path)
+    assert len(robot.motions) == 2 and len(robot.metrics["unseen"]["motions"]) == 1
+    assert results["robot"][1].summary["unseen_psnr"] == robot.metrics["unseen"]["psnr"] > 10
+    assert leaderboard(results)[1][5] == f"{robot.metrics['unseen']['psnr']:.2f}"
+
+
+def test_a_checkpoint_that_cannot_be_read_does_not_spoil_every_attempt(undisturbed, tmp_path):
+    stage, made = DimoStage(out=str(tmp_path)), _made(undisturbed)
+    config = configured("laptop", [*TINY, "pretraining.steps=5", "joint.steps=5"])
+    (task,) = training_tasks(made, config, stage)
+    folder = tmp_path / "_factory/training" / task.key
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_bytes(b"half of one")
+    (_, record) = train_objects(made, stage, config, Ledger(tmp_path), workers=0)["robot"]
+    assert record.status == "done" and len(Ledger(tmp_path).attempts(task.key)) == 1
+
+
+def test_an_object_that_cannot_be_trained_is_given_up_with_its_cause(tmp_path):
+    made = Made("gone", tmp_path / "nowhere", motions=2, key="x")
+    stage = DimoStage(out=str(tmp_path))
+    _, record = train_objects([made], stage, configured("laptop", TINY), Ledger(tmp_path), workers=0)["gone"]
+    assert record.status == "quarantined" and "holds no motions.json" in record.reason
+
+
+def _made(out: Path) -> list[Made]:
+    return make_motions([str(out / "motions/robot")], out, RECIPE, workers=0)
+
+
+# --- options and tables ---------------------------------------------------------------------------------
+
+
+def test_values_of_a_preset_can_be_changed():
+    config = configured("laptop", ["joint.steps=7", "key_points=9", "losses.ssim=2", "arap=rotations"])
+    assert (config.joint.steps, config.key_points, config.losses.ssim, config.arap) == (7, 9, 2, "rotations")
+    assert configured("paper").gaussians == 80_000
+    for change, words in (
+        ("steps=3", "DIMOConfig has no 'steps', only"),
+        ("joint.stops=3", "Joint has no 'stops'"),
+        ("joint.steps=soon", "expected something like steps="),
+        ("joint=3", "Joint has no ''"),
+        ("key_points", "expected NAME=VALUE"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            configured("laptop", [change])
+
+
+def test_what_makes_no_sense_is_said_in_a_sentence(capsys, tmp_path):
+    out = ["--out", str(tmp_path / "out"), "--workers", "0"]
+    for arguments, words in (
+        (["dimo", "creatures://robot", "--preset", "huge"], "invalid choice: 'huge'"),
+        (["dimo", "creatures://robot", "--set", "steps=1"], "has no 'steps'"),
+        (["dimo", "creatures://robot", "--cpus", "0"], "expected more than 0"),
+        (["dimo", "creatures://robot", "--gpus", "-1"], "expected 0 or more"),
+        (["dimo"], "no object"),
+        (["gan", "creatures://robot"], "invalid choice: 'gan'"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*arguments, *out])
+        assert words in capsys.readouterr().err
+    assert main(["dimo", "creatures://unicorn", *out]) == 1
+    assert "no creature is called 'unicorn'" in capsys.readouterr().err
+    assert main(["dimo", "creatures://robot?motions=1", *out, "--resolution", "32", "--frames", "2"]) == 1
+    assert "a motion space needs at least 2" in capsys.readouterr().out
+
+
+def test_an_ablation_is_a_task_a_variant_and_one_a_motion(undisturbed):
+    config = configured("laptop", TINY)
+    tasks = list(training_tasks(_made(undisturbed), config, DimoStage(), ablation=True))
+    assert len({task.key for task in tasks}) == len(tasks) == 1 + 3 + 2
+    variants = Counter(task.payload["variant"] for task in tasks)
+    assert variants[ALONE] == 2 and variants[""] == 1
+    changed = {task.payload["variant"]: task.payload["config"] for task in tasks}
+    assert not changed["without motion factorisation"]["factorised"]
+    assert not changed["without latent space"]["latent_space"]
+    assert changed["without motion pre-training"]["pretraining"]["steps"] == 0
+    assert changed[ALONE]["joint"]["steps"] == 70 and len(tasks[-1].payload["motions"]) == 1
+
+
+def figures(psnr: float, **more: object) -> dict:
+    return {
+        "psnr": psnr, "ssim": 0.9, "iou": 0.95, "worst_psnr": psnr - 4, "worst_motion": "hop|s", "seconds": 10.0,
+        "bytes": 2**20, "model": "local:dimo/x@0123456789abcdef", **more,
+    }  # fmt: skip
+
+
+def test_tables():
+    results = {}
+    for name, variant, psnr in (
+        ("cat", "", 27.0),
+        ("fox", "", 29.0),
+        ("fox", ALONE, 25.0),
+        ("ape", "", None),
+    ):
+        task = Task(f"{name}{len(variant)}", {"object": name, "variant": variant})
+        record = Record(task.key, name, "done" if psnr else "quarantined", figures(psnr) if psnr else {})
+        results[task.key] = (task, record)
+    rows = leaderboard(results)
+    assert [row[0] for row in rows] == ["model", "dimo/fox", "dimo/cat"]
+    assert rows[1][1:] == ["29.00", "25.00", "hop|s", "0.950", "", "10", "1.00", "0123456789ab"]
+    assert aligned(rows).splitlines()[1].startswith("dimo/fox  29.00  25.00")
+    assert "hop\\|s" in markdown(rows)
+    assert [row[1] for row in ablation_table(results)[1:]] == ["as configured", "as configured", ALONE]
+
+
+def test_the_progress_table_tells_each_training():
+    told = {"stage": "joint", "step": 500, "steps": 1200, "loss": 83.25, "psnr": 27.314, "left": 700.0}
+    head, fox, kangaroo = progress_table({"kangaroo": told, "fox": {}})
+    assert head.split() == ["object", "stage", "step", "loss", "PSNR", "left"]
+    assert fox.split() == ["fox", "starting"]
+    assert kangaroo.split() == ["kangaroo", "joint", "500/1200", "83.25", "27.31", "12", "min"]
+
+
+# --- a fan-out that is killed again and again -----------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_twelve_trainings_survive_the_death_of_workers_and_drivers(tmp_path):
+    """12 models, none twice, losses and weights as in an undisturbed run."""
+    objects = "creatures://*?count=12&motions=2"
+    quiet, killed = tmp_path / "quiet", tmp_path / "killed"
+    assert "12 trained" in finish(driver(quiet, objects, 2))
+    kills, rng = Counter(), random.Random(0)
+    for stop_at in (18, 34, 40, 44, None):  # of 48 tasks: in the middle of filming, then of training
+        process, next_kill = driver(killed, objects, 2), time.monotonic() + 10
+        while process.poll() is None and (stop_at is None or _committed(killed) < stop_at):
+            if time.monotonic() > next_kill:
+                next_kill = time.monotonic() + 10
+                kills["worker"] += _kill_a_worker(process.pid, rng)
+            time.sleep(0.1)
+        if stop_at is not None:
+            kills["driver"] += process.poll() is None
+            process.kill()
+            process.communicate()
+    said = finish(process)
+    print(f"killed {kills['driver']} drivers and {kills['worker']} workers; {said.strip()}")
+    assert kills["driver"] == 4 and kills["worker"] >= 2
+    assert len(weights(killed)) == 12 and weights(killed) == weights(quiet)
+    assert losses(killed) == losses(quiet)
+    written = Counter(line.split()[0] for line in Path(f"{killed}.audit").read_text().splitlines())
+    assert set(written.values()) == {1}, "a task was committed twice"
+    assert len(written) == 12 + 12 + 24  # plans, trainings, motions
+
+
+def _committed(out: Path) -> int:
+    return sum(1 for _ in out.glob("_factory/done/*/*.json"))
+
+
+def _kill_a_worker(pid: int, rng: random.Random) -> int:
+    """SIGKILL an actor whose child has been at work for a while; how many were killed."""
+    actors = [other for other in descendants(pid) if command(other).startswith("ray::Worker")]
+    busy = [actor for actor in actors if any(age(child) > 5.0 for child in descendants(actor)[:1])]
+    if busy:
+        os.kill(rng.choice(busy), signal.SIGKILL)
+    return bool(busy)
+
+
+def _wait(found, process: subprocess.Popen, seconds: float = 300.0):
+    """What `found` gives once it gives something, while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.02)
+    return result

@@ -1,0 +1,163 @@
+"""The decoder, skinning and the motion graph against hand-computed cases and plain formulas."""
+
+import json
+import math
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from tiny_motions import tiny_config
+
+from zoo.dimo.config import DIMOConfig
+from zoo.dimo.model import (
+    DIMO,
+    KeyPointMotion,
+    MotionDecoder,
+    encode,
+    multiply_quaternions,
+    rbf_weights,
+    rotation_matrices,
+)
+
+
+def _model(**changes) -> DIMO:
+    """A model at random, with its graph."""
+    torch.manual_seed(0)
+    model = DIMO(tiny_config(**changes), 3)
+    with torch.no_grad():
+        for name in ("means", "key_points", "quats", "mu"):
+            getattr(model, name).normal_()
+    model.refresh()
+    return model
+
+
+def _shaken(decoder: MotionDecoder) -> MotionDecoder:
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return decoder
+
+
+def test_the_papers_decoder_has_647431_parameters():
+    assert sum(p.numel() for p in MotionDecoder(DIMOConfig.paper()).parameters()) == 647_431
+
+
+def test_the_decoder_moves_nothing_at_first_whatever_the_latent():
+    torch.manual_seed(0)
+    decoder = MotionDecoder(DIMOConfig.paper())
+    offsets, quats = decoder(torch.randn(7, 3), torch.rand(5), 10 * torch.randn(3, 32))
+    assert offsets.shape == (3, 5, 7, 3) and torch.equal(offsets, torch.zeros_like(offsets))
+    assert torch.equal(quats, torch.tensor([1.0, 0, 0, 0]).expand(3, 5, 7, 4))
+
+
+def test_the_encoding_is_sines_and_cosines_of_octaves():
+    expected = [math.sin(0.3), math.sin(-2.0), math.cos(0.3), math.cos(-2.0)]
+    expected += [math.sin(0.6), math.sin(-4.0), math.cos(0.6), math.cos(-4.0)]
+    assert encode(torch.tensor([0.3, -2.0]), 2).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_decoder_is_that_of_concatenated_inputs():
+    """The same network written as published: one row of place, moment and latent for every combination."""
+    torch.manual_seed(1)
+    config = DIMOConfig(width=32)
+    decoder = _shaken(MotionDecoder(config))
+    points, phases, z = torch.randn(4, 3), torch.rand(2), torch.randn(3, 32)
+    offsets, quats = decoder(points, phases, z)
+    for b in range(3):
+        for t in range(2):
+            for k in range(4):
+                row = torch.cat([encode(points[k], 10), encode(phases[t : t + 1], 6), z[b]])
+                hidden = row
+                for index, layer in enumerate(decoder.trunk):
+                    if index == config.skip + 1:
+                        hidden = torch.cat([row, hidden])
+                    hidden = layer(hidden).relu()
+                for head, got in ((decoder.offset_head, offsets), (decoder.rotation_head, quats)):
+                    assert torch.allclose(head[1](head[0](hidden).relu()), got[b, t, k], atol=1e-5)
+
+
+def test_influence_by_hand():
+    """d² = 1 and 4 at r = 1: e^-0.5 and e^-2; at r = 2 and 1: e^-1/8 and e^-2."""
+    even = rbf_weights(torch.tensor([1.0, 4.0]), torch.ones(2))
+    assert even.tolist() == pytest.approx([0.8175745, 0.1824255], abs=1e-6)
+    uneven = rbf_weights(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 1.0]))
+    first = math.exp(-1 / 8)
+    assert uneven[0].item() == pytest.approx(first / (first + math.exp(-2)), abs=1e-6)
+    assert rbf_weights(torch.tensor([1e6, 1e6]), torch.ones(2)).tolist() == [0.5, 0.5]  # far, yet governed
+
+
+def test_skinning_weights_are_shares_and_teach_the_radii_only():
+    model = _model()
+    weights = model.skinning_weights()
+    assert torch.allclose(weights.sum(1), torch.ones(len(weights)))
+    assert ((weights > 0).sum(1) <= 4).all()
+    (weights[:, 0]).sum().backward()
+    assert model.log_radii.grad.abs().sum() > 0
+    assert model.means.grad is None and model.key_points.grad is None
+
+
+def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly():
+    model = _model()
+    turn = Rotation.from_rotvec([0.4, -1.1, 0.3])
+    quat = torch.tensor(turn.as_quat(scalar_first=True), dtype=torch.float32)
+    matrix, shift = torch.tensor(turn.as_matrix(), dtype=torch.float32), torch.tensor([0.3, -0.2, 0.5])
+    positions = (model.key_points @ matrix.T + shift)[None, None]
+    motion = KeyPointMotion(positions, (3.0 * quat).expand(1, 1, len(model.key_points), 4))
+    moved = model.skin(motion)
+    assert torch.allclose(moved.means[0], model.means @ matrix.T + shift, atol=1e-5)
+    assert torch.allclose(
+        rotation_matrices(moved.quats[0]), matrix @ rotation_matrices(model.quats), atol=1e-5
+    )
+    # The control: half of the key points left behind is no rigid motion.
+    torn = positions.clone()
+    torn[0, 0, ::2] = model.key_points[::2]
+    assert not torch.allclose(model.skin(motion._replace(positions=torn)).means[0], moved.means[0], atol=1e-2)
+
+
+def test_quaternions_are_scipys():
+    a, b = Rotation.random(2, random_state=0)
+    one, two = (torch.tensor(r.as_quat(scalar_first=True)) for r in (a, b))
+    product = rotation_matrices(multiply_quaternions(one, two))
+    assert np.allclose(product.numpy(), (a * b).as_matrix())
+
+
+def test_the_graph_joins_what_moves_together_not_what_is_near():
+    """Four key points: 0 and 1 touch at rest but part, 0 and 2 stay together."""
+    model = _model(key_points=4, graph=2, neighbours=2)
+    rest = torch.tensor([[0.0, 0, 0], [0.05, 0, 0], [0.2, 0, 0], [0.25, 0, 0]])
+    side = torch.tensor([1.0, -1.0, 1.0, -1.0])
+
+    def paths(z, phases):
+        positions = rest + phases[None, :, None, None] * side[:, None] * torch.tensor([0.0, 1.0, 0.0])
+        return positions.expand(len(z), -1, -1, -1)
+
+    with torch.no_grad():
+        model.key_points.copy_(rest)
+        model.means.copy_(torch.tensor([0.01, 0.0, 0.0]).expand_as(model.means))
+    model.paths = paths
+    model.refresh(torch.tensor([0.0, 0.5, 1.0]))
+    assert model.graph.tolist() == [[0, 2], [1, 3], [2, 0], [3, 1]]
+    assert (model.neighbours == torch.tensor([0, 2])).all()
+    # At rest alone, the nearest in space.
+    model.refresh(torch.tensor([0.0]))
+    assert model.graph.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
+
+
+def test_without_factorisation_the_decoder_moves_every_gaussian():
+    model = _model(factorised=False)
+    motion = model.trajectories(model.mu[:2], model.phases[:3])
+    assert motion.positions.shape == (2, 3, len(model.means), 3)
+    assert torch.equal(model.skin(motion).means, motion.positions.flatten(0, 1))
+
+
+def test_a_state_brings_back_the_model_and_the_configuration_survives_json():
+    model = _model()
+    again = DIMO.from_state(model.config, model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    for config in (DIMOConfig.paper(), DIMOConfig.laptop(), DIMOConfig.bundled()):
+        assert DIMOConfig(**json.loads(json.dumps(asdict(config)))) == config
+    with pytest.raises(ValueError, match="skip"):
+        DIMOConfig(depth=4, skip=3)

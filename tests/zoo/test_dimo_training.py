@@ -1,0 +1,154 @@
+"""Training from end to end on a tiny object: it learns, resumes bit for bit, measures, and follows unseen motions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_motions import tiny_config, tiny_videos
+
+from zoo.dimo import losses
+from zoo.dimo.config import LossWeights, Pretraining
+from zoo.dimo.evaluation import arap_energy, evaluate
+from zoo.dimo.feed import Feed
+from zoo.dimo.training import fit_latent, rigidity_between, train
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return tiny_videos(tmp_path_factory.mktemp("caterpillar"))
+
+
+@pytest.fixture(scope="module")
+def learnt(videos):
+    """A model of the two training motions, a few seconds' worth."""
+    config = tiny_config()
+    longer = replace(
+        config,
+        pretraining=replace(config.pretraining, steps=80),
+        joint=replace(config.joint, steps=200, resolutions=((0, 16), (100, 32))),
+    )
+    return train(videos.select("train"), longer)
+
+
+class _Killed(Exception):
+    pass
+
+
+def _train_killed(videos, config, path, at: int):
+    def on_step(progress):
+        if progress["step"] >= at:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(videos, config, checkpoint=path, on_step=on_step, save_every=4)
+
+
+def test_it_learns_and_is_measured_on_views_it_never_saw(videos, learnt):
+    report = evaluate(learnt, videos.select("train"))
+    assert report["views"] == [4, 5] and len(report["motions"]) == 2
+    assert report["psnr"] > 22 and report["iou"] > 0.8 and report["worst_psnr"] <= report["psnr"]
+    assert report["motion_error"] < 0.05
+    untrained = train(
+        videos.select("train"), replace(tiny_config(), pretraining=Pretraining(steps=0, initial="hull"))
+    )
+    assert evaluate(untrained, videos.select("train"))["psnr"] < report["psnr"] - 2  # the control
+
+
+@pytest.mark.parametrize("at", [9, 12, 18])
+def test_a_killed_run_resumes_to_the_same_bits(videos, tmp_path, monkeypatch, at):
+    """Killed in stage 1, at its end, and in stage 2 after a pruning."""
+    monkeypatch.setattr("zoo.dimo.training.REPORT_EVERY", 1)
+    config, both = tiny_config(), videos.select("train")
+    undisturbed = train(both, config).state_dict()
+    path = tmp_path / "run.safetensors"
+    _train_killed(both, config, path, at)
+    torch.rand(3)  # whatever else draws random numbers in between
+    resumed = train(both, config, checkpoint=path).state_dict()
+    assert undisturbed.keys() == resumed.keys()
+    for name, tensor in undisturbed.items():
+        assert torch.equal(tensor, resumed[name]), name
+    finished = train(
+        both, config, checkpoint=path, on_step=lambda p: pytest.fail("there is nothing left to do")
+    )
+    assert torch.equal(finished.means, resumed["means"])
+    other = train(both, config, seed=1).state_dict()
+    assert not torch.equal(other["decoder.trunk.0.weight"], resumed["decoder.trunk.0.weight"])
+
+
+def test_a_checkpoint_of_another_run_is_refused(videos, tmp_path):
+    path = tmp_path / "run.safetensors"
+    train(videos, tiny_config(), checkpoint=path)
+    with pytest.raises(ValueError, match="another training"):
+        train(videos, tiny_config(), checkpoint=path, seed=1)
+    path.write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        train(videos, tiny_config(), checkpoint=path)
+
+
+def test_stage_one_as_published_densifies_prunes_and_anneals(videos):
+    """From a ball, in colour, with every loss but LPIPS; the key points end as many as wanted."""
+    published = replace(
+        Pretraining(),
+        steps=30, batch=(2, 2, 2), resolutions=((0, 16),), densify_every=5, densify_until=25, densify_pause=2,
+        densify_gradient=1e-6, anneal_at=(12, 30), arap_from=5, smooth_from=5,
+    )  # fmt: skip
+    config = tiny_config(
+        losses=LossWeights(lpips=0.0),
+        arap="rotations",
+        pretraining=published,
+        latent_spread=0.0,
+        latent_log_var=0.0,
+    )
+    seen = []
+    model = train(videos.select("train"), config, on_step=seen.append)
+    assert len(model.key_points) <= config.key_points
+    assert 0 < len(model.means) <= config.gaussians
+    assert seen[0]["stage"] == "motion" and seen[-1]["stage"] == "joint"
+    assert seen[-1]["step"] == seen[-1]["steps"] == 42
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"factorised": False}, {"latent_space": False}, {"latent_distribution": False}],
+    ids=["without motion factorisation", "without latent space", "plain latents"],
+)
+def test_the_ablations_train(videos, changes):
+    model = train(videos.select("train"), tiny_config(**changes))
+    report = evaluate(model, videos.select("train"), every=2)
+    assert report["psnr"] > 5
+    if not model.config.latent_space:
+        assert model.mu[:, 0].tolist() == [-1.0, 1.0] and model.mu[:, 1:].abs().sum() == 0
+
+
+def test_an_unseen_motion_is_followed_by_its_latent_alone(videos, learnt):
+    before = {name: tensor.clone() for name, tensor in learnt.state_dict().items()}
+    heldout = videos.select("heldout")
+    z = fit_latent(learnt, heldout, steps=60)
+    assert z.shape == (1, learnt.config.latent)
+    for name, tensor in learnt.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(parameter.requires_grad for parameter in learnt.parameters())
+    found = evaluate(learnt, heldout, latents=z)["psnr"]
+    assert found >= evaluate(learnt, heldout, latents=torch.zeros_like(z))["psnr"]
+    with pytest.raises(ValueError, match="1 motions of caterpillar, but 2 latents"):
+        evaluate(learnt, heldout)
+
+
+def test_the_rigidity_between_motions_is_that_of_blended_latents(videos, learnt):
+    """Half-way between a motion and itself it is that motion's; between two, that of a decoded blend."""
+    both = videos.select("train")
+    batch = Feed(both, both.train_views, (2, 2, 2), ((0, 16),), learnt.config.latent, (0, 1)).batch(0)
+    points, blend = learnt.key_points, batch.blend[:1, None]
+    twice = learnt.mu[:1].repeat(2, 1)
+    for ends, z in ((twice, learnt.mu[:1]), (learnt.mu, learnt.mu[:1].lerp(learnt.mu[1:], blend))):
+        rest = points.expand(1, 1, -1, -1)
+        moments = torch.cat([rest, learnt.paths(z, batch.phases)], 1)
+        expected = losses.arap_rotations(moments, learnt.graph)
+        got = rigidity_between(learnt, points, ends, batch, learnt.graph)
+        assert torch.allclose(got, expected, rtol=1e-4)
+
+
+def test_rigidity_is_measured_for_any_latent(learnt):
+    ends = arap_energy(learnt, learnt.mu)
+    between = arap_energy(learnt, learnt.mu.mean(0, keepdim=True))
+    assert ends.shape == (2,) and torch.isfinite(ends).all() and torch.isfinite(between).all()

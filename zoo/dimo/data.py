@@ -1,0 +1,255 @@
+"""The videos a motion space learns from: M motions of one object, each seen by V cameras in T frames.
+
+A folder holds `motions.json` and, for each motion, `<file>.npy` (uint8 [V, T, H, W, 4], straight alpha) and perhaps
+`<file>.points.npy` (float32 [T, P, 3], true points of the surface in the world). Frames are memory-mapped: only what is
+asked for is read, and it stays uint8 until it is on the device that needs it.
+
+World: one per object, +Y up, the object's rest pose centred, scaled so that all its motions fit the cameras.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from renderers.gaussians import TensorCameras
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX = "motions.json"
+SPLITS = ("train", "heldout")
+
+
+@dataclass(frozen=True)
+class MotionVideos:
+    """A folder of motion videos; what is in `motions.json`, and lazy access to the frames.
+
+    Attributes:
+        folder: where the files are.
+        object: the object's name. provenance: its licence, author, source and so on, as they go into a model card.
+        names, sentences, splits, files: [M] each; splits are "train" or "heldout", files are stems in the folder.
+        frames: T. resolution: H = W in pixels. phases: [T] in 0..1, the moments of the frames.
+        world_to_camera: float64 [M, V, 4, 4], OpenCV axes. K: float64 [M, V, 3, 3] in pixels at `resolution`.
+        train_views, heldout_views: indices into V; the latter are for measuring only.
+    """
+
+    folder: Path
+    object: str
+    names: tuple[str, ...]
+    sentences: tuple[str, ...]
+    splits: tuple[str, ...]
+    files: tuple[str, ...]
+    frames: int
+    resolution: int
+    phases: tuple[float, ...]
+    world_to_camera: np.ndarray
+    K: np.ndarray
+    train_views: tuple[int, ...]
+    heldout_views: tuple[int, ...]
+    provenance: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("names", "sentences", "splits", "files", "phases", "train_views", "heldout_views"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("world_to_camera", "K"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
+        object.__setattr__(self, "folder", Path(self.folder))
+        self._check()
+
+    @staticmethod
+    def open(folder: str | os.PathLike) -> MotionVideos:
+        """The videos of a folder. Raises FileNotFoundError or ValueError with what is missing or wrong."""
+        folder = Path(folder)
+        try:
+            text = (folder / INDEX).read_text()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{folder} holds no {INDEX}: motion videos are made by python -m factory.motions"
+            ) from None
+        try:
+            videos = MotionVideos(folder, **json.loads(text))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{folder / INDEX}: not an index of motion videos ({error})") from error
+        shape = (videos.num_views, videos.frames, videos.resolution, videos.resolution, 4)
+        for stem in videos.files:
+            found = videos._map(stem)
+            if found.shape != shape or found.dtype != np.uint8:
+                raise ValueError(
+                    f"{folder / stem}.npy: expected uint8 {list(shape)}, got {found.dtype} {list(found.shape)}"
+                )
+        return videos
+
+    def write(self) -> None:
+        """Write `motions.json`, whole or not at all. Call it last: a folder without it does not open."""
+        lists = ("world_to_camera", "K")
+        values = {k: v.tolist() if k in lists else v for k, v in vars(self).items() if k != "folder"}
+        part = self.folder / (INDEX + ".part")
+        part.write_text(json.dumps(values, indent=1))
+        os.replace(part, self.folder / INDEX)
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.world_to_camera.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, motions: Sequence[int | str] | str) -> MotionVideos:
+        """Some of the motions, by index or name in the order given, or those of a split ("train", "heldout")."""
+        if isinstance(motions, str):
+            if motions not in SPLITS:
+                raise ValueError(
+                    f"{self.folder}: expected a split of {SPLITS} or a list of motions, got {motions!r}"
+                )
+            chosen = [i for i, split in enumerate(self.splits) if split == motions]
+        else:
+            chosen = [self._index(motion) for motion in motions]
+        per_motion = {
+            n: tuple(getattr(self, n)[i] for i in chosen) for n in ("names", "sentences", "splits", "files")
+        }
+        return replace(self, **per_motion, world_to_camera=self.world_to_camera[chosen], K=self.K[chosen])
+
+    def read(
+        self,
+        motions: Sequence[int],
+        views: Sequence[int],
+        frames: Sequence[int],
+        resolution: int | None = None,
+    ) -> Tensor:
+        """Frames of every combination, uint8 [M, V, T, h, w, 4], straight alpha, sRGB-encoded.
+
+        Args:
+            resolution: h = w, at most the stored one (the default); smaller is the area average of premultiplied
+                colour, so that the background does not bleed into silhouettes.
+        """
+        resolution = self.resolution if resolution is None else resolution
+        if not 1 <= resolution <= self.resolution:
+            raise ValueError(
+                f"{self.folder}: expected a resolution of 1..{self.resolution}, got {resolution}"
+            )
+        picked = np.ix_(list(views), list(frames))
+        stack = torch.from_numpy(np.stack([self._map(self.files[m])[picked] for m in motions]))
+        return stack if resolution == self.resolution else shrink(stack, resolution, resolution)
+
+    def points(self, motion: int) -> np.ndarray | None:
+        """True points of a motion's surface, float32 [T, P, 3] in the world; None where the folder has none."""
+        path = self.folder / f"{self.files[motion]}.points.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
+    def cameras(
+        self, motions: Sequence[int], views: Sequence[int], frames_count: int, resolution: int | None = None
+    ) -> TensorCameras:
+        """Cameras of S = motions × frames scenes (frames fastest), C = views each, at an image size.
+
+        One set serves all scenes where the motions share their cameras.
+        """
+        resolution = self.resolution if resolution is None else resolution
+        picked = np.ix_(list(motions), list(views))
+        viewmats, K = self.world_to_camera[picked], self.K[picked].copy()
+        K[..., :2, :] *= resolution / self.resolution
+        if (viewmats == viewmats[:1]).all() and (K == K[:1]).all():
+            viewmats, K, frames_count = viewmats[:1], K[:1], 1
+        viewmats, K = (np.repeat(a, frames_count, axis=0) for a in (viewmats, K))
+        return TensorCameras(
+            torch.as_tensor(viewmats, dtype=torch.float32),
+            torch.as_tensor(K, dtype=torch.float32),
+            resolution,
+            resolution,
+        )
+
+    def _map(self, stem: str) -> np.ndarray:
+        try:
+            return np.load(self.folder / f"{stem}.npy", mmap_mode="r")
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{self.folder / stem}.npy is missing, though {INDEX} names it: make the folder again"
+            ) from None
+
+    def _index(self, motion: int | str) -> int:
+        if isinstance(motion, str):
+            if motion not in self.names:
+                raise KeyError(f"{self.object} has no motion {motion!r}: it has {', '.join(self.names)}")
+            return self.names.index(motion)
+        if not -len(self) <= motion < len(self):
+            raise IndexError(f"{self.object} has {len(self)} motions, got index {motion}")
+        return int(motion) % len(self)
+
+    def _check(self) -> None:
+        M, where = len(self.names), self.folder / INDEX
+        sizes = {n: len(getattr(self, n)) for n in ("sentences", "splits", "files")}
+        if set(sizes.values()) != {M}:
+            raise ValueError(f"{where}: expected {M} of each, as there are names, got {sizes}")
+        V = self.world_to_camera.shape[1] if self.world_to_camera.ndim == 4 else -1
+        if self.world_to_camera.shape != (M, V, 4, 4) or self.K.shape != (M, V, 3, 3):
+            raise ValueError(
+                f"{where}: expected world_to_camera [{M}, V, 4, 4] and K [{M}, V, 3, 3] with one V, "
+                f"got {list(self.world_to_camera.shape)} and {list(self.K.shape)}"
+            )
+        if len(self.phases) != self.frames:
+            raise ValueError(f"{where}: expected {self.frames} phases, one a frame, got {len(self.phases)}")
+        if not set(self.train_views) | set(self.heldout_views) <= set(range(V)):
+            raise ValueError(f"{where}: train_views and heldout_views expect indices under {V}")
+        if not set(self.splits) <= set(SPLITS):
+            raise ValueError(f"{where}: splits expect {SPLITS}, got {sorted(set(self.splits))}")
+        if any(Path(stem).name != stem for stem in self.files):
+            raise ValueError(f"{where}: files expect names without folders")
+
+
+def write_motion(
+    folder: str | os.PathLike, stem: str, frames: np.ndarray, points: np.ndarray | None = None
+) -> None:
+    """Write one motion's files, each whole or not at all.
+
+    Args:
+        frames: uint8 [V, T, H, W, 4], straight alpha, sRGB-encoded. points: float32 [T, P, 3] in the world.
+    """
+    frames = np.asarray(frames)
+    if (
+        frames.ndim != 5
+        or frames.shape[2] != frames.shape[3]
+        or frames.shape[4] != 4
+        or frames.dtype != np.uint8
+    ):
+        raise ValueError(
+            f"{stem}: expected uint8 frames [V, T, H, H, 4], got {frames.dtype} {list(frames.shape)}"
+        )
+    arrays = {stem: frames}
+    if points is not None:
+        points = np.asarray(points, np.float32)
+        if points.ndim != 3 or points.shape[0] != frames.shape[1] or points.shape[2] != 3:
+            raise ValueError(
+                f"{stem}: expected points [T = {frames.shape[1]}, P, 3], got {list(points.shape)}"
+            )
+        arrays[f"{stem}.points"] = points
+    for name, array in arrays.items():
+        part = Path(folder) / f"{name}.part.npy"
+        np.save(part, array)
+        os.replace(part, Path(folder) / f"{name}.npy")
+
+
+def shrink(frames: Tensor, height: int, width: int) -> Tensor:
+    """Straight-alpha uint8 [..., H, W, 4] to a smaller size by area averages of premultiplied colour."""
+    batch = frames.shape[:-3]
+    pixels = frames.flatten(0, -4).permute(0, 3, 1, 2).float()
+    pixels[:, :3] *= pixels[:, 3:] / 255.0
+    small = F.adaptive_avg_pool2d(pixels, (height, width))
+    alpha = small[:, 3:]
+    small[:, :3] *= torch.where(alpha > 0, 255.0 / alpha.clamp(min=1e-6), 0.0)
+    return small.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).reshape(*batch, height, width, 4)
+
+
+def over(frames: Tensor, background: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Straight-alpha uint8 [..., 4] on a grey of 0..1: colour float32 [..., 3] and alpha [..., 1], both 0..1."""
+    straight = frames.float() / 255.0
+    alpha = straight[..., 3:]
+    return straight[..., :3] * alpha + background * (1.0 - alpha), alpha

@@ -1,0 +1,135 @@
+"""How good a DIMO is: pictures of views it never saw, silhouettes, rigidity, and motion against true points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from renderers.gaussians import render
+from zoo.dimo import losses
+from zoo.dimo.data import MotionVideos, over
+from zoo.dimo.model import DIMO, rbf_weights
+
+
+@torch.no_grad()
+def evaluate(
+    model: DIMO,
+    videos: MotionVideos,
+    *,
+    latents: Tensor | None = None,
+    views: Sequence[int] | None = None,
+    resolution: int | None = None,
+    every: int = 1,
+    perceptual: bool = False,
+) -> dict[str, object]:
+    """Measure a model against videos, on white, with the means of the latents.
+
+    Args:
+        latents: [M, Z], one a motion of `videos`. Unless given, the model's own: then `videos` holds the motions it was
+            trained on, in that order.
+        views: the held-out views unless given. resolution: the videos' own unless given. every: only every so manyeth
+            frame, to save time.
+        perceptual: also LPIPS, where its weights can be had.
+    Returns:
+        "motions": a dict a motion with name, psnr (dB of the mean squared error over its pictures), ssim, iou (of
+        silhouettes at half coverage), and, where the folder has true points, motion_error (see `motion_error`);
+        the mean of each over motions, worst_psnr, worst_motion, arap (mean of `arap_energy`), views, resolution.
+    """
+    z = model.mu if latents is None else latents
+    if len(z) != len(videos):
+        raise ValueError(f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents")
+    views = list(videos.heldout_views) if views is None else list(views)
+    resolution = min(resolution or videos.resolution, videos.resolution)
+    frames = list(range(0, videos.frames, every))
+    rows = []
+    for motion, name in enumerate(videos.names):
+        row: dict[str, object] = {"name": name}
+        pictures = _measure(
+            model, videos, z[motion : motion + 1], motion, views, frames, resolution, perceptual
+        )
+        row |= pictures
+        row["arap"] = float(arap_energy(model, z[motion : motion + 1]))
+        if (points := videos.points(motion)) is not None:
+            row["motion_error"] = motion_error(model, z[motion], torch.tensor(points), videos.phases)
+        rows.append(row)
+    keys = [key for key in rows[0] if key != "name"]
+    worst = min(rows, key=lambda row: row["psnr"])
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in keys}
+    return means | {
+        "worst_psnr": worst["psnr"], "worst_motion": worst["name"], "views": views, "resolution": resolution,
+        "gaussians": len(model.means), "motions": rows,
+    }  # fmt: skip
+
+
+def _measure(
+    model: DIMO,
+    videos: MotionVideos,
+    z: Tensor,
+    motion: int,
+    views: list[int],
+    frames: list[int],
+    resolution: int,
+    perceptual: bool,
+) -> dict[str, float]:
+    device = z.device
+    errors, likeness, distance, both, either = [], [], [], 0.0, 0.0
+    cameras = videos.cameras([motion], views, 1, resolution).to(device)
+    for frame in frames:
+        target, mask = over(videos.read([motion], views, [frame], resolution)[:, :, 0].to(device))
+        phase = torch.tensor([videos.phases[frame]], device=device)
+        white = torch.ones(3, device=device)
+        picture = render(model.skin(model.trajectories(z, phase)), cameras, background=white)
+        image = picture.rgb.clamp(0, 1)
+        errors.append(losses.squared_error(image, target))
+        likeness.append(losses.ssim(image, target).mean())
+        if perceptual:
+            distance.append(losses.lpips(image, target))
+        seen, true = picture.alpha > 0.5, mask > 0.5
+        both, either = both + (seen & true).sum(), either + (seen | true).sum()
+    measured = {
+        "psnr": float(-10 * torch.stack(errors).mean().clamp(min=1e-10).log10()),
+        "ssim": float(torch.stack(likeness).mean()),
+        "iou": float(both / torch.as_tensor(either).clamp(min=1)),
+    }
+    return measured | ({"lpips": float(torch.stack(distance).mean())} if perceptual else {})
+
+
+@torch.no_grad()
+def arap_energy(model: DIMO, z: Tensor, phases: Tensor | None = None) -> Tensor:
+    """How unlike rigid the key points' motion is, [B]: `losses.arap_rotations` over the frames in the model's graph."""
+    phases = model.phases if phases is None else phases
+    return losses.arap_rotations(model.paths(z, phases), model.graph)
+
+
+@torch.no_grad()
+def interpolation_rigidity(model: DIMO, pairs: int = 20, seed: int = 0) -> dict[str, float]:
+    """How rigid the motions half-way between two known ones are, against the less rigid of the two.
+
+    Returns the mean and the largest ratio of `arap_energy` over random pairs of motions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.stack([torch.randperm(model.num_motions, generator=generator)[:2] for _ in range(pairs)])
+    a, b = model.mu[chosen.to(model.mu.device)].unbind(1)
+    between, ends = (
+        arap_energy(model, (a + b) / 2),
+        torch.maximum(arap_energy(model, a), arap_energy(model, b)),
+    )
+    ratios = between / ends.clamp(min=1e-12)
+    return {"mean_ratio": float(ratios.mean()), "worst_ratio": float(ratios.max())}
+
+
+@torch.no_grad()
+def motion_error(model: DIMO, z: Tensor, points: Tensor, phases: Sequence[float]) -> float:
+    """Mean distance between true points [T, P, 3] and where the model carries them from their first frame, in metres.
+
+    The points are given to the model's Gaussians at the first frame (the nearest few by distance) and follow those.
+    """
+    points = points.to(z.device, torch.float32)
+    moments = torch.tensor(list(phases), device=z.device, dtype=torch.float32)
+    means = model.skin(model.trajectories(z[None], moments)).means
+    nearest = torch.cdist(points[0], means[0]).topk(4, largest=False)
+    weights = rbf_weights(nearest.values.square(), nearest.values[:, :1].clamp(min=1e-3))
+    moved = ((means - means[:1])[:, nearest.indices] * weights[..., None]).sum(-2)
+    return float((points[:1] + moved - points).norm(dim=-1).mean())

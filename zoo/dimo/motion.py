@@ -1,0 +1,238 @@
+"""One motion of one object: a latent and the key points' paths that it decodes to; what else one wants, on demand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from renderers.cameras import Cameras
+    from renderers.gaussians import Gaussians, TensorCameras
+    from zoo.dimo.model import DIMO, KeyPointMotion
+
+# The fixed view of previews and of `save("….mp4")`: three quarters from the front, slightly from above, through the
+# lens that DIMO's training cameras have.
+AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
+DRAWN_AT_ONCE = 8  # frames; more gains no speed and costs memory
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What `DIMOPipeline.sample` returns: one pass of the decoder; Gaussians and pictures come when asked for.
+
+    Attributes:
+        name: what it is, for titles and files.
+        z: [Z], its latent. phases: [T] in 0..1, the moments of the frames. seconds: how long 0..1 lasts.
+        trajectories: positions [T, K, 3] of the key points in the world and their rotations [T, K, 4] (wxyz).
+    """
+
+    name: str
+    z: Tensor
+    phases: Tensor
+    seconds: float
+    trajectories: KeyPointMotion
+    model: DIMO
+
+    def at(self, phases: float | Sequence[float] | Tensor) -> Motion:
+        """The same motion at other moments, decoded anew rather than interpolated.
+
+        Args:
+            phases: one or T of them, in 0..1.
+        """
+        phases = torch.as_tensor(phases, dtype=torch.float32, device=self.z.device).reshape(-1)
+        if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
+            raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
+        return decode(self.model, self.z, phases, self.name, self.seconds)
+
+    def resampled(self, frames: int) -> Motion:
+        """The same motion in so many frames, evenly spaced from the first to the last moment."""
+        return self.at(evenly(self.phases, frames))
+
+    @property
+    def fps(self) -> float:
+        """Frames per second at the motion's own speed."""
+        spacing = float(self.phases[-1] - self.phases[0]) / max(len(self.phases) - 1, 1)
+        return 1.0 / (spacing * self.seconds) if spacing > 0 else 1.0
+
+    @torch.no_grad()
+    def gaussians(self, phase: float | Sequence[float] | None = None) -> Gaussians:
+        """The object as 3D Gaussians, one scene a moment; scales, opacities and colours are shared by all scenes.
+
+        Args:
+            phase: one moment or several, 0..1; None = the motion's own T.
+        """
+        motion = (self if phase is None else self.at(phase)).trajectories
+        return self.model.skin(type(motion)(*(field[None] for field in motion)))
+
+    def render(
+        self,
+        cameras: Cameras | TensorCameras,
+        phases: Sequence[float] | None = None,
+        background: float | Sequence[float] | None = 1.0,
+    ) -> np.ndarray:
+        """Frames as all cameras see them. For gradients, depth or normals call `renderers.gaussians.render` yourself.
+
+        Args:
+            cameras: V of them, for all frames.
+            phases: the moments, 0..1; None = the motion's own T.
+            background: a grey or RGB in 0..1, sRGB-encoded; None leaves it transparent.
+        Returns:
+            uint8 [V, T, H, W, 3], or [V, T, H, W, 4] with straight alpha where the background is None.
+        """
+        return _draw(self.gaussians(phases), cameras, background)
+
+    def default_camera(self, resolution: int = 384) -> Cameras:
+        """A fixed square view that holds the whole motion, a little margin around it."""
+        from renderers.cameras import orbit_cameras
+
+        distance = 2.0
+        view = orbit_cameras(
+            np.radians([AZIMUTH_DEG]), np.radians(ELEVATION_DEG), distance,
+            fov_y=np.radians(FOV_DEG), width=resolution, height=resolution,
+        )  # fmt: skip
+        gaussians = self.gaussians()
+        solid = gaussians.opacities[0] > 0.1
+        centres = gaussians.means[:, solid] if solid.any() else gaussians.means
+        pixels, depth = view.project(centres.cpu().numpy())
+        seen = pixels[0][depth[0] > 0.1]  # one camera; what lies behind it has no place in the picture
+        # A few stray splats must not decide the framing.
+        low, high = (
+            np.percentile(seen, [0.1, 99.9], axis=0) if len(seen) else np.array([[0.0] * 2, [resolution] * 2])
+        )
+        zoom = resolution / max(float((high - low).max()) * 1.15, 1e-3 * resolution)
+        K = view.K.copy()
+        K[:, :2, 2] -= (low + high) / 2
+        K[:, :2] *= zoom
+        K[:, :2, 2] += resolution / 2
+        return type(view)(view.world_to_camera, K, resolution, resolution)
+
+    def save(self, path: str | os.PathLike[str], **options: object) -> Path:
+        """Write the motion in the format that the name's ending says; a file appears complete or not at all.
+
+        .mp4  a video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=one of yours)
+        .glb  an animated glTF for Blender and viewers: key points as joints, a coloured surface of the splats
+              (options: frames, detail=96, cells along the object's longest side)
+        .ply  a folder of splats, one file a frame in the layout of 3DGS: "hop.ply" gives hop/000.ply …
+        .npz  arrays: trajectories, rotations, skinning weights, names
+
+        Returns:
+            what was written: the file, or the folder.
+        Raises:
+            ValueError: an ending that is none of these.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in _WRITERS:
+            raise ValueError(
+                f"{path}: a motion is saved as one of {', '.join(_WRITERS)}; choose one of these endings"
+            )
+        return _WRITERS[path.suffix.lower()](self, path, **options)
+
+
+@torch.no_grad()
+def decode(model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float) -> Motion:
+    """The motion of one latent [Z] at phases [T], by one pass of the decoder."""
+    decoded = model.trajectories(z[None], phases)
+    return Motion(name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model)
+
+
+def evenly(phases: Tensor, frames: int) -> Tensor:
+    """So many phases, evenly spaced from the first to the last of `phases`."""
+    if frames < 1:
+        raise ValueError(f"expected at least 1 frame, got {frames}")
+    return torch.linspace(float(phases[0]), float(phases[-1]), frames, device=phases.device)
+
+
+@torch.no_grad()
+def _draw(
+    gaussians: Gaussians, cameras: Cameras | TensorCameras, background: float | Sequence[float] | None
+) -> np.ndarray:
+    from renderers.gaussians import Gaussians, TensorCameras, render
+
+    if not isinstance(cameras, TensorCameras):
+        cameras = TensorCameras.from_cameras(cameras, device=gaussians.means.device)
+    behind = None if background is None else torch.as_tensor(background, dtype=torch.float32).expand(3)
+    drawn = []
+    for start in range(0, len(gaussians.means), DRAWN_AT_ONCE):
+        some = slice(start, start + DRAWN_AT_ONCE)
+        scenes = Gaussians(
+            gaussians.means[some],
+            gaussians.quats[some],
+            gaussians.scales,
+            gaussians.opacities,
+            gaussians.colors,
+        )
+        picture = render(scenes, cameras, background=None if behind is None else behind.to(scenes.means))
+        if behind is None:  # premultiplied by nature; files and the house want straight alpha
+            frames = torch.cat([picture.rgb / picture.alpha.clamp(min=1e-6), picture.alpha], -1)
+        else:
+            frames = picture.rgb
+        drawn.append(frames.clamp(0, 1).mul(255).round().byte().cpu())
+    return torch.cat(drawn).transpose(0, 1).contiguous().numpy()
+
+
+def _save_mp4(
+    motion: Motion, path: Path, *, fps: float = 24, resolution: int = 384, cameras: Cameras | None = None
+) -> Path:
+    from zoo.export.video import write_mp4
+
+    # One frame period less than the whole, so that a motion that returns to its beginning loops without a stutter.
+    length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
+    smooth = motion.resampled(max(2, round(length * fps) + 1))
+    view = smooth.default_camera(resolution) if cameras is None else cameras
+    if len(view) != 1:
+        raise ValueError(f"{path}: a video has one view, got {len(view)} cameras; pass cameras[i]")
+    write_mp4(path, smooth.render(view)[0], fps)
+    return path
+
+
+def _save_glb(motion: Motion, path: Path, **options: int) -> Path:
+    from zoo.export.glb import write_glb
+
+    write_glb(path, motion, **options)
+    return path
+
+
+def _save_ply(motion: Motion, path: Path) -> Path:
+    from renderers.gaussians import ply
+
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    gaussians = motion.gaussians()
+    for frame in range(len(motion.phases)):
+        ply.write(folder / f"{frame:03d}.ply", gaussians, scene=frame)
+    return folder
+
+
+def _save_npz(motion: Motion, path: Path) -> Path:
+    model = motion.model
+    weights = {} if not model.config.factorised else {"skinning_weights": model.skinning_weights()}
+    gaussians = {
+        name: getattr(model, name) for name in ("means", "log_scales", "quats", "opacity_logits", "colors")
+    }
+    arrays = {
+        "z": motion.z, "phases": motion.phases, "positions": motion.trajectories.positions,
+        "rotations": torch.nn.functional.normalize(motion.trajectories.rotations, dim=-1),
+        "key_points": model.key_points, "radii": model.log_radii.exp(), **weights, **gaussians,
+    }  # fmt: skip
+    part = path.with_name(f".{path.name}.{os.getpid()}.part.npz")
+    try:
+        np.savez_compressed(
+            part,
+            name=motion.name,
+            seconds=motion.seconds,
+            **{k: v.detach().cpu().numpy() for k, v in arrays.items()},
+        )
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+_WRITERS = {".mp4": _save_mp4, ".glb": _save_glb, ".ply": _save_ply, ".npz": _save_npz}

@@ -1,0 +1,329 @@
+"""A trained object, ready to use: `zoo.load("dimo/kangaroo")` gives one of these.
+
+kangaroo = zoo.load("dimo/kangaroo")
+kangaroo.motions                                  # what it was taught
+kangaroo.motion("hops forward").save("hop.mp4")   # one of them
+kangaroo.sample(7).save("new.glb")                # one that nobody showed it
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.dimo.config import DIMOConfig
+from zoo.dimo.model import DIMO
+from zoo.dimo.motion import Motion, decode, evenly
+
+if TYPE_CHECKING:
+    from renderers.cameras import Cameras
+    from zoo.dimo.data import MotionVideos
+    from zoo.dimo.text import TextHead
+
+SECONDS = 2.0  # what phases 0..1 last, as in the clips that models are trained on
+WEIGHTS, PREVIEW = "model.safetensors", "preview.mp4"
+# Stored in half precision, at no loss in pictures (docs/dimo.md). Places are not: the decoder sees their sines
+# at up to 512 radians a metre, where half precision would shake.
+HALVED = ("log_scales", "quats", "opacity_logits", "colors", "decoder.")
+
+
+class DIMOPipeline:
+    """One object's space of motions.
+
+    Attributes:
+        object: its name. model: the `DIMO`, frozen. phases: [T], the moments it was trained at.
+        motions, sentences: [M], names of the motions trained on and what a person says to have them.
+        text: the `TextHead` that finds latents for sentences, or None.
+        metrics: how it was measured and what came out, as it goes to metrics.json.
+        provenance: of the object: licence, author, source_url, title, …
+    """
+
+    def __init__(
+        self,
+        model: DIMO,
+        object: str,
+        motions: Sequence[str],
+        sentences: Sequence[str] | None = None,
+        *,
+        phases: Sequence[float] | None = None,
+        seconds: float = SECONDS,
+        provenance: dict[str, object] | None = None,
+        metrics: dict[str, object] | None = None,
+        text: TextHead | None = None,
+    ) -> None:
+        """Takes a copy of the model, with its weights rounded to what the file will hold.
+
+        Rounding here and not while saving means that what is measured is what is published, bit for bit.
+        """
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        _round(self.model)
+        self.object = object
+        self.motions = tuple(motions)
+        self.sentences = tuple(self.motions if sentences is None else sentences)
+        self.phases = (
+            model.phases.float().cpu() if phases is None else torch.tensor(phases, dtype=torch.float32)
+        )
+        self.seconds = seconds
+        self.provenance = dict(provenance or {})
+        self.metrics = dict(metrics or {})
+        self.text = copy.deepcopy(text)
+        if self.text is not None:
+            self.text.load_state_dict({k: v.half().float() for k, v in text.state_dict().items()})
+        if not len(self.motions) == len(self.sentences) == model.num_motions:
+            raise ValueError(
+                f"dimo/{object}: the model has {model.num_motions} motions, expected as many names and sentences, "
+                f"got {len(self.motions)} and {len(self.sentences)}"
+            )
+
+    @staticmethod
+    def of(model: DIMO, videos: MotionVideos, **fields: object) -> DIMOPipeline:
+        """The pipeline of a model trained on these videos, which give names, sentences, phases and provenance."""
+        return DIMOPipeline(
+            model,
+            videos.object,
+            videos.names,
+            videos.sentences,
+            phases=videos.phases,
+            provenance=videos.provenance,
+            **fields,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"DIMOPipeline({self.object!r}, {len(self.motions)} motions, {len(self.model.means)} Gaussians)"
+        )
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def save_to(self, folder: Path) -> dict:
+        """Write model.safetensors and preview.mp4; what `load_from` needs beside them, for JSON.
+
+        The same model gives the same bytes.
+        """
+        from safetensors.torch import save
+
+        state = {f"dimo.{name}": _packed(name, tensor) for name, tensor in self.model.state_dict().items()}
+        if self.text is not None:
+            state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
+        (folder / WEIGHTS).write_bytes(save(state))  # save_file would keep it from other users of the machine
+        self.motion(0).save(folder / PREVIEW)
+        return {
+            "object": self.object,
+            "motions": list(self.motions),
+            "sentences": list(self.sentences),
+            "phases": self.phases.tolist(),
+            "seconds": self.seconds,
+            "provenance": self.provenance,
+            "config": asdict(self.model.config),
+            "text": None if self.text is None else {"encoder": self.text.encoder},
+        }
+
+    @classmethod
+    def load_from(cls, folder: Path, init: dict) -> DIMOPipeline:
+        """The pipeline that `save_to` wrote.
+
+        Raises:
+            ValueError: files and `init` do not fit together.
+        """
+        from safetensors.torch import load_file
+
+        state = {"dimo": {}, "text": {}}
+        for name, tensor in load_file(Path(folder) / WEIGHTS).items():
+            part, _, name = name.partition(".")
+            state[part][name] = tensor.float() if tensor.is_floating_point() else tensor.long()
+        fields = dict(init)
+        text = fields.pop("text")
+        if text is not None:
+            from zoo.dimo.text import TextHead
+
+            text = TextHead.from_state(text["encoder"], state["text"])
+        model = DIMO.from_state(DIMOConfig(**fields.pop("config")), state["dimo"])
+        return cls(model, text=text, **fields)
+
+    @property
+    def card(self) -> dict:
+        """What a model card says of this model beside its metrics."""
+        rows = [{"motion": n, "say": s} for n, s in zip(self.motions, self.sentences, strict=True)]
+        words = " and answers sentences in any words" if self.text is not None else ""
+        return {
+            "title": f"{self.object}: {len(self.motions)} motions and all between them",
+            "summary": (
+                f"A motion space of one object, learnt from videos of {len(self.motions)} motions (DIMO, Mou et al., "
+                f"ICCV 2025). One pass of a small decoder moves {len(self.model.key_points)} key points, which carry "
+                f"{len(self.model.means)} 3D Gaussians. It samples new motions, blends known ones, follows unseen ones "
+                f"from video{words}."
+            ),
+            "license": self.provenance.get("licence"),
+            "pipeline_tag": "text-to-3d",
+            "tags": ["dimo", "4d", "gaussian-splatting", "animation"],
+            "sections": {
+                "Motions": rows,
+                "The object": [{"what": key, "value": str(value)} for key, value in self.provenance.items()],
+            },
+        }
+
+    # --- motions ----------------------------------------------------------------------------------
+
+    def sample(self, z: int | Tensor | Sequence[float] | None = None, frames: int | None = None) -> Motion:
+        """A motion, by one pass of the decoder.
+
+        Args:
+            z: a latent [Z]; or a seed that a new one is drawn with (see `draw`); None = any.
+            frames: how many, evenly spaced; None = those it was trained at.
+        """
+        if z is None or isinstance(z, int):
+            seed = torch.seed() % 2**31 if z is None else z
+            return self._decode(self.draw(seed), f"sample {seed}", frames)
+        return self._decode(z, "sample", frames)
+
+    def draw(self, seed: int) -> Tensor:
+        """A latent [Z] of a plausible new motion: a random point between two of the trained ones, near the first.
+
+        Few motions fill little of 32 dimensions. A standard normal draw, which the paper's KL term hopes for, lies
+        far from all that the decoder has seen; between two motions it has learnt to go.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        M = self.model.num_motions
+        first, second = torch.randperm(M, generator=generator)[:2].tolist() if M > 1 else (0, 0)
+        share = 0.5 * float(torch.rand((), generator=generator))
+        return torch.lerp(self.model.mu[first], self.model.mu[second], share)
+
+    def motion(self, which: str | int) -> Motion:
+        """One of the motions trained on, by its name, its sentence or its number."""
+        index = self.index(which)
+        return self._decode(self.model.mu[index], self.sentences[index])
+
+    def interpolate(self, a: str | int | Motion, b: str | int | Motion, steps: int = 5) -> list[Motion]:
+        """Motions from `a` to `b`, both included, in even steps through the latent space.
+
+        Args:
+            a, b: trained motions by name, sentence or number, or any `Motion` of this object.
+        """
+        if steps < 2:
+            raise ValueError(
+                f"dimo/{self.object}: interpolate expects at least 2 steps, which are the ends, got {steps}"
+            )
+        ends = [each if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
+        name = f"{ends[0].name} → {ends[1].name}"
+        shares = torch.linspace(0, 1, steps).tolist()
+        return [
+            self._decode(torch.lerp(ends[0].z, ends[1].z, share), f"{name}, {share:.0%}") for share in shares
+        ]
+
+    def from_text(self, sentence: str) -> Motion:
+        """The motion that a sentence asks for, in any words.
+
+        Raises:
+            ValueError: the model has no text head. RuntimeError: the language model is not here; the message says
+                what to install.
+        """
+        if self.text is None:
+            raise ValueError(
+                f"dimo/{self.object} was published without a text head; choose with .motion(name) among .motions, "
+                "or train one with zoo.dimo.text.train_text_head"
+            )
+        return self._decode(self.text.shares(sentence).to(self.model.mu) @ self.model.mu, sentence)
+
+    def reconstruct(
+        self, videos: MotionVideos | np.ndarray, cameras: Cameras | None = None, **options: object
+    ) -> Motion:
+        """The motion seen in videos: finds its latent, all else staying as it is (methods §4.7; at most 300 steps).
+
+        Args:
+            videos: a `MotionVideos` of one motion; or frames uint8 [V, T, H, W, 4], straight alpha.
+            cameras: with frames, the V `renderers.cameras.Cameras` that took them, in the object's own world.
+            options: of `zoo.dimo.training.fit_latent`.
+        """
+        from zoo.dimo.data import MotionVideos
+        from zoo.dimo.training import fit_latent
+
+        if isinstance(videos, MotionVideos):
+            if len(videos) != 1:
+                raise ValueError(
+                    f"dimo/{self.object}: one motion is reconstructed at a time, got {len(videos)}; choose one with "
+                    "videos.select([name])"
+                )
+            return self._decode(fit_latent(self.model, videos, **options)[0], videos.sentences[0])
+        with tempfile.TemporaryDirectory() as folder:
+            z = fit_latent(self.model, self._as_videos(Path(folder), videos, cameras), **options)[0]
+        return self._decode(z, "reconstruction")
+
+    def _as_videos(self, folder: Path, frames: np.ndarray, cameras: Cameras | None) -> MotionVideos:
+        """Frames and their cameras as a folder of one motion."""
+        from zoo.dimo.data import MotionVideos, write_motion
+
+        frames = np.asarray(frames)
+        expected = None if cameras is None else (len(cameras), cameras.height, cameras.width)
+        if frames.ndim != 5 or expected != (len(frames), *frames.shape[2:4]):
+            raise ValueError(
+                f"dimo/{self.object}: reconstruct expects frames [V, T, H, H, 4] and the V cameras of that size that "
+                f"took them, got {list(frames.shape)} and cameras {expected} (views, height, width)"
+            )
+        write_motion(folder, "seen", frames)
+        views, T = range(len(frames)), frames.shape[1]
+        return MotionVideos(
+            folder, self.object, ["seen"], ["reconstruction"], ["heldout"], ["seen"], T, cameras.height,
+            torch.linspace(float(self.phases[0]), float(self.phases[-1]), T).tolist(),
+            cameras.world_to_camera[None], cameras.K[None], views, [],
+        )  # fmt: skip
+
+    def index(self, which: str | int) -> int:
+        """The number of a motion given by name, sentence or number.
+
+        Raises:
+            LookupError: there is none; the message names those that are close.
+        """
+        if isinstance(which, int):
+            if not -len(self.motions) <= which < len(self.motions):
+                raise LookupError(
+                    f"dimo/{self.object} has {len(self.motions)} motions, there is no number {which}"
+                )
+            return which % len(self.motions)
+        wanted = _plain(which)
+        for known in (self.motions, self.sentences):
+            plain = [_plain(each) for each in known]
+            if wanted in plain:
+                return plain.index(wanted)
+        plain = {_plain(sentence): sentence for sentence in self.sentences}
+        close = [plain[each] for each in difflib.get_close_matches(wanted, plain, n=4, cutoff=0.5)]
+        close += [s for p, s in plain.items() if wanted in p and s not in close][:4]
+        advice = f"did you mean {' or '.join(map(repr, close))}?" if close else "see .motions"
+        raise LookupError(f"dimo/{self.object} has no motion {which!r}: {advice}")
+
+    def _decode(self, z: Tensor | Sequence[float], name: str, frames: int | None = None) -> Motion:
+        mu = self.model.mu
+        z = torch.as_tensor(z, dtype=torch.float32, device=mu.device)
+        if z.shape != mu.shape[1:]:
+            raise ValueError(f"dimo/{self.object}: expected a latent [{mu.shape[1]}], got {list(z.shape)}")
+        if not z.isfinite().all():
+            raise ValueError(f"dimo/{self.object}: the latent holds values that are not finite")
+        phases = self.phases.to(mu.device)
+        return decode(self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds)
+
+
+def _plain(words: str) -> str:
+    """Names and sentences alike: lower case, words between single spaces."""
+    return " ".join("".join(c if c.isalnum() else " " for c in words.lower()).split())
+
+
+@torch.no_grad()
+def _round(model: DIMO) -> None:
+    for name, tensor in model.state_dict().items():
+        if name.startswith(HALVED):
+            tensor.copy_(tensor.half())
+
+
+def _packed(name: str, tensor: Tensor) -> Tensor:
+    """As it is stored: half precision where that costs nothing, indices in 32 bits."""
+    if not tensor.is_floating_point():
+        return tensor.int().cpu()
+    return (tensor.half() if name.startswith(HALVED) else tensor).cpu().contiguous()
