@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/mv-video
+MODELS ?= creatures://kangaroo creatures://bird creatures://robot creatures://fox
 BIN := $(VENV)/bin
 # -P: the installed packages are used, never the checkout that happens to be the working directory.
 RUN := $(BIN)/python -P -m
@@ -11,14 +12,23 @@ SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
-.PHONY: run test test-slow test-gpu bench check install system blender validator clean
+.PHONY: run models test test-slow test-gpu bench bench-gpu check install system blender validator clean
 .DEFAULT_GOAL := run
 
 run: install system
 	$(RUN) factory.render --out $(OUT)
+	$(RUN) zoo sample dimo/kangaroo --seed 7 --out $(OUT)/../kangaroo.mp4
 
+# The models that the package carries, as they were trained; about twenty minutes of one core each.
+models: install system
+	$(RUN) factory.train dimo --preset bundled --out out/models --objects $(MODELS)
+	for name in $(notdir $(MODELS)); do \
+	  cp -r "$$($(RUN) zoo info dimo/$$name --home out/models --json | $(BIN)/python -c \
+	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/dimo/$$name; done
+
+# Two processes, a file of tests at a time: much of a test is waiting for others to start.
 test: install system blender validator
-	$(RUN) pytest -m "not slow and not gpu"
+	$(RUN) pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-slow: install system blender validator
 	$(RUN) pytest -m "slow and not gpu"
@@ -26,11 +36,18 @@ test-slow: install system blender validator
 test-gpu: install
 	$(RUN) pytest -m gpu
 
+# What only a GPU can show.
+bench-gpu: install
+	$(BIN)/python -m benchmarks.dimo gpu
+	$(BIN)/python -m benchmarks.mvvdm gpu
+
 # Ratios in one run: against a peer and a ceiling. `make bench ASSETS=folder` adds the models of others.
 bench: install system
 	$(BIN)/python -m benchmarks.rendering $(if $(ASSETS),raster --assets $(ASSETS)) job ray
 	$(BIN)/python -m benchmarks.dispatch
 	$(BIN)/python -m benchmarks.splats
+	$(BIN)/python -m benchmarks.dimo laptop
+	$(BIN)/python -m benchmarks.mvvdm laptop
 
 check: install
 	$(BIN)/ruff check .

@@ -1,0 +1,322 @@
+"""What each worker does when an MV-VDM is trained: read its share of the clips, learn, measure, publish."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import zoo
+from cluster import Ledger
+from cluster.storage import Storage
+from factory.dataset import Clip, ClipDataset, load_clips
+from factory.loader import ClipLoader, TrainingClips
+from factory.train_mvvdm import PROGRESS, RESULT, Recipe, work_folder
+from renderers.cameras import Cameras
+from renderers.meshes.clip import GREY
+from zoo.dimo.text import MINILM
+from zoo.mvvdm.autoencoder import PatchAutoencoder, Reconstruction, reconstruction_psnr
+from zoo.mvvdm.denoising import Denoising, encoder_of
+from zoo.mvvdm.evaluation import TrueClip, comparison_sheet, evaluate, sampler
+from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
+from zoo.mvvdm.plan import TrainingPlan
+from zoo.mvvdm.training import Progress, train
+from zoo.mvvdm.unet import MVVDMUNet
+
+FITTED_CLIPS = 128  # whose patches give the autoencoder's components
+UNSEEN = ("test", "validation")  # splits to measure on; the first that has clips
+
+
+def work(job: dict[str, Any], device: str) -> None:
+    """Train, and on the first worker measure and publish. Goes on from whatever is in the storage.
+
+    Args:
+        job: see `factory.train_mvvdm.job_of`.
+    """
+    recipe, storage = Recipe.from_json(job["recipe"]), Ledger(job["out"]).storage
+    rank, size = _place()
+    run = _Run(job, recipe, storage, work_folder(job["key"]), device, rank, size)
+    vae = run.autoencoder() if recipe.autoencoder else None
+    pipeline = run.pipeline(vae)
+    run.network(pipeline)
+    if rank == 0:
+        run.publish(pipeline)
+
+
+def _place() -> tuple[int, int]:
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if grouped else (0, 1)
+
+
+@dataclass
+class _Run:
+    """A training under way on this worker, below `folder` of the storage."""
+
+    job: dict[str, Any]
+    recipe: Recipe
+    storage: Storage
+    folder: str
+    device: str
+    rank: int
+    size: int
+
+    def autoencoder(self) -> PatchAutoencoder:
+        """A small one, learnt from the same clips."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.job["seed"])
+            vae = PatchAutoencoder()
+        some = self._batches(1, shared=False)(0)
+        vae.fit(torch.cat([next(some)["frames"].flatten(0, 2) for _ in range(FITTED_CLIPS)]))
+        self._train("autoencoder", Reconstruction(vae), self.recipe.autoencoder)
+        return vae.requires_grad_(False)
+
+    def pipeline(self, vae: PatchAutoencoder | None) -> MVVDMPipeline:
+        """All parts; the network untrained, or from published files and frozen but for what the paper trains."""
+        recipe = self.recipe
+        if vae is None:
+            pipeline = MVVDMPipeline.from_pretrained_parts(
+                **self.job["parts"], released=None, config=recipe.network
+            )
+            pipeline.scheduler = mvvdm_scheduler(recipe.prediction_type)
+            pipeline.unet.freeze_backbone()
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.job["seed"])
+                unet = MVVDMUNet(recipe.network)
+            pipeline = MVVDMPipeline(
+                vae,
+                unet,
+                mvvdm_scheduler(recipe.prediction_type),
+                num_frames=recipe.frames,
+                resolution=recipe.resolution,
+                sentence_encoder=MINILM,
+            )
+        pipeline.set_progress_bar_config(disable=True)
+        if self.job["gradient_checkpointing"]:
+            pipeline.unet.enable_gradient_checkpointing()
+        return pipeline.to(self.device)
+
+    def network(self, pipeline: MVVDMPipeline) -> None:
+        """Learn the network, and draw now and then what it makes of an unseen clip."""
+        (clip,) = self._true_clips(1)
+        sample = self._sampler(pipeline)
+
+        def validate(step: int) -> None:
+            sheet = comparison_sheet(sample(clip), clip.frames)  # sharded, it takes all workers
+            if self.rank == 0:
+                self.storage.write(f"{self.folder}/validation/{step:07d}.png", _png(sheet))
+
+        objective = Denoising(
+            pipeline.unet, encoder_of(pipeline), prediction_type=pipeline.scheduler.config.prediction_type
+        )
+        self._train("network", objective, self.recipe.plan, validate)
+
+    def publish(self, pipeline: MVVDMPipeline) -> None:
+        """Measure the network with what was learnt, put it into the registry and leave word of it."""
+        job, recipe = self.job, self.recipe
+        self._tell({"stage": "measuring"})
+        if job["sharded"]:  # the network at hand is spread over workers that have gone home
+            pipeline = self.pipeline(pipeline.vae if recipe.autoencoder else None)
+        self._put_learnt(pipeline)
+        clips = list(self._true_clips(job["test_clips"]))
+        found = evaluate(self._sampler(pipeline), clips)
+        dataset = load_clips(job["data"])
+        found["dataset"] = {
+            "name": job["data"].rstrip("/").rpartition("/")[2],
+            "type": "mv-video",
+            "split": self._split(),
+        }
+        found["training"] = {
+            "steps": recipe.plan.steps,
+            "batch": recipe.plan.batch,
+            "clips": len(load_clips(job["data"], "train")),
+        }
+        if recipe.autoencoder:
+            frames = (
+                torch.from_numpy(np.concatenate([clip.frames for clip in clips]))
+                .movedim(-1, 2)
+                .to(self.device)
+            )
+            found["autoencoder"] = {"psnr": reconstruction_psnr(pipeline.vae, frames / 127.5 - 1)}
+        pipeline.metrics = found
+        pipeline.card = card(job["name"], dataset, recipe)
+        pipeline.example = {"images": clips[0].frames[:, 0], "prompt": clips[0].caption}
+        reference = zoo.publish(pipeline.to("cpu"), job["publish"], home=job["home"])
+        result = {"model": reference, **{name: round(value, 5) for name, value in found["mean"].items()}}
+        self.storage.write(f"{self.folder}/{RESULT}", json.dumps(result).encode())
+
+    # --- parts ---
+
+    def _train(
+        self,
+        stage: str,
+        objective: torch.nn.Module,
+        plan: TrainingPlan,
+        validate: Callable[[int], None] | None = None,
+    ) -> None:
+        train(
+            objective,
+            self._batches(plan.batch),
+            plan,
+            checkpoint=_Kept(self.storage, f"{self.folder}/{stage}.safetensors"),
+            save_every=self.job["save_every"],
+            seed=self.job["seed"],
+            device=self.device,
+            sharded=self.job["sharded"],
+            validate=validate,
+            validate_every=self.job["validate_every"],
+            on_step=lambda progress: self._tell({"stage": stage, **progress}),
+        )
+
+    def _batches(self, batch: int, shared: bool = True) -> Callable[[int], Iterator[dict[str, Any]]]:
+        """Step → this worker's examples from that step on, epoch after epoch."""
+        clips = ClipShare(
+            load_clips(self.job["data"], "train"),
+            self.recipe.resolution,
+            part=slice(self.rank, None, self.size) if shared else slice(None),
+            views=self.recipe.views,
+            frames=self.recipe.frames,
+            batch_size=batch,
+            seed=self.job["seed"],
+        )
+        loader = ClipLoader(clips, num_workers=self.job["loader_workers"])
+
+        def batches(first: int) -> Iterator[dict[str, Any]]:
+            clips.set_epoch(*divmod(first, len(clips)))
+            loader.load_state_dict(clips.state_dict())
+            while True:
+                for found in loader:
+                    yield {name: found[name] for name in ("frames", "caption", "camera")}
+
+        return batches
+
+    def _split(self) -> str:
+        """The split to measure on; that trained on if there is no other, which the metrics then say."""
+        there = set(load_clips(self.job["data"]).table(["split"])["split"].to_pylist())
+        return next((split for split in UNSEEN if split in there), "train")
+
+    def _sampler(self, pipeline: MVVDMPipeline) -> Callable[[TrueClip], np.ndarray]:
+        return sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
+
+    def _true_clips(self, count: int) -> Iterator[TrueClip]:
+        dataset = load_clips(self.job["data"], self._split())
+        for index in range(min(count, len(dataset))):
+            yield true_clip(dataset, dataset[index], self.recipe)
+
+    def _put_learnt(self, pipeline: MVVDMPipeline) -> None:
+        from zoo.mvvdm.training import averages_of
+
+        learnt = averages_of(self.storage.read(f"{self.folder}/network.safetensors"))
+        state = {name.removeprefix("unet."): tensor for name, tensor in learnt.items()}
+        pipeline.unet.load_state_dict(state, strict=False)
+        pipeline.unet.eval()
+
+    def _tell(self, progress: Progress) -> None:
+        if self.rank == 0:
+            self.storage.write(
+                f"{self.folder}/{PROGRESS}", json.dumps({**progress, "at": time.time()}).encode()
+            )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A checkpoint of `zoo.mvvdm.training` in the storage, wherever that is."""
+
+    storage: Storage
+    name: str
+
+    def read(self) -> bytes | None:
+        return self.storage.read(self.name)
+
+    def write(self, data: bytes) -> None:
+        self.storage.write(self.name, data)
+
+
+class ClipShare(TrainingClips):
+    """A part of every batch, at the model's resolution. The batches do not depend on who shares them."""
+
+    def __init__(self, dataset: ClipDataset, resolution: int, *, part: slice, **options: Any) -> None:
+        super().__init__(dataset, rank=0, world_size=1, **options)
+        self._part, self._resolution = part, resolution
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        return [batch[self._part] for batch in super().epoch_batches(epoch)]
+
+    def _decode(self, *what: Any) -> dict[str, Any]:
+        batch = super()._decode(*what)
+        return {**batch, "frames": shrunk(batch["frames"], self._resolution)}
+
+
+def shrunk(frames: torch.Tensor, size: int) -> torch.Tensor:
+    """[..., 3, H, W] → [..., 3, size, size], by the mean of what falls into a pixel."""
+    if frames.shape[-1] == size:
+        return frames
+    if frames.shape[-1] < size or frames.shape[-1] != frames.shape[-2]:
+        raise ValueError(
+            f"clips are {frames.shape[-1]}x{frames.shape[-2]} px and this model wants squares of {size} px or more: "
+            f"render them with --resolution {size}, or choose another preset"
+        )
+    small = F.interpolate(frames.flatten(0, -4), size=(size, size), mode="area")
+    return small.unflatten(0, frames.shape[:-3])
+
+
+def true_clip(dataset: ClipDataset, clip: Clip, recipe: Recipe) -> TrueClip:
+    """A clip as the model would make it: evenly spaced views from the first on, and as many frames."""
+    known = clip.metadata
+    views = list(range(0, known["num_views"], known["num_views"] // recipe.views))[: recipe.views]
+    stride = known["num_frames"] // recipe.frames
+    arrays = clip.read(
+        views,
+        list(range(0, stride * recipe.frames, stride)),
+        background=GREY,
+        modalities=[name for name in ("depth",) if name in dataset.modalities],
+    )
+    size, factor = recipe.resolution, known["width"] // recipe.resolution
+    frames = torch.from_numpy(arrays.frames).movedim(-1, 2).float()
+    frames = shrunk(frames, size).round().byte().movedim(2, -1).numpy()
+    K = arrays.cameras.K * np.array([size / known["width"], size / known["height"], 1.0])[:, None]
+    depth = arrays.depth
+    if depth is not None and factor > 1:
+        depth = depth[..., factor // 2 :: factor, factor // 2 :: factor][..., :size, :size]
+    cameras = Cameras(arrays.cameras.world_to_camera, K, size, size)
+    return TrueClip(clip.clip_id, known["caption"], frames, cameras, depth)
+
+
+def card(name: str, dataset: ClipDataset, recipe: Recipe) -> dict[str, Any]:
+    """What a model card says beside the metrics."""
+    licences = sorted(set(dataset.table(["licence"])["licence"].to_pylist()))
+    rows = [
+        {"what": key, "value": str(value)}
+        for key, value in {**asdict(recipe.plan), **asdict(recipe.network)}.items()
+    ]
+    return {
+        "title": f"MV-VDM {name}: four views of a still object in, four videos out",
+        "summary": (
+            f"A multi-view video diffusion model (Animate3D, Jiang et al., NeurIPS 2024) of {recipe.views} views and "
+            f"{recipe.frames} frames at {recipe.resolution} px, which sets an object in motion as a sentence says."
+        ),
+        "license": " AND ".join(licences),
+        "pipeline_tag": "image-to-video",
+        "tags": ["mv-vdm", "multi-view", "video-diffusion", "animation"],
+        "sections": {"Training": rows},
+    }
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def home_of(out: str) -> str | None:
+    """The registry below a local output; the user's own where the output is elsewhere."""
+    return None if "://" in out else str(Path(out).resolve())

@@ -1,0 +1,216 @@
+"""`python -m factory.train mvvdm`: a model that loads, the same bits whatever was killed, refusals in a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dying_mvvdm
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from train_mvvdm_driver import FRAMES, SIZE, VIEWS, arguments, write_discs
+
+import zoo
+from cluster import connect
+from factory import load_clips
+from factory.mvvdm_work import ClipShare, shrunk, true_clip
+from factory.train import changed, main
+from factory.train_mvvdm import Recipe, progress_line
+from zoo.mvvdm.training import averages_of
+
+SUPPORT = Path(__file__).parents[1] / "support"
+ENV = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")])),
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def start(data: Path, out: Path, *more: str, dies_at: int | None = None) -> subprocess.Popen:
+    script = ["train_mvvdm_driver.py"] if dies_at is None else ["dying_mvvdm.py", str(dies_at)]
+    command = [sys.executable, "-P", str(SUPPORT / script[0]), *script[1:], str(data), str(out), *more]
+    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    said = process.communicate(timeout=1800)[0]
+    assert process.returncode == 0, said
+    return said
+
+
+def weights(out: Path) -> str:
+    (file,) = out.glob("models/mvvdm/tiny/snapshots/*/model.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def learnt(out: Path) -> dict[str, torch.Tensor]:
+    (file,) = out.glob("_factory/training/*/network.safetensors")
+    return averages_of(file.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("mvvdm") / "discs"
+    write_discs(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data) -> Path:
+    out = data.parent / "undisturbed"
+    assert main(arguments(data, out, "--workers", "0")) == 0
+    return out
+
+
+def test_a_trained_model_is_in_the_registry(undisturbed):
+    model = zoo.load("local:mvvdm/tiny", home=undisturbed)
+    assert model.config.num_frames == 4 and model.config.resolution == 16
+    metrics = model.metrics
+    assert metrics["dataset"]["split"] == "test" and len(metrics["clips"]) == 2
+    assert {"psnr", "psnr_still", "flow_error", "flow_error_still", "identity"} <= set(metrics["mean"])
+    assert metrics["training"] == {"steps": 8, "batch": 2, "clips": 5}
+    assert zoo.info("local:mvvdm/tiny", home=undisturbed).card["license"] == "CC-BY-4.0"
+    sheets = sorted(undisturbed.glob("_factory/training/*/validation/*.png"))
+    assert [sheet.stem for sheet in sheets] == ["0000004", "0000008"]
+    assert Image.open(sheets[0]).size == (4 * 16, 2 * 2 * 16)
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_bits(data, undisturbed, tmp_path):
+    process = start(data, tmp_path, "--workers", "0", dies_at=6)
+    process.communicate(timeout=600)
+    assert process.returncode == -9 and not list(tmp_path.glob("models/**/*.safetensors"))
+    assert main(arguments(data, tmp_path, "--workers", "0")) == 0
+    assert weights(tmp_path) == weights(undisturbed)
+
+
+def test_what_is_trained_is_not_trained_again(data, undisturbed, capsys):
+    before = weights(undisturbed)
+    assert main(arguments(data, undisturbed, "--workers", "0")) == 0
+    assert "local:mvvdm/tiny@" in capsys.readouterr().out and weights(undisturbed) == before
+
+
+TWO = ["--save-every", "5", "--set", "plan.steps=16", "--workers", "2"]
+
+
+@pytest.mark.slow
+def test_two_workers_of_which_one_dies_end_as_two_that_live_and_learn_what_one_does(data, tmp_path):
+    """Killed at step 12 with a checkpoint of step 10."""
+    alone, lived, died = (tmp_path / name for name in ("alone", "lived", "died"))
+    assert main(arguments(data, alone, *TWO[:-1], "0")) == 0
+    with connect(2):  # one Ray for both
+        assert main(arguments(data, lived, *TWO)) == 0
+        assert dying_mvvdm.main(["12", str(data), str(died), *TWO]) == 0
+    assert (died / "died").exists() and weights(died) == weights(lived)
+    one, two = learnt(alone), learnt(lived)
+    assert all(torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4) for name in one)
+
+
+@pytest.mark.slow
+def test_two_workers_whose_driver_is_killed_end_as_two_that_live(data, tmp_path):
+    lived, killed = tmp_path / "lived", tmp_path / "killed"
+    finish(start(data, lived, *TWO))
+    process = start(data, killed, *TWO)
+    _wait(lambda: list(killed.glob("_factory/training/*/network.safetensors")), process)
+    process.kill()
+    process.communicate()
+    assert not list(killed.glob("models/**/*.safetensors")), "it was over before it could be killed"
+    finish(start(data, killed, *TWO))
+    assert weights(killed) == weights(lived)
+
+
+# --- the clips ------------------------------------------------------------------------------------------
+
+
+def test_whoever_shares_a_batch_shares_the_same_batch(data):
+    def shares(size: int, first: int = 0) -> list[list[str]]:
+        found = []
+        for rank in range(size):
+            clips = ClipShare(
+                load_clips(data, "train"), 16, part=slice(rank, None, size), views=2, frames=4, batch_size=3
+            )
+            clips.set_epoch(1, first)
+            found.append([[*zip(b["clip_id"], b["view_group"].tolist(), strict=True)] for b in clips])
+        return [[sample for share in step for sample in share] for step in zip(*found, strict=True)]
+
+    alone = shares(1)
+    assert len(alone) == 6 and all(len(batch) == 3 for batch in alone)
+    for size in (2, 3):
+        assert [sorted(batch) for batch in shares(size)] == [sorted(batch) for batch in alone]
+    assert shares(1, first=4) == alone[4:]
+
+
+def test_pictures_shrink_by_their_mean_and_are_never_enlarged():
+    frames = torch.rand(1, 2, 3, 3, 8, 8)
+    torch.testing.assert_close(shrunk(frames, 4)[0, 0, 0, :, 1, 2], frames[0, 0, 0, :, 2:4, 4:6].mean((1, 2)))
+    assert shrunk(frames, 8) is frames
+    with pytest.raises(ValueError, match="this model wants squares of 16 px or more"):
+        shrunk(frames, 16)
+
+
+def test_a_true_clip_is_what_the_model_would_make(data):
+    dataset = load_clips(data, "test")
+    recipe = changed(Recipe.tiny(), ["views=2", "frames=4", "resolution=16"])
+    clip = true_clip(dataset, dataset[0], recipe)
+    assert clip.frames.shape == (2, 4, 16, 16, 3) and clip.caption == "rolls 5 times" and clip.depth is None
+    whole = dataset[0].read([0, 4], [0, 3, 6, 9], background=(127, 127, 127)).frames
+    assert np.abs(clip.frames[1, 2, 8, 8] - whole[1, 2, 16:18, 16:18].mean((0, 1))).max() <= 1
+    centre, _ = clip.cameras.project(np.zeros(3))
+    full, _ = dataset[0].cameras[[0, 4]].project(np.zeros(3))
+    np.testing.assert_allclose(centre, full * 16 / SIZE)
+
+
+# --- the command ----------------------------------------------------------------------------------------
+
+
+def test_a_recipe_survives_json():
+    from dataclasses import asdict
+
+    for recipe in (Recipe.tiny(), Recipe.paper()):
+        assert Recipe.from_json(json.loads(json.dumps(asdict(recipe)))) == recipe
+    paper = Recipe.paper()
+    assert (paper.frames, paper.resolution, paper.plan.batch, paper.plan.learning_rate) == (16, 256, 32, 1e-4)
+    assert paper.plan.precision == "fp16" and paper.autoencoder is None
+
+
+def test_what_makes_no_sense_is_said_in_a_sentence(data, tmp_path, capsys):
+    for more, words in (
+        (["--set", "plan.stops=1"], "TrainingPlan has no 'stops'"),
+        (["--set", "plan.precision=int8"], "expected one of fp32, bf16, fp16"),
+        (["--set", "resolution=256"], "wants squares of at least 256 px: render them with --resolution 256"),
+        (["--set", "frames=13"], f"13 frames, the clips have {VIEWS} and {FRAMES}"),
+        (["--workers", "3"], "a batch of 2 cannot be shared by 3 workers: take fewer, or --set plan.batch=3"),
+        (["--workers", "2-1"], "expected a number or LEAST-MOST, got '2-1'"),
+        (["--workers", "many"], "expected a number or LEAST-MOST"),
+        (["--cpus", "0"], "--cpus: expected more than 0"),
+        (["--data", str(tmp_path)], "no clips in"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*arguments(data, tmp_path), *more])
+        assert words in capsys.readouterr().err
+
+
+def test_the_progress_line_tells_where_the_time_goes():
+    assert progress_line({}) == "starting" and progress_line({"stage": "measuring"}) == "measuring"
+    told = {
+        "stage": "network", "step": 50, "steps": 200, "loss": 0.12345, "workers": 2, "seconds": 100.0,
+        "loader": 0.01, "forward": 0.3, "backward": 0.6, "optimiser": 0.05,
+    }  # fmt: skip
+    line = progress_line(told)
+    assert line.startswith("network  50/200  loss 0.1235  2 workers  2.00 s a step: loader 1%, forward 30%")
+    assert line.endswith("5 min left")
+
+
+def _wait(found, process: subprocess.Popen, seconds: float = 600.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.02)

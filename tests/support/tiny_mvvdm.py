@@ -1,0 +1,89 @@
+"""An MV-VDM of some thousand parameters, clips that need no encoder, and a group of two processes to train it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from zoo.mvvdm.config import MVVDMConfig
+from zoo.mvvdm.denoising import Denoising, Encoded
+from zoo.mvvdm.plan import TrainingPlan
+from zoo.mvvdm.training import CheckpointFile, train
+from zoo.mvvdm.unet import MVVDMUNet
+
+CONFIG = MVVDMConfig(
+    in_channels=3, block_out_channels=(8, 16), attention_levels=(False, True), layers_per_block=1, num_heads=2,
+    norm_num_groups=4, cross_attention_dim=4, image_embed_dim=None,
+)  # fmt: skip
+PLAN = TrainingPlan(steps=5, batch=3, learning_rate=1e-3, precision="fp32", ema=0.9)
+VIEWS, FRAMES, SIZE = 2, 3, 8
+
+
+def encode(frames: torch.Tensor, captions: list[str], generator: torch.Generator) -> Encoded:
+    """Pictures are their own latents; a caption is as long as it is."""
+    lengths = torch.tensor([float(len(caption)) for caption in captions])
+    return Encoded(frames, torch.ones(1, 2, 4) * lengths[:, None, None], None)
+
+
+def objective(seed: int = 0) -> Denoising:
+    torch.manual_seed(seed)
+    return Denoising(MVVDMUNet(CONFIG), encode)
+
+
+def examples(step: int, batch: int = PLAN.batch) -> dict[str, Any]:
+    """Those of one step, of all workers together: a square that moves to the right."""
+    generator = torch.Generator().manual_seed(step)
+    frames = torch.zeros(batch, VIEWS, FRAMES, 3, SIZE, SIZE)
+    for number in range(batch):
+        for frame in range(FRAMES):
+            frames[number, :, frame, :, 2:5, number + frame : number + frame + 2] = 1.0
+    camera = torch.randn(batch, VIEWS, 16, generator=generator)
+    return {"frames": frames, "caption": [f"moves {'on ' * k}" for k in range(batch)], "camera": camera}
+
+
+def batches(first: int) -> Iterator[dict[str, Any]]:
+    """This worker's share of each step."""
+    grouped = dist.is_initialized()
+    rank, size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
+    for step in range(first, 1000):
+        yield {name: values[rank::size] for name, values in examples(step).items()}
+
+
+def learnt(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def main() -> None:
+    """`tiny_mvvdm.py RANK SIZE MEETING SHARDED STEPS CHECKPOINT`: one of a group; the checkpoint is what is left."""
+    rank, size, meeting, sharded, steps, checkpoint = sys.argv[1:]
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(size))
+    stop = int(steps)
+
+    def some(first: int) -> Iterator[dict[str, Any]]:
+        for step, batch in enumerate(batches(first), first):
+            if step == stop:
+                dist.destroy_process_group()
+                sys.exit(0)
+            yield batch
+
+    train(
+        objective(),
+        some,
+        PLAN,
+        checkpoint=CheckpointFile(Path(checkpoint)),
+        save_every=2,
+        sharded=sharded == "1",
+    )
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

