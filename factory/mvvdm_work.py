@@ -129,12 +129,9 @@ class _Run:
         self._put_learnt(pipeline)
         clips = list(self._true_clips(job["test_clips"]))
         found = evaluate(self._sampler(pipeline), clips)
-        dataset = load_clips(job["data"])
-        found["dataset"] = {
-            "name": job["data"].rstrip("/").rpartition("/")[2],
-            "type": "mv-video",
-            "split": self._split(),
-        }
+        dataset, split = self._unseen()
+        name = dataset.url.rstrip("/").rpartition("/")[2]
+        found["dataset"] = {"name": name, "type": "mv-video", "split": split}
         found["training"] = {
             "steps": recipe.plan.steps,
             "batch": recipe.plan.batch,
@@ -148,7 +145,7 @@ class _Run:
             )
             found["autoencoder"] = {"psnr": reconstruction_psnr(pipeline.vae, frames / 127.5 - 1)}
         pipeline.metrics = found
-        pipeline.card = card(job["name"], dataset, recipe)
+        pipeline.card = card(job["name"], load_clips(job["data"]), recipe)
         pipeline.example = {"images": clips[0].frames[:, 0], "prompt": clips[0].caption}
         reference = zoo.publish(pipeline.to("cpu"), job["publish"], home=job["home"])
         result = {"model": reference, **{name: round(value, 5) for name, value in found["mean"].items()}}
@@ -199,16 +196,21 @@ class _Run:
 
         return batches
 
-    def _split(self) -> str:
-        """The split to measure on; that trained on if there is no other, which the metrics then say."""
+    def _unseen(self) -> tuple[ClipDataset, str]:
+        """The clips to measure on and their split: all of the dataset that was named for it; else the test split, or
+        what was trained on if there is no other, which the metrics then say.
+        """
+        if self.job["test_data"]:
+            return load_clips(self.job["test_data"]), "test"
         there = set(load_clips(self.job["data"]).table(["split"])["split"].to_pylist())
-        return next((split for split in UNSEEN if split in there), "train")
+        split = next((split for split in UNSEEN if split in there), "train")
+        return load_clips(self.job["data"], split), split
 
     def _sampler(self, pipeline: MVVDMPipeline) -> Callable[[TrueClip], np.ndarray]:
         return sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
 
     def _true_clips(self, count: int) -> Iterator[TrueClip]:
-        dataset = load_clips(self.job["data"], self._split())
+        dataset, _ = self._unseen()
         for index in range(min(count, len(dataset))):
             yield true_clip(dataset, dataset[index], self.recipe)
 

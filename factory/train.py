@@ -123,8 +123,8 @@ class DimoStage(Stage):
         except ValueError:  # one that cannot be read must not spoil every attempt
             checkpoint.unlink(missing_ok=True)
             raise
-        told.stage("measuring")
         if job["variant"]:
+            told.stage("measuring")
             metrics = _measure(model, trained_on, None)
             return Outcome("done", {**_figures(metrics), "seconds": told.seconds})
         return self._publish(model, videos, trained_on, job["object"], told)
@@ -141,6 +141,7 @@ class DimoStage(Stage):
 
             told.stage("text")
             text = train_text_head(trained_on.sentences, name=self.encoder, seed=0)
+        told.stage("measuring")
         seconds = float(videos.provenance.get("seconds", 2.0))
         pipeline = DIMOPipeline.of(model, trained_on, seconds=seconds, text=text)
         heldout = videos.select("heldout")

@@ -163,7 +163,9 @@ def job_of(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     from factory.mvvdm_work import home_of
 
     clips = load_clips(args.data, "train")
-    _check_clips(clips, recipe)
+    unseen = load_clips(args.test_data) if args.test_data else None
+    for dataset in filter(None, (clips, unseen)):
+        _check_clips(dataset, recipe)
     job = {
         "recipe": asdict(recipe),
         "seed": args.seed,
@@ -177,7 +179,8 @@ def job_of(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
         "key": key,
         "name": name,
         "out": Ledger(args.out).root,
-        "data": clips.url if "://" in clips.url else os.path.abspath(clips.url),
+        "data": _everywhere(clips),
+        "test_data": _everywhere(unseen) if unseen else None,
         "publish": args.publish or f"local:mvvdm/{name}",
         "home": home_of(args.out),
         "sharded": args.sharded,
@@ -187,6 +190,11 @@ def job_of(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
         "validate_every": args.validate_every,
         "test_clips": args.test_clips,
     }
+
+
+def _everywhere(clips: ClipDataset) -> str:
+    """The dataset's address, as it is called from any folder."""
+    return clips.url if "://" in clips.url else os.path.abspath(clips.url)
 
 
 def _check_clips(clips: ClipDataset, recipe: Recipe) -> None:
@@ -258,6 +266,9 @@ def add_parser(families: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data", required=True, help="an MV-Video dataset: a folder that every machine sees, or a URL"
+    )
+    parser.add_argument(
+        "--test-data", help="a dataset whose clips it is measured on (default: the test split of --data)"
     )
     parser.add_argument("--out", required=True, help="a folder that every machine sees, or a URL")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,18 @@ def test_a_trained_model_is_in_the_registry(undisturbed):
     sheets = sorted(undisturbed.glob("_factory/training/*/validation/*.png"))
     assert [sheet.stem for sheet in sheets] == ["0000004", "0000008"]
     assert Image.open(sheets[0]).size == (4 * 16, 2 * 2 * 16)
+
+
+def test_it_is_measured_on_the_dataset_that_is_named_for_it(data, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    out = tmp_path / "out"
+    options = ["--set", "plan.steps=1", "--test-clips", "6", "--test-data", str(other), "--workers", "0"]
+    assert main(arguments(data, out, *options)) == 0
+    metrics = zoo.load("local:mvvdm/tiny", home=out).metrics
+    assert (
+        metrics["dataset"]["name"] == "other" and len(metrics["clips"]) == 6
+    )  # two of them are its test split
 
 
 @pytest.mark.slow

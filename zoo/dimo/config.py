@@ -11,7 +11,7 @@ Rate = tuple[float, float]  # learning rate at a stage's first and last step, ex
 class LossWeights:
     """Weights of the losses (methods §4.5); a weight of 0 leaves a loss out. `zoo.dimo.losses` says what each is.
 
-    `between`, which the paper has not, is that of the rigidity of motions drawn between two of the step's.
+    `between`, which the paper has not, is that of motions between two of the step's being less rigid than both.
     """
 
     rgb: float = 5000.0
@@ -209,7 +209,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
         arap="distances",
         latent_spread=0.5,
         latent_log_var=-5.0,
-        losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0),
+        losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0),
         pretraining=replace(
             pretraining,
             initial="hull",

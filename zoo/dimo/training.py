@@ -540,17 +540,29 @@ def rigidity_loss(
         offsets, _ = model.decoder(points.detach(), moments, z)
         loss = loss + weights.arap * losses.arap_rotations(points.detach() + offsets, graph).mean()
     if weights.between and len(z) > 1:
-        loss = loss + weights.between * rigidity_between(model, points, z, batch, graph).mean()
+        loss = (
+            loss + weights.between * excess_between(model, points, positions, z, batch, graph, radii).mean()
+        )
     return loss
 
 
-def rigidity_between(model: DIMO, points: Tensor, z: Tensor, batch: Batch, graph: Tensor) -> Tensor:
-    """How unlike rigid, against the canonical pose, motions somewhere between pairs of the step's are, [M' // 2]."""
+def excess_between(
+    model: DIMO, points: Tensor, positions: Tensor, z: Tensor, batch: Batch, graph: Tensor, radii: Tensor
+) -> Tensor:
+    """By how much motions somewhere between pairs of the step's are less rigid than both, [M' // 2].
+
+    Rigidity is `losses.arap_distances`. As a share of the less rigid end's, since what shows between two quiet motions
+    would be nothing beside a lively one; 0 where it is no larger.
+    """
     pairs = len(z) // 2
-    mixed = torch.lerp(z[:pairs], z[pairs : 2 * pairs], batch.blend[:pairs, None])
+    first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+    mixed = torch.lerp(z[first], z[second], batch.blend[first, None])
     offsets, _ = model.decoder(points, batch.phases, mixed)
-    rest = points.detach().expand(pairs, 1, -1, -1)
-    return losses.arap_rotations(torch.cat([rest, points + offsets], 1), graph)
+    between = losses.arap_distances(points + offsets, points, graph, radii)
+    with torch.no_grad():
+        ends = losses.arap_distances(positions, points, graph, radii)
+        ends = torch.maximum(ends[first], ends[second])
+    return (between / ends.clamp(min=1e-6) - 1).relu()
 
 
 def _wanted(weights: LossWeights, smooth: bool) -> tuple[str, ...]:
