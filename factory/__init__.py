@@ -17,7 +17,7 @@ _HOME = {
     "row_to_shot": "factory.schema",
     "write_row": "factory.schema",
     "decode_h264": "factory.video",
-    "encode_h264": "factory.video",
+    "encode_h264": "renderers.video",
     "pack_alpha": "factory.video",
     "unpack_alpha": "factory.video",
     "Shard": "factory.shards",

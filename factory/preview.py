@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.dataset import Clip, ClipDataset
-from factory.video import encode_h264
 from renderers.meshes.clip import GREY
+from renderers.video import encode_h264
 
 FOLDER = "preview"
 _MOST = 12

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.modalities import encode_modalities, modalities_of, modality_columns
-from factory.video import bleed_colour, encode_h264, pack_alpha
+from factory.video import bleed_colour, pack_alpha
 from renderers.cameras import CONVENTION, Cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
+from renderers.video import encode_h264
 
 SCHEMA_VERSION = "2"
 VIEWS = 16

@@ -27,7 +27,6 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +42,6 @@ _NPY_HEADER_BYTES = 128
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00v\x00{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d+), (\d+), (\d+)\), } *\n"
 )
-_X264 = "mbtree=0:rc-lookahead=0:b-adapt=0:scenecut=0"  # see encode_h264; key frames exactly where `gop` says
 
 # --- colour ---------------------------------------------------------------------------------------
 
@@ -88,79 +86,8 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
     return colour[..., None].view(np.uint8)
 
 
-def encode_h264(
-    frames: np.ndarray, fps: float | Fraction, *, crf: int = 18, preset: str = "veryfast", gop: int = 8
-) -> bytes:
-    """Encode frames as an H.264 mp4 (4:2:0, limited range, BT.709 matrix and primaries, sRGB transfer).
-
-    The same frames give the same bytes: one thread, no dates, no names of encoders, and no macroblock tree.
-    That one gave other bytes from call to call at widths like 64, 96 or 224 (x264 165, its vector code only);
-    without it the same crf means 0.9 dB more and a third more bytes. The index lies at the end of the file:
-    it is always read from a table cell, as a whole, where a "fast start" saves nothing.
-
-    Args:
-        frames: uint8 [T, H, W, 3], sRGB-encoded, H and W even; or [T, H, W, 4], alpha ignored.
-        fps: frames per second.
-        crf: x264's quality, 0 (lossless) to 51. preset: x264's effort; "medium" costs twice the time of
-            "veryfast" for 0.4 dB and the same bytes. gop: frames from one key frame to the next, the most
-            that reading a single frame has to decode (8 costs 7 % of bytes).
-    Raises:
-        ValueError: shape, type or an odd side.
-    """
-    import av
-    from av.bitstream import BitStreamFilterContext
-    from av.codec.context import Flags
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
-    from av.video.reformatter import VideoReformatter as Reformatter
-
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or not len(frames):
-        raise ValueError(
-            f"encode_h264: expected uint8 [T, H, W, 3], T > 0, got {frames.dtype} {frames.shape}"
-        )
-    _, height, width, channels = frames.shape
-    if height % 2 or width % 2:
-        raise ValueError(
-            f"encode_h264: 4:2:0 video has even sides only, got {width}x{height}; render at an even size"
-        )
-    reformatter = Reformatter()
-    target = io.BytesIO()
-    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.options = {"crf": str(crf), "preset": preset, "bf": "1", "x264-params": _X264}
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        codec = stream.codec_context
-        codec.thread_count = 1
-        codec.gop_size = gop
-        codec.flags |= Flags.bitexact
-        codec.color_range = ColorRange.MPEG
-        codec.colorspace = Colorspace.ITU709
-        codec.color_primaries = ColorPrimaries.BT709
-        codec.color_trc = ColorTrc.IEC61966_2_1
-        # x264 writes its version and options into a SEI message, 700 bytes a file.
-        without_sei = BitStreamFilterContext("filter_units=remove_types=6", stream)
-        for index, frame in enumerate(frames):
-            picture = reformatter.reformat(
-                av.VideoFrame.from_ndarray(frame, format="rgb24" if channels == 3 else "rgba"),
-                format="yuv420p",
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-                src_colorspace=Colorspace.ITU709,
-                dst_colorspace=Colorspace.ITU709,
-                # The mean of each 2x2 block: what a decoder that repeats chroma (most do) undoes best.
-                interpolation=Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
-                threads=1,
-            )
-            picture.pts = index
-            for packet in stream.encode(picture):
-                container.mux(without_sei.filter(packet))
-        for packet in stream.encode(None):
-            container.mux(without_sei.filter(packet))
-        container.mux(without_sei.filter(None))
-    return target.getvalue()
-
-
 def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: int = 3) -> np.ndarray:
-    """Decode frames of what `encode_h264` writes by index, on one thread.
+    """Decode frames of what `renderers.video.encode_h264` makes by index, on one thread.
 
     Through PyAV, which brings its own FFmpeg, leaving out the pictures that no frame asked for needs: 32 of 48 for
     every third frame. torchcodec needs FFmpeg installed on the machine, decodes all 48, and gives the same pixels.

@@ -19,8 +19,8 @@ RADIUS_SIGMAS = 3.33  # exp(-3.33²/2) < 1/255: further out even an opaque Gauss
 PIXELS_AT_ONCE = 1024
 
 
-def rotations(quats: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4] of any length."""
+def rotation_matrices(quats: Tensor) -> Tensor:
+    """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4] of any length but zero."""
     w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -75,7 +75,7 @@ def sh_colors(degree: int, sh: Tensor, means: Tensor, positions: Tensor) -> Tens
 
 def facing_normals(quats: Tensor, scales: Tensor, means: Tensor, positions: Tensor) -> Tensor:
     """Shortest axes of the Gaussians, turned to the cameras: unit [S, C, N, 3], world."""
-    turns = rotations(quats)
+    turns = rotation_matrices(quats)
     scenes = max(len(turns), len(scales))  # either may be shared by all scenes
     shortest = scales.argmin(-1)[..., None, None].expand(scenes, -1, 3, 1)
     axes = turns.expand(scenes, -1, 3, 3).gather(-1, shortest)[..., 0][:, None]
@@ -146,7 +146,7 @@ def project(scene: Scene) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     zero = torch.zeros_like(z)
     J = torch.stack([fx / z, zero, -fx * tan_x / z, zero, fy / z, -fy * tan_y / z], -1).unflatten(-1, (2, 3))
 
-    axes = rotations(scene.quats) * scene.scales[..., None, :]  # a covariance is axes · axesᵀ
+    axes = rotation_matrices(scene.quats) * scene.scales[..., None, :]  # a covariance is axes · axesᵀ
     half = J @ (R[:, :, None] @ axes[:, None])
     covariance = half @ half.mT
     blurred = covariance + scene.eps2d * torch.eye(2, dtype=z.dtype, device=z.device)

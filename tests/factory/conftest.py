@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from factory.video import encode_h264
+from renderers.video import encode_h264
 
 
 @pytest.fixture(scope="session")

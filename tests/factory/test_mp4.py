@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from factory.mp4 import read_index
-from factory.video import encode_h264
+from renderers.video import encode_h264
 
 
 def noise(frames: int, size: int = 32) -> np.ndarray:

@@ -10,7 +10,8 @@ from tiny_dimo import tiny_pipeline
 
 from renderers import gltf
 from renderers.gaussians import ply
-from zoo.dimo.model import KeyPointMotion, rotation_matrices
+from renderers.gaussians.reference import rotation_matrices
+from zoo.dimo.model import KeyPointMotion
 from zoo.export import glb
 from zoo.export.surface import surface
 from zoo.export.video import write_mp4

@@ -126,7 +126,8 @@ def test_the_local_registry_comes_before_the_package(monkeypatch, tmp_path):
 def test_what_is_bundled_is_whole_and_small():
     for name in zoo.list_models("bundled:*"):
         known = zoo.info(name)
-        assert sum(known.files.values()) <= 5_000_000, name
+        most = {"dimo": 5_000_000, "mvvdm": 40_000_000}[known.family]
+        assert sum(known.files.values()) <= most, name
         assert known.card["license"] and known.metrics, name
 
 

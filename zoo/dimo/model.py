@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderers.gaussians import Gaussians
+from renderers.gaussians.reference import rotation_matrices
 from zoo.dimo.config import DIMOConfig
 
 
@@ -230,17 +231,6 @@ def rbf_weights(squared: Tensor, radii: Tensor) -> Tensor:
     """
     influence = (-squared / (2.0 * radii.square())).exp() + 1e-7
     return influence / influence.sum(-1, keepdim=True)
-
-
-def rotation_matrices(quats: Tensor) -> Tensor:
-    """[..., 3, 3] of quaternions wxyz [..., 4] of any length but zero."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
 def multiply_quaternions(a: Tensor, b: Tensor) -> Tensor:
