@@ -99,6 +99,7 @@ class _Run:
                 num_frames=recipe.frames,
                 resolution=recipe.resolution,
                 sentence_encoder=MINILM,
+                guidance_scale=recipe.guidance,
             )
         pipeline.set_progress_bar_config(disable=True)
         if self.job["gradient_checkpointing"]:

@@ -63,6 +63,11 @@ class Recipe:
             raise ValueError(
                 f"Recipe.prediction_type: expected one of {', '.join(PREDICTIONS)}, got {self.prediction_type!r}"
             )
+        if self.network.from_first and self.prediction_type != "sample":
+            raise ValueError(
+                "Recipe.prediction_type: a network with from_first finds latents, expected 'sample', got "
+                f"{self.prediction_type!r}"
+            )
 
     @staticmethod
     def tiny() -> Recipe:
@@ -83,8 +88,8 @@ class Recipe:
             ),
             frames=8,
             resolution=64,
-            prediction_type="v_prediction",
-            guidance=2.0,
+            prediction_type="sample",
+            guidance=1.0,
         )
 
     @staticmethod

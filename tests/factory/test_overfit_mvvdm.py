@@ -67,6 +67,6 @@ def learnt(clip: TrueClip, steps: int) -> float:
 
 @pytest.mark.slow
 def test_one_clip_is_learnt_by_heart(clip):
-    """Half an hour of one core; 700 steps give 28 dB, the still first frame 21."""
-    assert learnt(clip, 1500) >= 30
-    assert learnt(clip, 5) < 20
+    """Some minutes of one core; before it has learnt anything it is the still first frame, 21.5 dB."""
+    assert learnt(clip, 5) < 23
+    assert learnt(clip, 400) >= 30

@@ -197,6 +197,7 @@ def test_what_makes_no_sense_is_said_in_a_sentence(data, tmp_path, capsys):
     for more, words in (
         (["--set", "plan.stops=1"], "TrainingPlan has no 'stops'"),
         (["--set", "plan.precision=int8"], "expected one of fp32, bf16, fp16"),
+        (["--set", "prediction_type=epsilon"], "a network with from_first finds latents, expected 'sample'"),
         (["--set", "resolution=256"], "wants squares of at least 256 px: render them with --resolution 256"),
         (["--set", "frames=13"], f"13 frames, the clips have {VIEWS} and {FRAMES}"),
         (["--workers", "3"], "a batch of 2 cannot be shared by 3 workers: take fewer, or --set plan.batch=3"),

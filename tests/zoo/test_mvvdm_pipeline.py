@@ -181,6 +181,11 @@ def test_guidance_is_a_line_through_both(pipeline):
     ).frames[:, 1:]
     assert not torch.allclose(negative, three, atol=1e-4)
 
+    # A model says itself how much it wants; the published one 7.5.
+    assert pipeline.config.guidance_scale == 7.5
+    default = pipeline(pictures(), "hops", generator=seeded(), **given).frames[:, 1:]
+    assert torch.equal(default, after(7.5)) and not torch.allclose(default, three, atol=1e-4)
+
 
 def test_free_init_begins_anew_from_slow_noise(pipeline):
     def result() -> torch.Tensor:

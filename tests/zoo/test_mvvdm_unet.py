@@ -311,6 +311,21 @@ def test_the_blend_of_space_and_time():
         assert difference[same].max() == 0 and difference[~same].min() > 0
 
 
+def test_a_network_that_starts_from_the_first_frame():
+    """Before training its answer is the still first frame; afterwards too it is where every change begins."""
+    config = replace(SMALL, from_first=True)
+    model, given = unet(config), inputs(side=8)
+    sample, first = given["sample"], given["sample"][:, :, :1]
+    with torch.no_grad():
+        assert torch.equal(model(**given), first.expand_as(sample))
+        assert not torch.allclose(unet()(**given), first.expand_as(sample), atol=1e-3)  # one that does not
+        model.conv_out.weight.normal_(std=0.1)
+        change = model(**given) - first
+        other = {**given, "sample": torch.cat([first + 1, sample[:, :, 1:]], dim=2)}
+        assert not torch.allclose(model(**other) - (first + 1), change, atol=1e-3)
+    assert model.conv_in.in_channels == 2 * model.conv_out.out_channels == 2 * config.in_channels
+
+
 # --- in use ------------------------------------------------------------------------------------------------
 
 

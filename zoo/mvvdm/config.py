@@ -21,6 +21,9 @@ class MVVDMConfig:
         cross_attention_dim: of the text's tokens.
         image_embed_dim: of the image embedding of a view, None for a model without an IP-Adapter, which then knows
             the object by its clean first frame alone. image_tokens: tokens made of it.
+        from_first: for a network without a backbone to begin with: each frame sees the clean first frame at its own
+            places, and what is found is the change from there. Before training it answers with the still first
+            frame, so it can only be trained to predict the latents themselves ("sample").
         adapter: how the MV2V-Adapter's output is composed: "paper" adds it after both projections, "released" sends
             it through the frozen projection as well, as the published weights want it (`MultiViewAttention`).
     """
@@ -34,6 +37,7 @@ class MVVDMConfig:
     cross_attention_dim: int = 768
     image_embed_dim: int | None = 1024
     image_tokens: int = 4
+    from_first: bool = False
     adapter: str = "released"
 
     def __post_init__(self) -> None:
@@ -73,4 +77,5 @@ class MVVDMConfig:
             num_heads=4,
             cross_attention_dim=384,
             image_embed_dim=None,
+            from_first=True,
         )

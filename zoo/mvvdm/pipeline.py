@@ -134,6 +134,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         num_frames: int = 16,
         resolution: int = 256,
         sentence_encoder: str | None = None,
+        guidance_scale: float = 7.5,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -146,7 +147,10 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
             feature_extractor=feature_extractor,
         )
         self.register_to_config(
-            num_frames=num_frames, resolution=resolution, sentence_encoder=sentence_encoder
+            num_frames=num_frames,
+            resolution=resolution,
+            sentence_encoder=sentence_encoder,
+            guidance_scale=guidance_scale,
         )
         self.image_processor = VaeImageProcessor(vae_scale_factor=picture_step(vae), resample="bilinear")
         self.card: dict[str, Any] = {}
@@ -175,7 +179,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         num_frames: int | None = None,
         resolution: int | None = None,
         num_inference_steps: int = 25,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
@@ -194,8 +198,8 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
             prompt, negative_prompt: what happens, and what shall not.
             cameras: of the views; as `condition_cameras` by default.
             num_frames, resolution: T and pixels; as the model was trained by default.
-            num_inference_steps, guidance_scale, eta: of the sampler; a scale of 1 or less leaves out the second
-                pass of the network that guidance needs.
+            num_inference_steps, guidance_scale, eta: of the sampler. The scale is the model's own by default, 7.5 of
+                the published one; 1 or less leaves out the second pass of the network that guidance needs.
             latents: noise to begin with, [V, T - 1, C, h, w], instead of the generator's.
             decode_chunk_size: pictures that are decoded at once.
             callback_on_step_end: called with pipeline, step, time step and the tensors asked for, of "latents"
@@ -210,6 +214,8 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs: expected of {self._callback_tensor_inputs}, got {sorted(unknown)}"
             )
+        if guidance_scale is None:
+            guidance_scale = self.config.guidance_scale
         pictures = self._pictures(images, resolution or self.config.resolution)
         conditions = self._conditions(pictures, prompt, negative_prompt, cameras, guidance_scale > 1)
         first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, C, h, w], never changed
@@ -470,7 +476,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         for name in _PREPARE:
             if (part := getattr(self, name)) is not None:
                 part.save_pretrained(folder / name)
-        for name in ("num_frames", "resolution", "sentence_encoder"):
+        for name in _SETTINGS:
             init[name] = self.config[name]
         if self.example is not None:
             state[f"{EXAMPLE}.images"] = torch.from_numpy(np.ascontiguousarray(self.example["images"]))
@@ -497,7 +503,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         for name, kind_of in _PREPARE.items():
             if (folder / name).is_dir():
                 parts[name] = kind_of.from_pretrained(folder / name, local_files_only=True)
-        fields = {name: init[name] for name in ("num_frames", "resolution", "sentence_encoder")}
+        fields = {name: init[name] for name in _SETTINGS}
         pipeline = cls(**parts, **fields)
         pipeline.card = init["card"]
         if EXAMPLE in init:
@@ -512,6 +518,7 @@ _MODELS: dict[str, Callable[[dict[str, Any]], torch.nn.Module]] = {
     "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
     "image_encoder": lambda config: CLIPVisionModelWithProjection(CLIPVisionConfig(**config)),
 }
+_SETTINGS = ("num_frames", "resolution", "sentence_encoder", "guidance_scale")
 _PREPARE = {"tokenizer": CLIPTokenizer, "feature_extractor": CLIPImageProcessor}
 
 

@@ -373,7 +373,8 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         channels, layers = config.block_out_channels, config.layers_per_block
         first, coarsest, embedding = channels[0], channels[-1], 4 * channels[0]
 
-        self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
+        seen = config.in_channels * (2 if config.from_first else 1)
+        self.conv_in = nn.Conv2d(seen, first, 3, padding=1)
         self.time_proj = Timesteps(first, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(first, embedding)
         self.camera_embedding = TimestepEmbedding(CAMERA, embedding)
@@ -403,6 +404,9 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=1e-5)
         self.conv_out = nn.Conv2d(first, config.in_channels, 3, padding=1)
+        if config.from_first:
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
 
     def forward(
         self,
@@ -414,7 +418,9 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         *,
         motion: bool = True,
     ) -> Tensor:
-        """The noise in the sample, [B, V, T, C, H, W]; what is said of the first frame has no meaning.
+        """What it was trained to predict of the sample, the noise or what is in its stead, [B, V, T, C, H, W].
+
+        What is said of the first frame has no meaning.
 
         Args:
             sample: [B, V, T, C, H, W], latents whose first frame is clean and whose others are noisy.
@@ -438,6 +444,9 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
             V, T, embedding.flatten(0, 1).repeat_interleave(T, 0), text_embeds, image, motion
         )
 
+        first = sample[:, :, :1]
+        if self.config.from_first:
+            sample = torch.cat([sample, first.expand_as(sample)], dim=3)
         x = self.conv_in(sample.flatten(0, 2))
         skips = [x]
         for block in self.down_blocks:
@@ -445,8 +454,8 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         x = self.mid_block(skips[-1], condition)
         for block in self.up_blocks:
             x = block(x, skips, condition)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)))
-        return x.unflatten(0, (B, V, T))
+        x = self.conv_out(F.silu(self.conv_norm_out(x))).unflatten(0, (B, V, T))
+        return first + x if self.config.from_first else x
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters that the paper trains: MV2V-Adapters and motion modules."""
