@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/mv-video
 MODELS ?= creatures://kangaroo creatures://bird creatures://robot creatures://fox
+SMALL := --resolution 64 --num-frames 16 --fps 8
 BIN := $(VENV)/bin
 # -P: the installed packages are used, never the checkout that happens to be the working directory.
 RUN := $(BIN)/python -P -m
@@ -19,12 +20,18 @@ run: install system
 	$(RUN) factory.render --out $(OUT)
 	$(RUN) zoo sample dimo/kangaroo --seed 7 --out $(OUT)/../kangaroo.mp4
 
-# The models that the package carries, as they were trained; about twenty minutes of one core each.
+# The models that the package carries, as they were trained: about half an hour of one core for each DIMO, and a little
+# more than an hour of two for MV-VDM and its clips.
 models: install system
 	$(RUN) factory.train dimo --preset bundled --out out/models --objects $(MODELS)
-	for name in $(notdir $(MODELS)); do \
-	  cp -r "$$($(RUN) zoo info dimo/$$name --home out/models --json | $(BIN)/python -c \
-	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/dimo/$$name; done
+	$(RUN) factory.render --out out/creatures --source 'creatures://*?count=336&motions=train' $(SMALL)
+	$(RUN) factory.render --out out/unseen --source 'creatures://*?seed=1000&count=24&motions=heldout' $(SMALL) \
+	  --max-animations 2 --modalities depth
+	$(RUN) factory.train mvvdm --preset tiny --out out/models --data out/creatures --test-data out/unseen --test-clips 24
+	for name in $(patsubst %,dimo/%,$(notdir $(MODELS))) mvvdm/tiny; do \
+	  rm -rf zoo/bundled/$$name && mkdir -p zoo/bundled/$$name && \
+	  cp -r "$$($(RUN) zoo info $$name --home out/models --json | $(BIN)/python -c \
+	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/$$name; done
 
 # Two processes, a file of tests at a time: much of a test is waiting for others to start.
 test: install system blender validator

@@ -71,11 +71,11 @@ class Recipe:
 
     @staticmethod
     def tiny() -> Recipe:
-        """All of it from nothing, on creatures, in hours of one CPU core."""
+        """All of it from nothing, on creatures, in an hour of one CPU core."""
         return Recipe(
             network=MVVDMConfig.tiny(),
             plan=TrainingPlan(
-                steps=10_000, batch=2, learning_rate=4e-4, warmup=200, precision="fp32", ema=0.9995
+                steps=3_500, batch=2, learning_rate=4e-4, warmup=200, precision="fp32", ema=0.9995
             ),
             autoencoder=TrainingPlan(
                 steps=1_500,
