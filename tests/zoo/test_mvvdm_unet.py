@@ -326,6 +326,18 @@ def test_a_network_that_starts_from_the_first_frame():
     assert model.conv_in.in_channels == 2 * model.conv_out.out_channels == 2 * config.in_channels
 
 
+def test_a_sentence_reaches_every_layer_with_the_time_step():
+    """Also where there is no attention to it: the answer changes with the text, which else it does not see."""
+    blind = replace(SMALL, attention_levels=(False,) * 4)
+    given = inputs(side=8)
+    other = {**given, "text_embeds": given["text_embeds"] + 1}
+    for sentence in (False, True):
+        model = unet(replace(blind, sentence=sentence))
+        model.mid_block.attentions[0].transformer_blocks[0].attn2.to_v.weight.data.zero_()  # the middle's
+        with torch.no_grad():
+            assert torch.equal(model(**given), model(**other)) is not sentence
+
+
 # --- in use ------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,8 @@ class MVVDMConfig:
         from_first: for a network without a backbone to begin with: each frame sees the clean first frame at its own
             places, and what is found is the change from there. Before training it answers with the still first
             frame, so it can only be trained to predict the latents themselves ("sample").
+        sentence: for a text of one token, which attention tells every place alike: what it says is added to the time
+            step's embedding, as cameras are.
         adapter: how the MV2V-Adapter's output is composed: "paper" adds it after both projections, "released" sends
             it through the frozen projection as well, as the published weights want it (`MultiViewAttention`).
     """
@@ -38,6 +40,7 @@ class MVVDMConfig:
     image_embed_dim: int | None = 1024
     image_tokens: int = 4
     from_first: bool = False
+    sentence: bool = False
     adapter: str = "released"
 
     def __post_init__(self) -> None:
@@ -78,4 +81,5 @@ class MVVDMConfig:
             cross_attention_dim=384,
             image_embed_dim=None,
             from_first=True,
+            sentence=True,
         )

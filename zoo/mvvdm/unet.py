@@ -378,6 +378,8 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         self.time_proj = Timesteps(first, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(first, embedding)
         self.camera_embedding = TimestepEmbedding(CAMERA, embedding)
+        if config.sentence:
+            self.sentence_embedding = TimestepEmbedding(config.cross_attention_dim, embedding)
         if config.image_embed_dim is not None:
             self.image_projection = ImageProjection(
                 config.image_embed_dim, config.cross_attention_dim, config.image_tokens
@@ -436,6 +438,8 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         B, V, T = sample.shape[:3]
         timestep = torch.as_tensor(timestep, device=sample.device).expand(B)
         moment = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
+        if self.config.sentence:
+            moment = moment + self.sentence_embedding(text_embeds.mean(1))
         embedding = moment[:, None] + self.camera_embedding(camera.to(sample.dtype))
         image = None
         if image_embeds is not None:
