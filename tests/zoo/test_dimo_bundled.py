@@ -7,8 +7,6 @@ import pytest
 import zoo
 from zoo.dimo.evaluation import arap_energy, interpolation_rigidity
 
-# Least PSNR of motions never trained on. The robot's are worst: what its turns show is between no two that it knows.
-UNSEEN = {"bird": 24, "fox": 24, "kangaroo": 24, "robot": 22}
 BUNDLED = zoo.list_models("bundled:dimo/*")
 
 
@@ -18,15 +16,22 @@ def test_the_kangaroo_and_three_more_are_there():
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_what_was_measured(name):
-    """Held-out views at 256 px, all 50 motions; motions never trained on, found in at most 300 steps."""
+    """Held-out views at 256 px, all 50 motions."""
     metrics = zoo.info(name).metrics
-    species = name.rpartition("/")[2]
-    kangaroo = species == "kangaroo"
+    kangaroo = name.endswith("kangaroo")
     assert metrics["resolution"] == 256 and len(metrics["motions"]) == 50
     assert metrics["mean"]["psnr"] >= (28 if kangaroo else 26)
-    assert metrics["unseen"]["psnr"] >= UNSEEN[species] and len(metrics["unseen"]["motions"]) == 10
     if kangaroo:
         assert metrics["mean"]["iou"] >= 0.93 and metrics["worst"]["psnr"] >= 24
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_motions_never_trained_on(name, request):
+    """Found from their videos in at most 300 steps, the mean of ten on held-out views."""
+    if name.endswith("robot"):
+        request.applymarker(pytest.mark.xfail(reason="22.6 dB, wanted: 24", strict=True))
+    unseen = zoo.info(name).metrics["unseen"]
+    assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 24
 
 
 @pytest.mark.parametrize("name", BUNDLED)
