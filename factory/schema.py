@@ -331,13 +331,22 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Refuse a row without licence, source or attribution: nobody could use or credit it."""
-    missing = [name for name in ("licence", "source", "attribution") if not (row[name] or "").strip()]
-    if missing:
-        raise RowError(
-            f"clip {row['clip_id']} (asset {row['asset_uid']!r}): no {', no '.join(missing)}. Every row says "
-            f'whose work it is; where the licence is not known, write "unknown"'
-        )
+    """Refuse a row without licence, source or attribution: nobody could use or credit it; or one that nobody could
+    make again, because it does not say what made it.
+    """
+    for names, advice in (
+        (
+            ("licence", "source", "attribution"),
+            'Every row says whose work it is; where the licence is not known, write "unknown"',
+        ),
+        (
+            ("renderer_version", "package_version"),
+            "Every row says what made it; was the package replaced while it was running? Run the command again",
+        ),
+    ):
+        if missing := [name for name in names if not (row[name] or "").strip()]:
+            where = f"clip {row['clip_id']} (asset {row['asset_uid']!r})"
+            raise RowError(f"{where}: no {', no '.join(missing)}. {advice}")
 
 
 def row_cameras(row: Mapping[str, Any]) -> Cameras:

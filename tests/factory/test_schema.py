@@ -78,6 +78,15 @@ def test_no_row_without_its_origin(name, value):
         write_row({**disc_row(), name: value})
 
 
+@pytest.mark.parametrize("name", ["renderer_version", "package_version"])
+@pytest.mark.parametrize(
+    "value", ["", None]
+)  # None: what Python says of a package that is just being replaced
+def test_no_row_that_does_not_say_what_made_it(name, value):
+    with pytest.raises(RowError, match=f"clip disc .*no {name}.*package replaced"):
+        write_row({**disc_row(), name: value})
+
+
 def test_an_unknown_licence_is_said_to_be_unknown():
     row = make_row(disc_clip(frames=1), clip_info(licence="unknown"))
     assert read_row(write_row(row))["licence"] == "unknown"
