@@ -238,7 +238,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
             scales=(8e-3, 8e-4),
             quats=(5e-3, 5e-4),
         ),
-        fit=LatentFit(resolutions=((0, 64), (100, 128), (200, 256)), latents=(3e-2, 3e-3)),
+        fit=LatentFit(resolutions=((0, 64), (100, 128), (200, 256)), latents=(1e-1, 3e-3)),
     )
 
 
