@@ -101,6 +101,11 @@ class _Run:
                 sentence_encoder=MINILM,
                 guidance_scale=recipe.guidance,
             )
+            if recipe.network.sentence:
+                captions = set(
+                    load_clips(self.job["data"], "train").table(["caption"])["caption"].to_pylist()
+                )
+                unet.whitening.fit(pipeline.encode_prompt(sorted(captions)).flatten(0, 1))
         pipeline.set_progress_bar_config(disable=True)
         if self.job["gradient_checkpointing"]:
             pipeline.unet.enable_gradient_checkpointing()

@@ -75,7 +75,13 @@ class Recipe:
         return Recipe(
             network=MVVDMConfig.tiny(),
             plan=TrainingPlan(
-                steps=3_500, batch=2, learning_rate=4e-4, warmup=200, precision="fp32", ema=0.9995
+                steps=11_000,
+                batch=2,
+                learning_rate=4e-4,
+                warmup=200,
+                cooldown=3_000,
+                precision="fp32",
+                ema=0.999,
             ),
             autoencoder=TrainingPlan(
                 steps=1_500,

@@ -77,6 +77,10 @@ def test_a_trained_model_is_in_the_registry(undisturbed):
     assert metrics["dataset"]["split"] == "test" and len(metrics["clips"]) == 2
     assert {"psnr", "psnr_still", "flow_error", "flow_error_still", "identity"} <= set(metrics["mean"])
     assert metrics["training"] == {"steps": 8, "batch": 2, "clips": 5}
+    whitening = model.unet.whitening.state_dict()
+    assert whitening["mean"].any() and not torch.equal(
+        whitening["matrix"], torch.eye(384)
+    )  # of the clips' sentences
     assert zoo.info("local:mvvdm/tiny", home=undisturbed).card["license"] == "CC-BY-4.0"
     sheets = sorted(undisturbed.glob("_factory/training/*/validation/*.png"))
     assert [sheet.stem for sheet in sheets] == ["0000004", "0000008"]

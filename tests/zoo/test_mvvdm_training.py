@@ -115,6 +115,15 @@ def test_what_is_frozen_stays_to_the_bit_and_all_that_is_trained_moves():
     assert moved == trained and trained < set(before)
 
 
+def test_the_rate_grows_and_falls():
+    """What is told is the rate of the step that comes next."""
+    told = []
+    plan = replace(PLAN, steps=40, batch=1, learning_rate=1e-3, warmup=19, cooldown=19)
+    train(objective(), batches, plan, on_step=told.append)
+    rates = {each["step"]: each["rate"] for each in told}
+    assert rates == pytest.approx({1: 1e-4, 10: 5.5e-4, 20: 1e-3, 30: 5e-4, 40: 0})
+
+
 def test_it_learns():
     told = []
     train(objective(), batches, replace(PLAN, steps=60, batch=1, learning_rate=5e-3), on_step=told.append)

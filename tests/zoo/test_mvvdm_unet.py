@@ -22,6 +22,7 @@ from zoo.mvvdm.unet import (
     MVVDMUNet,
     SpatiotemporalAttention,
     TextImageAttention,
+    Whitening,
     encode_place,
     encode_time,
 )
@@ -324,6 +325,23 @@ def test_a_network_that_starts_from_the_first_frame():
         other = {**given, "sample": torch.cat([first + 1, sample[:, :, 1:]], dim=2)}
         assert not torch.allclose(model(**other) - (first + 1), change, atol=1e-3)
     assert model.conv_in.in_channels == 2 * model.conv_out.out_channels == 2 * config.in_channels
+
+
+def test_whitening_tells_sentences_apart_that_differ_little():
+    """By hand: variances 9 and 1/9, 41/9 on average, along two axes turned by 30°."""
+    c, s = math.cos(math.pi / 6), math.sin(math.pi / 6)
+    turn = torch.tensor([[c, -s], [s, c]])
+    along = torch.tensor([[3, 1 / 3], [-3, 1 / 3], [3, -1 / 3], [-3, -1 / 3]])
+    whitening = Whitening(2)
+    torch.testing.assert_close(whitening(along), along)  # unless fitted it changes nothing
+    whitening.fit(along @ turn.T + 5)
+    scales = torch.tensor([(9 / (41 / 9) + 1) ** -0.5, (1 / 9 / (41 / 9) + 1) ** -0.5])
+    torch.testing.assert_close(whitening(along @ turn.T + 5), (along * scales) @ turn.T, rtol=1e-5, atol=1e-5)
+    again = Whitening(2)
+    again.load_state_dict(whitening.state_dict())  # it is kept with the weights, and not learnt
+    assert torch.equal(again.matrix, whitening.matrix) and not list(whitening.parameters())
+    whitening.fit(torch.ones(3, 2))  # one sentence said again and again
+    assert whitening(torch.ones(1, 2)).abs().max() == 0
 
 
 def test_a_sentence_reaches_every_layer_with_the_time_step():

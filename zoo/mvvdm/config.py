@@ -25,7 +25,7 @@ class MVVDMConfig:
             places, and what is found is the change from there. Before training it answers with the still first
             frame, so it can only be trained to predict the latents themselves ("sample").
         sentence: for a text of one token, which attention tells every place alike: what it says is added to the time
-            step's embedding, as cameras are.
+            step's embedding, as cameras are. `MVVDMUNet.whitening` is to be fitted to the sentences of the training.
         adapter: how the MV2V-Adapter's output is composed: "paper" adds it after both projections, "released" sends
             it through the frozen projection as well, as the published weights want it (`MultiViewAttention`).
     """

@@ -14,7 +14,8 @@ class TrainingPlan:
 
     Attributes:
         steps: of the optimiser. batch: examples of a step, of all workers together.
-        learning_rate: constant, after `warmup` steps in which it grows from 0.
+        learning_rate: constant, after `warmup` steps in which it grows from 0 and before the last `cooldown` steps, in
+            which it falls to 0 again.
         weight_decay: AdamW's. clip: of the gradient's norm over all that is learnt.
         precision: "fp32"; "bf16" or "fp16" for autocast with weights in fp32, the latter with loss scaling.
         ema: decay of the average over steps of what is learnt, which is what is kept in the end; 0 for none. Early
@@ -25,6 +26,7 @@ class TrainingPlan:
     batch: int = 32
     learning_rate: float = 1e-4
     warmup: int = 0
+    cooldown: int = 0
     weight_decay: float = 1e-2
     clip: float = 1.0
     precision: str = "fp16"

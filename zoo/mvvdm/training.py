@@ -236,7 +236,9 @@ class _Run:
                 torch._foreach_lerp_(_local(self.averages), _local(self.parameters), 1 - decay)
 
     def rate(self) -> float:
-        return self.plan.learning_rate * min(1.0, (self.step + 1) / (self.plan.warmup + 1))
+        rising = (self.step + 1) / (self.plan.warmup + 1)
+        falling = (self.plan.steps - self.step) / (self.plan.cooldown + 1)
+        return self.plan.learning_rate * min(1.0, rising, falling)
 
     def _rescale(self, finite: bool) -> bool:
         """Whether the gradients can be used; the loss is scaled as far as fp16 bears."""

@@ -270,6 +270,33 @@ class MotionModule(nn.Module):
 # --- the UNet --------------------------------------------------------------------------------------
 
 
+class Whitening(nn.Module):
+    """Tells sentences of one kind apart: "turns left" and "turns right" are nearly the same to a language model.
+
+    What varies more than the average over the sentences it is fitted to is scaled down to it; what varies less is left.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("matrix", torch.eye(width))
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor) -> None:
+        """Take mean and spread of these embeddings [N, D]."""
+        embeddings = embeddings.double()
+        mean = embeddings.mean(0)
+        covariance = (embeddings - mean).T @ (embeddings - mean) / len(embeddings)
+        variances, axes = torch.linalg.eigh(covariance)
+        scales = (variances.clamp(min=0) / variances.mean().clamp(min=1e-12) + 1).rsqrt()
+        self.mean.copy_(mean)
+        self.matrix.copy_(axes * scales @ axes.T)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """[..., D] → the same shape."""
+        return (embeddings - self.mean) @ self.matrix
+
+
 def residual_block(inputs: int, out: int, embedding: int, config: MVVDMConfig) -> ResnetBlock2D:
     """Two convolutions that are told time step and camera between them, as in Stable Diffusion."""
     return ResnetBlock2D(
@@ -379,6 +406,7 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         self.time_embedding = TimestepEmbedding(first, embedding)
         self.camera_embedding = TimestepEmbedding(CAMERA, embedding)
         if config.sentence:
+            self.whitening = Whitening(config.cross_attention_dim)
             self.sentence_embedding = TimestepEmbedding(config.cross_attention_dim, embedding)
         if config.image_embed_dim is not None:
             self.image_projection = ImageProjection(
@@ -439,6 +467,7 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         timestep = torch.as_tensor(timestep, device=sample.device).expand(B)
         moment = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
         if self.config.sentence:
+            text_embeds = self.whitening(text_embeds)
             moment = moment + self.sentence_embedding(text_embeds.mean(1))
         embedding = moment[:, None] + self.camera_embedding(camera.to(sample.dtype))
         image = None
