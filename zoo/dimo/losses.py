@@ -32,9 +32,13 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     window = (-offsets.square() / (2 * 1.5**2)).exp()
     window = window / window.sum()
     a, b = (t.reshape(-1, height, width, channels).permute(0, 3, 1, 2).flatten(0, 1) for t in (image, target))
-    stack = torch.stack([a, b, a * a, b * b, a * b], 1).flatten(0, 1)[:, None]
-    blurred = F.conv2d(F.conv2d(stack, window.view(1, 1, 1, -1)), window.view(1, 1, -1, 1))
-    mean_a, mean_b, aa, bb, ab = blurred.unflatten(0, (-1, 5)).squeeze(2).unbind(1)
+    stack = torch.stack([a, b, a * a, b * b, a * b])
+    planes = stack.flatten(0, 1)[None]  # as channels of one picture, which is several times as quick on a CPU
+    for shape in ((1, 1, 1, size), (1, 1, size, 1)):
+        planes = F.conv2d(
+            planes, window.view(shape).expand(planes.shape[1], -1, -1, -1), groups=planes.shape[1]
+        )
+    mean_a, mean_b, aa, bb, ab = planes[0].unflatten(0, (5, -1))
     spread = aa - mean_a**2 + bb - mean_b**2 + 0.03**2
     alike = 2 * (ab - mean_a * mean_b) + 0.03**2
     values = (2 * mean_a * mean_b + 0.01**2) * alike / ((mean_a**2 + mean_b**2 + 0.01**2) * spread)
