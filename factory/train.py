@@ -241,7 +241,7 @@ def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
 # --- which trainings ----------------------------------------------------------------------------------
 
 FULL = "as configured"
-ALONE = "one motion at a time"
+ALONE, SHARED = "one motion at a time", "one motion at a time, steps shared"
 
 
 def ablations(config: DIMOConfig) -> dict[str, DIMOConfig]:
@@ -256,9 +256,8 @@ def ablations(config: DIMOConfig) -> dict[str, DIMOConfig]:
 def training_tasks(
     made: Sequence[Made], config: DIMOConfig, stage: DimoStage, seed: int = 0, ablation: bool = False
 ) -> Iterator[Task]:
-    """One task an object, and with `ablation` one a variant, and one a motion to learn each alone.
-
-    Motions learnt alone share the object's steps among them, so that every variant is shown as many pictures.
+    """One task an object, and with `ablation` one a variant, and two a motion to learn each alone: with all the steps
+    of the object's training, and with a share of them, so that as many pictures are shown in all.
     """
     for one in made:
         if one.folder is None:
@@ -271,12 +270,14 @@ def training_tasks(
         for variant, changed in ablations(config).items():
             yield _task(one, changed, stage, seed, variant)
         motions = MotionVideos.open(one.folder).select("train").names
-        pretraining = replace(config.pretraining, steps=config.pretraining.steps // len(motions))
-        joint = replace(config.joint, steps=config.joint.steps // len(motions))
-        for motion in motions:
-            yield _task(
-                one, replace(config, pretraining=pretraining, joint=joint), stage, seed, ALONE, [motion]
-            )
+        short = replace(
+            config,
+            pretraining=replace(config.pretraining, steps=config.pretraining.steps // len(motions)),
+            joint=replace(config.joint, steps=config.joint.steps // len(motions)),
+        )
+        for variant, alone in ((ALONE, config), (SHARED, short)):
+            for motion in motions:
+                yield _task(one, alone, stage, seed, variant, [motion])
 
 
 def _task(

@@ -23,6 +23,7 @@ from cluster import Ledger, Record, Task
 from factory.motions import Made, make_motions
 from factory.train import (
     ALONE,
+    SHARED,
     DimoStage,
     ablation_table,
     aligned,
@@ -193,17 +194,18 @@ def test_what_makes_no_sense_is_said_in_a_sentence(capsys, tmp_path):
     assert "a motion space needs at least 2" in capsys.readouterr().out
 
 
-def test_an_ablation_is_a_task_a_variant_and_one_a_motion(undisturbed):
+def test_an_ablation_is_a_task_a_variant_and_two_a_motion(undisturbed):
     config = configured("laptop", TINY)
     tasks = list(training_tasks(_made(undisturbed), config, DimoStage(), ablation=True))
-    assert len({task.key for task in tasks}) == len(tasks) == 1 + 3 + 2
+    assert len({task.key for task in tasks}) == len(tasks) == 1 + 3 + 2 + 2
     variants = Counter(task.payload["variant"] for task in tasks)
-    assert variants[ALONE] == 2 and variants[""] == 1
+    assert variants[ALONE] == variants[SHARED] == 2 and variants[""] == 1
     changed = {task.payload["variant"]: task.payload["config"] for task in tasks}
     assert not changed["without motion factorisation"]["factorised"]
     assert not changed["without latent space"]["latent_space"]
     assert changed["without motion pre-training"]["pretraining"]["steps"] == 0
-    assert changed[ALONE]["joint"]["steps"] == 70 and len(tasks[-1].payload["motions"]) == 1
+    assert changed[ALONE]["joint"] == changed[""]["joint"] and changed[SHARED]["joint"]["steps"] == 70
+    assert len(tasks[-1].payload["motions"]) == 1
 
 
 def figures(psnr: float, **more: object) -> dict:
