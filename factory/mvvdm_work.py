@@ -122,7 +122,10 @@ class _Run:
                 self.storage.write(f"{self.folder}/validation/{step:07d}.png", _png(sheet))
 
         objective = Denoising(
-            pipeline.unet, encoder_of(pipeline), prediction_type=pipeline.scheduler.config.prediction_type
+            pipeline.unet,
+            encoder_of(pipeline),
+            prediction_type=self.recipe.prediction_type,
+            timestep_power=self.recipe.timestep_power,
         )
         self._train("network", objective, self.recipe.plan, validate)
 

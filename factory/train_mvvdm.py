@@ -44,7 +44,8 @@ class Recipe:
         autoencoder: how a small one is learnt first; None begins with published parts instead, which stay as they are
             but for those that the paper trains.
         views, frames, resolution: of a clip as the network sees it.
-        prediction_type: what the network predicts; see `zoo.mvvdm.denoising.target`.
+        prediction_type, timestep_power: what the network predicts, and how noisy its frames are; see
+            `zoo.mvvdm.denoising`.
         guidance, sampling_steps: when it is measured.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     frames: int = 16
     resolution: int = 256
     prediction_type: str = "epsilon"
+    timestep_power: float = 1.0
     guidance: float = 7.5
     sampling_steps: int = 25
 
@@ -75,11 +77,11 @@ class Recipe:
         return Recipe(
             network=MVVDMConfig.tiny(),
             plan=TrainingPlan(
-                steps=11_000,
+                steps=7_000,
                 batch=2,
                 learning_rate=4e-4,
                 warmup=200,
-                cooldown=3_000,
+                cooldown=2_500,
                 precision="fp32",
                 ema=0.999,
             ),
@@ -95,6 +97,7 @@ class Recipe:
             frames=8,
             resolution=64,
             prediction_type="sample",
+            timestep_power=0.5,
             guidance=1.0,
         )
 

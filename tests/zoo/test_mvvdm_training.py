@@ -12,8 +12,9 @@ import pytest
 import torch
 from tiny_mvvdm import PLAN, batches, encode, examples, learnt, objective
 
-from zoo.mvvdm.denoising import Denoising, Encoded, diffuse, signal_levels, target
+from zoo.mvvdm.denoising import Denoising, Encoded, diffuse, target
 from zoo.mvvdm.plan import TrainingPlan
+from zoo.mvvdm.schedule import signal_levels
 from zoo.mvvdm.training import CheckpointFile, Stopwatch, averages_of, train
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -94,6 +95,19 @@ def test_one_caption_in_ten_is_left_out():
     for seed in range(1000):
         heard({"frames": frames, "caption": ["hops"], "camera": torch.zeros(1, 1, 16)}, generator(seed))
     assert set(texts) == {"", "hops"} and 75 <= texts.count("") <= 125
+
+
+def test_noisier_steps_may_be_drawn_more_often():
+    heard, shares = Watching(), {}
+    for power in (1.0, 0.5):
+        heard.calls.clear()
+        model = Denoising(heard, encode, timestep_power=power)
+        for seed in range(1000):
+            model(examples(0, batch=1), generator(seed))
+        steps = torch.cat([timestep for _, timestep, *_ in heard.calls])
+        assert steps.dtype == torch.int64 and 0 <= steps.min() and steps.max() < 1000
+        shares[power] = float((steps >= 500).float().mean())
+    assert shares == pytest.approx({1.0: 0.5, 0.5: 0.75}, abs=0.05)
 
 
 def test_encoders_get_no_gradient_and_are_not_moved_or_saved():

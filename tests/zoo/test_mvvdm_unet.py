@@ -17,9 +17,11 @@ from diffusers.models.attention_processor import Attention as DiffusersAttention
 from renderers.cameras import mvvdm_camera_vectors
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.parts import kind
+from zoo.mvvdm.schedule import signal_levels
 from zoo.mvvdm.unet import (
     MultiViewAttention,
     MVVDMUNet,
+    SentenceEmbedding,
     SpatiotemporalAttention,
     TextImageAttention,
     Whitening,
@@ -324,7 +326,24 @@ def test_a_network_that_starts_from_the_first_frame():
         change = model(**given) - first
         other = {**given, "sample": torch.cat([first + 1, sample[:, :, 1:]], dim=2)}
         assert not torch.allclose(model(**other) - (first + 1), change, atol=1e-3)
-    assert model.conv_in.in_channels == 2 * model.conv_out.out_channels == 2 * config.in_channels
+    assert model.conv_in.in_channels == model.conv_out.out_channels == 2 * config.in_channels
+
+
+def test_it_may_believe_what_it_is_given():
+    """By hand: half of its output is how far the noisy frames are to be believed. All the way, without noise, the
+    answer is what it was given; with noise, change and noise times √ᾱ.
+    """
+    model = unet(replace(SMALL, from_first=True))
+    given = inputs(side=8)
+    sample, first = given["sample"], given["sample"][:, :, :1]
+    with torch.no_grad():
+        model.conv_out.bias[SMALL.in_channels :] = 1.0
+        for timestep in (0, 500):
+            root = float(signal_levels()[timestep]) ** 0.5
+            wanted = first + root * (sample - root * first)
+            found = model(**{**given, "timestep": torch.tensor(timestep)})
+            torch.testing.assert_close(found[:, :, 1:], wanted[:, :, 1:], rtol=1e-4, atol=1e-4)
+            assert torch.equal(found[:, :, :1], first)
 
 
 def test_whitening_tells_sentences_apart_that_differ_little():
@@ -354,6 +373,17 @@ def test_a_sentence_reaches_every_layer_with_the_time_step():
         model.mid_block.attentions[0].transformer_blocks[0].attn2.to_v.weight.data.zero_()  # the middle's
         with torch.no_grad():
             assert torch.equal(model(**given), model(**other)) is not sentence
+
+
+def test_a_sentence_says_something_else_to_each_frame_and_view():
+    torch.manual_seed(0)
+    told, sentence, camera = SentenceEmbedding(8, 16), torch.randn(2, 8), torch.randn(2, 3, 16)
+    with torch.no_grad():
+        found = told(sentence, camera, 5)
+        assert found.shape == (2, 3, 5, 16)
+        torch.testing.assert_close(told(sentence, camera[:, :2], 4), found[:, :2, :4])
+    apart = torch.cdist(found[0].flatten(0, 1), found[0].flatten(0, 1)) + torch.eye(15)
+    assert apart.min() > 1e-3
 
 
 # --- in use ------------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from zoo.mvvdm.schedule import STEPS, signal_at
 from zoo.mvvdm.unet import MVVDMUNet
 
 if TYPE_CHECKING:
@@ -34,17 +34,9 @@ class Encoded(NamedTuple):
 Encode = Callable[[Tensor, Sequence[str], torch.Generator], Encoded]
 
 
-@cache
-def signal_levels() -> Tensor:
-    """ᾱ [1000]: which part of the variance is still signal at each time step, as the pipeline's sampler has it."""
-    from zoo.mvvdm.pipeline import mvvdm_scheduler
-
-    return mvvdm_scheduler().alphas_cumprod
-
-
 def diffuse(latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
     """√ᾱ·latents + √(1 − ᾱ)·noise. `timestep`: [B], int64, on the CPU; the others [B, …]."""
-    signal = _signal(latents, timestep)
+    signal = signal_at(timestep, latents)
     return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
 
@@ -55,14 +47,9 @@ def target(prediction_type: str, latents: Tensor, noise: Tensor, timestep: Tenso
     there is much noise, mostly the noise where there is little (Salimans and Ho 2022).
     """
     if prediction_type == "v_prediction":
-        signal = _signal(latents, timestep)
+        signal = signal_at(timestep, latents)
         return signal.sqrt() * noise - (1 - signal).sqrt() * latents
     return {"epsilon": noise, "sample": latents}[prediction_type]
-
-
-def _signal(latents: Tensor, timestep: Tensor) -> Tensor:
-    """ᾱ of each example, to be multiplied with its latents."""
-    return signal_levels()[timestep].to(latents).view(-1, *[1] * (latents.ndim - 1))
 
 
 class Denoising(nn.Module):
@@ -74,6 +61,8 @@ class Denoising(nn.Module):
     Args:
         encode: frames, captions and a generator → `Encoded`; frozen, and no part of this module.
         prediction_type: the scheduler's; what stands in for the noise above, see `target`.
+        timestep_power: 1 draws all time steps alike; 0.5 one of the noisier half three times as often as one of the
+            other, where only the sentence tells what happens.
     """
 
     def __init__(
@@ -82,10 +71,12 @@ class Denoising(nn.Module):
         encode: Encode,
         caption_dropout: float = CAPTION_DROPOUT,
         prediction_type: str = "epsilon",
+        timestep_power: float = 1.0,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.caption_dropout, self.prediction_type = caption_dropout, prediction_type
+        self.timestep_power = timestep_power
         self._encode = (encode,)  # a module in a tuple is nobody's part
 
     def forward(self, example: Mapping[str, Any], generator: torch.Generator) -> Tensor:
@@ -93,7 +84,7 @@ class Denoising(nn.Module):
         captions = ["" if out else caption for caption, out in zip(example["caption"], left_out, strict=True)]
         with torch.no_grad():
             latents, text, image = self._encode[0](example["frames"], captions, generator)
-        timestep = torch.randint(len(signal_levels()), (len(latents),), generator=generator)
+        timestep = (STEPS * torch.rand(len(latents), generator=generator) ** self.timestep_power).long()
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         noisy = diffuse(latents, noise, timestep)
         noisy[:, :, 0] = latents[:, :, 0]

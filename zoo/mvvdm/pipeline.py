@@ -41,6 +41,7 @@ from zoo.errors import ZooError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.parts import KINDS, Source, kind, load_parts
+from zoo.mvvdm.schedule import FIRST_BETA, LAST_BETA, STEPS
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras, condition_views
 
@@ -95,9 +96,9 @@ def mvvdm_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
         prediction_type: what the network predicts, in diffusers' terms; the published one predicts the noise.
     """
     return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
+        num_train_timesteps=STEPS,
+        beta_start=FIRST_BETA,
+        beta_end=LAST_BETA,
         beta_schedule="linear",
         steps_offset=1,
         clip_sample=False,

@@ -25,6 +25,7 @@ from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from torch import Tensor, nn
 
 from zoo.mvvdm.config import MVVDMConfig
+from zoo.mvvdm.schedule import signal_at
 
 CAMERA = 16  # numbers of a camera: renderers.cameras.mvvdm_camera_vectors
 
@@ -270,6 +271,26 @@ class MotionModule(nn.Module):
 # --- the UNet --------------------------------------------------------------------------------------
 
 
+class SentenceEmbedding(nn.Module):
+    """What a sentence means for each frame of each view: where in the picture something is to be by then."""
+
+    TIME = 32  # numbers of a frame's place in time: `encode_time`
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width + CAMERA + self.TIME, 2 * out)
+        self.linear_2 = nn.Linear(2 * out, 2 * out)
+        self.linear_3 = nn.Linear(2 * out, out)
+
+    def forward(self, sentence: Tensor, camera: Tensor, frames: int) -> Tensor:
+        """[B, D] and [B, V, 16] → [B, V, T, E]."""
+        (B, V), T = camera.shape[:2], frames
+        moments = encode_time(T, self.TIME, camera.device).to(camera.dtype)
+        told = (sentence[:, None, None], camera[:, :, None], moments)
+        x = torch.cat([each.expand(B, V, T, -1) for each in told], dim=-1)
+        return self.linear_3(F.silu(self.linear_2(F.silu(self.linear_1(x)))))
+
+
 class Whitening(nn.Module):
     """Tells sentences of one kind apart: "turns left" and "turns right" are nearly the same to a language model.
 
@@ -407,7 +428,7 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         self.camera_embedding = TimestepEmbedding(CAMERA, embedding)
         if config.sentence:
             self.whitening = Whitening(config.cross_attention_dim)
-            self.sentence_embedding = TimestepEmbedding(config.cross_attention_dim, embedding)
+            self.sentence_embedding = SentenceEmbedding(config.cross_attention_dim, embedding)
         if config.image_embed_dim is not None:
             self.image_projection = ImageProjection(
                 config.image_embed_dim, config.cross_attention_dim, config.image_tokens
@@ -433,7 +454,7 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         self.mid_block = MiddleStage(coarsest, embedding, config)
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=1e-5)
-        self.conv_out = nn.Conv2d(first, config.in_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(first, seen, 3, padding=1)
         if config.from_first:
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(self.conv_out.bias)
@@ -466,20 +487,22 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         B, V, T = sample.shape[:3]
         timestep = torch.as_tensor(timestep, device=sample.device).expand(B)
         moment = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
+        camera = camera.to(sample.dtype)
+        embedding = (moment[:, None] + self.camera_embedding(camera))[:, :, None].expand(B, V, T, -1)
         if self.config.sentence:
             text_embeds = self.whitening(text_embeds)
-            moment = moment + self.sentence_embedding(text_embeds.mean(1))
-        embedding = moment[:, None] + self.camera_embedding(camera.to(sample.dtype))
+            embedding = embedding + self.sentence_embedding(text_embeds.mean(1), camera, T)
         image = None
         if image_embeds is not None:
             image = self.image_projection(image_embeds.flatten(0, 1)).unflatten(0, (B, V))
-        condition = Condition(
-            V, T, embedding.flatten(0, 1).repeat_interleave(T, 0), text_embeds, image, motion
-        )
+        condition = Condition(V, T, embedding.flatten(0, 2), text_embeds, image, motion)
 
-        first = sample[:, :, :1]
         if self.config.from_first:
-            sample = torch.cat([sample, first.expand_as(sample)], dim=3)
+            first, root = sample[:, :, :1], signal_at(timestep, sample).sqrt()
+            change = torch.cat(
+                [torch.zeros_like(first), sample[:, :, 1:] - root * first], dim=2
+            )  # and the noise
+            sample = torch.cat([change, first.expand_as(sample)], dim=3)
         x = self.conv_in(sample.flatten(0, 2))
         skips = [x]
         for block in self.down_blocks:
@@ -488,7 +511,10 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         for block in self.up_blocks:
             x = block(x, skips, condition)
         x = self.conv_out(F.silu(self.conv_norm_out(x))).unflatten(0, (B, V, T))
-        return first + x if self.config.from_first else x
+        if not self.config.from_first:
+            return x
+        imagined, believed = x.chunk(2, dim=3)
+        return first + imagined + believed * root * change
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters that the paper trains: MV2V-Adapters and motion modules."""
