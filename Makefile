@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/mv-video
-MODELS ?= creatures://kangaroo creatures://bird creatures://robot creatures://fox
+MODELS ?= creatures://kangaroo creatures://fox creatures://cat creatures://bird creatures://robot
 SMALL := --resolution 64 --num-frames 16 --fps 8
 BIN := $(VENV)/bin
 # -P: the installed packages are used, never the checkout that happens to be the working directory.
