@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ from zoo.mvvdm.training import Progress, train
 from zoo.mvvdm.unet import MVVDMUNet
 
 FITTED_CLIPS = 128  # whose patches give the autoencoder's components
+CURVE = 20  # parts of a training whose mean losses are kept
 UNSEEN = ("test", "validation")  # splits to measure on; the first that has clips
 
 
@@ -145,6 +147,7 @@ class _Run:
             "steps": recipe.plan.steps,
             "batch": recipe.plan.batch,
             "clips": len(load_clips(job["data"], "train")),
+            "loss": self._curve(),
         }
         if recipe.autoencoder:
             frames = (
@@ -154,7 +157,7 @@ class _Run:
             )
             found["autoencoder"] = {"psnr": reconstruction_psnr(pipeline.vae, frames / 127.5 - 1)}
         pipeline.metrics = found
-        pipeline.card = card(job["name"], load_clips(job["data"]), recipe)
+        pipeline.card = card(job["name"], load_clips(job["data"]), recipe, found["training"]["loss"])
         pipeline.example = {"images": clips[0].frames[:, 0], "prompt": clips[0].caption}
         reference = zoo.publish(pipeline.to("cpu"), job["publish"], home=job["home"])
         result = {"model": reference, **{name: round(value, 5) for name, value in found["mean"].items()}}
@@ -180,7 +183,7 @@ class _Run:
             sharded=self.job["sharded"],
             validate=validate,
             validate_every=self.job["validate_every"],
-            on_step=lambda progress: self._tell({"stage": stage, **progress}),
+            on_step=lambda progress: self._tell_progress(stage, progress),
         )
 
     def _batches(self, batch: int, shared: bool = True) -> Callable[[int], Iterator[dict[str, Any]]]:
@@ -230,6 +233,25 @@ class _Run:
         state = {name.removeprefix("unet."): tensor for name, tensor in learnt.items()}
         pipeline.unet.load_state_dict(state, strict=False)
         pipeline.unet.eval()
+
+    def _tell_progress(self, stage: str, progress: Progress) -> None:
+        self._tell({"stage": stage, **progress})
+        losses, part = self._losses(stage), (progress["step"] - 1) * CURVE // progress["steps"]
+        total, count = losses.get(str(part), (0.0, 0))
+        losses[str(part)] = (total + progress["loss"], count + 1)
+        self.storage.write(f"{self.folder}/{stage}-loss.json", json.dumps(losses).encode())
+
+    def _losses(self, stage: str) -> dict[str, tuple[float, int]]:
+        """Sum and count of the losses told, by part of the training; a run that went on has told some of them twice."""
+        return json.loads(self.storage.read(f"{self.folder}/{stage}-loss.json") or b"{}")
+
+    def _curve(self) -> list[dict[str, float]]:
+        """The network's mean loss over each part of its training, up to a step."""
+        steps = self.recipe.plan.steps
+        return [
+            {"step": math.ceil((int(part) + 1) * steps / CURVE), "loss": float(f"{total / count:.3g}")}
+            for part, (total, count) in sorted(self._losses("network").items(), key=lambda item: int(item[0]))
+        ]
 
     def _tell(self, progress: Progress) -> None:
         if self.rank == 0:
@@ -302,7 +324,7 @@ def true_clip(dataset: ClipDataset, clip: Clip, recipe: Recipe) -> TrueClip:
     return TrueClip(clip.clip_id, known["caption"], frames, cameras, depth)
 
 
-def card(name: str, dataset: ClipDataset, recipe: Recipe) -> dict[str, Any]:
+def card(name: str, dataset: ClipDataset, recipe: Recipe, curve: list[dict[str, float]]) -> dict[str, Any]:
     """What a model card says beside the metrics."""
     licences = sorted(set(dataset.table(["licence"])["licence"].to_pylist()))
     rows = [
@@ -318,7 +340,7 @@ def card(name: str, dataset: ClipDataset, recipe: Recipe) -> dict[str, Any]:
         "license": " AND ".join(licences),
         "pipeline_tag": "image-to-video",
         "tags": ["mv-vdm", "multi-view", "video-diffusion", "animation"],
-        "sections": {"Training": rows},
+        "sections": {"Training": rows, "Loss": curve},
     }
 
 

@@ -76,7 +76,10 @@ def test_a_trained_model_is_in_the_registry(undisturbed):
     metrics = model.metrics
     assert metrics["dataset"]["split"] == "test" and len(metrics["clips"]) == 2
     assert {"psnr", "psnr_still", "flow_error", "flow_error_still", "identity"} <= set(metrics["mean"])
+    curve = metrics["training"].pop("loss")
     assert metrics["training"] == {"steps": 8, "batch": 2, "clips": 5}
+    assert curve[-1]["step"] == 8 and all(0 < point["loss"] < 10 for point in curve)
+    assert zoo.info("local:mvvdm/tiny", home=undisturbed).card["sections"]["Loss"] == curve
     whitening = model.unet.whitening.state_dict()
     assert whitening["mean"].any() and not torch.equal(
         whitening["matrix"], torch.eye(384)
