@@ -73,7 +73,7 @@ class Recipe:
 
     @staticmethod
     def tiny() -> Recipe:
-        """All of it from nothing, on creatures, in an hour of one CPU core."""
+        """All of it from nothing, on creatures, in an hour of two CPU cores."""
         return Recipe(
             network=MVVDMConfig.tiny(),
             plan=TrainingPlan(
