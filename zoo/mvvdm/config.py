@@ -22,8 +22,9 @@ class MVVDMConfig:
         image_embed_dim: of the image embedding of a view, None for a model without an IP-Adapter, which then knows
             the object by its clean first frame alone. image_tokens: tokens made of it.
         from_first: for a network without a backbone to begin with: each frame sees the clean first frame at its own
-            places, and what is found is the change from there. Before training it answers with the still first
-            frame, so it can only be trained to predict the latents themselves ("sample").
+            places, and what is found is the change from there: what the network imagines, and the noisy frame as far
+            as it believes it. Before training it answers with the still first frame, so it can only be trained to
+            predict the latents themselves ("sample").
         sentence: for a text of one token, which attention tells every place alike: what it says is added to the time
             step's embedding, as cameras are. `MVVDMUNet.whitening` is to be fitted to the sentences of the training.
         adapter: how the MV2V-Adapter's output is composed: "paper" adds it after both projections, "released" sends
