@@ -20,7 +20,7 @@ run: install system
 	$(RUN) factory.render --out $(OUT)
 	$(RUN) zoo sample dimo/kangaroo --seed 7 --out $(OUT)/../kangaroo.mp4
 
-# The models that the package carries, as they were trained: about a quarter of an hour of one core for each DIMO. After
+# The models that the package carries, as they were trained: a quarter to half an hour of one core for each DIMO. After
 # them, in an hour and a half of two, the MV-VDM that is not good enough yet to be carried (docs/training.md).
 models: install system
 	$(RUN) factory.train dimo --preset bundled --out out/models --objects $(MODELS)

@@ -29,7 +29,7 @@ from zoo.mvvdm.plan import PREDICTIONS, TrainingPlan
 if TYPE_CHECKING:
     from factory.dataset import ClipDataset
 
-TRAINING_VERSION = "1"  # raise it when the same clips and recipe would give another model
+TRAINING_VERSION = "2"  # raise it when the same clips and recipe would give another model
 PROGRESS, RESULT = "progress.json", "result.json"
 PARTS = ("mvdream", "motion_adapter", "ip_adapter", "base", "image_encoder")
 LINES_EVERY_S = 30.0

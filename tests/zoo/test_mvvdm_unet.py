@@ -344,6 +344,8 @@ def test_it_may_believe_what_it_is_given():
             found = model(**{**given, "timestep": torch.tensor(timestep)})
             torch.testing.assert_close(found[:, :, 1:], wanted[:, :, 1:], rtol=1e-4, atol=1e-4)
             assert torch.equal(found[:, :, :1], first)
+            between = model(**{**given, "timestep": torch.tensor(timestep + 0.25)})  # as some samplers stop
+            torch.testing.assert_close(between, found)
 
 
 def test_whitening_tells_sentences_apart_that_differ_little():

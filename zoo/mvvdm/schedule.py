@@ -19,6 +19,9 @@ def signal_levels() -> Tensor:
 
 
 def signal_at(timestep: Tensor, like: Tensor) -> Tensor:
-    """ᾱ of each example, [B, 1, 1, …], to be multiplied with tensors [B, …] like this one. `timestep`: [B], int64."""
-    levels = signal_levels().to(like)[timestep.to(like.device)]
+    """ᾱ of each example, [B, 1, 1, …], to be multiplied with tensors [B, …] like this one.
+
+    `timestep`: [B], 0..999; some samplers stop between two.
+    """
+    levels = signal_levels().to(like)[timestep.to(like.device).round().long()]
     return levels.view(-1, *[1] * (like.ndim - 1))

@@ -499,9 +499,8 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
 
         if self.config.from_first:
             first, root = sample[:, :, :1], signal_at(timestep, sample).sqrt()
-            change = torch.cat(
-                [torch.zeros_like(first), sample[:, :, 1:] - root * first], dim=2
-            )  # and the noise
+            noisy_change = sample[:, :, 1:] - root * first
+            change = torch.cat([torch.zeros_like(first), noisy_change], dim=2)
             sample = torch.cat([change, first.expand_as(sample)], dim=3)
         x = self.conv_in(sample.flatten(0, 2))
         skips = [x]
