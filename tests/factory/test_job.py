@@ -30,23 +30,26 @@ ENVIRONMENT = {
 NOT_YET = ("No available agent", "Connection aborted", "Connection refused")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """All held at once: one that was let go may be given again."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 @pytest.fixture
 def dashboard(tmp_path):
     """The address of a small Ray cluster's dashboard; everything it started is gone afterwards."""
-    port = free_port()
+    port, gcs, listen, grpc, metrics, client = free_ports(6)
     command = [
         *(BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"),
-        *(f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
+        *(f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
         *("--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"),
         # The agents' usual ports belong to whichever Ray of this machine came first.
-        *(f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"),
-        *(f"--metrics-export-port={free_port()}", f"--ray-client-server-port={free_port()}"),
+        *(f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}"),
+        *(f"--metrics-export-port={metrics}", f"--ray-client-server-port={client}"),
     ]
     with (tmp_path / "ray.log").open("wb") as log:
         head = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
