@@ -86,7 +86,7 @@ def encoder(setting: Setting, vae: AutoencoderKL | PatchAutoencoder, device: str
     text = torch.randn(1, tokens, config.cross_attention_dim, device=device)
     image = config.image_embed_dim and torch.randn(1, setting.views, config.image_embed_dim, device=device)
 
-    def encode(frames: Tensor, captions: Sequence[str], generator: torch.Generator) -> Encoded:
+    def encode(frames: Tensor, captions: Sequence[str], generators: Sequence[torch.Generator]) -> Encoded:
         pictures = frames.flatten(0, 2).to(vae.dtype)
         latents = torch.cat([vae.encode(some).latent_dist.mean for some in pictures.split(16)])
         return Encoded(latents.unflatten(0, frames.shape[:3]).float(), text, image)
@@ -124,7 +124,7 @@ def count(setting: Setting, device: str) -> tuple[float, float]:
     half = torch.autocast(torch.device(device).type, DTYPES[setting.precision], setting.precision != "fp32")
     with FlopCounterMode(display=False) as counter:
         with half:
-            loss = objective(given, torch.Generator().manual_seed(0))
+            loss = objective(given, [torch.Generator().manual_seed(0)])
         loss.backward()
     operations = counter.get_flop_counts()["Global"]
     attention = sum(flop for operation, flop in operations.items() if "scaled_dot_product" in str(operation))
@@ -151,7 +151,7 @@ def sampling(setting: Setting, device: str) -> float:
     unet, scheduler = objective.unet.to(DTYPES[setting.precision]).eval(), mvvdm_scheduler()
     given = example(setting)
     first, text, image = encoder(setting, vae, device)(
-        given["frames"].to(device), ["hops"], torch.Generator()
+        given["frames"].to(device), ["hops"], [torch.Generator()]
     )
     latents, two = (
         first.to(unet.dtype),

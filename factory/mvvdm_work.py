@@ -30,7 +30,7 @@ from zoo.mvvdm.denoising import Denoising, encoder_of
 from zoo.mvvdm.evaluation import TrueClip, comparison_sheet, evaluate, sampler
 from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.plan import TrainingPlan
-from zoo.mvvdm.training import Progress, train
+from zoo.mvvdm.training import Progress, levels, train
 from zoo.mvvdm.unet import MVVDMUNet
 
 FITTED_CLIPS = 128  # whose patches give the autoencoder's components
@@ -77,7 +77,7 @@ class _Run:
             torch.manual_seed(self.job["seed"])
             vae = PatchAutoencoder()
         some = self._batches(1, shared=False)(0)
-        vae.fit(torch.cat([next(some)["frames"].flatten(0, 2) for _ in range(FITTED_CLIPS)]))
+        vae.fit(torch.cat([levels(next(some)["frames"]).flatten(0, 2) for _ in range(FITTED_CLIPS)]))
         self._train("autoencoder", Reconstruction(vae), self.recipe.autoencoder)
         return vae.requires_grad_(False)
 
@@ -107,7 +107,8 @@ class _Run:
                 captions = set(
                     load_clips(self.job["data"], "train").table(["caption"])["caption"].to_pylist()
                 )
-                unet.whitening.fit(pipeline.encode_prompt(sorted(captions)).flatten(0, 1))
+                told = pipeline.encode_prompt(sorted(captions)).flatten(0, 1)
+                unet.whitening.fit(told[told.any(-1)])
         pipeline.set_progress_bar_config(disable=True)
         if self.job["gradient_checkpointing"]:
             pipeline.unet.enable_gradient_checkpointing()
@@ -128,7 +129,10 @@ class _Run:
             encoder_of(pipeline),
             prediction_type=self.recipe.prediction_type,
             timestep_power=self.recipe.timestep_power,
+            mirrored=self.recipe.mirrored,
         )
+        if self.job["compile"]:
+            pipeline.unet.compile()
         self._train("network", objective, self.recipe.plan, validate)
 
     def publish(self, pipeline: MVVDMPipeline) -> None:
@@ -180,6 +184,7 @@ class _Run:
             save_every=self.job["save_every"],
             seed=self.job["seed"],
             device=self.device,
+            at_once=self.job["at_once"],
             sharded=self.job["sharded"],
             validate=validate,
             validate_every=self.job["validate_every"],
@@ -197,7 +202,9 @@ class _Run:
             batch_size=batch,
             seed=self.job["seed"],
         )
-        loader = ClipLoader(clips, num_workers=self.job["loader_workers"])
+        loader = ClipLoader(
+            clips, num_workers=self.job["loader_workers"], pin_memory=torch.device(self.device).type == "cuda"
+        )
 
         def batches(first: int) -> Iterator[dict[str, Any]]:
             clips.set_epoch(*divmod(first, len(clips)))
@@ -219,7 +226,13 @@ class _Run:
         return load_clips(self.job["data"], split), split
 
     def _sampler(self, pipeline: MVVDMPipeline) -> Callable[[TrueClip], np.ndarray]:
-        return sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
+        made = sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
+
+        def sample(clip: TrueClip) -> np.ndarray:
+            with torch.compiler.set_stance("force_eager"):  # nothing is compiled for a few samples
+                return made(clip)
+
+        return sample
 
     def _true_clips(self, count: int) -> Iterator[TrueClip]:
         dataset, _ = self._unseen()
@@ -278,7 +291,9 @@ class ClipShare(TrainingClips):
     """A part of every batch, at the model's resolution. The batches do not depend on who shares them."""
 
     def __init__(self, dataset: ClipDataset, resolution: int, *, part: slice, **options: Any) -> None:
-        super().__init__(dataset, rank=0, world_size=1, **options)
+        whole = dataset[0].metadata["width"] == resolution
+        dtype = torch.uint8 if whole else torch.float32  # means are no bytes
+        super().__init__(dataset, rank=0, world_size=1, dtype=dtype, **options)
         self._part, self._resolution = part, resolution
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ from zoo.mvvdm.plan import PREDICTIONS, TrainingPlan
 if TYPE_CHECKING:
     from factory.dataset import ClipDataset
 
-TRAINING_VERSION = "2"  # raise it when the same clips and recipe would give another model
+TRAINING_VERSION = "3"  # raise it when the same clips and recipe would give another model
 PROGRESS, RESULT = "progress.json", "result.json"
 PARTS = ("mvdream", "motion_adapter", "ip_adapter", "base", "image_encoder")
 LINES_EVERY_S = 30.0
@@ -44,8 +44,8 @@ class Recipe:
         autoencoder: how a small one is learnt first; None begins with published parts instead, which stay as they are
             but for those that the paper trains.
         views, frames, resolution: of a clip as the network sees it.
-        prediction_type, timestep_power: what the network predicts, and how noisy its frames are; see
-            `zoo.mvvdm.denoising`.
+        prediction_type, timestep_power, mirrored: what the network predicts, how noisy its frames are, and whether
+            it also sees mirrored examples; see `zoo.mvvdm.denoising`.
         guidance, sampling_steps: when it is measured.
     """
 
@@ -57,6 +57,7 @@ class Recipe:
     resolution: int = 256
     prediction_type: str = "epsilon"
     timestep_power: float = 1.0
+    mirrored: bool = False
     guidance: float = 7.5
     sampling_steps: int = 25
 
@@ -98,6 +99,7 @@ class Recipe:
             resolution=64,
             prediction_type="sample",
             timestep_power=0.5,
+            mirrored=True,
             guidance=1.0,
         )
 
@@ -198,6 +200,8 @@ def job_of(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
         "publish": args.publish or f"local:mvvdm/{name}",
         "home": home_of(args.out),
         "sharded": args.sharded,
+        "at_once": args.at_once,
+        "compile": args.compile,
         "gradient_checkpointing": args.gradient_checkpointing,
         "loader_workers": args.loader_workers,
         "save_every": args.save_every,
@@ -310,6 +314,15 @@ def add_parser(families: Any) -> argparse.ArgumentParser:
     group.add_argument("--cpus", type=float, default=1.0, help="of each")
     group.add_argument("--gpus", type=float, default=0.0, help="of each")
     group.add_argument("--sharded", action="store_true", help="FSDP instead of DDP")
+    group.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        help="examples that a worker computes together: many on a GPU (default: 1)",
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="by torch.compile: some minutes at first, faster then"
+    )
     group.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
     group.add_argument(
         "--loader-workers", type=int, default=2, help="processes that decode clips, of each worker"
@@ -333,7 +346,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser, configured: C
     Args:
         configured: gives a preset with the changes of `--set`.
     """
-    for name in ("cpus", "save_every", "test_clips"):
+    for name in ("cpus", "at_once", "save_every", "test_clips"):
         if getattr(args, name) <= 0:
             parser.error(f"--{name.replace('_', '-')}: expected more than 0, got {getattr(args, name):g}")
     try:

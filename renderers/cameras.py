@@ -168,3 +168,8 @@ def mvvdm_camera_vectors(cameras: Cameras) -> np.ndarray:
     position = camera_to_world[:, :3, 3]
     camera_to_world[:, :3, 3] = position / (np.linalg.norm(position, axis=-1, keepdims=True) + 1e-8)
     return camera_to_world.reshape(len(cameras), 16)
+
+
+# Times these, it is the vector of the camera on the other side of the plane x = 0: in a mirrored world it takes the
+# mirrored picture.
+MVVDM_MIRROR = np.outer([1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, 1.0, 1.0]).reshape(16)

@@ -25,7 +25,7 @@ PLAN = TrainingPlan(steps=5, batch=3, learning_rate=1e-3, precision="fp32", ema=
 VIEWS, FRAMES, SIZE = 2, 3, 8
 
 
-def encode(frames: torch.Tensor, captions: list[str], generator: torch.Generator) -> Encoded:
+def encode(frames: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> Encoded:
     """Pictures are their own latents; a caption is two tokens as long as it is.
 
     They are not alike: attention to tokens that are has no gradient but rounding, which Adam makes as large as any.

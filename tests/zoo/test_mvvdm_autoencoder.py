@@ -83,7 +83,7 @@ def test_the_loss_is_the_error_of_pictures_from_noisy_latents():
     """Against the definition, written out, with the very noise."""
     pictures = discs(4, 16)
     autoencoder = made(pictures)
-    loss = Reconstruction(autoencoder)({"frames": pictures[None, None]}, torch.Generator().manual_seed(3))
+    loss = Reconstruction(autoencoder)({"frames": pictures[None, None]}, [torch.Generator().manual_seed(3)])
     chance = torch.Generator().manual_seed(3)
     pictures = pictures[torch.randperm(4, generator=chance)]
     latents = autoencoder.encode(pictures).latent_dist.mean

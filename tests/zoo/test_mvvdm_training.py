@@ -8,20 +8,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_mvvdm import PLAN, batches, encode, examples, learnt, objective
 
-from zoo.mvvdm.denoising import Denoising, Encoded, diffuse, target
+from renderers.cameras import mvvdm_camera_vectors, orbit_cameras
+from zoo.mvvdm.denoising import Denoising, Encoded, diffuse, mirror, target
 from zoo.mvvdm.plan import TrainingPlan
 from zoo.mvvdm.schedule import signal_levels
-from zoo.mvvdm.training import CheckpointFile, Stopwatch, averages_of, train
+from zoo.mvvdm.training import CheckpointFile, Stopwatch, averages_of, levels, train
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 # --- the loss -------------------------------------------------------------------------------------------
@@ -70,7 +72,7 @@ class Watching(torch.nn.Module):
 
 def test_the_first_frame_is_clean_and_no_part_of_the_loss():
     example, unet = examples(0, batch=2), Watching()
-    loss = Denoising(unet, encode)(example, generator())
+    loss = Denoising(unet, encode)(example, generators(0, 1))
     (sample, timestep, _, camera, image) = unet.calls[0]
     latents = example["frames"]
     assert torch.equal(sample[:, :, 0], latents[:, :, 0])
@@ -81,19 +83,19 @@ def test_the_first_frame_is_clean_and_no_part_of_the_loss():
     assert float(loss) == pytest.approx(float(noise[:, :, 1:].square().mean()), rel=1e-4)
     views = noise[0, :, 1:].flatten(1)
     assert abs(float(torch.corrcoef(views)[0, 1])) < 0.2  # noise of its own for each view
-    assert float(Denoising(Watching(1e6), encode)(example, generator())) == float(loss)
+    assert float(Denoising(Watching(1e6), encode)(example, generators(0, 1))) == float(loss)
 
 
 def test_one_caption_in_ten_is_left_out():
     texts, frames = [], torch.zeros(1, 1, 2, 3, 2, 2)
 
-    def hear(frames, captions, generator) -> Encoded:
+    def hear(frames, captions, generators) -> Encoded:
         texts.extend(captions)
         return Encoded(frames, torch.zeros(1, 1, 4), None)
 
     heard = Denoising(Watching(), hear)
     for seed in range(1000):
-        heard({"frames": frames, "caption": ["hops"], "camera": torch.zeros(1, 1, 16)}, generator(seed))
+        heard({"frames": frames, "caption": ["hops"], "camera": torch.zeros(1, 1, 16)}, generators(seed))
     assert set(texts) == {"", "hops"} and 75 <= texts.count("") <= 125
 
 
@@ -103,11 +105,45 @@ def test_noisier_steps_may_be_drawn_more_often():
         heard.calls.clear()
         model = Denoising(heard, encode, timestep_power=power)
         for seed in range(1000):
-            model(examples(0, batch=1), generator(seed))
+            model(examples(0, batch=1), generators(seed))
         steps = torch.cat([timestep for _, timestep, *_ in heard.calls])
         assert steps.dtype == torch.int64 and 0 <= steps.min() and steps.max() < 1000
         shares[power] = float((steps >= 500).float().mean())
     assert shares == pytest.approx({1.0: 0.5, 0.5: 0.75}, abs=0.05)
+
+
+def test_half_of_the_examples_that_tell_of_a_side_are_mirrored():
+    """Cameras against those of the mirrored world, found without the 16 numbers; sentences by hand."""
+    cameras = orbit_cameras(
+        np.deg2rad([10, 100, 190]), np.deg2rad([5, 20, -8]), 3.0, fov_y=0.7, width=8, height=8
+    )
+    across = np.diag([-1.0, 1.0, 1.0, 1.0])
+    mirrored = replace(cameras, world_to_camera=across @ cameras.world_to_camera @ across)
+    vectors, wanted = (torch.from_numpy(mvvdm_camera_vectors(some))[None] for some in (cameras, mirrored))
+    frames = torch.rand(3, 3, 2, 3, 4, 4)
+    said = ["raises its left wing, then leans right", "turns around", "leans left"]
+    shown, told, seen = mirror(frames, said, vectors.expand(3, -1, -1), torch.tensor([True, True, False]))
+    assert told == ["raises its right wing, then leans left", *said[1:]]
+    assert torch.equal(shown[0], frames[0].flip(-1)) and torch.equal(shown[1:], frames[1:])
+    torch.testing.assert_close(seen[0], wanted[0])
+    torch.testing.assert_close(seen[1], vectors[0])
+    torch.testing.assert_close(seen[2], vectors[0])
+    assert not torch.allclose(wanted, vectors)
+
+    heard, texts = Watching(), []
+
+    def hear(frames, captions, generators) -> Encoded:
+        texts.extend(captions)
+        return Encoded(frames, torch.zeros(len(frames), 1, 4), None)
+
+    model, examples = (
+        Denoising(heard, hear, caption_dropout=0, mirrored=True),
+        {"frames": frames[:1], "camera": vectors},
+    )
+    for seed in range(400):
+        model({**examples, "caption": ["Left, or left over"]}, generators(seed))
+    assert set(texts) == {"Left, or left over", "Right, or right over"}
+    assert 160 <= texts.count("Left, or left over") <= 240
 
 
 def test_encoders_get_no_gradient_and_are_not_moved_or_saved():
@@ -187,6 +223,27 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(objective(), batches, replace(PLAN, steps=1), checkpoint=checkpoint)
 
 
+@pytest.mark.parametrize("at_once", [2, 3, 8])
+def test_how_many_are_computed_at_once_changes_nothing(at_once):
+    """Captions left out, time steps and noise are an example's own."""
+    models = start, one, some, other = [objective() for _ in range(4)]
+    for model in models[:3]:
+        model.mirrored = True
+    train(one, batches, replace(PLAN, steps=3))
+    train(some, batches, replace(PLAN, steps=3), at_once=at_once)
+    train(other, batches, replace(PLAN, steps=3), at_once=at_once)
+    start, one, some, other = map(learnt, models)
+    assert (some - one).norm() < 1e-3 * (one - start).norm() < (other - one).norm()
+
+
+def test_bytes_are_levels_between_minus_one_and_one():
+    from factory.loader import _levels
+
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(levels(values), torch.from_numpy(_levels(torch.float32)).view(torch.float32))
+    assert levels(values.long()).dtype == torch.int64
+
+
 def test_what_is_kept_is_the_average(tmp_path):
     """Against the definition, written out."""
     plan, last = replace(PLAN, steps=3), []
@@ -222,7 +279,7 @@ def test_an_overflow_is_no_step_and_halves_the_scale():
             self.weight = torch.nn.Parameter(torch.ones(1))
             self.calls = 0
 
-        def forward(self, example, generator):
+        def forward(self, examples, generators):
             self.calls += 1
             return (self.weight * (torch.inf if self.calls == 2 else 1.0)).sum()
 

@@ -9,7 +9,7 @@ Latents have an eighth of a picture's side, as Stable Diffusion's, so that they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -127,21 +127,28 @@ class _Enlarged(nn.Module):
 class Reconstruction(nn.Module):
     """What the network of a fitted autoencoder is learnt by: the squared error of pictures from noisy latents.
 
-    An example is a clip: `frames` [1, V, T, 3, H, W] in -1..1.
+    Examples are clips: `frames` [B, V, T, 3, H, W] in -1..1.
     """
 
     def __init__(self, autoencoder: PatchAutoencoder) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
-    def forward(self, example: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-        pictures = example["frames"].flatten(0, 2)
-        chosen = torch.randperm(len(pictures), generator=generator)[:PICTURES]
-        pictures = pictures[chosen.to(pictures.device)]
+    def forward(self, examples: Mapping[str, Any], generators: Sequence[torch.Generator]) -> Tensor:
+        shown, noise = [], []
+        for clip, generator in zip(examples["frames"], generators, strict=True):
+            pictures = clip.flatten(0, 1)
+            chosen = torch.randperm(len(pictures), generator=generator)[:PICTURES]
+            shown.append(pictures[chosen.to(pictures.device)])
+            shape = (
+                self.autoencoder.config.latent_channels,
+                *(side // self.autoencoder.patch for side in clip.shape[-2:]),
+            )
+            level = NOISE * torch.rand(len(chosen), 1, 1, 1, generator=generator)
+            noise.append(level * torch.randn(len(chosen), *shape, generator=generator))
+        pictures = torch.cat(shown)
         latents = self.autoencoder.encode(pictures).latent_dist.mean
-        level = NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
-        noise = level * torch.randn(latents.shape, generator=generator)
-        decoded = self.autoencoder.decode(latents + noise.to(latents)).sample
+        decoded = self.autoencoder.decode(latents + torch.cat(noise).to(latents)).sample
         return (decoded.float() - pictures).square().mean()
 
     def parts(self) -> Iterator[nn.Module]:

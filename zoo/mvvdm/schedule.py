@@ -12,10 +12,10 @@ FIRST_BETA, LAST_BETA = 0.00085, 0.012
 
 
 @cache
-def signal_levels() -> Tensor:
+def signal_levels(device: torch.device | str = "cpu") -> Tensor:
     """ᾱ [1000]: which part of the variance is still signal at each time step."""
     betas = torch.linspace(FIRST_BETA, LAST_BETA, STEPS)
-    return (1 - betas).cumprod(0)
+    return (1 - betas).cumprod(0).to(device)
 
 
 def signal_at(timestep: Tensor, like: Tensor) -> Tensor:
@@ -23,5 +23,5 @@ def signal_at(timestep: Tensor, like: Tensor) -> Tensor:
 
     `timestep`: [B], 0..999; some samplers stop between two.
     """
-    levels = signal_levels().to(like)[timestep.to(like.device).round().long()]
+    levels = signal_levels(timestep.device)[timestep.round().long()].to(like)
     return levels.view(-1, *[1] * (like.ndim - 1))

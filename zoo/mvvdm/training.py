@@ -3,9 +3,10 @@
     train(Denoising(unet, encode), batches, TrainingPlan(steps=1000), checkpoint=CheckpointFile("run.safetensors"))
 
 What is learnt is a module whose forward gives its loss. A step looks at `plan.batch` examples, whoever holds them: of W
-workers, worker r takes the examples r, r + W, … one after the other, and noise follows from (seed, step, example). So
-the number of workers changes nothing but the rounding of sums, and a run may lose some of them and go on. With the same
-number, a run that was killed and resumed ends with the bits of an undisturbed one.
+workers, worker r takes the examples r, r + W, … some at once, and noise follows from (seed, step, example). So neither
+the number of workers nor how many examples they compute at once changes anything but the rounding of sums, and a run
+may lose some workers and go on. With the same numbers, a run that was killed and resumed ends with the bits of an
+undisturbed one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def train(
     save_every: int = 500,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    at_once: int = 1,
     sharded: bool = False,
     validate: Callable[[int], object] | None = None,
     validate_every: int = 0,
@@ -84,10 +86,11 @@ def train(
     Where torch.distributed is initialised, all of its processes call this together.
 
     Args:
-        objective: `objective(example, generator)` is the loss of one example, a scalar. The generator, on the CPU,
-            is the only source of chance.
+        objective: `objective(examples, generators)` is the mean loss of some examples, a scalar. The generators, on the
+            CPU, one an example, are the only sources of chance.
         batches: step → the batches from that step on, each this worker's examples of one step: a dict of tensors and
-            lists with one entry an example.
+            lists with one entry an example. Bytes, 0-255, reach the objective as floats in -1..1.
+        at_once: examples that are computed together. A GPU wants many, a CPU core one.
         checkpoint: where the state is kept; what is found there is gone on from. save_every: steps between two.
         sharded: FSDP instead of DDP: weights, gradients and moments are spread over the workers. What comes and
             goes as wholes is what `objective.parts()` gives, the last of them with all that is learnt inside.
@@ -99,7 +102,7 @@ def train(
         ValueError: the checkpoint is of another run, or a batch is smaller than the group.
         FloatingPointError: the loss is not finite.
     """
-    run = _Run(objective, plan, seed, torch.device(device), sharded)
+    run = _Run(objective, plan, seed, torch.device(device), sharded, at_once)
     if checkpoint is not None:
         run.load(checkpoint)
     if run.step < plan.steps:
@@ -124,7 +127,13 @@ class _Run:
     """A training under way on this worker."""
 
     def __init__(
-        self, objective: nn.Module, plan: TrainingPlan, seed: int, device: torch.device, sharded: bool
+        self,
+        objective: nn.Module,
+        plan: TrainingPlan,
+        seed: int,
+        device: torch.device,
+        sharded: bool,
+        at_once: int,
     ) -> None:
         grouped = dist.is_available() and dist.is_initialized()
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
@@ -133,7 +142,7 @@ class _Run:
                 f"a batch of {plan.batch} examples cannot be shared by {self.size} workers: take a larger one"
             )
         self.objective, self.plan, self.seed, self.device = objective.to(device).train(), plan, seed, device
-        self.sharded = sharded and grouped
+        self.sharded, self.at_once = sharded and grouped, at_once
         self.forward = self._share_out()
         learnt = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         self.names, self.parameters = list(learnt), list(learnt.values())
@@ -172,13 +181,13 @@ class _Run:
             raise ValueError(f"there are no more examples at step {self.step} of {self.plan.steps}") from None
         self.clock.mark("loader")
         shares = self._shares()
-        for turn, (place, number, weight) in enumerate(shares, 1):
-            example = {name: values[place : place + 1] for name, values in batch.items()}
+        for turn, (places, numbers, weight) in enumerate(shares, 1):
+            examples = {name: _moved(values[places], self.device) for name, values in batch.items()}
             with self._summing(last=turn == len(shares)):
                 with self._autocast():
-                    loss = self.forward(_moved(example, self.device), self._generator(number))
+                    loss = self.forward(examples, [self._generator(number) for number in numbers])
                 self.clock.mark("forward")
-                # Workers' gradients are averaged, and some may have one example more than others.
+                # Workers' gradients are averaged, and some may have more examples than others.
                 (loss * (weight * self.scale * self.size / self.plan.batch)).backward()
                 self.clock.mark("backward")
             self.loss += loss.detach() * (weight * self.size / self.plan.batch)
@@ -187,17 +196,21 @@ class _Run:
         self.step += 1
         self.clock.mark("optimiser")
 
-    def _shares(self) -> list[tuple[int, int, float]]:
-        """This worker's examples of a step: place in its batch, number in the whole one, weight."""
-        numbers = range(self.rank, self.plan.batch, self.size)
-        shares = [(place, number, 1.0) for place, number in enumerate(numbers)]
-        if self.sharded:  # all gather weights together: who has an example less computes one for nothing
-            shares += [(0, self.rank, 0.0)] * (math.ceil(self.plan.batch / self.size) - len(shares))
+    def _shares(self) -> list[tuple[slice, Sequence[int], int]]:
+        """This worker's part of a step, by what is computed at once: places in its batch, the examples' numbers in the
+        whole one, and how many count.
+        """
+        numbers, at_once = range(self.rank, self.plan.batch, self.size), self.at_once
+        places = [slice(start, start + at_once) for start in range(0, len(numbers), at_once)]
+        shares = [(some, numbers[some], len(numbers[some])) for some in places]
+        if self.sharded:  # all gather weights together: who has less to do computes an example for nothing
+            most = math.ceil(math.ceil(self.plan.batch / self.size) / at_once)
+            shares += [(slice(1), numbers[:1], 0)] * (most - len(shares))
         return shares
 
     @contextmanager
     def _summing(self, last: bool) -> Iterator[None]:
-        """Workers wait for each other at the last example of a step alone."""
+        """Workers wait for each other at the last examples of a step alone."""
         if self.sharded:
             *_, whole = self.objective.parts()
             whole.set_requires_gradient_sync(last)
@@ -417,11 +430,13 @@ def averages_of(data: bytes) -> dict[str, Tensor]:
     return {name.removeprefix(kind): tensor for name, tensor in tensors.items() if name.startswith(kind)}
 
 
-def _moved(example: Example, device: torch.device) -> dict[str, Any]:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in example.items()
-    }
+def _moved(values: Any, device: torch.device) -> Any:
+    return levels(values.to(device, non_blocking=True)) if isinstance(values, Tensor) else values
+
+
+def levels(values: Tensor) -> Tensor:
+    """Bytes, 0-255, as floats in -1..1; other numbers as they are."""
+    return values.float().div_(127.5).sub_(1.0) if values.dtype == torch.uint8 else values
 
 
 def _local(tensors: list[Tensor]) -> list[Tensor]:
