@@ -82,8 +82,8 @@ def test_a_trained_model_is_in_the_registry(undisturbed):
     assert zoo.info("local:mvvdm/tiny", home=undisturbed).card["sections"]["Loss"] == curve
     whitening = model.unet.whitening.state_dict()
     assert whitening["mean"].any() and not torch.equal(
-        whitening["matrix"], torch.eye(384)
-    )  # of the clips' sentences
+        whitening["matrix"], torch.eye(387)
+    )  # of the clips' clauses
     assert zoo.info("local:mvvdm/tiny", home=undisturbed).card["license"] == "CC-BY-4.0"
     sheets = sorted(undisturbed.glob("_factory/training/*/validation/*.png"))
     assert [sheet.stem for sheet in sheets] == ["0000004", "0000008"]

@@ -417,7 +417,7 @@ def test_without_clip(tmp_path):
 
     config = MVVDMConfig(
         block_out_channels=(16, 32), attention_levels=(True, False), layers_per_block=1, num_heads=2,
-        norm_num_groups=8, cross_attention_dim=384, image_embed_dim=None,
+        norm_num_groups=8, cross_attention_dim=387, image_embed_dim=None,
     )  # fmt: skip
     torch.manual_seed(0)
     pipeline = MVVDMPipeline(
@@ -429,8 +429,13 @@ def test_without_clip(tmp_path):
         resolution=16,
     )
     sentences = pipeline.encode_prompt(["hops forward twice", "jumps ahead two times", "swims in a circle"])
-    assert sentences.shape == (3, 1, 384) and float(sentences.std()) == pytest.approx(1, abs=0.05)
+    assert sentences.shape == (3, 1, 387) and float(sentences.std()) == pytest.approx(1, abs=0.05)
     one, two, three = sentences[:, 0]
+    clauses = pipeline.encode_prompt(["hops forward twice, then jumps ahead two times", "swims in a circle"])
+    assert clauses.shape == (2, 2, 387) and not clauses[1, 1].any()
+    torch.testing.assert_close(clauses[:, 0, :384], torch.stack([one, three])[:, :384])
+    torch.testing.assert_close(clauses[0, 1, :384], two[:384])
+    assert clauses[..., 384:].tolist() == [[[0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 0]]]
     assert one @ two > 2 * one @ three
     hops = sampled(pipeline)
     swims = pipeline(pictures(), "swims", num_inference_steps=2, generator=seeded(), output_type="np").frames

@@ -379,13 +379,29 @@ def test_a_sentence_reaches_every_layer_with_the_time_step():
 
 def test_a_sentence_says_something_else_to_each_frame_and_view():
     torch.manual_seed(0)
-    told, sentence, camera = SentenceEmbedding(8, 16), torch.randn(2, 8), torch.randn(2, 3, 16)
+    told, clauses, camera = SentenceEmbedding(8, 16), torch.randn(2, 2, 8), torch.randn(2, 3, 16)
+    both, one, other = (
+        torch.tensor(said).view(1, 2, 1) for said in ([True, True], [True, False], [False, True])
+    )
     with torch.no_grad():
-        found = told(sentence, camera, 5)
+        found = told(clauses, both, camera, 5)
         assert found.shape == (2, 3, 5, 16)
-        torch.testing.assert_close(told(sentence, camera[:, :2], 4), found[:, :2, :4])
+        torch.testing.assert_close(told(clauses, both, camera[:, :2], 4), found[:, :2, :4])
+        torch.testing.assert_close(told(clauses, one, camera, 5) + told(clauses, other, camera, 5), found)
     apart = torch.cdist(found[0].flatten(0, 1), found[0].flatten(0, 1)) + torch.eye(15)
     assert apart.min() > 1e-3
+
+
+def test_places_without_a_clause_say_nothing():
+    """However many clauses the others have that a sentence is computed with."""
+    model, given = unet(replace(SMALL, sentence=True)), inputs(side=8)
+    text = given["text_embeds"][:, :1]
+    model.whitening.fit(torch.randn(20, text.shape[-1]) + 1)
+    padded = torch.cat([text, torch.zeros_like(text)], dim=1)
+    with torch.no_grad():
+        alone = model(**{**given, "text_embeds": text})
+        torch.testing.assert_close(model(**{**given, "text_embeds": padded}), alone)
+        assert not torch.allclose(model(**{**given, "text_embeds": padded.flip(1) + padded}), alone)
 
 
 # --- in use ------------------------------------------------------------------------------------------------

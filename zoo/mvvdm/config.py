@@ -25,8 +25,9 @@ class MVVDMConfig:
             places, and what is found is the change from there: what the network imagines, and the noisy frame as far
             as it believes it. Before training it answers with the still first frame, so it can only be trained to
             predict the latents themselves ("sample").
-        sentence: for a text of one token, which attention tells every place alike: what it says is added to the time
-            step's embedding, as cameras are. `MVVDMUNet.whitening` is to be fitted to the sentences of the training.
+        sentence: for a text of a token a clause (`zoo.mvvdm.sentences`): what each says, to each frame of each view, is
+            added to the time step's embedding, as cameras are; attention has them as one token. `MVVDMUNet.whitening`
+            is to be fitted to the clauses of the training.
         adapter: how the MV2V-Adapter's output is composed: "paper" adds it after both projections, "released" sends
             it through the frozen projection as well, as the published weights want it (`MultiViewAttention`).
     """
@@ -79,7 +80,7 @@ class MVVDMConfig:
             attention_levels=(False, True, True),
             layers_per_block=1,
             num_heads=4,
-            cross_attention_dim=384,
+            cross_attention_dim=387,
             image_embed_dim=None,
             from_first=True,
             sentence=True,

@@ -42,6 +42,7 @@ from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.parts import KINDS, Source, kind, load_parts
 from zoo.mvvdm.schedule import FIRST_BETA, LAST_BETA, STEPS
+from zoo.mvvdm.sentences import encode_sentences
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras, condition_views
 
@@ -113,7 +114,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
     Attributes:
         vae, unet, scheduler: the autoencoder, the network and the sampler.
         text_encoder, tokenizer: CLIP's. Without them `sentence_encoder` names the language model that reads
-            sentences, one token each (`zoo.dimo.text`).
+            sentences, one token a clause (`zoo.mvvdm.sentences`).
         image_encoder, feature_extractor: CLIP's, of a network with an IP-Adapter.
         card, metrics: see `zoo.families.Model`.
         example: "images" uint8 [V, S, S, 3] and a "prompt", for `sample` and the preview; or None.
@@ -545,17 +546,6 @@ def _check_index(folder: Path) -> None:
 def _autoencoder(config: dict[str, Any]) -> type[AutoencoderKL] | type[PatchAutoencoder]:
     """The class that a config is of: diffusers' names its kinds of blocks, ours has one kind."""
     return AutoencoderKL if "down_block_types" in config else PatchAutoencoder
-
-
-def encode_sentences(sentences: Sequence[str], encoder: str) -> Tensor:
-    """Sentences as one token each, [B, 1, E], by a language model that knows their sense (`zoo.dimo.text`).
-
-    Its unit vectors are made as long as √E, so that their numbers are about 1, as those of CLIP's tokens.
-    """
-    from zoo.dimo.text import encoder as load_encoder
-
-    embedded = load_encoder(encoder)(sentences)
-    return embedded[:, None] * embedded.shape[1] ** 0.5
 
 
 def _folder(source: Source, name: str) -> dict[str, Any]:

@@ -272,7 +272,10 @@ class MotionModule(nn.Module):
 
 
 class SentenceEmbedding(nn.Module):
-    """What a sentence means for each frame of each view: where in the picture something is to be by then."""
+    """What a sentence means for each frame of each view: where in the picture something is to be by then.
+
+    Each clause has a say of its own and they are added up, so that what is known of two clauses is known of both.
+    """
 
     TIME = 32  # numbers of a frame's place in time: `encode_time`
 
@@ -282,19 +285,20 @@ class SentenceEmbedding(nn.Module):
         self.linear_2 = nn.Linear(2 * out, 2 * out)
         self.linear_3 = nn.Linear(2 * out, out)
 
-    def forward(self, sentence: Tensor, camera: Tensor, frames: int) -> Tensor:
-        """[B, D] and [B, V, 16] → [B, V, T, E]."""
-        (B, V), T = camera.shape[:2], frames
+    def forward(self, clauses: Tensor, said: Tensor, camera: Tensor, frames: int) -> Tensor:
+        """[B, L, D] and [B, V, 16] → [B, V, T, E]; `said`, bool [B, L, 1], names the clauses that there are."""
+        (B, L), V, T = clauses.shape[:2], camera.shape[1], frames
         moments = encode_time(T, self.TIME, camera.device).to(camera.dtype)
-        told = (sentence[:, None, None], camera[:, :, None], moments)
-        x = torch.cat([each.expand(B, V, T, -1) for each in told], dim=-1)
-        return self.linear_3(F.silu(self.linear_2(F.silu(self.linear_1(x)))))
+        told = (clauses[:, :, None, None], camera[:, None, :, None], moments)
+        x = torch.cat([each.expand(B, L, V, T, -1) for each in told], dim=-1)
+        x = self.linear_3(F.silu(self.linear_2(F.silu(self.linear_1(x)))))
+        return (x * said[:, :, None, None]).sum(1)
 
 
 class Whitening(nn.Module):
-    """Tells sentences of one kind apart: "turns left" and "turns right" are nearly the same to a language model.
+    """Tells clauses of one kind apart: "turns left" and "turns right" are nearly the same to a language model.
 
-    What varies more than the average over the sentences it is fitted to is scaled down to it; what varies less is left.
+    What varies more than the average over the clauses it is fitted to is scaled down to it; what varies less is left.
     """
 
     def __init__(self, width: int) -> None:
@@ -476,7 +480,8 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         Args:
             sample: [B, V, T, C, H, W], latents whose first frame is clean and whose others are noisy.
             timestep: [B] or one for all, 0..999: how noisy; the same for all views and frames of an object.
-            text_embeds: [B, L, D]. camera: [B, V, 16], see `renderers.cameras.mvvdm_camera_vectors`.
+            text_embeds: [B, L, D]; with `sentence`, a token of zeros says nothing.
+            camera: [B, V, 16], see `renderers.cameras.mvvdm_camera_vectors`.
             image_embeds: [B, V, E], one a view, for a model with an IP-Adapter; zeros say nothing.
             motion: False leaves the motion modules out, which makes every frame a picture by itself.
 
@@ -490,8 +495,10 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         camera = camera.to(sample.dtype)
         embedding = (moment[:, None] + self.camera_embedding(camera))[:, :, None].expand(B, V, T, -1)
         if self.config.sentence:
-            text_embeds = self.whitening(text_embeds)
-            embedding = embedding + self.sentence_embedding(text_embeds.mean(1), camera, T)
+            said = text_embeds.any(-1, keepdim=True)
+            clauses = self.whitening(text_embeds)
+            embedding = embedding + self.sentence_embedding(clauses, said, camera, T)
+            text_embeds = (clauses * said).sum(1, keepdim=True)
         image = None
         if image_embeds is not None:
             image = self.image_projection(image_embeds.flatten(0, 1)).unflatten(0, (B, V))
