@@ -1,6 +1,8 @@
 """The CUDA back end: gsplat, called so that its known traps do not bite.
 
 - `packed=False` always: the backward pass of the packed layout (gsplat's default) mixes gradients between scenes.
+- Several scenes have their Gaussians in whole warps: the backward pass sums over a warp whatever has the same number,
+  of whatever scene, so that the gradients of small scenes, and of the cameras of any, were mixed.
 - gsplat's densification strategies are not used: they misread indices with batch dimensions. `Rendered.means2d.grad`
   and `Rendered.radii` are what a strategy of one's own needs.
 - This module is chosen by where the tensors live, never by whether a CUDA compiler is at hand; a gsplat whose kernels
@@ -11,21 +13,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from renderers.gaussians import FAR, NEAR, Rendered, reference
 from renderers.gaussians.checks import Scene
 
 OLDEST = (1, 5, 3)
+WARP = 32
 
 
 def draw(scene: Scene) -> Rendered:
     """`renderers.gaussians.render` for one checked scene."""
     if 0 in scene.shape:
         return reference.draw(scene)
+    count = scene.shape[2]
+    scene = _in_whole_warps(scene)
     S, _, N = scene.shape
     colors, sh_degree, background = scene.colors, None, scene.background
     if "normal" in scene.want:
@@ -58,9 +66,39 @@ def draw(scene: Scene) -> Rendered:
         alpha=alpha if "alpha" in scene.want else None,
         depth=image[..., -1:] if "depth" in scene.want else None,
         normal=image[..., D : D + 3] if "normal" in scene.want else None,
-        radii=details["radii"],
-        means2d=details["means2d"],
+        radii=details["radii"][:, :, :count],
+        means2d=_first(details["means2d"], count),
     )
+
+
+def _in_whole_warps(scene: Scene) -> Scene:
+    """With copies of each scene's first Gaussian at the end that nobody sees."""
+    S, _, N = scene.shape
+    more = -N % WARP
+    if S == 1 or not more:
+        return scene
+    filled = {
+        name: torch.cat([values, values[:, :1].detach().expand(-1, more, *values.shape[2:])], dim=1)
+        for name in ("means", "quats", "scales", "colors", "sh")
+        if (values := getattr(scene, name)) is not None
+    }
+    return replace(scene, **filled, opacities=F.pad(scene.opacities, (0, more)))
+
+
+def _first(means2d: Tensor, count: int) -> Tensor:
+    """The first so many of means2d [S, C, N, 2], whose `grad` is there after a backward pass all the same."""
+    if means2d.shape[2] == count:
+        return means2d
+    some = means2d[:, :, :count].detach()
+    if means2d.requires_grad:
+        some.requires_grad_()
+
+        def keep(gradient: Tensor) -> None:
+            gradient = gradient[:, :, :count]
+            some.grad = gradient.clone() if some.grad is None else some.grad + gradient
+
+        means2d.register_hook(keep)
+    return some
 
 
 @cache
