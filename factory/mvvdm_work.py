@@ -97,11 +97,12 @@ class _Run:
             pipeline = MVVDMPipeline(
                 vae,
                 unet,
-                mvvdm_scheduler(recipe.prediction_type),
+                mvvdm_scheduler(recipe.prediction_type, "trailing"),
                 num_frames=recipe.frames,
                 resolution=recipe.resolution,
                 sentence_encoder=MINILM,
                 guidance_scale=recipe.guidance,
+                temperature=recipe.temperature,
             )
             if recipe.network.sentence:
                 captions = set(
@@ -342,10 +343,9 @@ def true_clip(dataset: ClipDataset, clip: Clip, recipe: Recipe) -> TrueClip:
 def card(name: str, dataset: ClipDataset, recipe: Recipe, curve: list[dict[str, float]]) -> dict[str, Any]:
     """What a model card says beside the metrics."""
     licences = sorted(set(dataset.table(["licence"])["licence"].to_pylist()))
-    rows = [
-        {"what": key, "value": str(value)}
-        for key, value in {**asdict(recipe.plan), **asdict(recipe.network)}.items()
-    ]
+    told = asdict(recipe)
+    told = {**told.pop("plan"), **told.pop("network"), **told}
+    rows = [{"what": key, "value": str(value)} for key, value in told.items() if key != "autoencoder"]
     return {
         "title": f"MV-VDM {name}: four views of a still object in, four videos out",
         "summary": (

@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cluster import Ledger, Outcome, StageError, StorageError, Task
@@ -46,7 +46,7 @@ class Recipe:
         views, frames, resolution: of a clip as the network sees it.
         prediction_type, timestep_power, mirrored: what the network predicts, how noisy its frames are, and whether
             it also sees mirrored examples; see `zoo.mvvdm.denoising`.
-        guidance, sampling_steps: when it is measured.
+        guidance, temperature, sampling_steps: when it samples.
     """
 
     network: MVVDMConfig
@@ -59,6 +59,7 @@ class Recipe:
     timestep_power: float = 1.0
     mirrored: bool = False
     guidance: float = 7.5
+    temperature: float = 1.0
     sampling_steps: int = 25
 
     def __post_init__(self) -> None:
@@ -101,7 +102,17 @@ class Recipe:
             timestep_power=0.5,
             mirrored=True,
             guidance=1.0,
+            temperature=0.5,
         )
+
+    @staticmethod
+    def bundled() -> Recipe:
+        """What the package carries: the small one, in nine minutes of an H200 (docs/training.md)."""
+        tiny = Recipe.tiny()
+        plan = replace(
+            tiny.plan, steps=2_000, batch=64, learning_rate=1e-3, warmup=300, cooldown=800, precision="bf16"
+        )
+        return replace(tiny, plan=plan)
 
     @staticmethod
     def paper() -> Recipe:
@@ -121,7 +132,11 @@ class Recipe:
         )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"tiny": Recipe.tiny, "paper": Recipe.paper}
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "tiny": Recipe.tiny,
+    "bundled": Recipe.bundled,
+    "paper": Recipe.paper,
+}
 
 
 def work_folder(key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ import zoo
 from renderers.cameras import mvvdm_camera_vectors
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
+from zoo.mvvdm.schedule import signal_levels
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import DISTANCE, FOV_DEG, condition_cameras, condition_views
 
@@ -185,6 +187,30 @@ def test_guidance_is_a_line_through_both(pipeline):
     assert pipeline.config.guidance_scale == 7.5
     default = pipeline(pictures(), "hops", generator=seeded(), **given).frames[:, 1:]
     assert torch.equal(default, after(7.5)) and not torch.allclose(default, three, atol=1e-4)
+
+
+def test_a_network_that_looks_for_the_change_begins_at_the_noisy_first_frame(pipeline):
+    """By hand, as in training at the last time step; others begin as noise. The temperature scales the noise."""
+    given = {"num_inference_steps": 2, "output_type": "latent", "guidance_scale": 1.0}
+    noise = torch.randn(4, 3, 4, 8, 8, generator=seeded())
+
+    def begun(pipeline: MVVDMPipeline, **options) -> torch.Tensor:
+        watched = Watched(pipeline.unet)
+        pipeline(pictures(), "hops", latents=noise, generator=seeded(), **given, **options)
+        return watched.calls[0][0][0]
+
+    torch.testing.assert_close(begun(pipeline)[:, 1:], noise)
+    torch.testing.assert_close(begun(pipeline, temperature=0.5)[:, 1:], 0.5 * noise)
+
+    parts = {**pipeline.components, "unet": MVVDMUNet(replace(CONFIG, from_first=True)).eval()}
+    parts["scheduler"] = mvvdm_scheduler("sample", "trailing")
+    pipeline = MVVDMPipeline(**parts, num_frames=4, resolution=16, temperature=0.5)
+    pipeline.set_progress_bar_config(disable=True)
+    signal = float(signal_levels()[999])
+    for options, scale in (({}, 0.5), ({"temperature": 1.0}, 1.0)):
+        video = begun(pipeline, **options)
+        wanted = signal**0.5 * video[:, :1] + (1 - signal) ** 0.5 * scale * noise
+        torch.testing.assert_close(video[:, 1:], wanted)
 
 
 def test_free_init_begins_anew_from_slow_noise(pipeline):

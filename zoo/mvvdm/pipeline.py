@@ -90,11 +90,13 @@ class Conditions(NamedTuple):
     image: Tensor | None
 
 
-def mvvdm_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
+def mvvdm_scheduler(prediction_type: str = "epsilon", timestep_spacing: str = "leading") -> DDIMScheduler:
     """The noise that MV-VDM is trained with, AnimateDiff's, and the sampler of its authors (methods §2.7, §2.8).
 
     Args:
         prediction_type: what the network predicts, in diffusers' terms; the published one predicts the noise.
+        timestep_spacing: "leading" begins at 961 of 999 with 25 steps, as published; "trailing" at the last time step,
+            however few there are (Lin et al. 2024).
     """
     return DDIMScheduler(
         num_train_timesteps=STEPS,
@@ -103,7 +105,7 @@ def mvvdm_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
         beta_schedule="linear",
         steps_offset=1,
         clip_sample=False,
-        timestep_spacing="leading",
+        timestep_spacing=timestep_spacing,
         prediction_type=prediction_type,
     )
 
@@ -118,6 +120,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         image_encoder, feature_extractor: CLIP's, of a network with an IP-Adapter.
         card, metrics: see `zoo.families.Model`.
         example: "images" uint8 [V, S, S, 3] and a "prompt", for `sample` and the preview; or None.
+        config: its num_frames, resolution, guidance_scale and temperature are what a call does if not told otherwise.
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
@@ -137,6 +140,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         resolution: int = 256,
         sentence_encoder: str | None = None,
         guidance_scale: float = 7.5,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -153,6 +157,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
             resolution=resolution,
             sentence_encoder=sentence_encoder,
             guidance_scale=guidance_scale,
+            temperature=temperature,
         )
         self.image_processor = VaeImageProcessor(vae_scale_factor=picture_step(vae), resample="bilinear")
         self.card: dict[str, Any] = {}
@@ -182,6 +187,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         resolution: int | None = None,
         num_inference_steps: int = 25,
         guidance_scale: float | None = None,
+        temperature: float | None = None,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
@@ -202,6 +208,8 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
             num_frames, resolution: T and pixels; as the model was trained by default.
             num_inference_steps, guidance_scale, eta: of the sampler. The scale is the model's own by default, 7.5 of
                 the published one; 1 or less leaves out the second pass of the network that guidance needs.
+            temperature: times this, the noise that videos begin as. Below 1 they are nearer to the likeliest, smoother
+                and less unlike each other. The model's own by default, 1 of the published one.
             latents: noise to begin with, [V, T - 1, C, h, w], instead of the generator's.
             decode_chunk_size: pictures that are decoded at once.
             callback_on_step_end: called with pipeline, step, time step and the tensors asked for, of "latents"
@@ -218,10 +226,14 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
             )
         if guidance_scale is None:
             guidance_scale = self.config.guidance_scale
+        if temperature is None:
+            temperature = self.config.temperature
         pictures = self._pictures(images, resolution or self.config.resolution)
         conditions = self._conditions(pictures, prompt, negative_prompt, cameras, guidance_scale > 1)
         first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, C, h, w], never changed
-        moving = self._noise(first, num_frames or self.config.num_frames, generator, latents)
+        self.scheduler.set_timesteps(num_inference_steps, device=first.device)
+        noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
+        moving = self._beginning(first, temperature * noise)
 
         taken = inspect.signature(self.scheduler.step).parameters  # some schedulers have no eta, or no chance
         extra = {name: v for name, v in (("eta", eta), ("generator", generator)) if name in taken}
@@ -295,7 +307,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
     def _noise(
         self, first: Tensor, frames: int, generator: torch.Generator | None, latents: Tensor | None
     ) -> Tensor:
-        """What all frames but the first begin as, [V, T - 1, C, h, w]."""
+        """Noise for all frames but the first, [V, T - 1, C, h, w]."""
         shape = (len(first), frames - 1, *first.shape[2:])
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=first.device, dtype=first.dtype)
@@ -303,7 +315,19 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
             raise ValueError(
                 f"latents: expected {list(shape)}, noise for all but the first frame, got {list(latents.shape)}"
             )
-        return latents.to(first) * self.scheduler.init_noise_sigma
+        return latents.to(first)
+
+    def _beginning(self, first: Tensor, noise: Tensor) -> Tensor:
+        """What all frames but the first begin as, [V, T - 1, C, h, w].
+
+        In training the last time step leaves a trace of the video in the noise. A network that looks for the change
+        from the first frame (`from_first`) finds it gone, and takes its absence for a change; so it is given the
+        trace of the still first frame.
+        """
+        if not self.unet.config.from_first:
+            return noise * self.scheduler.init_noise_sigma
+        last = self.scheduler.timesteps[:1].expand(len(noise))
+        return self.scheduler.add_noise(first.expand_as(noise), noise, last)
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
@@ -505,7 +529,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         for name, kind_of in _PREPARE.items():
             if (folder / name).is_dir():
                 parts[name] = kind_of.from_pretrained(folder / name, local_files_only=True)
-        fields = {name: init[name] for name in _SETTINGS}
+        fields = {name: init[name] for name in _SETTINGS if name in init}
         pipeline = cls(**parts, **fields)
         pipeline.card = init["card"]
         if EXAMPLE in init:
@@ -520,7 +544,7 @@ _MODELS: dict[str, Callable[[dict[str, Any]], torch.nn.Module]] = {
     "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig(**config)),
     "image_encoder": lambda config: CLIPVisionModelWithProjection(CLIPVisionConfig(**config)),
 }
-_SETTINGS = ("num_frames", "resolution", "sentence_encoder", "guidance_scale")
+_SETTINGS = ("num_frames", "resolution", "sentence_encoder", "guidance_scale", "temperature")
 _PREPARE = {"tokenizer": CLIPTokenizer, "feature_extractor": CLIPImageProcessor}
 
 
