@@ -21,7 +21,7 @@ run: install system
 	$(RUN) zoo sample dimo/kangaroo --seed 7 --out $(OUT)/../kangaroo.mp4
 
 # The models that the package carries, as they were trained: a quarter to half an hour of one core for each DIMO; for
-# MV-VDM 4 032 clips are rendered and a GPU trains for nine minutes (`make models MVVDM=` is seven hours of two cores).
+# MV-VDM 4 032 clips are rendered and a GPU trains for nine minutes (`MVVDM="--workers 2"`, without one, for many hours).
 MVVDM ?= --gpus 1 --loader-workers 11 --at-once 64
 models: install system
 	$(RUN) factory.train dimo --preset bundled --out out/models --objects $(MODELS)

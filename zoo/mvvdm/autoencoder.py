@@ -135,19 +135,16 @@ class Reconstruction(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, examples: Mapping[str, Any], generators: Sequence[torch.Generator]) -> Tensor:
-        shown, noise = [], []
-        for clip, generator in zip(examples["frames"], generators, strict=True):
-            pictures = clip.flatten(0, 1)
+        shown = []
+        for pictures, generator in zip(examples["frames"].flatten(1, 2), generators, strict=True):
             chosen = torch.randperm(len(pictures), generator=generator)[:PICTURES]
             shown.append(pictures[chosen.to(pictures.device)])
-            shape = (
-                self.autoencoder.config.latent_channels,
-                *(side // self.autoencoder.patch for side in clip.shape[-2:]),
-            )
-            level = NOISE * torch.rand(len(chosen), 1, 1, 1, generator=generator)
-            noise.append(level * torch.randn(len(chosen), *shape, generator=generator))
         pictures = torch.cat(shown)
         latents = self.autoencoder.encode(pictures).latent_dist.mean
+        noise = []
+        for some, generator in zip(shown, generators, strict=True):
+            level = NOISE * torch.rand(len(some), 1, 1, 1, generator=generator)
+            noise.append(level * torch.randn(len(some), *latents.shape[1:], generator=generator))
         decoded = self.autoencoder.decode(latents + torch.cat(noise).to(latents)).sample
         return (decoded.float() - pictures).square().mean()
 

@@ -142,7 +142,7 @@ def mirror(
 
 def _exchanged(sentence: str) -> str:
     """Left for right: "waves its left paw" → "waves its right paw"."""
-    return re.sub(r"\b[LlRr](eft|ight)\b", lambda word: _SIDES.get(word[0], word[0]), sentence)
+    return re.sub(rf"\b({'|'.join(_SIDES)})\b", lambda word: _SIDES[word[0]], sentence)
 
 
 def encoder_of(pipeline: MVVDMPipeline) -> Encode:

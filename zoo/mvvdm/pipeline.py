@@ -529,7 +529,7 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         for name, kind_of in _PREPARE.items():
             if (folder / name).is_dir():
                 parts[name] = kind_of.from_pretrained(folder / name, local_files_only=True)
-        fields = {name: init[name] for name in _SETTINGS if name in init}
+        fields = {name: init[name] for name in _SETTINGS}
         pipeline = cls(**parts, **fields)
         pipeline.card = init["card"]
         if EXAMPLE in init:
