@@ -61,6 +61,7 @@ bench: install system
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check factory zoo renderers cluster tests benchmarks
+	$(BIN)/mypy
 
 install: $(VENV)/.installed
 
