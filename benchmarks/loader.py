@@ -42,9 +42,9 @@ from torchvision.transforms import Normalize
 
 import factory
 from benchmarks.common import describe_machine
-from factory.mp4 import read_index
-from factory.schema import alpha_column, view_column
-from factory.video import _pictures, unpack_alpha
+from factory.dataset.codecs.mp4 import read_index
+from factory.dataset.codecs.video import _pictures, unpack_alpha
+from factory.dataset.schema import alpha_column, view_column
 from renderers.meshes.clip import GREY
 
 try:

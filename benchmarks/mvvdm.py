@@ -198,9 +198,9 @@ def laptop() -> bool:
 
 def loader(data: str) -> bool:
     """What two loader processes leave to wait for."""
-    from factory.dataset import load_clips
-    from factory.loader import ClipLoader
-    from factory.mvvdm_work import ClipShare
+    from factory.dataset.loader import ClipLoader
+    from factory.dataset.reader import load_clips
+    from factory.training.mvvdm.clips import ClipShare
 
     torch.set_num_threads(1)
     clips = ClipShare(

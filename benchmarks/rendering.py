@@ -24,9 +24,9 @@ os.environ.update(ONE_CORE)  # before anything reads them
 
 from benchmarks.common import describe_machine  # noqa: E402
 from cluster import Ledger, run, run_inline  # noqa: E402
-from factory.planning import Recipe, plan_asset  # noqa: E402
+from factory.clips.plan import Recipe, plan_asset  # noqa: E402
+from factory.clips.stage import RenderStage, asset_tasks  # noqa: E402
 from factory.sources import open_source  # noqa: E402
-from factory.stages import RenderStage, asset_tasks  # noqa: E402
 from renderers import gltf  # noqa: E402
 from renderers.meshes import RenderSettings, render_clip  # noqa: E402
 

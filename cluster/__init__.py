@@ -9,7 +9,7 @@ from cluster.dispatch import Interrupted, run
 from cluster.inline import run_inline
 from cluster.ledger import Ledger, Record
 from cluster.session import Session, connect
-from cluster.stage import Failure, Outcome, Stage, StageError, Task
+from cluster.stage import Failure, Outcome, Stage, StageError, Task, task_key
 from cluster.storage import StorageError
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "connect",
     "run",
     "run_inline",
+    "task_key",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 import traceback
@@ -49,6 +50,14 @@ class Task:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Task:
         return cls(data["key"], data["payload"], data["label"])
+
+
+def task_key(*parts: str) -> str:
+    """Derive a task's key from everything that decides its result: 40 hexadecimal digits of a SHA-256.
+
+    The parts are joined with the ASCII unit separator, so ("ab", "c") and ("a", "bc") differ.
+    """
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from cluster import Interrupted, StageError, StorageError
-from factory.captions import PROMPT, CaptionStage, caption_dataset, newest_captions, read_caption_rows
-from factory.card import write_card
-from factory.curation import MotionPolicy, near_duplicates
-from factory.dataset import load_clips
-from factory.exclusions import BENCHMARKS, DenyListError, benchmark_of, read_deny_list
-from factory.schema import MEASURED_COLUMNS, MOTION_COLUMNS
-from factory.takedown import TakedownError, read_tombstones, takedown
+from factory.assets.exclusions import BENCHMARKS, DenyListError, benchmark_of, read_deny_list
+from factory.assets.tombstones import read_tombstones
+from factory.clips.quality import MotionPolicy, near_duplicates
+from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
+from factory.dataset.captions import newest_captions, read_caption_rows
+from factory.dataset.pages.card import write_card
+from factory.dataset.reader import load_clips
+from factory.dataset.schema import MEASURED_COLUMNS, MOTION_COLUMNS
+from factory.dataset.takedown import TakedownError, takedown
 
 _QUANTITIES = [name for name in (*MOTION_COLUMNS, *MEASURED_COLUMNS) if name != "motion_signature"]
 _MOST_LISTED = 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from factory.downloads import Cache, file_sha256
+from factory.sources.downloads import Cache, file_sha256
 
 CONVERTED = ("fbx", "blend")
 CONVERTER_VERSION = "1"  # raise it when the same file would give another .glb

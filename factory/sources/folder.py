@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from factory.catalog import AssetRecord
-from factory.licences import to_spdx
-from factory.sources import Source, SourceError
+from factory.assets.licences import to_spdx
+from factory.assets.record import AssetRecord
+from factory.sources.source import Source, SourceError
 
 _TABLES = ("LICENSES.csv", "LICENCES.csv", "LICENSES.md", "LICENCES.md")
 

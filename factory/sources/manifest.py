@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from factory.annotations import address, mapping, number, parse, sha256, tags, text
-from factory.catalog import AssetRecord
-from factory.licences import to_spdx
-from factory.sources import Source, SourceError
+from factory.assets.licences import to_spdx
+from factory.assets.record import AssetRecord
+from factory.assets.sanitize import address, mapping, number, parse, sha256, tags, text
 from factory.sources.folder import fingerprint
+from factory.sources.source import Source, SourceError
 
 
 class ManifestSource(Source):

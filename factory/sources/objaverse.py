@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from factory.annotations import address, mapping, number, parse, tags, text
-from factory.catalog import AssetRecord
-from factory.downloads import Cache, file_sha256
-from factory.sources import Source, SourceError, sketchfab
+from factory.assets.record import AssetRecord
+from factory.assets.sanitize import address, mapping, number, parse, tags, text
+from factory.sources import sketchfab
+from factory.sources.downloads import Cache, file_sha256
 from factory.sources.sketchfab import UID
+from factory.sources.source import Source, SourceError
 from factory.sources.web import known_sha256
 
 _PATH = re.compile(r"glbs/(\d{3}-\d{3})/([0-9a-f]{32})\.glb")

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from factory.annotations import address, mapping, sha256, tags, text
-from factory.catalog import AssetRecord
-from factory.downloads import Cache, DeadLink, WrongChecksum
-from factory.licences import to_spdx
-from factory.sources import Source, SourceError, objaverse, sketchfab
+from factory.assets.licences import to_spdx
+from factory.assets.record import AssetRecord
+from factory.assets.sanitize import address, mapping, sha256, tags, text
+from factory.sources import objaverse, sketchfab
 from factory.sources.conversion import CONVERTED, to_glb
+from factory.sources.downloads import Cache, DeadLink, WrongChecksum
+from factory.sources.source import Source, SourceError
 from factory.sources.web import fetch_model, known_sha256
 
 PARTS = ("github", "sketchfab", "smithsonian", "thingiverse")

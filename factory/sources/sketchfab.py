@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from factory.annotations import address, mapping, number, tags, text
-from factory.catalog import AssetRecord
-from factory.downloads import Cache, DeadLink, DownloadError
-from factory.licences import UNKNOWN, to_spdx
-from factory.sources import Source, SourceError
+from factory.assets.licences import UNKNOWN, to_spdx
+from factory.assets.record import AssetRecord
+from factory.assets.sanitize import address, mapping, number, tags, text
+from factory.sources.downloads import Cache, DeadLink, DownloadError
+from factory.sources.source import Source, SourceError
 
 TOKEN_VARIABLE = "SKETCHFAB_API_TOKEN"
 URL_VARIABLE = "SKETCHFAB_API_URL"

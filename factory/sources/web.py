@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urljoin, urlsplit
 
-from factory.annotations import address
-from factory.catalog import AssetRecord
-from factory.downloads import Cache, DeadLink
-from factory.sources import Source, SourceError
+from factory.assets.record import AssetRecord
+from factory.assets.sanitize import address
+from factory.sources.downloads import Cache, DeadLink
+from factory.sources.source import Source, SourceError
 
 _MOST_PARTS = 1000
 

@@ -14,21 +14,18 @@ from sample_clips import clip_info, disc_clip
 
 from cluster import Ledger, StageError, run_inline
 from cluster.storage import StorageError
-from factory import captions
-from factory.captions import (
+from factory.dataset import captioning
+from factory.dataset.captioning import PROMPT, Captioner, CaptionStage, caption_tasks
+from factory.dataset.captions import (
     BY_AUTHOR,
     BY_NAMES,
-    PROMPT,
-    Captioner,
-    CaptionStage,
     caption_from_names,
-    caption_tasks,
     read_caption_rows,
     remove_captions,
 )
-from factory.card import write_card
-from factory.dataset import load_clips
-from factory.schema import make_row, write_row
+from factory.dataset.pages.card import write_card
+from factory.dataset.reader import load_clips
+from factory.dataset.schema import make_row, write_row
 
 transformers = pytest.importorskip("transformers", reason="captions by a model need transformers")
 
@@ -232,7 +229,7 @@ def caption(out: Path, model: Path, **options) -> int:
     """What `caption_dataset` does, in this process; how many tasks there were."""
     stage = CaptionStage(str(out), str(model), **options)
     tasks = caption_tasks(out, stage)
-    run_inline(stage, tasks, Ledger(out, captions._LEDGER))
+    run_inline(stage, tasks, Ledger(out, captioning._LEDGER))
     return len(tasks)
 
 

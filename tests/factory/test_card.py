@@ -9,9 +9,10 @@ import yaml
 from sample_clips import clip_info, disc_clip, disc_row
 
 from factory import load_clips
-from factory.card import column_table, escape, write_card
-from factory.schema import attribution, make_row, write_row
-from factory.shards import ShardPacker, staged_path
+from factory.assets.licences import attribution
+from factory.dataset.pages.card import column_table, escape, write_card
+from factory.dataset.schema import make_row, write_row
+from factory.dataset.shards import ShardPacker, staged_path
 
 markdown_it = pytest.importorskip("markdown_it", reason="renders the card as a web page would")
 

@@ -11,9 +11,9 @@ from sample_assets import ASSETS, requires_assets
 from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 
 from cluster import Task
-from factory.catalog import AssetRecord
-from factory.curate import duplicate_assets
-from factory.curation import (
+from factory.assets.record import AssetRecord
+from factory.clips.plan import Recipe, plan_asset
+from factory.clips.quality import (
     STRICT,
     MotionPolicy,
     flow,
@@ -25,10 +25,10 @@ from factory.curation import (
     sample_surface,
     signature,
 )
-from factory.planning import Recipe, plan_asset
-from factory.schema import MEASURED_COLUMNS
+from factory.clips.stage import RenderStage
+from factory.curate import duplicate_assets
+from factory.dataset.schema import MEASURED_COLUMNS
 from factory.sources.creatures import build
-from factory.stages import RenderStage
 from renderers import gltf
 from renderers.cameras import orbit_cameras
 from renderers.meshes import RenderSettings, render_clip

@@ -14,7 +14,7 @@ import pytest
 from sample_clips import clip_info, disc_clip, disc_colour, psnr, silhouette_band
 
 import factory
-from factory.schema import make_row, write_row
+from factory.dataset.schema import make_row, write_row
 from renderers.meshes.clip import WHITE, RenderSettings
 
 FRAMES = 16

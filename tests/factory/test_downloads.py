@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from sketchfab_server import SketchfabServer
 
-from factory import downloads
-from factory.downloads import Cache, DeadLink, DownloadError, WrongChecksum
+from factory.sources import downloads
+from factory.sources.downloads import Cache, DeadLink, DownloadError, WrongChecksum
 
 DATA = random.Random(0).randbytes(600_000)
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -209,7 +209,7 @@ def test_a_cache_that_may_not_be_written_is_told(server, tmp_path):
 
 _FETCH = """
 import sys
-from factory.downloads import Cache
+from factory.sources.downloads import Cache
 for url in sys.argv[2:]:
     print(Cache(sys.argv[1]).fetch(url))
 """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from factory.licences import POLICIES, UNKNOWN, Policy, publishable, to_spdx
+from factory.assets.licences import POLICIES, UNKNOWN, Policy, publishable, to_spdx
 
 
 @pytest.mark.parametrize(

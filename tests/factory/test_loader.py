@@ -14,7 +14,7 @@ import torch
 from sample_clips import clip_info, disc_clip
 
 import factory
-from factory.schema import make_row, write_row
+from factory.dataset.schema import make_row, write_row
 from renderers.cameras import mvvdm_camera_vectors
 from renderers.meshes.clip import GREY, WHITE
 

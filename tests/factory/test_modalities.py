@@ -14,12 +14,12 @@ import pytest
 from sample_clips import clip_info, disc_clip, disc_row
 
 from factory import load_clips
-from factory.card import modality_table, write_card
-from factory.modalities import MODALITIES, encode_modalities, from_octahedral, to_octahedral
-from factory.planning import Recipe
+from factory.clips.plan import Recipe
+from factory.clips.stage import RenderStage
+from factory.dataset.codecs.modalities import MODALITIES, encode_modalities, from_octahedral, to_octahedral
+from factory.dataset.pages.card import modality_table, write_card
+from factory.dataset.schema import clip_schema, make_row, write_row
 from factory.render import main, parse_arguments
-from factory.schema import clip_schema, make_row, write_row
-from factory.stages import RenderStage
 from renderers.meshes import RenderSettings
 from renderers.meshes.clip import RenderedClip, Tracks
 
@@ -202,9 +202,9 @@ def test_unknown_modalities_are_refused(capsys):
 
 def test_the_stage_stores_what_the_renderer_gives():
     """A creature through the stage: the row's own settings render the same again."""
-    from factory.catalog import AssetRecord
+    from factory.assets.record import AssetRecord
+    from factory.clips.stage import asset_tasks
     from factory.sources import open_source
-    from factory.stages import asset_tasks
     from renderers import gltf
     from renderers.meshes import render_clip
 

@@ -13,8 +13,9 @@ from sample_clips import disc_row
 from tiny_gltf import CORNERS, TinyGltf
 
 from cluster import Ledger
-from factory.catalog import AssetRecord
-from factory.motion_plans import (
+from factory.assets.record import AssetRecord
+from factory.dataset.schema import write_row
+from factory.motion_videos.plan import (
     MotionRecipe,
     _splits,
     plan_clips,
@@ -22,8 +23,10 @@ from factory.motion_plans import (
     sentence,
     surface_points,
 )
-from factory.motions import find_subjects, main, make_motions, object_name, slug
-from factory.schema import write_row
+from factory.motion_videos.run import make_motions
+from factory.motion_videos.stage import slug
+from factory.motion_videos.subjects import find_subjects, object_name
+from factory.motions import main
 from factory.sources import SourceError, open_source
 from renderers import gltf
 from renderers.cameras import Cameras
@@ -344,7 +347,7 @@ def test_recipes_that_make_no_sense_are_refused(capsys, tmp_path):
 
 
 def test_a_motion_that_cannot_be_filmed_is_given_up_and_the_others_stay(tmp_path, monkeypatch):
-    from factory import motions
+    from factory.motion_videos import stage as motions
 
     def film(self, task, plan):
         if plan.name == "Move_1":

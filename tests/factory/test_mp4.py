@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from factory.mp4 import read_index
+from factory.dataset.codecs.mp4 import read_index
 from renderers.video import encode_h264
 
 

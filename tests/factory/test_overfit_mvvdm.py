@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from factory.planning import Recipe as Filming
-from factory.planning import plan_asset
+from factory.clips.plan import Recipe as Filming
+from factory.clips.plan import plan_asset
 from factory.sources import creatures
-from factory.train_mvvdm import Recipe
+from factory.training.mvvdm.recipe import Recipe
 from renderers import gltf
 from renderers.meshes import RenderSettings, render_clip
 from renderers.meshes.clip import GREY, composite

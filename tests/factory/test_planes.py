@@ -8,8 +8,8 @@ import pytest
 import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from factory.loader import _levels
-from factory.planes import composite, to_rgb
+from factory.dataset.codecs.planes import composite, to_rgb
+from factory.dataset.loader import _levels
 from renderers.meshes.clip import GREY, WHITE, composite_in_place
 
 SIZES = [(height, width) for height in (2, 34) for width in (*range(2, 72, 2), 130, 254, 500)]

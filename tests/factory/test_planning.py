@@ -12,7 +12,14 @@ from sample_assets import ANIMATED, ASSETS, requires_assets
 from scenes import add_square, unlit
 from tiny_gltf import TinyGltf, moving
 
-from factory.planning import ClipPlan, Recipe, clip_cameras, motion_statistics, plan_asset, tightest_distance
+from factory.clips.plan import (
+    ClipPlan,
+    Recipe,
+    clip_cameras,
+    motion_statistics,
+    plan_asset,
+    tightest_distance,
+)
 from renderers import gltf
 from renderers.cameras import Cameras, orbit_rotations
 from renderers.meshes import RenderedClip, RenderSettings, Shot, render_clip

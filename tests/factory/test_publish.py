@@ -16,12 +16,12 @@ from hub_server import HubServer
 from PIL import Image
 from tiny_dataset import FRAMES, grow
 
-from factory.contact_sheet import write_contact_sheet
-from factory.dataset import load_clips
-from factory.histograms import draw_histogram
-from factory.publish import PublishError, check_publishable, publish
-from factory.shards import read_manifests
-from factory.takedown import takedown
+from factory.dataset.pages.contact_sheet import write_contact_sheet
+from factory.dataset.pages.histograms import draw_histogram
+from factory.dataset.reader import load_clips
+from factory.dataset.release import PublishError, check_publishable, publish
+from factory.dataset.shards import read_manifests
+from factory.dataset.takedown import takedown
 from renderers.meshes.clip import GREY
 
 datasets = pytest.importorskip("datasets")
@@ -29,8 +29,8 @@ SUPPORT = Path(__file__).parents[1] / "support"
 _PROLOGUE = f"""
 import json, os, sys
 sys.path.insert(0, {str(SUPPORT)!r})
-from factory import publish as module
-from factory.publish import publish
+from factory.dataset import release as module
+from factory.dataset.release import publish
 from tiny_dataset import grow
 from zoo.errors import ZooError
 def attempt(*args, **options):
@@ -139,7 +139,7 @@ def test_into_a_folder(root, tmp_path):
 
 
 def test_the_preview_is_a_configuration_and_a_folder_of_videos(root, tmp_path):
-    from factory.video import decode_h264
+    from factory.dataset.codecs.video import decode_h264
 
     snapshot = Path(publish(root, f"local:{tmp_path / 'out'}").address)
     cache = str(tmp_path / "cache")
@@ -237,7 +237,7 @@ def test_a_takedown_reaches_the_hub(hub, root, tmp_path):
     grow(root, 8, 10)
     call = f"publish({str(root)!r}, 'hub:org/discs').revision"
     code = f"""
-from factory.takedown import takedown
+from factory.dataset.takedown import takedown
 {call}
 for asset in ("disc-0", "disc-4"):
     takedown({str(root)!r}, asset)

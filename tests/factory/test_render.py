@@ -222,7 +222,7 @@ def _info(row: dict):
     from dataclasses import fields
 
     from factory import ClipInfo
-    from factory.schema import MEASURED_COLUMNS, MOTION_COLUMNS
+    from factory.dataset.schema import MEASURED_COLUMNS, MOTION_COLUMNS
     from renderers.meshes import RenderSettings
 
     motion = {name: row[name] for name in MOTION_COLUMNS}

@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from sample_clips import clip_info, disc_clip, disc_row
 
-from factory.schema import (
+from factory.assets.licences import attribution
+from factory.assets.splits import assign_split
+from factory.dataset.codecs.video import decode_h264, unpack_alpha
+from factory.dataset.schema import (
     DESCRIPTIONS,
     MOTION_COLUMNS,
     RowError,
-    attribution,
     clip_schema,
     make_row,
     row_to_shot,
     write_row,
 )
-from factory.splits import assign_split
-from factory.video import decode_h264, unpack_alpha
 from renderers.meshes.clip import RenderSettings
 
 

@@ -10,7 +10,7 @@ import pytest
 from sample_assets import ASSETS, requires_assets
 from tiny_gltf import TinyGltf, moving
 
-from factory.catalog import AssetRecord
+from factory.assets.record import AssetRecord
 from factory.sources import SourceError, open_source
 from renderers import gltf
 

@@ -20,12 +20,12 @@ from sketchfab_server import Request, SketchfabServer, annotation
 from tiny_gltf import moving
 
 from cluster import Ledger
-from factory import downloads, load_clips
-from factory.downloads import DownloadError
-from factory.licences import publishable
-from factory.selection import Selection
-from factory.sources import open_source
-from factory.stages import RenderStage, asset_tasks
+from factory import load_clips
+from factory.assets.licences import publishable
+from factory.assets.selection import Selection
+from factory.clips.stage import RenderStage, asset_tasks
+from factory.sources import downloads, open_source
+from factory.sources.downloads import DownloadError
 
 markdown_it = pytest.importorskip("markdown_it", reason="renders the card as a web page would")
 

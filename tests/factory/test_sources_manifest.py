@@ -13,9 +13,9 @@ import pytest
 from sketchfab_server import SketchfabServer
 from tiny_gltf import moving
 
-from factory.annotations import address, number, sha256, tags, text
-from factory.catalog import AssetRecord
-from factory.selection import Selection
+from factory.assets.record import AssetRecord
+from factory.assets.sanitize import address, number, sha256, tags, text
+from factory.assets.selection import Selection
 from factory.sources import SourceError, open_source
 
 MODEL = moving("translation", [0, 1], [[0, 0, 0], [1, 0, 0]]).glb()

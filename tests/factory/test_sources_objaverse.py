@@ -14,9 +14,8 @@ from seeded_objaverse import SHARD, object_path, seed_objaverse, seed_xl, uid_of
 from sketchfab_server import SketchfabServer, annotation
 from tiny_gltf import moving
 
-from factory import downloads
-from factory.downloads import DeadLink, WrongChecksum
-from factory.sources import SourceError, open_source
+from factory.sources import SourceError, downloads, open_source
+from factory.sources.downloads import DeadLink, WrongChecksum
 from renderers import gltf
 
 A, B, C = (uid_of(name) for name in "abc")

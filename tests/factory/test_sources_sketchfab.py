@@ -12,10 +12,9 @@ from seeded_objaverse import uid_of
 from sketchfab_server import SketchfabServer, annotation
 from tiny_gltf import moving
 
-from factory import downloads
-from factory.downloads import DeadLink, DownloadError
-from factory.licences import UNKNOWN
-from factory.sources import SourceError, open_source, sketchfab
+from factory.assets.licences import UNKNOWN
+from factory.sources import SourceError, downloads, open_source, sketchfab
+from factory.sources.downloads import DeadLink, DownloadError
 from factory.sources.sketchfab import forbids_ai, licence_of
 from renderers import gltf
 

@@ -14,19 +14,20 @@ from tiny_gltf import moving
 
 from cluster import Ledger, run_inline
 from cluster.storage import Storage, StorageError
-from factory import shards
-from factory.captions import _SCHEMA as CAPTIONS
-from factory.captions import _pack as pack_captions
-from factory.captions import read_caption_rows
-from factory.catalog import AssetRecord
+from factory.assets.exclusions import BENCHMARKS, DenyListError, Exclusions, benchmark_of, read_deny_list
+from factory.assets.record import AssetRecord
+from factory.assets.tombstones import read_tombstones
+from factory.clips.plan import Recipe
+from factory.clips.stage import RenderStage, asset_tasks
 from factory.curate import main
-from factory.dataset import load_clips
-from factory.exclusions import BENCHMARKS, DenyListError, Exclusions, benchmark_of, read_deny_list
-from factory.planning import Recipe
-from factory.shards import ShardPacker, packed_keys, read_manifests, staged_path
+from factory.dataset import shards
+from factory.dataset.captions import _SCHEMA as CAPTIONS
+from factory.dataset.captions import _pack as pack_captions
+from factory.dataset.captions import read_caption_rows
+from factory.dataset.reader import load_clips
+from factory.dataset.shards import ShardPacker, packed_keys, read_manifests, staged_path
+from factory.dataset.takedown import TakedownError, finish_takedowns, takedown
 from factory.sources import open_source
-from factory.stages import RenderStage, asset_tasks
-from factory.takedown import TakedownError, finish_takedowns, read_tombstones, takedown
 
 STAGE = RenderStage(Recipe(fps=4, num_frames=4, views=4, resolution=16))
 GONE, NAMESAKE = "b.glb", "copy of b.glb"

@@ -20,21 +20,11 @@ from train_driver import RECIPE, TINY
 
 import zoo
 from cluster import Ledger, Record, Task
-from factory.motions import Made, make_motions
-from factory.train import (
-    ALONE,
-    SHARED,
-    DimoStage,
-    ablation_table,
-    aligned,
-    configured,
-    leaderboard,
-    main,
-    markdown,
-    progress_table,
-    train_objects,
-    training_tasks,
-)
+from factory.motion_videos.run import Made, make_motions
+from factory.train import main
+from factory.training.dimo import ALONE, SHARED, DimoStage, configured, train_objects, training_tasks
+from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
+from factory.training.progress import progress_table
 
 SUPPORT = Path(__file__).parents[1] / "support"
 ENV = {

@@ -21,9 +21,11 @@ from train_mvvdm_driver import FRAMES, SIZE, VIEWS, arguments, write_discs
 import zoo
 from cluster import connect
 from factory import load_clips
-from factory.mvvdm_work import ClipShare, shrunk, true_clip
-from factory.train import changed, main
-from factory.train_mvvdm import Recipe, progress_line
+from factory.train import main
+from factory.training.mvvdm.clips import ClipShare, shrunk, true_clip
+from factory.training.mvvdm.job import progress_line
+from factory.training.mvvdm.recipe import Recipe
+from factory.training.overrides import changed
 from zoo.mvvdm.training import averages_of
 
 SUPPORT = Path(__file__).parents[1] / "support"

@@ -11,7 +11,7 @@ import pytest
 from sample_assets import ASSETS, requires_assets
 from sample_clips import disc_clip, disc_colour, disc_coverage, psnr, silhouette_band
 
-from factory.video import bleed_colour, decode_h264, decode_on, pack_alpha, unpack_alpha
+from factory.dataset.codecs.video import bleed_colour, decode_h264, decode_on, pack_alpha, unpack_alpha
 from renderers.meshes.clip import GREY, WHITE, composite_in_place
 from renderers.video import encode_h264
 

@@ -12,7 +12,7 @@ from sample_assets import ASSETS, requires_assets
 from scenes import add_square, add_texture, ball, lit, render, shot, square, textured_square, unlit
 from tiny_gltf import TinyGltf
 
-from factory.planning import Recipe, plan_asset
+from factory.clips.plan import Recipe, plan_asset
 from renderers import gltf
 from renderers.cameras import Cameras
 from renderers.meshes import GREY, RenderedClip, RenderError, RenderSettings, Shot, blender, render_clip

@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation, Slerp
 from tiny_gltf import TinyGltf
 
-from factory.planning import Recipe, plan_asset
+from factory.clips.plan import Recipe, plan_asset
 from factory.sources.creatures import build
 from renderers import gltf
 from renderers.meshes import RenderSettings, Shot, render_clip

@@ -31,7 +31,7 @@ from scenes import (
 )
 from tiny_gltf import TinyGltf, moving
 
-from factory.planning import Recipe, plan_asset
+from factory.clips.plan import Recipe, plan_asset
 from renderers import gltf
 from renderers.meshes import (
     WHITE,

@@ -10,11 +10,11 @@ from typing import Any
 
 import train_mvvdm_driver
 
-import factory.mvvdm_work
 import factory.train
+from factory.training.mvvdm import options, worker
 from zoo.mvvdm import training
 
-_work, _advance = factory.mvvdm_work.work, training._Run.advance
+_work, _advance = worker.work, training._Run.advance
 
 
 def work(job: dict[str, Any], device: str) -> None:
@@ -38,15 +38,13 @@ def work(job: dict[str, Any], device: str) -> None:
 def main(argv: list[str]) -> int:
     import dying_mvvdm  # by its name, by which workers find it
 
-    import factory.train_mvvdm as command
-
-    (step, data, out, *more), told = argv, command.job_of
-    command.job_of = lambda *what: {**told(*what), "dies_at": int(step)}
-    factory.mvvdm_work.work = dying_mvvdm.work
+    (step, data, out, *more), told = argv, options.job_of
+    options.job_of = lambda *what: {**told(*what), "dies_at": int(step)}
+    worker.work = dying_mvvdm.work
     try:
         return factory.train.main(train_mvvdm_driver.arguments(Path(data), Path(out), *more))
     finally:
-        command.job_of, factory.mvvdm_work.work = told, _work
+        options.job_of, worker.work = told, _work
 
 
 if __name__ == "__main__":

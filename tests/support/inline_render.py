@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import factory.clips.run
 import factory.render
 from cluster import run_inline
 
@@ -12,5 +13,5 @@ def _run(stage, tasks, ledger, *, workers=None, on_resolved=None, on_tick=None):
     return run_inline(stage, tasks, ledger, on_resolved)
 
 
-factory.render.run = _run
+factory.clips.run.run = _run
 sys.exit(factory.render.main())

@@ -7,7 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from factory.schema import MOTION_COLUMNS, ClipInfo, attribution, make_row
+from factory.assets.licences import attribution
+from factory.dataset.schema import MOTION_COLUMNS, ClipInfo, make_row
 from renderers.cameras import orbit_cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings
 

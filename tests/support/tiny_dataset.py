@@ -9,8 +9,8 @@ import pyarrow as pa
 from sample_clips import disc_row
 
 from cluster.storage import Storage
-from factory.schema import clip_schema
-from factory.shards import ROWS_PER_GROUP, Shard, _ShardFiles, read_manifests
+from factory.dataset.schema import clip_schema
+from factory.dataset.shards import ROWS_PER_GROUP, Shard, _ShardFiles, read_manifests
 
 VIEWS, FRAMES = 2, 4
 

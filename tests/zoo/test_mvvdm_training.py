@@ -237,7 +237,7 @@ def test_how_many_are_computed_at_once_changes_nothing(at_once):
 
 
 def test_bytes_are_levels_between_minus_one_and_one():
-    from factory.loader import _levels
+    from factory.dataset.loader import _levels
 
     values = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(levels(values), torch.from_numpy(_levels(torch.float32)).view(torch.float32))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from factory.catalog import AssetRecord
-from factory.sources import Source, SourceError
+from factory.assets.record import AssetRecord
 from factory.sources.creatures import LICENCE, enumerate_uri
+from factory.sources.source import Source, SourceError
 
 
 class CreatureSource(Source):

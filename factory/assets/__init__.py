@@ -1,0 +1,1 @@
+"""Assets: records of 3D models, their licences, and the rules that select or exclude them."""

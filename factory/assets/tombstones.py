@@ -1,0 +1,70 @@
+"""Tombstones: records of assets that were taken down and must not come back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from cluster.storage import Storage, StorageError
+from factory.assets.record import AssetRecord
+
+_FOLDER = "_factory/takedown"
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """An asset that was taken down.
+
+    Attributes:
+        uid, source: which; source "" = of any source.
+        reason: what was said, for people. at: when, ISO 8601.
+        fingerprints: content addresses; copies under other names are covered too.
+        clips: keys of the clips it gave. finished: nothing of them is left.
+    """
+
+    uid: str
+    source: str
+    reason: str
+    at: str
+    fingerprints: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()
+    finished: bool = False
+
+    @property
+    def path(self) -> str:
+        name = hashlib.sha256(f"{self.source}\x1f{self.uid}".encode()).hexdigest()[:32]
+        return f"{_FOLDER}/{name}.json"
+
+    def covers(self, record: AssetRecord) -> bool:
+        """Whether a record is this asset, or a copy of it."""
+        same = record.uid == self.uid and self.source in ("", record.source)
+        return same or record.fingerprint in self.fingerprints
+
+
+def read_tombstones(root: str | os.PathLike[str]) -> list[Tombstone]:
+    """Everything that was taken down from a dataset.
+
+    Raises:
+        StorageError: a tombstone is damaged. Without it an asset would come back, so it must be restored.
+    """
+    storage = Storage(root, "_factory/tmp")
+    names = [f"{_FOLDER}/{name}" for name in storage.names(_FOLDER)]
+    found = []
+    for name, data in sorted(storage.read_many(names).items()):
+        try:
+            values = json.loads(data)
+            lists = {key: tuple(values[key]) for key in ("fingerprints", "clips")}
+            found.append(Tombstone(**{**values, **lists}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageError(
+                f"{storage.path(name)} is not a tombstone ({error}): restore it, or take the asset down again "
+                f"after removing it"
+            ) from None
+    return found
+
+
+def _write(root: str | os.PathLike[str], tombstone: Tombstone) -> None:
+    data = json.dumps(asdict(tombstone), indent=1, sort_keys=True).encode()
+    Storage(root, "_factory/tmp").write(tombstone.path, data)

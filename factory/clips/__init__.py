@@ -1,0 +1,1 @@
+"""MV-Video clips: planned, rendered, measured and packed into a dataset."""

@@ -1,0 +1,223 @@
+"""The work of the factory, one task at a time: an asset becomes a plan of clips, a clip becomes a staged row.
+
+An asset task opens the asset and plans it; its follow-up tasks are the clips. Both run in a supervised child,
+because opening a stranger's file is where things hang, explode and crash.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+
+from cluster import Outcome, Stage, Task, task_key
+from factory.assets.exclusions import TAKEN_DOWN
+from factory.assets.licences import Policy, attribution
+from factory.assets.record import AssetRecord
+from factory.assets.selection import Selection
+from factory.assets.splits import assign_split
+from factory.clips.plan import ClipPlan, Recipe, Rejection, plan_asset
+from factory.clips.quality import MotionPolicy, frame_similarity
+from factory.dataset.captions import caption_from_names
+from factory.dataset.schema import ClipInfo, make_row, write_row
+from factory.dataset.shards import staged_path
+from factory.sources.downloads import DeadLink, WrongChecksum
+from factory.sources.opening import AssetCache, settled
+from renderers import gltf
+from renderers.meshes import PICTURE_VERSIONS, RenderSettings, renderer
+
+
+@dataclass
+class RenderStage(Stage):
+    """Assets and clips, as `asset_tasks` and this stage itself make them.
+
+    Attributes:
+        recipe: which clips. settings: how they are rendered. backend: by what.
+        holdout: part of the assets that goes to the validation and to the test split, each.
+        plan_only: stop after planning (a dry run).
+        curate: "off"; "tag" = measure motions and judge them in the column `quality`; "filter" = also leave out
+            what breaks a rule that shows before rendering.
+        policy: the rules.
+        fetch_s: seconds that a file may take to come from elsewhere.
+        taken_down: content addresses that may not come in, whatever name they have by now.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    settings: RenderSettings = field(default_factory=RenderSettings)
+    backend: str = "opengl"
+    holdout: float = 0.0
+    plan_only: bool = False
+    curate: str = "tag"
+    policy: MotionPolicy = field(default_factory=MotionPolicy)
+    fetch_s: float = 0.0
+    taken_down: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        pixels = self.recipe.views * self.recipe.num_frames * self.recipe.resolution**2
+        clip_bytes = pixels * self.settings.bytes_per_pixel
+        self.memory = 4 * 2**30 + 12 * pixels + clip_bytes  # colour is copied while it is encoded
+        self.timeout_s = 120.0 + self.fetch_s + 3600.0 * (self.backend == "blender") + clip_bytes / 1e6
+        self._assets = AssetCache()
+
+    @property
+    def identity(self) -> str:
+        """Everything but the asset that decides what a clip looks like; part of every key."""
+        parts = [self.recipe.hash(), self.settings.hash(), self.backend, PICTURE_VERSIONS[self.backend]]
+        return ":".join(parts)
+
+    @property
+    def selection(self) -> str:
+        """Everything but the asset that decides which clips it gives."""
+        return f"{self.identity}:{self.policy.hash()}" if self.curate == "filter" else self.identity
+
+    def setup(self) -> None:
+        if not self.plan_only:
+            renderer(self.backend)  # now, so that a machine that cannot render says so at once
+
+    def process(self, task: Task) -> Outcome:
+        record = AssetRecord.from_json(task.payload["asset"])
+        try:
+            if "clip" not in task.payload:
+                return self._admit(record, Policy.from_json(task.payload.get("terms", {})))
+            started = time.perf_counter()
+            asset, sha256 = self._assets.open(record)
+            return self._render(asset, record, sha256, task, time.perf_counter() - started)
+        except DeadLink as error:
+            return Outcome("filtered", reason=f"dead: {error.reason}")
+        except (
+            gltf.GltfError,
+            WrongChecksum,
+        ) as error:  # known to be bad, with a sentence why: no second try
+            return Outcome("quarantined", reason=str(error))
+
+    def _admit(self, record: AssetRecord, terms: Policy) -> Outcome:
+        """Plan an asset if its licence, as its source and then its file state it, meets the terms."""
+        record = settled(record, terms)
+        if refusal := terms.refusal(record):
+            return Outcome("filtered", reason=refusal)
+        started = time.perf_counter()
+        asset, sha256 = self._assets.open(record)
+        loaded = time.perf_counter() - started
+        if f"sha256:{sha256}" in self.taken_down:
+            return Outcome("filtered", reason=TAKEN_DOWN)
+        record = record.completed(asset.metadata)
+        if refusal := terms.refusal(record):
+            return Outcome("filtered", reason=refusal)
+        return self._plan(asset, record, loaded)
+
+    def _plan(self, asset: gltf.Asset, record: AssetRecord, loaded: float) -> Outcome:
+        if not asset.animations:
+            return Outcome("filtered", reason="not animated")
+        started = time.perf_counter()
+        clips, rejections = plan_asset(asset, record.fingerprint, self.recipe, measure=self.curate != "off")
+        if self.curate == "filter":
+            clips, rejections = self._within_policy(clips, rejections)
+        rejected = [asdict(rejection) for rejection in rejections]
+        if not clips:
+            return Outcome(
+                "filtered", {"rejected": rejected}, reason="; ".join(sorted({r.reason for r in rejections}))
+            )
+        tasks = [self._clip_task(record, clip) for clip in clips]
+        seconds = {"load": loaded, "plan": time.perf_counter() - started}
+        summary = {"clips": len(clips), "rejected": rejected, "seconds": seconds}
+        return Outcome("done", summary, follow_up=[] if self.plan_only else tasks)
+
+    def _within_policy(
+        self, clips: list[ClipPlan], rejections: list[Rejection]
+    ) -> tuple[list[ClipPlan], list[Rejection]]:
+        faults = [self.policy.faults({**clip.motion, **clip.measures}) for clip in clips]
+        left_out = [
+            Rejection(clip.animation, clip.animation_name, f"{'; '.join(broken)} ({clip.window} window)")
+            for clip, broken in zip(clips, faults, strict=True)
+            if broken
+        ]
+        kept = [clip for clip, broken in zip(clips, faults, strict=True) if not broken]
+        return kept, rejections + left_out
+
+    def _clip_task(self, record: AssetRecord, clip: ClipPlan) -> Task:
+        decided = {name: value for name, value in asdict(clip).items() if name != "measures"}
+        plan = json.dumps(decided, sort_keys=True)
+        key = task_key("clip", record.fingerprint, self.identity, plan)
+        payload = {"asset": record.to_json(), "clip": asdict(clip)}
+        return Task(key, payload, f"{record.uid} – {clip.animation_name} ({clip.window})")
+
+    def _render(
+        self, asset: gltf.Asset, record: AssetRecord, sha256: str, task: Task, loaded: float
+    ) -> Outcome:
+        plan = ClipPlan(**task.payload["clip"])
+        started = time.perf_counter()
+        clip = renderer(self.backend).render_clip(asset, plan.shot(self.recipe), self.settings)
+        rendered = time.perf_counter()
+        info = self._info(asset, record, sha256, task.key, plan)
+        if self.curate != "off":
+            measures = {**plan.measures, "motion_ssim": frame_similarity(clip.frames)}
+            quality = self.policy.quality({**plan.motion, **measures})
+            info = replace(info, measures=measures, quality=quality)
+        measured = time.perf_counter()
+        data = write_row(make_row(clip, info))
+        seconds = {
+            "load": loaded,
+            "render": rendered - started,
+            "measure": measured - rendered,
+            "encode": time.perf_counter() - measured,
+        }
+        summary = {"seconds": seconds, "bytes": len(data), "split": info.split, "renderer": clip.renderer}
+        return Outcome("done", summary, files={staged_path(task.key): data})
+
+    def _info(
+        self, asset: gltf.Asset, record: AssetRecord, sha256: str, key: str, plan: ClipPlan
+    ) -> ClipInfo:
+        recipe, record = self.recipe, record.completed(asset.metadata)
+        shot = plan.shot(recipe)
+        fractions = {"train": 1 - 2 * self.holdout, "validation": self.holdout, "test": self.holdout}
+        said = asset.animations[plan.animation].description
+        caption = caption_from_names(record.title, record.tags, plan.animation_name, said)
+        return ClipInfo(
+            clip_id=key,
+            split=assign_split(record.fingerprint, fractions),
+            asset_uid=record.uid,
+            asset_sha256=sha256,
+            source=record.source,
+            source_url=record.source_url,
+            title=record.title,
+            author=record.author,
+            licence=record.licence,
+            attribution=attribution(record.title, record.author, record.source_url, record.licence),
+            noai=record.noai,
+            noai_checked_at=record.noai_checked_at,
+            animation_name=plan.animation_name,
+            animation_index=plan.animation,
+            window=plan.window,
+            start_time=plan.start_time,
+            end_time=plan.end_time,
+            fps=recipe.fps,
+            elevation_deg=plan.elevation_deg,
+            azimuth_offset_deg=plan.azimuth_offset_deg,
+            azimuths_deg=[plan.azimuth_offset_deg + 360.0 / recipe.views * v for v in range(recipe.views)],
+            distance=recipe.distance,
+            fov_y_deg=recipe.fov_y_deg,
+            asset_to_world=shot.asset_to_world,
+            renderer=self.backend,
+            settings=self.settings,
+            package_version=version("menagerie4d"),
+            seed=recipe.seed,
+            motion=plan.motion,
+            caption=caption.text,
+            caption_origin=caption.origin,
+        )
+
+
+def asset_tasks(
+    records: Iterable[AssetRecord], stage: RenderStage, selection: Selection | None = None
+) -> Iterator[Task]:
+    """One task an asset, lazily, on the terms of the selection (on any if there is none)."""
+    for record in records:
+        terms = selection.policy_for(record) if selection else Policy()
+        parts = ["plan" if stage.plan_only else "asset", record.fingerprint, stage.selection]
+        payload = {"asset": record.to_json()}
+        if terms != Policy():  # under other terms, an asset that was left out is looked at again
+            parts.append(json.dumps(asdict(terms), sort_keys=True))
+            payload["terms"] = asdict(terms)
+        yield Task(task_key(*parts), payload, record.uid)

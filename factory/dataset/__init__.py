@@ -1,0 +1,1 @@
+"""The MV-Video dataset: schema, shards, readers, loaders, captions, takedowns and releases."""

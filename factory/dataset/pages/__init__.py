@@ -1,0 +1,1 @@
+"""Files that describe a dataset to people: card, contact sheet, preview, histograms."""

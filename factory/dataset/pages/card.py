@@ -1,0 +1,309 @@
+"""The dataset's README.md, generated from its rows and never typed."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import quote, urlsplit
+
+import fsspec
+import pyarrow as pa
+
+from cluster.storage import Storage
+from factory.dataset.codecs.modalities import DESCRIPTIONS as MODALITY_DESCRIPTIONS
+from factory.dataset.codecs.modalities import MODALITIES
+from factory.dataset.reader import ClipDataset, load_clips
+from factory.dataset.schema import DESCRIPTIONS, VIEWS, clip_schema
+
+_ASSETS_IN_CARD = 200  # more go to a file of their own: a hub cuts long cards off
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+
+
+def write_card(root: str | os.PathLike[str]) -> None:
+    """Write README.md and ATTRIBUTION.md for the shards below `root`.
+
+    Raises:
+        FileNotFoundError: there are no shards. StorageError: the files cannot be written.
+    """
+    storage = Storage(root, "_factory/tmp")
+    for name, data in card_files(root).items():
+        storage.write(name, data)
+
+
+def card_files(
+    root: str | os.PathLike[str],
+    *,
+    name: str = "",
+    pictures: Sequence[str] = (),
+    preview: bool = False,
+    taken_down: str = "",
+) -> dict[str, bytes]:
+    """ATTRIBUTION.md and README.md for the shards below `root`, the card last.
+
+    Args:
+        name: what `datasets` will load them by, if that is known.
+        pictures: paths of histograms. preview: whether there is a folder of videos (factory/preview.py).
+        taken_down: path of the list of what was taken down, "" if nothing was.
+    Raises:
+        FileNotFoundError: there are no shards.
+    """
+    fs, folder = fsspec.core.url_to_fs(os.fspath(root))
+    dataset = load_clips(root)
+    rows = dataset.table()
+    assets = _assets(rows)
+    attribution = _asset_table(assets)
+    has_sheet = fs.exists(f"{folder.rstrip('/')}/contact_sheet.png")
+    captioned = fs.glob(f"{folder.rstrip('/')}/captions/*.parquet")
+    beside = _Beside(name, has_sheet, tuple(pictures), preview, taken_down)
+    card = _front_matter(rows, bool(captioned), preview) + _body(dataset, rows, assets, attribution, beside)
+    return {
+        "ATTRIBUTION.md": f"# Attribution\n\n{attribution}".encode(),
+        "README.md": card.encode(),
+    }
+
+
+def column_table(views: int = VIEWS) -> str:
+    """The columns of every dataset as a Markdown table: name, type, meaning."""
+    return _described(DESCRIPTIONS, views, ())
+
+
+def modality_table(views: int = VIEWS, modalities: Sequence[str] = MODALITIES) -> str:
+    """The columns that modalities add, likewise."""
+    meanings = {
+        name: text for modality in modalities for name, text in MODALITY_DESCRIPTIONS[modality].items()
+    }
+    return _described(meanings, views, modalities)
+
+
+def _described(meanings: Mapping[str, str], views: int, modalities: Sequence[str]) -> str:
+    kinds = {field.name: _kind(field.type) for field in clip_schema(views, modalities)}
+    rows = []
+    for name, meaning in meanings.items():
+        first = name.replace("NN", "00")
+        shown = f"`{name}`" if first == name else f"`{first}` … `{name.replace('NN', f'{views - 1:02d}')}`"
+        rows.append((shown, kinds[first], meaning))
+    return _table(("column", "type", "meaning"), rows)
+
+
+def _kind(kind: pa.DataType) -> str:
+    shape = []
+    while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        shape.append(str(kind.list_size) if pa.types.is_fixed_size_list(kind) else "T")
+        kind = kind.value_type
+    name = "mp4 (`Video`)" if pa.types.is_struct(kind) else {"double": "float64"}.get(str(kind), str(kind))
+    return f"{name} [{', '.join(shape)}]" if shape else name
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What there is beside the shards: see `card_files`."""
+
+    name: str
+    has_sheet: bool
+    pictures: tuple[str, ...]
+    preview: bool
+    taken_down: str
+
+
+def _front_matter(rows: pa.Table, captioned: bool, preview: bool) -> str:
+    licences = set(rows["licence"].to_pylist())
+    only = next(iter(licences)).lower() if len(licences) == 1 else "other"
+    size = next((name for limit, name in _SIZES if len(rows) < limit), "n>1M")
+    lines = ["---", f"license: {only if re.fullmatch(r'[a-z0-9.-]+', only) else 'other'}"]
+    if len(licences) > 1:
+        lines += ["license_name: per-clip", "license_link: ATTRIBUTION.md"]
+    lines += ["pretty_name: MV-Video", "size_categories:", f"- {size}", "task_categories:"]
+    lines += ["- image-to-video", "- text-to-video", "tags:"]
+    lines += [f"- {tag}" for tag in ("multi-view", "video", "3d", "4d", "animation", "menagerie4d")]
+    # `datasets` keeps what it has loaded under the folder's name and these lines, not under the data: two datasets
+    # in folders of one name, or one before and after it got columns, would be taken for each other if nothing
+    # here differed.
+    told = [*rows["clip_id"].to_pylist(), *(f"{field.name}: {field.type}" for field in rows.schema)]
+    digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+    lines += ["configs:", "- config_name: default", f"  description: {len(rows)} clips, content {digest}"]
+    lines += ["  data_files:"]
+    for split in _splits(rows):
+        lines += [f"  - split: {split}", f"    path: data/{split}/*.parquet"]
+    if captioned:
+        lines += ["- config_name: captions", "  data_files: captions/*.parquet"]
+    if preview:
+        lines += ["- config_name: preview", "  data_files:", "  - split: preview"]
+        lines += ["    path: preview/metadata.parquet"]
+    return "\n".join([*lines, "---", "", ""])
+
+
+def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution: str, beside: _Beside) -> str:
+    views, frames, width, height = (
+        _range(rows[name]) for name in ("num_views", "num_frames", "width", "height")
+    )
+    videos = sum(rows["num_views"].to_pylist())
+    sentence = (
+        f"{len(rows):,} clips of {len(assets):,} animated 3D model{'s' * (len(assets) != 1)}: {videos:,} "
+        f"videos, {views} synchronised views of {frames} frames at {_range(rows['fps'])} frames per second, "
+        f"{width} x {height} pixels, with alpha and cameras. {dataset.size_bytes / 1e6:,.1f} MB."
+    )
+    parts = ["# MV-Video", sentence]
+    if beside.has_sheet:
+        parts.append("![Some of the clips](contact_sheet.png)")
+    parts += ["## Clips", _table(("split", "clips", "assets"), _split_counts(rows))]
+    parts += [" ".join(f"![{PurePosixPath(path).stem}]({path})" for path in beside.pictures)]
+    if beside.preview:
+        parts.append("`preview/` has one clip each of some assets, one view on grey, as plain videos.")
+    if beside.taken_down:
+        parts.append(
+            f"Some assets were taken down: [{beside.taken_down}]({beside.taken_down}) lists their clips. "
+            f"Remove them from copies of earlier revisions, too."
+        )
+    parts += ["## Loading", _loading(_splits(rows)[0], beside.name, beside.preview)]
+    parts += [
+        "## Licences",
+        "Every clip carries the licence of the model it shows, in the column `licence`, and the line that "
+        "credits its author, in `attribution`.",
+        _table(("licence", "assets", "clips"), _counts(assets, "licence")),
+        "AI use, as far as the authors have said (column `noai`: whether it is forbidden):",
+        _table(("noai", "assets", "clips"), _counts(assets, "noai")),
+        "## Assets",
+        attribution
+        if len(assets) <= _ASSETS_IN_CARD
+        else f"{len(assets):,} assets, each with its author and licence: [ATTRIBUTION.md](ATTRIBUTION.md).",
+        "## Made with",
+        _table(
+            ("renderer", "settings", "menagerie4d", "clips"),
+            _tally(rows, ("renderer_version", "settings", "package_version")),
+        ),
+        "Each row holds what is needed to render it again: `factory.row_to_shot(row)`.",
+        "## Columns",
+        column_table(rows["num_views"][0].as_py()),
+    ]
+    if dataset.modalities:
+        parts += [
+            "## Beside colour",
+            f"These clips also have {_listing(dataset.modalities)}, exact from the animated mesh, of the first "
+            "surface that is at least half opaque at a pixel's centre: "
+            f"`clip.read(modalities={list(dataset.modalities)})`.",
+            modality_table(rows["num_views"][0].as_py(), dataset.modalities),
+        ]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _loading(split: str, name: str, preview: bool) -> str:
+    url = f"hf://datasets/{name}" if name else "path or URL"
+    name = name or "path/or/org/name"
+    videos = f'\nvideos = datasets.load_dataset("{name}", "preview")["preview"]' if preview else ""
+    return f"""
+```python
+import datasets
+
+rows = datasets.load_dataset("{name}", split="{split}", streaming=True)
+frame = next(iter(rows))["view_00"][0]  # uint8 [3, H, W]{videos}
+```
+
+One call for arrays: decodes the views and frames asked for, and puts them on any background.
+
+```python
+import factory
+
+clip = factory.load_clips("{url}")[0]
+arrays = clip.read(views=[0, 4, 8, 12], frames=slice(0, 48, 3), background=(127, 127, 127))
+arrays.frames, arrays.cameras, arrays.timestamps  # uint8 [V, T, H, W, 3], V cameras, seconds [T]
+```
+
+The videos hold straight colour, a pixel past the silhouette, on grey 127; `alpha_NN` is a zlib-compressed
+.npy, uint8 [T, H, W]. On a background: `colour * alpha / 255 + background * (1 - alpha / 255)`.
+"""
+
+
+def _splits(rows: pa.Table) -> list[str]:
+    order = {"train": 0, "validation": 1, "test": 2}
+    return sorted(set(rows["split"].to_pylist()), key=lambda split: (order.get(split, 3), split))
+
+
+def _split_counts(rows: pa.Table) -> list[tuple[str, str, str]]:
+    pairs = list(zip(rows["split"].to_pylist(), rows["asset_sha256"].to_pylist(), strict=True))
+    return [
+        (split, f"{sum(s == split for s, _ in pairs):,}", f"{len({a for s, a in pairs if s == split}):,}")
+        for split in _splits(rows)
+    ]
+
+
+def _assets(rows: pa.Table) -> list[dict]:
+    """One entry an asset, with the number of its clips, in the order of source and title."""
+    names = ["source", "asset_uid", "title", "source_url", "author", "licence", "attribution", "noai"]
+    found: dict[tuple, dict] = {}
+    for row in rows.select(names).to_pylist():
+        entry = found.setdefault((row["source"], row["asset_uid"]), {**row, "clips": 0})
+        entry["clips"] += 1
+    return sorted(found.values(), key=lambda asset: (asset["source"], asset["title"], asset["asset_uid"]))
+
+
+def _asset_table(assets: list[dict]) -> str:
+    return _table(
+        ("asset", "author", "licence", "source", "clips", "attribution"),
+        [
+            (
+                _link(asset["title"] or asset["asset_uid"], asset["source_url"]),
+                escape(asset["author"]),
+                escape(asset["licence"]),
+                escape(asset["source"]),
+                str(asset["clips"]),
+                escape(asset["attribution"]),
+            )
+            for asset in assets
+        ],
+    )
+
+
+def _counts(assets: list[dict], name: str) -> list[tuple[str, str, str]]:
+    values = sorted({asset[name] for asset in assets})
+    return [
+        (
+            escape(value),
+            f"{sum(asset[name] == value for asset in assets):,}",
+            f"{sum(asset['clips'] for asset in assets if asset[name] == value):,}",
+        )
+        for value in values
+    ]
+
+
+def _tally(rows: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
+    counted = rows.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
+    return sorted((*(escape(row[name]) for name in names), f"{row['count_all']:,}") for row in counted)
+
+
+def _listing(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _range(column: pa.ChunkedArray) -> str:
+    values = sorted(set(column.to_pylist()))
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g}–{values[-1]:g}"
+
+
+def escape(text: str) -> str:
+    """Text of strangers as one line of Markdown that shows it and does nothing else."""
+    visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    return re.sub(
+        r"([\\`*_\[\]#|~:@]|(?<=www)\.)", r"\\\1", html.escape(" ".join(visible.split()), quote=False)
+    )
+
+
+def _link(text: str, url: str) -> str:
+    """A link for http(s) addresses, plain text otherwise."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return escape(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return escape(text)
+    return f"[{escape(text)}]({quote(url, safe=':/?#@!$&*+,;=%~._-')})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

@@ -1,0 +1,334 @@
+"""Which motions an object has, when and from where they are filmed, and which are held out (methods §4.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from factory.assets.record import AssetRecord
+from factory.clips.plan import Rejection, frustum_sides, judge
+from renderers import gltf
+from renderers.cameras import Cameras, orbit_cameras
+from renderers.meshes.opacity import INVISIBLE, triangle_opacity, visible_vertices
+
+MOTIONS_VERSION = "1"  # raise it when the same object would give other videos
+HELDOUT_PART = 5  # of the motions of an asset that does not say itself, one in so many is held out
+
+
+@dataclass(frozen=True)
+class MotionRecipe:
+    """How an object's motions are filmed (methods §4.1); every field is part of a video's key.
+
+    Attributes:
+        frames: T, at the phases 0, 1/T … (T-1)/T of a motion, so that one that repeats does not stutter.
+        seconds: a motion is the animation's first so many seconds, or all of a shorter one.
+        views: training cameras at even azimuths, the first in front, at `low_deg` and `high_deg` elevation in turn.
+            DIMO's own rig stays at 0, where nobody ever sees the back of an animal.
+        heldout_views: cameras half-way between two training views, for measuring only, at other elevations.
+        resolution: pixels, square.
+        fov_y_deg, distance: of every camera. The world is scaled so that this distance is the tightest.
+        margin: part of the half image that stays free at the tightest point of all motions.
+        points: of the surface, followed through every motion.
+        min_motion: a motion whose fastest vertex stays within this part of the diagonal is a pose.
+        poses: keep poses.
+        heldout: motions that are not trained on: the so many whose names come first by SHA-256. -1 = what the
+            source says (creatures do), else one in five.
+        seed: of the points.
+    """
+
+    frames: int = 21
+    seconds: float = 2.0
+    views: int = 8
+    heldout_views: int = 4
+    resolution: int = 256
+    low_deg: float = 0.0
+    high_deg: float = 20.0
+    fov_y_deg: float = 33.9
+    distance: float = 2.0
+    margin: float = 0.03
+    points: int = 1024
+    min_motion: float = 0.0025
+    poses: bool = False
+    heldout: int = -1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("frames", 2),
+            ("views", 1),
+            ("heldout_views", 1),
+            ("resolution", 16),
+            ("points", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"MotionRecipe.{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.heldout_views > self.views:
+            raise ValueError(
+                f"MotionRecipe.heldout_views: they stand between the {self.views} training views, so there cannot "
+                f"be {self.heldout_views}"
+            )
+        if not 0.0 < self.fov_y_deg < 170.0 or self.distance <= 0.0 or not 0.0 <= self.margin < 0.5:
+            raise ValueError(
+                f"MotionRecipe: expected fov_y_deg in (0, 170), distance > 0 and margin in [0, 0.5), got "
+                f"{self.fov_y_deg:g}, {self.distance:g}, {self.margin:g}"
+            )
+        if self.seconds <= 0.0:
+            raise ValueError(f"MotionRecipe.seconds: expected more than 0, got {self.seconds:g}")
+
+    def hash(self) -> str:
+        text = json.dumps({"motions": MOTIONS_VERSION, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def phases(self) -> np.ndarray:
+        """float64 [T], 0 ≤ phase < 1."""
+        return np.arange(self.frames) / self.frames
+
+    def cameras(self) -> Cameras:
+        """The training views, then the held-out ones."""
+        step = 360.0 / self.views
+        places = np.arange(self.heldout_views) * self.views // self.heldout_views
+        azimuths = np.concatenate([step * np.arange(self.views), step * (places + 0.5)])
+        between = np.array(
+            [0.5, 1.25, -0.25, 0.75]
+        )  # of the way from the low to the high elevation, and beyond
+        ways = np.concatenate([np.arange(self.views) % 2, np.resize(between, self.heldout_views)])
+        return orbit_cameras(
+            np.deg2rad(azimuths),
+            np.deg2rad(self.low_deg + (self.high_deg - self.low_deg) * ways),
+            self.distance,
+            fov_y=np.deg2rad(self.fov_y_deg),
+            width=self.resolution,
+            height=self.resolution,
+        )
+
+    @property
+    def view_splits(self) -> tuple[list[int], list[int]]:
+        """Which of the cameras train, and which are held out."""
+        return list(range(self.views)), list(range(self.views, self.views + self.heldout_views))
+
+
+@dataclass(frozen=True)
+class MotionPlan:
+    """One motion of an object, decided.
+
+    Attributes:
+        name, sentence, split: as `MotionVideos` has them.
+        seconds: how long it takes.
+        what: of an asset "animation" (index), "timestamps" [T] and "asset_to_world" (16 floats, row-major); of a
+            dataset "clip_id", "views" and "frames" (indices).
+        world_to_camera [V, 4, 4], K [V, 3, 3]: of its views.
+    """
+
+    name: str
+    sentence: str
+    split: str
+    seconds: float
+    what: dict[str, Any]
+    world_to_camera: list
+    K: list
+
+
+def plan_motions(
+    asset: gltf.Asset, record: AssetRecord, recipe: MotionRecipe
+) -> tuple[list[MotionPlan], list[Rejection]]:
+    """Decide every motion of an asset, and the one framing of them all."""
+    visible = visible_vertices(asset)
+    cameras = recipe.cameras()
+    extent = np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * (1.0 - recipe.margin)
+    sides = frustum_sides(cameras.world_to_camera[:, :3, :3], extent)
+    moving: list[tuple[int, np.ndarray]] = []
+    centres, reach, rejected = [], np.full(len(sides), -np.inf), []
+    for index, animation in enumerate(asset.animations):
+        timestamps = animation.start + min(recipe.seconds, animation.duration) * recipe.phases
+        fault, points = _follow(asset, index, timestamps, visible, recipe)
+        if fault:
+            rejected.append(Rejection(index, animation.name or f"animation {index}", fault))
+            continue
+        moving.append((index, timestamps))
+        centres.append(0.5 * (points[0].min(axis=0) + points[0].max(axis=0)))
+        for frame in points:
+            reach = np.maximum(reach, (frame @ sides.T.astype(np.float32)).max(axis=0))
+    if not moving:
+        return [], rejected
+    # Where most motions start, which is the rest pose if the asset has one.
+    centre = np.median(np.asarray(centres, np.float64), axis=0)
+    scale = recipe.distance / (reach - sides @ centre).max()
+    asset_to_world = np.eye(4)
+    asset_to_world[:3, :3] *= scale
+    asset_to_world[:3, 3] = -scale * centre
+    names = _unique(asset.animations[index].name or f"animation {index}" for index, _ in moving)
+    splits = _splits(names, _species(record), recipe)
+    plans = []
+    for (index, timestamps), name, split in zip(moving, names, splits, strict=True):
+        animation = asset.animations[index]
+        what = {
+            "animation": index,
+            "timestamps": timestamps.tolist(),
+            "asset_to_world": asset_to_world.reshape(-1).tolist(),
+        }
+        plans.append(
+            MotionPlan(
+                name=name,
+                sentence=animation.description or sentence(name),
+                split=split,
+                seconds=min(recipe.seconds, animation.duration),
+                what=what,
+                world_to_camera=cameras.world_to_camera.tolist(),
+                K=cameras.K.tolist(),
+            )
+        )
+    return plans, rejected
+
+
+def _follow(
+    asset: gltf.Asset, index: int, timestamps: np.ndarray, visible: np.ndarray, recipe: MotionRecipe
+) -> tuple[str, np.ndarray]:
+    """What is wrong with an animation ("" = nothing), and its visible vertices [T, N, 3]."""
+    nothing = np.empty((0, 0, 3), np.float32)
+    if not len(visible):
+        return "nothing to see", nothing
+    length = float(asset.animations[index].duration)
+    if length <= 0.0 and not recipe.poses:
+        return "zero length", nothing
+    try:
+        points = np.stack([asset.positions(index, time)[visible] for time in timestamps])
+    except gltf.GltfError:
+        return "moves to infinity", nothing
+    fps = len(timestamps) / (min(recipe.seconds, length) or recipe.seconds)
+    _, fault = judge(points, fps, 0.0 if recipe.poses else recipe.min_motion)
+    return fault, points
+
+
+def _species(record: AssetRecord) -> str:
+    return record.tags[0] if record.source == "creatures" else ""
+
+
+def _splits(names: Sequence[str], species: str, recipe: MotionRecipe) -> list[str]:
+    """The split of each motion: as the creature says, or by name."""
+    if species and recipe.heldout < 0:
+        from factory.sources import creatures
+
+        known = {motion.name: motion.split for motion in creatures.motions(species)}
+        return [known[name] for name in names]
+    count = len(names) // HELDOUT_PART if recipe.heldout < 0 else recipe.heldout
+    heldout = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
+    return ["heldout" if name in heldout else "train" for name in names]
+
+
+def sentence(name: str) -> str:
+    """An animation's name as words: "1H_Melee_Attack_Chop" → "1H melee attack chop"."""
+    words = re.sub(r"[\W_]+", " ", name.rpartition("|")[2])
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", words).split()
+    return " ".join(word if word.isupper() or word[:1].isdigit() else word.lower() for word in words) or name
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Names, the second of its kind with a 2 behind it."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, candidate = 1, name
+        while candidate in found:
+            number += 1
+            candidate = f"{name} {number}"
+        found[candidate] = None
+    return list(found)
+
+
+def surface_points(asset: gltf.Asset, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the surface that can be seen, evenly by its area at rest, to be followed through any pose.
+
+    Returns:
+        corners int64 [P, 3], vertices of each point's triangle, and weights float32 [P, 3]: the point is
+        `(positions[corners] * weights[..., None]).sum(1)`.
+    """
+    opacities = triangle_opacity(asset)
+    triangles = np.concatenate(
+        [p.triangles[o != INVISIBLE] for p, o in zip(asset.primitives, opacities, strict=True)]
+    ).astype(np.int64)
+    corners = asset.positions(None, 0.0)[triangles].astype(np.float64)
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
+    if not areas.any():  # an object that appears only when it moves
+        areas[:] = 1.0
+    rng = np.random.default_rng(seed)
+    # Even steps through the summed areas: no patch of the surface is left out by chance.
+    steps = (np.arange(count) + rng.random()) / count
+    chosen = triangles[np.searchsorted(np.cumsum(areas) / areas.sum(), steps).clip(max=len(triangles) - 1)]
+    u, v = np.sqrt(rng.random(count)), rng.random(count)
+    return chosen, np.stack([1 - u, u * (1 - v), u * v], -1).astype(np.float32)
+
+
+def plan_clips(rows: Sequence[dict[str, Any]], recipe: MotionRecipe) -> tuple[list[MotionPlan], str]:
+    """The motions of one asset from its clips in a dataset, or what is wrong with them.
+
+    Even views are trained on, every other odd one is held out. Every clip stands in a world of its own, scaled so
+    that it fits; the common one is that of the smallest scale, shrunk so far that it would fit DIMO's cameras.
+
+    Args:
+        rows: what `Clip.metadata` holds, one a clip.
+    """
+    for what in ("num_frames", "num_views", "height", "width"):
+        if len({row[what] for row in rows}) != 1:
+            return [], f"its clips differ in {what}"
+    if rows[0]["height"] != rows[0]["width"]:
+        return [], "its clips are not square"
+    train, heldout = clip_views(rows[0]["num_views"])
+    views = [*train, *heldout]
+    frames = clip_frames(rows[0]["num_frames"], recipe)
+    transforms = [np.asarray(row["asset_to_world"], np.float64).reshape(4, 4) for row in rows]
+    smallest = int(np.argmin([transform[0, 0] for transform in transforms]))
+    clip = rows[smallest]
+    seen = np.tan(0.5 * np.deg2rad(clip["fov_y_deg"])) * clip["distance"]
+    shrink = np.diag([*[np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * recipe.distance / seen] * 3, 1.0])
+    asset_to_world = shrink @ transforms[smallest]
+    several = [row["animation_index"] for row in rows]
+    names = _unique(
+        row["animation_name"] + (f" ({row['window']})" if several.count(row["animation_index"]) > 1 else "")
+        for row in rows
+    )
+    species = rows[0]["asset_uid"].split("-")[1] if rows[0]["source"] == "creatures" else ""
+    plans = []
+    for row, transform, name, split in zip(
+        rows, transforms, names, _splits(names, species, recipe), strict=True
+    ):
+        world_to_camera = np.asarray(row["world_to_camera"], np.float64).reshape(-1, 4, 4)[views]
+        plans.append(
+            MotionPlan(
+                name=name,
+                sentence=row["caption"] or sentence(row["animation_name"]),
+                split=split,
+                seconds=row["num_frames"] / row["fps"],
+                what={"clip_id": row["clip_id"], "views": views, "frames": frames.tolist()},
+                world_to_camera=_in_world(
+                    world_to_camera, transform @ np.linalg.inv(asset_to_world)
+                ).tolist(),
+                K=np.asarray(row["K"], np.float64).reshape(-1, 3, 3)[views].tolist(),
+            )
+        )
+    return plans, ""
+
+
+def clip_views(count: int) -> tuple[list[int], list[int]]:
+    """Which views of a clip are trained on, and which are held out."""
+    return list(range(0, count, 2)), list(range(1, count, 4))
+
+
+def clip_frames(count: int, recipe: MotionRecipe) -> np.ndarray:
+    """The frames of a clip of so many that come nearest to the recipe's phases."""
+    return np.rint(recipe.phases * count).astype(int)
+
+
+def _in_world(world_to_camera: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """Rigid cameras [V, 4, 4] of the world from which `similarity` (uniform scale) leads to theirs.
+
+    A pinhole camera does not see how large and how far away things are, so the scale may be taken out.
+    """
+    moved = world_to_camera @ similarity
+    moved[:, :3] /= np.cbrt(np.linalg.det(similarity[:3, :3]))
+    return moved

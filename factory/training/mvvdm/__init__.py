@@ -1,0 +1,1 @@
+"""Distributed training of MV-VDM, the multi-view video diffusion model."""
