@@ -273,7 +273,7 @@ def train_objects(
 
 def _encoder(wanted: str) -> str:
     """The language model of text heads; the same for all workers, whatever each of them has installed."""
-    from zoo.dimo.text import MINILM, WHEEL
+    from zoo.text_encoder import MINILM, WHEEL
 
     if wanted != "auto":
         return "" if wanted == "none" else wanted

@@ -15,7 +15,6 @@ from factory.training.mvvdm.recipe import Recipe
 from renderers import gltf
 from renderers.meshes import RenderSettings, render_clip
 from renderers.meshes.clip import GREY, composite
-from zoo.dimo.text import MINILM
 from zoo.mvvdm.autoencoder import PatchAutoencoder
 from zoo.mvvdm.denoising import Denoising, encoder_of
 from zoo.mvvdm.evaluation import TrueClip, sampler
@@ -23,6 +22,7 @@ from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.plan import TrainingPlan
 from zoo.mvvdm.training import train
 from zoo.mvvdm.unet import MVVDMUNet
+from zoo.text_encoder import MINILM
 
 
 @pytest.fixture(scope="module")

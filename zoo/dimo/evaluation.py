@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from renderers.gaussians import render
-from zoo.dimo import losses
 from zoo.dimo.data import MotionVideos, over
 from zoo.dimo.model import DIMO, rbf_weights
+from zoo.metrics.images import lpips, psnr_from_mse, squared_error, ssim
+from zoo.metrics.silhouettes import intersection_and_union, iou
+from zoo.metrics.trajectories import arap_rotations, trajectory_error
 
 
 @torch.no_grad()
@@ -82,25 +84,25 @@ def _measure(
         white = torch.ones(3, device=device)
         picture = render(model.skin(model.trajectories(z, phase)), cameras, background=white)
         image = picture.rgb.clamp(0, 1)
-        errors.append(losses.squared_error(image, target))
-        likeness.append(losses.ssim(image, target).mean())
+        errors.append(squared_error(image, target))
+        likeness.append(ssim(image, target).mean())
         if perceptual:
-            distance.append(losses.lpips(image, target))
-        seen, true = picture.alpha > 0.5, mask > 0.5
-        both, either = both + (seen & true).sum(), either + (seen | true).sum()
+            distance.append(lpips(image, target))
+        intersection, union = intersection_and_union(picture.alpha, mask)
+        both, either = both + intersection, either + union
     measured = {
-        "psnr": float(-10 * torch.stack(errors).mean().clamp(min=1e-10).log10()),
+        "psnr": psnr_from_mse(torch.stack(errors).mean()),
         "ssim": float(torch.stack(likeness).mean()),
-        "iou": float(both / torch.as_tensor(either).clamp(min=1)),
+        "iou": iou(both, either),
     }
     return measured | ({"lpips": float(torch.stack(distance).mean())} if perceptual else {})
 
 
 @torch.no_grad()
 def arap_energy(model: DIMO, z: Tensor, phases: Tensor | None = None) -> Tensor:
-    """How unlike rigid the key points' motion is, [B]: `losses.arap_rotations` over the frames in the model's graph."""
+    """How unlike rigid the key points' motion is, [B]: `arap_rotations` over the frames in the model's graph."""
     phases = model.phases if phases is None else phases
-    return losses.arap_rotations(model.paths(z, phases), model.graph)
+    return arap_rotations(model.paths(z, phases), model.graph)
 
 
 @torch.no_grad()
@@ -132,4 +134,4 @@ def motion_error(model: DIMO, z: Tensor, points: Tensor, phases: Sequence[float]
     nearest = torch.cdist(points[0], means[0]).topk(4, largest=False)
     weights = rbf_weights(nearest.values.square(), nearest.values[:, :1].clamp(min=1e-3))
     moved = ((means - means[:1])[:, nearest.indices] * weights[..., None]).sum(-2)
-    return float((points[:1] + moved - points).norm(dim=-1).mean())
+    return trajectory_error(points[:1] + moved, points)

@@ -5,69 +5,27 @@ Each returns a scalar unless it says otherwise. Weights are the caller's.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.dimo.model import rbf_weights
+from zoo.metrics.images import lpips, lpips_network, squared_error, ssim
+from zoo.metrics.trajectories import arap_rotations
+
+__all__ = [
+    "arap_distances",
+    "arap_rotations",
+    "chamfer",
+    "depth_smoothness",
+    "kl_divergence",
+    "lpips",
+    "lpips_network",
+    "normal_smoothness",
+    "squared_error",
+    "ssim",
+]
 
 # --- pictures ---------------------------------------------------------------------------------------
-
-
-def squared_error(image: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference: the colour loss, and on alpha the mask loss."""
-    return (image - target).square().mean()
-
-
-def ssim(image: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity of each picture, [...]: 1 where equal (Wang et al. 2004; Gaussian window 11, σ 1.5).
-
-    Like the original, only where the whole window is inside the picture; smaller pictures have a window of their size.
-    """
-    *batch, height, width, channels = image.shape
-    size = min(11, height, width)
-    offsets = torch.arange(size, device=image.device, dtype=image.dtype) - (size - 1) / 2
-    window = (-offsets.square() / (2 * 1.5**2)).exp()
-    window = window / window.sum()
-    a, b = (t.reshape(-1, height, width, channels).permute(0, 3, 1, 2).flatten(0, 1) for t in (image, target))
-    stack = torch.stack([a, b, a * a, b * b, a * b])
-    planes = stack.flatten(0, 1)[None]  # as channels of one picture, which is several times as quick on a CPU
-    for shape in ((1, 1, 1, size), (1, 1, size, 1)):
-        planes = F.conv2d(
-            planes, window.view(shape).expand(planes.shape[1], -1, -1, -1), groups=planes.shape[1]
-        )
-    mean_a, mean_b, aa, bb, ab = planes[0].unflatten(0, (5, -1))
-    spread = aa - mean_a**2 + bb - mean_b**2 + 0.03**2
-    alike = 2 * (ab - mean_a * mean_b) + 0.03**2
-    values = (2 * mean_a * mean_b + 0.01**2) * alike / ((mean_a**2 + mean_b**2 + 0.01**2) * spread)
-    return values.mean((-1, -2)).unflatten(0, (-1, channels)).mean(1).reshape(batch)
-
-
-def lpips(image: Tensor, target: Tensor) -> Tensor:
-    """Perceptual distance (Zhang et al. 2018, VGG), mean over pictures [..., H, W, 3].
-
-    Raises RuntimeError where the package or the published weights of its backbone cannot be had.
-    """
-    a, b = (t.flatten(0, -4).movedim(-1, 1) * 2 - 1 for t in (image, target))
-    return lpips_network(image.device)(a, b).mean()
-
-
-@cache
-def lpips_network(device: torch.device) -> nn.Module:
-    """LPIPS with frozen weights, loaded once a device. Raises RuntimeError with what is missing."""
-    try:
-        from lpips import LPIPS
-
-        network = LPIPS(net="vgg", verbose=False)
-    except (ImportError, OSError) as error:
-        raise RuntimeError(
-            "LPIPS needs the package lpips and the weights that torchvision publishes as vgg16-397923af.pth in "
-            f"{torch.hub.get_dir()}/checkpoints ({type(error).__name__}: {error}); put the file there, "
-            "or train without: LossWeights(lpips=0)"
-        ) from error
-    return network.requires_grad_(False).eval().to(device)
 
 
 def depth_smoothness(depth: Tensor, image: Tensor) -> Tensor:
@@ -119,29 +77,6 @@ def arap_distances(positions: Tensor, canonical: Tensor, graph: Tensor, radii: T
         squared = (canonical[graph] - canonical[:, None]).square().sum(-1)
         weights = rbf_weights(squared, radii[graph])
     return (lengths.diff(dim=1).abs() * weights).sum((1, 2, 3))
-
-
-def arap_rotations(positions: Tensor, graph: Tensor) -> Tensor:
-    """How far neighbourhoods are from turning rigidly, against the first moment, per motion [B] (Sorkine & Alexa 2007).
-
-    Σ_t Σ_k Σ_j ‖(p_j − p_k)^t − R_k^t (p_j − p_k)^0‖² with the best rotation R_k^t, through which no gradient goes.
-
-    Args:
-        positions: [B, T, K, 3], T >= 2. graph: [K, J] neighbours that hold at all moments.
-    """
-    edges = positions[:, :, graph] - positions[:, :, :, None]  # [B, T, K, J, 3]
-    first, later = edges[:, :1], edges[:, 1:]
-    with torch.no_grad():
-        turns = best_rotations(first, later)
-    return (later - first @ turns.transpose(-1, -2)).square().sum((1, 2, 3, 4))
-
-
-def best_rotations(source: Tensor, target: Tensor) -> Tensor:
-    """Rotations [..., 3, 3] that bring vectors [..., J, 3] nearest to others (Kabsch): target ≈ source @ Rᵀ."""
-    u, _, vt = torch.linalg.svd(target.transpose(-1, -2) @ source)
-    signs = torch.ones_like(u[..., 0])
-    signs[..., 2] = torch.linalg.det(u @ vt)  # −1 would be a reflection
-    return (u * signs[..., None, :]) @ vt
 
 
 def chamfer(points: Tensor, guide: Tensor) -> Tensor:

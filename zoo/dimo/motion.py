@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.files import atomic_path
+
 if TYPE_CHECKING:
     from renderers.cameras import Cameras
     from renderers.gaussians import Gaussians, TensorCameras
     from zoo.dimo.model import DIMO, KeyPointMotion
+    from zoo.export.animation import SkinnedAnimation
 
 # The fixed view of previews and of `save("….mp4")`: three quarters from the front, slightly from above, through the
 # lens that DIMO's training cameras have.
@@ -113,12 +116,26 @@ class Motion:
         K[:, :2, 2] += resolution / 2
         return type(view)(view.world_to_camera, K, resolution, resolution)
 
+    def animation(self, detail: int = 128) -> SkinnedAnimation:
+        """The motion as a skinned animation: key points as joints, the surface of the Gaussians as the mesh.
+
+        Args:
+            detail: grid cells along the object's longest side for the surface extraction.
+
+        Raises:
+            ValueError: the model has no key points (trained without motion factorisation).
+        """
+        from zoo.dimo.skin import skinned_animation
+
+        times = (self.phases - self.phases[0]).double().cpu().numpy() * self.seconds
+        return skinned_animation(self.model, self.trajectories, times, name=self.name, detail=detail)
+
     def save(self, path: str | os.PathLike[str], **options: object) -> Path:
         """Write the motion in the format that the name's ending says; a file appears complete or not at all.
 
         .mp4  a video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=one of yours)
         .glb  an animated glTF for Blender and viewers: key points as joints, a coloured surface of the splats
-              (options: frames, detail=96, cells along the object's longest side)
+              (options: frames, detail=128, cells along the object's longest side)
         .ply  a folder of splats, one file a frame in the layout of 3DGS: "hop.ply" gives hop/000.ply …
         .npz  arrays: trajectories, rotations, skinning weights, names
 
@@ -192,10 +209,10 @@ def _save_mp4(
     return path
 
 
-def _save_glb(motion: Motion, path: Path, **options: int) -> Path:
+def _save_glb(motion: Motion, path: Path, *, frames: int | None = None, detail: int = 128) -> Path:
     from zoo.export.glb import write_glb
 
-    write_glb(path, motion, **options)
+    write_glb(path, (motion if frames is None else motion.resampled(frames)).animation(detail))
     return path
 
 
@@ -221,17 +238,13 @@ def _save_npz(motion: Motion, path: Path) -> Path:
         "rotations": torch.nn.functional.normalize(motion.trajectories.rotations, dim=-1),
         "key_points": model.key_points, "radii": model.log_radii.exp(), **weights, **gaussians,
     }  # fmt: skip
-    part = path.with_name(f".{path.name}.{os.getpid()}.part.npz")
-    try:
+    with atomic_path(path) as part:
         np.savez_compressed(
             part,
             name=motion.name,
             seconds=motion.seconds,
             **{k: v.detach().cpu().numpy() for k, v in arrays.items()},
         )
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -28,7 +28,7 @@ from zoo.dimo import losses
 from zoo.dimo.config import DIMOConfig, LossWeights, Rate
 from zoo.dimo.data import MotionVideos, over
 from zoo.dimo.feed import Batch, Feed
-from zoo.dimo.model import DIMO
+from zoo.dimo.model import DIMO, rbf_weights
 from zoo.dimo.optimizer import NamedAdam
 from zoo.dimo.points import calmest_frame, farthest_points, spacing, visual_hull
 
@@ -606,7 +606,7 @@ def _carried_back(run: _Run, places: Tensor) -> Tensor:
     phase = torch.tensor([videos.phases[frame]], device=run.device)
     posed = model.paths(model.mu[motion : motion + 1], phase)[0, 0]
     nearest = torch.cdist(places, posed).topk(min(4, len(posed)), largest=False)
-    weights = losses.rbf_weights(nearest.values.square(), model.log_radii.exp()[nearest.indices])
+    weights = rbf_weights(nearest.values.square(), model.log_radii.exp()[nearest.indices])
     return places - ((posed - model.key_points)[nearest.indices] * weights[..., None]).sum(1)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
+
+from zoo.export.animation import Mesh
 
 REACH = 2.5  # standard deviations after which a Gaussian adds nothing
 MARGIN = 16  # cells around the object, and the furthest that one Gaussian reaches
@@ -13,16 +13,7 @@ THINNEST = 0.5  # cells; a flatter splat would slip between the samples
 AT_ONCE = 1 << 20  # samples evaluated together, which bounds memory
 
 
-class Surface(NamedTuple):
-    """Vertices float64 [P, 3], unit normals [P, 3] pointing outward, colours [P, 3] in 0..1, triangles int64 [F, 3]."""
-
-    vertices: np.ndarray
-    normals: np.ndarray
-    colors: np.ndarray
-    triangles: np.ndarray
-
-
-def surface(
+def gaussian_surface(
     means: np.ndarray,
     rotations: np.ndarray,
     scales: np.ndarray,
@@ -31,7 +22,7 @@ def surface(
     *,
     detail: int = 128,
     level: float = 0.5,
-) -> Surface:
+) -> Mesh:
     """The surface of N Gaussians, by surface nets (Gibson 1998) on a grid.
 
     Args:
@@ -62,7 +53,7 @@ def surface(
     normals = -_sample(gradients, points)
     normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
     paint = _sample(colour, points) / np.maximum(_sample(density[..., None], points), 1e-9)
-    return Surface(origin + points * cell, normals, paint.clip(0, 1), triangles)
+    return Mesh(origin + points * cell, normals, paint.clip(0, 1), triangles, material="splats")
 
 
 def _accumulate(

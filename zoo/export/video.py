@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from renderers.video import encode_h264
+from zoo.files import atomic_path
 
 
 def write_mp4(path: str | os.PathLike[str], frames: np.ndarray, fps: float, *, crf: int = 16) -> None:
-    """Write frames as H.264; complete or not at all, the same frames giving the same bytes.
+    """Write frames as H.264, atomically; the same frames give the same bytes.
 
-    Args: as of `renderers.video.encode_h264`, which also says what it raises.
+    Args:
+        path: of the file.
+        frames: uint8 [T, H, W, 3], even sides.
+        fps: frame rate.
+        crf: constant rate factor of x264; lower is better and larger.
+
+    Raises:
+        ValueError, RuntimeError: as `renderers.video.encode_h264`.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(path) as part:
         encode_h264(frames, fps, crf=crf, gop=250, to=str(part))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

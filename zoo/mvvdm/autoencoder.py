@@ -158,13 +158,3 @@ def picture_step(autoencoder: AutoencoderKL | PatchAutoencoder) -> int:
     if isinstance(autoencoder, PatchAutoencoder):
         return autoencoder.patch
     return 2 ** (len(autoencoder.config.block_out_channels) - 1)
-
-
-@torch.no_grad()
-def reconstruction_psnr(autoencoder: AutoencoderKL | PatchAutoencoder, frames: Tensor) -> float:
-    """How well pictures [..., 3, H, W] in -1..1 come back, in dB over all of their pixels."""
-    pictures = frames.flatten(0, -4)
-    decoded = torch.cat(
-        [autoencoder.decode(autoencoder.encode(some).latent_dist.mean).sample for some in pictures.split(64)]
-    )
-    return float(-10 * ((decoded.clamp(-1, 1) - pictures) / 2).square().mean().log10())

@@ -32,7 +32,7 @@ def clauses(sentence: str) -> list[tuple[str, int]]:
 def encode_sentences(sentences: Sequence[str], encoder: str) -> Tensor:
     """Sentences as one token a clause, [B, L, E + 3]; L is the largest number of clauses, and places left over are 0.
 
-    A token is the clause as a language model (`zoo.dimo.text`) knows its sense, a unit vector made as long as √E, so
+    A token is the clause as a language model (`zoo.text_encoder`) knows its sense, a unit vector made as long as √E, so
     that its numbers are about 1, as those of CLIP's tokens; and a 1 in the place of its part of the video.
     """
     told = [clauses(sentence) for sentence in sentences]
@@ -47,6 +47,6 @@ def _token(clause: str, part: int, encoder: str) -> Tensor:
 
 @lru_cache(maxsize=4096)  # in training the same clauses come again and again
 def _embedding(clause: str, encoder: str) -> Tensor:
-    from zoo.dimo.text import encoder as load_encoder
+    from zoo.text_encoder import load_text_encoder
 
-    return load_encoder(encoder)([clause])[0]
+    return load_text_encoder(encoder)([clause])[0]

@@ -21,14 +21,15 @@ from factory.dataset.loader import ClipLoader
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.clips import ClipShare, true_clip
 from factory.training.mvvdm.recipe import PROGRESS, RESULT, Recipe, work_folder
-from zoo.dimo.text import MINILM
-from zoo.mvvdm.autoencoder import PatchAutoencoder, Reconstruction, reconstruction_psnr
+from zoo.metrics.images import reconstruction_psnr
+from zoo.mvvdm.autoencoder import PatchAutoencoder, Reconstruction
 from zoo.mvvdm.denoising import Denoising, encoder_of
 from zoo.mvvdm.evaluation import TrueClip, comparison_sheet, evaluate, sampler
 from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.plan import TrainingPlan
 from zoo.mvvdm.training import Progress, levels, train
 from zoo.mvvdm.unet import MVVDMUNet
+from zoo.text_encoder import MINILM
 
 FITTED_CLIPS = 128  # whose patches give the autoencoder's components
 CURVE = 20  # parts of a training whose mean losses are kept

@@ -1,0 +1,25 @@
+"""Silhouettes: foreground masks and their intersection over union."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+GREY = 127.0 / 255.0  # the background of MV-VDM's videos
+FOREGROUND_THRESHOLD = 0.06  # largest channel difference from the background; above the noise of video coding
+
+
+def foreground_mask(frames: Tensor, background: float = GREY) -> Tensor:
+    """Pixels that differ from a uniform background: frames [V, T, 3, H, W] in 0..1 to bool [V, T, H, W]."""
+    return (frames - background).abs().amax(2) > FOREGROUND_THRESHOLD
+
+
+def intersection_and_union(alpha: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixel counts of the intersection and the union of two silhouettes, each where the coverage exceeds 0.5."""
+    predicted, expected = alpha > 0.5, target > 0.5
+    return (predicted & expected).sum(), (predicted | expected).sum()
+
+
+def iou(intersection: Tensor | float, union: Tensor | float) -> float:
+    """Intersection over union from (accumulated) pixel counts; 0 if both silhouettes are empty."""
+    return float(intersection / torch.as_tensor(union).clamp(min=1))

@@ -1,0 +1,37 @@
+"""Motion in 3D: rigidity of point neighbourhoods and distance from known trajectories."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def arap_rotations(positions: Tensor, graph: Tensor) -> Tensor:
+    """As-rigid-as-possible energy against the first frame, per motion [B] (Sorkine & Alexa 2007, eq. 3).
+
+    Σ_t Σ_k Σ_j ‖(p_j − p_k)^t − R_k^t (p_j − p_k)^0‖², where R_k^t is the best rotation of neighbourhood k. No
+    gradient flows through R_k^t.
+
+    Args:
+        positions: points [B, T, K, 3], T >= 2.
+        graph: indices [K, J] of each point's neighbours, the same in all frames.
+    """
+    edges = positions[:, :, graph] - positions[:, :, :, None]  # [B, T, K, J, 3]
+    first, later = edges[:, :1], edges[:, 1:]
+    with torch.no_grad():
+        rotations = best_rotations(first, later)
+    return (later - first @ rotations.transpose(-1, -2)).square().sum((1, 2, 3, 4))
+
+
+def best_rotations(source: Tensor, target: Tensor) -> Tensor:
+    """Least-squares rotations R [..., 3, 3] between vectors [..., J, 3], target ≈ source @ Rᵀ (Kabsch 1976)."""
+    u, _, vt = torch.linalg.svd(target.transpose(-1, -2) @ source)
+    # det(U Vᵀ) = −1 would be a reflection: flip the direction of the smallest singular value.
+    signs = torch.ones_like(u[..., 0])
+    signs[..., 2] = torch.linalg.det(u @ vt)
+    return (u * signs[..., None, :]) @ vt
+
+
+def trajectory_error(predicted: Tensor, target: Tensor) -> float:
+    """Mean Euclidean distance between corresponding points [T, P, 3], in the points' unit."""
+    return float((predicted - target).norm(dim=-1).mean())
