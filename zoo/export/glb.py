@@ -56,7 +56,7 @@ def write_glb(
 @torch.no_grad()
 def canonical_surface(model, detail: int):
     """The surface of a DIMO's canonical Gaussians."""
-    from renderers.gaussians.reference import rotation_matrices
+    from renderers.gaussians.features import rotation_matrices
 
     scales, opacities = model.log_scales.exp(), model.opacity_logits.sigmoid()
     tensors = (model.means, rotation_matrices(model.quats), scales, opacities, model.colors)
