@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras
+from renderers.gaussians.types import OUTPUTS, Gaussians, Scene, TensorCameras
 
 LAYOUTS = {
     "means": ("S", "N", 3), "quats": ("S", "N", 4), "scales": ("S", "N", 3), "opacities": ("S", "N"),
@@ -18,48 +16,6 @@ LAYOUTS = {
 }  # fmt: skip
 SH_COEFFICIENTS = {1: 0, 4: 1, 9: 2, 16: 3}
 _MOST = torch.finfo(torch.float32).max
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A checked call of `render`: what the back ends take.
-
-    Attributes:
-        means, quats, scales, opacities, colors, sh: as in `Gaussians`, first dimension S or 1 (shared).
-        viewmats [S, C, 4, 4], Ks [S, C, 3, 3]: one camera set per scene (expanded where shared).
-        background: [S, C, D] or None. sh_degree: 0-3, None without `sh`.
-    """
-
-    means: Tensor
-    quats: Tensor
-    scales: Tensor
-    opacities: Tensor
-    colors: Tensor | None
-    sh: Tensor | None
-    viewmats: Tensor
-    Ks: Tensor
-    width: int
-    height: int
-    background: Tensor | None
-    antialiased: bool
-    sh_degree: int | None
-    eps2d: float
-    want: tuple[str, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """S, C, N."""
-        return *self.viewmats.shape[:2], self.means.shape[1]
-
-    @property
-    def channels(self) -> int:
-        """D."""
-        return 3 if self.colors is None else self.colors.shape[-1]
-
-    def to(self, dtype: torch.dtype) -> Scene:
-        """The scene with every tensor in another floating type."""
-        values = {k: v.to(dtype) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **values)
 
 
 def prepare(
@@ -128,17 +84,6 @@ def prepare(
         eps2d=float(eps2d),
         want=want,
     )
-
-
-def back_end(scene: Scene) -> ModuleType:
-    """The module that draws tensors of this device and type."""
-    if scene.means.device.type == "cuda":
-        from renderers.gaussians import cuda as chosen
-    elif scene.means.dtype == torch.float64:
-        from renderers.gaussians import reference as chosen
-    else:
-        from renderers.gaussians import cpu as chosen
-    return chosen
 
 
 def _sizes(tensors: dict[str, Tensor]) -> dict[str, int]:

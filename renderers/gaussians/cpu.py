@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.gaussians import Rendered, get_threads, reference
-from renderers.gaussians.checks import Scene
+from renderers.gaussians.features import blended_features, split_outputs
+from renderers.gaussians.threads import get_threads
+from renderers.gaussians.types import Rendered, Scene
 
 try:
     from renderers.gaussians import kernels
@@ -32,13 +33,13 @@ def draw(scene: Scene) -> Rendered:
         scene.means, scene.quats, scene.scales, scene.opacities, scene.viewmats, scene.Ks,
         (scene.width, scene.height, scene.eps2d, scene.antialiased),
     )  # fmt: skip
-    blended, background = reference.features(scene, depths if "depth" in scene.want else None)
+    blended, background = blended_features(scene, depths if "depth" in scene.want else None)
     if background is None:
         background = blended.new_zeros(S, C, blended.shape[-1])
     image, alpha = _Draw.apply(
         means2d, ellipses, opacities, blended, background, keys, radii, records, scene.width, scene.height
     )
-    return reference.rendered(scene, image, alpha[..., None], radii, means2d)
+    return split_outputs(scene, image, alpha[..., None], radii, means2d)
 
 
 class _Project(torch.autograd.Function):

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from renderers.gaussians import FAR, NEAR, Rendered, reference
-from renderers.gaussians.checks import Scene
+from renderers.gaussians import reference
+from renderers.gaussians.features import blended_features
+from renderers.gaussians.types import FAR, NEAR, Rendered, Scene
 
 OLDEST = (1, 5, 3)
 WARP = 32
@@ -38,7 +39,7 @@ def draw(scene: Scene) -> Rendered:
     colors, sh_degree, background = scene.colors, None, scene.background
     if "normal" in scene.want:
         # gsplat blends one kind of feature a call: colours are evaluated here and normals blended beside them.
-        colors, background = reference.features(scene, None)
+        colors, background = blended_features(scene, None)
     elif scene.sh is not None:
         colors, sh_degree = scene.sh, scene.sh_degree
     image, alpha, details = _gsplat().rasterization(

@@ -23,7 +23,6 @@ import numpy as np
 from numba import njit
 from numba.core import event
 
-from renderers.gaussians import FAR, NEAR
 from renderers.gaussians.simd import (
     LANES,
     WIDE_LANES,
@@ -48,6 +47,7 @@ from renderers.gaussians.simd import (
     total,
     wide_column,
 )
+from renderers.gaussians.types import FAR, NEAR
 
 CHUNK = 256  # Gaussians whose camera gradients are summed together, for any number of threads
 TILE, BLOCK, BLOCKS = 32, 4, 64

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from renderers.gaussians import Gaussians
+from renderers.gaussians.types import Gaussians
 
 SH_C0 = 0.28209479177387814  # the constant harmonic: colour = 0.5 + SH_C0 · f_dc
 # 0 and 1 have no finite logit and 0 no logarithm: what is written is the nearest value that has one.

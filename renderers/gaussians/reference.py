@@ -10,117 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from renderers.gaussians import FAR, NEAR, Rendered
-from renderers.gaussians.checks import Scene
+from renderers.gaussians.features import blended_features, rotation_matrices, split_outputs
+from renderers.gaussians.types import FAR, NEAR, Rendered, Scene
 
 ALPHA_MIN, ALPHA_MAX = 1.0 / 255.0, 0.999
 TRANSMITTANCE_MIN = 1e-4
 RADIUS_SIGMAS = 3.33  # exp(-3.33²/2) < 1/255: further out even an opaque Gaussian is not drawn
 PIXELS_AT_ONCE = 1024
-
-
-def rotation_matrices(quats: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4] of any length but zero."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
-
-
-def camera_positions(viewmats: Tensor) -> Tensor:
-    """Where the cameras stand: [..., 3], world."""
-    return torch.linalg.inv(viewmats)[..., :3, 3]
-
-
-def sh_basis(degree: int, directions: Tensor) -> Tensor:
-    """Real spherical harmonics [..., (degree + 1)²] of unit directions [..., 3], order and signs of 3DGS."""
-    x, y, z = directions.unbind(-1)
-    xx, yy, zz = x * x, y * y, z * z
-    basis = [torch.full_like(x, 0.28209479177387814)]
-    if degree >= 1:
-        basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-    if degree >= 2:
-        basis += [
-            1.0925484305920792 * x * y,
-            -1.0925484305920792 * y * z,
-            0.31539156525252005 * (2 * zz - xx - yy),
-            -1.0925484305920792 * x * z,
-            0.5462742152960396 * (xx - yy),
-        ]
-    if degree >= 3:
-        basis += [
-            -0.5900435899266435 * y * (3 * xx - yy),
-            2.890611442640554 * x * y * z,
-            -0.4570457994644658 * y * (4 * zz - xx - yy),
-            0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy),
-            -0.4570457994644658 * x * (4 * zz - xx - yy),
-            1.445305721320277 * z * (xx - yy),
-            -0.5900435899266435 * x * (xx - 3 * yy),
-        ]
-    return torch.stack(basis, -1)
-
-
-def sh_colors(degree: int, sh: Tensor, means: Tensor, positions: Tensor) -> Tensor:
-    """Colours [S, C, N, 3] of SH coefficients [S, N, K, 3] seen from camera positions [S, C, 3]."""
-    directions = F.normalize(means[:, None] - positions[:, :, None], dim=-1)
-    basis = sh_basis(degree, directions)
-    colors = torch.einsum(
-        "scnk,snkd->scnd", basis, sh[:, :, : basis.shape[-1]].expand(len(basis), -1, -1, -1)
-    )
-    return torch.clamp_min(colors + 0.5, 0.0)
-
-
-def facing_normals(quats: Tensor, scales: Tensor, means: Tensor, positions: Tensor) -> Tensor:
-    """Shortest axes of the Gaussians, turned to the cameras: unit [S, C, N, 3], world."""
-    turns = rotation_matrices(quats)
-    scenes = max(len(turns), len(scales))  # either may be shared by all scenes
-    shortest = scales.argmin(-1)[..., None, None].expand(scenes, -1, 3, 1)
-    axes = turns.expand(scenes, -1, 3, 3).gather(-1, shortest)[..., 0][:, None]
-    away = (axes * (means[:, None] - positions[:, :, None])).sum(-1, keepdim=True) > 0
-    return torch.where(away, -axes, axes)
-
-
-def features(scene: Scene, depths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """What is blended per Gaussian, and behind all of them.
-
-    Args:
-        depths: [S, C, N] to be blended, or None.
-    Returns:
-        [S, C, N, F], F = D colours, 3 normals if wanted, then 1 depth if given; background [S, C, F] or None.
-    """
-    shape = scene.shape
-    if scene.sh is None:
-        channels = [scene.colors[:, None].expand(*shape, -1)]
-    elif "rgb" in scene.want:
-        channels = [sh_colors(scene.sh_degree, scene.sh, scene.means, camera_positions(scene.viewmats))]
-    else:
-        channels = [scene.means.new_zeros(*shape, 3)]
-    if "normal" in scene.want:
-        normals = facing_normals(scene.quats, scene.scales, scene.means, camera_positions(scene.viewmats))
-        channels.append(normals.expand(*shape, -1))
-    if depths is not None:
-        channels.append(depths[..., None])
-    blended = torch.cat(channels, -1) if len(channels) > 1 else channels[0]
-    if scene.background is None:
-        return blended, None
-    return blended, F.pad(scene.background, (0, blended.shape[-1] - scene.channels))
-
-
-def rendered(scene: Scene, image: Tensor, alpha: Tensor, radii: Tensor, means2d: Tensor) -> Rendered:
-    """Split blended features [S, C, H, W, F] into the outputs that were wanted."""
-    sizes = [scene.channels, 3 * int("normal" in scene.want), int("depth" in scene.want)]
-    rgb, normal, depth = image.split(sizes, -1)
-    return Rendered(
-        rgb=rgb if "rgb" in scene.want else None,
-        alpha=alpha if "alpha" in scene.want else None,
-        depth=depth / alpha.clamp_min(1e-10) if "depth" in scene.want else None,
-        normal=normal if "normal" in scene.want else None,
-        radii=radii,
-        means2d=means2d,
-    )
 
 
 def project(scene: Scene) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -195,7 +91,7 @@ def blend(
 def draw(scene: Scene) -> Rendered:
     """`renderers.gaussians.render` for one checked scene."""
     means2d, conics, depths, opacities, radii = project(scene)
-    blended, background = features(scene, depths if "depth" in scene.want else None)
+    blended, background = blended_features(scene, depths if "depth" in scene.want else None)
     S, C, _ = scene.shape
     ys, xs = torch.meshgrid(
         torch.arange(scene.height, device=depths.device),
@@ -218,4 +114,4 @@ def draw(scene: Scene) -> Rendered:
     grid = (S, C, scene.height, scene.width)
     image = torch.stack(images).reshape(*grid, -1) if images else pixels.new_zeros(*grid, blended.shape[-1])
     alpha = 1 - torch.stack(transmittances).reshape(*grid, 1) if images else pixels.new_zeros(*grid, 1)
-    return rendered(scene, image, alpha, radii, means2d)
+    return split_outputs(scene, image, alpha, radii, means2d)

@@ -11,6 +11,8 @@ import numpy as np
 
 from renderers.cameras import Cameras
 
+# Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
+PICTURE_VERSIONS = {"opengl": "1", "pyrender": "1", "blender": "1"}
 GREY = (127, 127, 127)  # MV-VDM's background, 127/255 (methods §1.2)
 WHITE = (255, 255, 255)  # DIMO's
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from renderers.cameras import Cameras, opengl_projection, to_opengl
 from renderers.gltf import Asset, Material, Pose, Texture
-from renderers.meshes import PICTURE_VERSIONS, shaders
-from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
+from renderers.meshes import shaders
+from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderError, RenderSettings, Shot
 from renderers.meshes.closed import closed_triangles
 from renderers.meshes.devices import cuda_to_egl_device, load_triton_first, nvidia_gpu_present
 from renderers.meshes.opacity import MIXED, SOLID, triangle_opacity

@@ -14,8 +14,8 @@ import numpy as np
 
 from renderers.cameras import to_opengl
 from renderers.gltf import Asset, Material, Pose, Texture
-from renderers.meshes import PICTURE_VERSIONS, environment
-from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
+from renderers.meshes import environment
+from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderError, RenderSettings, Shot
 from renderers.meshes.devices import cuda_to_egl_device, load_triton_first
 
 

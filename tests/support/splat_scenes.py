@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renderers.cameras import orbit_cameras
 from renderers.gaussians import Gaussians, TensorCameras, reference
-from renderers.gaussians.checks import Scene
+from renderers.gaussians.types import Scene
 
 KINDS = (
     "cloud", "needles", "discs", "points", "near", "edges", "opaque", "faint", "crowd", "cover", "nothing", "wide",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from renderers.gaussians import reference
-from renderers.gaussians.checks import Scene
+from renderers.gaussians.types import Scene
 
 TILE = 8  # the fastest for small pictures; from 256² on 12 is
 

@@ -10,7 +10,7 @@ from tiny_dimo import tiny_pipeline
 
 from renderers import gltf
 from renderers.gaussians import ply
-from renderers.gaussians.reference import rotation_matrices
+from renderers.gaussians.features import rotation_matrices
 from zoo.dimo import skin
 from zoo.dimo.model import KeyPointMotion
 from zoo.export import write_mp4

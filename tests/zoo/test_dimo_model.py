@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from tiny_motions import tiny_config
 
-from renderers.gaussians.reference import rotation_matrices
+from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import (
     DIMO,

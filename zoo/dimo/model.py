@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderers.gaussians import Gaussians
-from renderers.gaussians.reference import rotation_matrices
+from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.config import DIMOConfig
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renderers.gaussians.reference import rotation_matrices
+from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.model import DIMO, KeyPointMotion, rbf_weights
 from zoo.export.animation import Joints, Mesh, SkinnedAnimation
 from zoo.export.surface import gaussian_surface

@@ -20,6 +20,7 @@ from splat_scenes import FIELDS, KINDS, on_threshold, scene
 from torch import Tensor
 
 from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras, checks, reference, render, set_threads
+from renderers.gaussians.types import Scene
 
 pytest.importorskip("numba", reason="numba is not installed")
 
@@ -56,7 +57,7 @@ def _draw(gaussians: Gaussians, cameras: TensorCameras, options: dict, dtype: to
     return {k: getattr(picture, k).detach() for k in options["want"]}, gradients, picture.radii
 
 
-def _checked(gaussians: Gaussians, cameras: TensorCameras, options: dict) -> checks.Scene:
+def _checked(gaussians: Gaussians, cameras: TensorCameras, options: dict) -> Scene:
     options = {"sh_degree": None} | options
     if options["background"] is not None:
         options["background"] = options["background"].double()

@@ -10,12 +10,13 @@ import torch
 from splat_scenes import scene
 
 from renderers.gaussians import Gaussians, checks, cuda, reference
+from renderers.gaussians.types import Scene
 
 
 class StandIn:
     """`gsplat.rasterization` by `reference.draw`; it keeps how many Gaussians it was given."""
 
-    def __init__(self, scene: checks.Scene) -> None:
+    def __init__(self, scene: Scene) -> None:
         self.scene, self.counts = scene, []
 
     def rasterization(

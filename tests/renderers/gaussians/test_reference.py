@@ -13,7 +13,8 @@ import torch
 from splat_scenes import KINDS, scene
 
 from renderers.cameras import Cameras, orbit_cameras
-from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras, checks, reference, render
+from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras, checks, features, reference, render
+from renderers.gaussians.types import Scene
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def gsplat() -> ModuleType:
     return module
 
 
-def _checked(kind: str, seed: int, **changes: object) -> checks.Scene:
+def _checked(kind: str, seed: int, **changes: object) -> Scene:
     gaussians, cameras, options = scene(kind, seed)
     options = {**options, "background": None, "sh_degree": None, **changes}
     return checks.prepare(gaussians.to(torch.float64), cameras.to(torch.float64), **options)
@@ -51,7 +52,7 @@ def test_projection_is_gsplats(gsplat: ModuleType, kind: str) -> None:
             one.eps2d,
             calc_compensations=True,
         )
-        mine = checks.Scene(
+        mine = Scene(
             **{**vars(one), **dict(zip(("means", "quats", "scales", "viewmats"), leaves, strict=True))}
         )
         got = reference.project(mine)
@@ -81,7 +82,7 @@ def test_spherical_harmonics_are_gsplats(gsplat: ModuleType, degree: int) -> Non
     directions = torch.randn(500, 3, generator=generator, dtype=torch.float64)
     sh = torch.randn(500, 16, 3, generator=generator, dtype=torch.float64)
     expected = gsplat._spherical_harmonics(degree, directions, sh)
-    basis = reference.sh_basis(degree, torch.nn.functional.normalize(directions, dim=-1))
+    basis = features.sh_basis(degree, torch.nn.functional.normalize(directions, dim=-1))
     got = (basis[..., None] * sh[:, : (degree + 1) ** 2]).sum(1)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
