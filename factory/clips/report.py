@@ -2,68 +2,48 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
-
-from tqdm import tqdm
+from typing import Any
 
 from cluster import Progress, Report
 from cluster.storage import Storage
 from factory.clips.stage import RenderStage
 from factory.clips.tally import RenderResult, Tally
+from factory.console import Status
 
-_STATUS_EVERY_S = 10.0
 _MOST_LISTED = 20
 
 
-class RenderProgress:
-    """A progress bar on a terminal, a line every 10 s elsewhere."""
+def render_status(progress: Progress, tally: Tally) -> Status:
+    """The run at this moment, for the progress display."""
+    return Status(
+        unit="clips",
+        done=tally.rendered,
+        total=tally.planned,
+        growing=not progress.exhausted,
+        seconds=progress.seconds,
+        facts={
+            "assets": tally.assets,
+            "quarantined": len(tally.quarantined),
+            "workers": progress.workers,
+            "clips/min": round(60.0 * tally.new / max(progress.seconds, 1e-9), 1),
+        },
+    )
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._bar: tqdm | None = None
-        self._started = self._next = time.monotonic()
 
-    def __enter__(self) -> RenderProgress:
-        if sys.stderr.isatty():
-            self._bar = tqdm(unit="clip", dynamic_ncols=True, smoothing=0.1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, progress: Progress) -> None:
-        tally = self._tally
-        more = "" if progress.exhausted else "+"
-        if self._bar is not None:
-            self._bar.total = tally.planned
-            self._bar.n = tally.rendered
-            self._bar.set_postfix_str(
-                f"assets {tally.assets}, quarantined {len(tally.quarantined)}, {progress.workers} workers"
-            )
-            return
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _STATUS_EVERY_S
-        rate = 60.0 * tally.new / max(now - self._started, 1e-9)
-        print(
-            f"[{progress.seconds:5.0f} s] clips {tally.rendered}/{tally.planned}{more}, assets {tally.assets}, "
-            f"quarantined {len(tally.quarantined)}, {progress.workers} workers, {rate:.1f} clips/min",
-            file=sys.stderr,
-            flush=True,
-        )
+def tally_to_json(tally: Tally) -> dict[str, Any]:
+    """The counts as plain JSON values."""
+    return {**vars(tally), "renderers": sorted(tally.renderers)}
 
 
 def summary(result: RenderResult, stage: RenderStage) -> str:
-    """The closing table: what was rendered, left out and given up, and how fast against the ceiling."""
+    """The closing table: clips rendered, left out and quarantined, and throughput against its ceiling."""
     report, tally = result.report, result.tally
-    again = f", {tally.resumed} of them by earlier runs" if tally.resumed else ""
-    lines = [f"rendered     {tally.rendered} clips of {tally.assets} assets{again}"]
+    earlier = f", {tally.resumed} of them in earlier runs" if tally.resumed else ""
+    lines = [f"rendered     {tally.rendered} clips of {tally.assets} assets{earlier}"]
     left_out = tally.rejected + tally.filtered
     lines.append(
         f"left out     {sum(tally.rejected.values())} animations, {sum(tally.filtered.values())} assets"
@@ -87,7 +67,7 @@ def summary(result: RenderResult, stage: RenderStage) -> str:
 
 
 def _throughput(report: Report, tally: Tally, stage: RenderStage) -> list[str]:
-    """Clips a minute beside what rasterising alone would give on as many workers."""
+    """Clips per minute, beside the rate if the same workers did nothing but rasterise."""
     drawn = tally.seconds["render"]
     rate = tally.new / report.wall_s
     ceiling = tally.new / drawn * report.workers
@@ -96,21 +76,21 @@ def _throughput(report: Report, tally: Tally, stage: RenderStage) -> list[str]:
     return [
         f"throughput   {60 * rate:.1f} clips/min, {3600 * rate * frames / report.workers:,.0f} frames/h per worker, "
         f"{report.workers} workers, {report.wall_s:.0f} s",
-        f"ceiling      {60 * ceiling:.1f} clips/min if workers did nothing but rasterise: {rate / ceiling:.2f} of it",
+        f"ceiling      {60 * ceiling:.1f} clips/min if the workers only rasterised; {rate / ceiling:.2f} of it reached",
         f"worker-s     {parts}, waiting {max(report.workers * report.wall_s - sum(tally.seconds.values()), 0):.1f}",
-        f"drawn by     {'; '.join(sorted(tally.renderers))}; {tally.bytes / tally.new / 2**20:.2f} MiB a clip",
+        f"drawn by     {'; '.join(sorted(tally.renderers))}; {tally.bytes / tally.new / 2**20:.2f} MiB per clip",
     ]
 
 
 def write_run_file(
-    storage: Storage, args: argparse.Namespace, stage: RenderStage, result: RenderResult
+    storage: Storage, arguments: Mapping[str, object], stage: RenderStage, result: RenderResult
 ) -> None:
-    """The resolved configuration of the run and what came of it, beside the data."""
+    """Write the resolved configuration and the counts of the run to `_factory/runs/`."""
     content = {
-        "arguments": vars(args),
+        "arguments": dict(arguments),
         "recipe": asdict(stage.recipe),
         "settings": stage.settings.to_dict(),
-        "tally": {**vars(result.tally), "renderers": sorted(result.tally.renderers)},
+        "tally": tally_to_json(result.tally),
         "workers": result.report.workers,
         "wall_s": result.report.wall_s,
         "busy_s": dict(result.report.busy_s),

@@ -7,7 +7,7 @@ the same however often it was interrupted and however many workers there are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -15,7 +15,6 @@ from cluster import Ledger, Record, Task, run
 from factory.assets.exclusions import BENCHMARKS, Exclusions, read_deny_list
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
-from factory.clips.report import RenderProgress
 from factory.clips.stage import RenderStage, asset_tasks
 from factory.clips.tally import RenderResult, Tally
 from factory.dataset.shards import ShardPacker
@@ -33,6 +32,7 @@ def render(
     workers: int | None = None,
     limit: int | None = None,
     retry_quarantined: bool = False,
+    on_tick: Callable[[Progress, Tally], None] | None = None,
 ) -> RenderResult:
     """Render every clip of the sources into the dataset at `out` (a path or an fsspec URL).
 
@@ -42,6 +42,7 @@ def render(
         denied: uid → benchmark that tests with it (factory/exclusions.py); None = those that are known.
         limit: take only the first so many of them.
         retry_quarantined: give what an earlier run gave up another chance.
+        on_tick: called now and then with the state of the run and the counts so far.
     Raises:
         SourceError, DownloadError, StageError, StorageError: nothing is lost; the same command resumes.
         Interrupted: by Ctrl-C or SIGTERM, likewise.
@@ -57,7 +58,6 @@ def render(
 
     with ExitStack() as stack:
         packer = stack.enter_context(ShardPacker(out))
-        on_tick = stack.enter_context(RenderProgress(tally))
 
         def tasks() -> Iterator[Task]:
             listed = tally.count_listed(_records(sources))
@@ -77,7 +77,14 @@ def render(
             else:
                 packer.planned(positions[task.key], [clip.key for clip in record.follow_up])
 
-        report = run(stage, tasks(), ledger, workers=workers, on_resolved=on_resolved, on_tick=on_tick)
+        report = run(
+            stage,
+            tasks(),
+            ledger,
+            workers=workers,
+            on_resolved=on_resolved,
+            on_tick=on_tick and (lambda progress: on_tick(progress, tally)),
+        )
         shards = packer.close()
     return RenderResult(report, tally, shards)
 

@@ -22,8 +22,7 @@ from factory.clips.stage import RenderStage, asset_tasks
 from factory.curate import main
 from factory.dataset import shards
 from factory.dataset.captions import SCHEMA as CAPTIONS
-from factory.dataset.captions import pack_captions
-from factory.dataset.captions import read_caption_rows
+from factory.dataset.captions import pack_captions, read_caption_rows
 from factory.dataset.reader import load_clips
 from factory.dataset.shards import ShardPacker, packed_keys, read_manifests, staged_path
 from factory.dataset.takedown import TakedownError, finish_takedowns, takedown
