@@ -12,7 +12,7 @@ from cluster import Interrupted, Ledger, Report, StageError, StorageError
 from factory.assets.exclusions import BENCHMARKS, DenyListError, read_deny_list
 from factory.assets.licences import POLICIES, UNKNOWN, to_spdx
 from factory.assets.selection import Selection
-from factory.clips.plan import Recipe
+from factory.clips.plan import ClipRecipe
 from factory.clips.report import summary, write_run_file
 from factory.clips.run import render
 from factory.clips.stage import RenderStage
@@ -28,7 +28,7 @@ BUNDLED = ("creatures://kangaroo", "creatures://bird", "creatures://robot")
 _FETCH_S = 600.0  # for one file; what is there by then is kept, and the next try goes on from it
 
 
-def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Recipe]:
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, ClipRecipe]:
     """The options, and the recipe among them; leaves with a sentence if they make no sense."""
     parser = argparse.ArgumentParser(
         prog="python -m factory.render",
@@ -74,7 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Rec
         "(default: %(default)s)",
     )
     group = parser.add_argument_group("recipe", "what clips are made; the defaults are MV-Video's")
-    for option in fields(Recipe):
+    for option in fields(ClipRecipe):
         flag = f"--{option.name.replace('_', '-')}"
         group.add_argument(flag, type=type(option.default), default=option.default, help="%(default)s")
     args = parser.parse_args(argv)
@@ -98,7 +98,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Rec
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(args, name)}")
     try:
-        return args, Recipe(**{option.name: getattr(args, option.name) for option in fields(Recipe)})
+        return args, ClipRecipe(**{option.name: getattr(args, option.name) for option in fields(ClipRecipe)})
     except ValueError as error:
         parser.error(str(error))
 
@@ -132,7 +132,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _selection(args: argparse.Namespace, recipe: Recipe) -> Selection:
+def _selection(args: argparse.Namespace, recipe: ClipRecipe) -> Selection:
     return Selection(
         animated=args.animated,
         licences=tuple(map(to_spdx, args.licence)),
@@ -146,7 +146,7 @@ def _selection(args: argparse.Namespace, recipe: Recipe) -> Selection:
     )
 
 
-def _settings(args: argparse.Namespace, recipe: Recipe) -> RenderSettings:
+def _settings(args: argparse.Namespace, recipe: ClipRecipe) -> RenderSettings:
     """How to render; the points to follow are a random choice, by the recipe's seed."""
     tracks = {"tracks": args.track_points, "track_seed": recipe.seed} if "tracks" in args.modalities else {}
     maps = {name: name in args.modalities for name in ("depth", "normals", "flow")}
