@@ -24,7 +24,7 @@ os.environ.update(ONE_CORE)  # before anything reads them
 
 from benchmarks.common import describe_machine  # noqa: E402
 from cluster import Ledger, run, run_inline  # noqa: E402
-from factory.clips.plan import Recipe, plan_asset  # noqa: E402
+from factory.clips.plan import ClipRecipe, plan_asset  # noqa: E402
 from factory.clips.stage import RenderStage, asset_tasks  # noqa: E402
 from factory.sources import open_source  # noqa: E402
 from renderers import gltf  # noqa: E402
@@ -40,8 +40,8 @@ def raster(assets: Path) -> None:
     )
     for name in MODELS:
         asset = gltf.load(assets / name)
-        clips, _ = plan_asset(asset, name, Recipe())
-        shot = clips[0].shot(Recipe())
+        clips, _ = plan_asset(asset, name, ClipRecipe())
+        shot = clips[0].shot(ClipRecipe())
         shot = replace(shot, timestamps=shot.timestamps[:: 48 // FRAMES])
         contenders = {
             "opengl": ("opengl", RenderSettings(samples=4)),
@@ -70,7 +70,7 @@ def job(sources: list[str]) -> None:
             for part, seconds in record.summary.get("seconds", {}).items():
                 parts[part] = parts.get(part, 0.0) + seconds
 
-        stage = RenderStage(Recipe(max_animations=2))
+        stage = RenderStage(ClipRecipe(max_animations=2))
         run_inline(stage, asset_tasks(_records(sources), stage), Ledger(out), on_resolved=add)
     total = sum(parts.values())
     listed = ", ".join(f"{part} {seconds / total:.2f}" for part, seconds in sorted(parts.items()))
@@ -78,7 +78,7 @@ def job(sources: list[str]) -> None:
 
 
 def ray(sources: list[str]) -> None:
-    stage = RenderStage(Recipe(max_animations=4))
+    stage = RenderStage(ClipRecipe(max_animations=4))
     walls = {}
     for label, workers in (("one Ray worker", 1), ("two Ray workers", 2)):
         with tempfile.TemporaryDirectory() as out:
@@ -103,7 +103,7 @@ def ray(sources: list[str]) -> None:
 
 def _plain(sources: list[str], out: str, part: int) -> None:
     """Plan everything (it is quick), then render every other clip, with no dispatcher at all."""
-    stage = RenderStage(Recipe(max_animations=4))
+    stage = RenderStage(ClipRecipe(max_animations=4))
     stage.setup()
     ledger = Ledger(out)
     clips = [clip for task in asset_tasks(_records(sources), stage) for clip in stage.process(task).follow_up]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from factory.assets.exclusions import BENCHMARKS
 from factory.assets.licences import POLICIES, UNKNOWN, to_spdx
 from factory.assets.selection import Selection
-from factory.clips.plan import Recipe as ClipRecipe
+from factory.clips.plan import ClipRecipe
 from factory.console import OutputOptions, add_options, option, read_options, rename_flags
 from factory.dataset.codecs.modalities import MODALITIES
 from renderers.meshes import BACKENDS, RenderSettings
@@ -97,11 +97,15 @@ class RenderOptions:
 
     def settings(self, recipe: ClipRecipe) -> RenderSettings:
         """Render settings; the points to track are sampled with the recipe's seed."""
-        tracks = (
-            {"tracks": self.track_points, "track_seed": recipe.seed} if "tracks" in self.modalities else {}
+        settings = RenderSettings(
+            samples=self.samples,
+            depth="depth" in self.modalities,
+            normals="normals" in self.modalities,
+            flow="flow" in self.modalities,
         )
-        maps = {name: name in self.modalities for name in ("depth", "normals", "flow")}
-        return RenderSettings(samples=self.samples, **maps, **tracks)
+        if "tracks" not in self.modalities:
+            return settings
+        return replace(settings, tracks=self.track_points, track_seed=recipe.seed)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class SelectionOptions:
         "benchmarks",
         metavar="FILE",
         empty=True,
+        show_default=False,
     )
     allow_unknown_licence: bool = option(False, "take assets whose licence is unknown")
     allow_unknown_noai: bool = option(False, "take assets whose NoAI status could not be checked")

@@ -22,7 +22,7 @@ _LOOP_TOLERANCE = 0.01  # of the diagonal: end pose to start pose of an animatio
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ClipRecipe:
     """The MV-Video recipe (methods §1.1–1.2); every field is part of a clip's key.
 
     Attributes:
@@ -56,15 +56,15 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, least in (("fps", 1), ("num_frames", 2), ("views", 1), ("max_animations", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"Recipe.{name}: expected at least {least}, got {getattr(self, name)}")
+                raise ValueError(f"ClipRecipe.{name}: expected at least {least}, got {getattr(self, name)}")
         if not 16 <= self.resolution <= 4096 or self.resolution % 2:
             raise ValueError(
-                f"Recipe.resolution: expected an even number of pixels from 16 to 4096 (video is coded in pairs), "
+                f"ClipRecipe.resolution: expected an even number of pixels from 16 to 4096 (video is coded in pairs), "
                 f"got {self.resolution}"
             )
         if not 0.0 < self.fov_y_deg < 170.0 or self.distance <= 0.0 or not 0.0 <= self.margin < 0.5:
             raise ValueError(
-                f"Recipe: expected fov_y_deg in (0, 170), distance > 0 and margin in [0, 0.5), got "
+                f"ClipRecipe: expected fov_y_deg in (0, 170), distance > 0 and margin in [0, 0.5), got "
                 f"{self.fov_y_deg:g}, {self.distance:g}, {self.margin:g}"
             )
 
@@ -100,7 +100,7 @@ class ClipPlan:
     motion: dict[str, float]
     measures: dict[str, Any] = field(default_factory=dict)
 
-    def shot(self, recipe: Recipe) -> Shot:
+    def shot(self, recipe: ClipRecipe) -> Shot:
         """The plan as a renderer takes it."""
         return Shot(
             animation=self.animation,
@@ -120,7 +120,7 @@ class Rejection:
 
 
 def plan_asset(
-    asset: Asset, identity: str, recipe: Recipe, *, measure: bool = True
+    asset: Asset, identity: str, recipe: ClipRecipe, *, measure: bool = True
 ) -> tuple[list[ClipPlan], list[Rejection]]:
     """Decide the clips of an asset.
 
@@ -151,7 +151,7 @@ def _plan_animation(
     visible: np.ndarray,
     faces: np.ndarray | None,
     identity: str,
-    recipe: Recipe,
+    recipe: ClipRecipe,
 ) -> Iterator[ClipPlan | Rejection]:
     animation, name = asset.animations[index], _name(asset, index)
     if animation.duration < recipe.min_duration:
@@ -208,7 +208,7 @@ def _name(asset: Asset, index: int) -> str:
     return asset.animations[index].name or f"animation {index}"
 
 
-def clip_cameras(recipe: Recipe, elevation_deg: float, azimuth_offset_deg: float) -> Cameras:
+def clip_cameras(recipe: ClipRecipe, elevation_deg: float, azimuth_offset_deg: float) -> Cameras:
     """The ring of views of one clip."""
     return orbit_cameras(
         _azimuths(recipe, azimuth_offset_deg),
@@ -220,7 +220,7 @@ def clip_cameras(recipe: Recipe, elevation_deg: float, azimuth_offset_deg: float
     )
 
 
-def _azimuths(recipe: Recipe, azimuth_offset_deg: float) -> np.ndarray:
+def _azimuths(recipe: ClipRecipe, azimuth_offset_deg: float) -> np.ndarray:
     return np.deg2rad(azimuth_offset_deg + 360.0 / recipe.views * np.arange(recipe.views))
 
 
@@ -229,7 +229,7 @@ def _rng(*parts: object) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-def _chosen(asset: Asset, identity: str, recipe: Recipe) -> list[int]:
+def _chosen(asset: Asset, identity: str, recipe: ClipRecipe) -> list[int]:
     count = len(asset.animations)
     if count <= recipe.max_animations:
         return list(range(count))
@@ -237,7 +237,7 @@ def _chosen(asset: Asset, identity: str, recipe: Recipe) -> list[int]:
     return sorted(int(i) for i in rng.choice(count, recipe.max_animations, replace=False))
 
 
-def _windows(asset: Asset, index: int, recipe: Recipe) -> list[tuple[str, np.ndarray]]:
+def _windows(asset: Asset, index: int, recipe: ClipRecipe) -> list[tuple[str, np.ndarray]]:
     """The moments of each clip of an animation.
 
     The recipe takes the first 2 s, and the last 2 s too of more than 4 s. It says nothing of animations shorter
@@ -288,7 +288,7 @@ def motion_statistics(points: np.ndarray, fps: float) -> dict[str, float]:
 
 
 def _framing(
-    points: np.ndarray, elevation_deg: float, azimuth_offset_deg: float, recipe: Recipe
+    points: np.ndarray, elevation_deg: float, azimuth_offset_deg: float, recipe: ClipRecipe
 ) -> np.ndarray:
     """asset_to_world [4, 4]: first-frame box centre to the origin, scaled so that the clip just fits."""
     first = points[0]

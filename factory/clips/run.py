@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cluster import Ledger, Record, Task, run
+from cluster import Ledger, Progress, Record, Task, run
 from factory.assets.exclusions import BENCHMARKS, Exclusions, read_deny_list
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection

@@ -18,7 +18,7 @@ from factory.assets.licences import Policy, attribution
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
 from factory.assets.splits import assign_split
-from factory.clips.plan import ClipPlan, Recipe, Rejection, plan_asset
+from factory.clips.plan import ClipPlan, ClipRecipe, Rejection, plan_asset
 from factory.clips.quality import MotionPolicy, frame_similarity
 from factory.dataset.captions import caption_from_names
 from factory.dataset.schema import ClipInfo, make_row, write_row
@@ -44,7 +44,7 @@ class RenderStage(Stage):
         taken_down: content addresses that may not come in, whatever name they have by now.
     """
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: ClipRecipe = field(default_factory=ClipRecipe)
     settings: RenderSettings = field(default_factory=RenderSettings)
     backend: str = "opengl"
     holdout: float = 0.0

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 
 from cluster import Ledger
 from factory.motion_videos.plan import MotionRecipe
-from factory.motion_videos.run import Made, make_motions
+from factory.motion_videos.run import SubjectVideos, make_motions
 from renderers.meshes import BACKENDS, RenderSettings
 
 
@@ -71,7 +71,7 @@ def read_options(
 
 def film_as_asked(
     args: argparse.Namespace, ledger: Ledger, objects: Sequence[str], recipe: MotionRecipe
-) -> list[Made]:
+) -> list[SubjectVideos]:
     """`make_motions` with what `add_options` has read; what it raises."""
     if args.retry_quarantined:
         ledger.retry_quarantined()

@@ -21,7 +21,7 @@ STATUS_EVERY_S = 10.0
 
 
 @dataclass
-class Made:
+class SubjectVideos:
     """What became of one object.
 
     Attributes:
@@ -50,7 +50,7 @@ def make_motions(
     workers: int | None = None,
     limit: int | None = None,
     ledger: Ledger | None = None,
-) -> list[Made]:
+) -> list[SubjectVideos]:
     """Film every motion of the objects into `<out>/motions/<object>/`.
 
     Args:
@@ -98,9 +98,9 @@ def make_motions(
     ]
 
 
-def _finish(name: str, plan: Record, resolved: dict[str, Record], ledger: Ledger) -> Made:
+def _finish(name: str, plan: Record, resolved: dict[str, Record], ledger: Ledger) -> SubjectVideos:
     """Write the index of an object's videos, now that all of them are there."""
-    made = Made(name)
+    made = SubjectVideos(name)
     made.rejected.update(rejection["reason"] for rejection in plan.summary.get("rejected", ()))
     if plan.status != "done":
         made.fault = plan.reason
@@ -139,15 +139,15 @@ def _finish(name: str, plan: Record, resolved: dict[str, Record], ledger: Ledger
     return made
 
 
-def _made_before(subject: Subject) -> Made:
+def _made_before(subject: Subject) -> SubjectVideos:
     from zoo.dimo.data import MotionVideos
 
     videos = MotionVideos.open(subject.folder)
     index = (subject.folder / "motions.json").read_text()
     heldout = videos.splits.count("heldout")
     if len(videos) - heldout < LEAST_MOTIONS:
-        return Made(subject.name, fault=_too_few(len(videos) - heldout))
-    return Made(subject.name, subject.folder, "", len(videos), heldout, key=task_key("made", index))
+        return SubjectVideos(subject.name, fault=_too_few(len(videos) - heldout))
+    return SubjectVideos(subject.name, subject.folder, "", len(videos), heldout, key=task_key("made", index))
 
 
 class _Ticker:
@@ -169,7 +169,7 @@ class _Ticker:
         )
 
 
-def summary(made: Sequence[Made]) -> str:
+def summary(made: Sequence[SubjectVideos]) -> str:
     """The closing table: an object a line, and what was left out and given up."""
     width = max(len(one.name) for one in made)
     lines = []

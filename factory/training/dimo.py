@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import Ledger, Outcome, Record, Stage, Task, run, run_inline, task_key
-from factory.motion_videos.run import Made
+from factory.motion_videos.run import SubjectVideos
 from factory.training.overrides import changed
 from factory.training.progress import _Table, _Teller
 from zoo.dimo.config import DIMOConfig
@@ -184,7 +184,7 @@ def ablations(config: DIMOConfig) -> dict[str, DIMOConfig]:
 
 
 def training_tasks(
-    made: Sequence[Made], config: DIMOConfig, stage: DimoStage, seed: int = 0, ablation: bool = False
+    made: Sequence[SubjectVideos], config: DIMOConfig, stage: DimoStage, seed: int = 0, ablation: bool = False
 ) -> Iterator[Task]:
     """One task an object, and with `ablation` one a variant, and two a motion to learn each alone: with all the steps
     of the object's training, and with a share of them, so that as many pictures are shown in all.
@@ -211,7 +211,7 @@ def training_tasks(
 
 
 def _task(
-    made: Made,
+    made: SubjectVideos,
     config: DIMOConfig,
     stage: DimoStage,
     seed: int,
@@ -237,7 +237,7 @@ def configured(preset: str, changes: Iterable[str] = ()) -> DIMOConfig:
 
 
 def train_objects(
-    made: Sequence[Made],
+    made: Sequence[SubjectVideos],
     stage: DimoStage,
     config: DIMOConfig,
     ledger: Ledger,

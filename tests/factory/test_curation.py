@@ -12,7 +12,7 @@ from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 
 from cluster import Task
 from factory.assets.record import AssetRecord
-from factory.clips.plan import Recipe, plan_asset
+from factory.clips.plan import ClipRecipe, plan_asset
 from factory.clips.quality import (
     STRICT,
     MotionPolicy,
@@ -34,7 +34,7 @@ from renderers.cameras import orbit_cameras
 from renderers.meshes import RenderSettings, render_clip
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity
 
-SMALL = Recipe(fps=8, num_frames=8, views=4, resolution=32)
+SMALL = ClipRecipe(fps=8, num_frames=8, views=4, resolution=32)
 
 
 def ring(views: int, size: int = 64):
@@ -100,7 +100,7 @@ def visible_mesh(asset: gltf.Asset) -> tuple[np.ndarray, np.ndarray]:
 @requires_assets
 @pytest.mark.parametrize("name", ["CesiumMan.glb", "Fox.glb"])
 def test_flow_agrees_with_the_flow_of_every_pixel(name):
-    recipe = Recipe(fps=24, num_frames=5, views=4, resolution=256, max_animations=1)
+    recipe = ClipRecipe(fps=24, num_frames=5, views=4, resolution=256, max_animations=1)
     asset = gltf.load(ASSETS / name)
     clip = plan_asset(asset, name, recipe)[0][0]
     pixels = render_clip(asset, clip.shot(recipe), RenderSettings(flow=True)).flow  # [V, T-1, H, W, 2]

@@ -14,7 +14,7 @@ import pytest
 from sample_clips import clip_info, disc_clip, disc_row
 
 from factory import load_clips
-from factory.clips.plan import Recipe
+from factory.clips.plan import ClipRecipe
 from factory.clips.stage import RenderStage
 from factory.dataset.codecs.modalities import MODALITIES, encode_modalities, from_octahedral, to_octahedral
 from factory.dataset.pages.card import modality_table, write_card
@@ -108,8 +108,8 @@ def test_without_modalities_nothing_changes():
     args = ["--out", "x", "--seed", "5"]
     assert RenderStage().identity.split(":")[1] == RenderSettings().hash()
     assert parse_arguments(args)[0].modalities == ()
-    plain = RenderStage(Recipe(), RenderSettings())
-    more = RenderStage(Recipe(), RenderSettings(flow=True))
+    plain = RenderStage(ClipRecipe(), RenderSettings())
+    more = RenderStage(ClipRecipe(), RenderSettings(flow=True))
     assert more.identity != plain.identity and more.memory > plain.memory
 
 
@@ -209,7 +209,7 @@ def test_the_stage_stores_what_the_renderer_gives():
     from renderers.meshes import render_clip
 
     settings = RenderSettings(depth=True, normals=True, flow=True, tracks=100, track_seed=4)
-    stage = RenderStage(Recipe(resolution=32, num_frames=4, fps=6, views=2, max_animations=1), settings)
+    stage = RenderStage(ClipRecipe(resolution=32, num_frames=4, fps=6, views=2, max_animations=1), settings)
     stage.setup()
     source = open_source("creatures://robot?seed=1")
     record: AssetRecord = next(iter(source.list()))

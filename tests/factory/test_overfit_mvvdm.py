@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from factory.clips.plan import Recipe as Filming
-from factory.clips.plan import plan_asset
+from factory.clips.plan import ClipRecipe, plan_asset
 from factory.sources import creatures
-from factory.training.mvvdm.recipe import Recipe
+from factory.training.mvvdm.recipe import MVVDMRecipe
 from renderers import gltf
 from renderers.meshes import RenderSettings, render_clip
 from renderers.meshes.clip import GREY, composite
@@ -28,7 +27,7 @@ from zoo.text_encoder import MINILM
 @pytest.fixture(scope="module")
 def clip() -> TrueClip:
     """A cat that stretches up: four views of eight frames at 64 px."""
-    filming = Filming(fps=4, num_frames=8, views=4, resolution=64)
+    filming = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
     asset = gltf.load(creatures.build("cat", 7, ["rears-up"]))
     (plan, *_), _ = plan_asset(asset, "cat", filming, measure=False)
     filmed = render_clip(asset, plan.shot(filming), RenderSettings())
@@ -44,7 +43,7 @@ def psnr(clip: TrueClip, videos: np.ndarray) -> float:
 def learnt(clip: TrueClip, steps: int) -> float:
     """PSNR of a sample after so many steps on this clip alone."""
     torch.manual_seed(0)
-    recipe = Recipe.tiny()
+    recipe = MVVDMRecipe.tiny()
     frames = torch.from_numpy(clip.frames).movedim(-1, 2).float()[None] / 127.5 - 1
     vae = PatchAutoencoder()
     vae.fit(frames.flatten(0, 2))

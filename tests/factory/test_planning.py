@@ -14,7 +14,7 @@ from tiny_gltf import TinyGltf, moving
 
 from factory.clips.plan import (
     ClipPlan,
-    Recipe,
+    ClipRecipe,
     clip_cameras,
     motion_statistics,
     plan_asset,
@@ -25,7 +25,7 @@ from renderers.cameras import Cameras, orbit_rotations
 from renderers.meshes import RenderedClip, RenderSettings, Shot, render_clip
 
 STEP = 1 / 24
-SMALL = Recipe(views=4, resolution=32)
+SMALL = ClipRecipe(views=4, resolution=32)
 
 
 def swing(duration: float, *, loops: bool = False, start: float = 0.0) -> TinyGltf:
@@ -37,7 +37,7 @@ def swing(duration: float, *, loops: bool = False, start: float = 0.0) -> TinyGl
     return moving("translation", [start + t for t in times], places)
 
 
-def plan(tiny: TinyGltf, recipe: Recipe = SMALL, identity: str = "tiny"):
+def plan(tiny: TinyGltf, recipe: ClipRecipe = SMALL, identity: str = "tiny"):
     return plan_asset(gltf.load(tiny.glb()), identity, recipe)
 
 
@@ -198,8 +198,8 @@ def test_every_field_of_a_recipe_is_part_of_its_hash():
     ],
 )
 def test_recipes_that_cannot_be_rendered_are_refused(field, value):
-    with pytest.raises(ValueError, match=rf"Recipe.*{field}.*got .*{value:g}"):
-        Recipe(**{field: value})
+    with pytest.raises(ValueError, match=rf"ClipRecipe.*{field}.*got .*{value:g}"):
+        ClipRecipe(**{field: value})
 
 
 # --- from which side ------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_elevation_and_azimuth_are_uniform_in_their_ranges():
 
 
 def test_sixteen_views_evenly_spaced_at_one_elevation():
-    cameras = clip_cameras(Recipe(), 20.0, 5.0)
+    cameras = clip_cameras(ClipRecipe(), 20.0, 5.0)
     positions = cameras.camera_to_world[:, :3, 3]
     np.testing.assert_allclose(np.linalg.norm(positions, axis=1), 3.0)
     np.testing.assert_allclose(np.degrees(np.arcsin(positions[:, 1] / 3)), 20.0)
@@ -306,13 +306,13 @@ def free_border(alpha: np.ndarray) -> int:
     return min(rows[0], columns[0], size - 1 - rows[-1], size - 1 - columns[-1])
 
 
-def planned_clips(name: str, recipe: Recipe, clips: int) -> tuple[gltf.Asset, list[ClipPlan]]:
+def planned_clips(name: str, recipe: ClipRecipe, clips: int) -> tuple[gltf.Asset, list[ClipPlan]]:
     """The asset and its first clips."""
     asset = gltf.load(ASSETS / name)
     return asset, plan_asset(asset, name, replace(recipe, max_animations=clips))[0][:clips]
 
 
-def check_framed(name: str, recipe: Recipe, samples: int, clips: int) -> None:
+def check_framed(name: str, recipe: ClipRecipe, samples: int, clips: int) -> None:
     asset, plans = planned_clips(name, recipe, clips)
     assert plans
     for clip in plans:
@@ -327,23 +327,25 @@ def check_framed(name: str, recipe: Recipe, samples: int, clips: int) -> None:
 @pytest.mark.parametrize("name", ANIMATED)
 def test_framed(name):
     """All frames of all views: nothing on the border, something within 8 % of it."""
-    check_framed(name, Recipe(resolution=64), samples=4, clips=1)
+    check_framed(name, ClipRecipe(resolution=64), samples=4, clips=1)
 
 
 @requires_assets
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ANIMATED)
 def test_framed_at_full_size(name):
-    check_framed(name, Recipe(), samples=4, clips=3)
+    check_framed(name, ClipRecipe(), samples=4, clips=3)
 
 
 @requires_assets
 @pytest.mark.parametrize(("scale", "fault"), [(1.1, "border"), (0.8, "free")])
 def test_framing_that_is_too_near_or_too_far_is_seen(scale, fault):
-    asset, plans = planned_clips("Fox.glb", Recipe(resolution=64), 1)
+    asset, plans = planned_clips("Fox.glb", ClipRecipe(resolution=64), 1)
     matrix = np.array(plans[0].asset_to_world).reshape(4, 4)
     scaled = replace(plans[0], asset_to_world=tuple((np.diag([scale] * 3 + [1]) @ matrix).reshape(-1)))
-    alpha = render_clip(asset, scaled.shot(Recipe(resolution=64)), RenderSettings(samples=4)).frames[..., 3]
+    alpha = render_clip(asset, scaled.shot(ClipRecipe(resolution=64)), RenderSettings(samples=4)).frames[
+        ..., 3
+    ]
     free = free_border(alpha)
     assert free < 1 if fault == "border" else free > 0.08 * 64
 
@@ -387,7 +389,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def opaque_clip(name: str, views: list[int], frames: list[int]) -> tuple[RenderedClip, gltf.Asset, Shot]:
     """Some views and frames of an asset's first clip with opaque materials, the asset, and the whole shot."""
-    recipe = Recipe(max_animations=1)
+    recipe = ClipRecipe(max_animations=1)
     asset = opaque(gltf.load(ASSETS / name))
     whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
     some = replace(whole, timestamps=whole.timestamps[frames], cameras=whole.cameras[views])

@@ -17,7 +17,7 @@ from cluster.storage import Storage, StorageError
 from factory.assets.exclusions import BENCHMARKS, DenyListError, Exclusions, benchmark_of, read_deny_list
 from factory.assets.record import AssetRecord
 from factory.assets.tombstones import read_tombstones
-from factory.clips.plan import Recipe
+from factory.clips.plan import ClipRecipe
 from factory.clips.stage import RenderStage, asset_tasks
 from factory.curate import main
 from factory.dataset import shards
@@ -28,7 +28,7 @@ from factory.dataset.shards import ShardPacker, packed_keys, read_manifests, sta
 from factory.dataset.takedown import TakedownError, finish_takedowns, takedown
 from factory.sources import open_source
 
-STAGE = RenderStage(Recipe(fps=4, num_frames=4, views=4, resolution=16))
+STAGE = RenderStage(ClipRecipe(fps=4, num_frames=4, views=4, resolution=16))
 GONE, NAMESAKE = "b.glb", "copy of b.glb"
 
 
@@ -152,7 +152,7 @@ def test_no_later_run_brings_it_back(dataset, folder, tmp_path):
     (again / NAMESAKE).write_bytes((again / GONE).read_bytes())  # under another name
     build(dataset, again)
     assert rows_of(dataset) == left
-    other = build(dataset, again, RenderStage(Recipe(fps=4, num_frames=4, views=4, resolution=18)))
+    other = build(dataset, again, RenderStage(ClipRecipe(fps=4, num_frames=4, views=4, resolution=18)))
     assert GONE not in {row["asset_uid"] for row in rows_of(other).values()}
     assert len(rows_of(other)) == 2 * len(left)
 

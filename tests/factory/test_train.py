@@ -20,7 +20,7 @@ from train_driver import RECIPE, TINY
 
 import zoo
 from cluster import Ledger, Record, Task
-from factory.motion_videos.run import Made, make_motions
+from factory.motion_videos.run import SubjectVideos, make_motions
 from factory.train import main
 from factory.training.dimo import ALONE, SHARED, DimoStage, configured, train_objects, training_tasks
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
@@ -137,13 +137,13 @@ def test_a_checkpoint_that_cannot_be_read_does_not_spoil_every_attempt(undisturb
 
 
 def test_an_object_that_cannot_be_trained_is_given_up_with_its_cause(tmp_path):
-    made = Made("gone", tmp_path / "nowhere", motions=2, key="x")
+    made = SubjectVideos("gone", tmp_path / "nowhere", motions=2, key="x")
     stage = DimoStage(out=str(tmp_path))
     _, record = train_objects([made], stage, configured("laptop", TINY), Ledger(tmp_path), workers=0)["gone"]
     assert record.status == "quarantined" and "holds no motions.json" in record.reason
 
 
-def _made(out: Path) -> list[Made]:
+def _made(out: Path) -> list[SubjectVideos]:
     return make_motions([str(out / "motions/robot")], out, RECIPE, workers=0)
 
 

@@ -24,7 +24,7 @@ from factory import load_clips
 from factory.train import main
 from factory.training.mvvdm.clips import ClipShare, shrunk, true_clip
 from factory.training.mvvdm.job import progress_line
-from factory.training.mvvdm.recipe import Recipe
+from factory.training.mvvdm.recipe import MVVDMRecipe
 from factory.training.overrides import changed
 from zoo.mvvdm.training import averages_of
 
@@ -179,7 +179,7 @@ def test_pictures_shrink_by_their_mean_and_are_never_enlarged():
 
 def test_a_true_clip_is_what_the_model_would_make(data):
     dataset = load_clips(data, "test")
-    recipe = changed(Recipe.tiny(), ["views=2", "frames=4", "resolution=16"])
+    recipe = changed(MVVDMRecipe.tiny(), ["views=2", "frames=4", "resolution=16"])
     clip = true_clip(dataset, dataset[0], recipe)
     assert clip.frames.shape == (2, 4, 16, 16, 3) and clip.caption == "rolls 5 times" and clip.depth is None
     whole = dataset[0].read([0, 4], [0, 3, 6, 9], background=(127, 127, 127)).frames
@@ -195,9 +195,9 @@ def test_a_true_clip_is_what_the_model_would_make(data):
 def test_a_recipe_survives_json():
     from dataclasses import asdict
 
-    for recipe in (Recipe.tiny(), Recipe.paper()):
-        assert Recipe.from_json(json.loads(json.dumps(asdict(recipe)))) == recipe
-    paper = Recipe.paper()
+    for recipe in (MVVDMRecipe.tiny(), MVVDMRecipe.paper()):
+        assert MVVDMRecipe.from_json(json.loads(json.dumps(asdict(recipe)))) == recipe
+    paper = MVVDMRecipe.paper()
     assert (paper.frames, paper.resolution, paper.plan.batch, paper.plan.learning_rate) == (16, 256, 32, 1e-4)
     assert paper.plan.precision == "fp16" and paper.autoencoder is None
 

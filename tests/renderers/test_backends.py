@@ -12,7 +12,7 @@ from sample_assets import ASSETS, requires_assets
 from scenes import add_square, add_texture, ball, lit, render, shot, square, textured_square, unlit
 from tiny_gltf import TinyGltf
 
-from factory.clips.plan import Recipe, plan_asset
+from factory.clips.plan import ClipRecipe, plan_asset
 from renderers import gltf
 from renderers.cameras import Cameras
 from renderers.meshes import GREY, RenderedClip, RenderError, RenderSettings, Shot, blender, render_clip
@@ -24,7 +24,7 @@ requires_blender = pytest.mark.skipif(blender.find() is None, reason="no Blender
 
 def some(name: str, views: list[int] = VIEWS, frames: list[int] = FRAMES) -> tuple[gltf.Asset, Shot]:
     """An asset, and a few views and frames of its first clip, 256 px."""
-    recipe = Recipe(max_animations=1)
+    recipe = ClipRecipe(max_animations=1)
     asset = gltf.load(ASSETS / name)
     whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
     return asset, Shot(whole.animation, whole.timestamps[frames], whole.asset_to_world, whole.cameras[views])

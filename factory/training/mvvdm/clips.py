@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from factory.dataset.loader import TrainingClips
 from factory.dataset.reader import Clip, ClipDataset
-from factory.training.mvvdm.recipe import Recipe
+from factory.training.mvvdm.recipe import MVVDMRecipe
 from renderers.cameras import Cameras
 from renderers.meshes.clip import GREY
 from zoo.mvvdm.evaluation import TrueClip
@@ -46,7 +46,7 @@ def shrunk(frames: torch.Tensor, size: int) -> torch.Tensor:
     return small.unflatten(0, frames.shape[:-3])
 
 
-def true_clip(dataset: ClipDataset, clip: Clip, recipe: Recipe) -> TrueClip:
+def true_clip(dataset: ClipDataset, clip: Clip, recipe: MVVDMRecipe) -> TrueClip:
     """A clip as the model would make it: evenly spaced views from the first on, and as many frames."""
     known = clip.metadata
     views = list(range(0, known["num_views"], known["num_views"] // recipe.views))[: recipe.views]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import Ledger, Outcome, Task, task_key
 from cluster.storage import Storage
 from factory.dataset.reader import ClipDataset, load_clips
-from factory.training.mvvdm.recipe import PARTS, PROGRESS, RESULT, TRAINING_VERSION, Recipe, work_folder
+from factory.training.mvvdm.recipe import PARTS, PROGRESS, RESULT, TRAINING_VERSION, MVVDMRecipe, work_folder
 
 if TYPE_CHECKING:
     from factory.dataset.reader import ClipDataset
@@ -70,7 +70,7 @@ def train_model(
     return ledger.commit(task, Outcome("done", result), time.monotonic() - started).summary
 
 
-def job_of(args: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> dict[str, Any]:
     """What workers are told, plain values; opens the dataset, so that what is wrong with it is said at once.
 
     Raises:
@@ -114,7 +114,7 @@ def _everywhere(clips: ClipDataset) -> str:
     return clips.url if "://" in clips.url else os.path.abspath(clips.url)
 
 
-def _check_clips(clips: ClipDataset, recipe: Recipe) -> None:
+def _check_clips(clips: ClipDataset, recipe: MVVDMRecipe) -> None:
     known = clips[0].metadata
     if known["num_frames"] < recipe.frames or known["num_views"] % recipe.views:
         raise ValueError(
@@ -128,7 +128,7 @@ def _check_clips(clips: ClipDataset, recipe: Recipe) -> None:
         )
 
 
-def _check_workers(workers: int | tuple[int, int], recipe: Recipe) -> None:
+def _check_workers(workers: int | tuple[int, int], recipe: MVVDMRecipe) -> None:
     most = workers if isinstance(workers, int) else workers[1]
     for stage, plan in (("plan", recipe.plan), ("autoencoder", recipe.autoencoder)):
         if plan is not None and plan.batch < most:

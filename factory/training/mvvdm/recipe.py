@@ -15,7 +15,7 @@ PARTS = ("mvdream", "motion_adapter", "ip_adapter", "base", "image_encoder")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class MVVDMRecipe:
     """What is trained, and on what size of clips.
 
     Attributes:
@@ -44,18 +44,18 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.prediction_type not in PREDICTIONS:
             raise ValueError(
-                f"Recipe.prediction_type: expected one of {', '.join(PREDICTIONS)}, got {self.prediction_type!r}"
+                f"MVVDMRecipe.prediction_type: expected one of {', '.join(PREDICTIONS)}, got {self.prediction_type!r}"
             )
         if self.network.from_first and self.prediction_type != "sample":
             raise ValueError(
-                "Recipe.prediction_type: a network with from_first finds latents, expected 'sample', got "
+                "MVVDMRecipe.prediction_type: a network with from_first finds latents, expected 'sample', got "
                 f"{self.prediction_type!r}"
             )
 
     @staticmethod
-    def tiny() -> Recipe:
+    def tiny() -> MVVDMRecipe:
         """All of it from nothing, on creatures, in an hour of two CPU cores."""
-        return Recipe(
+        return MVVDMRecipe(
             network=MVVDMConfig.tiny(),
             plan=TrainingPlan(
                 steps=7_000,
@@ -85,23 +85,23 @@ class Recipe:
         )
 
     @staticmethod
-    def bundled() -> Recipe:
+    def bundled() -> MVVDMRecipe:
         """What the package carries: the small one, in nine minutes of an H200 (docs/training.md)."""
-        tiny = Recipe.tiny()
+        tiny = MVVDMRecipe.tiny()
         plan = replace(
             tiny.plan, steps=2_000, batch=64, learning_rate=1e-3, warmup=300, cooldown=800, precision="bf16"
         )
         return replace(tiny, plan=plan)
 
     @staticmethod
-    def paper() -> Recipe:
+    def paper() -> MVVDMRecipe:
         """As published: MVDream, AnimateDiff and IP-Adapter to begin with, 32 GPUs for three days."""
-        return Recipe(MVVDMConfig.base(), TrainingPlan.paper())
+        return MVVDMRecipe(MVVDMConfig.base(), TrainingPlan.paper())
 
     @staticmethod
-    def from_json(told: dict[str, Any]) -> Recipe:
+    def from_json(told: dict[str, Any]) -> MVVDMRecipe:
         autoencoder = told["autoencoder"]
-        return Recipe(
+        return MVVDMRecipe(
             **{
                 **told,
                 "network": MVVDMConfig(**told["network"]),
@@ -111,10 +111,10 @@ class Recipe:
         )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "tiny": Recipe.tiny,
-    "bundled": Recipe.bundled,
-    "paper": Recipe.paper,
+RECIPES: dict[str, Callable[[], MVVDMRecipe]] = {
+    "tiny": MVVDMRecipe.tiny,
+    "bundled": MVVDMRecipe.bundled,
+    "paper": MVVDMRecipe.paper,
 }
 
 

@@ -20,7 +20,7 @@ from cluster.storage import Storage
 from factory.dataset.loader import ClipLoader
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.clips import ClipShare, true_clip
-from factory.training.mvvdm.recipe import PROGRESS, RESULT, Recipe, work_folder
+from factory.training.mvvdm.recipe import PROGRESS, RESULT, MVVDMRecipe, work_folder
 from zoo.metrics.images import reconstruction_psnr
 from zoo.mvvdm.autoencoder import PatchAutoencoder, Reconstruction
 from zoo.mvvdm.denoising import Denoising, encoder_of
@@ -42,7 +42,7 @@ def work(job: dict[str, Any], device: str) -> None:
     Args:
         job: see `factory.train_mvvdm.job_of`.
     """
-    recipe, storage = Recipe.from_json(job["recipe"]), Ledger(job["out"]).storage
+    recipe, storage = MVVDMRecipe.from_json(job["recipe"]), Ledger(job["out"]).storage
     rank, size = _place()
     run = _Run(job, recipe, storage, work_folder(job["key"]), device, rank, size)
     vae = run.autoencoder() if recipe.autoencoder else None
@@ -62,7 +62,7 @@ class _Run:
     """A training under way on this worker, below `folder` of the storage."""
 
     job: dict[str, Any]
-    recipe: Recipe
+    recipe: MVVDMRecipe
     storage: Storage
     folder: str
     device: str
@@ -286,7 +286,9 @@ class _Kept:
         self.storage.write(self.name, data)
 
 
-def card(name: str, dataset: ClipDataset, recipe: Recipe, curve: list[dict[str, float]]) -> dict[str, Any]:
+def card(
+    name: str, dataset: ClipDataset, recipe: MVVDMRecipe, curve: list[dict[str, float]]
+) -> dict[str, Any]:
     """What a model card says beside the metrics."""
     licences = sorted(set(dataset.table(["licence"])["licence"].to_pylist()))
     told = asdict(recipe)
