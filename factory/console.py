@@ -93,14 +93,14 @@ def add_options(
     *,
     help: Mapping[str, str] | None = None,
     flags: Mapping[str, str] | None = None,
-    unset: bool = False,
+    preset: bool = False,
 ) -> None:
     """Add one flag per field of a dataclass.
 
     Args:
         help: field → help, for a dataclass that does not belong to a command (a recipe).
         flags: field → flag, where it is not the field's name.
-        unset: leave flags that are absent as None, because another default applies (a preset's).
+        preset: say in the help that a preset may have another default.
     """
     hints = typing.get_type_hints(options)
     for each in dataclasses.fields(options):
@@ -110,12 +110,9 @@ def add_options(
             (flags or {}).get(each.name) or f"--{each.name.replace('_', '-')}",
             *settings.get("flags", ()),
         ]
-        arguments: dict[str, Any] = {"dest": each.name}
+        # An absent flag is None, and `read_options` puts the dataclass's default or the preset's value in its place.
         required = each.default is dataclasses.MISSING
-        if required:
-            arguments["required"] = True
-        else:
-            arguments["default"] = None if unset else each.default
+        arguments: dict[str, Any] = {"dest": each.name, "required": required, "default": None}
         kind, many = _kind_of(hints[each.name])
         if kind is bool:
             arguments["action"] = "store_true"
@@ -128,9 +125,10 @@ def add_options(
                 arguments["choices"] = settings["choices"]
             if many and not settings.get("joined"):
                 arguments["nargs"] = "*" if settings.get("empty") else "+"
+                arguments["action"] = "extend"
         if kind is not bool and settings.get("show_default", True) and each.default not in _WITHOUT_DEFAULT:
             shown = " ".join(map(str, each.default)) if isinstance(each.default, tuple) else each.default
-            text += f" (default: {shown}{' unless the preset differs' if unset else ''})"
+            text += f" (default: {shown}{' unless the preset differs' if preset else ''})"
         parser.add_argument(*names, help=text.replace("%", "%%"), **arguments)
 
 
@@ -138,16 +136,14 @@ def read_options(args: argparse.Namespace, options: type[Options], base: Options
     """The parsed command line as an options dataclass.
 
     Args:
-        base: whose values stand where a flag was left unset.
+        base: whose values stand where a flag is absent, instead of the dataclass's defaults.
     Raises:
         ValueError: from the dataclass's own checks.
     """
-    values = {each.name: getattr(args, each.name) for each in dataclasses.fields(typing.cast(Any, options))}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    if base is None:
-        return options(**values)
-    given = {name: value for name, value in values.items() if value is not None}
-    return dataclasses.replace(typing.cast(Any, base), **given)
+    names = [each.name for each in dataclasses.fields(typing.cast(Any, options))]
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return options(**given) if base is None else dataclasses.replace(typing.cast(Any, base), **given)
 
 
 def rename_flags(argv: Sequence[str] | None, renamed: Mapping[str, str]) -> list[str]:
@@ -233,6 +229,7 @@ class Status:
         return f"[{self.seconds:5.0f} s] " + ", ".join([f"{self.unit} {self.done}{of}", *facts])
 
 
+Show = Callable[[Callable[[], Status]], None]  # `ProgressDisplay.update`, as the rooms receive it
 Mode = Literal["bar", "lines", "json", "quiet"]
 
 

@@ -1,196 +1,136 @@
-"""Looking after a dataset: `python -m factory.curate report|duplicates|caption|takedown … --out DATASET`."""
+"""`python -m factory.curate report|duplicates|takedown|caption`: look after a finished dataset."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-
-from cluster import Interrupted, StageError, StorageError
-from factory.assets.exclusions import BENCHMARKS, DenyListError, benchmark_of, read_deny_list
-from factory.assets.tombstones import read_tombstones
-from factory.clips.quality import MotionPolicy, near_duplicates
+from factory.assets.exclusions import BENCHMARKS, DenyListError
+from factory.clips.review import duplicate_lines, report, tombstone_line
+from factory.console import (
+    OK,
+    OutputOptions,
+    ProgressDisplay,
+    add_options,
+    option,
+    print_result,
+    read_options,
+    rename_flags,
+    run_command,
+)
 from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import load_clips
-from factory.dataset.schema import MEASURED_COLUMNS, MOTION_COLUMNS
 from factory.dataset.takedown import TakedownError, takedown
 
-_QUANTITIES = [name for name in (*MOTION_COLUMNS, *MEASURED_COLUMNS) if name != "motion_signature"]
-_MOST_LISTED = 50
+RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
 
 
-class Pair(NamedTuple):
-    """Two assets with clips that say the same.
+@dataclass(frozen=True)
+class DataOptions:
+    """Which dataset."""
 
-    Attributes:
-        first, second: "source/uid". splits: of both, as far as they have clips that are alike.
-        clips: how many pairs of clips. moves: whether the motions are alike too, not only the shapes.
-    """
-
-    first: str
-    second: str
-    splits: tuple[str, ...]
-    clips: int
-    moves: bool
+    data: str = option(help="folder or fsspec URL of the dataset")
 
 
-def duplicate_assets(table: pa.Table, tolerance: float = 0.01) -> list[Pair]:
-    """Pairs of different assets with near-duplicate clips (factory/curation.py); those that move alike come first.
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the report looks for."""
 
-    Args:
-        table: rows of a dataset; those without a signature are left out.
-    """
-    columns = ["clip_id", "source", "asset_uid", "asset_sha256", "split", "motion_signature"]
-    rows = [row for row in table.select(columns).to_pylist() if row["motion_signature"]]
-    found: dict[tuple[str, str], Pair] = {}
-    signatures = np.array([row["motion_signature"] for row in rows]).reshape(len(rows), -1)
-    for moves in (True, False):
-        pairs: dict[tuple[str, str], list[tuple[dict, dict]]] = {}
-        for a, b in near_duplicates(signatures, tolerance, motion=moves):
-            names = tuple(sorted({f"{rows[i]['source']}/{rows[i]['asset_uid']}" for i in (a, b)}))
-            if len(names) == 2 and names not in found:
-                pairs.setdefault(names, []).append((rows[a], rows[b]))
-        for names, alike in pairs.items():
-            splits = tuple(sorted({row["split"] for pair in alike for row in pair}))
-            found[names] = Pair(*names, splits, len(alike), moves)
-    return sorted(found.values(), key=lambda pair: (not pair.moves, pair))
-
-
-def leaks(table: pa.Table, denied: dict[str, str]) -> list[tuple[str, str, int]]:
-    """Assets that a benchmark tests with: benchmark, "source/uid" and clips."""
-    counted = Counter(
-        (benchmark, f"{row['source']}/{row['asset_uid']}")
-        for row in table.select(["source", "asset_uid", "source_url"]).to_pylist()
-        if (benchmark := benchmark_of(row["asset_uid"], row["source_url"], denied))
+    deny_list: tuple[str, ...] = option(
+        (), "further files of benchmark test objects, one uid per line", metavar="FILE"
     )
-    return [(*names, clips) for names, clips in sorted(counted.items())]
 
 
-# --- what is said ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TakedownOptions:
+    """Why, and which of several sources."""
+
+    source: str = option("", "of the asset, if several sources have one of that uid")
+    reason: str = option("", "kept in the tombstone, not published")
 
 
-def report(root: str, deny_lists: Sequence[str]) -> Iterator[str]:
-    """Lines about a dataset: quality, quantities, rules that are broken, leaks, duplicates, takedowns."""
-    table = load_clips(root).table()
-    yield f"{len(table)} clips"
-    yield "\nquality"
-    tags = Counter(table["quality"].to_pylist())
-    yield from (f"  {count:6d}  {tag or 'not judged'}" for tag, count in tags.most_common())
+@dataclass(frozen=True)
+class CaptionOptions:
+    """Which model writes the captions, and how."""
 
-    yield "\nquantity                 low    median      high"
-    for name in _QUANTITIES:
-        values = table[name].drop_null().to_pylist() if name in table.column_names else []
-        low, median, high = np.quantile(values, (0, 0.5, 1)) if values else (np.nan,) * 3
-        yield f"  {name:18s}{low:8.3f}  {median:8.3f}  {high:8.3f}" + ("" if values else "  not measured")
-
-    yield "\nrules broken"
-    known = table.select([name for name in _QUANTITIES if name in table.column_names]).to_pylist()
-    faults = Counter(fault for row in known for fault in MotionPolicy().faults(row))
-    yield from (f"  {count:6d}  {fault}" for fault, count in faults.most_common())
-    if not faults:
-        yield "  none"
-
-    denied = read_deny_list(*deny_lists)
-    found = leaks(table, denied)
-    yield f"\nassets that benchmarks test with, of {len(denied)} that are known: {len(found)}"
-    yield from (f"  {benchmark}: {asset}, {clips} clips" for benchmark, asset, clips in found)
-
-    yield ""
-    yield from duplicate_lines(table)
-    tombstones = read_tombstones(root)
-    yield f"\ntaken down: {len(tombstones)}"
-    yield from (_of_tombstone(tombstone) for tombstone in tombstones)
-
-
-def duplicate_lines(table: pa.Table) -> Iterator[str]:
-    """Lines about near-duplicates, those that are in several splits marked."""
-    pairs = duplicate_assets(table) if "motion_signature" in table.column_names else []
-    leaking = [pair for pair in pairs if len(pair.splits) > 1]
-    yield f"pairs of assets that look alike: {len(pairs)}, {len(leaking)} of them in different splits"
-    for pair in [*leaking, *(pair for pair in pairs if len(pair.splits) == 1)][:_MOST_LISTED]:
-        what = "look and move" if pair.moves else "look"
-        yield f"  {pair.first} and {pair.second} {what} alike ({pair.clips} pairs of clips): {', '.join(pair.splits)}"
-    if len(pairs) > _MOST_LISTED:
-        yield f"  … and {len(pairs) - _MOST_LISTED} more"
-
-
-def _of_tombstone(tombstone) -> str:
-    state = f"{len(tombstone.clips)} clips" if tombstone.finished else "not finished: run it again"
-    reason = f", {tombstone.reason}" if tombstone.reason else ""
-    return f"  {tombstone.source or 'any source'}/{tombstone.uid}, {tombstone.at}{reason}: {state}"
-
-
-# --- the command -------------------------------------------------------------------------------------
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m factory.curate", description="Looks after a dataset.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--out", required=True, help="folder or fsspec URL of the dataset")
-    told = commands.add_parser("report", parents=[common], help="quality, leaks, duplicates, takedowns")
-    told.add_argument(
-        "--deny-list",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="more uids that benchmarks test with, one a line, beside those that are known",
+    model: str = option(help="any that AutoModelForImageTextToText loads: a hub name or a folder")
+    prompt: str = option(PROMPT, "the question that the model answers", show_default=False)
+    gpus: float = option(1.0, "GPUs per worker; 0: on the CPU", at_least=0)
+    workers: int | None = option(
+        None, "parallel workers (default: as many as the cluster has room for)", at_least=1
     )
-    commands.add_parser("duplicates", parents=[common], help="assets that look or move alike")
-    removed = commands.add_parser(
-        "takedown", parents=[common], help="remove an asset for good; interrupted, the same command goes on"
-    )
-    removed.add_argument("uid")
-    removed.add_argument("--source", default="", help="if several sources have an asset of that uid")
-    removed.add_argument("--reason", default="", help="kept in the tombstone")
-    said = commands.add_parser("caption", parents=[common], help="say what clips show, by a model")
-    said.add_argument(
-        "--model", required=True, help="any that AutoModelForImageTextToText loads: name or folder"
-    )
-    said.add_argument("--prompt", default=PROMPT)
-    said.add_argument("--num-gpus", type=float, default=1.0, help="of a worker; 0: on the CPU")
-    said.add_argument("--workers", type=int, help="side by side (default: what the cluster has room for)")
-    said.add_argument("--batch", type=int, default=8, help="clips a forward pass (default: %(default)s)")
-    said.add_argument("--frames", type=int, default=8, help="of each clip (default: %(default)s)")
-    return parser.parse_args(argv)
+    batch: int = option(8, "clips per forward pass", at_least=1)
+    frames: int = option(8, "frames of each clip that the model sees", at_least=1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 1 if it could not be done."""
-    args = parse_arguments(argv)
-    try:
-        if args.command == "report":
-            print("\n".join(report(args.out, [str(BENCHMARKS), *args.deny_list])))
-        elif args.command == "duplicates":
-            print("\n".join(duplicate_lines(load_clips(args.out).table())))
-        elif args.command == "takedown":
-            tombstone = takedown(args.out, args.uid, args.source, args.reason)
-            print(f"taken down, and kept out from now on:\n{_of_tombstone(tombstone)}")
-            if not tombstone.clips:
-                print("there was nothing of it in the dataset; check the uid if you expected something")
-        else:
-            stage = CaptionStage(
-                args.out, args.model, args.prompt, args.num_gpus, batch=args.batch, frames=args.frames
-            )
-            done = caption_dataset(args.out, stage, workers=args.workers)
-            write_card(args.out)
-            print(f"{len(newest_captions(read_caption_rows(args.out)))} clips have a caption by a model")
-            if given_up := done.counts["quarantined"]:
-                print(f"{given_up} groups of clips were given up, see _factory/captioning/quarantine/")
-    except Interrupted as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        return 130
-    except (DenyListError, TakedownError, StageError, StorageError, FileNotFoundError) as error:
-        print(f"factory.curate: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curate") -> int:
+    """Run the command; exit code 1 if it could not be done."""
+    parser = argparse.ArgumentParser(prog=prog, description="Look after a finished dataset.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, action, options, text in (
+        ("report", _report, ReportOptions, "quality, benchmark leaks, near-duplicates, takedowns"),
+        ("duplicates", _duplicates, None, "assets that look or move alike"),
+        ("takedown", _takedown, TakedownOptions, "remove an asset for good; the same command resumes"),
+        ("caption", _caption, CaptionOptions, "caption the clips with a video-language model"),
+    ):
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if name == "takedown":
+            command.add_argument("uid", help="of the asset, as in the column asset_uid")
+        add_options(command, DataOptions)
+        if options:
+            add_options(command, options)
+        add_options(command.add_argument_group("output"), OutputOptions)
+        command.set_defaults(action=action)
+    args = parser.parse_args(rename_flags(argv, RENAMED))
+    output = read_options(args, OutputOptions)
+    return run_command(
+        "factory.curate",
+        lambda: args.action(args, read_options(args, DataOptions).data, output),
+        errors=(DenyListError, TakedownError, FileNotFoundError),
+        json_errors=output.json,
+    )
+
+
+def _report(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
+    lines = list(report(data, [str(BENCHMARKS), *read_options(args, ReportOptions).deny_list]))
+    print_result(output, "\n".join(lines), {"lines": lines})
+    return OK
+
+
+def _duplicates(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
+    lines = list(duplicate_lines(load_clips(data).table()))
+    print_result(output, "\n".join(lines), {"lines": lines})
+    return OK
+
+
+def _takedown(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
+    options = read_options(args, TakedownOptions)
+    tombstone = takedown(data, args.uid, options.source, options.reason)
+    text = f"taken down, and excluded from later runs:\n{tombstone_line(tombstone)}"
+    if not tombstone.clips:
+        text += "\nthe dataset had no clip of it; check the uid if you expected some"
+    print_result(output, text, vars(tombstone))
+    return OK
+
+
+def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
+    options = read_options(args, CaptionOptions)
+    stage = CaptionStage(
+        data, options.model, options.prompt, options.gpus, batch=options.batch, frames=options.frames
+    )
+    with ProgressDisplay(output) as display:
+        result = caption_dataset(data, stage, workers=options.workers, show=display.update)
+    write_card(data)
+    captioned, failed = len(newest_captions(read_caption_rows(data))), result.counts["quarantined"]
+    text = f"{captioned} clips have a caption written by a model"
+    if failed:
+        text += f"\n{failed} groups of clips failed, see _factory/captioning/quarantine/"
+    print_result(output, text, {"captioned": captioned, "failed": failed})
+    return OK
 
 
 if __name__ == "__main__":

@@ -6,31 +6,42 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster import Interrupted, Ledger, StageError, StorageError
-from factory.motion_videos.options import add_options, film_as_asked, read_options
-from factory.motion_videos.run import summary
+from cluster import Ledger
+from factory.console import (
+    FAILED,
+    OK,
+    OutputOptions,
+    ProgressDisplay,
+    add_options,
+    print_result,
+    read_options,
+    rename_flags,
+    run_command,
+)
+from factory.motion_videos.options import add_motion_options, read_motion_options, render_motions
+from factory.motion_videos.run import subjects_to_json, summary
 from factory.sources import SourceError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if there are videos of at least one object: the table says which are missing."""
+def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.motions") -> int:
+    """Run the command; exit code 0 if at least one object has videos, the closing table lists the others."""
     parser = argparse.ArgumentParser(
-        prog="python -m factory.motions",
-        description="Film every motion of an object for a motion space to learn. The same command resumes.",
+        prog=prog,
+        description="Render every motion of an object, for a motion space to be trained on. The same command resumes.",
     )
-    add_options(parser)
-    args = parser.parse_args(argv)
-    objects, recipe = read_options(parser, args)
-    try:
-        made = film_as_asked(args, Ledger(args.out), objects, recipe)
-    except Interrupted as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        return 130
-    except (SourceError, StageError, StorageError) as error:
-        print(f"factory.motions: {error}", file=sys.stderr)
-        return 1
-    print(summary(made))
-    return 0 if any(one.folder for one in made) else 1
+    add_motion_options(parser)
+    add_options(parser.add_argument_group("output"), OutputOptions)
+    args = parser.parse_args(rename_flags(argv, {"--seed": "--points-seed"}))
+    options, recipe = read_motion_options(parser, args)
+    output = read_options(args, OutputOptions)
+
+    def action() -> int:
+        with ProgressDisplay(output) as display:
+            subjects = render_motions(options, recipe, Ledger(options.out), display.update)
+        print_result(output, summary(subjects), {"objects": subjects_to_json(subjects)})
+        return OK if any(subject.folder for subject in subjects) else FAILED
+
+    return run_command("factory.motions", action, errors=(SourceError,), json_errors=output.json)
 
 
 if __name__ == "__main__":

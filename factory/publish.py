@@ -5,42 +5,65 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-from cluster.storage import StorageError
+from factory.console import (
+    OK,
+    OutputOptions,
+    add_options,
+    notice,
+    option,
+    print_result,
+    read_options,
+    run_command,
+)
 from factory.dataset.release import publish
-from zoo.errors import ZooError
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class PublishOptions:
+    """Which dataset, where to, under which version."""
+
+    data: str = option(help="folder or fsspec URL of the dataset")
+    to: str = option(help="hub:org/name or local:PATH", metavar="TARGET")
+    tag: str | None = option(None, "name of this version, such as v1")
+    private: bool = option(False, "if the repository is new: visible to its owners only")
+    message: str = option("", "of the commits")
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publish") -> int:
+    """Run the command; exit code 1 if the dataset could not be published."""
     parser = argparse.ArgumentParser(
-        prog="python -m factory.publish",
-        description="Publish a dataset. Interrupted, the same command goes on; after an append it sends what is new.",
+        prog=prog,
+        description="Publish a dataset. The same command resumes, and later sends only new shards.",
     )
-    parser.add_argument("dataset", help="folder or fsspec URL of the dataset")
-    parser.add_argument("--to", required=True, metavar="TARGET", help="hub:org/name or local:PATH")
-    parser.add_argument("--tag", help="name this version, for instance v1")
-    parser.add_argument(
-        "--private", action="store_true", help="if the repository is made: for its owners only"
-    )
-    parser.add_argument("--message", default="", help="of the commits")
-    return parser.parse_args(argv)
+    add_options(parser, PublishOptions)
+    add_options(parser.add_argument_group("output"), OutputOptions)
+    args = parser.parse_args(_with_data_flag(sys.argv[1:] if argv is None else list(argv)))
+    options, output = read_options(args, PublishOptions), read_options(args, OutputOptions)
+
+    def action() -> int:
+        published = publish(
+            options.data, options.to, tag=options.tag, private=options.private, message=options.message
+        )
+        tag = f", {options.tag}" if options.tag else ""
+        text = (
+            f"published    {options.to}, revision {published.revision}{tag}\n"
+            f"files        {len(published.sent)} sent, {published.kept} unchanged, {len(published.gone)} removed\n"
+            f'load         datasets.load_dataset("{published.address}", streaming=True)'
+        )
+        print_result(output, text, asdict(published))
+        return OK
+
+    return run_command("factory.publish", action, errors=(OSError,), json_errors=output.json)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 1 if it could not be done."""
-    args = parse_arguments(argv)
-    try:
-        done = publish(args.dataset, args.to, tag=args.tag, private=args.private, message=args.message)
-    except KeyboardInterrupt:
-        print("\nstopped; nothing is lost, the same command goes on", file=sys.stderr)
-        return 130
-    except (ZooError, StorageError, OSError) as error:
-        print(f"factory.publish: {error}", file=sys.stderr)
-        return 1
-    print(f"published    {args.to}, revision {done.revision}" + (f", {args.tag}" if args.tag else ""))
-    print(f"files        {len(done.sent)} sent, {done.kept} there already, {len(done.gone)} removed")
-    print(f'load         datasets.load_dataset("{done.address}", streaming=True)')
-    return 0
+def _with_data_flag(argv: list[str]) -> list[str]:
+    """Version 0.1 took the dataset as its first argument, without a flag."""
+    if argv and not argv[0].startswith("-"):
+        notice("the dataset is given with --data; the old spelling will stop working in the next version")
+        return ["--data", *argv]
+    return argv
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import replace
 from cluster import Ledger, Report
 from factory.assets.exclusions import DenyListError, read_deny_list
 from factory.clips.options import RenderCommand, parse_arguments
-from factory.clips.report import render_status, summary, tally_to_json, write_run_file
+from factory.clips.report import summary, tally_to_json, write_run_file
 from factory.clips.run import render
 from factory.clips.stage import RenderStage
 from factory.clips.tally import RenderResult
@@ -83,7 +83,7 @@ def _render(command: RenderCommand, stage: RenderStage, denied: dict[str, str], 
             workers=options.workers,
             limit=options.limit,
             retry_quarantined=options.retry_quarantined and not options.dry_run,
-            on_tick=lambda progress, tally: display.update(lambda: render_status(progress, tally)),
+            show=display.update,
         )
 
 

@@ -1,4 +1,15 @@
-"""`python -m factory.train dimo|mvvdm`: train models."""
+"""`python -m factory.train dimo|mvvdm`: train models.
+
+`dimo` renders the motions of objects and trains a motion space for each, one task per object. Below `--out`:
+
+    motions/<object>/           motion videos
+    models/dimo/<object>/       the model; `--out` is a registry: `zoo.load("dimo/<object>", home=OUT)`
+    leaderboard.md              metrics of all models
+    _factory/                   the ledger, and checkpoints of unfinished trainings
+
+The same command resumes: committed work is not repeated, and a training that was killed continues from its newest
+checkpoint with the same result, bit for bit, as one that was not. `mvvdm` is described in factory/training/mvvdm/.
+"""
 
 from __future__ import annotations
 
@@ -6,118 +17,114 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster import Interrupted, Ledger, StageError, StorageError
-from factory.motion_videos.options import add_options, film_as_asked, read_options
+from cluster import Ledger
+from factory.console import (
+    FAILED,
+    OK,
+    OutputOptions,
+    ProgressDisplay,
+    add_options,
+    print_result,
+    read_options,
+    rename_flags,
+    run_command,
+)
+from factory.motion_videos.options import (
+    MotionOptions,
+    add_motion_options,
+    read_motion_options,
+    render_motions,
+)
 from factory.motion_videos.plan import MotionRecipe
-from factory.motion_videos.run import summary
+from factory.motion_videos.run import subjects_to_json, summary
 from factory.sources import SourceError
-from factory.training.dimo import PRESETS, DimoStage, _encoder, _size, configured, train_objects
+from factory.training.dimo import DimoStage, configured, folder_size, text_encoder_name, train_objects
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
-from factory.training.mvvdm import options as train_mvvdm
-from factory.training.overrides import changed
+from factory.training.mvvdm import options as mvvdm_options
+from factory.training.options import DIMOTrainingOptions
 from zoo.dimo.config import DIMOConfig
 
+RENAMED = {"--skip-unseen": "--skip-heldout"}
 
-def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:
-    parser = argparse.ArgumentParser(
-        prog="python -m factory.train", description="Train models. The same command resumes."
-    )
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train") -> int:
+    """Run the command; exit code 0 if at least one model was trained, the closing tables list the others."""
+    parser = argparse.ArgumentParser(prog=prog, description="Train models. The same command resumes.")
     families = parser.add_subparsers(dest="family", required=True, metavar="FAMILY")
     dimo = families.add_parser(
         "dimo",
-        help="one motion space an object",
-        description="Film the motions of objects and train a motion space for each. The same command resumes.",
+        help="one motion space per object",
+        description="Render the motions of objects and train a motion space for each. The same command resumes.",
     )
-    add_options(dimo)
-    group = dimo.add_argument_group("training")
-    group.add_argument(
-        "--preset",
-        choices=PRESETS,
-        default="laptop",
-        help="what is trained, and how long (default: %(default)s)",
-    )
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a value of the preset, such as joint.steps=100",
-    )
-    group.add_argument("--cpus", type=float, default=1.0, help="of one training; may be a fraction")
-    group.add_argument(
-        "--gpus", type=float, default=0.0, help="of one training; may be a fraction, such as 0.25"
-    )
-    group.add_argument("--checkpoint-seconds", type=float, default=60.0, help="between two checkpoints")
-    group.add_argument("--max-hours", type=float, default=24.0, help="one attempt at a training may take")
-    group.add_argument(
-        "--skip-unseen", action="store_true", help="do not reconstruct the motions that were held out"
-    )
-    group.add_argument(
-        "--text",
-        default="auto",
-        metavar="MODEL",
-        help="language model of the text heads, a hub name or a folder; auto: the one that is installed, if any; none",
-    )
-    group.add_argument(
-        "--ablation", action="store_true", help="also train without each of the method's parts, and compare"
-    )
-    return parser, dimo, train_mvvdm.add_parser(families)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 if at least one model was trained: the tables say which were not, and why."""
-    parser, dimo, mvvdm = _parser()
-    args = parser.parse_args(argv)
+    add_motion_options(dimo)
+    add_options(dimo.add_argument_group("training"), DIMOTrainingOptions)
+    add_options(dimo.add_argument_group("output"), OutputOptions)
+    mvvdm_parser = mvvdm_options.add_parser(families)
+    args = parser.parse_args(rename_flags(argv, RENAMED))
     if args.family == "mvvdm":
-        return train_mvvdm.run(args, mvvdm, changed)
-    for name in ("cpus", "checkpoint_seconds", "max_hours"):
-        if getattr(args, name) <= 0.0:
-            dimo.error(f"--{name.replace('_', '-')}: expected more than 0, got {getattr(args, name):g}")
-    if args.gpus < 0.0:
-        dimo.error(f"--gpus: expected 0 or more, got {args.gpus:g}")
+        return mvvdm_options.run(args, mvvdm_parser)
+    training = read_options(args, DIMOTrainingOptions)
     try:
-        config = configured(args.preset, args.set)
+        config = configured(training.preset, training.set)
     except ValueError as error:
         dimo.error(str(error))
     base = MotionRecipe(frames=config.frames, views=config.views, resolution=config.resolution)
-    objects, recipe = read_options(dimo, args, base)
-    try:
-        return _run(args, objects, recipe, config)
-    except Interrupted as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        return 130
-    except (SourceError, StageError, StorageError) as error:
-        print(f"factory.train: {error}", file=sys.stderr)
-        return 1
+    options, recipe = read_motion_options(dimo, args, base)
+    output = read_options(args, OutputOptions)
+    return run_command(
+        "factory.train",
+        lambda: _train_dimo(options, recipe, training, config, output),
+        errors=(SourceError,),
+        json_errors=output.json,
+    )
 
 
-def _run(args: argparse.Namespace, objects: list[str], recipe: MotionRecipe, config: DIMOConfig) -> int:
-    ledger = Ledger(args.out)
-    made = film_as_asked(args, ledger, objects, recipe)
-    print(summary(made))
+def _train_dimo(
+    options: MotionOptions,
+    recipe: MotionRecipe,
+    training: DIMOTrainingOptions,
+    config: DIMOConfig,
+    output: OutputOptions,
+) -> int:
+    ledger = Ledger(options.out)
+    with ProgressDisplay(output) as display:
+        subjects = render_motions(options, recipe, ledger, display.update)
+    if not output.json:
+        print(summary(subjects), flush=True)
     stage = DimoStage(
         out=ledger.root,
-        num_cpus=args.cpus,
-        num_gpus=args.gpus,
-        memory=8 * 2**30 + max((_size(one.folder) for one in made if one.folder), default=0),
-        timeout_s=3600.0 * args.max_hours,
-        checkpoint_s=args.checkpoint_seconds,
-        unseen=not args.skip_unseen,
-        encoder=_encoder(args.text),
+        num_cpus=training.cpus,
+        num_gpus=training.gpus,
+        memory=8 * 2**30
+        + max((folder_size(subject.folder) for subject in subjects if subject.folder), default=0),
+        timeout_s=3600.0 * training.max_hours,
+        checkpoint_s=training.checkpoint_seconds,
+        unseen=not training.skip_heldout,
+        encoder=text_encoder_name(training.text),
     )
-    results = train_objects(
-        made, stage, config, ledger, seed=recipe.seed, ablation=args.ablation, workers=args.workers
-    )
-    tables = [leaderboard(results)] + ([ablation_table(results)] if args.ablation else [])
+    with ProgressDisplay(output) as display:
+        results = train_objects(
+            subjects,
+            stage,
+            config,
+            ledger,
+            seed=training.seed,
+            ablation=training.ablation,
+            workers=options.workers,
+            show=display.update,
+        )
+    tables = [leaderboard(results)] + ([ablation_table(results)] if training.ablation else [])
     ledger.storage.write("leaderboard.md", "\n".join(map(markdown, tables)).encode())
-    print("\n" + "\n\n".join(map(aligned, tables)))
-    for task, record in results.values():
-        if record.status != "done":
-            print(f"given up  {task.label}: {record.reason}")
-    trained = any(record.status == "done" for _, record in results.values())
-    if trained:
-        print(f"\nload one with zoo.load('dimo/NAME', home={args.out!r})")
-    return 0 if trained else 1
+    failed = {task.label: record.reason for task, record in results.values() if record.status != "done"}
+    trained = len(results) > len(failed)
+    lines = ["", "\n\n".join(map(aligned, tables))]
+    lines += [f"failed  {label}: {reason}" for label, reason in failed.items()]
+    lines += [f"\nload one with zoo.load('dimo/NAME', home={options.out!r})"] if trained else []
+    models = {task.label: record.summary for task, record in results.values() if record.status == "done"}
+    print_result(
+        output, "\n".join(lines), {"objects": subjects_to_json(subjects), "models": models, "failed": failed}
+    )
+    return OK if trained else FAILED
 
 
 if __name__ == "__main__":

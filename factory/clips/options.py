@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 from factory.assets.exclusions import BENCHMARKS
 from factory.assets.licences import POLICIES, UNKNOWN, to_spdx
@@ -151,13 +151,17 @@ class SelectionOptions:
 
 @dataclass(frozen=True)
 class RenderCommand:
-    """The parsed command line of `factory.render`; `arguments` is kept in the run's record."""
+    """The parsed command line of `factory.render`."""
 
     render: RenderOptions
     selection: SelectionOptions
     recipe: ClipRecipe
     output: OutputOptions
-    arguments: dict[str, object]
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """All options, for the run's record."""
+        return {**asdict(self.render), **asdict(self.selection), **asdict(self.recipe)}
 
 
 def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.render") -> RenderCommand:
@@ -184,10 +188,5 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.r
     except ValueError as error:
         parser.error(str(error))
     return RenderCommand(
-        render, read_options(args, SelectionOptions), recipe, read_options(args, OutputOptions), vars(args)
+        render, read_options(args, SelectionOptions), recipe, read_options(args, OutputOptions)
     )
-
-
-assert set(RECIPE_HELP) == {each.name for each in fields(ClipRecipe)}, (
-    "each field of the recipe needs a help text"
-)

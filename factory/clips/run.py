@@ -7,16 +7,18 @@ the same however often it was interrupted and however many workers there are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cluster import Ledger, Progress, Record, Task, run
+from cluster import Ledger, Record, Task, run
 from factory.assets.exclusions import BENCHMARKS, Exclusions, read_deny_list
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
+from factory.clips.report import render_status
 from factory.clips.stage import RenderStage, asset_tasks
 from factory.clips.tally import RenderResult, Tally
+from factory.console import Show
 from factory.dataset.shards import ShardPacker
 from factory.dataset.takedown import finish_takedowns
 from factory.sources import open_source
@@ -32,7 +34,7 @@ def render(
     workers: int | None = None,
     limit: int | None = None,
     retry_quarantined: bool = False,
-    on_tick: Callable[[Progress, Tally], None] | None = None,
+    show: Show | None = None,
 ) -> RenderResult:
     """Render every clip of the sources into the dataset at `out` (a path or an fsspec URL).
 
@@ -42,7 +44,7 @@ def render(
         denied: uid → benchmark that tests with it (factory/exclusions.py); None = those that are known.
         limit: take only the first so many of them.
         retry_quarantined: give what an earlier run gave up another chance.
-        on_tick: called now and then with the state of the run and the counts so far.
+        show: receives the state of the run now and then.
     Raises:
         SourceError, DownloadError, StageError, StorageError: nothing is lost; the same command resumes.
         Interrupted: by Ctrl-C or SIGTERM, likewise.
@@ -83,7 +85,7 @@ def render(
             ledger,
             workers=workers,
             on_resolved=on_resolved,
-            on_tick=on_tick and (lambda progress: on_tick(progress, tally)),
+            on_tick=show and (lambda progress: show(lambda: render_status(progress, tally))),
         )
         shards = packer.close()
     return RenderResult(report, tally, shards)

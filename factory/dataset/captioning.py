@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 import numpy as np
 import pyarrow as pa
 
-from cluster import Ledger, Outcome, Report, Stage, StageError, Task, run, task_key
+from cluster import Ledger, Outcome, Progress, Report, Stage, StageError, Task, run, task_key
+from factory.console import Show, Status
 from factory.dataset.captions import FOLDER, SCHEMA, one_line, pack_captions, read_caption_rows
 from factory.dataset.reader import load_clips
 from renderers.meshes.clip import GREY
@@ -177,7 +178,7 @@ def caption_tasks(root: str | os.PathLike[str], stage: CaptionStage) -> list[Tas
 
 
 def caption_dataset(
-    root: str | os.PathLike[str], stage: CaptionStage, *, workers: int | None = None
+    root: str | os.PathLike[str], stage: CaptionStage, *, workers: int | None = None, show: Show | None = None
 ) -> Report:
     """Caption every clip of a dataset that has no caption by this model and prompt.
 
@@ -186,7 +187,15 @@ def caption_dataset(
     Raises:
         StageError: the model cannot be loaded. StorageError, Interrupted: what is done stays.
     """
-    return run(stage, caption_tasks(root, stage), Ledger(root, _LEDGER), workers=workers)
+    tasks = caption_tasks(root, stage)
+
+    def on_tick(progress: Progress) -> None:
+        if show:
+            facts = {"failed": progress.counts.get("quarantined", 0), "workers": progress.workers}
+            done = progress.counts.get("done", 0)
+            show(lambda: Status("groups of clips", done, len(tasks), progress.seconds, facts=facts))
+
+    return run(stage, tasks, Ledger(root, _LEDGER), workers=workers, on_tick=on_tick)
 
 
 def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:

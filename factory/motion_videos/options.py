@@ -3,85 +3,106 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass
 
 from cluster import Ledger
+from factory.console import Show, add_options, notice, option, read_options
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import SubjectVideos, make_motions
 from renderers.meshes import BACKENDS, RenderSettings
 
+RECIPE_FLAGS = {"seed": "--points-seed"}
+RECIPE_HELP = {
+    "frames": "frames per motion",
+    "seconds": "take this much of an animation's beginning, or all of a shorter one",
+    "views": "training cameras, evenly spaced in azimuth",
+    "heldout_views": "cameras for measuring only, half-way between two training cameras",
+    "resolution": "width and height in pixels",
+    "low_deg": "elevation of every other training camera, in degrees",
+    "high_deg": "elevation of the others, in degrees",
+    "fov_y_deg": "vertical field of view in degrees",
+    "distance": "from the cameras to the origin; the object is scaled to fill the frame at it",
+    "margin": "fraction of the half image kept free around all motions",
+    "points": "surface points whose true paths are stored",
+    "min_motion": "a motion whose fastest vertex moves less than this fraction of the diagonal is a pose",
+    "poses": "keep poses too",
+    "heldout": "motions that are not trained on; -1: the source's own choice, or one in five",
+    "seed": "of the choice of surface points",
+}
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `factory.motions` and `factory.train` both take: objects, output and the recipe."""
-    parser.add_argument(
-        "datasets",
-        nargs="*",
+
+@dataclass(frozen=True)
+class MotionOptions:
+    """Which objects, how their motions are rendered and where to."""
+
+    out: str = option(help="a folder that every machine sees")
+    objects: tuple[str, ...] = option(
+        (),
+        "creatures://SPECIES?seed=N, a .glb, a folder of them, or motion videos rendered before; several may be "
+        "joined by commas; NAME=URI gives an object another name",
         metavar="OBJECT",
-        help="more objects, such as the folder of an MV-Video dataset",
     )
-    parser.add_argument(
-        "--objects",
-        nargs="+",
-        default=[],
-        help="comma-separated: creatures://SPECIES?seed=N, a .glb, a folder of them, a dataset, or motion videos "
-        "made before; NAME=URI gives an object another name",
+    data: tuple[str, ...] = option((), "MV-Video datasets whose objects are taken", metavar="DATASET")
+    renderer: str = option("opengl", "mesh renderer", choices=BACKENDS)
+    samples: int = option(4, "anti-aliasing samples per pixel", choices=(1, 4, 16))
+    workers: int | None = option(
+        None,
+        "parallel workers; 0: in this process, without Ray (default: as many as the cluster has room for)",
+        at_least=0,
     )
-    parser.add_argument("--out", required=True, help="a folder that every machine sees")
-    parser.add_argument("--renderer", choices=BACKENDS, default="opengl")
-    parser.add_argument(
-        "--samples", type=int, choices=(1, 4, 16), default=4, help="anti-aliasing samples a pixel"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="side by side (default: what the cluster has room for); 0: in this process, without Ray",
-    )
-    parser.add_argument("--limit", type=int, help="take only the first so many objects")
-    parser.add_argument(
-        "--retry-quarantined", action="store_true", help="try again what earlier runs gave up"
-    )
-    group = parser.add_argument_group("recipe", "how motions are filmed")
-    for option in fields(MotionRecipe):
-        flag, default = f"--{option.name.replace('_', '-')}", option.default
-        if isinstance(default, bool):
-            group.add_argument(flag, action="store_true", default=None)
-        else:
-            group.add_argument(
-                flag, type=type(default), metavar="N", help=f"{default} unless a preset says otherwise"
-            )
+    limit: int | None = option(None, "take only the first N objects", at_least=1)
+    retry_quarantined: bool = option(False, "retry the objects and motions that earlier runs gave up on")
+
+    @property
+    def uris(self) -> list[str]:
+        """All objects, one URI each."""
+        return [uri for text in (*self.objects, *self.data) for uri in text.split(",") if uri]
 
 
-def read_options(
+def add_motion_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `MotionOptions` and of the recipe."""
+    add_options(parser, MotionOptions)
+    parser.add_argument("positional", nargs="*", help=argparse.SUPPRESS)  # how version 0.1 took objects
+    group = parser.add_argument_group("recipe", "how motions are rendered")
+    add_options(group, MotionRecipe, help=RECIPE_HELP, flags=RECIPE_FLAGS, preset=True)
+
+
+def read_motion_options(
     parser: argparse.ArgumentParser, args: argparse.Namespace, base: MotionRecipe | None = None
-) -> tuple[list[str], MotionRecipe]:
-    """The objects and the recipe, `base` where nothing else is said; leaves with a sentence if they make no sense."""
-    objects = [uri for text in [*args.objects, *args.datasets] for uri in text.split(",") if uri]
-    if not objects:
-        parser.error("no object: expected --objects creatures://kangaroo,…, or a dataset")
-    for name, least in (("workers", 0), ("limit", 1)):
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            parser.error(f"--{name}: expected at least {least}, got {getattr(args, name)}")
-    said = {option.name: getattr(args, option.name) for option in fields(MotionRecipe)}
+) -> tuple[MotionOptions, MotionRecipe]:
+    """The options and the recipe; exits with code 2 and a sentence if they make no sense.
+
+    Args:
+        base: the recipe whose values stand where a flag is absent.
+    """
+    if args.positional:
+        notice(
+            "objects are given with --objects, datasets with --data; without a flag they will be refused soon"
+        )
+        args.objects = [*(args.objects or ()), *args.positional]
+    options = read_options(args, MotionOptions)
+    if not options.uris:
+        parser.error("no object: expected --objects creatures://kangaroo,…, or --data DATASET")
     try:
-        return objects, replace(base or MotionRecipe(), **{k: v for k, v in said.items() if v is not None})
+        return options, read_options(args, MotionRecipe, base or MotionRecipe())
     except ValueError as error:
         parser.error(str(error))
 
 
-def film_as_asked(
-    args: argparse.Namespace, ledger: Ledger, objects: Sequence[str], recipe: MotionRecipe
+def render_motions(
+    options: MotionOptions, recipe: MotionRecipe, ledger: Ledger, show: Show | None = None
 ) -> list[SubjectVideos]:
-    """`make_motions` with what `add_options` has read; what it raises."""
-    if args.retry_quarantined:
+    """`make_motions` with the options of a command line; raises what that raises."""
+    if options.retry_quarantined:
         ledger.retry_quarantined()
     return make_motions(
-        objects,
-        args.out,
+        options.uris,
+        options.out,
         recipe,
-        settings=RenderSettings(samples=args.samples),
-        backend=args.renderer,
-        workers=args.workers,
-        limit=args.limit,
+        settings=RenderSettings(samples=options.samples),
+        backend=options.renderer,
+        workers=options.workers,
+        limit=options.limit,
         ledger=ledger,
+        show=show,
     )

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cluster import Ledger, Progress, Record, StorageError, Task, run, run_inline, task_key
+from factory.console import Show, Status
 from factory.motion_videos.plan import MotionPlan, MotionRecipe
 from factory.motion_videos.stage import LEAST_MOTIONS, MotionStage, _too_few, folder_of
 from factory.motion_videos.subjects import Subject, find_subjects
 from renderers.meshes import RenderSettings
-
-STATUS_EVERY_S = 10.0
 
 
 @dataclass
@@ -50,6 +50,7 @@ def make_motions(
     workers: int | None = None,
     limit: int | None = None,
     ledger: Ledger | None = None,
+    show: Show | None = None,
 ) -> list[SubjectVideos]:
     """Film every motion of the objects into `<out>/motions/<object>/`.
 
@@ -57,6 +58,7 @@ def make_motions(
         out: a folder that every machine sees.
         workers: side by side; None for as many as the cluster has room for, 0 for this very process, without Ray.
         limit: take only the first so many objects.
+        show: receives the state of the run now and then.
     Raises:
         SourceError, StageError, StorageError: nothing is lost; the same command resumes.
         Interrupted: by Ctrl-C or SIGTERM, likewise.
@@ -79,17 +81,21 @@ def make_motions(
         else:
             plans[task.payload["object"]] = record
 
+    started = time.monotonic()
+
+    def on_inline(task: Task, record: Record) -> None:
+        on_resolved(task, record)
+        if show:
+            show(lambda: _status(time.monotonic() - started, 1, plans, resolved))
+
+    def on_tick(progress: Progress) -> None:
+        if show:
+            show(lambda: _status(progress.seconds, progress.workers, plans, resolved))
+
     if workers == 0:
-        run_inline(stage, tasks.values(), ledger, on_resolved)
+        run_inline(stage, tasks.values(), ledger, on_inline)
     else:
-        run(
-            stage,
-            tasks.values(),
-            ledger,
-            workers=workers,
-            on_resolved=on_resolved,
-            on_tick=_Ticker(plans, resolved),
-        )
+        run(stage, tasks.values(), ledger, workers=workers, on_resolved=on_resolved, on_tick=on_tick)
     return [
         _made_before(subject)
         if subject.folder
@@ -150,23 +156,16 @@ def _made_before(subject: Subject) -> SubjectVideos:
     return SubjectVideos(subject.name, subject.folder, "", len(videos), heldout, key=task_key("made", index))
 
 
-class _Ticker:
-    """A line every 10 s."""
-
-    def __init__(self, plans: dict[str, Record], resolved: dict[str, Record]) -> None:
-        self._plans, self._resolved, self._next = plans, resolved, STATUS_EVERY_S
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.seconds < self._next:
-            return
-        self._next = progress.seconds + STATUS_EVERY_S
-        planned = sum(record.summary.get("motions", 0) for record in self._plans.values())
-        print(
-            f"[{progress.seconds:5.0f} s] motions {len(self._resolved)}/{planned}, objects {len(self._plans)}, "
-            f"{progress.workers} workers",
-            file=sys.stderr,
-            flush=True,
-        )
+def _status(seconds: float, workers: int, plans: dict[str, Record], resolved: dict[str, Record]) -> Status:
+    """The run at this moment, for the progress display."""
+    return Status(
+        unit="motions",
+        done=len(resolved),
+        total=sum(record.summary.get("motions", 0) for record in plans.values()),
+        growing=True,
+        seconds=seconds,
+        facts={"objects": len(plans), "workers": workers},
+    )
 
 
 def summary(made: Sequence[SubjectVideos]) -> str:
@@ -186,3 +185,8 @@ def summary(made: Sequence[SubjectVideos]) -> str:
         ]
         lines += [f"{'':{width}}  given up  {label}: {cause}" for label, cause in one.quarantined.items()]
     return "\n".join(lines)
+
+
+def subjects_to_json(subjects: Sequence[SubjectVideos]) -> list[dict[str, Any]]:
+    """The results as plain JSON values."""
+    return [{**vars(each), "folder": each.folder and str(each.folder)} for each in subjects]

@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import Ledger, Outcome, Record, Stage, Task, run, run_inline, task_key
+from cluster import Ledger, Outcome, Progress, Record, Stage, Task, run, run_inline, task_key
+from factory.console import Show
 from factory.motion_videos.run import SubjectVideos
 from factory.training.overrides import changed
-from factory.training.progress import _Table, _Teller
+from factory.training.progress import ProgressWriter, training_status
 from zoo.dimo.config import DIMOConfig
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class DimoStage(Stage):
         trained_on = videos.select(job["motions"] or "train")
         work = Path(self.out, WORK, task.key)
         work.mkdir(parents=True, exist_ok=True)
-        told = _Teller(work / "progress.json", self.checkpoint_s)
+        told = ProgressWriter(work / "progress.json", self.checkpoint_s)
         checkpoint = work / "checkpoint.safetensors"
         try:
             model = train(
@@ -106,7 +107,7 @@ class DimoStage(Stage):
         return self._publish(model, videos, trained_on, job["object"], told)
 
     def _publish(
-        self, model: DIMO, videos: MotionVideos, trained_on: MotionVideos, name: str, told: _Teller
+        self, model: DIMO, videos: MotionVideos, trained_on: MotionVideos, name: str, told: ProgressWriter
     ) -> Outcome:
         import zoo
         from zoo.dimo.pipeline import DIMOPipeline
@@ -245,6 +246,7 @@ def train_objects(
     seed: int = 0,
     ablation: bool = False,
     workers: int | None = None,
+    show: Show | None = None,
 ) -> dict[str, tuple[Task, Record]]:
     """Train every object that has motion videos; label → task and what became of it.
 
@@ -262,16 +264,18 @@ def train_objects(
         if record.status == "done":  # until now a worker may have needed it
             shutil.rmtree(Path(stage.out, WORK, task.key), ignore_errors=True)
 
+    def on_tick(progress: Progress) -> None:
+        if show:
+            show(lambda: training_status(progress, Path(stage.out, WORK), tasks, results))
+
     if workers == 0:
         run_inline(stage, tasks, ledger, on_resolved)
     else:
-        table = _Table(Path(stage.out, WORK), tasks, results)
-        run(stage, tasks, ledger, workers=workers, on_resolved=on_resolved, on_tick=table)
-        table.clear()
+        run(stage, tasks, ledger, workers=workers, on_resolved=on_resolved, on_tick=on_tick)
     return results
 
 
-def _encoder(wanted: str) -> str:
+def text_encoder_name(wanted: str) -> str:
     """The language model of text heads; the same for all workers, whatever each of them has installed."""
     from zoo.text_encoder import MINILM, WHEEL
 
@@ -280,6 +284,6 @@ def _encoder(wanted: str) -> str:
     return MINILM if all(map(importlib.util.find_spec, ("transformers", WHEEL))) else ""
 
 
-def _size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     """Bytes of the files of a folder: a training maps them."""
     return sum(file.stat().st_size for file in folder.iterdir())

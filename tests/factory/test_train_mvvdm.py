@@ -23,7 +23,7 @@ from cluster import connect
 from factory import load_clips
 from factory.train import main
 from factory.training.mvvdm.clips import ClipShare, shrunk, true_clip
-from factory.training.mvvdm.job import progress_line
+from factory.training.mvvdm.job import training_status
 from factory.training.mvvdm.recipe import MVVDMRecipe
 from factory.training.overrides import changed
 from zoo.mvvdm.training import averages_of
@@ -220,15 +220,18 @@ def test_what_makes_no_sense_is_said_in_a_sentence(data, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
-def test_the_progress_line_tells_where_the_time_goes():
-    assert progress_line({}) == "starting" and progress_line({"stage": "measuring"}) == "measuring"
-    told = {
+def test_the_progress_display_divides_a_steps_time():
+    assert training_status({}, 1.0).line() == "[    1 s] steps 0, stage starting"
+    assert training_status({"stage": "measuring"}, 1.0).facts == {"stage": "measuring"}
+    progress = {
         "stage": "network", "step": 50, "steps": 200, "loss": 0.12345, "workers": 2, "seconds": 100.0,
         "loader": 0.01, "forward": 0.3, "backward": 0.6, "optimiser": 0.05,
     }  # fmt: skip
-    line = progress_line(told)
-    assert line.startswith("network  50/200  loss 0.1235  2 workers  2.00 s a step: loader 1%, forward 30%")
-    assert line.endswith("5 min left")
+    line = training_status(progress, 101.0).line()
+    assert line.startswith(
+        "[  101 s] steps 50/200, stage network, loss 0.1235, workers 2, s/step 2.00, loader 1%, forward"
+    )
+    assert line.endswith("minutes left 5")
 
 
 def _wait(found, process: subprocess.Popen, seconds: float = 600.0) -> None:

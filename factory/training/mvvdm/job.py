@@ -14,14 +14,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
+import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster import Ledger, Outcome, Task, task_key
 from cluster.storage import Storage
+from factory.console import Show, Status
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.recipe import PARTS, PROGRESS, RESULT, TRAINING_VERSION, MVVDMRecipe, work_folder
 
@@ -29,11 +32,12 @@ if TYPE_CHECKING:
     from factory.dataset.reader import ClipDataset
 
 
-LINES_EVERY_S = 30.0
-
-
 def train_model(
-    job: dict[str, Any], workers: int | tuple[int, int], cpus: float, gpus: float
+    job: dict[str, Any],
+    workers: int | tuple[int, int],
+    cpus: float,
+    gpus: float,
+    show: Show | None = None,
 ) -> dict[str, Any]:
     """Train and publish what a job says, once; where it is, and the figures of its metrics.
 
@@ -48,11 +52,17 @@ def train_model(
     if (record := ledger.record(task.key)) is not None:
         return record.summary
     folder, started = work_folder(job["key"]), time.monotonic()
-    teller = _Teller(ledger.storage, f"{folder}/{PROGRESS}")
+    reader = _ProgressReader(ledger.storage, f"{folder}/{PROGRESS}")
+
+    def on_tick() -> None:
+        if show:
+            show(lambda: training_status(reader.read(), time.monotonic() - started))
+
     if workers == 0:
         from factory.training.mvvdm.worker import work
 
-        work(job, "cuda" if gpus else "cpu")
+        with _ticking(on_tick):
+            work(job, "cuda" if gpus else "cpu")
     else:
         from cluster.training import Group, train_together
         from factory.training.mvvdm.worker import work
@@ -63,8 +73,8 @@ def train_model(
             ledger.storage,
             Group(workers, cpus, gpus),
             name=job["key"],
-            progress=teller.progress,
-            on_tick=teller.tick,
+            progress=reader.progress,
+            on_tick=on_tick,
         )
     result = json.loads(ledger.storage.read(f"{folder}/{RESULT}"))
     return ledger.commit(task, Outcome("done", result), time.monotonic() - started).summary
@@ -128,7 +138,7 @@ def _check_clips(clips: ClipDataset, recipe: MVVDMRecipe) -> None:
         )
 
 
-def _check_workers(workers: int | tuple[int, int], recipe: MVVDMRecipe) -> None:
+def check_workers(workers: int | tuple[int, int], recipe: MVVDMRecipe) -> None:
     most = workers if isinstance(workers, int) else workers[1]
     for stage, plan in (("plan", recipe.plan), ("autoencoder", recipe.autoencoder)):
         if plan is not None and plan.batch < most:
@@ -137,37 +147,63 @@ def _check_workers(workers: int | tuple[int, int], recipe: MVVDMRecipe) -> None:
             )
 
 
-class _Teller:
-    """Tells how far the workers are, by what the first of them has left in the storage."""
+class _ProgressReader:
+    """Reads the progress that the first worker writes to the storage."""
 
     def __init__(self, storage: Storage, file: str) -> None:
         self._storage, self._file = storage, file
-        self._next = 0.0
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """The last progress written; empty if there is none yet."""
         return json.loads(self._storage.read(self._file) or b"{}")
 
     def progress(self) -> int:
-        """A number that grows with the work."""
-        told = self._read()
+        """A number that grows with the work, by which a stalled training is detected."""
+        progress = self.read()
         stages = ("", "autoencoder", "network", "measuring")
-        return stages.index(told.get("stage", "")) * 10**9 + told.get("step", 0)
-
-    def tick(self) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINES_EVERY_S
-            print(progress_line(self._read()), file=sys.stderr, flush=True)
+        return stages.index(progress.get("stage", "")) * 10**9 + progress.get("step", 0)
 
 
-def progress_line(told: dict[str, Any]) -> str:
-    """One line: stage, steps, loss, where a step's time goes, and what is left."""
-    if "step" not in told:
-        return told.get("stage", "starting")
-    left = told["seconds"] / told["step"] * (told["steps"] - told["step"])
-    shares = ", ".join(f"{part} {told[part]:.0%}" for part in ("loader", "forward", "backward", "optimiser"))
-    return (
-        f"{told['stage']}  {told['step']}/{told['steps']}  loss {told['loss']:.4g}  {told['workers']} workers  "
-        f"{told['seconds'] / told['step']:.2f} s a step: {shares}; {left / 60:.0f} min left"
+@contextmanager
+def _ticking(on_tick: Callable[[], None]) -> Iterator[None]:
+    """Call `on_tick` every second from a thread, as the cluster does, while this process trains."""
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.wait(1.0):
+            on_tick()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def training_status(progress: Mapping[str, Any], seconds: float) -> Status:
+    """The training at this moment: stage, steps, loss, and how a step's time is divided.
+
+    Args:
+        progress: as the first worker wrote it. seconds: since this command started.
+    """
+    if "step" not in progress:
+        return Status("steps", 0, None, seconds, facts={"stage": progress.get("stage", "starting")})
+    pace = progress["seconds"] / progress["step"]
+    return Status(
+        unit="steps",
+        done=progress["step"],
+        total=progress["steps"],
+        seconds=seconds,
+        facts={
+            "stage": progress["stage"],
+            "loss": f"{progress['loss']:.4g}",
+            "workers": progress["workers"],
+            "s/step": f"{pace:.2f}",
+            **{part: f"{progress[part]:.0%}" for part in ("loader", "forward", "backward", "optimiser")},
+            "minutes left": round(pace * (progress["steps"] - progress["step"]) / 60),
+        },
     )
 
 

@@ -1,111 +1,28 @@
-"""Command-line options of `python -m factory.train mvvdm`."""
+"""`python -m factory.train mvvdm`: its command-line options, and the command."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from cluster import StageError, StorageError
-from factory.training.mvvdm.job import _check_workers, job_of, train_model
-from factory.training.mvvdm.recipe import PARTS, RECIPES
-
-
-def add_parser(families: Any) -> argparse.ArgumentParser:
-    """`python -m factory.train mvvdm`."""
-    parser = families.add_parser(
-        "mvvdm",
-        help="a multi-view video diffusion model",
-        description="Train a multi-view video diffusion model on a dataset. The same command resumes.",
-    )
-    parser.add_argument(
-        "--data", required=True, help="an MV-Video dataset: a folder that every machine sees, or a URL"
-    )
-    parser.add_argument(
-        "--test-data", help="a dataset whose clips it is measured on (default: the test split of --data)"
-    )
-    parser.add_argument("--out", required=True, help="a folder that every machine sees, or a URL")
-    parser.add_argument(
-        "--preset", choices=RECIPES, default="tiny", help="what is trained (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change a value, such as plan.steps=100",
-    )
-    parser.add_argument("--name", help="of the model (default: the preset's)")
-    parser.add_argument(
-        "--publish", help="local:mvvdm/NAME or hub:org/NAME (default: into the registry at --out)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    group = parser.add_argument_group("workers")
-    group.add_argument(
-        "--workers",
-        type=_workers,
-        default=1,
-        help="how many; LEAST-MOST for as many as there is room for; 0: this process, without Ray (default: 1)",
-    )
-    group.add_argument("--cpus", type=float, default=1.0, help="of each")
-    group.add_argument("--gpus", type=float, default=0.0, help="of each")
-    group.add_argument("--sharded", action="store_true", help="FSDP instead of DDP")
-    group.add_argument(
-        "--at-once",
-        type=int,
-        default=1,
-        help="examples that a worker computes together: many on a GPU (default: 1)",
-    )
-    group.add_argument(
-        "--compile", action="store_true", help="by torch.compile: some minutes at first, faster then"
-    )
-    group.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
-    group.add_argument(
-        "--loader-workers", type=int, default=2, help="processes that decode clips, of each worker"
-    )
-    group.add_argument("--save-every", type=int, default=500, help="steps between two checkpoints")
-    group.add_argument(
-        "--validate-every", type=int, default=500, help="steps between two validation pictures"
-    )
-    group.add_argument("--test-clips", type=int, default=16, help="unseen clips that it is measured on")
-    group = parser.add_argument_group(
-        "parts", "what preset paper begins with: hub repositories, folders or files"
-    )
-    for name in PARTS:
-        group.add_argument(f"--{name.replace('_', '-')}")
-    return parser
-
-
-def run(args: argparse.Namespace, parser: argparse.ArgumentParser, configured: Callable[..., Any]) -> int:
-    """Run the command; 0 if there is a model now.
-
-    Args:
-        configured: gives a preset with the changes of `--set`.
-    """
-    for name in ("cpus", "at_once", "save_every", "test_clips"):
-        if getattr(args, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')}: expected more than 0, got {getattr(args, name):g}")
-    try:
-        recipe = configured(RECIPES[args.preset](), args.set)
-        _check_workers(args.workers, recipe)
-        job = job_of(args, recipe)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    try:
-        result = train_model(job, args.workers, args.cpus, args.gpus)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)
-        return 130
-    except (StageError, StorageError) as error:
-        print(f"factory.train: {error}", file=sys.stderr)
-        return 1
-    for name, value in result.items():
-        print(f"{name:18} {value}")
-    return 0
+from factory.console import (
+    OK,
+    OutputOptions,
+    ProgressDisplay,
+    add_options,
+    option,
+    print_result,
+    read_options,
+    run_command,
+)
+from factory.training.mvvdm.job import check_workers, job_of, train_model
+from factory.training.mvvdm.recipe import RECIPES
+from factory.training.overrides import changed
 
 
 def _workers(text: str) -> int | tuple[int, int]:
+    """ "2" → 2, "1-4" → (1, 4)."""
     try:
         numbers = [int(part) for part in text.split("-")]
     except ValueError:
@@ -115,3 +32,96 @@ def _workers(text: str) -> int | tuple[int, int]:
     if len(numbers) == 2 and 1 <= numbers[0] <= numbers[1]:
         return numbers[0], numbers[1]
     raise argparse.ArgumentTypeError(f"expected a number or LEAST-MOST, got {text!r}")
+
+
+@dataclass(frozen=True)
+class MVVDMTrainingOptions:
+    """What is trained, on which dataset and where to."""
+
+    data: str = option(help="MV-Video dataset: a folder that every machine sees, or a URL")
+    out: str = option(help="a folder that every machine sees, or a URL")
+    test_data: str | None = option(
+        None, "dataset whose clips the model is measured on (default: the test split of --data)"
+    )
+    preset: str = option(
+        "tiny", "network, length of the training and size of the clips", choices=tuple(RECIPES)
+    )
+    set: tuple[str, ...] = option(
+        (), "override values of the preset, such as plan.steps=100", metavar="NAME=VALUE"
+    )
+    name: str | None = option(None, "of the model (default: the preset's)")
+    publish: str | None = option(
+        None, "local:mvvdm/NAME or hub:org/NAME (default: the registry at --out)", metavar="TARGET"
+    )
+    seed: int = option(0, "of the training: initial weights, noise and the order of the clips")
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How many workers share the training, and how each of them works."""
+
+    workers: int | tuple[int, int] = option(
+        1,
+        "workers that train one model together; LEAST-MOST: as many of these as there is room for; 0: in this "
+        "process, without Ray",
+        parse=_workers,
+        metavar="N|LEAST-MOST",
+    )
+    cpus: float = option(1.0, "CPUs per worker", more_than=0)
+    gpus: float = option(0.0, "GPUs per worker", at_least=0)
+    sharded: bool = option(False, "shard the network over the workers (FSDP) instead of replicating it (DDP)")
+    at_once: int = option(1, "examples per forward pass of a worker; raise it on a GPU", at_least=1)
+    compile: bool = option(False, "torch.compile the network: minutes at the start, faster steps afterwards")
+    gradient_checkpointing: bool = option(False, "recompute activations: less memory, a third more time")
+    loader_workers: int = option(2, "processes per worker that decode clips", at_least=0)
+    save_every: int = option(500, "steps between two checkpoints", at_least=1)
+    validate_every: int = option(500, "steps between two validation pictures", at_least=1)
+    test_clips: int = option(16, "held-out clips that the model is measured on", at_least=1)
+
+
+@dataclass(frozen=True)
+class PretrainedParts:
+    """What preset `paper` starts from: hub repositories, folders or files."""
+
+    mvdream: str | None = option(None, "MVDream, the multi-view image diffusion model")
+    motion_adapter: str | None = option(None, "AnimateDiff's motion modules")
+    ip_adapter: str | None = option(None, "IP-Adapter's image projection and attention")
+    base: str | None = option(None, "Stable Diffusion: autoencoder, text encoder and tokenizer")
+    image_encoder: str | None = option(None, "CLIP image encoder of the IP-Adapter")
+
+
+def add_parser(families: Any) -> argparse.ArgumentParser:
+    """Add `mvvdm` to the families of `factory.train`."""
+    parser = families.add_parser(
+        "mvvdm",
+        help="a multi-view video diffusion model",
+        description="Train a multi-view video diffusion model on a dataset. The same command resumes.",
+    )
+    add_options(parser, MVVDMTrainingOptions)
+    add_options(parser.add_argument_group("workers"), WorkerOptions)
+    group = parser.add_argument_group(
+        "parts", "what preset paper starts from: hub repositories, folders or files"
+    )
+    add_options(group, PretrainedParts)
+    add_options(parser.add_argument_group("output"), OutputOptions)
+    return parser
+
+
+def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Run the command; exit code 0 once the model is published."""
+    training, workers = read_options(args, MVVDMTrainingOptions), read_options(args, WorkerOptions)
+    parts, output = read_options(args, PretrainedParts), read_options(args, OutputOptions)
+    try:
+        recipe = changed(RECIPES[training.preset](), training.set)
+        check_workers(workers.workers, recipe)
+        job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+
+    def action() -> int:
+        with ProgressDisplay(output) as display:
+            result = train_model(job, workers.workers, workers.cpus, workers.gpus, show=display.update)
+        print_result(output, "\n".join(f"{name:18} {value}" for name, value in result.items()), result)
+        return OK
+
+    return run_command("factory.train", action, json_errors=output.json)
