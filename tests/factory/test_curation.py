@@ -25,8 +25,8 @@ from factory.clips.quality import (
     sample_surface,
     signature,
 )
+from factory.clips.review import duplicate_assets
 from factory.clips.stage import RenderStage
-from factory.curate import duplicate_assets
 from factory.dataset.schema import MEASURED_COLUMNS
 from factory.sources.creatures import build
 from renderers import gltf

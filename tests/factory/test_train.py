@@ -171,7 +171,7 @@ def test_what_makes_no_sense_is_said_in_a_sentence(capsys, tmp_path):
         (["dimo", "creatures://robot", "--preset", "huge"], "invalid choice: 'huge'"),
         (["dimo", "creatures://robot", "--set", "steps=1"], "has no 'steps'"),
         (["dimo", "creatures://robot", "--cpus", "0"], "expected more than 0"),
-        (["dimo", "creatures://robot", "--gpus", "-1"], "expected 0 or more"),
+        (["dimo", "creatures://robot", "--gpus", "-1"], "expected at least 0"),
         (["dimo"], "no object"),
         (["gan", "creatures://robot"], "invalid choice: 'gan'"),
     ):
