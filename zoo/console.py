@@ -34,7 +34,7 @@ def run_command(program: str, command: Callable[[], None]) -> int:
 
 
 def describe(error: BaseException) -> str:
-    """The message of an error on one line; for system errors, the reason and the file."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    """The message of an error on one line; for errors of the operating system, the file and the reason."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
