@@ -1,4 +1,4 @@
-"""What models can do and what they need, stated so that a program need not know the family.
+"""Capabilities and requirements of models, so that programs can use a model without knowing its family.
 
 A family states `Capabilities`: the operations that its models support and the file formats that their results are
 saved in. `python -m zoo` refuses everything else before it loads a model. `Needs` are measured per model.

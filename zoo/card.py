@@ -66,9 +66,9 @@ def _is_number(value: object) -> bool:
 
 def _front_matter(name: str, family: str, card: dict[str, Any], metrics: dict[str, Any]) -> str:
     licence = str(card.get("license") or "").lower()
-    known = bool(re.fullmatch(r"[a-z0-9.-]+", licence))
-    lines = [f"license: {licence}" if known else "license: other"]
-    if licence and not known:
+    is_identifier = bool(re.fullmatch(r"[a-z0-9.-]+", licence))
+    lines = [f"license: {licence}" if is_identifier else "license: other"]
+    if licence and not is_identifier:
         lines += [f"license_name: {_scalar(card['license'])}"]
     pipeline = card.get("pipeline_tag") or PIPELINE_TAG
     lines += ["library_name: menagerie4d", f"pipeline_tag: {_scalar(pipeline)}"]

@@ -1,4 +1,4 @@
-"""The commands of `python -m zoo`. Each checks what the model's family supports before it loads the model."""
+"""The commands of `python -m zoo`. Each checks the capabilities of the model's family before it loads the model."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Orbit:
     resolution: int = 384
 
     def cameras(self, count: int) -> Cameras:
-        """So many cameras, evenly spaced."""
+        """`count` cameras, evenly spaced."""
         import numpy as np
 
         from renderers.cameras import orbit_cameras
