@@ -3,35 +3,57 @@
     kangaroo = zoo.load("dimo/kangaroo")
     kangaroo.sample(7).save("hop.mp4")
 
-Names are imported on first use, so that `import zoo` needs neither torch nor a hub's client.
+Names are imported on first use, so that `import zoo` needs neither torch nor the hub's client. Model families are
+packages: `zoo.dimo`, `zoo.mvvdm`.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import Any
+from zoo.lazy import lazy_names
 
-_HOME = {
-    "load": "zoo.hub",
-    "list_models": "zoo.hub",
-    "info": "zoo.hub",
-    "publish": "zoo.hub",
-    "ModelInfo": "zoo.hub",
-    "register_family": "zoo.families",
-    "known_families": "zoo.families",
-    "ZooError": "zoo.errors",
-    "UnknownModelError": "zoo.errors",
-    "RepositoryError": "zoo.errors",
-    "HubError": "zoo.errors",
-}
-__all__ = sorted(_HOME)
+if TYPE_CHECKING:
+    from zoo.capabilities import Capabilities, Needs, Operation
+    from zoo.errors import HubError, RepositoryError, UnknownModelError, UnsupportedError, ZooError
+    from zoo.families import capabilities_of, known_families, register_family
+    from zoo.hub import ModelInfo, info, list_models, load, publish
 
+__all__ = [
+    "Capabilities",
+    "HubError",
+    "ModelInfo",
+    "Needs",
+    "Operation",
+    "RepositoryError",
+    "UnknownModelError",
+    "UnsupportedError",
+    "ZooError",
+    "capabilities_of",
+    "info",
+    "known_families",
+    "list_models",
+    "load",
+    "publish",
+    "register_family",
+]
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Capabilities": "zoo.capabilities",
+        "HubError": "zoo.errors",
+        "ModelInfo": "zoo.hub",
+        "Needs": "zoo.capabilities",
+        "Operation": "zoo.capabilities",
+        "RepositoryError": "zoo.errors",
+        "UnknownModelError": "zoo.errors",
+        "UnsupportedError": "zoo.errors",
+        "ZooError": "zoo.errors",
+        "capabilities_of": "zoo.families",
+        "info": "zoo.hub",
+        "known_families": "zoo.families",
+        "list_models": "zoo.hub",
+        "load": "zoo.hub",
+        "publish": "zoo.hub",
+        "register_family": "zoo.families",
+    },
+)

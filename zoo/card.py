@@ -1,4 +1,4 @@
-"""A model's README.md, generated from what it is and what was measured, never typed."""
+"""A model's README.md, generated from its card and its metrics."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 PIPELINE_TAG = "text-to-3d"
-RESULTS = (
-    "mean",
-    "worst",
-    "unseen",
-)  # groups of numbers in metrics.json; all else there says how they came about
-_ROWS_IN_CARD = 200  # a hub cuts long cards off
+# Groups of results in metrics.json; everything else in it documents how they were measured.
+RESULTS = ("mean", "worst", "unseen")
+_ROWS_IN_CARD = 200  # hubs truncate long cards
 
 
 def model_card(name: str, family: str, card: dict[str, Any], metrics: dict[str, Any]) -> str:
     """README.md with the front matter that hubs read.
 
     Args:
-        name: what the model is loaded by. card, metrics: see `zoo.families.Model`.
+        name: that loads the model.
+        family: its family.
+        card: see `zoo.families.Model`.
+        metrics: see `zoo.families.Model`.
     """
     parts = [f"# {escape(card.get('title') or name)}"]
     if card.get("summary"):
@@ -39,20 +39,20 @@ def model_card(name: str, family: str, card: dict[str, Any], metrics: dict[str, 
         parts.append(
             _table(("metric", "value"), [(escape(metric), f"{value:.4g}") for metric, value in values])
         )
-        parts.append("All of them, with what was measured on: [metrics.json](metrics.json).")
+        parts.append("All results, and the data they were measured on: [metrics.json](metrics.json).")
     for heading, content in card.get("sections", {}).items():
         parts += [f"## {escape(heading)}", _section(content)]
     if card.get("license"):
         parts += ["## Licence", f"The weights: {escape(card['license'])}."]
     parts.append(
-        "---\nMade with menagerie4d. The weights are safetensors, everything else is JSON, text or video; `zoo.load` "
-        "checks each file against [manifest.json](manifest.json) and runs no code from here."
+        "---\nMade with menagerie4d. The weights are safetensors, all other files are JSON, text or video. `zoo.load` "
+        "checks each file against [manifest.json](manifest.json) and runs no code from this repository."
     )
     return _front_matter(name, family, card, metrics) + "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def numbers(metrics: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The results among the metrics, by names such as "mean psnr": the numbers of the groups `RESULTS`."""
+    """Names such as "mean psnr" and values of the results: the numbers in the groups `RESULTS`."""
     for group in RESULTS:
         if isinstance(metrics.get(group), dict):
             for key, value in metrics[group].items():
@@ -66,9 +66,9 @@ def _is_number(value: object) -> bool:
 
 def _front_matter(name: str, family: str, card: dict[str, Any], metrics: dict[str, Any]) -> str:
     licence = str(card.get("license") or "").lower()
-    known = bool(re.fullmatch(r"[a-z0-9.-]+", licence))
-    lines = [f"license: {licence}" if known else "license: other"]
-    if licence and not known:
+    is_identifier = bool(re.fullmatch(r"[a-z0-9.-]+", licence))
+    lines = [f"license: {licence}" if is_identifier else "license: other"]
+    if licence and not is_identifier:
         lines += [f"license_name: {_scalar(card['license'])}"]
     pipeline = card.get("pipeline_tag") or PIPELINE_TAG
     lines += ["library_name: menagerie4d", f"pipeline_tag: {_scalar(pipeline)}"]
@@ -92,7 +92,7 @@ def _front_matter(name: str, family: str, card: dict[str, Any], metrics: dict[st
 
 
 def _scalar(value: object) -> str:
-    """YAML of any JSON value: as it is where nothing in it can be misread, JSON otherwise (which is YAML too)."""
+    """Any JSON value as YAML: plain if it cannot be misread, else as JSON, which is valid YAML."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value):
         if value.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n"):
             return value
@@ -117,7 +117,7 @@ def _section(content: object) -> str:
 
 
 def escape(text: str) -> str:
-    """Any text as one line of Markdown that shows it and does nothing else."""
+    """Any text as one line of Markdown that displays it literally: no markup, links or mentions."""
     visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(text))
     shown = html.escape(" ".join(visible.split()), quote=False)
     return re.sub(r"([\\`*_\[\]#|~@]|:(?=//)|(?<=www)\.)", r"\\\1", shown)

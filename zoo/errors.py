@@ -1,19 +1,23 @@
-"""What can go wrong with a model: every message says what was asked, what was found, and what to do next."""
+"""The zoo's exceptions. Each message names the model, what was expected, what was given, and what to do next."""
 
 from __future__ import annotations
 
 
 class ZooError(RuntimeError):
-    """Base of the zoo's errors."""
+    """Base class of the zoo's errors."""
 
 
 class UnknownModelError(ZooError, LookupError):
-    """No model, or no revision, of that name; the message names close ones."""
+    """No model, or no revision, has this name; the message suggests similar names."""
+
+
+class UnsupportedError(ZooError):
+    """Models of this family do not support the requested operation or file format; the message lists what they do."""
 
 
 class RepositoryError(ZooError, ValueError):
-    """A repository was refused before anything of it was used: altered, incomplete, too new, or not safe to read."""
+    """A repository was refused before use: altered, incomplete, written by a newer version, or unsafe to read."""
 
 
 class HubError(ZooError):
-    """The hub cannot be reached, or does not allow it."""
+    """The hub cannot be reached, or it refused the request."""

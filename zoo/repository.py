@@ -1,13 +1,13 @@
-"""A model on disk: what lies in its folder, and what is refused before any of it is used.
+"""A model on disk: the files of its folder, and the checks that they must pass before any is used.
 
-    config.json         family, format_version, init (arguments of the family's class), card (what README.md says)
-    model.safetensors   the weights; more .safetensors may lie beside it
+    config.json         family, format_version, init (arguments of the family's class), card (content of README.md)
+    model.safetensors   the weights; further .safetensors files are allowed
     metrics.json        protocol and numbers
     README.md           the card, generated
-    preview.mp4         what it looks like
+    preview.mp4         a video
     manifest.json       size and sha256 of every other file
 
-The revision of a repository is the beginning of its manifest's sha256, so it names the content to the last bit.
+The revision of a repository is the first 40 digits of its manifest's sha256, so it identifies the content exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zoo.errors import RepositoryError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _REQUIRED = ("config.json", "model.safetensors")
-# What cannot make a reader run anything. All else is refused by name, read or not.
+# Formats that cannot make a reader run code. All others are refused by name, even if they are never read.
 _ALLOWED = (".json", ".safetensors", ".md", ".mp4", ".png", ".txt")
 _PICKLES = (
     ".bin",
@@ -41,13 +41,13 @@ _PICKLES = (
     ".pth",
     ".mar",
 )
-IGNORED = (".gitattributes",)  # a hub's own, in every repository of it
-_HEADER_LIMIT = 100 * 2**20  # bytes of a safetensors header, by its definition
+IGNORED = (".gitattributes",)  # added by the hub to every repository
+_HEADER_LIMIT = 100 * 2**20  # bytes of a safetensors header, from the format's specification
 
 
 @dataclass(frozen=True)
 class Config:
-    """config.json: `family` chooses the class, `init` are its arguments, `card` is what its card says."""
+    """config.json: `family` selects the class, `init` are its arguments, `card` is the content of the model card."""
 
     family: str
     init: dict[str, Any]
@@ -55,10 +55,19 @@ class Config:
 
 
 def seal(folder: Path, config: Config, metrics: dict[str, Any], readme: str) -> str:
-    """Write config.json, metrics.json, README.md and the manifest beside a model's weights; the revision.
+    """Write config.json, metrics.json, README.md and the manifest to a folder that contains the weights.
+
+    Args:
+        folder: contains the weights, and optionally a preview and further files.
+        config: content of config.json.
+        metrics: content of metrics.json.
+        readme: content of README.md.
+
+    Returns:
+        The revision.
 
     Raises:
-        RepositoryError: the folder holds what no repository may hold, or what is given is not JSON.
+        RepositoryError: the folder contains files that no repository may contain, or an argument is not JSON.
     """
     content = {
         "family": config.family,
@@ -80,37 +89,43 @@ def seal(folder: Path, config: Config, metrics: dict[str, Any], readme: str) -> 
 
 
 def revision_of(folder: Path) -> str:
-    """40 hexadecimal digits that name the content of a sealed folder."""
+    """40 hexadecimal digits that identify the content of a sealed folder."""
     return _sha256(folder / MANIFEST)[:40]
 
 
 def check(folder: Path, *, within: Path | None = None) -> Config:
-    """Refuse a folder that is not exactly what its manifest says, or not safe to read; its configuration otherwise.
+    """Refuse a folder that differs from its manifest or is unsafe to read.
 
     Args:
-        folder: the repository. within: where links in it may lead, the folder itself by default.
+        folder: the repository.
+        within: the folder that links in it may lead to, by default the repository itself.
+
+    Returns:
+        Its configuration.
 
     Raises:
-        RepositoryError: a sentence that names the file and says what to do. Nothing was executed.
+        RepositoryError: the message names the file and what to do. Nothing was executed.
     """
     within = (within or folder).resolve()
     listed = read_manifest(folder)
     present = set(_files(folder)) - {MANIFEST, *IGNORED}
     check_names({*present, *listed}, folder)
     if extra := sorted(present - set(listed)):
-        raise RepositoryError(f"{folder}: {extra[0]} is not in {MANIFEST}; remove it, or get the model anew")
+        raise RepositoryError(
+            f"{folder}: {extra[0]} is not in {MANIFEST}; remove it, or download the model again"
+        )
     for name, entry in listed.items():
         file = folder / name
         if not file.resolve().is_relative_to(within):
             raise RepositoryError(
-                f"{folder}: {name} leads out of the repository, to {file.resolve()}; get the model from its source anew"
+                f"{folder}: {name} leads out of the repository, to {file.resolve()}; download the model again"
             )
         if not file.is_file():
-            raise RepositoryError(f"{folder}: {name} is missing; get the model from its source anew")
+            raise RepositoryError(f"{folder}: {name} is missing; download the model again")
         if file.stat().st_size != entry.get("size") or _sha256(file) != entry.get("sha256"):
             raise RepositoryError(
-                f"{folder}: {name} is not what {MANIFEST} says, it was altered or damaged; remove the folder and "
-                f"get the model from its source anew"
+                f"{folder}: {name} does not match {MANIFEST}, it was altered or damaged; remove the folder and "
+                f"download the model again"
             )
         if name.endswith(".safetensors"):
             _check_safetensors(file)
@@ -118,10 +133,14 @@ def check(folder: Path, *, within: Path | None = None) -> Config:
 
 
 def check_names(names: Iterable[str], where: object) -> None:
-    """Refuse names of files that no repository may hold, before anything is read or fetched.
+    """Refuse file names that no repository may contain, before anything is read or downloaded.
+
+    Args:
+        names: paths within the repository.
+        where: the repository, for messages.
 
     Raises:
-        RepositoryError: a path that leads out, a kind of file that can carry code, or no repository of the zoo.
+        RepositoryError: a path leads out of the repository, a file could contain code, or a required file is missing.
     """
     names = set(names) - set(IGNORED)
     for name in sorted(names):
@@ -130,31 +149,31 @@ def check_names(names: Iterable[str], where: object) -> None:
             raise RepositoryError(f"{where}: {name!r} leads out of the repository; do not use this model")
         if path.suffix.lower() in _PICKLES:
             raise RepositoryError(
-                f"{where}: {name} can be a pickle, and reading a pickle runs whatever code it carries; models of the "
-                f"zoo are safetensors and JSON: ask its author to publish it with zoo.publish"
+                f"{where}: {name} can be a pickle, and reading a pickle runs the code in it; models of the zoo are "
+                f"safetensors and JSON: ask its author to publish it with zoo.publish"
             )
         if path.suffix.lower() not in _ALLOWED:
             raise RepositoryError(
-                f"{where}: {name} has no place in a model, only {', '.join(_ALLOWED)} files have; remove it and "
+                f"{where}: {name} is not allowed in a model, only {', '.join(_ALLOWED)} files are; remove it and "
                 f"publish again"
             )
     for name in _REQUIRED:
         if name not in names:
-            raise RepositoryError(f"{where}: has no {name}, so it is no model of the zoo, or not all of one")
+            raise RepositoryError(f"{where}: has no {name}, so it is not a model of the zoo, or incomplete")
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Path → {"size", "sha256"} of every file that the repository is said to have."""
+    """Path → {"size", "sha256"} of every file that the manifest lists."""
     manifest = _read_json(folder, MANIFEST)
     _check_version(folder, manifest)
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
-        raise RepositoryError(f"{folder}: {MANIFEST} lists no files; get the model from its source anew")
+        raise RepositoryError(f"{folder}: {MANIFEST} lists no files; download the model again")
     return files
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json, empty where there is none."""
+    """Content of metrics.json, empty if the file does not exist."""
     return _read_json(folder, "metrics.json") if (folder / "metrics.json").exists() else {}
 
 
@@ -164,7 +183,7 @@ def _read_config(folder: Path) -> Config:
     family, init, card = config.get("family"), config.get("init"), config.get("card", {})
     if not isinstance(family, str) or not isinstance(init, dict) or not isinstance(card, dict):
         raise RepositoryError(
-            f"{folder}: config.json does not say which family with which arguments this model is"
+            f"{folder}: config.json lacks a family, its arguments or a card; download the model again"
         )
     return Config(family, init, card)
 
@@ -175,27 +194,27 @@ def _check_version(folder: Path, content: dict[str, Any]) -> None:
         raise RepositoryError(f"{folder}: expected a format_version of 1 or more, got {version!r}")
     if version > FORMAT_VERSION:
         raise RepositoryError(
-            f"{folder}: was written in format {version} by a newer menagerie4d, and this one reads up to format "
+            f"{folder}: was written in format {version} by a newer menagerie4d, and this version reads up to format "
             f"{FORMAT_VERSION}; pip install --upgrade menagerie4d"
         )
 
 
 def _check_safetensors(file: Path) -> None:
-    """A header of JSON after its length: a pickle by that name fails here, and is not shown to any reader."""
+    """Check for a header length followed by JSON, so that a pickle with this suffix never reaches a reader."""
     with file.open("rb") as content:
         length = int.from_bytes(content.read(8), "little")
         if not 2 <= length <= min(_HEADER_LIMIT, file.stat().st_size - 8) or content.read(1) != b"{":
             raise RepositoryError(
-                f"{file}: is no safetensors file, whatever its name says; do not use this model"
+                f"{file}: is not a safetensors file, despite its name; do not use this model"
             )
 
 
 def _files(folder: Path) -> Iterable[str]:
-    """Every file below, and every link to a folder, by its path with "/"."""
-    for where, folders, files in os.walk(folder):
-        linked = [name for name in folders if os.path.islink(os.path.join(where, name))]
-        for name in (*files, *linked):
-            yield Path(where, name).relative_to(folder).as_posix()
+    """Paths of all files and of all links to folders below a folder, with "/"."""
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in (*files, *links):
+            yield Path(parent, name).relative_to(folder).as_posix()
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -203,12 +222,12 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         content = json.loads((folder / name).read_bytes())
     except FileNotFoundError:
         raise RepositoryError(
-            f"{folder}: has no {name}, so it is no model of the zoo, or not all of one"
+            f"{folder}: has no {name}, so it is not a model of the zoo, or incomplete"
         ) from None
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise RepositoryError(f"{folder}: {name} is not a JSON object; get the model from its source anew")
+        raise RepositoryError(f"{folder}: {name} is not a JSON object; download the model again")
     return content
 
 
@@ -217,7 +236,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RepositoryError(
-            f"{path.name} cannot be written as JSON: {error}; the family's class is at fault"
+            f"{path.name} cannot be written as JSON: {error}; correct save_to, card or metrics of the family's class"
         ) from None
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
-"""A repository on disk in the layout of a hub's cache: refs/<name> holds a revision, snapshots/<revision>/ its files.
+"""A repository on disk with the layout of a hub's cache: refs/<name> holds a revision, snapshots/<revision>/ its files.
 
-Nothing in it is ever half written: a snapshot is made elsewhere and renamed, and only then does a ref point to it.
+Nothing in it is ever half written: a snapshot is written to a temporary folder and renamed, and only then does a ref
+point to it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_STALE_S = 3600.0  # an unfinished snapshot this old has no writer any more
+_STALE_S = 3600.0  # an unfinished snapshot of this age was left by a killed writer
 
 
 @contextmanager
 def unfinished_snapshot(root: Path) -> Iterator[Path]:
-    """An empty folder to make a snapshot in; gone when the block is left, unless `keep_snapshot` kept it."""
+    """An empty folder to write a snapshot to; deleted at the end of the block unless `keep_snapshot` kept it."""
     for name in ("snapshots", "refs"):
         (root / name).mkdir(parents=True, exist_ok=True)
     _sweep(root)
@@ -31,26 +32,37 @@ def unfinished_snapshot(root: Path) -> Iterator[Path]:
 
 
 def keep_snapshot(root: Path, unfinished: Path, revision: str) -> Path:
-    """Make a finished folder the snapshot of that revision, which names its content; one that is there stays."""
+    """Rename a finished folder to the snapshot of a revision.
+
+    An existing snapshot of the revision is kept: revisions are derived from the content, so it is the same.
+
+    Args:
+        root: of the repository.
+        unfinished: from `unfinished_snapshot`.
+        revision: derived from the content.
+
+    Returns:
+        The snapshot's folder.
+    """
     for file in unfinished.rglob("*"):
         if file.is_file():
-            _to_disk(file)
+            _fsync(file)
     snapshot = root / "snapshots" / revision
     try:
         unfinished.rename(snapshot)
     except OSError:
-        if not snapshot.exists():  # then it has this very content
+        if not snapshot.exists():
             raise
     return snapshot
 
 
 def discard_snapshot(root: Path, revision: str) -> None:
-    """Take a damaged snapshot out of the way."""
+    """Set a damaged snapshot aside; it is deleted later."""
     (root / "snapshots" / revision).rename(root / f".unfinished-{uuid.uuid4().hex}")
 
 
 def read_ref(root: Path, name: str) -> str | None:
-    """The revision that a ref points to, None if there is no such ref."""
+    """The revision that a ref points to, or None if the ref does not exist."""
     try:
         return (root / "refs" / name).read_text().strip()
     except FileNotFoundError:
@@ -61,17 +73,17 @@ def write_ref(root: Path, name: str, revision: str) -> None:
     """Point a ref to a revision."""
     reference = root / "refs" / f".{uuid.uuid4().hex}"
     reference.write_text(revision)
-    _to_disk(reference)
+    _fsync(reference)
     reference.replace(root / "refs" / name)
 
 
-def _to_disk(file: Path) -> None:
+def _fsync(file: Path) -> None:
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
 
 
 def _sweep(root: Path) -> None:
-    """Remove what publishers left that were killed."""
+    """Delete the unfinished snapshots of killed writers."""
     for folder in root.glob(".unfinished-*"):
         if time.time() - folder.stat().st_mtime > _STALE_S:
             shutil.rmtree(folder, ignore_errors=True)

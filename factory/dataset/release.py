@@ -35,7 +35,7 @@ from factory.dataset.pages.preview import write_preview
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.shards import read_manifests
 from zoo.errors import ZooError
-from zoo.hub import hub_client
+from zoo.huggingface import hub_client
 from zoo.snapshots import keep_snapshot, read_ref, unfinished_snapshot, write_ref
 
 COMMIT_BYTES = 4 * 2**30  # of new shards; what an interruption can cost at most

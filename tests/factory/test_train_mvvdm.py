@@ -229,7 +229,7 @@ def test_the_progress_display_divides_a_steps_time():
     }  # fmt: skip
     line = training_status(progress, 101.0).line()
     assert line.startswith(
-        "[  101 s] steps 50/200, stage network, loss 0.1235, workers 2, s/step 2.00, loader 1%")
+        "[  101 s] steps 50/200, stage network, loss 0.1235, workers 2, s/step 2.00, loader 1%"
     )
     assert line.endswith("minutes left 5")
 

@@ -1,4 +1,4 @@
-"""A family of models as small as one can be: real weights in a real file, and no torch, which takes long to import."""
+"""A tiny model family: real weights in a real file, without torch, which takes long to import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 
 class Pendulum:
-    """Swings: `sample(seed)` gives angles [8] by a linear layer of a few parameters."""
+    """`sample(seed)` returns angles [8], computed by a small linear layer."""
 
     def __init__(
         self, latent: int, *, title: str = "Pendulum", metrics: dict[str, Any] | None = None
@@ -26,7 +26,7 @@ class Pendulum:
 
     def save_to(self, folder: Path) -> dict[str, Any]:
         save_file(self.weights, folder / "model.safetensors")
-        (folder / "preview.mp4").write_bytes(b"a picture that moves")
+        (folder / "preview.mp4").write_bytes(b"a video")
         return self.init
 
     @classmethod
@@ -37,7 +37,7 @@ class Pendulum:
 
 
 def pendulum(seed: int = 0, **fields: Any) -> Pendulum:
-    """A new one; the same seed gives the same weights."""
+    """A pendulum with random weights; the same seed gives the same weights."""
     model, random = Pendulum(4, **fields), np.random.default_rng(seed)
     model.weights = {
         name: random.normal(size=array.shape).astype(np.float32) for name, array in model.weights.items()

@@ -13,8 +13,7 @@ from renderers.gaussians import ply
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo import skin
 from zoo.dimo.model import KeyPointMotion
-from zoo.export import write_mp4
-from zoo.export.surface import gaussian_surface
+from zoo.export import gaussian_surface, write_mp4
 
 
 @pytest.fixture(scope="module")

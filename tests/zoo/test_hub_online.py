@@ -1,4 +1,4 @@
-"""The hub through its real client, against a hub of our own on the loopback interface."""
+"""The hub through its real client, against a test server on the loopback interface."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tiny(monkeypatch):
 
 
 def child(hub: HubServer, home: Path, code: str, token: str | None = "hf_any", **environment: str) -> object:
-    """What `answer` is after the code ran in a process that sees this hub; None if it was killed."""
+    """The value of `answer` after running code in a process that uses this hub; None if it was killed."""
     environment = {**hub.environment(home, token), "MENAGERIE_HOME": str(home / "menagerie"), **environment}
     code = f"{_PROLOGUE}\n{code}\nprint(json.dumps(answer))"
     run = subprocess.run(
@@ -66,7 +66,7 @@ def weights(seed: int) -> dict:
 
 
 def test_published_listed_loaded_bit_for_bit(hub, tmp_path):
-    """Published twice from one machine, listed, described and loaded on another, then loaded with the hub gone."""
+    """Publish twice on one machine; list, describe and load on another; then load while the hub is unreachable."""
     names = child(
         hub,
         tmp_path / "author",
@@ -77,7 +77,7 @@ answer += [zoo.publish("tiny/swing", "hub:org/swing")]
 """,
     )
     assert names[0] == names[1] and names[0].startswith("hub:org/clock@")
-    assert len(hub.repository("models", "org/clock")["commits"]) == 2, "the hub's own first commit, and ours"
+    assert len(hub.repository("models", "org/clock")["commits"]) == 2, "the initial commit, and ours"
     published = hub.files("models", "org/clock")
     assert 'zoo.load("hub:org/clock")' in published["README.md"].decode()
 
@@ -104,11 +104,11 @@ answer = {{
     assert child(hub, reader, again, HF_HUB_OFFLINE="1") == weights(0)
     assert len(hub.requests) == before
     hub.hook = lambda request: "drop"
-    assert child(hub, reader, again) == weights(0), "a cut line is no reason either"
+    assert child(hub, reader, again) == weights(0), "nor when the connection is dropped"
 
 
-def test_refusals_and_errors_are_sentences(hub, tmp_path):
-    """Each of them beside a control that works."""
+def test_refusals_and_errors_have_clear_messages(hub, tmp_path):
+    """Each next to a control that succeeds."""
     home = tmp_path / "home"
     child(hub, home, 'answer = zoo.publish(pendulum(), "hub:org/clock")')
     files = hub.repository("models", "org/clock")["commits"]
@@ -128,36 +128,36 @@ answer["revision"] = attempt(zoo.info, "hub:org/clock@v9")
 answer["plain"] = attempt(zoo.info, "org/klock")
 answer["foreign"] = attempt(zoo.publish, pendulum(), "hub:org/other")
 """
-    said = child(hub, home, code)
-    assert said["clock"] == "tiny"
-    assert said["pickled"].startswith("RepositoryError: hub:org/pickled: pytorch_model.bin can be a pickle")
-    assert said["code"].startswith("RepositoryError: hub:org/code: modeling.py has no place in a model")
-    assert "README.md is not what manifest.json says" in said["altered"]
-    assert "more.json is not in manifest.json" in said["more"]
-    assert said["other"].startswith(
-        "RepositoryError: hub:org/other: has no manifest.json, so it is no model of the zoo"
+    result = child(hub, home, code)
+    assert result["clock"] == "tiny"
+    assert result["pickled"].startswith("RepositoryError: hub:org/pickled: pytorch_model.bin can be a pickle")
+    assert result["code"].startswith("RepositoryError: hub:org/code: modeling.py is not allowed in a model")
+    assert "README.md does not match manifest.json" in result["altered"]
+    assert "more.json is not in manifest.json" in result["more"]
+    assert result["other"].startswith(
+        "RepositoryError: hub:org/other: has no manifest.json, so it is not a model of the zoo"
     )
-    assert said["nothing"].startswith("UnknownModelError: there is no model 'hub:org/nothing'")
-    assert said["revision"].startswith("UnknownModelError: there is no model 'hub:org/clock@v9'")
-    assert "but not in that revision" in said["revision"]
-    assert said["plain"].startswith("UnknownModelError: there is no model 'org/klock'")
-    assert said["foreign"].startswith("HubError: hub:org/other holds something else")
+    assert result["nothing"].startswith("UnknownModelError: there is no model 'hub:org/nothing'")
+    assert result["revision"].startswith("UnknownModelError: there is no model 'hub:org/clock@v9'")
+    assert "but not in that revision" in result["revision"]
+    assert result["plain"].startswith("UnknownModelError: there is no model 'org/klock'")
+    assert result["foreign"].startswith("HubError: hub:org/other is not a model of the zoo")
     fetched = [request.path for request in hub.requests[before:] if "/resolve/" in request.path]
     assert not [path for path in fetched if "/pickled/" in path or "/code/" in path], (
-        "refused before a byte came"
+        "refused before any download"
     )
-    assert [path for path in fetched if "/altered/" in path], "the control: others were fetched"
+    assert [path for path in fetched if "/altered/" in path], "control: others were downloaded"
     assert set(hub.files("models", "org/other")) == {"model.safetensors", "config.json"}
 
 
 def test_without_an_account_or_a_network(hub, tmp_path):
     code = 'answer = attempt(zoo.publish, pendulum(), "hub:org/clock")'
-    said = child(hub, tmp_path / "a", code, token=None)
-    assert said.startswith("HubError") and "hf auth login" in said and "HF_TOKEN" in said
+    result = child(hub, tmp_path / "a", code, token=None)
+    assert result.startswith("HubError") and "hf auth login" in result and "HF_TOKEN" in result
     assert hub.names("models") == []
-    said = child(hub, tmp_path / "a", 'answer = attempt(zoo.load, "hub:org/clock")', HF_HUB_OFFLINE="1")
-    assert said.startswith("HubError: the hub http://127.0.0.1")
-    assert said.endswith("cannot be reached, and its cache here has no org/clock")
+    result = child(hub, tmp_path / "a", 'answer = attempt(zoo.load, "hub:org/clock")', HF_HUB_OFFLINE="1")
+    assert result.startswith("HubError: the hub http://127.0.0.1")
+    assert result.endswith("cannot be reached, and its cache here has no org/clock")
     assert child(hub, tmp_path / "a", code).startswith("hub:org/clock@")
 
 
@@ -165,9 +165,9 @@ _CUT = """
 import os
 from hub_server import HubServer
 with HubServer({folder!r}) as hub:
-    os.environ.update(hub.environment({home!r}))  # before the client is imported, here in its own process
+    os.environ.update(hub.environment({home!r}))  # before the client is imported, in this process
     import huggingface_hub.utils._http
-    huggingface_hub.utils._http.time.sleep = lambda seconds: None  # its pauses between attempts
+    huggingface_hub.utils._http.time.sleep = lambda seconds: None  # skip the pauses between retries
     zoo.publish(pendulum(1), "hub:org/clock")
     before = len(hub.requests)
     zoo.publish(pendulum(2), "hub:org/clock")
@@ -176,22 +176,22 @@ with HubServer({folder!r}) as hub:
         for nth in range(1, requests + 1):
             before, seed = weights(zoo.load("hub:org/clock")), seed + 1
             hub.interrupt(nth, how)
-            said = attempt(zoo.publish, pendulum(seed), "hub:org/clock")
+            result = attempt(zoo.publish, pendulum(seed), "hub:org/clock")
             hub.hook = None
             now = weights(zoo.load("hub:org/clock"))
             again = zoo.publish(pendulum(seed), "hub:org/clock")
             after = weights(zoo.load(again))
             assert after == weights(zoo.load("hub:org/clock")) == weights(pendulum(seed))
             assert now in (before, after), (how, nth)
-            assert now == after or not said.startswith("hub:"), (how, nth, said)
-            answer.append([how, nth, "new" if now == after else "old", said])
+            assert now == after or not result.startswith("hub:"), (how, nth, result)
+            answer.append([how, nth, "new" if now == after else "old", result])
 """
 
 
 @pytest.mark.slow
-def test_a_publication_cut_at_any_request_loses_nothing(tmp_path):
-    """Each request in turn is not answered, answered into the void, or refused: the hub then has the old model or the
-    new one, a sentence says what happened, and the same call once more makes it the new one."""
+def test_a_publication_interrupted_at_any_request_loses_nothing(tmp_path):
+    """Each request in turn gets no response, loses its response, or is refused: the hub then has the old or the new
+    model, the error explains what happened, and repeating the call publishes the new one."""
     code = (
         _PROLOGUE
         + _CUT.format(folder=str(tmp_path / "hub"), home=str(tmp_path / "home"))
@@ -203,8 +203,8 @@ def test_a_publication_cut_at_any_request_loses_nothing(tmp_path):
     outcomes = json.loads(run.stdout)
     assert len(outcomes) >= 3 * 6
     assert {state for _, _, state, _ in outcomes} == {"old", "new"}
-    assert all(said.startswith(("hub:", "HubError: ")) for *_, said in outcomes)
-    assert any(said.startswith("HubError: org/clock: the hub http://127.0.0.1") for *_, said in outcomes)
+    assert all(result.startswith(("hub:", "HubError: ")) for *_, result in outcomes)
+    assert any(result.startswith("HubError: org/clock: the hub http://127.0.0.1") for *_, result in outcomes)
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_a_publisher_killed_at_any_request_loses_nothing(hub, tmp_path):
         assert child(hub, home, publish.format(10 + nth)) is None
         hub.hook = None
         assert hub.files("models", "org/clock")["model.safetensors"] == head, (
-            "one commit, and it is not made yet"
+            "the only commit has not been created yet"
         )
     assert child(hub, home, publish.format(10 + requests)).startswith("hub:org/clock@")
     assert child(hub, home, 'answer = weights(zoo.load("hub:org/clock"))') == weights(10 + requests)

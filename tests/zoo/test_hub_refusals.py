@@ -1,4 +1,4 @@
-"""What is refused before any of it is used: nothing that a stranger publishes is run."""
+"""Repositories that are refused before use: no code of an untrusted publisher runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo import families, repository
 
 
 class Bomb:
-    """Writes a file where it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -51,7 +51,7 @@ def edit(folder: Path, name: str, change: Callable[[dict], object]) -> None:
 
 
 def reseal(folder: Path, *, also: dict[str, bytes] | None = None) -> str:
-    """Make manifest and revision agree with the files, as whoever publishes evil would; the name that loads it."""
+    """Make the manifest and the revision match the files, as an attacker would; returns the model's name."""
     for name, data in (also or {}).items():
         (folder / name).write_bytes(data)
     files = {}
@@ -76,15 +76,15 @@ def manifest(folder: Path) -> dict:
     return json.loads((folder / "manifest.json").read_text())["files"]
 
 
-def refused(name: str, sentence: str) -> None:
-    """`load`, `info` and `publish` all refuse it, with that sentence."""
+def refused(name: str, message: str) -> None:
+    """`load`, `info` and `publish` all refuse the model with this message."""
     for call in (zoo.load, zoo.info, lambda name: zoo.publish(name, "local:tiny/copy")):
-        with pytest.raises(zoo.RepositoryError, match=sentence):
+        with pytest.raises(zoo.RepositoryError, match=message):
             call(name)
 
 
-def test_what_is_resealed_unchanged_still_loads(folder):
-    """The control of all below: the helpers alone are no reason to refuse."""
+def test_an_unchanged_resealed_model_still_loads(folder):
+    """Control for all tests below: the helpers alone do not cause a refusal."""
     assert isinstance(zoo.load(reseal(folder)), Pendulum)
     assert isinstance(zoo.publish("tiny/clock", "local:tiny/copy"), str)
 
@@ -97,18 +97,18 @@ def test_an_altered_file(folder, name):
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
     refused(
-        "tiny/clock", f"{name} is not what manifest.json says, it was altered or damaged; remove the folder"
+        "tiny/clock", f"{name} does not match manifest.json, it was altered or damaged; remove the folder"
     )
 
 
 def test_an_altered_manifest(folder):
-    """Weights and manifest changed together: the revision, which is the manifest's hash, no longer fits."""
+    """Weights and manifest changed together: the revision, which is the manifest's hash, no longer matches."""
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
     entry = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     edit(folder, "manifest.json", lambda content: content["files"].update({"model.safetensors": entry}))
-    refused("tiny/clock", "manifest.json is not the one that was published")
+    refused("tiny/clock", "manifest.json differs from the published one")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "manifest.json"])
@@ -126,15 +126,15 @@ def test_an_additional_file(folder):
     "name", ["pytorch_model.bin", "model.pt", "weights.pth", "a.pkl", "b.PICKLE", "c.ckpt", "d.npz"]
 )
 def test_a_pickle(folder, tmp_path, name):
-    """Listed or not, it is refused by its name; the bomb in it is live, and does not go off."""
+    """Refused by its suffix, listed in the manifest or not; its payload works and is never executed."""
     target = tmp_path / "boom.txt"
     bomb = pickle.dumps(Bomb(target))
     pickle.loads(bomb)
-    assert target.read_text() == "boom", "the control: the bomb works"
+    assert target.read_text() == "boom", "control: the bomb works"
     target.unlink()
 
     (folder / name).write_bytes(bomb)
-    refused("tiny/clock", f"{name} can be a pickle, and reading a pickle runs whatever code it carries")
+    refused("tiny/clock", f"{name} can be a pickle, and reading a pickle runs the code in it")
     reseal(folder)
     refused("tiny/clock", f"{name} can be a pickle")
     assert not target.exists()
@@ -145,7 +145,7 @@ def test_a_pickle_under_another_name(folder, tmp_path):
     target = tmp_path / "boom.txt"
     torch.save(Bomb(target), tmp_path / "model.pt")
     torch.load(tmp_path / "model.pt", weights_only=False)
-    assert target.exists(), "the control: the bomb works"
+    assert target.exists(), "control: the bomb works"
     target.unlink()
     for content in (
         (tmp_path / "model.pt").read_bytes(),
@@ -155,14 +155,14 @@ def test_a_pickle_under_another_name(folder, tmp_path):
     ):
         reseal(folder, also={"model.safetensors": content})
         folder = next(folder.parent.iterdir())
-        refused("tiny/clock", "model.safetensors: is no safetensors file, whatever its name says")
+        refused("tiny/clock", "model.safetensors: is not a safetensors file, despite its name")
     assert not target.exists()
 
 
 @pytest.mark.parametrize("name", ["modeling.py", "run.sh", "lib.so", "x", "weights.safetensors.exe"])
-def test_what_has_no_place_in_a_model(folder, name):
+def test_a_file_type_that_is_not_allowed(folder, name):
     reseal(folder, also={name: b"import os"})
-    refused("tiny/clock", f"{name} has no place in a model, only .json, .safetensors")
+    refused("tiny/clock", f"{name} is not allowed in a model, only .json, .safetensors")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_path_that_leads_out(folder, tmp_path, path):
 
 @pytest.mark.parametrize("name", ["notes.txt", "model.safetensors"])
 def test_a_link_that_leads_out(folder, tmp_path, name):
-    """To a file that has the very content the manifest asks for: where it lies is the reason."""
+    """The target has the expected content; it is refused for its location."""
     secret = tmp_path / "secret"
     secret.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"secret")
     (folder / name).unlink(missing_ok=True)
@@ -205,7 +205,7 @@ def test_a_linked_folder(folder, tmp_path):
     refused("tiny/clock", "inside")
 
 
-def test_a_link_within_is_no_reason(folder):
+def test_a_link_within_the_repository_is_allowed(folder):
     (folder / "copy.mp4").symlink_to("preview.mp4")
     assert isinstance(zoo.load(reseal(folder)), Pendulum)
 
@@ -239,11 +239,11 @@ def test_no_manifest_at_all(folder, content):
 def test_no_configuration(folder, change):
     edit(folder, "config.json", lambda content: content.update(change))
     reseal(folder)
-    refused("tiny/clock", "config.json does not say which family")
+    refused("tiny/clock", "config.json lacks a family")
 
 
 def test_an_unknown_family(folder):
-    """A repository cannot name a module: only what is registered here is imported."""
+    """A repository cannot name a module: only registered families are imported."""
     for family in ("quadruped", "os:system", "tiny_family:Pendulum"):
         edit(folder, "config.json", lambda content, family=family: content.update(family=family))
         reseal(folder)
@@ -257,18 +257,14 @@ def test_an_unknown_family(folder):
 def test_arguments_that_do_not_fit(folder):
     edit(folder, "config.json", lambda content: content["init"].update(nonsense=1))
     reseal(folder)
-    with pytest.raises(
-        zoo.RepositoryError, match=r"'tiny' as installed here cannot make a model of them .*nonsense"
-    ):
+    with pytest.raises(zoo.RepositoryError, match=r"'tiny' as installed here cannot load them .*nonsense"):
         zoo.load("tiny/clock")
 
 
 def test_weights_that_do_not_fit(folder):
-    """A header that begins like one and is none: safetensors' own error, in a sentence."""
+    """A header that starts correctly but is invalid: the message contains safetensors' own error."""
     reseal(folder, also={"model.safetensors": (9).to_bytes(8, "little") + b'{"a": 1,}' + bytes(64)})
-    with pytest.raises(
-        zoo.RepositoryError, match=r"'tiny' as installed here cannot make a model of them \(Safetensor"
-    ):
+    with pytest.raises(zoo.RepositoryError, match=r"'tiny' as installed here cannot load them \(Safetensor"):
         zoo.load("tiny/clock")
 
 
@@ -281,7 +277,7 @@ def test_a_family_whose_library_is_missing(folder, monkeypatch):
         zoo.load("tiny/clock")
 
 
-def test_a_family_cannot_publish_what_would_be_refused(monkeypatch):
+def test_a_family_cannot_publish_files_that_would_be_refused(monkeypatch):
     def save_with_pickle(self, folder):
         (folder / "extra.pkl").write_bytes(b"")
         return Pendulum.save_to(self, folder)
@@ -297,16 +293,16 @@ def test_a_family_cannot_publish_what_would_be_refused(monkeypatch):
     assert zoo.list_models("local:*") == []
 
 
-# --- nothing here could run what it reads -------------------------------------------------------------
+# --- readers that cannot run code --------------------------------------------------------------------
 
 
 def dangerous(source: str) -> list[str]:
-    """Calls and imports that read pickles or run text."""
-    found = []
+    """Calls and imports that unpickle or evaluate text."""
+    calls = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            found += [
+            calls += [
                 n
                 for n in names
                 if n.split(".")[0] in ("pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve")
@@ -315,28 +311,28 @@ def dangerous(source: str) -> list[str]:
             name = ast.unparse(node.func)
             keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
             if name == "torch.load" and keywords.get("weights_only") == "True":
-                name = "torch.load of tensors alone"
-                found.append(name)
+                name = "torch.load with weights_only"
+                calls.append(name)
             if name in ("torch.load", "eval", "exec", "os.system", "yaml.load", "np.load", "numpy.load"):
                 if (
                     not (name.endswith("p.load") or name == "numpy.load")
                     or keywords.get("allow_pickle", "False") != "False"
                 ):
-                    found.append(name)
+                    calls.append(name)
             if (
                 keywords.get("trust_remote_code", "False") != "False"
                 or keywords.get("shell", "False") != "False"
             ):
-                found.append(name)
-    return found
+                calls.append(name)
+    return calls
 
 
-def test_no_reader_of_the_zoo_runs_what_it_reads():
+def test_no_reader_of_the_zoo_unpickles_or_evaluates():
     sources = sorted(Path(zoo.__file__).parent.rglob("*.py"))
     assert len(sources) > 5
     found = {path.name: dangerous(path.read_text()) for path in sources if dangerous(path.read_text())}
-    # Others publish MV-VDM's parts as pickles; no repository of the zoo is read by this.
-    assert found == {"parts.py": ["torch.load of tensors alone"]}
+    # MV-VDM's parts are published elsewhere as pickles; parts.py reads no repository of the zoo.
+    assert found == {"parts.py": ["torch.load with weights_only"]}
 
 
 @pytest.mark.parametrize(
@@ -344,15 +340,15 @@ def test_no_reader_of_the_zoo_runs_what_it_reads():
     ["import pickle", "from dill import loads", "torch.load(f, weights_only=True)", "torch.load(f)",
      "np.load(f, allow_pickle=True)", "AutoModel.from_pretrained(x, trust_remote_code=True)", "eval(text)"],
 )  # fmt: skip
-def test_the_check_sees_one_that_would(line):
+def test_the_check_detects_a_dangerous_line(line):
     assert len(dangerous(line)) == 1
     assert dangerous("np.load(f)\njson.load(f)") == []
 
 
 def test_copies_of_the_folder_are_checked_alike(folder, tmp_path):
-    """The bundled folder has no revision in its name: the manifest alone protects it."""
+    """A bundled model's folder is not named by its revision: only the manifest protects it."""
     shutil.copytree(folder, tmp_path / "copy")
     assert repository.check(tmp_path / "copy").family == "tiny"
     os.truncate(tmp_path / "copy" / "preview.mp4", 3)
-    with pytest.raises(zoo.RepositoryError, match=r"preview.mp4 is not what manifest.json says"):
+    with pytest.raises(zoo.RepositoryError, match=r"preview.mp4 does not match manifest.json"):
         repository.check(tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""The hub that tests publish to answers its real client as the real one does, for datasets too."""
+"""The test hub behaves like the real one towards its real client, for datasets too."""
 
 from __future__ import annotations
 
@@ -51,22 +51,24 @@ print(json.dumps(answer))
 """
 
 
-def test_a_dataset_grows(tmp_path):
-    """Only what is new is sent; ranges, tags, history and errors are as the client expects them."""
+def test_a_growing_dataset(tmp_path):
+    """Only new files are uploaded; ranges, tags, history and errors are as the client expects."""
     folder = tmp_path / "clips"
     (folder / "data").mkdir(parents=True)
     (folder / "README.md").write_text("---\npretty_name: Clips\n---\n")
     (folder / "data" / "part-0.parquet").write_bytes(b"first" * 1000)
     with HubServer(tmp_path / "hub") as hub:
         command = [sys.executable, "-c", _DATASET, str(folder)]
-        hub.interrupt(7, "drop", times=2)  # the client tries again by itself
+        hub.interrupt(7, "drop", times=2)  # the client retries
         run = subprocess.run(
             command, env=hub.environment(tmp_path / "home"), capture_output=True, text=True, timeout=120
         )
         assert run.returncode == 0, run.stderr
         answer = json.loads(run.stdout)
-        assert len(hub.uploaded) == 2 == len(set(hub.uploaded)), "each shard once"
-        assert len([r for r in hub.requests if r.method == "PUT"]) > 2, "the control: some were cut"
+        assert len(hub.uploaded) == 2 == len(set(hub.uploaded)), "each shard is uploaded once"
+        assert len([r for r in hub.requests if r.method == "PUT"]) > 2, (
+            "control: some uploads were interrupted"
+        )
     with HubServer(tmp_path / "hub") as again:
         assert again.files("datasets", "org/clips")["data/part-1.parquet"] == b"second" * 1000
         assert again.names("datasets") == ["org/clips"] and again.names("models") == []

@@ -1,4 +1,4 @@
-"""The card of a model: front matter as the hub's own client reads it, and text that does nothing."""
+"""Model cards: front matter as the hub's client reads it, and text without side effects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METRICS = {
 }
 
 
-def test_a_hub_reads_what_was_measured():
+def test_a_hub_reads_the_metrics():
     text = model_card("dimo/kangaroo", "dimo", CARD, METRICS)
     data = huggingface_hub.ModelCard(text).data
     assert (
@@ -56,7 +56,7 @@ def test_a_hub_reads_what_was_measured():
     }
 
 
-def test_a_reader_sees_what_it_is():
+def test_a_reader_sees_the_description():
     body = model_card("dimo/kangaroo", "dimo", CARD, METRICS).split("---\n", 2)[2]
     page = markdown_it.MarkdownIt("commonmark").enable("table").render(body)
     snippet = "zoo.load(&quot;dimo/kangaroo&quot;)"
@@ -71,14 +71,14 @@ def test_a_reader_sees_what_it_is():
     assert page.count("<video") == 1
 
 
-def test_nothing_is_asked_for_that_is_not_there():
+def test_every_field_is_optional():
     text = model_card("tiny/x", "tiny", {}, {})
     data = huggingface_hub.ModelCard(text).data
     assert data.license == "other" and data.eval_results is None and data.datasets is None
     assert "## Metrics" not in text
 
 
-def test_text_of_strangers_does_nothing():
+def test_untrusted_text_is_inert():
     evil = 'x"\n- y\nlicense: mit\n---\n# </td><script>alert(1)</script> [a](javascript:b) @all'
     card = {
         "title": evil,
@@ -103,7 +103,7 @@ def test_text_of_strangers_does_nothing():
     }
 
 
-def test_a_long_table_is_cut():
+def test_a_long_table_is_truncated():
     rows = [{"motion": str(index)} for index in range(500)]
     text = model_card("dimo/x", "dimo", {"sections": {"Motions": rows}}, {})
     assert "300 more are in [config.json](config.json)" in text and text.count("\n| ") < 210

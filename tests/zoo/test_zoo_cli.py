@@ -1,4 +1,4 @@
-"""`python -m zoo` with a small DIMO: files that others read, errors of one sentence."""
+"""`python -m zoo`: files that other programs read, and errors on one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def registry(monkeypatch, home):
 
 
 def run(capsys, *argv: object) -> str:
-    """Standard output of a command that goes well."""
+    """Standard output of a successful command."""
     code = main([str(arg) for arg in argv])
     out, err = capsys.readouterr()
     assert code == 0, err
@@ -41,7 +41,7 @@ def run(capsys, *argv: object) -> str:
 
 
 def fails(capsys, code: int, *argv: object) -> str:
-    """The one sentence of a command that does not."""
+    """The one-line error message of a failing command."""
     assert main([str(arg) for arg in argv]) == code
     out, err = capsys.readouterr()
     assert not out and err.startswith("zoo: ") and err.count("\n") == 1
@@ -78,11 +78,11 @@ def test_list_and_info(capsys):
         assert words in shown
     known = json.loads(run(capsys, "info", "dimo/egg", "--json"))
     assert known["metrics"]["mean"] == {"psnr": 12.25} and Path(known["folder"]).is_dir()
-    assert "no model is called 'dimo/none*'; known here: " in fails(capsys, 2, "list", "dimo/none*")
+    assert "no model name matches 'dimo/none*'; known here: " in fails(capsys, 2, "list", "dimo/none*")
 
 
 def test_sample(capsys, tmp_path):
-    """A seed says which motion."""
+    """Different seeds give different motions."""
     files = [tmp_path / "a.mp4", tmp_path / "deep" / "b.mp4"]
     for seed, file in zip((3, 4), files, strict=True):
         assert run(capsys, "sample", "dimo/egg", "--seed", seed, "--out", file).strip() == str(file)
@@ -91,7 +91,7 @@ def test_sample(capsys, tmp_path):
     assert not np.array_equal(*frames)
 
 
-def test_a_named_motion_and_all_between_two(capsys, tmp_path):
+def test_a_named_motion_and_interpolation(capsys, tmp_path):
     run(capsys, "sample", "dimo/egg", "--motion", SENTENCES[2], "--frames", 9, "--out", tmp_path / "wave.mp4")
     run(capsys, "sample", "dimo/egg", "--between", SENTENCES[0], SENTENCES[2], "--steps", 2, "--frames", 9,
         "--out", tmp_path / "x.mp4")  # fmt: skip
@@ -100,7 +100,7 @@ def test_a_named_motion_and_all_between_two(capsys, tmp_path):
     assert np.array_equal(wave, last) and not np.array_equal(first, last)
 
 
-def test_render_goes_round(capsys, tmp_path):
+def test_render_orbits_the_object(capsys, tmp_path):
     run(
         capsys,
         "render",
@@ -119,7 +119,7 @@ def test_render_goes_round(capsys, tmp_path):
     run(capsys, "render", "dimo/egg", "--motion", SENTENCES[0], "--frames", 8, "--resolution", 64, "--views", 8,
         "--out", tmp_path / "ring")  # fmt: skip
     ring = np.stack([video(tmp_path / "ring" / f"view_{view:02d}.mp4") for view in range(8)])
-    # Frame t of the orbit is frame t of camera t, up to what the two videos' compression does.
+    # Frame t of the orbit equals frame t of camera t, up to video compression.
     difference = np.abs(orbit.astype(int)[:, None] - ring.astype(int)[:, np.arange(8)].swapaxes(0, 1)).mean(
         (2, 3, 4)
     )
@@ -140,6 +140,15 @@ def test_export(capsys, tmp_path):
     assert len(list((tmp_path / "hop").glob("*.ply"))) == 4
 
 
+def test_without_arguments_it_lists_the_commands(capsys):
+    shown = run(capsys)
+    for command in ("list", "info", "sample", "render", "export", "animate", "publish"):
+        assert any(line.split()[:1] == [command] and len(line.split()) > 3 for line in shown.splitlines())
+    with pytest.raises(SystemExit):
+        main(["--help"], prog="menagerie")
+    assert capsys.readouterr().out.startswith("usage: menagerie ")
+
+
 def test_publish(capsys, home, tmp_path):
     shown = run(capsys, "publish", "dimo/egg", "local:dimo/copy", "--home", home)
     assert shown.startswith("local:dimo/copy@")
@@ -148,14 +157,16 @@ def test_publish(capsys, home, tmp_path):
     assert "without a revision" in fails(capsys, 1, "publish", "dimo/egg", "dimo/copy")
 
 
-def test_errors_are_one_sentence(capsys, tmp_path):
+def test_errors_are_one_line(capsys, tmp_path):
     out = ("--out", tmp_path / "x.mp4")
-    assert "close to it: dimo/egg" in fails(capsys, 2, "sample", "dimo/eg", *out)
+    assert "similar names: dimo/egg" in fails(capsys, 2, "sample", "dimo/eg", *out)
     assert "hops forward once" in fails(
         capsys, 2, "sample", "dimo/egg", "--motion", "hops forwards once", *out
     )
     assert "without a text head" in fails(capsys, 1, "sample", "dimo/egg", "--text", "jumps", *out)
-    assert "saved as one of .mp4" in fails(capsys, 1, "export", "dimo/egg", "--out", tmp_path / "x.obj")
+    assert "saved as one of .mp4, .glb, .ply, .npz" in fails(
+        capsys, 2, "export", "dimo/egg", "--out", tmp_path / "x.obj"
+    )
     assert "ends in .mp4" in fails(capsys, 1, "render", "dimo/egg", "--out", tmp_path / "x.gif")
     assert "at least 1" in fails(capsys, 1, "render", "dimo/egg", "--views", 0, "--out", tmp_path / "views")
     assert "at least 2 steps" in fails(
@@ -163,7 +174,6 @@ def test_errors_are_one_sentence(capsys, tmp_path):
     )
     assert list(tmp_path.iterdir()) == []
     for wrong in (
-        [],
         ["nothing"],
         ["sample", "dimo/egg"],
         ["sample", "dimo/egg", "--seed", "1", "--motion", "x", *map(str, out)],
@@ -173,7 +183,72 @@ def test_errors_are_one_sentence(capsys, tmp_path):
         assert stop.value.code == 2
 
 
-def test_a_tampered_model_is_refused_at_the_command_line(capsys, home, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sample", "--motion", "nods"), "cannot reproduce a trained motion by name (--motion)"),
+        (("sample", "--text", "nods"), "cannot find a motion by a sentence (--text)"),
+        (("sample", "--between", "nods", "sits"), "cannot interpolate between two motions (--between)"),
+        (("sample", "--frames", "3"), "cannot change the number of frames (--frames)"),
+        (("export", "--text", "nods"), "cannot find a motion by a sentence (--text)"),
+        (("render",), "cannot render from cameras around the object (render)"),
+    ],
+)
+def test_operations_that_a_family_lacks_are_refused(capsys, tmp_path, monkeypatch, arguments, message):
+    """The model is not loaded for it, and the message lists the operations that the family supports."""
+    monkeypatch.setattr("zoo.commands.load", None)
+    command, *options = arguments
+    line = fails(capsys, 2, command, "bundled:mvvdm/tiny", *options, "--out", tmp_path / "x.mp4")
+    assert line.startswith(f"zoo: bundled:mvvdm/tiny: models of the family 'mvvdm' {message}")
+    assert line.endswith("they support --seed, animate\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_formats_and_objects_are_checked_before_the_model_is_loaded(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.commands.load", None)
+    line = fails(capsys, 2, "sample", "bundled:mvvdm/tiny", "--out", tmp_path / "x.glb")
+    assert "are saved as one of .mp4, got '.glb'" in line
+    out = ("--out", tmp_path / "x.mp4")
+    line = fails(capsys, 2, "animate", "dimo/egg", tmp_path / "egg.glb", "hops", *out)
+    assert "'dimo' cannot animate an object file" in line and "--seed, --motion" in line
+    line = fails(capsys, 1, "animate", "bundled:mvvdm/tiny", tmp_path / "egg.glb", "hops", *out)
+    assert "egg.glb: no such file" in line
+
+
+def test_animate(capsys, tmp_path, monkeypatch):
+    """The object, the sentence and the seed reach the model, and its result is saved."""
+
+    class Model:
+        def animate(self, *arguments: object, **options: object) -> Model:
+            self.arguments = (*arguments, options)
+            return self
+
+        def save(self, path: Path) -> Path:
+            path.write_text(repr(self.arguments))
+            return path
+
+    monkeypatch.setattr("zoo.commands.load", lambda name, home: Model())
+    (tmp_path / "egg.glb").touch()
+    out = tmp_path / "deep" / "egg.mp4"
+    shown = run(capsys, "animate", "mvvdm/tiny", tmp_path / "egg.glb", "rolls", "--seed", 3, "--out", out)
+    assert shown.strip() == str(out)
+    assert out.read_text() == repr((tmp_path / "egg.glb", "rolls", {"seed": 3}))
+
+
+def test_info_lists_capabilities_and_needs(capsys):
+    shown = run(capsys, "info", "bundled:dimo/fox")
+    for words in (
+        "interpolate between two motions (--between)", ".mp4, .glb, .ply, .npz", "menagerie4d[zoo,text]",
+        "MiB of memory", "s to load the model and save the first sample", "cores of",
+    ):  # fmt: skip
+        assert words in shown
+    content = json.loads(run(capsys, "info", "bundled:mvvdm/tiny", "--json"))
+    assert content["capabilities"]["operations"] == ["sample", "animate"]
+    assert content["capabilities"]["formats"] == [".mp4"]
+    assert 0 < content["needs"]["warm_sample_s"] < content["needs"]["first_sample_s"]
+
+
+def test_an_altered_model_is_refused(capsys, home, tmp_path):
     shutil.copytree(home, tmp_path / "home")
     run(capsys, "info", "dimo/egg", "--home", tmp_path / "home")
     weights = zoo.info("dimo/egg", home=tmp_path / "home").folder / "model.safetensors"
@@ -181,11 +256,11 @@ def test_a_tampered_model_is_refused_at_the_command_line(capsys, home, tmp_path)
     data[-1] ^= 1
     weights.write_bytes(data)
     sentence = fails(capsys, 1, "info", "dimo/egg", "--home", tmp_path / "home")
-    assert "model.safetensors is not what manifest.json says" in sentence
+    assert "model.safetensors does not match manifest.json" in sentence
 
 
-def test_it_is_a_program(home, tmp_path):
-    """As it is typed, from any folder."""
+def test_runs_as_a_module(home, tmp_path):
+    """From any folder, in a new process."""
     command = [sys.executable, "-P", "-m", "zoo", "list", "local:*/egg", "--home", str(home)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (0, "local:dimo/egg\n"), result.stderr

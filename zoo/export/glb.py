@@ -45,7 +45,7 @@ def _document(animation: SkinnedAnimation) -> bytes:
             {"name": animation.joints.name, "children": joint_nodes},
             {"name": animation.mesh.name, "mesh": 0, "skin": 0},
             *(
-                {"name": name, "translation": [float(x) for x in np.float32(position)]}
+                {"name": name, "translation": [float(x) for x in position.astype(np.float32)]}
                 for name, position in zip(animation.joints.names, animation.joints.positions, strict=True)
             ),
         ],

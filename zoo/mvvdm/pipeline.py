@@ -289,6 +289,19 @@ class MVVDMPipeline(FreeInitMixin, DiffusionPipeline):
         options = {**(self.example or {}), **options}
         return self(generator=torch.Generator().manual_seed(seed), **options)
 
+    def animate(
+        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int = 0, **options: Any
+    ) -> MVVDMOutput:
+        """Set an object in motion; the same seed gives the same videos.
+
+        Args:
+            asset: a glTF file, or what `renderers.gltf.load` returned.
+            sentence: what happens.
+            seed: of the noise.
+            options: of a call.
+        """
+        return self(asset, sentence, generator=torch.Generator().manual_seed(seed), **options)
+
     # --- conditions -------------------------------------------------------------------------------
 
     def _conditions(
