@@ -11,10 +11,10 @@ from factory.motion_videos.options import add_options, film_as_asked, read_optio
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import summary
 from factory.sources import SourceError
-from factory.training.dimo import PRESETS, DimoStage, _encoder, _size, configured, train_objects
+from factory.training.dimo import PRESETS, DimoStage, configured, folder_bytes, resolve_encoder, train_objects
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
 from factory.training.mvvdm import options as train_mvvdm
-from factory.training.overrides import changed
+from factory.training.overrides import apply_overrides
 from zoo.dimo.config import DIMOConfig
 
 
@@ -43,6 +43,7 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         metavar="NAME=VALUE",
         help="change a value of the preset, such as joint.steps=100",
     )
+    group.add_argument("--seed", type=int, default=0, help="of the training (default: %(default)s)")
     group.add_argument("--cpus", type=float, default=1.0, help="of one training; may be a fraction")
     group.add_argument(
         "--gpus", type=float, default=0.0, help="of one training; may be a fraction, such as 0.25"
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, dimo, mvvdm = _parser()
     args = parser.parse_args(argv)
     if args.family == "mvvdm":
-        return train_mvvdm.run(args, mvvdm, changed)
+        return train_mvvdm.run(args, mvvdm, apply_overrides)
     for name in ("cpus", "checkpoint_seconds", "max_hours"):
         if getattr(args, name) <= 0.0:
             dimo.error(f"--{name.replace('_', '-')}: expected more than 0, got {getattr(args, name):g}")
@@ -99,14 +100,14 @@ def _run(args: argparse.Namespace, objects: list[str], recipe: MotionRecipe, con
         out=ledger.root,
         num_cpus=args.cpus,
         num_gpus=args.gpus,
-        memory=8 * 2**30 + max((_size(one.folder) for one in made if one.folder), default=0),
+        memory=8 * 2**30 + max((folder_bytes(one.folder) for one in made if one.folder), default=0),
         timeout_s=3600.0 * args.max_hours,
         checkpoint_s=args.checkpoint_seconds,
         unseen=not args.skip_unseen,
-        encoder=_encoder(args.text),
+        encoder=resolve_encoder(args.text),
     )
     results = train_objects(
-        made, stage, config, ledger, seed=recipe.seed, ablation=args.ablation, workers=args.workers
+        made, stage, config, ledger, seed=args.seed, ablation=args.ablation, workers=args.workers
     )
     tables = [leaderboard(results)] + ([ablation_table(results)] if args.ablation else [])
     ledger.storage.write("leaderboard.md", "\n".join(map(markdown, tables)).encode())
