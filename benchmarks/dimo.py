@@ -37,8 +37,8 @@ GPU_MOTIONS, GPU_STEPS, GPU_WARM_UP = 8, 120, 20
 
 def laptop() -> bool:
     """CPU-seconds of one core, and PSNR on views that were not trained on."""
+    from factory.motion_videos.plan import MotionRecipe
     from factory.motion_videos.run import make_motions
-    from factory.motion_videos.stage import MotionRecipe
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:

@@ -38,7 +38,7 @@ from factory.motion_videos.options import (
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import subjects_to_json, summary
 from factory.sources import SourceError
-from factory.training.dimo import DimoStage, configured, folder_size, text_encoder_name, train_objects
+from factory.training.dimo import DimoStage, configured, folder_bytes, resolve_encoder, train_objects
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
 from factory.training.mvvdm import options as mvvdm_options
 from factory.training.options import DIMOTrainingOptions
@@ -96,11 +96,11 @@ def _train_dimo(
         num_cpus=training.cpus,
         num_gpus=training.gpus,
         memory=8 * 2**30
-        + max((folder_size(subject.folder) for subject in subjects if subject.folder), default=0),
+        + max((folder_bytes(subject.folder) for subject in subjects if subject.folder), default=0),
         timeout_s=3600.0 * training.max_hours,
         checkpoint_s=training.checkpoint_seconds,
         unseen=not training.skip_heldout,
-        encoder=text_encoder_name(training.text),
+        encoder=resolve_encoder(training.text),
     )
     with ProgressDisplay(output) as display:
         results = train_objects(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -99,6 +99,14 @@ class ClipPlan:
     asset_to_world: tuple[float, ...]
     motion: dict[str, float]
     measures: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ClipPlan:
+        sequences = {name: tuple(data[name]) for name in ("timestamps", "asset_to_world")}
+        return cls(**{**data, **sequences})
 
     def shot(self, recipe: ClipRecipe) -> Shot:
         """The plan as a renderer takes it."""

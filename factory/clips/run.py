@@ -15,6 +15,7 @@ from cluster import Ledger, Record, Task, run
 from factory.assets.exclusions import BENCHMARKS, Exclusions, read_deny_list
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
+from factory.clips.jobs import ClipJob, read_job
 from factory.clips.report import render_status
 from factory.clips.stage import RenderStage, asset_tasks
 from factory.clips.tally import RenderResult, Tally
@@ -74,7 +75,7 @@ def render(
 
         def on_resolved(task: Task, record: Record) -> None:
             tally.add(task, record)
-            if "clip" in task.payload:
+            if isinstance(read_job(task.payload), ClipJob):
                 packer.finished(task.key, record.status == "done")
             else:
                 packer.planned(positions[task.key], [clip.key for clip in record.follow_up])

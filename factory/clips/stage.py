@@ -18,6 +18,7 @@ from factory.assets.licences import Policy, attribution
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
 from factory.assets.splits import assign_split
+from factory.clips.jobs import ANY_LICENCE, AssetJob, ClipJob, read_job
 from factory.clips.plan import ClipPlan, ClipRecipe, Rejection, plan_asset
 from factory.clips.quality import MotionPolicy, frame_similarity
 from factory.dataset.captions import caption_from_names
@@ -77,13 +78,13 @@ class RenderStage(Stage):
             renderer(self.backend)  # now, so that a machine that cannot render says so at once
 
     def process(self, task: Task) -> Outcome:
-        record = AssetRecord.from_json(task.payload["asset"])
+        job = read_job(task.payload)
         try:
-            if "clip" not in task.payload:
-                return self._admit(record, Policy.from_json(task.payload.get("terms", {})))
+            if isinstance(job, AssetJob):
+                return self._admit(job.asset, job.terms)
             started = time.perf_counter()
-            asset, sha256 = self._assets.open(record)
-            return self._render(asset, record, sha256, task, time.perf_counter() - started)
+            asset, sha256 = self._assets.open(job.asset)
+            return self._render(asset, job, sha256, task.key, time.perf_counter() - started)
         except DeadLink as error:
             return Outcome("filtered", reason=f"dead: {error.reason}")
         except (
@@ -137,20 +138,19 @@ class RenderStage(Stage):
         return kept, rejections + left_out
 
     def _clip_task(self, record: AssetRecord, clip: ClipPlan) -> Task:
-        decided = {name: value for name, value in asdict(clip).items() if name != "measures"}
+        decided = {name: value for name, value in clip.to_json().items() if name != "measures"}
         plan = json.dumps(decided, sort_keys=True)
         key = task_key("clip", record.fingerprint, self.identity, plan)
-        payload = {"asset": record.to_json(), "clip": asdict(clip)}
-        return Task(key, payload, f"{record.uid} – {clip.animation_name} ({clip.window})")
+        return Task(
+            key, ClipJob(record, clip).to_json(), f"{record.uid} – {clip.animation_name} ({clip.window})"
+        )
 
-    def _render(
-        self, asset: gltf.Asset, record: AssetRecord, sha256: str, task: Task, loaded: float
-    ) -> Outcome:
-        plan = ClipPlan(**task.payload["clip"])
+    def _render(self, asset: gltf.Asset, job: ClipJob, sha256: str, key: str, loaded: float) -> Outcome:
+        plan = job.clip
         started = time.perf_counter()
         clip = renderer(self.backend).render_clip(asset, plan.shot(self.recipe), self.settings)
         rendered = time.perf_counter()
-        info = self._info(asset, record, sha256, task.key, plan)
+        info = self._info(asset, job.asset, sha256, key, plan)
         if self.curate != "off":
             measures = {**plan.measures, "motion_ssim": frame_similarity(clip.frames)}
             quality = self.policy.quality({**plan.motion, **measures})
@@ -164,7 +164,7 @@ class RenderStage(Stage):
             "encode": time.perf_counter() - measured,
         }
         summary = {"seconds": seconds, "bytes": len(data), "split": info.split, "renderer": clip.renderer}
-        return Outcome("done", summary, files={staged_path(task.key): data})
+        return Outcome("done", summary, files={staged_path(key): data})
 
     def _info(
         self, asset: gltf.Asset, record: AssetRecord, sha256: str, key: str, plan: ClipPlan
@@ -214,10 +214,8 @@ def asset_tasks(
 ) -> Iterator[Task]:
     """One task an asset, lazily, on the terms of the selection (on any if there is none)."""
     for record in records:
-        terms = selection.policy_for(record) if selection else Policy()
+        terms = selection.policy_for(record) if selection else ANY_LICENCE
         parts = ["plan" if stage.plan_only else "asset", record.fingerprint, stage.selection]
-        payload = {"asset": record.to_json()}
-        if terms != Policy():  # under other terms, an asset that was left out is looked at again
+        if terms != ANY_LICENCE:  # under other terms, an asset that was left out is looked at again
             parts.append(json.dumps(asdict(terms), sort_keys=True))
-            payload["terms"] = asdict(terms)
-        yield Task(task_key(*parts), payload, record.uid)
+        yield Task(task_key(*parts), AssetJob(record, terms).to_json(), record.uid)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cluster import Record, Report, Task
 from factory.assets.record import AssetRecord
+from factory.clips.jobs import ClipJob, read_job
 from factory.dataset.shards import Shard
 
 
@@ -41,7 +42,7 @@ class Tally:
 
     def add(self, task: Task, record: Record) -> None:
         """Count one resolved task."""
-        is_clip = "clip" in task.payload
+        is_clip = isinstance(read_job(task.payload), ClipJob)
         if not is_clip:
             self.assets += 1
             self.planned += record.summary.get("clips", 0)

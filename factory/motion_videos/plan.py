@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +39,8 @@ class MotionRecipe:
         poses: keep poses.
         heldout: motions that are not trained on: the so many whose names come first by SHA-256. -1 = what the
             source says (creatures do), else one in five.
-        seed: of the points.
+        points_seed: of the random choice of points. Training has a seed of its own, so that training again with
+            another seed renders nothing again.
     """
 
     frames: int = 21
@@ -56,7 +57,7 @@ class MotionRecipe:
     min_motion: float = 0.0025
     poses: bool = False
     heldout: int = -1
-    seed: int = 0
+    points_seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -82,7 +83,9 @@ class MotionRecipe:
             raise ValueError(f"MotionRecipe.seconds: expected more than 0, got {self.seconds:g}")
 
     def hash(self) -> str:
-        text = json.dumps({"motions": MOTIONS_VERSION, **asdict(self)}, sort_keys=True)
+        values = asdict(self)
+        values["seed"] = values.pop("points_seed")  # its name in the keys of existing ledgers
+        text = json.dumps({"motions": MOTIONS_VERSION, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -115,24 +118,64 @@ class MotionRecipe:
 
 
 @dataclass(frozen=True)
-class MotionPlan:
-    """One motion of an object, decided.
+class AnimationSource:
+    """Where the frames of a motion come from when an asset is rendered.
 
     Attributes:
-        name, sentence, split: as `MotionVideos` has them.
-        seconds: how long it takes.
-        what: of an asset "animation" (index), "timestamps" [T] and "asset_to_world" (16 floats, row-major); of a
-            dataset "clip_id", "views" and "frames" (indices).
-        world_to_camera [V, 4, 4], K [V, 3, 3]: of its views.
+        animation: index in the asset.
+        timestamps: seconds on the animation's time line [T].
+        asset_to_world: 16 floats, row-major.
+    """
+
+    animation: int
+    timestamps: list[float]
+    asset_to_world: list[float]
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Where the frames of a motion come from when a dataset already contains them.
+
+    Attributes:
+        clip_id: clip of the dataset.
+        views, frames: indices into the clip's views and frames.
+    """
+
+    clip_id: str
+    views: list[int]
+    frames: list[int]
+
+
+@dataclass(frozen=True)
+class MotionPlan:
+    """One motion of an object: its name and split, the source of its frames, and its cameras.
+
+    Attributes:
+        name, sentence, split: as in `zoo.dimo.data.MotionVideos`.
+        seconds: duration.
+        source: animation to render, or clip to copy frames from.
+        world_to_camera: [V, 4, 4], rigid. K: [V, 3, 3], pixels.
     """
 
     name: str
     sentence: str
     split: str
     seconds: float
-    what: dict[str, Any]
-    world_to_camera: list
-    K: list
+    source: AnimationSource | ClipSource
+    world_to_camera: list[list[list[float]]]
+    K: list[list[list[float]]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as the ledger stores it, with the source under "what"; motion keys hash this JSON."""
+        values = asdict(self)
+        return {("what" if name == "source" else name): value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MotionPlan:
+        values = dict(data)
+        source = values.pop("what")
+        kind = ClipSource if "clip_id" in source else AnimationSource
+        return cls(source=kind(**source), **values)
 
 
 def plan_motions(
@@ -168,18 +211,14 @@ def plan_motions(
     plans = []
     for (index, timestamps), name, split in zip(moving, names, splits, strict=True):
         animation = asset.animations[index]
-        what = {
-            "animation": index,
-            "timestamps": timestamps.tolist(),
-            "asset_to_world": asset_to_world.reshape(-1).tolist(),
-        }
+        source = AnimationSource(index, timestamps.tolist(), asset_to_world.reshape(-1).tolist())
         plans.append(
             MotionPlan(
                 name=name,
                 sentence=animation.description or sentence(name),
                 split=split,
                 seconds=min(recipe.seconds, animation.duration),
-                what=what,
+                source=source,
                 world_to_camera=cameras.world_to_camera.tolist(),
                 K=cameras.K.tolist(),
             )
@@ -304,7 +343,7 @@ def plan_clips(rows: Sequence[dict[str, Any]], recipe: MotionRecipe) -> tuple[li
                 sentence=row["caption"] or sentence(row["animation_name"]),
                 split=split,
                 seconds=row["num_frames"] / row["fps"],
-                what={"clip_id": row["clip_id"], "views": views, "frames": frames.tolist()},
+                source=ClipSource(row["clip_id"], views, frames.tolist()),
                 world_to_camera=_in_world(
                     world_to_camera, transform @ np.linalg.inv(asset_to_world)
                 ).tolist(),

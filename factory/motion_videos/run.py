@@ -13,21 +13,28 @@ from typing import Any
 import numpy as np
 
 from cluster import Ledger, Progress, Record, StorageError, Task, run, run_inline, task_key
+from factory.assets.record import AssetRecord
 from factory.console import Show, Status
-from factory.motion_videos.plan import MotionPlan, MotionRecipe
-from factory.motion_videos.stage import LEAST_MOTIONS, MotionStage, _too_few, folder_of
-from factory.motion_videos.subjects import Subject, find_subjects
+from factory.motion_videos.jobs import MotionJob, read_job
+from factory.motion_videos.plan import MotionRecipe
+from factory.motion_videos.stage import LEAST_MOTIONS, MotionStage, folder_of, too_few
+from factory.motion_videos.subjects import find_subjects
 from renderers.meshes import RenderSettings
 
 
 @dataclass
 class SubjectVideos:
-    """What became of one object.
+    """The motion videos of one object, or why it has none.
 
     Attributes:
-        folder: its motion videos; None if there are none. fault: why, in words.
-        motions: filmed. heldout: of them, not to be trained on. rejected: reason → animations left out.
-        quarantined: motion → cause, of those given up. key: names what its videos were made from.
+        name: of the object.
+        folder: of its motion videos; None if it has none.
+        fault: why it has none.
+        motions: number of videos.
+        heldout: number of them that are not for training.
+        rejected: reason → number of animations left out.
+        quarantined: label of a motion → cause, for those that could not be rendered.
+        key: identifies everything the videos depend on.
     """
 
     name: str
@@ -52,34 +59,40 @@ def make_motions(
     ledger: Ledger | None = None,
     show: Show | None = None,
 ) -> list[SubjectVideos]:
-    """Film every motion of the objects into `<out>/motions/<object>/`.
+    """Render every motion of the objects into `<out>/motions/<object>/`.
 
     Args:
-        out: a folder that every machine sees.
-        workers: side by side; None for as many as the cluster has room for, 0 for this very process, without Ray.
-        limit: take only the first so many objects.
+        objects: URIs, see `factory.motion_videos.stage`.
+        out: a folder that all machines share.
+        recipe, settings, backend: which motions, how they are rendered, and with which renderer.
+        workers: number of parallel workers; None = as many as fit on the cluster, 0 = this process, without Ray.
+        limit: render only the first `limit` objects.
+        ledger: of `out`; opened here if None.
         show: receives the state of the run now and then.
+    Returns:
+        One result per object, in the order of `objects`.
     Raises:
-        SourceError, StageError, StorageError: nothing is lost; the same command resumes.
-        Interrupted: by Ctrl-C or SIGTERM, likewise.
+        SourceError, StageError, StorageError: finished motions are kept; calling this again resumes.
+        Interrupted: Ctrl-C or SIGTERM; likewise.
     """
     subjects = find_subjects(objects, limit)
     ledger = ledger or Ledger(out)
     if "://" in ledger.root:
         raise StorageError(
-            f"motion videos are mapped into memory: expected a folder that every machine sees, got {ledger.root}"
+            f"motion videos are memory-mapped files: expected a folder that all machines share, got {ledger.root}"
         )
-    films = any("asset" in subject.payload for subject in subjects)
-    stage = MotionStage(recipe or MotionRecipe(), settings or RenderSettings(), backend, films)
-    tasks = {subject.name: subject.task(stage) for subject in subjects if subject.folder is None}
-    plans: dict[str, Record] = {}
-    resolved: dict[str, Record] = {}
+    renders = any(isinstance(subject.origin, AssetRecord) for subject in subjects)
+    stage = MotionStage(recipe or MotionRecipe(), settings or RenderSettings(), backend, renders)
+    tasks = [subject.task(stage) for subject in subjects if subject.folder is None]
+    plans: dict[str, Record] = {}  # object → record of its planning task
+    resolved: dict[str, Record] = {}  # key of a motion's task → record
 
     def on_resolved(task: Task, record: Record) -> None:
-        if "motion" in task.payload:
+        job = read_job(task.payload)
+        if isinstance(job, MotionJob):
             resolved[task.key] = record
         else:
-            plans[task.payload["object"]] = record
+            plans[job.object] = record
 
     started = time.monotonic()
 
@@ -93,11 +106,11 @@ def make_motions(
             show(lambda: _status(progress.seconds, progress.workers, plans, resolved))
 
     if workers == 0:
-        run_inline(stage, tasks.values(), ledger, on_inline)
+        run_inline(stage, tasks, ledger, on_inline)
     else:
-        run(stage, tasks.values(), ledger, workers=workers, on_resolved=on_resolved, on_tick=on_tick)
+        run(stage, tasks, ledger, workers=workers, on_resolved=on_resolved, on_tick=on_tick)
     return [
-        _made_before(subject)
+        _existing_videos(subject.name, subject.folder)
         if subject.folder
         else _finish(subject.name, plans[subject.name], resolved, ledger)
         for subject in subjects
@@ -105,55 +118,56 @@ def make_motions(
 
 
 def _finish(name: str, plan: Record, resolved: dict[str, Record], ledger: Ledger) -> SubjectVideos:
-    """Write the index of an object's videos, now that all of them are there."""
-    made = SubjectVideos(name)
-    made.rejected.update(rejection["reason"] for rejection in plan.summary.get("rejected", ()))
+    """Write an object's `motions.json` once all of its motions are resolved."""
+    videos = SubjectVideos(name)
+    videos.rejected.update(rejection["reason"] for rejection in plan.summary.get("rejected", ()))
     if plan.status != "done":
-        made.fault = plan.reason
-        return made
+        videos.fault = plan.reason
+        return videos
     tasks = [task for task in plan.follow_up if resolved[task.key].status == "done"]
-    made.quarantined = {
+    videos.quarantined = {
         task.label: resolved[task.key].reason
         for task in plan.follow_up
         if resolved[task.key].status != "done"
     }
-    motions = [MotionPlan(**task.payload["motion"]) for task in tasks]
+    jobs = [MotionJob.from_json(task.payload) for task in tasks]
+    motions = [job.motion for job in jobs]
     if sum(motion.split == "train" for motion in motions) < LEAST_MOTIONS:
-        cause = next(iter(made.quarantined.values()))
-        made.fault = f"{len(made.quarantined)} of its motions could not be filmed: {cause}"
-        return made
+        cause = next(iter(videos.quarantined.values()))
+        videos.fault = f"{len(videos.quarantined)} of its motions could not be rendered: {cause}"
+        return videos
     from zoo.dimo.data import MotionVideos
 
-    index, made.folder = plan.summary["index"], Path(ledger.storage.path(folder_of(name)))
+    index, videos.folder = plan.summary["index"], Path(ledger.storage.path(folder_of(name)))
     seconds = round(float(np.mean([motion.seconds for motion in motions])), 3)
     MotionVideos(
-        folder=made.folder,
+        folder=videos.folder,
         object=name,
         names=[motion.name for motion in motions],
         sentences=[motion.sentence for motion in motions],
         splits=[motion.split for motion in motions],
-        files=[task.payload["file"] for task in tasks],
+        files=[job.file for job in jobs],
         frames=len(index["phases"]),
         world_to_camera=[motion.world_to_camera for motion in motions],
         K=[motion.K for motion in motions],
-        # Sorted, as the ledger's markers are: a resumed run writes the same bytes.
+        # The ledger's records are sorted by key: sorting here too gives a resumed run the same bytes.
         provenance=dict(sorted({**plan.summary["provenance"], "seconds": seconds}.items())),
         **index,
     ).write()
-    made.motions, made.heldout = len(motions), sum(motion.split == "heldout" for motion in motions)
-    made.key = task_key(*(task.key for task in tasks))
-    return made
+    videos.motions, videos.heldout = len(motions), sum(motion.split == "heldout" for motion in motions)
+    videos.key = task_key(*(task.key for task in tasks))
+    return videos
 
 
-def _made_before(subject: Subject) -> SubjectVideos:
+def _existing_videos(name: str, folder: Path) -> SubjectVideos:
     from zoo.dimo.data import MotionVideos
 
-    videos = MotionVideos.open(subject.folder)
-    index = (subject.folder / "motions.json").read_text()
+    videos = MotionVideos.open(folder)
+    index = (folder / "motions.json").read_text()
     heldout = videos.splits.count("heldout")
     if len(videos) - heldout < LEAST_MOTIONS:
-        return SubjectVideos(subject.name, fault=_too_few(len(videos) - heldout))
-    return SubjectVideos(subject.name, subject.folder, "", len(videos), heldout, key=task_key("made", index))
+        return SubjectVideos(name, fault=too_few(len(videos) - heldout))
+    return SubjectVideos(name, folder, "", len(videos), heldout, key=task_key("made", index))
 
 
 def _status(seconds: float, workers: int, plans: dict[str, Record], resolved: dict[str, Record]) -> Status:
@@ -168,22 +182,22 @@ def _status(seconds: float, workers: int, plans: dict[str, Record], resolved: di
     )
 
 
-def summary(made: Sequence[SubjectVideos]) -> str:
-    """The closing table: an object a line, and what was left out and given up."""
-    width = max(len(one.name) for one in made)
+def summary(results: Sequence[SubjectVideos]) -> str:
+    """The closing table: one line per object, then its animations left out and motions given up."""
+    width = max(len(videos.name) for videos in results)
     lines = []
-    for one in made:
-        if one.fault:
-            lines.append(f"{one.name:{width}}  no videos: {one.fault}")
+    for videos in results:
+        if videos.fault:
+            lines.append(f"{videos.name:{width}}  no videos: {videos.fault}")
         else:
             lines.append(
-                f"{one.name:{width}}  {one.motions} motions ({one.motions - one.heldout} to train on, {one.heldout} "
-                f"held out)  {one.folder}"
+                f"{videos.name:{width}}  {videos.motions} motions ({videos.motions - videos.heldout} to train on, "
+                f"{videos.heldout} held out)  {videos.folder}"
             )
         lines += [
-            f"{'':{width}}  left out  {count:4d}  {reason}" for reason, count in one.rejected.most_common()
+            f"{'':{width}}  left out  {count:4d}  {reason}" for reason, count in videos.rejected.most_common()
         ]
-        lines += [f"{'':{width}}  given up  {label}: {cause}" for label, cause in one.quarantined.items()]
+        lines += [f"{'':{width}}  given up  {label}: {cause}" for label, cause in videos.quarantined.items()]
     return "\n".join(lines)
 
 

@@ -1,62 +1,73 @@
-"""The objects that motion videos are rendered of."""
+"""Objects to make motion videos of, listed from their URIs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cluster import Task, task_key
 from factory.assets.selection import Selection
+from factory.motion_videos.jobs import DatasetClips, MotionsJob, Origin
 from factory.motion_videos.stage import MotionStage, slug
 from factory.sources import COLLECTIONS, SourceError, open_source
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An object to be filmed, or filmed already.
+    """An object to render, or one with existing motion videos; exactly one of `origin` and `folder` is set.
 
     Attributes:
-        name: of its folder, and of its model. payload: what its task needs; empty if `folder` is all there is.
-        fingerprint: of what it is made from. folder: motion videos made before.
+        name: of its folder and of its model.
+        origin: asset or clips that its motions are rendered or copied from.
+        fingerprint: hash of the origin's content; part of its task key.
+        folder: existing motion videos.
     """
 
     name: str
-    payload: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
     fingerprint: str = ""
     folder: Path | None = None
 
     def task(self, stage: MotionStage) -> Task:
+        """The task that plans the object. Raises ValueError if its videos exist already."""
+        if self.origin is None:
+            raise ValueError(
+                f"{self.name}: its motion videos exist in {self.folder}, there is nothing to plan"
+            )
         key = task_key("motions", self.name, self.fingerprint, stage.identity)
-        return Task(key, {"object": self.name, **self.payload}, self.name)
+        return Task(key, MotionsJob(self.name, self.origin).to_json(), self.name)
 
 
 def find_subjects(objects: Iterable[str], limit: int | None = None) -> list[Subject]:
-    """The objects that URIs name; `name=URI` gives the only object of a URI another name.
+    """List the objects behind URIs; `name=URI` renames the only object of a URI.
 
+    Args:
+        objects: URIs, see `factory.motion_videos.stage`.
+        limit: return only the first `limit` objects.
     Raises:
         SourceError: a URI cannot be read, or two objects have the same name.
     """
-    found: dict[str, Subject] = {}
+    subjects: dict[str, Subject] = {}
     for text in objects:
-        wanted, uri = _split_name(text)
-        subjects = list(_subjects(uri))
-        if not subjects:
-            raise SourceError(f"{uri!r} holds no object: expected .glb or .gltf files, or clips")
-        if wanted and len(subjects) > 1:
+        name, uri = _split_name(text)
+        listed = list(_subjects(uri))
+        if not listed:
+            raise SourceError(f"{uri!r} contains no object: expected .glb or .gltf files, or clips")
+        if name and len(listed) > 1:
             raise SourceError(
-                f"{text!r}: {uri!r} holds {len(subjects)} objects, and only one can be {wanted!r}"
+                f"{text!r}: a name can be given to one object only, and {uri!r} contains {len(listed)}; leave out "
+                f"{name + '='!r}, or name a URI with one object"
             )
-        for subject in subjects:
-            subject = replace(subject, name=wanted or subject.name)
-            if subject.name in found:
+        for subject in listed:
+            subject = replace(subject, name=name or subject.name)
+            if subject.name in subjects:
                 raise SourceError(
-                    f"two objects are called {subject.name!r}: give one of them another name, NAME={uri}"
+                    f"two objects are called {subject.name!r}: rename one of them with NAME={uri}"
                 )
-            found[subject.name] = subject
-    return list(found.values())[:limit]
+            subjects[subject.name] = subject
+    return list(subjects.values())[:limit]
 
 
 def _split_name(text: str) -> tuple[str, str]:
@@ -82,8 +93,7 @@ def _subjects(uri: str) -> Iterator[Subject]:
 
 def _subjects_of_source(uri: str) -> Iterator[Subject]:
     for record in Selection(animated=True).apply(open_source(uri).list(), lambda reason: None):
-        name = object_name(record.source, record.uid)
-        yield Subject(name, {"asset": record.to_json()}, record.fingerprint)
+        yield Subject(object_name(record.source, record.uid), record, record.fingerprint)
 
 
 def _subjects_of_dataset(url: str) -> Iterator[Subject]:
@@ -92,16 +102,17 @@ def _subjects_of_dataset(url: str) -> Iterator[Subject]:
     try:
         table = load_clips(url).table(["clip_id", "source", "asset_uid"]).to_pylist()
     except (OSError, ValueError, ImportError) as error:
-        raise SourceError(f"{url!r} is no dataset that can be read: {error}") from None
+        raise SourceError(f"{url!r} cannot be read as a dataset: {error}") from None
     assets: dict[tuple[str, str], list[str]] = {}
     for row in table:
         assets.setdefault((row["source"], row["asset_uid"]), []).append(row["clip_id"])
     for asset, clips in assets.items():
-        yield Subject(object_name(*asset), {"dataset": url, "clips": clips}, task_key("clips", *clips))
+        origin = DatasetClips(url, tuple(clips))
+        yield Subject(object_name(*asset), origin, task_key("clips", *clips))
 
 
 def object_name(source: str, uid: str) -> str:
-    """What an asset's folder and model are called: kangaroo, kangaroo-7, kaykit-knight."""
+    """Name of an asset's folder and model: "kangaroo", "kangaroo-7", "kaykit-knight"."""
     if source == "creatures":
         _, species, seed = uid.split("-")
         return species if seed == "0" else f"{species}-{seed}"

@@ -1,15 +1,15 @@
-"""Motion videos in, trained models out: `python -m factory.train dimo --objects creatures://kangaroo,… --out …`.
+"""Train DIMO motion spaces: `python -m factory.train dimo --objects creatures://kangaroo,… --out …`.
 
-First every object's motions are filmed, or taken where they lie (factory/motions.py); then every object is trained,
-one task each, side by side on the cluster. Below `--out`:
+Every object's motions are first rendered (`factory.motion_videos`), unless it comes with motion videos. Then one task
+per object trains its motion space; the tasks run in parallel on the cluster. Below `--out`:
 
-    motions/<object>/           its motion videos
-    models/dimo/<object>/       its model: `--out` is a registry, so `zoo.load("dimo/<object>", home=OUT)` loads it
-    leaderboard.md              how good they all are
-    _factory/                   what has become of every task, and checkpoints while there are any
+    motions/<object>/           motion videos
+    models/dimo/<object>/       the model; `--out` is a registry: `zoo.load("dimo/<object>", home=OUT)`
+    leaderboard.md              metrics of all models
+    _factory/                   ledger of the tasks, and checkpoints of unfinished trainings
 
-The same command resumes: what is committed is not done twice, and a training that was killed goes on from its newest
-checkpoint, to the bits that an undisturbed one would have given.
+The same command resumes: committed tasks are skipped, and a killed training continues from its newest checkpoint with
+the same result, to the bit, as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import Ledger, Outcome, Progress, Record, Stage, Task, run, run_inline, task_key
 from factory.console import Show
 from factory.motion_videos.run import SubjectVideos
-from factory.training.overrides import changed
+from factory.training.overrides import apply_overrides
 from factory.training.progress import ProgressWriter, training_status
 from zoo.dimo.config import DIMOConfig
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from zoo.dimo.model import DIMO
 
 
-TRAINING_VERSION = "1"  # raise it when the same videos and configuration would give another model
+TRAINING_VERSION = "1"  # increment when the same videos and configuration would give another model
 PRESETS: dict[str, Callable[[], DIMOConfig]] = {
     "laptop": DIMOConfig.laptop,
     "bundled": DIMOConfig.bundled,
     "paper": DIMOConfig.paper,
 }
-WORK = "_factory/training"  # <key>/: a task's checkpoint and its progress, until it is committed
+WORK = "_factory/training"  # <key>/: checkpoint and progress of a task, until it is committed
 PROTOCOL = (
     "PSNR, SSIM and silhouette IoU of the motions trained on, on white, over all frames of views that were never "
     "trained on, half-way between the training views and at other elevations; worst is the worst motion's. "
@@ -49,15 +49,57 @@ PROTOCOL = (
 )
 
 
-@dataclass
-class DimoStage(Stage):
-    """Trains one object's motion space, measures it and puts it into the registry.
+@dataclass(frozen=True)
+class DIMOTrainingJob:
+    """Payload of one training task. Its JSON enters the task's key and the ledger, so its keys must not change.
 
     Attributes:
-        out: the registry. num_cpus, num_gpus: what one training takes; fractions are fine.
+        object: name of the object and of its model.
+        variant: name of an ablation; "" for the model that is published.
+        motions: names of the motions to train on; empty = all training motions.
+        seed: of the training.
+        config: of the model and its training.
+        videos: folder of the object's motion videos; not part of the key.
+    """
+
+    object: str
+    variant: str
+    motions: tuple[str, ...]
+    seed: int
+    config: DIMOConfig
+    videos: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "motions": list(self.motions)}
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> DIMOTrainingJob:
+        config = DIMOConfig(**payload["config"])
+        return cls(**{**payload, "motions": tuple(payload["motions"]), "config": config})
+
+    @property
+    def label(self) -> str:
+        return ", ".join([self.object, *filter(None, [self.variant]), *self.motions])
+
+    def task(self, stage: DimoStage, videos_key: str) -> Task:
+        """The task of this job. `videos_key`: `SubjectVideos.key`, for the content of `videos`."""
+        settings = self.to_json()
+        del settings["videos"]
+        settings |= {"unseen": stage.unseen, "encoder": stage.encoder}
+        key = task_key("dimo", TRAINING_VERSION, videos_key, json.dumps(settings, sort_keys=True))
+        return Task(key, self.to_json(), self.label)
+
+
+@dataclass
+class DimoStage(Stage):
+    """Train one object's motion space, evaluate it and publish it to the registry.
+
+    Attributes:
+        out: folder of the registry.
+        num_cpus, num_gpus: resources of one training; may be fractions.
         checkpoint_s: seconds of training between two checkpoints.
-        unseen: also reconstruct the motions that were held out.
-        encoder: the language model of text heads, a hub name or a folder; "" for no text heads.
+        unseen: also fit latents to the held-out motions and evaluate those.
+        encoder: language model of the text heads, a hub name or a folder; "" for no text heads.
     """
 
     out: str = "."
@@ -81,33 +123,33 @@ class DimoStage(Stage):
         from zoo.dimo.data import MotionVideos
         from zoo.dimo.training import train
 
-        job = task.payload
-        videos = MotionVideos.open(job["videos"])
-        trained_on = videos.select(job["motions"] or "train")
+        job = DIMOTrainingJob.from_json(task.payload)
+        videos = MotionVideos.open(job.videos)
+        trained_on = videos.select(job.motions or "train")
         work = Path(self.out, WORK, task.key)
         work.mkdir(parents=True, exist_ok=True)
-        told = ProgressWriter(work / "progress.json", self.checkpoint_s)
+        progress = ProgressWriter(work / "progress.json", self.checkpoint_s)
         checkpoint = work / "checkpoint.safetensors"
         try:
             model = train(
                 trained_on,
-                DIMOConfig(**job["config"]),
+                job.config,
                 checkpoint=checkpoint,
-                seed=job["seed"],
+                seed=job.seed,
                 device=self.device,
-                on_step=told,
+                on_step=progress,
             )
-        except ValueError:  # one that cannot be read must not spoil every attempt
+        except ValueError:  # the checkpoint may be unreadable: the next attempt starts without it
             checkpoint.unlink(missing_ok=True)
             raise
-        if job["variant"]:
-            told.stage("measuring")
-            metrics = _measure(model, trained_on, None)
-            return Outcome("done", {**_figures(metrics), "seconds": told.seconds})
-        return self._publish(model, videos, trained_on, job["object"], told)
+        if job.variant:
+            progress.stage("measuring")
+            metrics = _evaluate(model, trained_on, None)
+            return Outcome("done", {**_summary(metrics), "seconds": progress.seconds})
+        return self._publish(model, videos, trained_on, job.object, progress)
 
     def _publish(
-        self, model: DIMO, videos: MotionVideos, trained_on: MotionVideos, name: str, told: ProgressWriter
+        self, model: DIMO, videos: MotionVideos, trained_on: MotionVideos, name: str, progress: ProgressWriter
     ) -> Outcome:
         import zoo
         from zoo.dimo.pipeline import DIMOPipeline
@@ -116,25 +158,25 @@ class DimoStage(Stage):
         if self.encoder:
             from zoo.dimo.text import train_text_head
 
-            told.stage("text")
+            progress.stage("text")
             text = train_text_head(trained_on.sentences, name=self.encoder, seed=0)
-        told.stage("measuring")
+        progress.stage("measuring")
         seconds = float(videos.provenance.get("seconds", 2.0))
         pipeline = DIMOPipeline.of(model, trained_on, seconds=seconds, text=text)
         heldout = videos.select("heldout")
-        # The pipeline's model has the weights of the file, rounded: what is measured is what is published.
-        metrics = _measure(pipeline.model, trained_on, heldout if self.unseen and len(heldout) else None)
+        # Evaluate the pipeline's model: its weights are rounded as in the published file.
+        metrics = _evaluate(pipeline.model, trained_on, heldout if self.unseen and len(heldout) else None)
         steps = model.config.pretraining.steps + model.config.joint.steps
         metrics["training"] = {"steps": steps, "motions": len(trained_on), "views": len(videos.train_views)}
         pipeline.metrics = metrics
         reference = zoo.publish(pipeline, f"local:dimo/{name}", home=self.out)
         size = sum(zoo.info(reference, home=self.out).files.values())
-        figures = _figures(metrics)
-        return Outcome("done", {**figures, "seconds": told.seconds, "bytes": size, "model": reference})
+        summary = {**_summary(metrics), "seconds": progress.seconds, "bytes": size, "model": reference}
+        return Outcome("done", summary)
 
 
-def _measure(model: DIMO, trained_on: MotionVideos, heldout: MotionVideos | None) -> dict[str, Any]:
-    """What goes to metrics.json; the same model gives the same numbers."""
+def _evaluate(model: DIMO, trained_on: MotionVideos, heldout: MotionVideos | None) -> dict[str, Any]:
+    """The content of `metrics.json`; deterministic."""
     from zoo.dimo.evaluation import evaluate
     from zoo.dimo.training import fit_latent
 
@@ -150,8 +192,11 @@ def _measure(model: DIMO, trained_on: MotionVideos, heldout: MotionVideos | None
         "motions": measured["motions"],
     }
     if heldout is not None:
-        found = evaluate(model, heldout, latents=fit_latent(model, heldout))
-        metrics["unseen"] = _means(found) | {"worst_psnr": found["worst_psnr"], "motions": found["motions"]}
+        unseen = evaluate(model, heldout, latents=fit_latent(model, heldout))
+        metrics["unseen"] = _means(unseen) | {
+            "worst_psnr": unseen["worst_psnr"],
+            "motions": unseen["motions"],
+        }
     return metrics
 
 
@@ -160,23 +205,27 @@ def _means(measured: dict[str, Any]) -> dict[str, float]:
     return {name: measured[name] for name in names if name in measured}
 
 
-def _figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The few that the ledger keeps and the leaderboard shows."""
-    figures = {
+def _summary(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics that the ledger records and the leaderboard shows."""
+    summary = {
         **metrics["mean"],
         "worst_psnr": metrics["worst"]["psnr"],
         "worst_motion": metrics["worst"]["motion"],
     }
     if "unseen" in metrics:
-        figures["unseen_psnr"] = metrics["unseen"]["psnr"]
-    return figures
+        summary["unseen_psnr"] = metrics["unseen"]["psnr"]
+    return summary
 
 
+# Names of ablations; they are part of task keys.
 ALONE, SHARED = "one motion at a time", "one motion at a time, steps shared"
 
 
 def ablations(config: DIMOConfig) -> dict[str, DIMOConfig]:
-    """The paper's Table 5, but for one motion at a time, which is another list of motions."""
+    """Variant → configuration, the ablations of the paper's Table 5.
+
+    Its row "one motion at a time" trains on other motions rather than with another configuration: see `training_tasks`.
+    """
     return {
         "without motion factorisation": replace(config, factorised=False),
         "without latent space": replace(config, latent_space=False),
@@ -185,60 +234,49 @@ def ablations(config: DIMOConfig) -> dict[str, DIMOConfig]:
 
 
 def training_tasks(
-    made: Sequence[SubjectVideos], config: DIMOConfig, stage: DimoStage, seed: int = 0, ablation: bool = False
-) -> Iterator[Task]:
-    """One task an object, and with `ablation` one a variant, and two a motion to learn each alone: with all the steps
-    of the object's training, and with a share of them, so that as many pictures are shown in all.
-    """
-    for one in made:
-        if one.folder is None:
-            continue
-        yield _task(one, config, stage, seed)
-        if not ablation:
-            continue
-        from zoo.dimo.data import MotionVideos
-
-        for variant, ablated in ablations(config).items():
-            yield _task(one, ablated, stage, seed, variant)
-        motions = MotionVideos.open(one.folder).select("train").names
-        short = replace(
-            config,
-            pretraining=replace(config.pretraining, steps=config.pretraining.steps // len(motions)),
-            joint=replace(config.joint, steps=config.joint.steps // len(motions)),
-        )
-        for variant, alone in ((ALONE, config), (SHARED, short)):
-            for motion in motions:
-                yield _task(one, alone, stage, seed, variant, [motion])
-
-
-def _task(
-    made: SubjectVideos,
+    subjects: Sequence[SubjectVideos],
     config: DIMOConfig,
     stage: DimoStage,
-    seed: int,
-    variant: str = "",
-    motions: Sequence[str] = (),
-) -> Task:
-    what = {
-        "object": made.name,
-        "variant": variant,
-        "motions": list(motions),
-        "seed": seed,
-        "config": asdict(config),
-    }
-    told = json.dumps({**what, "unseen": stage.unseen, "encoder": stage.encoder}, sort_keys=True)
-    key = task_key("dimo", TRAINING_VERSION, made.key, told)
-    label = ", ".join([made.name, *filter(None, [variant]), *motions])
-    return Task(key, {**what, "videos": str(made.folder)}, label)
+    seed: int = 0,
+    ablation: bool = False,
+) -> Iterator[Task]:
+    """One task per object that has motion videos, and with `ablation` its variants.
+
+    The variants are those of `ablations`, and two trainings on each motion alone: `ALONE` with all training steps,
+    `SHARED` with 1/motions of them, so that all motions together take as many steps as the joint training.
+    """
+    for videos in subjects:
+        if videos.folder is None:
+            continue
+        full = DIMOTrainingJob(videos.name, "", (), seed, config, str(videos.folder))
+        jobs = [full, *_ablation_jobs(full)] if ablation else [full]
+        yield from (job.task(stage, videos.key) for job in jobs)
 
 
-def configured(preset: str, changes: Iterable[str] = ()) -> DIMOConfig:
-    """A preset of DIMO with some of its values changed; see `changed`."""
-    return changed(PRESETS[preset](), changes)
+def _ablation_jobs(full: DIMOTrainingJob) -> Iterator[DIMOTrainingJob]:
+    from zoo.dimo.data import MotionVideos
+
+    config = full.config
+    for variant, ablated in ablations(config).items():
+        yield replace(full, variant=variant, config=ablated)
+    motions = MotionVideos.open(full.videos).select("train").names
+    short = replace(
+        config,
+        pretraining=replace(config.pretraining, steps=config.pretraining.steps // len(motions)),
+        joint=replace(config.joint, steps=config.joint.steps // len(motions)),
+    )
+    for variant, alone in ((ALONE, config), (SHARED, short)):
+        for motion in motions:
+            yield replace(full, variant=variant, motions=(motion,), config=alone)
+
+
+def configured(preset: str, overrides: Iterable[str] = ()) -> DIMOConfig:
+    """A preset of DIMO with overrides such as "joint.steps=100"; see `apply_overrides`."""
+    return apply_overrides(PRESETS[preset](), overrides)
 
 
 def train_objects(
-    made: Sequence[SubjectVideos],
+    subjects: Sequence[SubjectVideos],
     stage: DimoStage,
     config: DIMOConfig,
     ledger: Ledger,
@@ -248,20 +286,25 @@ def train_objects(
     workers: int | None = None,
     show: Show | None = None,
 ) -> dict[str, tuple[Task, Record]]:
-    """Train every object that has motion videos; label → task and what became of it.
+    """Train a motion space for every object that has motion videos.
 
     Args:
-        workers: side by side; None for as many as the cluster has room for, 0 for this process, without Ray.
+        subjects: result of `make_motions`.
+        seed: of the training. It does not affect the motion videos.
+        ablation: also train the variants of `training_tasks`.
+        workers: number of parallel workers; None = as many as fit on the cluster, 0 = this process, without Ray.
+    Returns:
+        Label of each task → the task and its record.
     Raises:
-        StageError, StorageError: nothing is lost; the same command resumes.
-        Interrupted: by Ctrl-C or SIGTERM, likewise.
+        StageError, StorageError: finished trainings are kept; calling this again resumes.
+        Interrupted: Ctrl-C or SIGTERM; likewise.
     """
-    tasks = list(training_tasks(made, config, stage, seed, ablation))
+    tasks = list(training_tasks(subjects, config, stage, seed, ablation))
     results: dict[str, tuple[Task, Record]] = {}
 
     def on_resolved(task: Task, record: Record) -> None:
         results[task.label] = (task, record)
-        if record.status == "done":  # until now a worker may have needed it
+        if record.status == "done":  # a lost worker cannot need the checkpoint any more
             shutil.rmtree(Path(stage.out, WORK, task.key), ignore_errors=True)
 
     def on_tick(progress: Progress) -> None:
@@ -275,15 +318,18 @@ def train_objects(
     return results
 
 
-def text_encoder_name(wanted: str) -> str:
-    """The language model of text heads; the same for all workers, whatever each of them has installed."""
+def resolve_encoder(name: str) -> str:
+    """The language model that `--text` selects; "" for none.
+
+    "auto" is decided in the driver, so that all workers use the same model whatever is installed on them.
+    """
     from zoo.text_encoder import MINILM, WHEEL
 
-    if wanted != "auto":
-        return "" if wanted == "none" else wanted
+    if name != "auto":
+        return "" if name == "none" else name
     return MINILM if all(map(importlib.util.find_spec, ("transformers", WHEEL))) else ""
 
 
-def folder_size(folder: Path) -> int:
-    """Bytes of the files of a folder: a training maps them."""
+def folder_bytes(folder: Path) -> int:
+    """Total size of the files of a folder of motion videos, which a training maps into memory."""
     return sum(file.stat().st_size for file in folder.iterdir())

@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster import Record, Task
+from factory.training.dimo import DIMOTrainingJob
 
 FULL = "as configured"
 
 
-def leaderboard(results: dict[str, tuple[Task, Record]]) -> list[list[str]]:
-    """A head and a row a model, the best first."""
+def leaderboard(results: Mapping[str, tuple[Task, Record]]) -> list[list[str]]:
+    """A header row, then one row per published model, highest PSNR first."""
     rows = [["model", "PSNR", "worst", "worst motion", "IoU", "unseen", "seconds", "MiB", "revision"]]
-    done = [
-        (task, record.summary)
+    published = [
+        (job.object, record.summary)
         for task, record in results.values()
-        if record.status == "done" and not task.payload["variant"]
+        if record.status == "done" and not (job := DIMOTrainingJob.from_json(task.payload)).variant
     ]
-    for task, figures in sorted(done, key=lambda each: -each[1]["psnr"]):
-        unseen = figures.get("unseen_psnr")
+    for name, metrics in sorted(published, key=lambda item: -item[1]["psnr"]):
+        unseen = metrics.get("unseen_psnr")
         rows.append(
             [
-                f"dimo/{task.payload['object']}",
-                f"{figures['psnr']:.2f}",
-                f"{figures['worst_psnr']:.2f}",
-                figures["worst_motion"],
-                f"{figures['iou']:.3f}",
+                f"dimo/{name}",
+                f"{metrics['psnr']:.2f}",
+                f"{metrics['worst_psnr']:.2f}",
+                metrics["worst_motion"],
+                f"{metrics['iou']:.3f}",
                 "" if unseen is None else f"{unseen:.2f}",
-                f"{figures['seconds']:.0f}",
-                f"{figures['bytes'] / 2**20:.2f}",
-                figures["model"].partition("@")[2][:12],
+                f"{metrics['seconds']:.0f}",
+                f"{metrics['bytes'] / 2**20:.2f}",
+                metrics["model"].partition("@")[2][:12],
             ]
         )
     return rows
 
 
-def ablation_table(results: dict[str, tuple[Task, Record]]) -> list[list[str]]:
-    """A head and a row an object and variant: means over its motions."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+def ablation_table(results: Mapping[str, tuple[Task, Record]]) -> list[list[str]]:
+    """A header row, then one row per object and variant with the means over its trainings."""
+    summaries: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for task, record in results.values():
         if record.status == "done":
-            place = task.payload["object"], task.payload["variant"] or FULL
-            found.setdefault(place, []).append(record.summary)
+            job = DIMOTrainingJob.from_json(task.payload)
+            summaries.setdefault((job.object, job.variant or FULL), []).append(record.summary)
     rows = [["object", "variant", "PSNR", "SSIM", "IoU", "motion error", "seconds"]]
-    for (name, variant), summaries in found.items():
+    for (name, variant), trainings in summaries.items():
         mean = {
-            what: sum(figures[what] for figures in summaries) / len(summaries)
-            for what in ("psnr", "ssim", "iou", "motion_error")
-            if what in summaries[0]
+            metric: sum(summary[metric] for summary in trainings) / len(trainings)
+            for metric in ("psnr", "ssim", "iou", "motion_error")
+            if metric in trainings[0]
         }
-        error = f"{mean['motion_error']:.4f}" if "motion_error" in mean else ""
-        seconds = sum(figures["seconds"] for figures in summaries)
         rows.append(
             [
                 name,
@@ -59,15 +58,15 @@ def ablation_table(results: dict[str, tuple[Task, Record]]) -> list[list[str]]:
                 f"{mean['psnr']:.2f}",
                 f"{mean['ssim']:.4f}",
                 f"{mean['iou']:.3f}",
-                error,
-                f"{seconds:.0f}",
+                f"{mean['motion_error']:.4f}" if "motion_error" in mean else "",
+                f"{sum(summary['seconds'] for summary in trainings):.0f}",
             ]
         )
     return rows
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns, for a terminal."""
+    """Rows as aligned columns, for a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -75,6 +74,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a table of a README."""
+    """Rows as a Markdown table; the first is the header."""
     head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body]) + "\n"

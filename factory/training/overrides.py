@@ -3,42 +3,50 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
 
-def changed(config: Config, changes: Iterable[str]) -> Config:
-    """A configuration with some of its values changed: "key_points=64", "joint.steps=100".
+def apply_overrides(config: Config, overrides: Iterable[str]) -> Config:
+    """A copy of a configuration with overrides such as "key_points=64" or "joint.steps=100".
 
+    Args:
+        config: a frozen dataclass; its fields may be dataclasses.
+        overrides: dotted field name, "=", Python literal. What is not a literal is taken as a string.
     Raises:
-        ValueError: there is no such value, or it is of another kind.
+        ValueError: a field does not exist, or the value's type is not the field's.
     """
-    for change in changes:
-        path, separator, value = change.partition("=")
+    for override in overrides:
+        path, separator, text = override.partition("=")
         if not separator:
-            raise ValueError(f"--set {change}: expected NAME=VALUE, such as joint.steps=100")
+            raise ValueError(f"--set {override}: expected NAME=VALUE, such as joint.steps=100")
+        value: Any = text
         try:
-            value = ast.literal_eval(value)
+            value = ast.literal_eval(text)
         except (SyntaxError, ValueError):
-            pass  # a word
-        config = _changed(config, path.split("."), value, change)
+            pass  # a string
+        config = _replaced(config, path.split("."), value, override)
     return config
 
 
-def _changed(config: Any, path: list[str], value: Any, change: str) -> Any:
-    known = [option.name for option in fields(config)]
-    if path[0] not in known:
+def _replaced(config: Any, path: Sequence[str], value: Any, override: str) -> Any:
+    """`config` with the field at `path` replaced. `override`: as the user wrote it, for errors."""
+    names = [option.name for option in fields(config)]
+    if path[0] not in names:
         raise ValueError(
-            f"--set {change}: {type(config).__name__} has no {path[0]!r}, only {', '.join(known)}"
+            f"--set {override}: {type(config).__name__} has no {path[0]!r}, only {', '.join(names)}"
         )
     before = getattr(config, path[0])
     if is_dataclass(before):
-        value = _changed(before, path[1:] or [""], value, change)
-    elif path[1:] or not (
-        before is None or type(value) is type(before) or (type(before), type(value)) == (float, int)
-    ):
-        raise ValueError(f"--set {change}: expected something like {path[0]}={before!r}")
+        value = _replaced(before, path[1:] or [""], value, override)
+    elif path[1:] or not _same_type(before, value):
+        raise ValueError(f"--set {override}: expected something like {path[0]}={before!r}")
     return replace(config, **{path[0]: value})
+
+
+def _same_type(before: Any, value: Any) -> bool:
+    """Whether a value may replace another: of the same type, an int for a float, or anything for None."""
+    return before is None or type(value) is type(before) or (type(before), type(value)) == (float, int)

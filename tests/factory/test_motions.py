@@ -68,10 +68,10 @@ def extent(asset: gltf.Asset, plans, recipe: MotionRecipe, scale: float = 1.0) -
     """How far out any vertex of any frame of any motion gets in any view: 1 is the edge of the picture."""
     half, largest = recipe.resolution / 2, 0.0
     for plan in plans:
-        transform = np.reshape(plan.what["asset_to_world"], (4, 4))
+        transform = np.reshape(plan.source.asset_to_world, (4, 4))
         cameras = Cameras(plan.world_to_camera, plan.K, recipe.resolution, recipe.resolution)
-        for time in plan.what["timestamps"]:
-            points = asset.positions(plan.what["animation"], time)[asset.visible]
+        for time in plan.source.timestamps:
+            points = asset.positions(plan.source.animation, time)[asset.visible]
             pixels, _ = cameras.project(scale * (points @ transform[:3, :3].T + transform[:3, 3]))
             largest = max(largest, float(np.abs(pixels / half - 1).max()))
     return largest
@@ -82,11 +82,11 @@ def test_one_framing_holds_every_vertex_of_every_motion_in_every_view():
     asset = gltf.load(open_source(record.location).fetch(record))
     recipe = MotionRecipe(frames=7)
     plans, _ = plan_motions(asset, record, recipe)
-    assert len({tuple(plan.what["asset_to_world"]) for plan in plans}) == 1
+    assert len({tuple(plan.source.asset_to_world) for plan in plans}) == 1
     assert extent(asset, plans, recipe) == pytest.approx(1 - recipe.margin, abs=1e-5)
     assert extent(asset, plans, recipe, scale=1.05) > 1  # the control: a little larger does not fit
     # Every motion starts from the rest pose, whose box is centred.
-    transform = np.reshape(plans[0].what["asset_to_world"], (4, 4))
+    transform = np.reshape(plans[0].source.asset_to_world, (4, 4))
     rest = asset.positions(None, 0)[asset.visible] @ transform[:3, :3].T + transform[:3, 3]
     np.testing.assert_allclose(rest.min(0) + rest.max(0), 0, atol=1e-4)
 
@@ -107,8 +107,8 @@ def test_views_stand_where_the_recipe_says():
 
 def test_moments_are_even_over_the_first_two_seconds_or_all_of_less():
     plans, _ = planned(tiny(([1, 5], [[0, 0, 0], [4, 0, 0]]), ([0, 0.5], [[0, 0, 0], [1, 0, 0]])))
-    assert plans[0].what["timestamps"] == [1.0, 1.5, 2.0, 2.5] and plans[0].seconds == 2.0
-    assert plans[1].what["timestamps"] == [0.0, 0.125, 0.25, 0.375] and plans[1].seconds == 0.5
+    assert plans[0].source.timestamps == [1.0, 1.5, 2.0, 2.5] and plans[0].seconds == 2.0
+    assert plans[1].source.timestamps == [0.0, 0.125, 0.25, 0.375] and plans[1].seconds == 0.5
 
 
 def test_poses_are_left_out_with_the_reason_unless_wanted():
@@ -201,7 +201,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(robot, tmp_path):
     make_motions([ROBOT], tmp_path / "again", SMALL, workers=0)
     assert contents(tmp_path / "again/motions/robot") == contents(robot / "motions/robot")
-    make_motions([ROBOT], tmp_path / "seed", replace(SMALL, seed=1), workers=0)
+    make_motions([ROBOT], tmp_path / "seed", replace(SMALL, points_seed=1), workers=0)
     points = [sorted((out / "motions/robot").glob("*.points.npy"))[0] for out in (robot, tmp_path / "seed")]
     assert points[0].read_bytes() != points[1].read_bytes()
 
@@ -255,7 +255,7 @@ def test_clips_come_into_one_world():
     points[:, 3] = 1
     for row, plan in zip(rows, plans, strict=True):
         views = [*range(0, 16, 2), 1, 5, 9, 13]
-        assert plan.what["views"] == views and plan.what["frames"] == [0, 2, 4, 6]
+        assert plan.source.views == views and plan.source.frames == [0, 2, 4, 6]
         matrices = np.asarray(plan.world_to_camera)
         np.testing.assert_allclose(
             matrices[:, :3, :3] @ matrices[:, :3, :3].transpose(0, 2, 1),
@@ -324,9 +324,9 @@ def test_names_of_objects_are_told_apart(tmp_path):
         find_subjects(["creatures://robot", str(tmp_path / "Robot.glb")])
     subjects = find_subjects(["creatures://robot", f"other={tmp_path / 'Robot.glb'}"])
     assert [subject.name for subject in subjects] == ["robot", "other"]
-    with pytest.raises(SourceError, match="holds 2 objects"):
+    with pytest.raises(SourceError, match="contains 2; leave out"):
         find_subjects(["mine=creatures://robot?count=2"])
-    with pytest.raises(SourceError, match="holds no object"):
+    with pytest.raises(SourceError, match="contains no object"):
         (tmp_path / "empty").mkdir()
         find_subjects([str(tmp_path / "empty")])
 
@@ -349,18 +349,18 @@ def test_recipes_that_make_no_sense_are_refused(capsys, tmp_path):
 def test_a_motion_that_cannot_be_filmed_is_given_up_and_the_others_stay(tmp_path, monkeypatch):
     from factory.motion_videos import stage as motions
 
-    def film(self, task, plan):
-        if plan.name == "Move_1":
-            raise RuntimeError("the driver has gone")
-        return film_well(self, task, plan)
+    def fail_on_one(self, job):
+        if job.motion.name == "Move_1":
+            raise RuntimeError("no graphics driver")
+        return render_motion(self, job)
 
-    film_well = motions.MotionStage._film
-    monkeypatch.setattr(motions.MotionStage, "_film", film)
+    render_motion = motions.MotionStage._render_motion
+    monkeypatch.setattr(motions.MotionStage, "_render_motion", fail_on_one)
     move = ([0, 1], [[0, 0, 0], [1, 0, 0]])
     (tmp_path / "mover.glb").write_bytes(tiny(move, move, move).glb())
     arguments = [[str(tmp_path / "mover.glb")], tmp_path / "out", SMALL]
     (made,) = make_motions(*arguments, workers=0)
-    assert made.motions == 2 and list(made.quarantined.values()) == ["RuntimeError: the driver has gone"]
+    assert made.motions == 2 and list(made.quarantined.values()) == ["RuntimeError: no graphics driver"]
     assert MotionVideos.open(made.folder).names == ("Move_0", "Move_2")
     monkeypatch.undo()
     Ledger(tmp_path / "out").retry_quarantined()
@@ -371,7 +371,7 @@ def test_a_motion_that_cannot_be_filmed_is_given_up_and_the_others_stay(tmp_path
 @requires_assets
 def test_an_artists_knight_gives_sixty_motions_and_sixteen_unseen():
     (subject,) = find_subjects([str(ASSETS / "KayKit_Knight.glb")])
-    record = AssetRecord.from_json(subject.payload["asset"])
+    record = subject.origin
     asset = gltf.load(ASSETS / "KayKit_Knight.glb")
     plans, rejected = plan_motions(asset, record, MotionRecipe(frames=3))
     assert len(plans) == 69 and {r.reason for r in rejected} == {"zero length"}

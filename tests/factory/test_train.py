@@ -22,9 +22,18 @@ import zoo
 from cluster import Ledger, Record, Task
 from factory.motion_videos.run import SubjectVideos, make_motions
 from factory.train import main
-from factory.training.dimo import ALONE, SHARED, DimoStage, configured, train_objects, training_tasks
+from factory.training.dimo import (
+    ALONE,
+    SHARED,
+    DimoStage,
+    DIMOTrainingJob,
+    configured,
+    train_objects,
+    training_tasks,
+)
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
 from factory.training.progress import training_line
+from zoo.dimo.config import DIMOConfig
 
 SUPPORT = Path(__file__).parents[1] / "support"
 ENV = {
@@ -213,7 +222,8 @@ def test_tables():
         ("fox", ALONE, 25.0),
         ("ape", "", None),
     ):
-        task = Task(f"{name}{len(variant)}", {"object": name, "variant": variant})
+        job = DIMOTrainingJob(name, variant, (), 0, DIMOConfig.laptop(), "")
+        task = Task(f"{name}{len(variant)}", job.to_json())
         record = Record(task.key, name, "done" if psnr else "quarantined", figures(psnr) if psnr else {})
         results[task.key] = (task, record)
     rows = leaderboard(results)

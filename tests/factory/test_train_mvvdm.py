@@ -25,7 +25,7 @@ from factory.train import main
 from factory.training.mvvdm.clips import ClipShare, shrunk, true_clip
 from factory.training.mvvdm.job import training_status
 from factory.training.mvvdm.recipe import MVVDMRecipe
-from factory.training.overrides import changed
+from factory.training.overrides import apply_overrides
 from zoo.mvvdm.training import averages_of
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -179,7 +179,7 @@ def test_pictures_shrink_by_their_mean_and_are_never_enlarged():
 
 def test_a_true_clip_is_what_the_model_would_make(data):
     dataset = load_clips(data, "test")
-    recipe = changed(MVVDMRecipe.tiny(), ["views=2", "frames=4", "resolution=16"])
+    recipe = apply_overrides(MVVDMRecipe.tiny(), ["views=2", "frames=4", "resolution=16"])
     clip = true_clip(dataset, dataset[0], recipe)
     assert clip.frames.shape == (2, 4, 16, 16, 3) and clip.caption == "rolls 5 times" and clip.depth is None
     whole = dataset[0].read([0, 4], [0, 3, 6, 9], background=(127, 127, 127)).frames

@@ -18,7 +18,7 @@ from factory.console import (
 )
 from factory.training.mvvdm.job import check_workers, job_of, train_model
 from factory.training.mvvdm.recipe import RECIPES
-from factory.training.overrides import changed
+from factory.training.overrides import apply_overrides
 
 
 def _workers(text: str) -> int | tuple[int, int]:
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     training, workers = read_options(args, MVVDMTrainingOptions), read_options(args, WorkerOptions)
     parts, output = read_options(args, PretrainedParts), read_options(args, OutputOptions)
     try:
-        recipe = changed(RECIPES[training.preset](), training.set)
+        recipe = apply_overrides(RECIPES[training.preset](), training.set)
         check_workers(workers.workers, recipe)
         job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)
     except (ValueError, FileNotFoundError) as error:
