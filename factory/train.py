@@ -66,9 +66,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
     training = read_options(args, DIMOTrainingOptions)
     try:
         config = configured(training.preset, training.set)
+        base = MotionRecipe(
+            frames=config.frames,
+            views=config.views,
+            heldout_views=min(MotionRecipe.heldout_views, config.views),
+            resolution=config.resolution,
+        )
     except ValueError as error:
         dimo.error(str(error))
-    base = MotionRecipe(frames=config.frames, views=config.views, resolution=config.resolution)
     options, recipe = read_motion_options(dimo, args, base)
     output = read_options(args, OutputOptions)
     return run_command(

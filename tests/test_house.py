@@ -1,8 +1,9 @@
-"""Which package may know which, and that what runs is what was installed."""
+"""The house: which package and room may import which, sizes, faces, and that the installed packages are what runs."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -85,6 +86,227 @@ def test_a_forbidden_import_is_seen(tmp_path, package, line):
     (tmp_path / package / "deep").mkdir(parents=True)
     (tmp_path / package / "deep" / "module.py").write_text(f"import numpy\nfrom . import ray\n{line}\n")
     assert len(violations(package, tmp_path / package)) == 1
+
+
+# --- rooms: which part of a package may know which ---------------------------------------------------------
+
+# Bottom first: a room may import those above it in this list, never those below.
+ROOMS = {
+    "factory": [
+        {"console"},
+        {"assets"},
+        {"sources", "dataset"},
+        {"clips"},
+        {"motion_videos"},
+        {"training"},
+        {"render", "motions", "train", "curate", "publish"},
+        {"__main__"},
+    ],
+}
+MOST_ROOMS, MOST_ARROWS = 13, 35  # at the top level of factory/
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Dotted name → file of every module below a package."""
+    names = {}
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return names
+
+
+def imports_between(files: dict[str, Path]) -> dict[str, set[str]]:
+    """Module → modules of `files` that it imports anywhere: in functions and for type checkers too."""
+    edges = {}
+    for name, file in files.items():
+        targets = set()
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Import):
+                targets.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                for alias in node.names:
+                    submodule = f"{node.module}.{alias.name}"
+                    targets.add(submodule if submodule in files else node.module)
+        edges[name] = {target for target in targets if target in files} - {name}
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that import each other, directly or through others."""
+    reach: dict[str, set[str]] = {}
+    for start in edges:
+        seen, stack = set(), [start]
+        while stack:
+            for target in edges[stack.pop()]:
+                if target not in seen:
+                    seen.add(target)
+                    stack.append(target)
+        reach[start] = seen
+    groups = {
+        frozenset(other for other in reach[name] if name in reach[other])
+        for name in edges
+        if name in reach[name]
+    }
+    return [set(group) for group in groups]
+
+
+def arrows(edges: dict[str, set[str]], package: str) -> set[tuple[str, str]]:
+    """Imports between rooms, the parts directly below a package."""
+    pairs = set()
+    for name, targets in edges.items():
+        for target in targets:
+            rooms = [each.split(".")[1] for each in (name, target) if each != package]
+            if len(rooms) == 2 and rooms[0] != rooms[1]:
+                pairs.add((rooms[0], rooms[1]))
+    return pairs
+
+
+def upward(pairs: set[tuple[str, str]], layers: list[set[str]]) -> list[str]:
+    """Sentences about rooms that import one of their own layer or of a higher one."""
+    level = {room: index for index, layer in enumerate(layers) for room in layer}
+    return [f"{a} imports {b}" for a, b in sorted(pairs) if level[b] >= level[a]]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_no_module_imports_itself_through_others(package):
+    assert circles(imports_between(modules(package_root(package)))) == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_lower_rooms_do_not_import_higher_ones(package):
+    files = modules(package_root(package))
+    pairs = arrows(imports_between(files), package)
+    rooms = {name.split(".")[1] for name in files if name != package}
+    assert rooms == set().union(*ROOMS[package]), "each room has a layer in ROOMS"
+    assert upward(pairs, ROOMS[package]) == []
+    assert len(rooms) <= MOST_ROOMS and len(pairs) <= MOST_ARROWS
+
+
+def plant(root: Path, **files: str) -> dict[str, set[str]]:
+    """A package `house` with these modules (`assets__record` is assets/record.py), and its imports."""
+    for name, text in files.items():
+        file = root / "house" / f"{name.replace('__', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return imports_between(modules(root / "house"))
+
+
+def test_a_planted_circle_is_seen(tmp_path):
+    late = "def late():\n    from house.dataset import reader\n"
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import house.clips\n"
+    edges = plant(tmp_path, assets=late, dataset__reader="from house.clips import plan", clips=typed)
+    assert circles(edges) == []  # assets → dataset.reader → clips → nothing else
+    edges = plant(tmp_path, clips="from house import assets")
+    assert circles(edges) == [{"house.assets", "house.dataset.reader", "house.clips"}]
+
+
+def test_a_planted_upward_import_is_seen(tmp_path):
+    edges = plant(
+        tmp_path, assets__record="from house.clips import plan", clips__plan="import house.assets.record"
+    )
+    assert upward(arrows(edges, "house"), [{"assets"}, {"clips"}]) == ["assets imports clips"]
+    assert upward(arrows(edges, "house"), [{"assets", "clips"}]) == [
+        "assets imports clips",
+        "clips imports assets",
+    ]
+
+
+# --- sizes ---------------------------------------------------------------------------------------------
+
+MOST_LINES, MOST_FUNCTION_LINES, LEAST_ANNOTATED = 450, 60, 0.95
+# Compiled kernels, and the sources of shaders.
+KERNELS = {
+    "renderers/gaussians/kernels.py",
+    "renderers/gaussians/simd.py",
+    "factory/dataset/codecs/planes.py",
+}
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def oversized(root: Path) -> list[str]:
+    """Sentences about files and functions over the limits."""
+    faults = []
+    for file in sorted(root.rglob("*.py")):
+        name, text = file.relative_to(root.parent).as_posix(), file.read_text()
+        if name in KERNELS:
+            continue
+        if (count := len(text.splitlines())) > MOST_LINES:
+            faults.append(f"{name}: {count} lines")
+        for function in _functions(ast.parse(text)):
+            if (count := function.end_lineno - function.lineno + 1) > MOST_FUNCTION_LINES:
+                faults.append(f"{name}:{function.lineno} {function.name}: {count} lines")
+    return faults
+
+
+def annotated(root: Path) -> tuple[int, int]:
+    """How many arguments of functions are annotated, and how many there are, without `self` and kernels."""
+    count = total = 0
+    for file in root.rglob("*.py"):
+        if file.relative_to(root.parent).as_posix() in KERNELS:
+            continue
+        for function in _functions(ast.parse(file.read_bytes())):
+            spec = function.args
+            arguments = [
+                *spec.posonlyargs,
+                *spec.args,
+                *spec.kwonlyargs,
+                *filter(None, (spec.vararg, spec.kwarg)),
+            ]
+            arguments = [each for each in arguments if each.arg not in ("self", "cls")]
+            total += len(arguments)
+            count += sum(each.annotation is not None for each in arguments)
+    return count, total
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_files_and_functions_stay_readable(package):
+    assert oversized(package_root(package)) == []
+
+
+def test_arguments_are_annotated():
+    counts = [annotated(package_root(package)) for package in MAY_IMPORT]
+    share = sum(count for count, _ in counts) / sum(total for _, total in counts)
+    assert share >= LEAST_ANNOTATED, f"{share:.1%}"
+
+
+def test_a_long_function_and_a_bare_argument_are_seen(tmp_path):
+    (tmp_path / "house").mkdir()
+    body = "\n".join("    x = 1" for _ in range(MOST_FUNCTION_LINES))
+    (tmp_path / "house" / "long.py").write_text(f"def long(a, b: int):\n{body}\n" + "\n" * MOST_LINES)
+    assert len(oversized(tmp_path / "house")) == 2
+    assert annotated(tmp_path / "house") == (1, 2)
+
+
+# --- faces ---------------------------------------------------------------------------------------------
+
+FACES = (
+    "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
+    "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.metrics",
+    "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
+    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.training", "factory.training.mvvdm",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_every_name_of_a_face_can_be_imported(name):
+    module = importlib.import_module(name)
+    assert module.__doc__ and module.__all__
+    for public in module.__all__:
+        assert getattr(module, public) is not None
+    assert sorted(set(module.__all__)) == sorted(module.__all__)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_the_packages_are_typed(package):
+    assert (package_root(package) / "py.typed").is_file()
+
+
+# --- what runs is what was installed ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("package", ["zoo", "renderers", "renderers.meshes", "renderers.gltf"])
