@@ -165,7 +165,7 @@ def stages(run: Callable[[], None], rounds: int) -> tuple[dict[str, float], int]
 
 def critical_path(run: Callable[[], None], threads: int) -> float:
     """Milliseconds that `run` would take on so many cores that nobody else uses."""
-    saved, spread_out = cpu._spread, [0.0, 0.0]
+    saved, spread_out = cpu.parallel_for, [0.0, 0.0]
 
     def spread(function: Callable, count: int, *arguments: object) -> None:
         busy = [0.0] * threads
@@ -175,11 +175,11 @@ def critical_path(run: Callable[[], None], threads: int) -> float:
         spread_out[0] += sum(busy)
         spread_out[1] += max(busy)
 
-    cpu._spread = spread
+    cpu.parallel_for = spread
     try:
         all_work = milliseconds(run)
     finally:
-        cpu._spread = saved
+        cpu.parallel_for = saved
     return all_work - spread_out[0] + spread_out[1]
 
 

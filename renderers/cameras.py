@@ -1,12 +1,13 @@
-"""Pinhole cameras of the house: OpenCV axes, matrices named by direction, K in pixels.
+"""Pinhole cameras: OpenCV axes, matrices named by direction, intrinsics K in pixels.
 
-World: glTF's (right-handed, +Y up, asset front +Z). Camera: x right, y down, z forward.
-Azimuth 0 is a camera on +Z and grows towards +X; elevation > 0 is a camera above.
-Every other convention (OpenGL, MV-VDM's z-up vector) is a conversion at the bottom of this file.
+World: that of glTF (right-handed, +Y up, assets face +Z). Camera: x right, y down, z forward.
+Azimuth 0 is a camera on +Z and increases towards +X; elevation > 0 is a camera above the object.
+Conversions to other conventions (OpenGL, the z-up camera vectors of MV-VDM) are at the end of this file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,10 @@ CONVENTION = "opencv: x right, y down, z forward; world_to_camera; world +Y up, 
 
 @dataclass(frozen=True)
 class Cameras:
-    """V pinhole cameras that share one image size.
+    """V pinhole cameras with one image size.
 
     Attributes:
-        world_to_camera: float64 [V, 4, 4], rigid.
+        world_to_camera: float64 [V, 4, 4], rigid transforms.
         K: float64 [V, 3, 3], intrinsics in pixels; the centre of the top-left pixel is (0.5, 0.5).
         width, height: image size in pixels.
     """
@@ -44,18 +45,18 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.world_to_camera)
 
-    def __getitem__(self, views) -> Cameras:
-        """The cameras of an index list or slice, always as a batch."""
-        views = np.atleast_1d(np.arange(len(self))[views])
-        return Cameras(self.world_to_camera[views], self.K[views], self.width, self.height)
+    def __getitem__(self, views: int | slice | Sequence[int] | np.ndarray) -> Cameras:
+        """Select cameras by index, slice, list of indices or mask; always returns a batch."""
+        indices = np.atleast_1d(np.arange(len(self))[views])
+        return Cameras(self.world_to_camera[indices], self.K[indices], self.width, self.height)
 
     @property
     def camera_to_world(self) -> np.ndarray:
-        """float64 [V, 4, 4]; columns are right, down, forward, position."""
+        """float64 [V, 4, 4]; the columns are right, down, forward, position."""
         return np.linalg.inv(self.world_to_camera)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels and depths of world points.
+        """Project world points.
 
         Args:
             points: [..., 3], metres, world.
@@ -75,22 +76,27 @@ class Cameras:
 
 
 def intrinsics(fov_y: float, width: int, height: int) -> np.ndarray:
-    """K [3, 3] in pixels of a centred pinhole with vertical field of view `fov_y` in radians."""
+    """Return K [3, 3] in pixels of a pinhole camera with centred principal point.
+
+    Args:
+        fov_y: vertical field of view, radians.
+        width, height: image size in pixels.
+    """
     focal = 0.5 * height / np.tan(0.5 * fov_y)
     return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
 
 
 def orbit_rotations(azimuths: np.ndarray, elevations: np.ndarray | float) -> np.ndarray:
-    """World-to-camera rotations float64 [V, 3, 3] of cameras that look at the origin.
+    """Return world-to-camera rotations float64 [V, 3, 3] of cameras that look at the origin.
 
     Args:
-        azimuths: radians [V]; 0 = camera on +Z, growing towards +X.
-        elevations: radians [V] or one value; > 0 = camera above.
+        azimuths: radians [V]; 0 is a camera on +Z, increasing towards +X.
+        elevations: radians [V] or one value; > 0 is a camera above.
     """
     azimuths = np.atleast_1d(np.asarray(azimuths, np.float64))
     elevations = np.broadcast_to(np.asarray(elevations, np.float64), azimuths.shape)
     zero = np.zeros_like(azimuths)
-    # Derived in closed form, so that a camera straight above still has a defined "right".
+    # In closed form, without an up vector: "right" is also defined for a camera straight above.
     right = np.stack([np.cos(azimuths), zero, -np.sin(azimuths)], -1)
     backward = np.stack(
         [
@@ -113,11 +119,14 @@ def orbit_cameras(
     width: int,
     height: int,
 ) -> Cameras:
-    """Cameras on a sphere around the origin, all looking at it.
+    """Return cameras on a sphere around the origin that look at it.
 
     Args:
-        azimuths: radians [V]. elevations: radians [V] or one value.
-        distance: metres from the origin. fov_y: vertical field of view in radians.
+        azimuths: radians [V]; 0 is a camera on +Z, increasing towards +X.
+        elevations: radians [V] or one value; > 0 is a camera above.
+        distance: metres from the origin.
+        fov_y: vertical field of view, radians.
+        width, height: image size in pixels.
     """
     rotations = orbit_rotations(azimuths, elevations)
     world_to_camera = np.tile(np.eye(4), (len(rotations), 1, 1))
@@ -127,18 +136,22 @@ def orbit_cameras(
     return Cameras(world_to_camera, K, width, height)
 
 
-# --- conversions to the conventions of others -----------------------------------------------------
+# --- conversions to other conventions -----------------------------------------------------
 
 _FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def to_opengl(world_to_camera: np.ndarray) -> np.ndarray:
-    """OpenCV world_to_camera [..., 4, 4] to OpenGL's (y up, looking along -z). Its own inverse."""
+    """Convert world_to_camera [..., 4, 4] from OpenCV axes to OpenGL axes (y up, looking along -z). Self-inverse."""
     return _FLIP_YZ @ world_to_camera
 
 
 def opengl_projection(cameras: Cameras, near: float, far: float) -> np.ndarray:
-    """Clip-space matrices [V, 4, 4] for OpenGL-convention camera coordinates; depth in -1..1."""
+    """Return projection matrices [V, 4, 4] from OpenGL camera coordinates to clip space, depth in -1..1.
+
+    Args:
+        near, far: distances of the clipping planes, metres.
+    """
     K = cameras.K
     projection = np.zeros((len(cameras), 4, 4))
     projection[:, 0, 0] = 2.0 * K[:, 0, 0] / cameras.width
@@ -152,16 +165,16 @@ def opengl_projection(cameras: Cameras, near: float, far: float) -> np.ndarray:
     return projection
 
 
-# glTF (x, y up, z front) to a z-up world whose azimuth 0 is on +x and grows towards +y (MV-VDM, Blender).
-# Azimuth is preserved: front +Z goes to +x, +X goes to +y.
+# From glTF's world (y up, z front) to a z-up world in which azimuth 0 is on +x and increases towards +y (MV-VDM).
+# Azimuths are preserved: +Z (front) maps to +x, and +X to +y.
 _Y_UP_TO_Z_UP = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
 def mvvdm_camera_vectors(cameras: Cameras) -> np.ndarray:
-    """The 16-vector MV-VDM conditions on, float64 [V, 16] (methods §1.5: MVDream normalisation).
+    """Return the camera conditioning of MV-VDM, float64 [V, 16], with the normalisation of MVDream (Shi et al. 2023).
 
-    Row-major camera_to_world with columns right, up, -forward in a z-up world and the position scaled to
-    the unit sphere. Distance and field of view are therefore not in it.
+    It is the row-major camera_to_world matrix with columns right, up, -forward in a z-up world, and the position
+    scaled to the unit sphere. It therefore contains neither distance nor field of view.
     """
     camera_to_world = np.linalg.inv(to_opengl(cameras.world_to_camera))
     camera_to_world[:, :3] = _Y_UP_TO_Z_UP @ camera_to_world[:, :3]
@@ -170,6 +183,6 @@ def mvvdm_camera_vectors(cameras: Cameras) -> np.ndarray:
     return camera_to_world.reshape(len(cameras), 16)
 
 
-# Times these, it is the vector of the camera on the other side of the plane x = 0: in a mirrored world it takes the
-# mirrored picture.
+# Multiplying a camera vector by these factors gives the camera mirrored at the plane x = 0 (of the image:
+# left-right), which sees the mirrored image of a mirrored world.
 MVVDM_MIRROR = np.outer([1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, 1.0, 1.0]).reshape(16)

@@ -1,4 +1,4 @@
-"""What `render` accepts: shapes, devices and values, each refusal a sentence; and which back end draws it."""
+"""Validation of the arguments of `render`: shapes, devices, types and values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from renderers.gaussians.types import OUTPUTS, Gaussians, Scene, TensorCameras
 
-LAYOUTS = {
+# Expected shape of every field; equal letters stand for equal sizes.
+LAYOUTS: dict[str, tuple[int | str, ...]] = {
     "means": ("S", "N", 3), "quats": ("S", "N", 4), "scales": ("S", "N", 3), "opacities": ("S", "N"),
     "colors": ("S", "N", "D"), "sh": ("S", "N", "K", 3), "viewmats": ("S", "C", 4, 4), "Ks": ("S", "C", 3, 3),
 }  # fmt: skip
-SH_COEFFICIENTS = {1: 0, 4: 1, 9: 2, 16: 3}
-_MOST = torch.finfo(torch.float32).max
+SH_COEFFICIENTS = {1: 0, 4: 1, 9: 2, 16: 3}  # number of coefficients K -> degree
+_LARGEST = torch.finfo(torch.float32).max
 
 
 def prepare(
@@ -27,53 +28,31 @@ def prepare(
     eps2d: float,
     want: Collection[str],
 ) -> Scene:
-    """Check one call of `render`. Raises ValueError with a sentence, TypeError for things that are no tensors."""
-    if (gaussians.colors is None) == (gaussians.sh is None):
-        raise ValueError(
-            "Gaussians: give either colors [S, N, D] or sh [S, N, K, 3], not both and not neither"
-        )
-    want = (want,) if isinstance(want, str) else tuple(want)
-    if not want or set(want) - set(OUTPUTS):
-        raise ValueError(f"render: want expects a selection of {OUTPUTS}, got {want}")
-    if not 0.0 <= eps2d < float("inf"):
-        raise ValueError(f"render: eps2d expects pixels² >= 0, got {eps2d}")
-    if cameras.width < 1 or cameras.height < 1:
-        raise ValueError(
-            f"TensorCameras: expected width and height >= 1, got {cameras.width} × {cameras.height}"
-        )
+    """Validate the arguments of `renderers.gaussians.render` and collect them in a `Scene`.
 
-    given = vars(gaussians) | vars(cameras)
-    tensors = {name: given[name] for name in LAYOUTS if given[name] is not None}
+    Raises:
+        TypeError: a field is not a tensor.
+        ValueError: an argument has the wrong shape, device, type or values; the message names it.
+    """
+    want = _check_options(gaussians, cameras, eps2d, want)
+    fields = vars(gaussians) | vars(cameras)
+    tensors = {name: fields[name] for name in LAYOUTS if fields[name] is not None}
     sizes = _sizes(tensors)
-    if "S" not in sizes:
-        sizes["S"] = 1
-    if gaussians.sh is not None:
-        degree = SH_COEFFICIENTS.get(sizes["K"])
-        if degree is None:
-            raise ValueError(f"Gaussians.sh: expected K = 1, 4, 9 or 16 coefficients, got {sizes['K']}")
-        sh_degree = degree if sh_degree is None else sh_degree
-        if not 0 <= sh_degree <= degree:
-            raise ValueError(
-                f"render: sh_degree {sh_degree} needs 0..{degree} with K = {sizes['K']} coefficients"
-            )
-    elif sh_degree is not None:
-        raise ValueError("render: sh_degree is for Gaussians with sh; these have colors")
-
-    channels = sizes.get("D", 3)
+    sizes.setdefault("S", 1)
+    sh_degree = _check_sh_degree(gaussians, sizes, sh_degree)
     if background is not None:
         tensors["background"] = background
-    _one_place(tensors)
+    _check_device_and_type(tensors)
     if background is not None:
-        try:
-            background = background.expand(sizes["S"], cameras.viewmats.shape[1], channels)
-        except RuntimeError:
-            raise ValueError(
-                f"render: background expects a shape that broadcasts to [S, C, D] = "
-                f"[{sizes['S']}, {sizes['C']}, {channels}], got {list(background.shape)}"
-            ) from None
+        background = _expand_background(background, sizes, cameras.viewmats.shape[1])
     _check_values(tensors)
     return Scene(
-        **{name: _shared(value) if value is not None else None for name, value in vars(gaussians).items()},
+        means=_shared(gaussians.means),
+        quats=_shared(gaussians.quats),
+        scales=_shared(gaussians.scales),
+        opacities=_shared(gaussians.opacities),
+        colors=None if gaussians.colors is None else _shared(gaussians.colors),
+        sh=None if gaussians.sh is None else _shared(gaussians.sh),
         viewmats=cameras.viewmats.expand(sizes["S"], -1, -1, -1),
         Ks=cameras.Ks.expand(sizes["S"], -1, -1, -1),
         width=cameras.width,
@@ -86,28 +65,76 @@ def prepare(
     )
 
 
+def _check_options(
+    gaussians: Gaussians, cameras: TensorCameras, eps2d: float, want: Collection[str]
+) -> tuple[str, ...]:
+    """Check what can be checked without looking at tensors; return `want` as a tuple."""
+    if (gaussians.colors is None) == (gaussians.sh is None):
+        given = "neither" if gaussians.sh is None else "both"
+        raise ValueError(f"Gaussians: expected either colors [S, N, D] or sh [S, N, K, 3], got {given}")
+    want = (want,) if isinstance(want, str) else tuple(want)
+    if not want or set(want) - set(OUTPUTS):
+        raise ValueError(f"render: want expects a selection of {OUTPUTS}, got {want}")
+    if not 0.0 <= eps2d < float("inf"):
+        raise ValueError(f"render: eps2d expects a blur >= 0 in pixels², got {eps2d}")
+    if cameras.width < 1 or cameras.height < 1:
+        raise ValueError(
+            f"TensorCameras: expected width and height >= 1, got {cameras.width} × {cameras.height}"
+        )
+    return want
+
+
+def _check_sh_degree(gaussians: Gaussians, sizes: dict[str, int], sh_degree: int | None) -> int | None:
+    """Return the degree to evaluate: all that `sh` has if None, and None without `sh`."""
+    if gaussians.sh is None:
+        if sh_degree is not None:
+            raise ValueError("render: sh_degree requires Gaussians with sh; these have colors")
+        return None
+    highest = SH_COEFFICIENTS.get(sizes["K"])
+    if highest is None:
+        raise ValueError(f"Gaussians.sh: expected K = 1, 4, 9 or 16 coefficients, got {sizes['K']}")
+    sh_degree = highest if sh_degree is None else sh_degree
+    if not 0 <= sh_degree <= highest:
+        raise ValueError(
+            f"render: sh_degree expects 0..{highest} with K = {sizes['K']} coefficients, got {sh_degree}"
+        )
+    return sh_degree
+
+
+def _expand_background(background: Tensor, sizes: dict[str, int], cameras: int) -> Tensor:
+    channels = sizes.get("D", 3)
+    try:
+        return background.expand(sizes["S"], cameras, channels)
+    except RuntimeError:
+        raise ValueError(
+            f"render: background expects a shape that broadcasts to [S, C, D] = "
+            f"[{sizes['S']}, {sizes['C']}, {channels}], got {list(background.shape)}"
+        ) from None
+
+
 def _sizes(tensors: dict[str, Tensor]) -> dict[str, int]:
-    """What each letter of the layouts stands for; S = 1 fits any S."""
+    """Return the size of each letter in `LAYOUTS`; tensors must agree. A first dimension of 1 fits any S."""
     sizes: dict[str, int] = {}
     for name, tensor in tensors.items():
         layout = LAYOUTS[name]
-        written = ", ".join(map(str, layout))
+        expected = ", ".join(map(str, layout))
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a torch tensor [{written}], got {type(tensor).__name__}")
+            raise TypeError(f"{name}: expected a torch tensor [{expected}], got {type(tensor).__name__}")
         fits = tensor.ndim == len(layout)
         for letter, size in zip(layout, tensor.shape, strict=False):
             if letter == "S" and size == 1:
                 continue
             fits &= size == (letter if isinstance(letter, int) else sizes.setdefault(letter, size))
         if not fits:
-            known = ", ".join(f"{k} = {v}" for k, v in sizes.items())
+            agreed = ", ".join(f"{k} = {v}" for k, v in sizes.items())
             raise ValueError(
-                f"{name}: expected [{written}]{f' with {known}' if known else ''}, got {list(tensor.shape)}"
+                f"{name}: expected [{expected}]{f' with {agreed}' if agreed else ''}, got {list(tensor.shape)}"
             )
     return sizes
 
 
-def _one_place(tensors: dict[str, Tensor]) -> None:
+def _check_device_and_type(tensors: dict[str, Tensor]) -> None:
+    """Require one device and one floating-point type that a back end supports."""
     first_name, first = next(iter(tensors.items()))
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
@@ -115,7 +142,7 @@ def _one_place(tensors: dict[str, Tensor]) -> None:
         if tensor.device != first.device or tensor.dtype != first.dtype:
             raise ValueError(
                 f"{name} is {tensor.dtype} on {tensor.device}, {first_name} is {first.dtype} on {first.device}: "
-                f"bring all to one device and type, e.g. gaussians.to({str(first.device)!r})"
+                f"move all tensors to one device and type, e.g. gaussians.to({str(first.device)!r})"
             )
     if first.device.type not in ("cpu", "cuda"):
         raise ValueError(f"render: no back end for {first.device.type} tensors; move them to cpu or cuda")
@@ -124,42 +151,45 @@ def _one_place(tensors: dict[str, Tensor]) -> None:
 
 
 def _shared(tensor: Tensor) -> Tensor:
-    """An `.expand`ed first dimension as one shared scene, so that nothing is copied per scene."""
+    """Reduce a first dimension created by `.expand` to size 1, so that nothing is copied per scene."""
     return tensor[:1] if tensor.shape[0] > 1 and tensor.stride(0) == 0 else tensor
 
 
 @torch.no_grad()
 def _check_values(tensors: dict[str, Tensor]) -> None:
-    """Refuse values that have no picture. One wait for the device, however many fields there are."""
-    rules = []  # name, tensor, its least and its largest allowed value, what is expected
+    """Reject values that cannot be rendered. Synchronises with the device once, not once per field."""
+    # (name, values, smallest allowed, largest allowed, description of what is expected)
+    rules: list[tuple[str, Tensor, float, float, str]] = []
     for name, tensor in tensors.items():
         values = _shared(tensor) if tensor.ndim else tensor
         if not values.numel():
             continue
         if name == "scales":
-            rules.append((name, values, 0.0, _MOST, "finite standard deviations >= 0 (did you forget exp?)"))
+            rules.append(
+                (name, values, 0.0, _LARGEST, "finite standard deviations >= 0 (did you forget exp?)")
+            )
         elif name == "opacities":
             rules.append((name, values, 0.0, 1.0, "values in 0..1 (did you forget the sigmoid?)"))
         else:
-            rules.append((name, values, -_MOST, _MOST, "finite values"))
+            rules.append((name, values, -_LARGEST, _LARGEST, "finite values"))
         if name == "quats":
-            squares = values.square() @ values.new_ones(4)  # far quicker than a norm over four
+            squares = values.square() @ values.new_ones(4)  # much faster than a norm over 4 values
             rules.append((name, squares, 1e-24, math.inf, "a squared length of at least 1e-24"))
         if name == "Ks":
             entries = values.flatten(-2)
-            rules.append((name, entries[..., 0:5:4], 1e-12, _MOST, "focal lengths > 0"))
-            rules.append((name, entries[..., 1:4:2], 0.0, 0.0, "no skew, 0 beside the focal lengths"))
+            rules.append((name, entries[..., 0:5:4], 1e-12, _LARGEST, "focal lengths > 0"))
+            rules.append((name, entries[..., 1:4:2], 0.0, 0.0, "no skew (zeros beside the focal lengths)"))
     if not rules:
         return
     extremes = torch.stack([bound for _, values, *_ in rules for bound in torch.aminmax(values)]).tolist()
-    for (name, values, low, high, expected), least, most in zip(
+    for (name, values, low, high, expected), smallest, largest in zip(
         rules, extremes[::2], extremes[1::2], strict=True
     ):
-        if low <= least and most <= high:  # false for NaN
+        if low <= smallest and largest <= high:  # false for NaN
             continue
-        bad = ~((values >= low) & (values <= high))
-        where = bad.nonzero()[0].tolist()
+        invalid = ~((values >= low) & (values <= high))
+        first = invalid.nonzero()[0].tolist()
         raise ValueError(
-            f"{name}: expected {expected}, got {values[tuple(where)].item():g} at {where} "
-            f"({int(bad.sum())} such of {bad.numel()})"
+            f"{name}: expected {expected}, got {values[tuple(first)].item():g} at {first} "
+            f"({int(invalid.sum())} of {invalid.numel()} values are invalid)"
         )

@@ -1,7 +1,7 @@
-"""Splats as files: `.ply` in the layout of 3DGS, which every viewer opens, and `.spz`, about ten times smaller.
+"""Read and write splats: `.ply` in the layout of 3DGS, supported by every viewer, and `.spz`, about ten times smaller.
 
-A file holds one scene. What it stores is not activated (logarithms of scales, logits of opacities) and always
-spherical harmonics; `read` and `write` convert. Coordinates are written as they are: +Y up, unlike most scans.
+A file contains one scene. It stores raw parameters (log scales, opacity logits) and always spherical harmonics; `read`
+and `write` convert from and to activated parameters. Coordinates are not converted: +Y is up, unlike in most scans.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import math
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 
 from renderers.gaussians.types import Gaussians
 
-SH_C0 = 0.28209479177387814  # the constant harmonic: colour = 0.5 + SH_C0 · f_dc
-# 0 and 1 have no finite logit and 0 no logarithm: what is written is the nearest value that has one.
+SH_C0 = 0.28209479177387814  # basis function of degree 0: colour = 0.5 + SH_C0 · f_dc
+# Opacities 0 and 1 have no finite logit and scale 0 has no logarithm: they are clamped when written.
 _OPACITY_LIMITS = (1e-7, 1.0 - 1e-7)
 _SMALLEST_SCALE = 1e-20
 
@@ -29,23 +30,29 @@ _TYPES = {
 
 
 def read(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Gaussians:
-    """The splats of a `.ply` or `.spz` file as one scene (S = 1) of float32 `Gaussians` with `sh`, K as in the file.
+    """Read a `.ply` or `.spz` file as one scene (S = 1).
 
+    Args:
+        path: a file with any SH degree; a PLY may be text or binary of either byte order.
+        device: device of the tensors.
+    Returns:
+        float32 `Gaussians` with `sh` [1, N, K, 3], K as in the file.
     Raises:
-        ValueError: the file is not what its name says, is cut short, or lacks a property; the message says which.
+        ValueError: the file does not have the format of its suffix, is truncated, or lacks a property.
+        RuntimeError: `.spz` without the gsply library.
     """
     path = Path(path)
-    stored = _read_spz(path) if path.suffix.lower() == ".spz" else _read_ply(path)
+    columns = _read_spz(path) if path.suffix.lower() == ".spz" else _read_ply(path)
 
     def field(*names: str) -> np.ndarray:
-        return np.stack([stored[name] for name in names], -1).astype(np.float32)
+        return np.stack([columns[name] for name in names], -1).astype(np.float32)
 
-    # All harmonics after the first of red, then of green, then of blue.
-    rest = sorted((name for name in stored if name.startswith("f_rest_")), key=lambda name: int(name[7:]))
+    # f_rest_i holds coefficients 1..K-1 of the red channel, then of green, then of blue.
+    rest = sorted((name for name in columns if name.startswith("f_rest_")), key=lambda name: int(name[7:]))
     K = 1 + len(rest) // 3
     if len(rest) % 3 or math.isqrt(K) ** 2 != K or rest != [f"f_rest_{i}" for i in range(len(rest))]:
         raise ValueError(
-            f"{path}: {len(rest)} properties f_rest_… fit no SH degree; 0, 9, 24 or 45 were expected"
+            f"{path}: expected 0, 9, 24 or 45 properties f_rest_… (SH degree 0-3), got {len(rest)}"
         )
     constant = field("f_dc_0", "f_dc_1", "f_dc_2")
     others = field(*rest).reshape(-1, 3, K - 1) if rest else np.zeros((len(constant), 3, 0), np.float32)
@@ -62,48 +69,54 @@ def read(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
 
 
 def write(path: str | os.PathLike[str], gaussians: Gaussians, *, scene: int = 0) -> None:
-    """Write one scene to a `.ply` or, by its name, `.spz` file, which appears complete or not at all.
+    """Write one scene to a binary `.ply` or an `.spz` file, chosen by the suffix. The file is written atomically.
 
-    Plain `colors` [S, N, 3] are written as harmonics of degree 0. An `.spz` rounds: positions to 1/4096, all else to
-    about 8 bits, and holds degree 3 at most.
+    `colors` [S, N, 3] are written as spherical harmonics of degree 0. An `.spz` is quantised (positions to 1/4096, the
+    rest to about 8 bits) and stores at most degree 3.
 
+    Args:
+        path: the file to write or replace.
+        gaussians: scenes with 3 colour channels.
+        scene: index of the scene to write; fields shared by all scenes are used for any index.
     Raises:
-        ValueError: colours with other than three channels.
-        RuntimeError: `.spz` without the library that writes it.
+        ValueError: the colours do not have 3 channels, or the SH degree is too high for `.spz`.
+        RuntimeError: `.spz` without the gsply library.
     """
     path = Path(path)
-    stored = _stored(gaussians, scene)
+    columns = _to_columns(gaussians, scene)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if path.suffix.lower() == ".spz":
-            _write_spz(part, stored)
+            _write_spz(part, columns)
         else:
-            _write_ply(part, stored)
+            _write_ply(part, columns)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _stored(gaussians: Gaussians, scene: int) -> dict[str, np.ndarray]:
-    """What a file holds, float32 [N] by property name, in the order of 3DGS."""
+def _to_columns(gaussians: Gaussians, scene: int) -> dict[str, np.ndarray]:
+    """Convert one scene to the properties of a file: name → float32 [N] raw parameters, in the order of 3DGS."""
 
-    def pick(name: str) -> np.ndarray | None:
-        tensor = getattr(gaussians, name)
-        if tensor is None:
-            return None
+    def pick(tensor: torch.Tensor) -> np.ndarray:
         return tensor[scene if tensor.shape[0] > 1 else 0].detach().double().cpu().numpy()
 
-    means, quats, scales, opacities, colors, sh = (
-        pick(name) for name in ("means", "quats", "scales", "opacities", "colors", "sh")
+    means, quats, scales, opacities = map(
+        pick, (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities)
     )
-    if sh is None:
-        if colors.shape[-1] != 3:
-            raise ValueError(f"write: a splat file holds RGB, these colors have {colors.shape[-1]} channels")
-        sh = ((colors - 0.5) / SH_C0)[:, None]
+    if gaussians.sh is not None:
+        sh = pick(gaussians.sh)
+    elif gaussians.colors is not None and gaussians.colors.shape[-1] == 3:
+        sh = ((pick(gaussians.colors) - 0.5) / SH_C0)[:, None]
+    else:
+        channels = (
+            "neither colors nor sh" if gaussians.colors is None else f"{gaussians.colors.shape[-1]} channels"
+        )
+        raise ValueError(f"write: a splat file stores RGB colours, expected 3 channels or sh, got {channels}")
     opacities = opacities.clip(*_OPACITY_LIMITS)
     quats = quats / np.linalg.norm(quats, axis=-1, keepdims=True)
     columns = {axis: means[:, i] for i, axis in enumerate("xyz")}
-    columns |= {f"n{axis}": np.zeros(len(means)) for axis in "xyz"}  # unused, but viewers expect normals
+    columns |= {f"n{axis}": np.zeros(len(means)) for axis in "xyz"}  # unused, but expected by some viewers
     columns |= {f"f_dc_{i}": sh[:, 0, i] for i in range(3)}
     rest = sh[:, 1:].transpose(0, 2, 1).reshape(len(sh), 3 * (sh.shape[1] - 1))
     columns |= {f"f_rest_{i}": rest[:, i] for i in range(rest.shape[1])}
@@ -113,11 +126,11 @@ def _stored(gaussians: Gaussians, scene: int) -> dict[str, np.ndarray]:
     return {name: values.astype(np.float32) for name, values in columns.items()}
 
 
-def _write_ply(path: Path, stored: dict[str, np.ndarray]) -> None:
-    count = len(stored["x"])
+def _write_ply(path: Path, columns: dict[str, np.ndarray]) -> None:
+    count = len(columns["x"])
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
-    header += [f"property float {name}" for name in stored] + ["end_header\n"]
-    table = np.stack(list(stored.values()), -1).astype("<f4")
+    header += [f"property float {name}" for name in columns] + ["end_header\n"]
+    table = np.stack(list(columns.values()), -1).astype("<f4")
     with path.open("wb") as file:
         file.write("\n".join(header).encode("ascii"))
         file.write(table.tobytes())
@@ -126,34 +139,41 @@ def _write_ply(path: Path, stored: dict[str, np.ndarray]) -> None:
 
 
 def _read_ply(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a PLY file's vertices by name."""
+    """Read the vertex properties of a PLY file: name → [N]."""
     content = path.read_bytes()
     end = re.search(rb"end_header\r?\n", content)
     if not content.startswith((b"ply\n", b"ply\r\n")) or end is None:
-        raise ValueError(f"{path}: not a PLY file (it starts with {content[:12]!r})")
+        raise ValueError(
+            f"{path}: expected a PLY file (starting with 'ply'), got a file that starts with {content[:12]!r}"
+        )
     lines = [line.split() for line in content[: end.start()].decode("ascii", "replace").splitlines()[1:]]
     kind = next((line[1] for line in lines if line[0] == "format"), "none")
     elements = [line for line in lines if line and line[0] == "element"]
     if elements and elements[0][1] == "chunk":
-        raise ValueError(f"{path}: a compressed PLY of PlayCanvas; export it as plain PLY or .spz")
+        raise ValueError(
+            f"{path}: compressed PLY files (PlayCanvas) are not supported; export it as plain PLY or .spz"
+        )
     if not elements or elements[0][1] != "vertex":
-        raise ValueError(f"{path}: expected a PLY whose first element is vertex, got {elements[:1]}")
+        raise ValueError(f"{path}: expected a PLY file whose first element is 'vertex', got {elements[:1]}")
     count = int(elements[0][2])
     first = lines.index(elements[0]) + 1
     last = lines.index(elements[1]) if len(elements) > 1 else len(lines)
     properties = [line for line in lines[first:last] if line and line[0] == "property"]
     if any(line[1] not in _TYPES for line in properties):
-        raise ValueError(f"{path}: a vertex of splats holds numbers alone, this one has {properties}")
+        raise ValueError(f"{path}: expected scalar vertex properties only, got {properties}")
     names = [line[2] for line in properties]
     needed = ["x", "y", "z", "f_dc_0", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_3"]
     if missing := [name for name in needed if name not in names]:
-        raise ValueError(f"{path}: a PLY without {', '.join(missing)}: these are not the splats of 3DGS")
+        raise ValueError(
+            f"{path}: expected the vertex properties of 3DGS splats, missing {', '.join(missing)}"
+        )
     body = content[end.end() :]
     if kind == "ascii":
         numbers = np.array(body.split(), np.float64)
         if numbers.size < count * len(names):
             raise ValueError(
-                f"{path}: {count} vertices announced, numbers for {numbers.size // len(names)} found"
+                f"{path}: truncated: the header declares {count} vertices, the file contains "
+                f"{numbers.size // len(names)}"
             )
         table = numbers[: count * len(names)].reshape(count, len(names))
         return {name: table[:, i] for i, name in enumerate(names)}
@@ -163,40 +183,43 @@ def _read_ply(path: Path) -> dict[str, np.ndarray]:
     vertex = np.dtype([(line[2], order + _TYPES[line[1]]) for line in properties])
     if len(body) < count * vertex.itemsize:
         raise ValueError(
-            f"{path}: cut short: {count} vertices of {vertex.itemsize} bytes announced, {len(body)} bytes there"
+            f"{path}: truncated: the header declares {count} vertices of {vertex.itemsize} bytes, the file contains "
+            f"{len(body)} bytes of them"
         )
-    table = np.frombuffer(body, vertex, count)
-    return {name: table[name] for name in names}
+    records = np.frombuffer(body, vertex, count)
+    return {name: records[name] for name in names}
 
 
-def _gsply():
+def _gsply() -> ModuleType:
     try:
         import gsply
     except ImportError as error:
         raise RuntimeError(
-            f".spz files need the library gsply ({error}): pip install 'gsply[spz]'"
+            f".spz files require the gsply library, which cannot be imported ({error}): pip install 'gsply[spz]'"
         ) from error
     return gsply
 
 
-def _write_spz(path: Path, stored: dict[str, np.ndarray]) -> None:
+def _write_spz(path: Path, columns: dict[str, np.ndarray]) -> None:
     gsply = _gsply()
 
     def field(prefix: str, count: int) -> np.ndarray:
-        return np.stack([stored[f"{prefix}{i}"] for i in range(count)], -1)
+        return np.stack([columns[f"{prefix}{i}"] for i in range(count)], -1)
 
-    count = len(stored["x"])
-    rest = sum(name.startswith("f_rest_") for name in stored)
+    count = len(columns["x"])
+    rest = sum(name.startswith("f_rest_") for name in columns)
     if rest > 45:
-        raise ValueError(f"write: .spz holds SH degree 3 at most, these have {rest // 3 + 1} coefficients")
+        raise ValueError(
+            f"write: .spz stores at most 16 SH coefficients (degree 3), got {rest // 3 + 1}; write a .ply"
+        )
     harmonics = (
         field("f_rest_", rest).reshape(count, 3, rest // 3) if rest else np.zeros((count, 3, 0), np.float32)
     )
     data = gsply.GSData(
-        means=np.stack([stored[axis] for axis in "xyz"], -1),
+        means=np.stack([columns[axis] for axis in "xyz"], -1),
         scales=field("scale_", 3),
         quats=field("rot_", 4),
-        opacities=stored["opacity"],
+        opacities=columns["opacity"],
         sh0=field("f_dc_", 3),
         shN=np.ascontiguousarray(harmonics.transpose(0, 2, 1)),
     )
@@ -207,7 +230,7 @@ def _read_spz(path: Path) -> dict[str, np.ndarray]:
     try:
         data = _gsply().read_spz(path)
     except (ValueError, EOFError, IndexError) as error:
-        raise ValueError(f"{path}: not a readable .spz file: {error}") from error
+        raise ValueError(f"{path}: cannot be read as an .spz file: {error}") from error
     columns = {axis: data.means[:, i] for i, axis in enumerate("xyz")}
     columns |= {f"f_dc_{i}": data.sh0[:, i] for i in range(3)}
     if data.shN is not None and data.shN.size:

@@ -32,8 +32,8 @@ def render(
         gaussians: S scenes of N Gaussians.
         cameras: C cameras for each scene.
         background: background colour, any shape that broadcasts to [S, C, D]; None is black.
-        antialiased: scale opacities so that the blur `eps2d` does not add energy (Yu et al. 2023, Mip-Splatting,
-            §4.2).
+        antialiased: scale opacities so that the blur `eps2d` does not add energy: the 2D Mip filter of Mip-Splatting
+            (Yu et al. 2023).
         sh_degree: highest degree of spherical harmonics to evaluate, 0-3; None uses all coefficients in `sh`.
         eps2d: blur in pixels², added to both diagonal entries of each projected covariance.
         want: the outputs to render, a selection of `OUTPUTS`. Every output other than alpha adds channels and costs

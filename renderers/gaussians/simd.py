@@ -1,13 +1,14 @@
-"""Vectors as numba types, so that kernels say what the vector unit does: 16 float32 or 8 float64 lanes.
+"""SIMD vectors as numba types: 16 lanes of float32 or 8 lanes of float64.
 
-numba leaves vectorisation to chance: one index of the wrong type and a loop runs ten times slower. These lanes are
-LLVM vectors: AVX-512 runs them as they are, AVX2 and NEON in halves and quarters.
+numba relies on LLVM's auto-vectoriser, which fails easily: an index of the wrong integer type can make a loop ten times
+slower. The types defined here are LLVM vectors, so kernels written with them are vectorised by construction. AVX-512
+has registers of this size; on AVX2 and NEON LLVM splits a vector into two or four registers.
 
-    a, b = load(array, 0), splat(np.float32(2))   # 16 consecutive values, one value in all lanes
+    a, b = load(array, 0), broadcast(np.float32(2))   # 16 consecutive values; one value in all lanes
     store(array, 0, select(a <= b, a * b + a, b))
 
-Lanes combine with lanes of their kind and with numbers: + - * / < <= > >=. Comparisons give masks: combine those with
-&, reduce them with `bits`. Indices are taken as they are: no wrap-around, no bounds.
+Vectors combine with vectors of the same type and with scalars: + - * / < <= > >=. Comparisons return masks; combine
+masks with & and convert them to integers with `mask_bits`. Indices are used without wrap-around and bounds checks.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from numba.extending import intrinsic, models, overload, register_model
 
 LANES, WIDE_LANES = 16, 8
 
-_FLAGS = ("contract",)  # a product and a sum may become one fused operation; nothing else is relaxed
+_FLAGS = ("contract",)  # a * b + c may be compiled to a fused multiply-add; no other reordering is allowed
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 
 
 class _Lanes(types.Type):
-    """A vector type. `element`: the numba type of a lane; `vector`: the LLVM type; `count`: how many lanes."""
+    """A vector type. `element`: numba type of a lane; `vector`: LLVM type; `count`: number of lanes."""
 
     def __init__(self, name: str, element: types.Type, llvm: ir.Type, count: int) -> None:
         self.element, self.vector, self.count = element, ir.VectorType(llvm, count), count
@@ -77,7 +78,7 @@ def _suffix(kind: _Lanes) -> str:
 
 @intrinsic
 def load(typing, array, index):
-    """Consecutive values of a contiguous array, as many as there are lanes of its type."""
+    """Load consecutive values of a contiguous array, starting at `index`, into all lanes."""
     kind = _KINDS[array.dtype]
 
     def generate(context, builder, signature, arguments):
@@ -91,7 +92,7 @@ def load(typing, array, index):
 
 @intrinsic
 def store(typing, array, index, value):
-    """Write all lanes to consecutive places of a contiguous array."""
+    """Store all lanes to consecutive elements of a contiguous array, starting at `index`."""
     kind = _KINDS[array.dtype]
 
     def generate(context, builder, signature, arguments):
@@ -105,7 +106,10 @@ def store(typing, array, index, value):
 
 @intrinsic
 def wide_column(typing, array, index, step, count):
-    """Every step-th float32 of a contiguous array as float64 lanes; lanes from `count` on repeat the last."""
+    """Load array[index + i * step] of a contiguous float32 array into float64 lane i = 0..7.
+
+    Lanes from `count` (1-8) upwards repeat lane count - 1, so that nothing is read past the end of the array.
+    """
 
     def generate(context, builder, signature, arguments):
         array, index, step, count = arguments
@@ -124,7 +128,7 @@ def wide_column(typing, array, index, step, count):
 
 @intrinsic
 def get(typing, array, index):
-    """One element of a contiguous array."""
+    """Load one element of a contiguous array as a scalar."""
 
     def generate(context, builder, signature, arguments):
         return builder.load(_pointer(context, builder, signature.args[0], *arguments))
@@ -134,7 +138,7 @@ def get(typing, array, index):
 
 @intrinsic
 def put(typing, array, index, value):
-    """Write one element of a contiguous array."""
+    """Store a scalar to one element of a contiguous array."""
 
     def generate(context, builder, signature, arguments):
         builder.store(arguments[2], _pointer(context, builder, signature.args[0], arguments[0], arguments[1]))
@@ -143,12 +147,12 @@ def put(typing, array, index, value):
     return types.void(array, index, array.dtype), generate
 
 
-# --- lanes from values and back ----------------------------------------------------------------------
+# --- scalars to vectors and back ----------------------------------------------------------------------
 
 
 @intrinsic
-def splat(typing, value):
-    """One number in all lanes: float32 in 16, any other in 8 of float64."""
+def broadcast(typing, value):
+    """Copy a scalar to all lanes: a float32 to 16 lanes, any other type to 8 lanes of float64."""
     kind = floats if value == types.float32 else doubles
 
     def generate(context, builder, signature, arguments):
@@ -159,8 +163,8 @@ def splat(typing, value):
 
 
 @intrinsic
-def splat_at(typing, array, index):
-    """One element of a contiguous array in all lanes of its type."""
+def broadcast_at(typing, array, index):
+    """Copy one element of a contiguous array to all lanes."""
     kind = _KINDS[array.dtype]
 
     def generate(context, builder, signature, arguments):
@@ -172,7 +176,7 @@ def splat_at(typing, array, index):
 
 @intrinsic
 def select(typing, condition, yes, no):
-    """Lane by lane: `yes` where the condition holds, else `no`."""
+    """Return, per lane, `yes` where the mask is set and `no` elsewhere."""
 
     def generate(context, builder, signature, arguments):
         return builder.select(*arguments)
@@ -181,8 +185,8 @@ def select(typing, condition, yes, no):
 
 
 @intrinsic
-def bits(typing, condition):
-    """A mask as the low bits of an integer, lane 0 lowest."""
+def mask_bits(typing, condition):
+    """Convert a mask to a uint64; bit i is lane i."""
 
     def generate(context, builder, signature, arguments):
         return builder.zext(builder.bitcast(arguments[0], ir.IntType(condition.count)), _INT64)
@@ -191,8 +195,8 @@ def bits(typing, condition):
 
 
 @intrinsic
-def total(typing, value):
-    """The sum of all lanes."""
+def lane_sum(typing, value):
+    """Return the sum of all lanes."""
 
     def generate(context, builder, signature, arguments):
         zero = ir.Constant(value.vector.element, -0.0)
@@ -204,7 +208,7 @@ def total(typing, value):
 
 @intrinsic
 def lowest_bit(typing, word):
-    """Index of the lowest set bit of a 64-bit word that is not zero."""
+    """Return the index of the lowest set bit of a non-zero 64-bit word."""
 
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -214,7 +218,11 @@ def lowest_bit(typing, word):
 
 @intrinsic
 def span_bits(typing, count):
-    """Bits [count[8 + i], count[i]) of byte i, for i = 0..7, as one 64-bit word; float32 lanes, whole, 0..8."""
+    """Set bits count[8 + i] (inclusive) to count[i] (exclusive) of byte i, for i = 0..7, in a 64-bit word.
+
+    Args:
+        count: 16 float32 lanes, integers 0..8.
+    """
 
     def generate(context, builder, signature, arguments):
         ints, small = ir.VectorType(_INT32, LANES), ir.VectorType(ir.IntType(8), LANES)
@@ -230,15 +238,15 @@ def span_bits(typing, count):
 # --- arithmetic --------------------------------------------------------------------------------------
 
 
-def _define(symbol: Callable, emit: Callable, gives_mask: bool = False) -> None:
-    """Make a Python operator work on lanes of either kind, and on lanes and numbers."""
+def _define(symbol: Callable, emit: Callable, returns_mask: bool = False) -> None:
+    """Define a Python operator for two vectors of one type, and for a vector and a scalar."""
 
     @intrinsic
     def operation(typing, a, b):
         def generate(context, builder, signature, arguments):
             return emit(builder, *arguments)
 
-        return (_MASKS[a.count] if gives_mask else a)(a, a), generate
+        return (_MASKS[a.count] if returns_mask else a)(a, a), generate
 
     @overload(symbol)
     def _(a, b):
@@ -246,22 +254,22 @@ def _define(symbol: Callable, emit: Callable, gives_mask: bool = False) -> None:
             return lambda a, b: operation(a, b)
         if isinstance(a, _Lanes) and isinstance(b, types.Number):
             if a is floats:
-                return lambda a, b: operation(a, splat(np.float32(b)))
-            return lambda a, b: operation(a, splat(np.float64(b)))
+                return lambda a, b: operation(a, broadcast(np.float32(b)))
+            return lambda a, b: operation(a, broadcast(np.float64(b)))
         if isinstance(b, _Lanes) and isinstance(a, types.Number):
             if b is floats:
-                return lambda a, b: operation(splat(np.float32(a)), b)
-            return lambda a, b: operation(splat(np.float64(a)), b)
+                return lambda a, b: operation(broadcast(np.float32(a)), b)
+            return lambda a, b: operation(broadcast(np.float64(a)), b)
 
 
 _define(operator.add, lambda b, x, y: b.fadd(x, y, flags=_FLAGS))
 _define(operator.sub, lambda b, x, y: b.fsub(x, y, flags=_FLAGS))
 _define(operator.mul, lambda b, x, y: b.fmul(x, y, flags=_FLAGS))
 _define(operator.truediv, lambda b, x, y: b.fdiv(x, y))
-_define(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), gives_mask=True)
-_define(operator.le, lambda b, x, y: b.fcmp_ordered("<=", x, y), gives_mask=True)
-_define(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), gives_mask=True)
-_define(operator.ge, lambda b, x, y: b.fcmp_ordered(">=", x, y), gives_mask=True)
+_define(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), returns_mask=True)
+_define(operator.le, lambda b, x, y: b.fcmp_ordered("<=", x, y), returns_mask=True)
+_define(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), returns_mask=True)
+_define(operator.ge, lambda b, x, y: b.fcmp_ordered(">=", x, y), returns_mask=True)
 
 
 @intrinsic
@@ -303,10 +311,10 @@ def _unary(name: str) -> Callable:
     return operation
 
 
-root = _unary("sqrt")
+sqrt = _unary("sqrt")
 floor = _unary("floor")
-ceiling = _unary("ceil")
-magnitude = _unary("fabs")
+ceil = _unary("ceil")
+absolute = _unary("fabs")
 
 
 def _pair(comparison: str) -> Callable:
@@ -320,13 +328,14 @@ def _pair(comparison: str) -> Callable:
     return operation
 
 
-lower = _pair("<")
-higher = _pair(">")
+# As IEEE comparisons are false for NaN, both return b if a is NaN.
+minimum = _pair("<")
+maximum = _pair(">")
 
 
 @intrinsic
 def reciprocal(typing, value):
-    """1 / value to about one unit in the last place; float32 lanes, finite and normal."""
+    """Return 1 / value to about 1 ulp, for 16 lanes of finite, normal float32."""
 
     def generate(context, builder, signature, arguments):
         return builder.fdiv(_constant(floats.vector, 1.0), arguments[0], flags=("arcp", "ninf", "contract"))
@@ -336,12 +345,12 @@ def reciprocal(typing, value):
 
 @intrinsic
 def _exponent(typing, value):
-    """The power of two p with value / 2^p in [√½, √2), and that quotient; float64 lanes, positive and normal."""
+    """Return p and value / 2^p with integer p such that the quotient is in [√½, √2); positive, normal float64."""
 
     def generate(context, builder, signature, arguments):
         ints = ir.VectorType(_INT64, WIDE_LANES)
         word = builder.bitcast(arguments[0], ints)
-        # Seen from √½ the exponent field counts whole powers.
+        # 0x3FE6… is the bit pattern of √½: relative to it, the exponent field is p.
         shifted = builder.sub(word, _constant(ints, 0x3FE6A09E667F3BCD))
         power = builder.ashr(shifted, _constant(ints, 52))
         quotient = builder.bitcast(builder.sub(word, builder.shl(power, _constant(ints, 52))), doubles.vector)
@@ -352,14 +361,15 @@ def _exponent(typing, value):
 
 
 def logarithm(value):
-    """Natural logarithm; float64 lanes, positive and normal. Error under 1e-12."""
+    """Return the natural logarithm of 8 lanes of positive, normal float64, to 1e-12 absolute."""
 
 
 @overload(logarithm)
 def _(value):
     def implementation(value):
         power, m = _exponent(value)
-        s = (m - 1.0) / (m + 1.0)  # log m = 2 artanh s, |s| < 0.172
+        # log m = 2 artanh(s) = 2 s (1 + s²/3 + s⁴/5 + … + s¹⁶/17), |s| < 0.172 for m in [√½, √2)
+        s = (m - 1.0) / (m + 1.0)
         t = s * s
         p = 1.0 / 15.0 + t * (1.0 / 17.0)
         p = 1.0 / 13.0 + t * p

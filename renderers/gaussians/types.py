@@ -42,7 +42,10 @@ class Gaussians:
 
     def to(self, *args: Any, **kwargs: Any) -> Gaussians:
         """Return a copy with `Tensor.to(*args, **kwargs)` applied to every field."""
-        return Gaussians(**{k: None if v is None else v.to(*args, **kwargs) for k, v in vars(self).items()})
+        fields: dict[str, Any] = {
+            name: None if value is None else value.to(*args, **kwargs) for name, value in vars(self).items()
+        }
+        return Gaussians(**fields)
 
 
 @dataclass(frozen=True)

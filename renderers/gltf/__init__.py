@@ -1,4 +1,4 @@
-"""An animated glTF 2.0 asset: parse, refuse, evaluate at time t. Numpy only, no graphics library.
+"""Animated glTF 2.0 assets: parse, validate, and evaluate at any time. Uses numpy and no graphics library.
 
     asset = load("fox.glb")
     pose = asset.pose(animation=0, time=0.5)      # positions and normals in world space
@@ -6,12 +6,13 @@
         material = asset.materials[primitive.material]
         triangles = pose.positions[primitive.triangles]
 
-Skins, morph targets and node transforms; STEP, LINEAR and CUBICSPLINE. World: glTF's (+Y up, metres).
+Supports skins, morph targets and node transforms with STEP, LINEAR and CUBICSPLINE interpolation. World coordinates are
+those of glTF: +Y up, front +Z, metres. Invalid files raise `GltfError`, unsupported ones `UnsupportedGltf`.
 """
 
 from renderers.gltf.animations import Animation
 from renderers.gltf.asset import Asset, Pose, Primitive, load
-from renderers.gltf.document import GltfError, Limits, UnsupportedGltf
+from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf
 from renderers.gltf.materials import Material, Texture
 
 __all__ = [

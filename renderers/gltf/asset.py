@@ -1,4 +1,4 @@
-"""The asset: what `load` gives, and how it is put together."""
+"""`load` and the `Asset` it returns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from renderers.gltf.animations import Animation, Channel, read_animations
-from renderers.gltf.document import DRACO, MESHOPT, Document, GltfError, Limits
+from renderers.gltf.compression import DRACO, MESHOPT
+from renderers.gltf.document import Document
+from renderers.gltf.limits import GltfError, Limits
 from renderers.gltf.materials import Material, Texture, read_material
 from renderers.gltf.motion import Motion
 from renderers.gltf.nodes import read_nodes
 from renderers.gltf.rig import Part, Rig, read_rig
 
-_UNDERSTOOD = {
+# Required extensions that are implemented.
+_SUPPORTED = {
     DRACO,
     MESHOPT,
     "EXT_texture_webp",
@@ -26,7 +29,7 @@ _UNDERSTOOD = {
     "KHR_mesh_quantization",
     "KHR_texture_transform",
 }
-# Without these an asset still moves and looks like itself, only plainer.
+# Required extensions that can be ignored: the asset still moves correctly and is recognisable, with simpler shading.
 _IGNORABLE = {
     "KHR_lights_punctual",
     "KHR_materials_anisotropy",
@@ -51,13 +54,14 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Primitive:
-    """One drawable part: a mesh primitive at one node (an instanced mesh appears once per node).
+    """A mesh primitive at one node (a mesh that several nodes reference appears once per node).
 
     Attributes:
-        vertices: its range in the asset-wide vertex arrays.
+        name: name of the node, else of the mesh.
+        vertices: range in the asset-wide vertex arrays.
         triangles: uint32 [F, 3], indices into the asset-wide arrays.
         material: index into `Asset.materials`.
-        node, index: where it stands in the file: a node, and a primitive of that node's mesh.
+        node, index: index of the node in the file, and of the primitive in that node's mesh.
     """
 
     name: str
@@ -70,11 +74,12 @@ class Primitive:
 
 @dataclass(frozen=True)
 class Pose:
-    """The asset at one moment, in world space.
+    """The asset at one time, in world space.
 
     Attributes:
-        positions: float32 [N, 3], metres. normals: float32 [N, 3], unit, pointing outward.
-        mirrored: bool [P], per primitive: its transform mirrors, so front faces are clockwise.
+        positions: float32 [N, 3], metres.
+        normals: float32 [N, 3], unit, pointing outward.
+        mirrored: bool [P], per primitive: its transform is a reflection, so its front faces are clockwise.
     """
 
     positions: np.ndarray
@@ -84,17 +89,18 @@ class Pose:
 
 @dataclass(frozen=True)
 class Asset:
-    """A loaded glTF; immutable but for a cache. Make one with `load`.
+    """A loaded glTF file, immutable apart from a cache. Created by `load`.
 
     Attributes:
-        name: how messages call it.
-        texcoords: float32 [N, S, 2], S >= 1; zeros where a set is absent.
+        name: name in error messages.
+        primitives, materials, animations: in the order of the file.
+        texcoords: float32 [N, S, 2], S >= 1 texture coordinate sets; zeros where a set is absent.
         colors: float32 [N, 4], linear vertex colours, 1 where absent.
-        visible: int64 [n], the vertices that some triangle uses.
-        metadata: generator, copyright and, as Sketchfab writes them, title, author, license and source;
-            only what the file states.
-        notes: what was left out of the asset, in sentences.
-        source: what it was loaded from, a path or the bytes of a .glb, for those who read files themselves.
+        visible: int64 [n], indices of the vertices that are used by a triangle.
+        metadata: the strings of the file's `asset` object: generator, copyright, and (as written by Sketchfab) title,
+            author, license and source.
+        notes: descriptions of contents that were ignored.
+        source: the path or the bytes that it was loaded from, for back ends that read files themselves.
     """
 
     name: str
@@ -113,60 +119,63 @@ class Asset:
 
     @property
     def num_vertices(self) -> int:
+        """N, the number of vertices over all primitives."""
         return len(self.colors)
 
     def pose(self, animation: int | None, time: float) -> Pose:
-        """World-space vertices at a moment.
+        """Evaluate the vertices in world space.
 
         Args:
-            animation: index into `animations`; None = as the file stands.
-            time: seconds on the animation's own time line; clamped to its first and last key.
+            animation: index into `animations`; None for the rest pose.
+            time: seconds on the animation's time line, clamped to its first and last key.
         Raises:
-            GltfError: the moment has no finite pose. IndexError: there is no such animation.
+            GltfError: the pose is not finite.
+            IndexError: the animation does not exist.
         """
         return Pose(*self._evaluate(animation, time, normals=True))
 
     def positions(self, animation: int | None, time: float) -> np.ndarray:
-        """The positions of `pose` alone, float32 [N, 3], in about half its time."""
+        """Evaluate only the positions of `pose`, float32 [N, 3], in about half the time."""
         return self._evaluate(animation, time, normals=False)[0]
 
     def _evaluate(self, animation: int | None, time: float, normals: bool) -> tuple[np.ndarray, ...]:
         if animation is not None and not 0 <= animation < len(self.animations):
             raise IndexError(
-                f"{self.name}: animation {animation} does not exist, it has {len(self.animations)}"
+                f"{self.name}: animation {animation} does not exist, expected an index below {len(self.animations)}"
             )
-        with np.errstate(all="ignore"):  # what overflows is found below
+        with np.errstate(all="ignore"):  # overflow is detected below
             motion = self._motions.get(animation)
             if motion is None:
                 motion = Motion(self._rig, () if animation is None else self._channels[animation])
-                self._motions.clear()  # a clip asks for one animation at a time; its arrays may be large
+                self._motions.clear()  # clips use one animation at a time, and its arrays may be large
                 self._motions[animation] = motion
             positions, directions, mirrored = motion.pose(float(time), normals)
         if not np.isfinite(positions).all():
             raise GltfError(
-                f"{self.name}: animation {animation} at {time} s puts vertices at infinity; leave it out"
+                f"{self.name}: animation {animation} at {time} s has vertices at infinity; exclude this animation"
             )
         return positions, directions, mirrored
 
 
 def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits | None = None) -> Asset:
-    """Reads a .glb or .gltf completely; nothing is fetched from outside its own folder.
+    """Load a .glb or .gltf file. Nothing outside the file's own folder is read.
 
     Args:
-        source: path, or the bytes of a file that refers to no other.
-        name: how messages call the asset; the file's name by default.
-        limits: what the file may ask for; the defaults suit any model that a machine with a few GiB renders.
+        source: path, or the bytes of a file that references no other.
+        name: name in error messages; None uses the file's name.
+        limits: upper bounds on the contents; the defaults suit models that fit in a few GiB of memory.
     Raises:
-        UnsupportedGltf: valid, but needs something that is not supported. GltfError: not a usable asset.
+        UnsupportedGltf: the file is valid but requires a feature that is not supported.
+        GltfError: the file is not a usable asset.
     """
     document = Document.open(source, name, limits or Limits())
     try:
-        with np.errstate(all="ignore"):  # what overflows is refused as not finite
+        with np.errstate(all="ignore"):  # overflow is rejected as not finite
             return _build(document, source if isinstance(source, bytes) else Path(source))
     except GltfError:
         raise
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        # A malformed file that no check above foresaw must not stop a job over thousands of files.
+        # A malformed file that passed the checks must not stop a job over thousands of files.
         raise GltfError(f"{document.name}: malformed glTF ({type(error).__name__}: {error})") from error
 
 
@@ -203,8 +212,8 @@ def _build(document: Document, source: Path | bytes) -> Asset:
         _rig=rig,
         _channels=channels,
     )
-    moments = islice(_moments(asset), 64)
-    if not any(_has_extent(asset, animation, time) for animation, time in moments):
+    times = islice(_candidate_times(asset), 64)
+    if not any(_has_extent(asset, animation, time) for animation, time in times):
         document.fail("every triangle has zero extent, expected a visible object; export the asset again")
     return asset
 
@@ -221,8 +230,8 @@ def _part_name(document: Document, part: Part) -> str:
     return document.text(node, "name", document.text(mesh, "name", f"mesh {part.mesh}"))
 
 
-def _moments(asset: Asset) -> Iterator[tuple[int | None, float]]:
-    """At rest, then where an object that is scaled to nothing at rest may appear."""
+def _candidate_times(asset: Asset) -> Iterator[tuple[int | None, float]]:
+    """Yield (animation, time): the rest pose, then times at which an object scaled to zero at rest may appear."""
     yield None, 0.0
     for index, animation in enumerate(asset.animations):
         for phase in (0.0, 0.5, 1.0):
@@ -238,15 +247,17 @@ def _check_extensions(document: Document) -> None:
     if not isinstance(required, list) or not all(isinstance(item, str) for item in required):
         document.fail("extensionsRequired: expected a list of names")
     for extension in required:
-        if extension not in _UNDERSTOOD | _IGNORABLE:
+        if extension not in _SUPPORTED | _IGNORABLE:
             advice = _ADVICE.get(extension, "export the asset without it")
-            document.unsupported(f"requires the extension {extension[:80]}, which is not supported; {advice}")
+            document.unsupported(
+                f"the file requires the extension {extension[:80]}, which is not supported; {advice}"
+            )
 
 
 def _metadata(document: Document) -> dict[str, str]:
     asset = document.json["asset"]
     extras = asset.get("extras")
-    found = {key: asset.get(key) for key in ("generator", "copyright")}
+    metadata = {key: asset.get(key) for key in ("generator", "copyright")}
     if isinstance(extras, dict):
-        found |= {key: extras.get(key) for key in ("title", "author", "license", "source")}
-    return {key: value for key, value in found.items() if isinstance(value, str) and value}
+        metadata |= {key: extras.get(key) for key in ("title", "author", "license", "source")}
+    return {key: value for key, value in metadata.items() if isinstance(value, str) and value}

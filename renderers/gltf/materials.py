@@ -1,4 +1,4 @@
-"""Materials and textures, as the metallic-roughness model of the glTF specification."""
+"""Materials and textures in the metallic-roughness model of the glTF specification (§3.9)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from renderers.gltf.meshes import MAX_TEXCOORDS
 
 @dataclass(frozen=True)
 class Texture:
-    """An image and how a material reads it.
+    """An image and how it is sampled.
 
     Attributes:
-        image: uint8 [H, W, 4] as stored (sRGB-encoded for colour); equal images are the same object.
+        image: uint8 [H, W, 4] as stored (sRGB-encoded for colour); identical images are one object.
         wrap_s, wrap_t: "repeat", "mirror" or "clamp".
-        nearest: magnify without interpolation.
-        texcoord: which set of `Asset.texcoords`.
+        nearest: magnified without interpolation.
+        texcoord: index of the set in `Asset.texcoords`.
         transform: float64 [3, 3]; (u', v', 1) = transform @ (u, v, 1).
     """
 
@@ -32,12 +32,13 @@ class Texture:
 
 @dataclass(frozen=True)
 class Material:
-    """glTF's metallic-roughness material; factors are linear, textures as in the glTF specification §3.9.
+    """A metallic-roughness material; factors are linear, texture channels as in the glTF specification §3.9.
 
     Attributes:
-        base_color: float [4], linear, with alpha. emissive: float [3], linear, may exceed 1.
-        alpha_mode: "OPAQUE", "MASK" (cut at `alpha_cutoff`) or "BLEND".
-        unlit: base colour is shown as it is.
+        base_color: RGBA, linear.
+        emissive: RGB, linear, may exceed 1.
+        alpha_mode: "OPAQUE", "MASK" (opaque where alpha >= `alpha_cutoff`, else invisible) or "BLEND".
+        unlit: the base colour is shown without lighting.
     """
 
     name: str = ""
@@ -62,7 +63,7 @@ _WRAPS = {33071: "clamp", 33648: "mirror", 10497: "repeat"}
 
 
 def read_material(document: Document, index: int | None) -> Material:
-    """One material of the file with its textures decoded; None is glTF's default material."""
+    """Read a material and decode its textures; None is the default material of glTF."""
     if index is None:
         return Material()
     where = f"materials[{index}]"
@@ -99,6 +100,7 @@ def read_material(document: Document, index: int | None) -> Material:
 
 
 def _read_texture(document: Document, owner: dict, key: str, where: str) -> Texture | None:
+    """Read the texture that `owner[key]` references, None if absent."""
     reference = document.child(owner, key, where)
     if reference is None:
         return None
@@ -115,9 +117,9 @@ def _read_texture(document: Document, owner: dict, key: str, where: str) -> Text
     if source is None:
         if document.extension(texture, "KHR_texture_basisu", here) is not None:
             document.unsupported(
-                f"{here} exists as KTX2 only (KHR_texture_basisu); export it with PNG, JPEG or WebP textures"
+                f"{here} is stored as KTX2 only (KHR_texture_basisu); export it with PNG, JPEG or WebP textures"
             )
-        return None  # the specification leaves such a texture to extensions; none of ours gives it an image
+        return None  # its image comes from an extension that is not supported
     sampler_index = document.index(texture, "sampler", "samplers", here)
     sampler = {} if sampler_index is None else document.items("samplers")[sampler_index]
     transform = document.extension(reference, "KHR_texture_transform", where) or {}
@@ -136,7 +138,7 @@ def _read_texture(document: Document, owner: dict, key: str, where: str) -> Text
 
 
 def _texture_transform(document: Document, transform: dict, where: str) -> np.ndarray:
-    """KHR_texture_transform: scale, then rotate counter-clockwise as seen (v points down), then move."""
+    """Matrix of KHR_texture_transform: scale, rotate counter-clockwise on screen (v points down), translate."""
     scale = document.vector(transform, "scale", (1, 1), where)
     offset = document.vector(transform, "offset", (0, 0), where)
     angle = document.number(transform, "rotation", 0.0, where)
@@ -150,14 +152,14 @@ def _texture_transform(document: Document, transform: dict, where: str) -> np.nd
     )
 
 
-# --- KHR_materials_pbrSpecularGlossiness, which old Sketchfab exports use -------------------------
+# --- KHR_materials_pbrSpecularGlossiness, used by old Sketchfab exports -------------------------
 
-_DIELECTRIC = 0.04  # what a material that is no metal reflects head-on
-_ROWS = 256  # of a texture converted at a time, which bounds the memory for large ones
+_DIELECTRIC = 0.04  # reflectance of non-metals at normal incidence
+_ROWS = 256  # rows of a texture converted at a time, which bounds the memory
 
 
 def _from_specular_glossiness(document: Document, material: Material, gloss: dict, where: str) -> Material:
-    """The nearest metallic-roughness material; textures are converted pixel by pixel."""
+    """Convert to the closest metallic-roughness material; textures are converted per pixel."""
     diffuse = document.vector(gloss, "diffuseFactor", (1, 1, 1, 1), where)
     specular = document.vector(gloss, "specularFactor", (1, 1, 1), where)
     glossiness = document.number(gloss, "glossinessFactor", 1.0, where)
@@ -172,7 +174,7 @@ def _from_specular_glossiness(document: Document, material: Material, gloss: dic
             metallic=float(metallic),
             roughness=1.0 - float(np.clip(glossiness, 0, 1)),
         )
-    # Both are read where `first` is: exporters write the same coordinates for the two.
+    # Both textures are sampled with the coordinates of `first`: exporters write the same for the two.
     sizes = [texture.image.shape[:2] for texture in (diffuse_texture, gloss_texture) if texture is not None]
     height, width = max(sizes)
     base = np.empty((height, width, 4), np.uint8)
@@ -200,28 +202,29 @@ def _from_specular_glossiness(document: Document, material: Material, gloss: dic
 
 
 def _metallic(diffuse: np.ndarray, specular: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Base colour [..., 3] and metallic [...] with nearly the same diffuse and specular colour, all linear.
+    """Find base colour [..., 3] and metallic m [...] with nearly the given diffuse and specular colours, all linear.
 
-    Of the metallic m that reproduces both brightnesses: base = diffuse / (1 - m) and
-    specular = 0.04 (1 - m) + base m, solved for m.
+    m is the solution of base = diffuse / (1 - m) and specular = 0.04 (1 - m) + base m for brightnesses, as in the
+    conversion published by Khronos with the extension.
     """
-    left = 1.0 - specular.max(-1)  # what the surface does not reflect
+    remaining = 1.0 - specular.max(-1)  # energy that is not reflected specularly
     d, s = _brightness(diffuse), _brightness(specular)
-    b = d * left / (1 - _DIELECTRIC) + s - 2 * _DIELECTRIC
+    b = d * remaining / (1 - _DIELECTRIC) + s - 2 * _DIELECTRIC
     root = np.sqrt(np.maximum(b * b - 4 * _DIELECTRIC * (_DIELECTRIC - s), 0))
     metallic = np.where(s < _DIELECTRIC, 0.0, np.clip((root - b) / (2 * _DIELECTRIC), 0, 1))
     m = metallic[..., None]
-    from_diffuse = diffuse * (left[..., None] / (1 - _DIELECTRIC) / np.maximum(1 - m, 1e-4))
+    from_diffuse = diffuse * (remaining[..., None] / (1 - _DIELECTRIC) / np.maximum(1 - m, 1e-4))
     from_specular = (specular - _DIELECTRIC * (1 - m)) / np.maximum(m, 1e-4)
     return np.clip(from_diffuse + (from_specular - from_diffuse) * m * m, 0, 1), metallic
 
 
 def _brightness(color: np.ndarray) -> np.ndarray:
+    """Perceived brightness [...] of linear RGB [..., 3]."""
     return np.sqrt(color**2 @ np.array([0.299, 0.587, 0.114], color.dtype))
 
 
 def _resized(texture: Texture | None, height: int, width: int) -> np.ndarray:
-    """A texture's image at that size; white if there is none, as the extension defines."""
+    """Return a texture's image resized; white without a texture, as the extension specifies."""
     from PIL import Image
 
     if texture is None:
@@ -232,10 +235,11 @@ def _resized(texture: Texture | None, height: int, width: int) -> np.ndarray:
 
 
 def _encoded(linear: np.ndarray) -> np.ndarray:
-    """Linear 0-1 to sRGB-encoded uint8."""
+    """Encode linear 0-1 as sRGB uint8."""
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return (encoded * 255 + 0.5).astype(np.uint8)
 
 
+# sRGB-encoded uint8 → linear.
 _CODES = np.arange(256) / 255
 _LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)

@@ -1,4 +1,4 @@
-"""One mesh primitive as the file stores it, whatever way it is stored."""
+"""Mesh primitives: vertex attributes, triangles and morph targets, from plain, sparse or compressed storage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from itertools import takewhile
 
 import numpy as np
 
-from renderers.gltf.document import DRACO, Document
+from renderers.gltf.compression import DRACO
+from renderers.gltf.document import Document
 
 MAX_TEXCOORDS = 8
 _MAX_JOINT_SETS = 8
@@ -18,10 +19,14 @@ class Geometry:
     """The n vertices and F triangles of a mesh primitive.
 
     Attributes:
-        positions: float32 [n, 3]. normals: float32 [n, 3]; None = flat, three vertices to each triangle.
-        texcoords: float32 [n, 2] each. colors: float32 [n, 3] or [n, 4].
-        joints: int64 [n, K] into a skin's joints. weights: float32 [n, K], as stored.
-        triangles: int64 [F, 3]. position_targets, normal_targets: float32 [targets, 3, n], differences.
+        positions: float32 [n, 3].
+        normals: float32 [n, 3]; None for flat shading, where every triangle has three vertices of its own.
+        texcoords: list of float32 [n, 2], one per set.
+        colors: float32 [n, 3] or [n, 4], linear.
+        joints: int64 [n, K], indices into the joints of a skin.
+        weights: float32 [n, K], as stored (not normalised).
+        triangles: int64 [F, 3].
+        position_targets, normal_targets: float32 [targets, 3, n], differences to the base shape.
     """
 
     positions: np.ndarray
@@ -36,41 +41,47 @@ class Geometry:
 
 
 def read_geometry(document: Document, mesh: int, index: int) -> Geometry:
+    """Read primitive `index` of a mesh. Its sizes must have been checked against the limits."""
     where = f"meshes[{mesh}].primitives[{index}]"
     primitive = document.items("meshes")[mesh]["primitives"][index]
     attributes = document.child(primitive, "attributes", where) or {}
     accessors = {
         key: document.index(attributes, key, "accessors", f"{where}.attributes") for key in attributes
     }
-    count = document.count(accessors["POSITION"])
+    position = accessors["POSITION"]
+    assert position is not None, "checked by rig._find_parts"
+    count = document.count(position)
     triangles, compressed = _read_triangles(document, primitive, count, where)
 
-    def read(key: str, *types: str, integers: bool = False) -> np.ndarray | None:
-        here, accessor = f"{where}.{key}", accessors.get(key)
-        if accessor is None:
-            return None
+    def optional(key: str, *types: str) -> np.ndarray | None:
+        return None if accessors.get(key) is None else read(key, *types)
+
+    def read(key: str, *types: str, integers: bool = False) -> np.ndarray:
+        here, accessor = f"{where}.{key}", accessors[key]
+        assert accessor is not None
         if key not in compressed:
             return (document.unsigned if integers else document.floats)(accessor, count, types, here)
         values = compressed[key]
         if values.shape[1] not in {int(kind[-1]) for kind in types}:
-            document.fail(f"{here}: {values.shape[1]} numbers each, expected {' or '.join(types)}")
+            document.fail(
+                f"{here}: expected {' or '.join(types)}, got {values.shape[1]} components; export the asset again"
+            )
         if integers:
             return values.astype(np.int64)
         normalised = document.items("accessors")[accessor].get("normalized") is True
         return document.as_floats(accessor, values, normalised, here)
 
     def sets(stem: str, limit: int) -> list[str]:
-        """The names `stem`_0, `stem`_1 ... that the primitive has."""
+        """List the attributes `stem`_0, `stem`_1, … that the primitive has, without gaps."""
         names = [f"{stem}_{number}" for number in range(limit)]
         return list(takewhile(lambda name: accessors.get(name) is not None, names))
 
     influences = list(zip(sets("JOINTS", _MAX_JOINT_SETS), sets("WEIGHTS", _MAX_JOINT_SETS), strict=False))
-    positions = read("POSITION", "VEC3")
     geometry = Geometry(
-        positions=positions,
-        normals=read("NORMAL", "VEC3"),
+        positions=read("POSITION", "VEC3"),
+        normals=optional("NORMAL", "VEC3"),
         texcoords=[read(key, "VEC2") for key in sets("TEXCOORD", MAX_TEXCOORDS)],
-        colors=read("COLOR_0", "VEC3", "VEC4"),
+        colors=optional("COLOR_0", "VEC3", "VEC4"),
         joints=None,
         weights=None,
         triangles=triangles,
@@ -84,8 +95,10 @@ def read_geometry(document: Document, mesh: int, index: int) -> Geometry:
     return _flattened(geometry) if geometry.normals is None else geometry
 
 
-def _read_triangles(document: Document, primitive: dict, vertices: int, where: str):
-    """Triangles int64 [F, 3] in range, and the attributes that came with them if they were compressed."""
+def _read_triangles(
+    document: Document, primitive: dict, vertices: int, where: str
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Read triangles int64 [F, 3], validated against the number of vertices; with Draco also the attributes by name."""
     indices = document.index(primitive, "indices", "accessors", where)
     corners = vertices if indices is None else document.count(indices)
     packed = document.extension(primitive, DRACO, where)
@@ -101,12 +114,15 @@ def _read_triangles(document: Document, primitive: dict, vertices: int, where: s
             order = document.unsigned(indices, corners, ("SCALAR",), f"{where}.indices")[:, 0]
         triangles = _triangles(order, document.integer(primitive, "mode", 4, where))
     if not len(triangles) or triangles.max() >= vertices:
-        document.fail(f"{where}: expected triangles of its {vertices} vertices, got other indices or none")
+        document.fail(
+            f"{where}: expected triangles with indices below {vertices}, got larger ones or none; "
+            "export the asset again"
+        )
     return triangles, compressed
 
 
 def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
-    """int64 [F, 3] of a triangle list (4), strip (5) or fan (6), all wound the same way."""
+    """Convert a triangle list (mode 4), strip (5) or fan (6) to int64 [F, 3] of equal winding (glTF §3.7.2.1)."""
     if mode == 4:
         return order[: len(order) // 3 * 3].reshape(-1, 3)
     first = np.arange(max(len(order) - 2, 0))
@@ -117,7 +133,7 @@ def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
 
 
 def _read_targets(document: Document, primitive: dict, geometry: Geometry, where: str) -> None:
-    """Fills in the morph targets; targets without a position or normal move nothing."""
+    """Fill in the morph targets; a target without POSITION or NORMAL has differences of zero."""
     targets = document.items("targets", primitive, f"{where}.")
     if not targets:
         return
@@ -135,7 +151,7 @@ def _read_targets(document: Document, primitive: dict, geometry: Geometry, where
 
 
 def _flattened(geometry: Geometry) -> Geometry:
-    """Every triangle gets vertices of its own, as flat normals need (glTF §3.7.2.1)."""
+    """Give every triangle three vertices of its own, as flat normals require (glTF §3.7.2.1)."""
     corners = geometry.triangles.reshape(-1)
 
     def take(values: np.ndarray | None) -> np.ndarray | None:
@@ -143,8 +159,8 @@ def _flattened(geometry: Geometry) -> Geometry:
 
     return replace(
         geometry,
-        positions=take(geometry.positions),
-        texcoords=[take(values) for values in geometry.texcoords],
+        positions=geometry.positions[corners],
+        texcoords=[values[corners] for values in geometry.texcoords],
         colors=take(geometry.colors),
         joints=take(geometry.joints),
         weights=take(geometry.weights),

@@ -1,4 +1,7 @@
-"""One animation made ready to be posed: only what it moves is evaluated, all else is computed once."""
+"""Evaluation of one animation: what it moves is evaluated at every time, everything else once.
+
+Interpolation, skinning and morphing follow the glTF 2.0 specification (§3.7.2.2, §3.7.3, §3.11 and appendix C).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from renderers.gltf.animations import Channel
+from renderers.gltf.animations import Channel, KeyTimes
 from renderers.gltf.nodes import compose, unit_quaternions
 from renderers.gltf.rig import Morph, Rig, Skin
 
-Arrays = tuple[np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray, np.ndarray]  # positions and normals, float32 [3, N]
 
 
 @dataclass(frozen=True)
 class _Tracks:
-    """Node channels of one kind, evaluated together: one gather and one formula for all of them.
+    """c node channels with one formula, evaluated together: one gather and one interpolation for all of them.
 
     Attributes:
-        rows: int [c], which row of the state each channel drives. lines: int [c], its time line.
-        first: int [c], the row of its first key in `values`. moves: float [c, 1], 0 for STEP.
-        values: the channels' values one after another.
+        rows: int [c], the row of the state (`_rotation` or `_translation_scale`) that each channel writes.
+        lines: int [c], index of its key times in `Motion._times`.
+        first: int [c], row of its first key in `values`.
+        moves: float [c, 1], 0 for STEP and 1 otherwise; multiplies the phase.
+        values: the values of all channels, concatenated.
     """
 
     rows: np.ndarray
@@ -32,6 +37,7 @@ class _Tracks:
 
     @classmethod
     def of(cls, members: list[tuple[int, int, Channel]]) -> _Tracks:
+        """Concatenate channels, each given with its row and the index of its key times."""
         rows, lines, channels = zip(*members, strict=True)
         counts = [len(channel.times) for channel in channels]
         return cls(
@@ -44,7 +50,7 @@ class _Tracks:
 
 
 class Motion:
-    """A rig under one animation's channels (none: the rig at rest)."""
+    """A rig driven by the channels of one animation; without channels, the rest pose."""
 
     def __init__(self, rig: Rig, channels: tuple[Channel, ...]) -> None:
         self._rig = rig
@@ -56,17 +62,22 @@ class Motion:
         self._pose_rest()
 
     def pose(self, time: float, normals: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions and normals float32 [N, 3] in world space, and per part whether it is mirrored."""
+        """Evaluate the pose at a time in seconds.
+
+        Returns:
+            positions and normals float32 [N, 3] in world space, and bool [P] whether each part is mirrored. Without
+            `normals`, the normals and `mirrored` are those of the rest pose.
+        """
         keys = self._keys_at(time)
         self._move_nodes(keys)
-        shape = self._shape
+        shape: Arrays = self._shape
         if self._morphs:
-            shape = shape[0].copy(), shape[1].copy()
+            shape = (shape[0].copy(), shape[1].copy())
             for morph in self._morphs:
-                for out, unposed in zip(shape, (self._rig.positions, self._rig.normals), strict=True):
-                    out[:, morph.vertices] = unposed[:, morph.vertices]
+                for values, base in zip(shape, (self._rig.positions, self._rig.normals), strict=True):
+                    values[:, morph.vertices] = base[:, morph.vertices]
             self._add_morphs(self._morphs, self._weights_at(keys), shape)
-        out = self._rest[0].copy(), self._rest[1].copy()
+        out: Arrays = (self._rest[0].copy(), self._rest[1].copy())
         mirrored = self._mirrored.copy()
         self._place(self._rigid, self._skins, self._flat, shape, out, mirrored, normals)
         return np.ascontiguousarray(out[0].T), np.ascontiguousarray(out[1].T), mirrored
@@ -74,11 +85,13 @@ class Motion:
     # --- preparation ---
 
     def _sort_channels(self, channels: tuple[Channel, ...]) -> set[int]:
-        """Groups what changes by formula, applies what does not; the nodes that change."""
+        """Group varying channels by formula and apply constant ones to the state; return the nodes that move."""
         count = len(self._rig.nodes)
         lines: dict[int, int] = {}
-        groups: dict[tuple[bool, bool], list] = {}
-        self._times, self._weight_tracks, moving = [], [], set()
+        groups: dict[tuple[bool, bool], list[tuple[int, int, Channel]]] = {}
+        self._times: list[KeyTimes] = []
+        self._weight_tracks: list[tuple[int, Channel]] = []
+        moving: set[int] = set()
         for channel in channels:
             line = lines.setdefault(id(channel.times), len(lines))
             if line == len(self._times):
@@ -86,15 +99,15 @@ class Motion:
             spline = channel.interpolation == "CUBICSPLINE"
             rotates = channel.path == "rotation"
             keys = channel.values[:, 1] if spline else channel.values
-            still = (keys == keys[0]).all() and not (spline and channel.values[:, ::2].any())
+            constant = (keys == keys[0]).all() and not (spline and channel.values[:, ::2].any())
             row = channel.node + (count if channel.path == "scale" else 0)
             if channel.path == "weights":
                 self._weights[channel.node] = keys[0]
-                if not still:
+                if not constant:
                     self._weight_tracks.append((line, channel))
-            elif still and rotates:
+            elif constant and rotates:
                 self._rotation[row] = unit_quaternions(keys[0])
-            elif still:
+            elif constant:
                 self._translation_scale[row] = keys[0]
             else:
                 moving.add(channel.node)
@@ -105,13 +118,13 @@ class Motion:
         return moving
 
     def _split_nodes(self, driven: set[int], moving: set[int]) -> None:
-        """World matrices of what stands still, and the levels of nodes that move with an animated one."""
+        """Compute the world matrices of static nodes, and list the nodes below an animated one by level."""
         nodes = self._rig.nodes
         self._local = nodes.local.copy()
         self._compose(np.array(sorted(driven), int))
         self._world = nodes.world(self._local)
         self._moving = np.array(sorted(moving), int)
-        self._dynamic = np.zeros(len(nodes) + 1, bool)  # the last row is the world, which never moves
+        self._dynamic = np.zeros(len(nodes) + 1, bool)  # the last row is the world, which is static
         self._dynamic[self._moving] = True
         self._levels = []
         for level in nodes.levels:
@@ -121,7 +134,7 @@ class Motion:
                 self._levels.append((level, nodes.parents[level]))
 
     def _pose_rest(self) -> None:
-        """Poses everything once, and keeps the list of what has to be posed again at every moment."""
+        """Pose everything once, and list the parts and skins that have to be posed at every time."""
         rig = self._rig
         self._shape = rig.positions.copy(), rig.normals.copy()
         self._add_morphs(rig.morphs, self._weights, self._shape)
@@ -129,9 +142,9 @@ class Motion:
         self._mirrored = np.zeros(len(rig.parts), bool)
         self._place(rig.rigid, rig.skins, rig.flat, self._shape, self._rest, self._mirrored)
 
-        reshaped = {channel.node for _, channel in self._weight_tracks}
-        self._morphs = [morph for morph in rig.morphs if morph.node in reshaped]
-        live = np.array([part.node in reshaped for part in rig.parts])
+        morphing = {channel.node for _, channel in self._weight_tracks}
+        self._morphs = [morph for morph in rig.morphs if morph.node in morphing]
+        live = np.array([part.node in morphing for part in rig.parts])
         live[rig.rigid] |= self._dynamic[[rig.parts[part].node for part in rig.rigid]]
         self._skins = []
         for skin in rig.skins:
@@ -147,7 +160,7 @@ class Motion:
     # --- channels to node matrices and morph weights ---
 
     def _keys_at(self, time: float) -> tuple[np.ndarray, ...]:
-        """Per time line: the keys around `time`, how far between (0-1), and their distance in seconds."""
+        """For each of `_times`: keys before and after `time`, phase between them (0-1), their distance in seconds."""
         low = [max(bisect_right(times, time) - 1, 0) for times in self._times]
         high = [min(i + 1, len(times) - 1) for i, times in zip(low, self._times, strict=True)]
         start = np.array([times[i] for i, times in zip(low, self._times, strict=True)])
@@ -156,6 +169,7 @@ class Motion:
         return np.array(low, int), np.array(high, int), np.where(step > 0, phase, 0), step
 
     def _move_nodes(self, keys: tuple[np.ndarray, ...]) -> None:
+        """Evaluate the animated node transforms and the world matrices that depend on them."""
         low, high, phase, step = keys
         for rotates, spline, tracks in self._tracks:
             a = tracks.values[tracks.first + low[tracks.lines]]
@@ -173,6 +187,7 @@ class Motion:
             self._world[level] = self._world[parents] @ self._local[level]
 
     def _weights_at(self, keys: tuple[np.ndarray, ...]) -> dict[int, np.ndarray]:
+        """Evaluate the morph weights of all nodes that have them."""
         low, high, phase, step = keys
         weights = dict(self._weights)
         for line, channel in self._weight_tracks:
@@ -183,15 +198,17 @@ class Motion:
                 weights[channel.node] = _lerp(a, b, phase[line] if channel.interpolation == "LINEAR" else 0.0)
         return weights
 
-    def _compose(self, which: np.ndarray) -> None:
-        translation = self._translation_scale[which]
-        scale = self._translation_scale[len(self._rig.nodes) + which]
-        self._local[which] = compose(translation, self._rotation[which], scale)
+    def _compose(self, nodes: np.ndarray) -> None:
+        """Recompute the local matrices of some nodes from the state."""
+        translation = self._translation_scale[nodes]
+        scale = self._translation_scale[len(self._rig.nodes) + nodes]
+        self._local[nodes] = compose(translation, self._rotation[nodes], scale)
 
     # --- vertices ---
 
     @staticmethod
     def _add_morphs(morphs: list[Morph], weights: dict[int, np.ndarray], shape: Arrays) -> None:
+        """Add the weighted morph targets to positions and normals in mesh space."""
         for morph in morphs:
             active = np.flatnonzero(weights[morph.node])
             factors = weights[morph.node][active].astype(np.float32)
@@ -209,23 +226,26 @@ class Motion:
         mirrored: np.ndarray,
         normals: bool = True,
     ) -> None:
-        """Takes the given parts from the space of their meshes (`shape`) to the world (`out`).
+        """Transform parts from mesh space (`shape`) to world space (`out`).
 
-        Without `normals`, those and `mirrored` are left as they were, and half the time is saved.
+        Normals are transformed by the cofactor matrix (the inverse transpose up to a factor). Without `normals`, they
+        and `mirrored` are left unchanged, which saves half the time.
         """
         determinants = np.zeros(len(mirrored))
         matrices = self._world[[self._rig.parts[part].node for part in rigid], :3]
-        cofactors, determinants[rigid] = _turns(matrices[:, :, :3])
-        for part, matrix, turn in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
+        cofactors, determinants[rigid] = _normal_matrices(matrices[:, :, :3])
+        for part, matrix, cofactor in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
             vertices = self._rig.ranges[part]
             out[0][:, vertices] = matrix[:, :3] @ shape[0][:, vertices] + matrix[:, 3:]
             if normals:
-                out[1][:, vertices] = _unit(turn @ shape[1][:, vertices])
+                out[1][:, vertices] = _unit(cofactor @ shape[1][:, vertices])
         for skin in skins:
             joints = (self._world[skin.joints] @ skin.inverse_bind)[:, :3].reshape(-1, 12)
+            # Cofactors grow with the square of the scale: `small` keeps them within the range of float32.
             small = np.float32(1 / max(np.abs(joints[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]).max(), 1e-18) ** 2)
             joints = joints.astype(np.float32).T
             for block in skin.blocks:
+                # Linear blend skinning: one blended 3×4 matrix per vertex.
                 rows = (joints[:, block.joints] @ block.weights).reshape(3, 4, -1)
                 point = shape[0][:, block.vertices]
                 for axis, (a, b, c, d) in enumerate(rows):
@@ -252,41 +272,45 @@ class Motion:
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross product of [3, ...] and [3, ...]."""
+    """Cross product along the first axis, [3, ...]."""
     return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
-def _turns(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What takes normals along, float32 [n, 3, 3], and determinants (their signs) of matrices [n, 3, 3]."""
+def _normal_matrices(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return matrices for normals, float32 [n, 3, 3], and determinants of matrices [n, 3, 3] scaled to at most 1.
+
+    A normal matrix is the cofactor matrix, negated for reflections so that normals keep pointing outward.
+    """
     size = np.abs(matrices).max(axis=(1, 2), keepdims=True)
     m = (matrices / np.maximum(size, 1e-30)).transpose(1, 2, 0)
     cofactors = _cofactor(m)
     determinants = (m[0] * cofactors[0]).sum(0)
-    turns = np.where(determinants < 0, -cofactors, cofactors)
-    return turns.transpose(2, 0, 1).astype(np.float32), determinants
+    normals = np.where(determinants < 0, -cofactors, cofactors)
+    return normals.transpose(2, 0, 1).astype(np.float32), determinants
 
 
 def _cofactor(m: np.ndarray) -> np.ndarray:
-    """Cofactor matrices of [3, 3, ...]: the inverse transpose up to a factor, but for flattening ones too."""
+    """Cofactor matrices of [3, 3, ...]: the inverse transpose up to a factor, defined for singular matrices, too."""
     return np.stack([_cross(m[1], m[2]), _cross(m[2], m[0]), _cross(m[0], m[1])])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Columns [3, n] scaled to length 1; those without a direction become +Y, so that all are usable."""
+    """Normalise columns [3, n]; zero and infinite ones become +Y, so that every normal is usable."""
     length = np.sqrt(vectors[0] ** 2 + vectors[1] ** 2 + vectors[2] ** 2)
-    good = (length > 0) & (length < np.inf)
-    if not good.all():
-        vectors = np.where(good, vectors, np.array([[0], [1], [0]], np.float32))
-        length = np.where(good, length, np.float32(1))
+    valid = (length > 0) & (length < np.inf)
+    if not valid.all():
+        vectors = np.where(valid, vectors, np.array([[0], [1], [0]], np.float32))
+        length = np.where(valid, length, np.float32(1))
     return vectors / length
 
 
 def _lerp(a: np.ndarray, b: np.ndarray, u: np.ndarray | float) -> np.ndarray:
+    """Interpolate linearly; u in 0-1."""
     return a + (b - a) * u
 
 
 def _slerp(a: np.ndarray, b: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Unit quaternions [c, 4] between a and b, the short way round; u [c, 1] in 0-1."""
+    """Interpolate unit quaternions [c, 4] spherically along the shorter arc; u [c, 1] in 0-1."""
     dot = (a * b).sum(-1, keepdims=True)
     b = np.where(dot < 0, -b, b)
     angle = np.arccos(np.minimum(np.abs(dot), 1.0))
@@ -298,14 +322,20 @@ def _slerp(a: np.ndarray, b: np.ndarray, u: np.ndarray) -> np.ndarray:
     return unit_quaternions(first * a + second * b)
 
 
-def _spline(a: np.ndarray, b: np.ndarray, u, step) -> np.ndarray:
-    """glTF's cubic Hermite spline between keys a and b [..., 3, width] that are `step` seconds apart."""
+def _spline(a: np.ndarray, b: np.ndarray, u: np.ndarray | float, step: np.ndarray | float) -> np.ndarray:
+    """Evaluate the cubic Hermite spline of glTF (appendix C.5) between keys a and b.
+
+    Args:
+        a, b: [..., 3, width]: in-tangent, value, out-tangent.
+        u: phase between the keys, 0-1.
+        step: distance of the keys in seconds, which scales the tangents.
+    """
     u2, u3 = u * u, u * u * u
-    start, leave = a[..., 1, :], a[..., 2, :] * step
-    arrive, end = b[..., 0, :] * step, b[..., 1, :]
+    start, out_tangent = a[..., 1, :], a[..., 2, :] * step
+    in_tangent, end = b[..., 0, :] * step, b[..., 1, :]
     return (
         (2 * u3 - 3 * u2 + 1) * start
-        + (u3 - 2 * u2 + u) * leave
+        + (u3 - 2 * u2 + u) * out_tangent
         + (3 * u2 - 2 * u3) * end
-        + (u3 - u2) * arrive
+        + (u3 - u2) * in_tangent
     )

@@ -1,4 +1,4 @@
-"""The transform tree of a glTF: local matrices at rest, and who hangs on whom."""
+"""The transform tree of a glTF file: parents, levels, and local transforms of the rest pose."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from renderers.gltf.document import Document
 
 @dataclass
 class Nodes:
-    """The transform tree. The row after the last node is the world: identity, and the parent of roots.
+    """The transform tree of n nodes. In arrays of world matrices, row n is the world: identity, the parent of roots.
 
     Attributes:
-        parents: int [n], -1 for roots. levels: node indices by depth. visible: nodes of the shown scene.
-        translation_scale: float64 [2n, 3], translations, then scales. rotation: float64 [n, 4], xyzw.
-        local: float64 [n, 4, 4] at rest.
+        parents: int [n], -1 for roots.
+        levels: node indices by depth in the tree, roots first.
+        visible: nodes of the default scene, in depth-first order.
+        translation_scale: float64 [2n, 3], n translations, then n scales.
+        rotation: float64 [n, 4], unit quaternions xyzw.
+        local: float64 [n, 4, 4], local matrices of the rest pose.
     """
 
     parents: np.ndarray
@@ -30,7 +33,7 @@ class Nodes:
         return len(self.parents)
 
     def world(self, local: np.ndarray) -> np.ndarray:
-        """float64 [n + 1, 4, 4], local to world."""
+        """Multiply local matrices [n, 4, 4] along the tree; return world matrices float64 [n + 1, 4, 4]."""
         world = np.tile(np.eye(4), (len(self) + 1, 1, 1))
         for level in self.levels:
             world[level] = world[self.parents[level]] @ local[level]
@@ -38,16 +41,25 @@ class Nodes:
 
 
 def read_nodes(document: Document) -> Nodes:
+    """Read and validate the transform tree."""
     owners = document.items("nodes")
-    count = len(owners)
-    document.within(count, "nodes", "nodes")
-    parents = np.full(count, -1)
+    document.within(len(owners), "nodes", "nodes")
     children = [document.indices(o, "children", "nodes", f"nodes[{i}]") for i, o in enumerate(owners)]
+    parents, levels = _tree(document, children)
+    translation_scale, rotation, local = _local_transforms(document, owners)
+    visible = _visible_nodes(document, parents, children)
+    return Nodes(parents, levels, visible, translation_scale, rotation, local)
+
+
+def _tree(document: Document, children: list[list[int]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the parents int [n] (-1 for roots) and the node indices by depth; fail if the nodes are not a forest."""
+    count = len(children)
+    parents = np.full(count, -1)
     for parent, below in enumerate(children):
         for child in below:
             if parents[child] >= 0 or child == parent:
                 document.fail(
-                    f"nodes[{child}] has more than one parent or contains itself, expected a tree of nodes; "
+                    f"nodes[{child}] has several parents or is its own child, expected a tree of nodes; "
                     "export the asset again"
                 )
             parents[child] = parent
@@ -57,7 +69,12 @@ def read_nodes(document: Document) -> Nodes:
         level = [child for node in level for child in children[node]]
     if sum(map(len, levels)) < count:
         document.fail("the nodes form a cycle, expected a tree of nodes; export the asset again")
+    return parents, levels
 
+
+def _local_transforms(document: Document, owners: list[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read `translation_scale`, `rotation` and `local` of `Nodes`."""
+    count = len(owners)
     translation_scale = np.zeros((2 * count, 3))
     rotation = np.zeros((count, 4))
     local = np.tile(np.eye(4), (count, 1, 1))
@@ -74,15 +91,20 @@ def read_nodes(document: Document) -> Nodes:
     rotation = unit_quaternions(rotation)
     composed = np.array([owner.get("matrix") is None for owner in owners], bool)
     local[composed] = compose(translation_scale[:count], rotation, translation_scale[count:])[composed]
+    return translation_scale, rotation, local
 
+
+def _visible_nodes(document: Document, parents: np.ndarray, children: list[list[int]]) -> list[int]:
+    """List the nodes of the default scene depth first; without scenes, all nodes."""
     scene = document.index(document.json, "scene", "scenes", "top level") or 0
     scenes = document.items("scenes")
     shown = (
         document.indices(scenes[scene], "nodes", "nodes", f"scenes[{scene}]")
         if scenes
-        else [i for i in range(count) if parents[i] < 0]
+        else [i for i in range(len(parents)) if parents[i] < 0]
     )
-    visible, seen = [], set()
+    visible: list[int] = []
+    seen: set[int] = set()
     stack = shown[::-1]
     while stack:
         node = stack.pop()
@@ -90,11 +112,11 @@ def read_nodes(document: Document) -> Nodes:
             seen.add(node)
             visible.append(node)
             stack.extend(reversed(children[node]))
-    return Nodes(parents, levels, visible, translation_scale, rotation, local)
+    return visible
 
 
 def compose(translation: np.ndarray, rotation: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Matrices float64 [n, 4, 4] of translations [n, 3], unit quaternions xyzw [n, 4], scales [n, 3]."""
+    """Compose T·R·S, float64 [n, 4, 4], from translations [n, 3], unit quaternions xyzw [n, 4] and scales [n, 3]."""
     x, y, z, w = rotation.T
     matrix = np.zeros((len(rotation), 4, 4))
     matrix[:, 0, 0] = 1 - 2 * (y * y + z * z)
@@ -113,12 +135,12 @@ def compose(translation: np.ndarray, rotation: np.ndarray, scale: np.ndarray) ->
 
 
 def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Translation, quaternion xyzw and scale of a matrix without shear; a mirror goes into scale x."""
+    """Decompose a matrix without shear into translation, quaternion xyzw and scale; reflections go into scale x."""
     scale = np.linalg.norm(matrix[:3, :3], axis=0)
     if np.linalg.det(matrix[:3, :3]) < 0:
         scale[0] = -scale[0]
     m = matrix[:3, :3] / np.where(scale == 0, 1, scale)
-    # The eigenvector of the largest eigenvalue, which needs no case distinction (Bar-Itzhack 2000).
+    # The quaternion is the eigenvector of the largest eigenvalue of K (Bar-Itzhack 2000): no case distinction needed.
     k = np.array(
         [
             [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
@@ -132,6 +154,6 @@ def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def unit_quaternions(quaternions: np.ndarray) -> np.ndarray:
-    """Unit quaternions xyzw [..., 4]; zero ones, which some exporters write, become the identity."""
+    """Normalise quaternions xyzw [..., 4]; zeros, which some exporters write, become the identity."""
     length = np.linalg.norm(quaternions, axis=-1, keepdims=True)
     return np.where(length > 0, quaternions / np.where(length > 0, length, 1), (0.0, 0.0, 0.0, 1.0))

@@ -1,4 +1,4 @@
-"""What is drawn where, as asset-wide arrays, and what moves each vertex."""
+"""All drawn vertices of an asset in asset-wide arrays, with the nodes, skins and morph targets that move them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from renderers.gltf.document import Document
 from renderers.gltf.meshes import Geometry, read_geometry
 from renderers.gltf.nodes import Nodes
 
-_BLOCK = 4096  # vertices whose skin weights are one dense matrix: small enough for the cache
+_BLOCK = 4096  # vertices per dense matrix of skin weights: small enough for the CPU cache
 
 
 @dataclass(frozen=True)
 class Part:
-    """One mesh primitive at one node: number `index` of `mesh`, posed by `skin`, or by `node` if None."""
+    """Primitive `index` of `mesh` at one node; posed by `skin`, or by the node if `skin` is None."""
 
     node: int
     mesh: int
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Morph:
-    """Morph targets of one part: differences float32 [targets, 3, n]."""
+    """Morph targets of one part: differences of positions and normals, float32 [targets, 3, n]."""
 
     node: int
     vertices: slice
@@ -40,8 +40,11 @@ class SkinBlock:
     """Consecutive vertices of one skin.
 
     Attributes:
-        parts: int [p], whose they are. starts: int [p], where each part's begin, relative to the block.
-        joints: int [j], numbers of the skin's joints that have a say. weights: float32 [j, n].
+        parts: int [p], the parts that the vertices belong to.
+        starts: int [p], first vertex of each part, relative to the block.
+        vertices: range in the asset-wide arrays.
+        joints: int [j], the joints of the skin that influence the block.
+        weights: float32 [j, n], dense.
     """
 
     parts: np.ndarray
@@ -53,7 +56,7 @@ class SkinBlock:
 
 @dataclass(frozen=True)
 class Skin:
-    """`joints`: node indices [J]. `inverse_bind`: float64 [J, 4, 4]."""
+    """Joints (node indices [J]), their inverse bind matrices float64 [J, 4, 4], and the vertices they move."""
 
     joints: np.ndarray
     inverse_bind: np.ndarray
@@ -62,15 +65,19 @@ class Skin:
 
 @dataclass(frozen=True)
 class Rig:
-    """All N vertices before they are posed, and what poses them.
+    """All N vertices in the space of their meshes, and everything needed to pose them.
 
     Attributes:
-        positions, normals: float32 [3, N], in the space of the mesh.
-        parts: in the order of the vertices. ranges: the vertices of each.
-        triangles: int64 [F, 3] of each, asset-wide indices.
-        rigid: the parts that follow their node. flat: the parts whose normals follow from their triangles.
-        weights: per node with morph targets, float64 [targets] at rest.
-        texcoords: float32 [N, S, 2]. colors: float32 [N, 4].
+        nodes: the transform tree.
+        positions, normals: float32 [3, N], mesh space.
+        parts, ranges: the parts in the order of the vertices, and the vertex range of each.
+        triangles: per part int64 [F, 3], asset-wide indices.
+        rigid: indices of the parts that follow their node.
+        flat: indices of the parts whose normals are computed from their triangles.
+        skins, morphs: of all parts.
+        weights: node → morph weights of the rest pose, float64 [targets].
+        texcoords: float32 [N, S, 2].
+        colors: float32 [N, 4].
     """
 
     nodes: Nodes
@@ -89,8 +96,8 @@ class Rig:
 
 
 def read_rig(document: Document, nodes: Nodes) -> Rig:
-    """Reads everything that the scene draws."""
-    parts = _plan(document, nodes)
+    """Read all meshes of the scene and the skins and morph targets that pose them."""
+    parts = _find_parts(document, nodes)
     geometries: dict[tuple[int, int], Geometry] = {}
     for part in parts:
         if (part.mesh, part.index) not in geometries:
@@ -131,10 +138,10 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
     return rig
 
 
-def _plan(document: Document, nodes: Nodes) -> list[Part]:
-    """What is drawn where.
+def _find_parts(document: Document, nodes: Nodes) -> list[Part]:
+    """List the mesh primitives to draw and check their total size.
 
-    Sizes are added up from the JSON alone, so that nothing large is read or allocated before it passes.
+    Sizes are summed from the JSON alone, so nothing large is read or allocated before it has passed the limits.
     """
     owners, meshes = document.items("nodes"), document.items("meshes")
     parts, seen, vertices, triangles, morphed = [], 0, 0, 0, 0
@@ -160,9 +167,10 @@ def _plan(document: Document, nodes: Nodes) -> list[Part]:
             faces = corners // 3 if mode == 4 else max(corners - 2, 0)
             if not faces:
                 continue
-            most = max(points, 0 if attributes.get("NORMAL") is not None else 3 * faces)
-            vertices, triangles = vertices + most, triangles + faces
-            morphed += most * len(document.items("targets", primitive, f"{where}."))
+            # Flat primitives get three vertices per triangle.
+            after = max(points, 0 if attributes.get("NORMAL") is not None else 3 * faces)
+            vertices, triangles = vertices + after, triangles + faces
+            morphed += after * len(document.items("targets", primitive, f"{where}."))
             document.within(vertices, "vertices", "vertices")
             document.within(triangles, "triangles", "triangles")
             document.within(morphed, "morph_vertices", "vertices times morph targets")
@@ -170,12 +178,15 @@ def _plan(document: Document, nodes: Nodes) -> list[Part]:
             bound = skin if attributes.get("JOINTS_0") is not None else None
             parts.append(Part(node, mesh, index, bound, material))
     if not parts:
-        what = "only points, lines and empty primitives" if seen else "no mesh in its scene"
-        document.fail(f"{what}, expected at least one mesh of triangles; export the asset with its meshes")
+        contents = "only points, lines and empty primitives" if seen else "no mesh"
+        document.fail(
+            f"the scene has {contents}, expected at least one mesh of triangles; export the asset with its meshes"
+        )
     return parts
 
 
 def _add_morph(document: Document, rig: Rig, part: Part, vertices: slice, geometry: Geometry) -> None:
+    """Append the morph targets of a part; all parts of a node must have the same number."""
     targets = len(geometry.position_targets)
     if part.node not in rig.weights:
         rig.weights[part.node] = _default_weights(document, part, targets)
@@ -188,7 +199,7 @@ def _add_morph(document: Document, rig: Rig, part: Part, vertices: slice, geomet
 
 
 def _default_weights(document: Document, part: Part, targets: int) -> np.ndarray:
-    """Morph weights at rest: the node's, else the mesh's, else 0."""
+    """Return the morph weights of the rest pose: those of the node, else of the mesh, else 0 (glTF §3.7.2.2)."""
     for collection, index in (("nodes", part.node), ("meshes", part.mesh)):
         owner = document.items(collection)[index]
         if owner.get("weights") is not None:
@@ -197,23 +208,23 @@ def _default_weights(document: Document, part: Part, targets: int) -> np.ndarray
 
 
 def _add_skins(document: Document, rig: Rig, geometries: dict[tuple[int, int], Geometry]) -> None:
-    """Sorts the parts into those that follow their node and those that follow a skin."""
+    """Fill in `rig.rigid` and `rig.skins`: the parts that follow their node, and those that follow a skin."""
     skins: dict[int, Skin] = {}
     used = 0
-    for index, run in groupby(range(len(rig.parts)), key=lambda part: rig.parts[part].skin):
-        run = list(run)
+    for index, group in groupby(range(len(rig.parts)), key=lambda part: rig.parts[part].skin):
+        run = list(group)
         if index is None:
             rig.rigid.extend(run)
             continue
         if index not in skins:
             skins[index] = _read_skin(document, index)
             document.within(sum(len(skin.joints) for skin in skins.values()), "nodes", "joints")
-        found = []
+        influences = []
         for part in (rig.parts[number] for number in run):
             geometry = geometries[part.mesh, part.index]
-            found.append(_influences(document, part, geometry, len(skins[index].joints)))
-        width = max(joints.shape[1] for joints, _ in found)
-        padded = [[np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in pair] for pair in found]
+            influences.append(_influences(document, part, geometry, len(skins[index].joints)))
+        width = max(joints.shape[1] for joints, _ in influences)
+        padded = [[np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in pair] for pair in influences]
         joints, weights = (np.concatenate(arrays) for arrays in zip(*padded, strict=True))
         used = _bind(document, skins[index], run, rig, joints, weights, used)
     rig.skins.extend(skins.values())
@@ -228,13 +239,14 @@ def _bind(
     weights: np.ndarray,
     used: int,
 ) -> int:
-    """Adds the weights [n, K] of consecutive parts to their skin; how many numbers all blocks have by then.
+    """Add the influences [n, K] of consecutive parts to their skin; return the numbers stored in all blocks so far.
 
-    Dense blocks over the few joints near each run of vertices make a pose one matrix product per block.
+    Weights are stored as dense blocks over the few joints that influence a run of vertices, so that blending joint
+    matrices is one matrix product per block.
     """
     total = weights.sum(1, keepdims=True)
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 0).astype(np.float32)
-    weights[total[:, 0] == 0, 0] = 1  # bound to nothing: follow the first joint named
+    weights[total[:, 0] == 0, 0] = 1  # no influence: follow the first joint listed
     first = rig.ranges[run[0]].start
     starts = np.array([rig.ranges[part].start - first for part in run])
     stops = np.array([rig.ranges[part].stop - first for part in run])
@@ -260,13 +272,17 @@ def _bind(
     return used
 
 
-def _influences(document: Document, part: Part, geometry: Geometry, count: int):
-    """Joints int64 [n, K], below `count`, and weights float32 [n, K], not negative."""
+def _influences(
+    document: Document, part: Part, geometry: Geometry, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return joints int64 [n, K], validated to be below `count`, and weights float32 [n, K], >= 0."""
     where = f"meshes[{part.mesh}].primitives[{part.index}]"
-    if geometry.joints is None:
+    if geometry.joints is None or geometry.weights is None:
         document.fail(f"{where}: JOINTS_0 without WEIGHTS_0; export the asset again")
     weights = np.maximum(geometry.weights, 0)
-    joints = np.where(weights > 0, geometry.joints, geometry.joints[:, :1])  # padding may hold any index
+    joints = np.where(
+        weights > 0, geometry.joints, geometry.joints[:, :1]
+    )  # unused influences may have any index
     if joints.max() >= count:
         document.fail(
             f"{where}.JOINTS: {joints.max()} is out of range, skins[{part.skin}] has {count} joints; "
@@ -276,6 +292,7 @@ def _influences(document: Document, part: Part, geometry: Geometry, count: int):
 
 
 def _read_skin(document: Document, index: int) -> Skin:
+    """Read joints and inverse bind matrices (identity if absent)."""
     where = f"skins[{index}]"
     owner = document.items("skins")[index]
     joints = document.indices(owner, "joints", "nodes", where)
@@ -287,7 +304,8 @@ def _read_skin(document: Document, index: int) -> Skin:
         count = document.count(accessor)
         if not len(joints) <= count <= document.limits.nodes:
             document.fail(
-                f"{where}.inverseBindMatrices: got {count}, expected one for each of {len(joints)} joints"
+                f"{where}.inverseBindMatrices: expected one for each of {len(joints)} joints, got {count}; "
+                "export the asset again"
             )
         matrices = document.floats(accessor, count, ("MAT4",), f"{where}.inverseBindMatrices")
         inverse_bind = matrices[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Writing glTF: arrays become accessors of one binary chunk, and that and a document one .glb file."""
+"""Write .glb files: arrays are appended to one binary chunk as accessors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DTYPES = {UINT8: "u1", UINT16: "<u2", UINT32: "<u4", FLOAT: "<f4"}
 
 
 class GlbBuffer:
-    """The binary chunk and the accessors into it."""
+    """A binary chunk, and the buffer views and accessors of the arrays in it."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -30,17 +30,24 @@ class GlbBuffer:
         bounds: bool = False,
         normalized: bool = False,
     ) -> int:
-        """Append an array [N, …] as an accessor of its own; its number.
+        """Append an array as a new accessor.
 
         Args:
-            kind: "SCALAR", "VEC3" and so on. target: of the buffer view. bounds: state least and largest values.
+            array: [N, …], converted to the component type.
+            kind: accessor type, "SCALAR", "VEC3" and so on.
+            component: component type, such as `FLOAT`.
+            target: target of the buffer view (34962 for vertex attributes, 34963 for indices), None to omit it.
+            bounds: whether to write `min` and `max` (required for POSITION and key times).
+            normalized: whether integers represent -1..1 or 0..1.
+        Returns:
+            The index of the accessor.
         """
         array = np.ascontiguousarray(array, _DTYPES[component])
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
+        view: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
         self.views.append(view | ({"target": target} if target else {}))
         self.data += array.tobytes()
         self.data += b"\0" * (-len(self.data) % 4)
-        accessor = {
+        accessor: dict[str, Any] = {
             "bufferView": len(self.views) - 1, "componentType": component, "count": len(array), "type": kind
         }  # fmt: skip
         if normalized:
@@ -53,7 +60,7 @@ class GlbBuffer:
         return len(self.accessors) - 1
 
     def glb(self, document: dict[str, Any]) -> bytes:
-        """The file: `document`, with this buffer and its accessors last."""
+        """Return the bytes of the .glb file: the JSON `document` with the accessors, buffer views and buffer added."""
         document = document | {
             "accessors": self.accessors,
             "bufferViews": self.views,

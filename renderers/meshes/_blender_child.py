@@ -1,45 +1,60 @@
-"""What runs inside Blender: pose an imported glTF, or render it. Imports bpy, numpy and the standard library.
+"""The script that runs inside Blender: poses or renders a glTF file, or converts a file to glTF.
 
-Started by renderers.meshes.blender as `python _blender_child.py JOB.json` with the bpy module, or as
-`blender --background --factory-startup --python _blender_child.py -- JOB.json`. The job names the files
-of its arrays and of its result. Blender's world is z-up: glTF (x, y, z) is Blender (x, -z, y).
+It imports only bpy, numpy and the standard library. `renderers.meshes.blender` starts it as `python _blender_child.py
+JOB.json` with the bpy module, or as `blender --background --factory-startup --python _blender_child.py -- JOB.json`.
+The job contains the paths of its arrays and of its result. Blender's world is z-up: glTF (x, y, z) is Blender (x, -z,
+y).
 """
+
+from __future__ import annotations
 
 import json
 import math
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
 from mathutils import Matrix, Quaternion, Vector
 
 FPS = 24.0
-BONE = 1  # the importer's VNode.Bone
+BONE = 1  # VNode.Bone of the importer
 Y_UP_TO_Z_UP = Matrix(((1, 0, 0, 0), (0, 0, -1, 0), (0, 1, 0, 0), (0, 0, 0, 1)))
-CAMERA_AXES = Matrix.Diagonal((1, -1, -1, 1))  # OpenCV camera axes to Blender's, and back
+CAMERA_AXES = Matrix.Diagonal((1, -1, -1, 1))  # between OpenCV camera axes and Blender's; self-inverse
 
 
 class Importer:
-    """Import hooks (the glTF add-on's documented interface) that keep what the operator throws away.
+    """Import hooks (a documented interface of the glTF add-on) that correct the imported animation.
 
-    The importer treats two interpolations its own way: spline tangents are dropped, and quaternions are
-    interpolated by component. Both are put right here with Blender's own means, so that Blender shows what
-    the file says: tangents become Bezier handles, and rotations get mathutils' slerp at the times asked for.
+    The importer deviates from the glTF specification in two interpolations: it drops spline tangents, and it
+    interpolates quaternions by component. The hooks correct both: tangents become Bezier handles, and rotations get
+    keys at the requested times, computed with mathutils' slerp.
+
+    Attributes:
+        animation: index in the file; None for no animation.
+        times: the times that will be evaluated, seconds.
+        gltf: the importer's object, set by the first hook.
+        failure: an exception of a hook; the add-on would only log it.
     """
 
-    animation = None  # index in the file; None = no animation
-    times = ()
-    gltf = None
-    failure = None  # the add-on only logs what a hook raises
+    animation: int | None = None
+    times: Sequence[float] = ()
+    gltf: Any = None
+    failure: Exception | None = None
 
-    def gather_import_gltf_before_hook(self, gltf):
+    def gather_import_gltf_before_hook(self, gltf: Any) -> None:
+        """Keep the importer's object, and the requested animation only."""
         Importer.gltf = gltf
         animations = gltf.data.animations or []
-        # Only the wanted one: files with 76 animations take a minute otherwise, and poses would leak.
+        # Importing all animations of a file with 76 takes a minute, and their poses would mix.
         gltf.data.animations = [] if self.animation is None else [animations[self.animation]]
 
-    def gather_import_animation_channel_after_hook(self, animation, vnode, path, channel, action, gltf):
+    def gather_import_animation_channel_after_hook(
+        self, animation: Any, vnode: Any, path: str, channel: Any, action: Any, gltf: Any
+    ) -> None:
+        """Correct the interpolation of a node channel."""
         name = {"translation": "location", "rotation": "rotation_quaternion", "scale": "scale"}[path]
         try:
             if vnode.type == BONE:
@@ -55,7 +70,8 @@ class Importer:
         except Exception as error:
             Importer.failure = error
 
-    def gather_import_animation_weight_after_hook(self, vnode, animation, gltf):
+    def gather_import_animation_weight_after_hook(self, vnode: Any, animation: Any, gltf: Any) -> None:
+        """Correct the interpolation of morph weights."""
         try:
             key = next(key for key, value in gltf.vnodes.items() if value is vnode)
             for channel in animation.channels:
@@ -71,16 +87,16 @@ class Importer:
             Importer.failure = error
 
 
-def read_sampler(gltf, sampler):
-    """Key times in frames, and values as stored."""
+def read_sampler(gltf: Any, sampler: Any) -> tuple[list[float], Any]:
+    """Return key times in frames, and the values as stored."""
     from io_scene_gltf2.io.imp.gltf2_io_binary import BinaryData
 
     keys = [key[0] * FPS for key in BinaryData.get_data_from_accessor(gltf, sampler.input)]
     return keys, BinaryData.get_data_from_accessor(gltf, sampler.output)
 
 
-def curves_of(gltf, vnode_key, path, data_path):
-    """The curves, one per component, that the importer has just made."""
+def curves_of(gltf: Any, vnode_key: Any, path: str, data_path: str) -> list[Any]:
+    """Return the F-curves that the importer has created for a property, ordered by component."""
     from io_scene_gltf2.blender.com.data_path import get_channelbag_for_slot
     from io_scene_gltf2.blender.imp.animation_utils import get_or_create_action_and_slot
 
@@ -88,16 +104,21 @@ def curves_of(gltf, vnode_key, path, data_path):
     return sorted((c for c in curves if c.data_path == data_path), key=lambda curve: curve.array_index)
 
 
-def converter(gltf, vnode, path):
-    """The importer's own change of coordinates for one key; a derivative gets its linear part."""
+def converter(gltf: Any, vnode: Any, path: str) -> Callable[[Any, bool], Any]:
+    """Return the importer's change of coordinates for values of a property.
+
+    The returned function takes a value and whether it is a derivative, to which only the linear part applies.
+    """
     after, before = vnode.rotation_after, vnode.rotation_before
     rest_inverse, origin = Quaternion(), Vector()
     if vnode.type == BONE:
         rest_inverse, origin = vnode.editbone_rot.conjugated(), vnode.editbone_trans
     elif vnode.parent is not None and gltf.vnodes[vnode.parent].type == BONE:
-        origin = Vector((0, gltf.vnodes[vnode.parent].bone_length, 0))  # children hang at a bone's tip
+        origin = Vector(
+            (0, gltf.vnodes[vnode.parent].bone_length, 0)
+        )  # children are relative to the tip of a bone
 
-    def convert(value, derivative):
+    def convert(value: Any, derivative: bool) -> Any:
         if path == "translation":
             moved = after @ gltf.loc_gltf_to_blender(value)
             return rest_inverse @ (moved if derivative else moved - origin)
@@ -108,22 +129,28 @@ def converter(gltf, vnode, path):
     return convert
 
 
-def set_splines(curves, keys, points):
-    """Hermite keys (in-tangent, value, out-tangent; tangents per second) as exactly equal Bezier handles."""
+def set_splines(curves: Sequence[Any], keys: Sequence[float], points: Sequence[Any]) -> None:
+    """Write cubic Hermite keys as equivalent Bezier handles.
+
+    Args:
+        curves: one F-curve per component.
+        keys: key times in frames.
+        points: in-tangent, value and out-tangent of every key; tangents per second.
+    """
     for axis, curve in enumerate(curves):
         for i, key in enumerate(curve.keyframe_points):
-            arrive, value, leave = (points[3 * i + j][axis] for j in range(3))
+            in_tangent, value, out_tangent = (points[3 * i + j][axis] for j in range(3))
             before = (keys[i] - keys[i - 1]) / 3 if i else 1.0
             after = (keys[i + 1] - keys[i]) / 3 if i + 1 < len(keys) else 1.0
             key.co = keys[i], value
             key.interpolation = "BEZIER"
             key.handle_left_type = key.handle_right_type = "FREE"
-            key.handle_left = keys[i] - before, value - arrive * before / FPS
-            key.handle_right = keys[i] + after, value + leave * after / FPS
+            key.handle_left = keys[i] - before, value - in_tangent * before / FPS
+            key.handle_right = keys[i] + after, value + out_tangent * after / FPS
 
 
-def slerp_at(curves, frames):
-    """Adds keys at `frames` to four linear quaternion curves, on the arc between their neighbours."""
+def slerp_at(curves: Sequence[Any], frames: Sequence[float]) -> None:
+    """Insert keys at `frames` into the four linear curves of a quaternion, interpolated spherically between keys."""
     keys = [key.co[0] for key in curves[0].keyframe_points]
     values = [Quaternion([curve.keyframe_points[i].co[1] for curve in curves]) for i in range(len(keys))]
     for frame in frames:
@@ -141,26 +168,27 @@ def slerp_at(curves, frames):
         curve.update()
 
 
-def import_asset(job):
-    """An empty scene with the asset in it, its animation assigned. Returns the importer's glTF."""
+def import_asset(job: dict[str, Any]) -> Any:
+    """Import the asset into an empty scene with its animation assigned; return the importer's object."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     scene.render.fps, scene.render.fps_base = int(FPS), 1.0
     Importer.animation, Importer.times = job["animation"], job["times"]
     sys.modules["io_scene_gltf2"].glTF2ImportUserExtension = Importer
     options = {"import_webp_texture": True, "disable_bone_shape": True}
-    known = bpy.ops.import_scene.gltf.get_rna_type().properties.keys()
-    outcome = bpy.ops.import_scene.gltf(
-        filepath=job["asset"], **{key: value for key, value in options.items() if key in known}
+    supported = bpy.ops.import_scene.gltf.get_rna_type().properties.keys()
+    status = bpy.ops.import_scene.gltf(
+        filepath=job["asset"], **{key: value for key, value in options.items() if key in supported}
     )
-    if outcome != {"FINISHED"} or Importer.gltf is None:
-        raise RuntimeError(f"Blender's importer did not finish: {outcome}")
+    if status != {"FINISHED"} or Importer.gltf is None:
+        raise RuntimeError(f"Blender's importer did not finish: it returned {status}")
     if Importer.failure is not None:
         raise Importer.failure
     return Importer.gltf
 
 
-def go_to(time):
+def go_to(time: float) -> None:
+    """Set the scene to a time in seconds."""
     frame = time * FPS
     whole = math.floor(frame)
     bpy.context.scene.frame_set(whole, subframe=frame - whole)
@@ -169,8 +197,8 @@ def go_to(time):
 # --- vertex positions -----------------------------------------------------------------------------
 
 
-def corner_positions(job):
-    """For every mesh primitive of every node: float32 [T, F, 3, 3], its triangles' corners, glTF world."""
+def corner_positions(job: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return, for every "node/primitive", the corners of its triangles in glTF's world, float32 [T, F, 3, 3]."""
     gltf = import_asset(job)
     parts = []
     for vnode in gltf.vnodes.values():
@@ -185,10 +213,10 @@ def corner_positions(job):
     for index, time in enumerate(job["times"]):
         go_to(time)
         graph = bpy.context.evaluated_depsgraph_get()
-        for node, thing, primitives in parts:
-            evaluated = thing.evaluated_get(graph)
+        for node, blender_object, primitives in parts:
+            evaluated = blender_object.evaluated_get(graph)
             mesh = evaluated.to_mesh()
-            if len(mesh.vertices) != len(thing.data.vertices):
+            if len(mesh.vertices) != len(blender_object.data.vertices):
                 raise RuntimeError(f"node {node}: Blender changed the number of vertices")
             local = np.empty(3 * len(mesh.vertices), np.float32)
             mesh.vertices.foreach_get("co", local)
@@ -201,8 +229,11 @@ def corner_positions(job):
     return out
 
 
-def mesh_corners(gltf, mesh):
-    """Per triangle primitive, the Blender vertex of each corner: the importer keeps used ones, in order."""
+def mesh_corners(gltf: Any, mesh: int) -> dict[int, np.ndarray]:
+    """Return, per triangle primitive, the Blender vertex of each corner.
+
+    The importer keeps the used vertices of all primitives, in order.
+    """
     from io_scene_gltf2.blender.imp.mesh import points_edges_tris
     from io_scene_gltf2.io.imp.gltf2_io_binary import BinaryData
 
@@ -222,19 +253,19 @@ def mesh_corners(gltf, mesh):
     return corners
 
 
-# --- pictures -------------------------------------------------------------------------------------
+# --- rendering -------------------------------------------------------------------------------------
 
 
-def render_frames(job, arrays):
-    """Writes one PNG with straight alpha per view and frame to `job["frames"]`."""
+def render_frames(job: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Render one PNG with straight alpha per view and frame into the folder `job["frames"]`."""
     gltf = import_asset(job)
     scene = bpy.context.scene
-    mount = bpy.data.objects.new("asset_to_world", None)
-    scene.collection.objects.link(mount)
-    for thing in [o for o in scene.objects if o.parent is None and o is not mount]:
-        thing.parent = mount
+    root = bpy.data.objects.new("asset_to_world", None)
+    scene.collection.objects.link(root)
+    for child in [o for o in scene.objects if o.parent is None and o is not root]:
+        child.parent = root
     to_world = Matrix([list(map(float, row)) for row in arrays["asset_to_world"]])
-    mount.matrix_world = Y_UP_TO_Z_UP @ to_world @ Y_UP_TO_Z_UP.inverted()
+    root.matrix_world = Y_UP_TO_Z_UP @ to_world @ Y_UP_TO_Z_UP.inverted()
     for vnode in gltf.vnodes.values():
         if vnode.camera_node_idx is not None or vnode.light_node_idx is not None:
             if vnode.blender_object is not None:
@@ -256,14 +287,15 @@ def render_frames(job, arrays):
             bpy.ops.render.render(write_still=True)
 
 
-def set_camera(camera, camera_to_world, K, job):
+def set_camera(camera: Any, camera_to_world: np.ndarray, K: np.ndarray, job: dict[str, Any]) -> None:
+    """Set pose, focal length and principal point of Blender's camera from a pinhole camera."""
     width, height = job["width"], job["height"]
     matrix = Matrix([list(map(float, row)) for row in camera_to_world])
     camera.matrix_world = Y_UP_TO_Z_UP @ matrix @ CAMERA_AXES
     fx, fy, cx, cy = (float(K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
     render, lens = bpy.context.scene.render, camera.data
-    # Blender measures focal length and shifts in units of the sensor's width, and has one focal length:
-    # pixels that are not square stand for a second one.
+    # Blender expresses focal length and shifts in units of the sensor width, and has a single focal length: fx != fy is
+    # expressed by non-square pixels.
     render.pixel_aspect_x, render.pixel_aspect_y = max(1.0, fy / fx), max(1.0, fx / fy)
     lens.sensor_fit, lens.sensor_width = "HORIZONTAL", 36.0
     lens.lens = 36.0 * fx / width
@@ -273,8 +305,8 @@ def set_camera(camera, camera_to_world, K, job):
     lens.clip_start, lens.clip_end = max(distance * 1e-3, 1e-4), distance * 100.0
 
 
-def hide_backs(material):
-    """glTF shows single-sided materials from the front only; Cycles shows both sides unless told."""
+def hide_backs(material: Any) -> None:
+    """Make the back faces of a single-sided material transparent, as in glTF; Cycles renders both sides by default."""
     tree = material.node_tree
     out = next((n for n in tree.nodes if n.type == "OUTPUT_MATERIAL" and n.is_active_output), None)
     if out is None or not out.inputs["Surface"].is_linked:
@@ -288,8 +320,8 @@ def hide_backs(material):
     tree.links.new(mix.outputs[0], out.inputs["Surface"])
 
 
-def light_world(scene, environment):
-    """Lights the scene from all around with an equirectangular image float32 [H, W, 3], rows from below."""
+def light_world(scene: Any, environment: np.ndarray) -> None:
+    """Light the scene with an equirectangular image float32 [H, W, 3], bottom row first."""
     height, width = environment.shape[:2]
     image = bpy.data.images.new("environment", width, height, float_buffer=True)
     image.colorspace_settings.name = "Non-Color"
@@ -306,7 +338,8 @@ def light_world(scene, environment):
     scene.world = world
 
 
-def configure(scene, job):
+def configure(scene: Any, job: dict[str, Any]) -> None:
+    """Set engine, resolution, sampling, and output without tone mapping."""
     render = scene.render
     render.engine = job["engine"]
     render.resolution_x, render.resolution_y, render.resolution_percentage = job["width"], job["height"], 100
@@ -332,22 +365,25 @@ def configure(scene, job):
 # --- conversion -----------------------------------------------------------------------------------
 
 
-def convert(job):
-    """Opens an FBX or BLEND file and writes it as a .glb. Scripts in strangers' files are not run."""
+def convert(job: dict[str, Any]) -> None:
+    """Open an FBX or BLEND file and export it as a .glb. Scripts in the file are not executed."""
     if job["kind"] == "blend":
         bpy.context.preferences.filepaths.use_scripts_auto_execute = False
         bpy.ops.wm.open_mainfile(filepath=job["asset"], load_ui=False, use_scripts=False)
     else:
         bpy.ops.wm.read_factory_settings(use_empty=True)
-        bpy.ops.import_scene.fbx(filepath=job["asset"], anim_offset=0.0)  # or all comes a frame late
+        bpy.ops.import_scene.fbx(
+            filepath=job["asset"], anim_offset=0.0
+        )  # the default shifts animations by one frame
     bpy.ops.export_scene.gltf(
         filepath=job["result"], export_format="GLB", export_cameras=False, export_lights=False
     )
 
 
-def main():
+def main() -> None:
+    """Run the job named on the command line and write Blender's version to `job["done"]`."""
     if bpy.app.version < (4, 4):
-        raise RuntimeError(f"Blender {bpy.app.version_string} is too old, expected at least 4.4")
+        raise RuntimeError(f"Blender {bpy.app.version_string} is too old, expected 4.4 or newer")
     job = json.loads(Path(sys.argv[-1]).read_text())
     if job["task"] == "positions":
         np.savez(job["result"], **corner_positions(job))

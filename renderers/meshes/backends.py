@@ -1,4 +1,4 @@
-"""The back ends by name. A back end is imported when it is first used, so that its libraries may be missing."""
+"""The back ends by name. A back end is imported on first use, so the libraries of the others may be missing."""
 
 from __future__ import annotations
 

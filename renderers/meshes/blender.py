@@ -1,9 +1,9 @@
-"""Blender as the high-quality back end and as the oracle of poses, in a child process of its own.
+"""Blender in a child process: the high-quality back end, the reference for poses, and a converter to glTF.
 
-Blender's module (bpy) is GPL, wants one Python version and an older numpy, and leaks over many imports: it
-never enters this process. It is found, in this order: `MENAGERIE_BLENDER` (a Blender executable, or the
-Python of an environment that has bpy), `.blender/` in the working directory (`make blender`), `blender` on
-the PATH.
+Blender's Python module (bpy) is never imported in this process: it is licensed under the GPL, requires one Python
+version and an older numpy, and leaks memory over many imports. Blender is searched in this order: `MENAGERIE_BLENDER`
+(a Blender executable, or the Python of an environment with bpy), `.blender/` in the working directory (`make
+blender`), and `blender` on the PATH.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ _HELP = (
 
 
 def find() -> Path | None:
-    """The program that runs Blender scripts here: a Python with bpy, or a Blender executable."""
+    """Return the program that runs Blender scripts: a Python with bpy or a Blender executable, or None."""
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         return Path(named) if Path(named).exists() else None
@@ -43,7 +44,7 @@ def find() -> Path | None:
 
 
 class BlenderRenderer:
-    """Cycles as a back end of `renderers.meshes.render_clip`."""
+    """The Cycles path tracer as a back end of `renderers.meshes.render_clip`."""
 
     name = "blender"
 
@@ -52,7 +53,7 @@ class BlenderRenderer:
             raise RenderError(f"blender: not found; {_HELP}")
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
-        """Render a shot; Blender reads the asset's own file."""
+        """Render a shot; see `renderers.meshes.render_clip`. Blender reads the file of the asset."""
         if isinstance(asset.source, Path):
             return render_clip(asset.source, shot, settings)
         with tempfile.NamedTemporaryFile(suffix=".glb") as file:
@@ -71,23 +72,26 @@ def render_clip(
     threads: int = 1,
     timeout: float | None = None,
 ) -> RenderedClip:
-    """Path-traced pictures of an asset under the house's environment.
+    """Render a shot by path tracing, lit by `renderers.meshes.environment`.
 
     Args:
-        asset: path of the .glb or .gltf.
-        settings: `samples` does not apply (see `samples_per_pixel`); nothing but colour is made here.
-        engine: "CYCLES", or another engine of the Blender found.
-        samples_per_pixel: paths per pixel. threads: CPU threads. timeout: seconds for the whole clip.
+        asset: path of the .glb or .gltf file.
+        shot: animation, timestamps, normalisation transform and cameras.
+        settings: only colour is supported; `samples` is ignored (see `samples_per_pixel`).
+        engine: "CYCLES", or another engine of the installed Blender.
+        samples_per_pixel: paths per pixel.
+        threads: CPU threads.
+        timeout: seconds for the whole clip; None for no limit.
     Raises:
-        RenderError: no Blender, or it failed; the message ends with what it said.
+        RenderError: Blender is missing or failed; the message ends with its last lines of output.
     """
     settings = settings or RenderSettings()
     if settings.geometry:
         raise RenderError(
-            "blender: depth, normals, flow and tracks are not available here; render them with opengl"
+            "blender: depth, normals, flow and tracks are not supported; use the opengl renderer for them"
         )
     cameras = shot.cameras
-    job = {
+    job: dict[str, Any] = {
         "task": "render",
         "asset": str(Path(asset).resolve()),
         "animation": shot.animation,
@@ -98,7 +102,7 @@ def render_clip(
         "samples": samples_per_pixel,
         "threads": threads,
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         "asset_to_world": shot.asset_to_world,
         "camera_to_world": cameras.camera_to_world,
         "K": cameras.K,
@@ -118,15 +122,20 @@ def render_clip(
 def corner_positions(
     asset: str | Path, animation: int | None, times: Sequence[float], *, timeout: float | None = 300.0
 ) -> dict[tuple[int, int], np.ndarray]:
-    """Where Blender puts the triangles of an asset: the oracle for `renderers.gltf`.
+    """Pose an asset in Blender: reference values for `renderers.gltf`.
 
+    Args:
+        asset: path of the .glb or .gltf file.
+        animation: index in the file; None for the rest pose.
+        times: seconds.
+        timeout: seconds; None for no limit.
     Returns:
-        For each (node, primitive of its mesh) in the file: float32 [T, F, 3, 3], the corners of its triangles
-        in the file's order, glTF world.
+        For each (node, index of the primitive in its mesh): float32 [T, F, 3, 3], the corners of its triangles in the
+        order of the file, in glTF's world.
     Raises:
         RenderError: as for `render_clip`.
     """
-    job = {
+    job: dict[str, Any] = {
         "task": "positions",
         "asset": str(Path(asset).resolve()),
         "animation": animation,
@@ -136,29 +145,32 @@ def corner_positions(
         job["result"] = str(Path(folder, "result.npz"))
         _run(job, Path(folder), timeout)
         with np.load(job["result"]) as result:
-            return {tuple(map(int, key.split("/"))): result[key] for key in result.files}
+            keys = {key: key.split("/") for key in result.files}
+            return {(int(node), int(index)): result[key] for key, (node, index) in keys.items()}
 
 
 def convert(file: str | Path, kind: str, target: str | Path, *, timeout: float | None = 300.0) -> None:
-    """Write what an FBX or BLEND file holds to `target` as a .glb, with its animations.
+    """Convert an FBX or BLEND file with its animations to a .glb.
 
     Args:
-        kind: "fbx" or "blend"; the file's name need not say it.
+        file: the input; its name may have any suffix.
+        kind: "fbx" or "blend".
+        target: the .glb to write.
+        timeout: seconds; None for no limit.
     Raises:
         RenderError: as for `render_clip`.
     """
     with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as folder:
-        named = Path(folder, f"asset.{kind}")  # Blender goes by the ending
+        named = Path(folder, f"asset.{kind}")  # Blender determines the format from the suffix
         named.symlink_to(Path(file).resolve())
-        made = Path(folder, "made.glb")
-        _run(
-            {"task": "convert", "kind": kind, "asset": str(named), "result": str(made)}, Path(folder), timeout
-        )
-        shutil.copyfile(made, target)
+        result = Path(folder, "result.glb")
+        job = {"task": "convert", "kind": kind, "asset": str(named), "result": str(result)}
+        _run(job, Path(folder), timeout)
+        shutil.copyfile(result, target)
 
 
-def _run(job: dict, folder: Path, timeout: float | None) -> str:
-    """Runs one job in a fresh Blender; its version. A killed or failed child leaves nothing behind."""
+def _run(job: dict[str, Any], folder: Path, timeout: float | None) -> str:
+    """Run one job in a new Blender process; return Blender's version. All files are written inside `folder`."""
     program = find()
     if program is None:
         raise RenderError(f"blender: not found; {_HELP}")
@@ -169,19 +181,19 @@ def _run(job: dict, folder: Path, timeout: float | None) -> str:
     flags = [] if is_python else ["--background", "--factory-startup", "--python-exit-code", "1", "--python"]
     separator = [] if is_python else ["--"]
     command = [str(program), *flags, str(_CHILD), *separator, str(script)]
-    # Ours must not be found by its Python, nor may bpy write to the user's settings.
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    clean |= {"BLENDER_USER_RESOURCES": str(folder), "OMP_NUM_THREADS": str(job.get("threads", 1))}
+    # Keep our packages out of Blender's Python, and bpy out of the user's settings.
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environ |= {"BLENDER_USER_RESOURCES": str(folder), "OMP_NUM_THREADS": str(job.get("threads", 1))}
     log = folder / "log"
     with log.open("wb") as output:
         try:
             code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=clean, timeout=timeout
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, timeout=timeout
             ).returncode
         except subprocess.TimeoutExpired:
             raise RenderError(f"blender: {job['asset']}: no result after {timeout} s{_tail(log)}") from None
         except OSError as error:
-            raise RenderError(f"blender: {program} does not start ({error}); {_HELP}") from error
+            raise RenderError(f"blender: {program} cannot be started ({error}); {_HELP}") from error
     if not Path(job["done"]).exists():
         advice = f"; {_HELP}" if "No module named 'bpy'" in log.read_text(errors="replace") else ""
         raise RenderError(f"blender: {job['asset']}: exited with {code}{advice}{_tail(log)}")
@@ -189,14 +201,14 @@ def _run(job: dict, folder: Path, timeout: float | None) -> str:
 
 
 def _tail(log: Path) -> str:
-    """The last lines that Blender printed, without what it always complains about on headless machines."""
+    """Return the last lines of Blender's output, without the EGL warnings that it prints on headless machines."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line and "EGL" not in line]
-    return "; it said:\n  " + "\n  ".join(lines[-15:]) if lines else "; it said nothing"
+    return "; its output ends with:\n  " + "\n  ".join(lines[-15:]) if lines else "; it printed nothing"
 
 
 def _environment_image(height: int = 128) -> np.ndarray:
-    """The environment as Blender maps it: float32 [H, 2 H, 3], rows from straight below to straight above."""
-    # Blender reads column u at longitude atan2(y, x) = 2 pi (1/2 - u) of its z-up world.
+    """Return the environment as an equirectangular image float32 [H, 2H, 3], rows from straight down to straight up."""
+    # Blender maps column u to the longitude atan2(y, x) = 2π·(1/2 - u) of its z-up world.
     longitude = 2 * np.pi * (0.5 - (np.arange(2 * height) + 0.5) / (2 * height))
     latitude = np.pi * ((np.arange(height) + 0.5) / height - 0.5)[:, None]
     x, y = np.cos(longitude) * np.cos(latitude), np.sin(longitude) * np.cos(latitude)
@@ -205,6 +217,7 @@ def _environment_image(height: int = 128) -> np.ndarray:
 
 
 def _read_frames(folder: Path, views: int, times: int) -> np.ndarray:
+    """Read the PNG files of a clip: uint8 [V, T, H, W, 4]."""
     from PIL import Image
 
     frames = [

@@ -1,4 +1,4 @@
-"""What every mesh back end takes and gives: plain data, importable anywhere."""
+"""Input and output of the mesh back ends: plain data, without any graphics library."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from renderers.cameras import Cameras
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
 PICTURE_VERSIONS = {"opengl": "1", "pyrender": "1", "blender": "1"}
-GREY = (127, 127, 127)  # MV-VDM's background, 127/255 (methods §1.2)
-WHITE = (255, 255, 255)  # DIMO's
+GREY = (127, 127, 127)  # background of MV-VDM, 127/255 (Animate3D)
+WHITE = (255, 255, 255)  # background of DIMO
 
 
 class RenderError(RuntimeError):
-    """A back end cannot render here, or could not render this asset. The message says what to do."""
+    """A back end is not available on this machine, or failed to render. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """Which moments of which animation are seen from where.
+    """The times of an animation to render, and the cameras.
 
     Attributes:
-        animation: index into `asset.animations`; None = the asset at rest.
-        timestamps: float64 [T], seconds on the animation's own time line.
-        asset_to_world: float64 [4, 4], the similarity that centres and scales the asset for the whole clip.
-        cameras: V cameras in that world.
+        animation: index into `asset.animations`; None for the rest pose.
+        timestamps: float64 [T], seconds on the time line of the animation.
+        asset_to_world: float64 [4, 4], similarity transform that centres and scales the asset, constant over the clip.
+        cameras: V cameras in world space.
     """
 
     animation: int | None
@@ -40,12 +40,13 @@ class Shot:
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How a shot is rendered; part of every clip's key, so a change of it renders again.
+    """Rendering options. They are part of the key of a clip, so a change renders it again.
 
     Attributes:
         samples: anti-aliasing samples per pixel: 1, 4 or 16.
-        depth, normals, flow: also return these.
-        tracks: follow this many points of the surface; 0 = none. track_seed: which points.
+        depth, normals, flow: whether to render these, too.
+        tracks: number of surface points to track; 0 for none.
+        track_seed: seed for the selection of the points.
     """
 
     samples: int = 4
@@ -60,24 +61,24 @@ class RenderSettings:
             raise ValueError(f"RenderSettings.samples: expected 1, 4 or 16, got {self.samples}")
         if self.tracks < 0 or self.track_seed < 0:
             raise ValueError(
-                f"RenderSettings: expected tracks and track_seed of at least 0, got {self.tracks} and "
-                f"{self.track_seed}"
+                f"RenderSettings: expected tracks >= 0 and track_seed >= 0, got {self.tracks} and {self.track_seed}"
             )
 
     @property
     def geometry(self) -> bool:
-        """Whether anything beside colour is asked for."""
+        """Whether any output other than colour is requested."""
         return self.depth or self.normals or self.flow or self.tracks > 0
 
     @property
     def bytes_per_pixel(self) -> int:
-        """How much memory a rendered clip takes, tracks aside."""
+        """Memory of a rendered clip in bytes per pixel, without tracks."""
         return 4 + 4 * self.depth + 12 * self.normals + 8 * self.flow
 
     def to_dict(self) -> dict[str, int | bool]:
-        """The settings as they are stored; `RenderSettings(**d)` gives them back.
+        """Return the settings as stored in datasets; `RenderSettings(**d)` restores them.
 
-        Flow and tracks came after the first datasets: unasked for, they are left out, so that nobody's keys change.
+        `flow`, `tracks` and `track_seed` are omitted at their defaults: they were added later, and the keys of existing
+        clips must not change.
         """
         return {
             name: value
@@ -86,18 +87,20 @@ class RenderSettings:
         }
 
     def hash(self) -> str:
+        """Return 16 hexadecimal digits that identify the settings in keys of clips."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """P points of the surface, followed through a clip.
+    """P surface points, tracked through a clip.
 
     Attributes:
         points: float32 [T, P, 3], metres, world.
-        pixels: float64 [V, T, P, 2], where the views have them (x right, y down), also when hidden or outside.
+        pixels: float64 [V, T, P, 2], projected positions (x right, y down), also for hidden points and outside the
+            image.
         depth: float64 [V, T, P], metres along the optical axis.
-        visible: bool [V, T, P]: inside the picture and not hidden by the surface.
+        visible: bool [V, T, P], inside the image and not occluded.
     """
 
     points: np.ndarray
@@ -107,28 +110,28 @@ class Tracks:
 
     @classmethod
     def of(cls, points: np.ndarray, visible: np.ndarray, cameras: Cameras) -> Tracks:
-        """Points [T, P, 3] and who sees them [V, T, P], with their places in the pictures of V cameras."""
+        """Create tracks from points [T, P, 3] and visibility [V, T, P]; the points are projected into the cameras."""
         return cls(points, *cameras.project(points), visible)
 
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """V synchronised videos of one moving object.
+    """V synchronised videos of one animated object.
 
     Attributes:
-        frames: uint8 [V, T, H, W, 4], sRGB-encoded colour with straight (not premultiplied) alpha. Alpha
-            composites in encoded values: `rgb * a + background * (1 - a)` is what a render on that background
-            would have given.
-        cameras: the V cameras. timestamps: float64 [T], seconds of the source animation.
-        renderer: back end, its version and its device, e.g. "opengl 1 (llvmpipe, Mesa 22.3.6)".
-        depth: float32 [V, T, H, W], metres along the optical axis, 0 where nothing is.
-        normals: float32 [V, T, H, W, 3], unit, world space, 0 where nothing is.
-        flow: float32 [V, T-1, H, W, 2], pixels (x right, y down): how far what is seen at a pixel of frame t has
-            moved in frame t + 1, seen there or not; NaN where nothing is.
-        tracks: points of the surface, followed.
+        frames: uint8 [V, T, H, W, 4], sRGB-encoded colour with straight (not premultiplied) alpha. Composite
+            in encoded values: `rgb * a + background * (1 - a)` equals a render over that background.
+        cameras: the V cameras.
+        timestamps: float64 [T], seconds of the source animation.
+        renderer: back end, version of its images, and device, e.g. "opengl 1 (llvmpipe, Mesa 22.3.6)".
+        depth: float32 [V, T, H, W], metres along the optical axis, 0 for background.
+        normals: float32 [V, T, H, W, 3], unit vectors in world space, 0 for background.
+        flow: float32 [V, T-1, H, W, 2], pixels (x right, y down): motion of the surface point at a pixel of frame t
+            to frame t + 1, whether or not it is visible there; NaN for background.
+        tracks: surface points, tracked.
 
-    Depth, normals, flow and tracks are None unless asked for. They are of the first surface that is at least half
-    opaque, at the pixel's centre, not anti-aliased; of MASK materials, of what passes the cutoff.
+    Depth, normals, flow and tracks are None unless requested. They describe the first surface at the pixel centre
+    that is at least half opaque (for MASK materials: that passes the cutoff), without anti-aliasing.
     """
 
     frames: np.ndarray
@@ -142,31 +145,31 @@ class RenderedClip:
 
     @property
     def mask(self) -> np.ndarray:
-        """bool [V, T, H, W]: pixels at least half covered."""
+        """bool [V, T, H, W]: whether a pixel is at least half covered."""
         return self.frames[..., 3] >= 128
 
     def over(self, background: Sequence[int]) -> np.ndarray:
-        """The clip on a background colour, uint8 [V, T, H, W, 3]. `background`: RGB 0-255, sRGB-encoded."""
+        """Composite the clip over a colour (RGB 0-255, sRGB-encoded): uint8 [V, T, H, W, 3]."""
         return composite(self.frames, background)
 
 
 def composite(frames: np.ndarray, background: Sequence[int]) -> np.ndarray:
-    """Straight-alpha frames uint8 [..., 4] on a background RGB 0-255; uint8 [..., 3], rounded to nearest."""
+    """Composite straight-alpha frames uint8 [..., 4] over a colour (RGB 0-255): uint8 [..., 3], rounded to nearest."""
     frames = np.array(frames, np.uint8, order="C")
     composite_in_place(frames, background)
     return frames[..., :3]
 
 
 def composite_in_place(frames: np.ndarray, background: Sequence[int]) -> None:
-    """Put contiguous straight-alpha frames uint8 [..., 4] on a background; alpha stays as it is.
+    """Composite contiguous straight-alpha frames uint8 [..., 4] over a background in place; alpha is unchanged.
 
-    Only silhouettes need arithmetic, and they are few: ten times as fast as treating every pixel.
+    Only partially covered pixels need arithmetic, and they are few: ten times as fast as processing every pixel.
     """
     pixels = frames.view("<u4")[..., 0]
     alpha = pixels >> 24
     pixels[alpha == 0] = np.array([*background, 0], np.uint8).view("<u4")[0]
-    rim = np.flatnonzero((alpha > 0) & (alpha < 255))
+    partial = np.flatnonzero((alpha > 0) & (alpha < 255))
     flat = frames.reshape(-1, 4)
-    weight = flat[rim, 3:].astype(np.uint16)
-    colour = flat[rim, :3] * weight + np.asarray(background, np.uint16) * (255 - weight)
-    flat[rim, :3] = (colour + 127) // 255
+    weight = flat[partial, 3:].astype(np.uint16)
+    colour = flat[partial, :3] * weight + np.asarray(background, np.uint16) * (255 - weight)
+    flat[partial, :3] = (colour + 127) // 255

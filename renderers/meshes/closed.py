@@ -1,4 +1,4 @@
-"""Which triangles bound a closed volume, so that their back faces can never be seen from outside."""
+"""Find triangles that bound a closed volume: their back faces are never visible from outside."""
 
 from __future__ import annotations
 
@@ -8,33 +8,37 @@ import numpy as np
 
 from renderers.gltf import Asset, Pose
 
-# Of the diagonal:
-_WELD = 1e-6  # rounding puts the two sides of a seam no farther apart
-_GAP = 1e-3  # a seam that opens no wider shows nothing behind it
+# Distances, as fractions of the bounding box diagonal.
+_WELD = 1e-6  # vertices closer than this (rounding) are the same point
+_GAP = 1e-3  # a seam that opens less than this shows nothing behind it
 
 
 def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarray]:
-    """For each primitive a bool [F]: triangle belongs to a closed part whose faces point outwards.
+    """Return, per primitive, bool [F]: whether a triangle belongs to a closed part whose faces point outwards.
 
-    Exporters set `doubleSided` on everything. A part is closed when, vertices at the same place counted as one,
-    every directed edge is met by as many opposite ones; it points outwards when its signed volume is positive.
+    Many exporters set `doubleSided` on every material, so the flag says nothing about visibility. After welding
+    vertices at the same position, a part is closed if every directed edge is matched by as many opposite ones; it
+    points outwards if its signed volume is positive.
 
     Args:
-        poses: moments of an animation. A surface that only touches itself at rest, lips or the lid of a box,
-            comes open in one of them. Without them it is judged at rest alone.
+        asset: the asset.
+        poses: poses of an animation. A surface that only touches itself at rest, such as lips or the lid of a box,
+            opens in one of them and is not closed. Without poses only the rest pose is tested.
     """
     rest = asset.pose(None, 0.0)
     size = _diagonal(rest.positions[asset.visible])
-    grid = np.rint(rest.positions.astype(np.float64) / (_WELD * size or 1.0)) + 0.0  # no negative zeros
-    moments = [(pose.positions, _GAP * _diagonal(pose.positions[asset.visible])) for pose in poses]
+    grid = (
+        np.rint(rest.positions.astype(np.float64) / (_WELD * size or 1.0)) + 0.0
+    )  # + 0.0 removes negative zeros
+    animated = [(pose.positions, _GAP * _diagonal(pose.positions[asset.visible])) for pose in poses]
     result = []
     for p, primitive in enumerate(asset.primitives):
         triangles = primitive.triangles
         corners, index = np.unique(triangles, return_inverse=True)
         _, first, place = np.unique(grid[corners], axis=0, return_index=True, return_inverse=True)
         place = place.reshape(-1)
-        twin = corners[first[place]]  # the vertex whose place each one shares
-        for positions, gap in moments:
+        twin = corners[first[place]]  # the first vertex at the same position
+        for positions, gap in animated:
             apart = np.abs(positions[corners] - positions[twin]).max(axis=1) > gap
             place = np.where(apart, len(first) + np.arange(len(corners)), place)
         welded = place[index.reshape(triangles.shape)]
@@ -48,13 +52,13 @@ def _diagonal(points: np.ndarray) -> float:
 
 
 def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.ndarray:
-    """bool [F] for triangles of welded vertex indices [F, 3] with corner positions [F, 3, 3]."""
+    """Return bool [F] for triangles given by welded vertex indices [F, 3] and corner positions [F, 3, 3]."""
     part = _connected_parts(welded)
     edges = np.concatenate([welded[:, [0, 1]], welded[:, [1, 2]], welded[:, [2, 0]]])
     owner = np.tile(part, 3)
     real = edges[:, 0] != edges[:, 1]
     edges, owner = edges[real], owner[real]
-    # Each undirected edge: +1 for one direction, -1 for the other; a closed surface sums to 0 everywhere.
+    # Sum +1 and -1 for the two directions of every undirected edge: the sums are 0 on a closed surface.
     direction = np.where(edges[:, 0] < edges[:, 1], 1, -1)
     undirected = np.sort(edges, axis=1)
     _, edge = np.unique(undirected, axis=0, return_inverse=True)
@@ -62,20 +66,21 @@ def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.
     balance = np.bincount(edge, weights=direction)
     parts = int(part.max()) + 1
     open_edges = np.bincount(owner, weights=np.abs(balance[edge]), minlength=parts)
+    # Signed volume by the divergence theorem: Σ a·(b × c) / 6 over triangles (a, b, c).
     volumes = np.einsum("ni,ni->n", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0
     volume = np.bincount(part, weights=volumes * sign, minlength=parts)
     return ((open_edges == 0) & (volume > 0))[part]
 
 
 def _connected_parts(triangles: np.ndarray) -> np.ndarray:
-    """A label [F] per triangle: triangles that share vertices share it. Union by hooking and pointer jumping."""
+    """Label [F] the connected components of triangles that share vertices, by hooking and pointer jumping."""
     label = np.arange(int(triangles.max()) + 1)
     while True:
         smallest = label[triangles].min(axis=1)
         before = label.copy()
         for corner in range(3):
             np.minimum.at(label, triangles[:, corner], smallest)
-        for corner in range(3):  # hook the old roots too, so that whole trees move at once
+        for corner in range(3):  # hook the previous roots, too: whole trees move at once
             np.minimum.at(label, before[triangles[:, corner]], smallest)
         label = label[label]
         if np.array_equal(label, before):

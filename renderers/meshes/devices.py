@@ -1,4 +1,4 @@
-"""Which GPU a process should draw on: EGL numbers devices its own way and ignores CUDA_VISIBLE_DEVICES."""
+"""Selection of the GPU for EGL, which numbers devices differently from CUDA and ignores CUDA_VISIBLE_DEVICES."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _EGL_CUDA_DEVICE_NV = 0x323A
 
 
 def load_triton_first() -> None:
-    """To be called before the first EGL context of a process.
+    """Load Triton's library; must run before the first EGL context of a process is created.
 
-    Triton, which comes with torch, carries an LLVM of its own: loaded after Mesa's, which draws without a GPU, it
-    brings the process down. torch loads it when an optimiser is made, so drawing and then training would crash.
+    Triton, which torch depends on, contains its own LLVM. If it is loaded after the LLVM of Mesa's llvmpipe, the
+    process crashes. torch loads Triton when an optimiser is created, so rendering and then training would crash.
     """
     spec = importlib.util.find_spec("triton")
     library = Path(spec.origin).parent / "_C" / "libtriton.so" if spec and spec.origin else None
@@ -23,28 +23,27 @@ def load_triton_first() -> None:
 
 
 def nvidia_gpu_present() -> bool:
-    """True if the kernel driver shows an NVIDIA GPU that this process may use."""
+    """Return whether the kernel driver exposes an NVIDIA GPU that this process may use."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", None) in ("", "-1"):
         return False
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def cuda_to_egl_device() -> int | None:
-    """The EGL device index of the first visible CUDA device; None where there is none or nothing to choose.
+    """Return the EGL device index of the first visible CUDA device, or None without a GPU or without a mapping.
 
-    CUDA_VISIBLE_DEVICES must hold indices for a mapping to exist; for UUIDs (GPU-…) the caller's choice
-    cannot be matched through EGL and the first NVIDIA device is used.
+    Only indices in CUDA_VISIBLE_DEVICES can be mapped. For UUIDs (GPU-…) the first NVIDIA device is used.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if not nvidia_gpu_present():
         return None
     first = visible.split(",")[0].strip()
-    wanted = int(first) if first.isdigit() else 0
-    return {cuda: egl for egl, cuda in enumerate(_cuda_indices()) if cuda is not None}.get(wanted)
+    index = int(first) if first.isdigit() else 0
+    return {cuda: egl for egl, cuda in enumerate(_cuda_indices()) if cuda is not None}.get(index)
 
 
 def _cuda_indices() -> list[int | None]:
-    """For each EGL device, in EGL's order, its CUDA index."""
+    """Return the CUDA index of each EGL device, in the order of EGL; None for other devices."""
     try:
         egl = ctypes.CDLL("libEGL.so.1")
     except OSError:
@@ -68,6 +67,6 @@ def _cuda_indices() -> list[int | None]:
     indices: list[int | None] = []
     for device in devices[: count.value]:
         value = ctypes.c_ssize_t()
-        found = query_attribute(device, _EGL_CUDA_DEVICE_NV, ctypes.byref(value))
-        indices.append(int(value.value) if found else None)
+        success = query_attribute(device, _EGL_CUDA_DEVICE_NV, ctypes.byref(value))
+        indices.append(int(value.value) if success else None)
     return indices

@@ -1,12 +1,12 @@
-"""The light every back end renders under: a soft studio that stands still in the world.
+"""The lighting used by all back ends: a soft studio, fixed in the world.
 
 Radiance from direction d (unit, world, +Y up), linear RGB:
 
     L(d) = AMBIENT + GRADIENT * d.y + sum over LIGHTS of colour * exp(sharpness * (dot(d, direction) - 1))
 
-A linear gradient and spherical Gaussians have closed-form diffuse irradiance and simple glossy convolutions, so
-the rasteriser needs no environment texture, a metal always has something to reflect, and Cycles can be given
-the very same function as its world.
+Irradiance under a linear gradient and under spherical Gaussians has a closed form, and glossy convolutions are
+simple. So the rasteriser needs no environment texture, metals have something to reflect, and Cycles uses the same
+function as its world.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Light:
-    """A spherical Gaussian of radiance: `colour` (linear RGB) towards `direction`, wider for less `sharpness`."""
+    """A spherical Gaussian of radiance: peak `colour` (linear RGB) in `direction`; lower `sharpness` is wider."""
 
     direction: tuple[float, float, float]
     colour: tuple[float, float, float]
@@ -26,26 +26,29 @@ class Light:
 
     @property
     def axis(self) -> np.ndarray:
+        """The unit vector of `direction`."""
         axis = np.asarray(self.direction, np.float64)
         return axis / np.linalg.norm(axis)
 
     @property
     def integral(self) -> float:
-        """Of exp(sharpness * (cos - 1)) over the sphere, steradians."""
+        """Integral of exp(sharpness * (cos - 1)) over the sphere, steradians."""
         return 2.0 * np.pi * (1.0 - np.exp(-2.0 * self.sharpness)) / self.sharpness
 
 
 AMBIENT = (0.35, 0.36, 0.38)
 GRADIENT = (0.17, 0.18, 0.20)
 LIGHTS = (
-    Light((0.55, 0.75, 0.60), (1.70, 1.62, 1.48), 6.0),  # key: above the front right, a little warm
+    Light((0.55, 0.75, 0.60), (1.70, 1.62, 1.48), 6.0),  # key: front right, above, slightly warm
     Light((-0.80, 0.30, 0.25), (0.30, 0.32, 0.36), 3.0),  # fill: left, cool
-    Light((-0.10, 0.45, -1.00), (0.62, 0.62, 0.66), 5.0),  # rim: behind, so that backs are not flat
+    Light(
+        (-0.10, 0.45, -1.00), (0.62, 0.62, 0.66), 5.0
+    ),  # rim: from behind, so that back views have contrast
 )
 
 
 def radiance(directions: np.ndarray) -> np.ndarray:
-    """Linear RGB [..., 3] seen when looking along unit world directions [..., 3]."""
+    """Evaluate the radiance, linear RGB [..., 3], in unit world directions [..., 3]."""
     directions = np.asarray(directions, np.float64)
     light = np.asarray(AMBIENT) + np.asarray(GRADIENT) * directions[..., 1:2]
     for lamp in LIGHTS:
@@ -55,10 +58,10 @@ def radiance(directions: np.ndarray) -> np.ndarray:
 
 
 def irradiance_terms(light: Light) -> tuple[float, float, float, float]:
-    """Constants (scale, bias, knee, amplitude) of a spherical Gaussian's diffuse irradiance.
+    """Return constants (scale, bias, knee, amplitude) of the diffuse irradiance of a spherical Gaussian.
 
-    Hill's fit: with c = dot(normal, axis), y = clamp(c) smoothed by a parabola of half-width `knee` around 0,
-    irradiance / pi = amplitude * (scale * y + bias).
+    Fit by Stephen Hill ("SG irradiance", 2016): with c = dot(normal, axis) and y = clamp(c, 0, 1) smoothed by a
+    parabola of half-width `knee` around 0, irradiance / pi = amplitude * (scale * y + bias).
     """
     decay = np.exp(-light.sharpness)
     decay2 = decay * decay

@@ -1,8 +1,8 @@
-"""Which triangles are solid, which need blending or masking, and which cannot be seen at all.
+"""Classify triangles as solid, mixed (in need of blending or masking) or invisible.
 
-Exporters give whole models alpha mode BLEND for the sake of a few feathers. Looking up, per triangle, the part of
-the alpha texture that it can touch sorts that out once per asset: solid triangles are drawn without tests and
-sorting, and invisible ones neither cost time nor count when a clip is framed.
+Exporters set alpha mode BLEND on whole models for the sake of a few feathers. Testing the texels that each triangle can
+touch, once per asset, allows solid triangles to be drawn without blending and sorting, and invisible ones to be skipped
+and to be ignored when a clip is framed.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import numpy as np
 from renderers.gltf import Asset, Primitive, Texture
 
 SOLID, MIXED, INVISIBLE = 0, 1, 2
-SOLID_ALPHA = 0.99  # a blended fragment at least this opaque hides what is behind it
-FAINTEST_ALPHA = 0.5 / 255.0
-_BORDER = 2  # texels that filtering may reach beyond a triangle's own
+SOLID_ALPHA = 0.99  # a blended fragment with at least this alpha hides what is behind it
+FAINTEST_ALPHA = 0.5 / 255.0  # fragments with less alpha are invisible
+_BORDER = 2  # texels beyond a triangle's own that filtering may read
 
 
 def triangle_opacity(asset: Asset) -> list[np.ndarray]:
-    """For each primitive uint8 [F]: SOLID, MIXED or INVISIBLE."""
+    """Return, per primitive, uint8 [F]: SOLID, MIXED or INVISIBLE."""
     tables: dict[tuple, _TexelCounts] = {}
     return [_primitive_opacity(asset, primitive, tables) for primitive in asset.primitives]
 
 
 def visible_vertices(asset: Asset) -> np.ndarray:
-    """Sorted indices of the vertices some triangle that can be seen uses."""
-    seen = [
+    """Return the sorted indices of the vertices that a visible triangle uses."""
+    used = [
         np.unique(p.triangles[opacity != INVISIBLE])
         for p, opacity in zip(asset.primitives, triangle_opacity(asset), strict=True)
     ]
-    return np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int64)
+    return np.unique(np.concatenate(used)) if used else np.empty(0, np.int64)
 
 
-def _primitive_opacity(asset: Asset, primitive: Primitive, tables: dict) -> np.ndarray:
+def _primitive_opacity(asset: Asset, primitive: Primitive, tables: dict[tuple, _TexelCounts]) -> np.ndarray:
     material, triangles = asset.materials[primitive.material], primitive.triangles
     if material.alpha_mode == "OPAQUE":
         return np.zeros(len(triangles), np.uint8)
@@ -49,12 +49,12 @@ def _primitive_opacity(asset: Asset, primitive: Primitive, tables: dict) -> np.n
         if key not in tables:
             texels = texture.image[..., 3] / np.float32(255.0)
             tables[key] = _TexelCounts(texels * low < solid_at, texels * high >= visible_at)
-        solid, visible = _texture_answers(asset, primitive, texture, tables[key])
+        solid, visible = _classify_by_texture(asset, primitive, texture, tables[key])
     return np.where(visible, np.where(solid, SOLID, MIXED), INVISIBLE).astype(np.uint8)
 
 
 class _TexelCounts:
-    """Summed-area tables of the texels that are not solid, and of those that are visible."""
+    """Summed-area tables of non-solid and of visible texels."""
 
     def __init__(self, not_solid: np.ndarray, visible: np.ndarray) -> None:
         self.height, self.width = visible.shape
@@ -62,20 +62,21 @@ class _TexelCounts:
 
 
 def _summed(texels: np.ndarray) -> np.ndarray:
+    """Summed-area table [H + 1, W + 1]: sums over all texels above and left of a corner."""
     table = np.zeros((texels.shape[0] + 1, texels.shape[1] + 1), np.int64)
     np.cumsum(np.cumsum(texels, axis=0, dtype=np.int64), axis=1, out=table[1:, 1:])
     return table
 
 
-def _texture_answers(
+def _classify_by_texture(
     asset: Asset, primitive: Primitive, texture: Texture, counts: _TexelCounts
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(solid, visible) bool [F] from the texels under each triangle's box of texture coordinates."""
+    """Return (solid, visible), bool [F], from the texels in the bounding box of each triangle's texture coordinates."""
     uv = asset.texcoords[:, min(texture.texcoord, asset.texcoords.shape[1] - 1)]
     uv = uv @ texture.transform[:2, :2].T + texture.transform[:2, 2]
     corners = uv[primitive.triangles].astype(np.float64)
     low, high = corners.min(axis=1), corners.max(axis=1)
-    tile = np.floor(low)  # repeats are moved into the first tile; a box that crosses tiles counts all texels
+    tile = np.floor(low)  # shift repeats to the first tile; a box that crosses tiles counts all texels
     whole = np.any(high - tile > 1.0, axis=1) | ((texture.wrap_s, texture.wrap_t) != ("repeat", "repeat"))
     whole &= np.any((low < 0.0) | (high > 1.0), axis=1)
     size = np.array([counts.width, counts.height])

@@ -189,7 +189,7 @@ def test_pyrender_depth_is_along_the_optical_axis():
     view = shot(width=24, height=24, half_height=0.8)
     clip = render(square(unlit()), view, "pyrender", depth=True)
     np.testing.assert_allclose(clip.depth, 4.0, rtol=1e-3)
-    with pytest.raises(RenderError, match="no normals"):
+    with pytest.raises(RenderError, match="normals, flow and tracks are not supported"):
         render(square(unlit()), view, "pyrender", normals=True)
 
 

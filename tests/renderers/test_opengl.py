@@ -545,7 +545,7 @@ def test_other_numbers_of_samples_are_refused():
 
 
 def test_a_picture_that_is_too_large_is_refused():
-    with pytest.raises(RenderError, match="smaller resolution or fewer samples"):
+    with pytest.raises(RenderError, match=r"32768 pixels, .* at most \d+; render at a lower resolution"):
         render(square(), shot(width=8192, height=8), samples=16)
 
 
@@ -563,7 +563,7 @@ def asset_shot(name: str, size: int, frames: int = 2, views: int = 4, index: int
 
 
 def white_view(targets_class):
-    """`_Targets` whose view starts as opaque white instead of nothing: a direct render on white."""
+    """`Targets` whose view starts as opaque white instead of nothing: a direct render on white."""
 
     class OnWhite(targets_class):
         def __init__(self, *arguments) -> None:
@@ -580,7 +580,7 @@ def test_composited_equals_a_direct_render_on_white(name, monkeypatch):
     """>= 38 dB inside a 2-px band around the silhouette; a premultiplied reading of the same pixels fails."""
     asset, view = asset_shot(name, 128, frames=2, views=4)
     clip = render_clip(asset, view)
-    monkeypatch.setattr(opengl, "_Targets", white_view(opengl._Targets))
+    monkeypatch.setattr(opengl.renderer, "Targets", white_view(opengl.renderer.Targets))
     direct = render_clip(asset, view).frames
     assert direct[..., 3].min() >= 253  # opaque but for rounding
     for frames, truth in zip(clip.frames, direct[..., :3], strict=True):
@@ -665,9 +665,11 @@ def test_inside_out_and_open_surfaces_are_not_closed():
 
 def call_closed(monkeypatch, closed: bool) -> None:
     """Judge every triangle of every asset to be part of a closed surface, or of an open one."""
-    monkeypatch.setattr(
-        opengl, "closed_triangles", lambda a, *_: [np.full(len(p.triangles), closed) for p in a.primitives]
-    )
+
+    def judge(asset: gltf.Asset, *_: object) -> list[np.ndarray]:
+        return [np.full(len(primitive.triangles), closed) for primitive in asset.primitives]
+
+    monkeypatch.setattr(opengl.scene, "closed_triangles", judge)
 
 
 def differing(a: np.ndarray, b: np.ndarray) -> float:
@@ -696,7 +698,7 @@ def test_the_renderer_says_what_it_is():
 
 @pytest.mark.skipif(nvidia_gpu_present(), reason="this machine has the GPU that the test pretends to")
 def test_software_rendering_beside_a_gpu_must_be_asked_for(monkeypatch):
-    monkeypatch.setattr(opengl, "nvidia_gpu_present", lambda: True)
+    monkeypatch.setattr(opengl.context, "nvidia_gpu_present", lambda: True)
     monkeypatch.delenv("LIBGL_ALWAYS_SOFTWARE", raising=False)
     with pytest.raises(RenderError, match=r"NVIDIA GPU.*llvmpipe.*LIBGL_ALWAYS_SOFTWARE=1"):
         opengl.OpenGLRenderer()
@@ -708,7 +710,7 @@ def test_no_opengl_at_all_is_an_error_that_names_the_packages(monkeypatch):
     def nothing(**_: object) -> None:
         raise RuntimeError("cannot load libEGL.so")
 
-    monkeypatch.setattr(opengl.moderngl, "create_context", nothing)
+    monkeypatch.setattr(opengl.context.moderngl, "create_context", nothing)
     with pytest.raises(
         RenderError, match=r"libEGL\.so.*apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri"
     ):

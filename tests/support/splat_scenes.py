@@ -1,4 +1,4 @@
-"""Random splat scenes of many kinds, and which of their pixels sit on a threshold of the definition."""
+"""Random splat scenes of several kinds, and the pixels where they are on a threshold of the definition."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FIELDS = ("means", "quats", "scales", "opacities", "colors", "sh")
 
 
 def scene(kind: str, seed: int) -> tuple[Gaussians, TensorCameras, dict]:
-    """float32 Gaussians, cameras and options for `render`; equal for equal arguments.
+    """Return float32 Gaussians, cameras and options for `render`, deterministic in the arguments.
 
-    Image sizes, numbers of Gaussians, scenes, cameras and channels vary with the seed.
+    The image size and the numbers of Gaussians, scenes, cameras and channels vary with the seed.
     """
     rng = np.random.default_rng([KINDS.index(kind), seed])
     S, C = int(rng.integers(1, 3)), int(rng.integers(1, 3))
@@ -46,7 +46,7 @@ def scene(kind: str, seed: int) -> tuple[Gaussians, TensorCameras, dict]:
     elif kind == "points":
         scales *= 0.0 if seed % 2 else 1e-3
     elif kind == "near":
-        distance = 0.3  # the cameras stand inside the cloud
+        distance = 0.3  # the cameras are inside the cloud
         means[:, : N // 2] *= 0.3
         scales *= 0.2
     elif kind == "edges":
@@ -100,13 +100,14 @@ def scene(kind: str, seed: int) -> tuple[Gaussians, TensorCameras, dict]:
 
 @torch.no_grad()
 def on_threshold(scene: Scene, rounding: float = 4e-5) -> Tensor:
-    """bool [S, C, H, W]: pixels where rounding may put some Gaussian on the other side of a threshold.
+    """Return a mask [S, C, H, W] of pixels where rounding may move a Gaussian across a threshold.
 
-    Within `rounding` (relative) of α = 1/255 or 0.999, or of the transmittance 1e-4 at which a pixel is finished.
-    A picture jumps there, by at most 1/255 of a colour, and the gradient of the jump is not defined.
+    These are pixels within `rounding` (relative) of α = 1/255 or 0.999, or of the transmittance 1e-4 at which
+    compositing stops. The image is discontinuous there (by at most 1/255 of a colour) and its gradient undefined.
 
     Args:
-        scene: checked, float64.
+        scene: a validated float64 scene.
+        rounding: relative distance to a threshold.
     """
     means2d, conics, depths, opacities, radii = reference.project(scene)
     S, C, _ = scene.shape
@@ -115,10 +116,10 @@ def on_threshold(scene: Scene, rounding: float = 4e-5) -> Tensor:
     result = torch.zeros(S, C, scene.height * scene.width, dtype=torch.bool)
     for s in range(S):
         for c in range(C):
-            seen = (radii[s, c] > 0).all(-1).nonzero()[:, 0]
-            if not len(seen):
+            visible = (radii[s, c] > 0).all(-1).nonzero()[:, 0]
+            if not len(visible):
                 continue
-            order = seen[torch.argsort(depths[s, c, seen], stable=True)]
+            order = visible[torch.argsort(depths[s, c, visible], stable=True)]
             dx, dy = (means2d[s, c, order] - pixels).unbind(-1)
             a, b, d = conics[s, c, order].unbind(-1)
             raw = opacities[s, c, order] * torch.exp(-0.5 * (a * dx * dx + d * dy * dy) - b * dx * dy)

@@ -1,6 +1,7 @@
-"""A splatting rasteriser in plain torch, cut into tiles and tuned: what one would use without compiled kernels.
+"""A tiled splatting rasteriser in plain torch, tuned: the fastest option without compiled kernels.
 
-The peer of `renderers.gaussians.cpu` in the speed tests and in benchmarks/splats.py. Same picture, same gradients.
+It is the baseline for `renderers.gaussians.cpu` in the speed tests and in benchmarks/splats.py, with the same images
+and gradients.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from torch import Tensor
 from renderers.gaussians import reference
 from renderers.gaussians.types import Scene
 
-TILE = 8  # the fastest for small pictures; from 256² on 12 is
+TILE = 8  # fastest for small images; 12 is faster from 256² upwards
 
 
 def draw(scene: Scene, tile: int = TILE) -> Tensor:
-    """rgb [S, C, H, W, D] of a checked scene with colours, on black."""
+    """Return rgb [S, C, H, W, D] over black of a validated scene with colours."""
     means2d, conics, depths, opacities, radii = reference.project(scene)
     S, C, _ = scene.shape
     colors = scene.colors[:, None].expand(*scene.shape, -1)

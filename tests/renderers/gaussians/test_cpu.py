@@ -1,4 +1,4 @@
-"""The CPU back end against the float64 definition, its threads, its compile cache and its speed."""
+"""The CPU back end: agreement with the float64 reference, threads, compile cache and speed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from renderers.gaussians.types import Scene
 
 pytest.importorskip("numba", reason="numba is not installed")
 
-OUTPUT_BAR, GRADIENT_BAR = 1e-5, 2e-5
+OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 2e-5
 SEEDS = 17  # times 12 kinds: 204 scenes
 
 
@@ -36,7 +36,7 @@ def _one_thread():
 
 
 def _draw(gaussians: Gaussians, cameras: TensorCameras, options: dict, dtype: torch.dtype, weights: dict):
-    """Outputs, gradients of Σ weight · output by input, and radii."""
+    """Return the outputs, the gradients of Σ weight · output with respect to every input, and the radii."""
     gaussians = Gaussians(
         **{k: None if v is None else v.detach().to(dtype, copy=True) for k, v in vars(gaussians).items()}
     )
@@ -65,8 +65,11 @@ def _checked(gaussians: Gaussians, cameras: TensorCameras, options: dict) -> Sce
 
 
 def _errors(gaussians: Gaussians, cameras: TensorCameras, options: dict, seed: int) -> dict[str, float]:
-    """Errors of the float32 back end against float64: outputs absolute (depth relative to the largest depth),
-    gradients as ‖difference‖ / ‖gradient‖ of each input; pixels on a threshold are left out of both."""
+    """Errors of the float32 back end relative to float64.
+
+    Outputs: absolute, depth relative to the largest depth. Gradients: ‖difference‖ / ‖gradient‖ per input. Pixels on a
+    threshold of the definition are excluded.
+    """
     checked = _checked(gaussians, cameras, options)
     keep = ~on_threshold(checked)[..., None]
     generator = torch.Generator().manual_seed(seed)
@@ -89,45 +92,51 @@ def _errors(gaussians: Gaussians, cameras: TensorCameras, options: dict, seed: i
     return errors
 
 
-def _over_the_bar(errors: dict[str, float]) -> dict[str, float]:
-    return {k: v for k, v in errors.items() if v > (GRADIENT_BAR if k.startswith("gradient") else OUTPUT_BAR)}
+def _above_tolerance(errors: dict[str, float]) -> dict[str, float]:
+    return {
+        k: v
+        for k, v in errors.items()
+        if v > (GRADIENT_TOLERANCE if k.startswith("gradient") else OUTPUT_TOLERANCE)
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_and_gradients_are_those_of_the_definition(kind: str) -> None:
+def test_images_and_gradients_match_the_reference(kind: str) -> None:
     failures = {}
     drawn = 0
     for seed in range(SEEDS):
         gaussians, cameras, options = scene(kind, seed)
         errors = _errors(gaussians, cameras, options, seed)
         drawn += errors["gradient of means2d"] > 0
-        if over := _over_the_bar(errors):
+        if over := _above_tolerance(errors):
             failures[seed] = over
     assert not failures
     assert drawn == 0 if kind == "nothing" else drawn > SEEDS // 2
 
 
-def test_the_comparison_sees_a_change_of_a_thousandth() -> None:
-    """The control: a blur or a cloud 0.1 % larger is over the bar."""
+def test_the_comparison_detects_a_change_of_a_thousandth() -> None:
+    """Control: a blur or a cloud 0.1 % larger exceeds the tolerance."""
     gaussians, cameras, options = scene("cloud", 3)
     weights = {k: torch.ones(()) for k in options["want"]}
     expected, _, _ = _draw(gaussians, cameras, options, torch.float64, weights)
     blurred, _, _ = _draw(gaussians, cameras, {**options, "eps2d": 0.3003}, torch.float32, weights)
-    assert (expected["rgb"] - blurred["rgb"]).abs().max() > OUTPUT_BAR
+    assert (expected["rgb"] - blurred["rgb"]).abs().max() > OUTPUT_TOLERANCE
     moved = replace(gaussians, means=gaussians.means * 1.001)
     shifted, _, _ = _draw(moved, cameras, options, torch.float32, weights)
-    assert (expected["rgb"] - shifted["rgb"]).abs().max() > OUTPUT_BAR
+    assert (expected["rgb"] - shifted["rgb"]).abs().max() > OUTPUT_TOLERANCE
 
 
-def test_on_a_threshold_the_picture_is_that_of_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Splats whose centre has α = 1/255, and stacks that reach T = 1e-4, up to rounding: the float32 picture equals
-    the definition with its limits moved by 2e-5 one way or the other."""
+def test_on_a_threshold_the_image_matches_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splats whose centre has α = 1/255, and stacks that reach T = 1e-4, up to rounding.
+
+    The float32 image equals that of the reference with its thresholds shifted by 2e-5 (relative) in one direction.
+    """
     columns = 24
     means = torch.zeros(1, 5 * columns, 3)
     opacities = torch.empty(1, 5 * columns)
     for column in range(columns):
         means[0, column * 5 : column * 5 + 5, 0] = (column - columns / 2 + 0.5) / 16
-        means[0, column * 5 : column * 5 + 5, 2] = 1.0 + torch.arange(5) / 10  # in front of one another
+        means[0, column * 5 : column * 5 + 5, 2] = 1.0 + torch.arange(5) / 10  # one behind the other
         opacities[0, column * 5 : column * 5 + 5] = torch.tensor(
             [0.9, 0.9, 0.9, 0.9, 0.5]
         )  # T = 1e-4 after four
@@ -135,7 +144,7 @@ def test_on_a_threshold_the_picture_is_that_of_one_side(monkeypatch: pytest.Monk
             opacities[0, column * 5 : column * 5 + 5] = torch.tensor(
                 [1 / 255, 1 / 255, 1 / 255, 1 / 255, 0.3]
             )
-    means[..., :2] *= means[..., 2:]  # onto the same pixel centres from every depth
+    means[..., :2] *= means[..., 2:]  # projected to the same pixel centres from every depth
     gaussians = Gaussians(
         means, torch.eye(4)[:1].expand(1, means.shape[1], 4), torch.full_like(means, 1e-4), opacities,
         colors=torch.rand(*means.shape, generator=torch.Generator().manual_seed(0)),
@@ -150,11 +159,11 @@ def test_on_a_threshold_the_picture_is_that_of_one_side(monkeypatch: pytest.Monk
             sides.append(render(gaussians.to(torch.float64), cameras.to(torch.float64)).rgb)
     got = render(gaussians, cameras).rgb
     distance = torch.stack([(got - side).abs().amax(-1) for side in sides])
-    assert distance.amin(0).max() < OUTPUT_BAR
-    assert distance.amax(0).max() > 1e-3  # the sides do differ: these pixels are on a threshold
+    assert distance.amin(0).max() < OUTPUT_TOLERANCE
+    assert distance.amax(0).max() > 1e-3  # the two sides differ: these pixels are on a threshold
 
 
-def test_a_shared_field_is_the_field_given_to_every_scene() -> None:
+def test_a_shared_field_equals_copies_for_every_scene() -> None:
     gaussians, cameras, _ = scene("cloud", 1)
     S = cameras.viewmats.shape[0] + 2
     views = TensorCameras(
@@ -186,7 +195,7 @@ def test_a_shared_field_is_the_field_given_to_every_scene() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cloud", "cover", "crowd"])
-def test_the_bits_do_not_depend_on_threads(kind: str) -> None:
+def test_results_are_bit_identical_for_any_number_of_threads(kind: str) -> None:
     results = []
     for threads in (1, 2, 3, 8):
         set_threads(threads)
@@ -201,8 +210,8 @@ def test_the_bits_do_not_depend_on_threads(kind: str) -> None:
             assert torch.equal(value, other[name]), name
 
 
-def test_views_behind_one_another_do_not_change_each_other() -> None:
-    """A batch is its pictures one by one, bit for bit."""
+def test_scenes_and_views_of_a_batch_are_independent() -> None:
+    """Every image of a batch is bit-identical to the image rendered alone."""
     gaussians, cameras, options = scene("cloud", 5)
     together = render(gaussians, cameras, **options)
     for s in range(cameras.viewmats.shape[0]):
@@ -221,7 +230,7 @@ def test_views_behind_one_another_do_not_change_each_other() -> None:
             assert torch.equal(picture.rgb[0, 0], together.rgb[s, c])
 
 
-def test_a_picture_can_be_differentiated_twice() -> None:
+def test_backward_can_run_twice() -> None:
     gaussians, cameras, options = scene("opaque", 4)
     gaussians.means.requires_grad_()
     loss = render(gaussians, cameras, **options).rgb.square().sum()
@@ -230,8 +239,8 @@ def test_a_picture_can_be_differentiated_twice() -> None:
     assert first.any() and torch.equal(first, second)
 
 
-def test_a_forked_child_draws() -> None:
-    """Threads do not survive a fork; a data loader's worker must not wait for them."""
+def test_a_forked_child_can_render() -> None:
+    """A forked child (a data loader worker) has no threads of the pool and must not wait for them."""
     set_threads(2)
     gaussians, cameras, options = scene("cloud", 2)
     expected = render(gaussians, cameras, **options).rgb
@@ -247,7 +256,7 @@ def test_a_forked_child_draws() -> None:
         time.sleep(0.01)
     os.kill(child, 9)
     os.waitpid(child, 0)
-    pytest.fail("the child did not finish drawing")
+    pytest.fail("the child process did not finish rendering")
 
 
 _COMPILE_ONE = """
@@ -261,15 +270,15 @@ print(sum(kernels.count_slots.stats.cache_hits.values()))
 """
 
 
-def test_the_compile_cache_works_from_a_read_only_install(tmp_path: Path) -> None:
-    """Where nothing can be written beside the code, machine code goes to NUMBA_CACHE_DIR or the user's cache folder
-    and the second process finds it; the line about compiling appears in the first alone."""
+def test_the_compile_cache_works_with_a_read_only_installation(tmp_path: Path) -> None:
+    """If the package folder is not writable, machine code is cached in NUMBA_CACHE_DIR or the user's cache folder.
+
+    A second process loads it from there; the notice about compiling is printed by the first process only.
+    """
     package = tmp_path / "install" / "renderers"
     source = Path(find_spec("renderers").origin).parent
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "gaussians" / "__pycache__").write_text(
-        "a file where a folder would go: nothing can be cached here"
-    )
+    (package / "gaussians" / "__pycache__").write_text("a file where numba would create its cache folder")
 
     def run(**environment: str) -> tuple[Path, int, str]:
         base = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
@@ -282,15 +291,15 @@ def test_the_compile_cache_works_from_a_read_only_install(tmp_path: Path) -> Non
         return Path(folder), int(hits), done.stderr
 
     home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache")}
-    folder, hits, said = run(**home)
+    folder, hits, stderr = run(**home)
     assert folder.is_relative_to(tmp_path / "home" / ".cache") and hits == 0
-    assert said.count("compiling the CPU kernels") == 1 and said.count("\n") == 1
+    assert stderr.count("compiling the CPU kernels") == 1 and stderr.count("\n") == 1
     assert run(**home) == (folder, 1, "")
     folder, hits, _ = run(**home, NUMBA_CACHE_DIR=str(tmp_path / "chosen"))
     assert folder.is_relative_to(tmp_path / "chosen") and hits == 0
 
 
-def test_kernels_are_compiled_again_when_the_lanes_change() -> None:
+def test_the_digest_of_simd_is_current() -> None:
     from renderers.gaussians import kernels, simd
 
     digest = sha256(Path(simd.__file__).read_bytes()).hexdigest()[:16]
@@ -327,8 +336,8 @@ def _fastest(function: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
-def test_vectors_are_used() -> None:
-    """At least 12 times the tiled torch twin, forward and back; about 35 is measured (benchmarks/splats.py)."""
+def test_speed_relative_to_tiled_torch() -> None:
+    """At least 12 times as fast as tiled torch, forward and backward; benchmarks/splats.py measures about 35."""
     import tiled_torch
 
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""How gsplat is called, where there is no GPU: a stand-in for its kernels draws by the definition."""
+"""The arguments passed to gsplat, tested without a GPU: the reference back end replaces its kernels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from renderers.gaussians import Gaussians, checks, cuda, reference
 from renderers.gaussians.types import Scene
 
 
-class StandIn:
-    """`gsplat.rasterization` by `reference.draw`; it keeps how many Gaussians it was given."""
+class FakeGsplat:
+    """`gsplat.rasterization` implemented with `reference.draw`; records the number of Gaussians of each call."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene, self.counts = scene, []
@@ -51,28 +51,28 @@ def drawn(draw, kind: str, seed: int, monkeypatch=None):
         cameras.to(torch.float64),
         **{"sh_degree": None, **options, "background": None if background is None else background.double()},
     )
-    stand_in = StandIn(prepared)
+    fake = FakeGsplat(prepared)
     if monkeypatch is not None:
-        monkeypatch.setattr(cuda, "_gsplat", lambda: SimpleNamespace(rasterization=stand_in.rasterization))
+        monkeypatch.setattr(cuda, "_gsplat", lambda: SimpleNamespace(rasterization=fake.rasterization))
     picture = draw(prepared)
     picture.means2d.retain_grad()
     sum(getattr(picture, name).square().sum() for name in prepared.want).backward()
     gradients = {name: value.grad for name, value in vars(gaussians).items() if value is not None}
-    return picture, {**gradients, "means2d": picture.means2d.grad}, stand_in.counts
+    return picture, {**gradients, "means2d": picture.means2d.grad}, fake.counts
 
 
 @pytest.mark.parametrize(
     ("kind", "seed"), [("edges", 0), ("cover", 5), ("discs", 0), ("cloud", 2), ("cloud", 3)]
 )
-def test_scenes_have_whole_warps_and_nobody_sees_it(kind, seed, monkeypatch):
-    """Of several scenes, whose gradients gsplat's kernels sum over a warp."""
-    wanted, gradients, _ = drawn(reference.draw, kind, seed)
-    got, found, counts = drawn(cuda.draw, kind, seed, monkeypatch)
-    S, N = wanted.radii.shape[0], wanted.radii.shape[2]
+def test_padding_to_warps_does_not_change_results(kind, seed, monkeypatch):
+    """With several scenes N is a multiple of the warp size, as gsplat reduces gradients within warps."""
+    expected, gradients, _ = drawn(reference.draw, kind, seed)
+    result, result_gradients, counts = drawn(cuda.draw, kind, seed, monkeypatch)
+    S, N = expected.radii.shape[0], expected.radii.shape[2]
     assert counts == [N if S == 1 else -(-N // 32) * 32]
     for name in ("rgb", "alpha", "depth", "radii", "means2d"):
-        if getattr(wanted, name) is not None:
-            torch.testing.assert_close(getattr(got, name), getattr(wanted, name))
-    assert found.keys() == gradients.keys() and gradients["means2d"].any()
+        if getattr(expected, name) is not None:
+            torch.testing.assert_close(getattr(result, name), getattr(expected, name))
+    assert result_gradients.keys() == gradients.keys() and gradients["means2d"].any()
     for name, gradient in gradients.items():
-        torch.testing.assert_close(found[name], gradient, msg=name)
+        torch.testing.assert_close(result_gradients[name], gradient, msg=name)

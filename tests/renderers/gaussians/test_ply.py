@@ -1,4 +1,4 @@
-"""Splat files, read and written by others: gsplat's exporter, gsply, and Trimesh's view of a PLY."""
+"""Splat files: round trips, and interoperability with gsplat's exporter, gsply and trimesh."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_ply_round_trip(tmp_path: Path, K: int) -> None:
 
 
 @pytest.mark.parametrize("K", [1, 4, 16])
-def test_others_read_what_is_written(tmp_path: Path, K: int) -> None:
+def test_gsply_and_trimesh_read_our_files(tmp_path: Path, K: int) -> None:
     gsply = pytest.importorskip("gsply", reason="gsply is not installed")
     splats = _splats(K)
     ply.write(tmp_path / "splats.ply", splats)
@@ -52,7 +52,7 @@ def test_others_read_what_is_written(tmp_path: Path, K: int) -> None:
 
 
 @pytest.mark.parametrize("K", [1, 4, 16])
-def test_what_gsplat_exports_is_read(tmp_path: Path, K: int) -> None:
+def test_files_exported_by_gsplat_are_read(tmp_path: Path, K: int) -> None:
     package = importlib.util.find_spec("gsplat")
     if package is None:
         pytest.skip("gsplat is not installed")
@@ -64,22 +64,22 @@ def test_what_gsplat_exports_is_read(tmp_path: Path, K: int) -> None:
     splats = _splats(K)
     exporter.export_splats(
         splats.means[0], splats.scales[0].log(), splats.quats[0], splats.opacities[0].logit(), splats.sh[0, :, :1],
-        splats.sh[0, :, 1:], save_to=str(tmp_path / "theirs.ply"),
+        splats.sh[0, :, 1:], save_to=str(tmp_path / "gsplat.ply"),
     )  # fmt: skip
-    back = ply.read(tmp_path / "theirs.ply")
+    back = ply.read(tmp_path / "gsplat.ply")
     for name in ("means", "quats", "scales", "opacities", "sh"):
         torch.testing.assert_close(getattr(back, name), getattr(splats, name), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("K", [1, 4, 16])
-def test_spz_keeps_the_picture(tmp_path: Path, K: int) -> None:
-    """Smaller, and the picture differs by what eight bits make of it."""
+def test_spz_preserves_the_image(tmp_path: Path, K: int) -> None:
+    """The file is smaller, and the image differs only by quantisation to about eight bits."""
     pytest.importorskip("gsply", reason="gsply is not installed")
     splats = _splats(K, 500)
     ply.write(tmp_path / "splats.spz", splats)
     ply.write(tmp_path / "splats.ply", splats)
     sizes = {suffix: (tmp_path / f"splats.{suffix}").stat().st_size for suffix in ("ply", "spz")}
-    assert sizes["spz"] * 3 < sizes["ply"]  # random values; those of a real scene compress further
+    assert sizes["spz"] * 3 < sizes["ply"]  # random values; real scenes compress further
     back = ply.read(tmp_path / "splats.spz")
     assert back.sh.shape == splats.sh.shape
     assert (back.means - splats.means).abs().max() <= 0.5 / 4096 + 1e-6
@@ -89,11 +89,11 @@ def test_spz_keeps_the_picture(tmp_path: Path, K: int) -> None:
     cameras = TensorCameras(viewmat[None, None], K_matrix, 32, 32)
     difference = (render(back, cameras).rgb - render(splats, cameras).rgb).abs()
     assert difference.mean() < 0.01
-    swapped = replace(back, sh=back.sh.flip(-1))  # the control: red and blue exchanged
+    swapped = replace(back, sh=back.sh.flip(-1))  # control: red and blue exchanged
     assert (render(swapped, cameras).rgb - render(splats, cameras).rgb).abs().mean() > 0.01
 
 
-def test_plain_colours_and_extremes_are_written(tmp_path: Path) -> None:
+def test_plain_colours_and_extreme_values_are_written(tmp_path: Path) -> None:
     splats = replace(
         _splats(1, 4), sh=None, colors=torch.rand(1, 4, 3), opacities=torch.tensor([[0.0, 1.0, 0.5, 0.25]]),
         scales=torch.tensor([[[0.0, 1.0, 2.0]] * 4]),
@@ -103,17 +103,17 @@ def test_plain_colours_and_extremes_are_written(tmp_path: Path) -> None:
     torch.testing.assert_close(back.sh[..., 0, :] * ply.SH_C0 + 0.5, splats.colors, rtol=0, atol=1e-6)
     torch.testing.assert_close(back.opacities, splats.opacities, rtol=0, atol=2e-7)
     torch.testing.assert_close(back.scales, splats.scales, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="holds RGB, these colors have 5 channels"):
+    with pytest.raises(ValueError, match="stores RGB colours, expected 3 channels or sh, got 5 channels"):
         ply.write(tmp_path / "five.ply", replace(splats, colors=torch.rand(1, 4, 5)))
 
 
-def test_one_scene_of_many_is_written(tmp_path: Path) -> None:
+def test_one_of_several_scenes_is_written(tmp_path: Path) -> None:
     splats = replace(_splats(4), means=torch.randn(3, 50, 3))
     ply.write(tmp_path / "two.ply", splats, scene=2)
     torch.testing.assert_close(ply.read(tmp_path / "two.ply").means[0], splats.means[2])
 
 
-def test_an_empty_scene_is_a_file(tmp_path: Path) -> None:
+def test_an_empty_scene_can_be_written_and_read(tmp_path: Path) -> None:
     ply.write(tmp_path / "none.ply", _splats(4, 0))
     assert ply.read(tmp_path / "none.ply").sh.shape == (1, 0, 4, 3)
 
@@ -131,30 +131,33 @@ def test_ascii_is_read(tmp_path: Path) -> None:
         assert a is b is None or torch.allclose(a, b)
 
 
-def test_broken_files_say_how(tmp_path: Path) -> None:
+def test_errors_for_invalid_files(tmp_path: Path) -> None:
     ply.write(tmp_path / "good.ply", _splats(4))
     good = (tmp_path / "good.ply").read_bytes()
-    for content, sentence in (
-        (b"", "not a PLY file"),
-        (b"solid cube", "not a PLY file"),
-        (good[:-100], "cut short: 50 vertices of 104 bytes"),
-        (good.replace(b"property float opacity", b"property float opaxity"), "without opacity"),
-        (good.replace(b"element vertex", b"element chunk"), "compressed PLY of PlayCanvas"),
-        (good.replace(b"f_rest_8", b"g_rest_8"), "8 properties f_rest_"),
+    for content, message in (
+        (b"", "expected a PLY file"),
+        (b"solid cube", "expected a PLY file .*solid cube"),
+        (good[:-100], "truncated: the header declares 50 vertices of 104 bytes"),
+        (good.replace(b"property float opacity", b"property float opaxity"), "missing opacity"),
+        (
+            good.replace(b"element vertex", b"element chunk"),
+            "compressed PLY files .PlayCanvas. are not supported",
+        ),
+        (good.replace(b"f_rest_8", b"g_rest_8"), "properties f_rest_.* got 8"),
         (good.replace(b"binary_little_endian", b"binary_middle_endian"), "unknown PLY format"),
     ):
         (tmp_path / "bad.ply").write_bytes(content)
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(ValueError, match=message):
             ply.read(tmp_path / "bad.ply")
     (tmp_path / "bad.spz").write_bytes(good)
     pytest.importorskip("gsply", reason="gsply is not installed")
-    with pytest.raises(ValueError, match=r"not a readable \.spz"):
+    with pytest.raises(ValueError, match=r"cannot be read as an \.spz file"):
         ply.read(tmp_path / "bad.spz")
     with pytest.raises(FileNotFoundError):
         ply.read(tmp_path / "missing.ply")
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
     ply.write(tmp_path / "splats.ply", _splats(1))
     before = (tmp_path / "splats.ply").read_bytes()
     with pytest.raises(IndexError):

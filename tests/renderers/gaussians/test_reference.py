@@ -1,4 +1,4 @@
-"""The definition against hand-computed pictures and against gsplat's own torch functions."""
+"""The reference back end, compared with closed-form results and with gsplat's plain-torch functions."""
 
 from __future__ import annotations
 
@@ -37,47 +37,47 @@ def _checked(kind: str, seed: int, **changes: object) -> Scene:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_projection_is_gsplats(gsplat: ModuleType, kind: str) -> None:
+def test_projection_matches_gsplat(gsplat: ModuleType, kind: str) -> None:
     for seed in range(5):
-        one = _checked(kind, seed, antialiased=True)
-        leaves = [v.clone().requires_grad_() for v in (one.means, one.quats, one.scales, one.viewmats)]
+        checked = _checked(kind, seed, antialiased=True)
+        leaves = [
+            v.clone().requires_grad_()
+            for v in (checked.means, checked.quats, checked.scales, checked.viewmats)
+        ]
         covariances, _ = gsplat._quat_scale_to_covar_preci(*leaves[1:3], compute_preci=False)
         _, means2d, depths, conics, compensations = gsplat._fully_fused_projection(
             leaves[0],
             covariances,
             leaves[3],
-            one.Ks,
-            one.width,
-            one.height,
-            one.eps2d,
+            checked.Ks,
+            checked.width,
+            checked.height,
+            checked.eps2d,
             calc_compensations=True,
         )
-        mine = Scene(
-            **{**vars(one), **dict(zip(("means", "quats", "scales", "viewmats"), leaves, strict=True))}
+        copied = Scene(
+            **{**vars(checked), **dict(zip(("means", "quats", "scales", "viewmats"), leaves, strict=True))}
         )
-        got = reference.project(mine)
-        seen = (got[4] > 0).all(-1)
-        opacities = one.opacities[:, None] * compensations
+        got = reference.project(copied)
+        drawn = (got[4] > 0).all(-1)
+        opacities = checked.opacities[:, None] * compensations
         gradients = []
         for outputs in ((means2d, conics, depths, opacities), got[:4]):
-            visible = [v[seen] for v in outputs]
+            visible = [v[drawn] for v in outputs]
             gradients.append(
                 torch.autograd.grad(sum((v.sin()).sum() for v in visible), leaves, allow_unused=True)
             )
-        # gsplat takes det from xx·yy - xy², which loses digits where the ellipse is thin.
+        # gsplat computes det as xx·yy - xy², which loses digits for thin ellipses.
         for a, b in zip((means2d, conics, depths, opacities), got[:4], strict=True):
-            torch.testing.assert_close(a[seen], b[seen], rtol=1e-6, atol=1e-7)
-        if kind not in (
-            "needles",
-            "discs",
-            "points",
-        ):  # where it takes a root at 0, gsplat's gradient is not finite
+            torch.testing.assert_close(a[drawn], b[drawn], rtol=1e-6, atol=1e-7)
+        # For degenerate Gaussians gsplat's gradient of the square root at 0 is not finite.
+        if kind not in ("needles", "discs", "points"):
             for a, b in zip(*gradients, strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * max(1.0, a.abs().max().item()))
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_spherical_harmonics_are_gsplats(gsplat: ModuleType, degree: int) -> None:
+def test_spherical_harmonics_match_gsplat(gsplat: ModuleType, degree: int) -> None:
     generator = torch.Generator().manual_seed(degree)
     directions = torch.randn(500, 3, generator=generator, dtype=torch.float64)
     sh = torch.randn(500, 16, 3, generator=generator, dtype=torch.float64)
@@ -87,8 +87,8 @@ def test_spherical_harmonics_are_gsplats(gsplat: ModuleType, degree: int) -> Non
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_one_splat_by_hand() -> None:
-    """A ball on the axis: a 2-D Gaussian of variance (scale · focal / depth)² + 0.3 around the principal point."""
+def test_one_splat_in_closed_form() -> None:
+    """A ball on the optical axis is a 2D Gaussian of variance (scale·focal/depth)² + 0.3 at the principal point."""
     scale, focal, depth, opacity = 0.05, 40.0, 2.0, 0.8
 
     def exact(values: list) -> torch.Tensor:
@@ -111,14 +111,14 @@ def test_one_splat_by_hand() -> None:
             expected = alpha * color + (1 - alpha) * background[c].item()
             assert picture.rgb[0, 0, y, x, c].item() == pytest.approx(expected, abs=1e-12)
         assert picture.depth[0, 0, y, x, 0].item() == pytest.approx(depth if alpha else 0.0, abs=1e-9)
-    # Of three equal axes the first is the shortest; it is turned towards the camera where it is not square to it.
+    # Of three equal axes the first counts as the shortest; it is flipped towards the camera unless perpendicular to it.
     assert picture.normal[0, 0, 6, 8].norm().item() == pytest.approx(opacity, abs=1e-9)
     reach = math.ceil(math.sqrt(2 * math.log(255 * opacity) * variance))
     assert picture.radii[0, 0, 0].tolist() == [reach, reach]
 
 
-def test_the_nearer_splat_covers_and_a_finished_pixel_stays() -> None:
-    """Red at 1 m over green at 2 m over a stack of blue: weights 0.9, 0.1·0.9, 0.01·0.9, then T would be 1e-4."""
+def test_compositing_order_and_termination() -> None:
+    """Red at 1 m over green at 2 m over blue: weights 0.9, 0.1·0.9, 0.01·0.9, until T would fall to 1e-4."""
     means = torch.tensor([[[0.0, 0.0, z] for z in (2.0, 1.0, 3.0, 4.0, 5.0)]], dtype=torch.float64)
     red, green, blue = [1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]
     stack = Gaussians(
@@ -128,14 +128,14 @@ def test_the_nearer_splat_covers_and_a_finished_pixel_stays() -> None:
     )  # fmt: skip
     K = torch.tensor([[[[1.0, 0, 0.5], [0, 1.0, 0.5], [0, 0, 1]]]], dtype=torch.float64)
     picture = render(stack, TensorCameras(torch.eye(4, dtype=torch.float64)[None, None], K, 1, 1))
-    # The fourth leaves 1.0000004e-4 > 1e-4 and is drawn; the fifth would leave 1e-5 and is not.
+    # The fourth leaves T = 1.0000004e-4 > 1e-4 and is composited; the fifth would leave 1e-5 and is not.
     assert picture.rgb[0, 0, 0, 0].tolist() == pytest.approx([0.9, 0.09, 0.0099], abs=1e-7)
     assert picture.alpha.item() == pytest.approx(0.9999, abs=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_disc_that_turns_shows_its_own_normal_in_each_scene(dtype) -> None:
-    """Rotations by scene, everything else shared: the normal is the disc's axis, turned towards the camera."""
+def test_normals_follow_rotations_per_scene(dtype) -> None:
+    """Rotations differ per scene, all else is shared: the normal is the disc's axis, flipped towards the camera."""
     angles = torch.tensor([0.0, 0.6, -0.9], dtype=dtype)
     zero = torch.zeros_like(angles)
     quats = torch.stack([torch.cos(angles / 2), torch.sin(angles / 2), zero, zero], -1)[:, None]
@@ -145,13 +145,13 @@ def test_a_disc_that_turns_shows_its_own_normal_in_each_scene(dtype) -> None:
     )  # fmt: skip
     K = torch.tensor([[[[16.0, 0, 8.5], [0, 16.0, 8.5], [0, 0, 1]]]], dtype=dtype)
     cameras = TensorCameras(torch.eye(4, dtype=dtype)[None, None], K, 17, 17)
-    seen = render(disc, cameras, want=("normal",)).normal[:, 0, 8, 8] / 0.99
+    normals = render(disc, cameras, want=("normal",)).normal[:, 0, 8, 8] / 0.99
     expected = torch.stack([zero, torch.sin(angles), -torch.cos(angles)], -1)
-    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(normals, expected, atol=1e-5, rtol=0)
 
 
-def test_gradients_are_differences() -> None:
-    """Autograd through the definition against finite differences (away from its jumps)."""
+def test_gradients_match_finite_differences() -> None:
+    """Autograd through the reference, compared with finite differences away from its discontinuities."""
     gaussians, cameras, _ = scene("cloud", 3)
     few = {k: v[:1, :3].double() for k, v in vars(gaussians).items() if v is not None}
     few["sh"] = few["sh"][:, :, :4]
@@ -170,9 +170,9 @@ def test_gradients_are_differences() -> None:
     torch.autograd.gradcheck(draw, [v.clone().requires_grad_() for v in few.values()], eps=1e-7, atol=1e-4)
 
 
-def test_the_houses_cameras_become_tensors_and_see_the_same_pixels() -> None:
-    house = orbit_cameras(np.array([0.0, 1.0, 2.5]), 0.3, 3.0, fov_y=0.7, width=40, height=30)
-    cameras = TensorCameras.from_cameras(house, dtype=torch.float64)
+def test_numpy_cameras_convert_and_project_to_the_same_pixels() -> None:
+    views = orbit_cameras(np.array([0.0, 1.0, 2.5]), 0.3, 3.0, fov_y=0.7, width=40, height=30)
+    cameras = TensorCameras.from_cameras(views, dtype=torch.float64)
     assert cameras.viewmats.shape == (1, 3, 4, 4) and (cameras.width, cameras.height) == (40, 30)
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3))
     splats = Gaussians(
@@ -180,11 +180,11 @@ def test_the_houses_cameras_become_tensors_and_see_the_same_pixels() -> None:
         torch.full((1, 20, 3), 0.01, dtype=torch.float64), torch.full((1, 20), 0.9, dtype=torch.float64),
         colors=torch.ones(1, 20, 3, dtype=torch.float64),
     )  # fmt: skip
-    pixels, depth = house.project(points)
+    pixels, depth = views.project(points)
     picture = render(splats, cameras, want=("alpha", "depth"))
     np.testing.assert_allclose(picture.means2d[0].numpy(), pixels, atol=1e-9)
     assert picture.depth[picture.alpha > 0.5].min() >= depth.min() - 1e-6
-    two = TensorCameras.from_cameras([house, house])
+    two = TensorCameras.from_cameras([views, views])
     assert two.viewmats.shape == (2, 3, 4, 4) and two.viewmats.dtype == torch.float32
     with pytest.raises(ValueError, match="same number of cameras"):
-        TensorCameras.from_cameras([house, Cameras(house.world_to_camera, house.K, 41, 30)])
+        TensorCameras.from_cameras([views, Cameras(views.world_to_camera, views.K, 41, 30)])

@@ -1,4 +1,4 @@
-"""Bad input is a sentence or a defined picture; importing costs nothing."""
+"""Validation of the arguments of `render`, degenerate input, missing libraries, and import time."""
 
 from __future__ import annotations
 
@@ -41,25 +41,23 @@ BAD_VALUES = [
 
 
 @BACK_ENDS
-@pytest.mark.parametrize(("field", "value", "sentence"), BAD_VALUES)
-def test_values_without_a_picture_are_refused(
-    dtype: torch.dtype, field: str, value: float, sentence: str
-) -> None:
+@pytest.mark.parametrize(("field", "value", "message"), BAD_VALUES)
+def test_invalid_values_are_rejected(dtype: torch.dtype, field: str, value: float, message: str) -> None:
     gaussians, cameras = _scene(dtype)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         render(_with(gaussians, field, value), cameras)
 
 
 @BACK_ENDS
-def test_shapes_and_places_are_refused(dtype: torch.dtype) -> None:
+def test_invalid_shapes_devices_and_types_are_rejected(dtype: torch.dtype) -> None:
     gaussians, cameras = _scene(dtype)
-    wrong = [
+    cases = [
         (replace(gaussians, means=gaussians.means[0]), cameras, {}, r"means: expected \[S, N, 3\]"),
         (replace(gaussians, quats=gaussians.quats[..., :3]), cameras, {}, r"quats: expected \[S, N, 4\]"),
         (replace(gaussians, scales=gaussians.scales[:, 1:]), cameras, {}, r"scales: expected .*N = "),
         (replace(gaussians, opacities=gaussians.opacities[..., None]), cameras, {}, r"opacities: expected \[S, N\]"),
-        (replace(gaussians, colors=None), cameras, {}, "either colors .* or sh"),
-        (replace(gaussians, sh=gaussians.means[..., None, :]), cameras, {}, "either colors .* or sh"),
+        (replace(gaussians, colors=None), cameras, {}, "either colors .* or sh .* got neither"),
+        (replace(gaussians, sh=gaussians.means[..., None, :]), cameras, {}, "either colors .* or sh .* got both"),
         (replace(gaussians, colors=None, sh=gaussians.means[..., None, :].repeat(1, 1, 5, 1)), cameras, {},
          "K = 1, 4, 9 or 16 coefficients, got 5"),
         (replace(gaussians, means=gaussians.means.repeat(3, 1, 1)), replace(cameras, Ks=cameras.Ks.repeat(2, 1, 1, 1),
@@ -72,7 +70,7 @@ def test_shapes_and_places_are_refused(dtype: torch.dtype) -> None:
         (gaussians, cameras, {"want": ()}, "want expects a selection"),
         (gaussians, cameras, {"eps2d": -1.0}, "eps2d expects"),
         (gaussians, cameras, {"eps2d": float("nan")}, "eps2d expects"),
-        (gaussians, cameras, {"sh_degree": 1}, "sh_degree is for Gaussians with sh"),
+        (gaussians, cameras, {"sh_degree": 1}, "sh_degree requires Gaussians with sh"),
         (gaussians, cameras, {"background": torch.ones(7, dtype=dtype)}, "background expects a shape"),
         (gaussians, cameras, {"background": torch.tensor([float("nan")], dtype=dtype)}, "background: expected finite"),
         (gaussians.to(torch.float16), cameras.to(torch.float16), {}, "expected float32"),
@@ -80,17 +78,17 @@ def test_shapes_and_places_are_refused(dtype: torch.dtype) -> None:
         (gaussians.to(device="meta"), cameras, {}, "viewmats is .* on cpu, means is .* on meta"),
         (replace(gaussians, means=gaussians.means.half()), cameras, {}, "quats is .* means is torch.float16"),
     ]  # fmt: skip
-    for bad_gaussians, bad_cameras, options, sentence in wrong:
-        with pytest.raises(ValueError, match=sentence):
+    for bad_gaussians, bad_cameras, options, message in cases:
+        with pytest.raises(ValueError, match=message):
             render(bad_gaussians, bad_cameras, **options)
     with pytest.raises(TypeError, match="means: expected a torch tensor"):
         render(replace(gaussians, means=gaussians.means.numpy()), cameras)
 
 
-def test_sh_degrees_are_checked() -> None:
+def test_sh_degree_is_validated() -> None:
     gaussians, cameras, _ = scene("cloud", 3)
     assert gaussians.sh.shape[2] == 16
-    with pytest.raises(ValueError, match=r"sh_degree 4 needs 0\.\.3"):
+    with pytest.raises(ValueError, match=r"sh_degree expects 0\.\.3 with K = 16 coefficients, got 4"):
         render(gaussians, cameras, sh_degree=4)
     flat = replace(gaussians, sh=gaussians.sh[:, :, :4].contiguous())
     assert torch.equal(render(gaussians, cameras, sh_degree=1).rgb, render(flat, cameras).rgb)
@@ -98,7 +96,7 @@ def test_sh_degrees_are_checked() -> None:
 
 @BACK_ENDS
 @pytest.mark.parametrize("empty", ["N", "S", "C"])
-def test_empty_sets_draw_the_background(dtype: torch.dtype, empty: str) -> None:
+def test_empty_scenes_show_the_background(dtype: torch.dtype, empty: str) -> None:
     gaussians, cameras = _scene(dtype)
     if empty == "N":
         gaussians = Gaussians(**{k: v[:, :0].clone() for k, v in vars(gaussians).items() if v is not None})
@@ -130,7 +128,7 @@ def test_empty_sets_draw_the_background(dtype: torch.dtype, empty: str) -> None:
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_extreme_values_have_finite_pictures_and_gradients(
+def test_extreme_values_give_finite_images_and_gradients(
     dtype: torch.dtype, change: dict[str, float], antialiased: bool
 ) -> None:
     gaussians, cameras = _scene(dtype)
@@ -143,19 +141,18 @@ def test_extreme_values_have_finite_pictures_and_gradients(
     outputs = [getattr(picture, k) for k in OUTPUTS]
     assert all(torch.isfinite(v).all() for v in outputs)
     gradients = torch.autograd.grad(sum(v.sum() for v in outputs), leaves)
-    if (
-        dtype == torch.float32
-    ):  # autograd's own derivatives at such points may overflow; the kernels' must not
+    # The reference is differentiated by autograd, which may overflow at such points; the kernels must not.
+    if dtype == torch.float32:
         assert all(torch.isfinite(v).all() for v in gradients)
 
 
-def test_the_length_of_a_quaternion_does_not_matter() -> None:
+def test_quaternions_are_normalised() -> None:
     gaussians, cameras = _scene(torch.float32)
     longer = replace(gaussians, quats=gaussians.quats * 8.0)
     torch.testing.assert_close(render(longer, cameras).rgb, render(gaussians, cameras).rgb, rtol=0, atol=1e-6)
 
 
-def test_threads_are_a_positive_number() -> None:
+def test_thread_count_is_validated() -> None:
     for count in (0, -1):
         with pytest.raises(ValueError, match="at least 1 thread"):
             set_threads(count)
@@ -172,16 +169,16 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_importing_needs_neither_torch_nor_a_back_end() -> None:
+def test_importing_loads_neither_torch_nor_a_back_end() -> None:
     heavy = "[m for m in ('torch', 'numba', 'gsplat') if m in sys.modules]"
     done = _python(f"import sys, renderers, renderers.gaussians; print({heavy})")
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_without_numba_there_is_a_sentence_and_the_definition_still_draws() -> None:
+def test_without_numba_an_error_names_the_package_and_float64_still_works() -> None:
     code = """
 import sys
-sys.modules["numba"] = None  # what an import of something that is not installed meets
+sys.modules["numba"] = None  # makes `import numba` fail
 import torch
 from renderers.gaussians import Gaussians, TensorCameras, render
 def one(dtype):
@@ -200,16 +197,16 @@ except RuntimeError as error:
     assert "pip install 'menagerie4d[splat]'" in done.stdout, done.stdout + done.stderr
 
 
-def test_a_broken_gsplat_says_what_is_wrong(tmp_path: Path) -> None:
-    """Installed but does not load; too old; and, here, installed without kernels or not at all."""
+def test_errors_for_unusable_gsplat_installations(tmp_path: Path) -> None:
+    """Installed but not importable; too old; and, on a machine without CUDA, without kernels or not installed."""
     ask = "from renderers.gaussians import cuda\ntry:\n    cuda._gsplat()\nexcept RuntimeError as e:\n    print(e)"
-    for version, body, sentence in (
+    for version, body, message in (
         (
             "1.5.3",
             "raise OSError('libcudart.so.13: cannot open shared object file')",
-            "does not load .*libcudart.so.13",
+            "cannot be imported .*libcudart.so.13",
         ),
-        ("1.4.0", "", "need gsplat 1.5.3 or newer, here is 1.4.0"),
+        ("1.4.0", "", "requires gsplat 1.5.3 or newer, found 1.4.0"),
     ):
         site = tmp_path / version
         (site / "gsplat").mkdir(parents=True)
@@ -219,7 +216,9 @@ def test_a_broken_gsplat_says_what_is_wrong(tmp_path: Path) -> None:
             f"Metadata-Version: 2.1\nName: gsplat\nVersion: {version}\n"
         )
         done = _python(ask, PYTHONPATH=str(site))
-        assert re.search(sentence, done.stdout), done.stdout + done.stderr
+        assert re.search(message, done.stdout), done.stdout + done.stderr
     if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match=r"gsplat .*(not installed|no CUDA compiler|does not load)"):
+        with pytest.raises(
+            RuntimeError, match=r"gsplat .*(not installed|no CUDA compiler|cannot be imported)"
+        ):
             cuda._gsplat()

@@ -1,4 +1,4 @@
-"""The lanes that the kernels are written in, against numpy."""
+"""The SIMD vectors of the kernels, compared with numpy."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ numba = pytest.importorskip("numba", reason="numba is not installed")
 from renderers.gaussians import simd  # noqa: E402  (needs numba)
 
 
-def test_lanes_compute_as_numpy_does() -> None:
+def test_arithmetic_matches_numpy() -> None:
     @numba.njit
     def compute(a, b, out):
         x, y = simd.load(a, 0), simd.load(b, 0)
         simd.store(out, 0, x * y + 2 - x / y)
-        simd.store(out, 16, simd.select((x < y) & (y >= 0), simd.root(simd.magnitude(x)), -y))
-        simd.store(out, 32, simd.floor(simd.higher(x, simd.lower(y, simd.splat_at(a, 3)))))
+        simd.store(out, 16, simd.select((x < y) & (y >= 0), simd.sqrt(simd.absolute(x)), -y))
+        simd.store(out, 32, simd.floor(simd.maximum(x, simd.minimum(y, simd.broadcast_at(a, 3)))))
         simd.store(out, 48, simd.reciprocal(y))
-        return simd.total(x), simd.bits(x > y)
+        return simd.lane_sum(x), simd.mask_bits(x > y)
 
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=16).astype(np.float32) for _ in range(2))
@@ -32,7 +32,7 @@ def test_lanes_compute_as_numpy_does() -> None:
     assert bits == sum(1 << i for i in range(16) if a[i] > b[i])
 
 
-def test_wide_lanes_read_columns_and_take_logarithms() -> None:
+def test_column_loads_and_logarithms() -> None:
     @numba.njit
     def compute(table, values, columns, logarithms):
         for count in range(1, 9):
@@ -51,7 +51,7 @@ def test_wide_lanes_read_columns_and_take_logarithms() -> None:
     np.testing.assert_allclose(logarithms, np.log(values), rtol=0, atol=1e-12)
 
 
-def test_span_bits_are_those_of_a_loop() -> None:
+def test_span_bits_match_a_loop() -> None:
     @numba.njit
     def spans(counts):
         return simd.span_bits(simd.load(counts, 0))

@@ -1,24 +1,26 @@
 """GLSL of the OpenGL back end, and the byte layout of its uniform blocks.
 
-One vertex and one fragment shader serve every material; features that a material does not use are compiled out,
-because on llvmpipe each unused texture fetch costs as much as a used one.
+All materials share one vertex and one fragment shader. Features that a material does not use are removed by the
+preprocessor, because on llvmpipe an unused texture fetch costs as much as a used one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from renderers.meshes import environment
 from renderers.meshes.opacity import FAINTEST_ALPHA, SOLID_ALPHA
 
-# A slot is a texture a material may have; each has its own texture coordinates, already transformed.
+# The textures that a material may have; each has its own texture coordinates, transformed on the CPU.
 SLOTS = ("BASE_MAP", "METALLIC_ROUGHNESS_MAP", "EMISSIVE_MAP", "NORMAL_MAP", "OCCLUSION_MAP")
 VIEW_BINDING, MATERIAL_BINDING = 0, 1
 VIEW_BLOCK_BYTES = (16 + 16 + 4) * 4
 
 
 def view_block(world_to_clip: np.ndarray, asset_to_world: np.ndarray, eye: np.ndarray) -> bytes:
-    """std140 bytes of the View block. Matrices are transposed: GLSL stores columns."""
+    """std140 bytes of the uniform block `View`. Matrices are transposed, as GLSL is column-major."""
     matrices = np.stack([(world_to_clip @ asset_to_world).T, asset_to_world.T]).astype(np.float32)
     return matrices.tobytes() + np.append(eye, 1.0).astype(np.float32).tobytes()
 
@@ -33,7 +35,7 @@ layout(std140) uniform Surface {
 """
 
 _VERTEX = """
-invariant gl_Position;  // the depth of one surface must be the same in every pass
+invariant gl_Position;  // depth must be bit-identical in every pass
 in vec3 position;
 #ifdef LIT
 in vec3 normal;
@@ -76,7 +78,7 @@ in vec3 v_to_eye;
 in vec4 v_colour;
 #endif
 #ifdef GEOMETRY
-in vec4 v_here;  // clip space, so that the point of the surface is interpolated, not its picture
+in vec4 v_here;  // clip space: interpolation must be perspective-correct, before the division
 in vec4 v_next;
 layout(location = 1) out vec4 motion;
 #endif
@@ -92,7 +94,7 @@ vec3 encode_srgb(vec3 linear) {
 vec3 surface_normal() {
     vec3 n = normalize(v_normal);
 #ifdef NORMAL_MAP
-    // The tangent frame from screen derivatives: needs no TANGENT attribute and follows any deformation.
+    // Cotangent frame from screen-space derivatives (Schueler 2013): needs no TANGENT attribute, follows deformation.
     vec3 px = dFdx(v_to_eye), py = dFdy(v_to_eye);
     vec2 ux = dFdx(v_uv_NORMAL_MAP), uy = dFdy(v_uv_NORMAL_MAP);
     vec3 qx = cross(n, px), qy = cross(py, n);
@@ -101,7 +103,7 @@ vec3 surface_normal() {
     if (size > 0.0) {
         vec3 local = texture(NORMAL_MAP, v_uv_NORMAL_MAP).xyz * 2.0 - 1.0;
         local.xy *= factors.z;
-        // glTF's v points down the image: its bitangent is -dv.
+        // In glTF v points down in the image, so the bitangent is -dv.
         n = normalize((tangent * local.x - bitangent * local.y) * inversesqrt(size) + n * local.z);
     }
 #endif
@@ -122,7 +124,7 @@ void main() {
     base *= v_colour;
 #endif
 #ifdef BASE_MAP
-    base *= texture(BASE_MAP, v_uv_BASE_MAP, -0.5);  // the nearest mipmap or the next finer one, never a coarser
+    base *= texture(BASE_MAP, v_uv_BASE_MAP, -0.5);  // bias: the nearest mipmap level or the next finer one
 #endif
     float alpha = 1.0;
 #if defined(MASK)
@@ -142,7 +144,7 @@ void main() {
     result = vec4(0.0);
 #elif defined(GEOMETRY)
     result = vec4(surface_normal(), 1.0 / gl_FragCoord.w);
-    // Motion in halves of the picture; NaN if it ends behind the camera. Then the slopes of inverse depth.
+    // Motion in normalised device coordinates, NaN if it ends behind the camera; then the derivatives of 1/depth.
     vec2 moved = v_next.xy / v_next.w - v_here.xy / v_here.w;
     if (v_next.w <= 0.0) moved = vec2(uintBitsToFloat(0x7fc00000u));
     motion = vec4(moved, dFdx(gl_FragCoord.w), dFdy(gl_FragCoord.w));
@@ -177,11 +179,11 @@ FULL_SCREEN = """#version 330
 void main() { gl_Position = vec4(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0, 0.0, 1.0); }
 """
 
-# Samples are premultiplied, bottom row first; the result is straight alpha, top row first.
+# Input: premultiplied samples, bottom row first. Output: straight alpha, top row first.
 RESOLVE = """#version 330
 uniform sampler2D samples;
 uniform int side;      // samples per pixel along each axis
-uniform ivec2 corner;  // of the view's place in the atlas
+uniform ivec2 corner;  // of the view in the atlas
 uniform int height;
 out vec4 result;
 void main() {
@@ -196,7 +198,7 @@ void main() {
 
 
 def mesh_vertex(features: frozenset[str]) -> str:
-    """The vertex shader for a set of material features."""
+    """Return the source of the vertex shader for a set of material features."""
     slots = [slot for slot in SLOTS if slot in features]
     declared = "\n".join(f"in vec2 uv_{slot};\nout vec2 v_uv_{slot};" for slot in slots)
     passed = "\n".join(f"    v_uv_{slot} = uv_{slot};" for slot in slots)
@@ -204,7 +206,7 @@ def mesh_vertex(features: frozenset[str]) -> str:
 
 
 def mesh_fragment(features: frozenset[str]) -> str:
-    """The fragment shader for a set of material features."""
+    """Return the source of the fragment shader for a set of material features."""
     slots = [slot for slot in SLOTS if slot in features]
     declared = "\n".join(f"in vec2 v_uv_{slot};\nuniform sampler2D {slot};" for slot in slots)
     values = {"slots_in": declared, "lights": _lights(), "solid": SOLID_ALPHA, "faintest": FAINTEST_ALPHA}
@@ -213,6 +215,7 @@ def mesh_fragment(features: frozenset[str]) -> str:
 
 
 def _header(features: frozenset[str]) -> str:
+    """Return the version line and the preprocessor definitions."""
     names = set(features)
     if not names & {"UNLIT", "DEPTH_ONLY"}:
         names.add("LIT")
@@ -226,7 +229,7 @@ def _header(features: frozenset[str]) -> str:
 
 
 def _lights() -> str:
-    """GLSL functions `irradiance` (over pi) and `glossy` with the environment's constants written out."""
+    """Return the GLSL functions `irradiance` (divided by pi) and `glossy`, with the constants of the environment."""
     diffuse, specular = [], []
     for light in environment.LIGHTS:
         scale, bias, knee, amplitude = environment.irradiance_terms(light)
@@ -235,7 +238,7 @@ def _lights() -> str:
             f"    e += {colour} * ({amplitude:.8f} * ({scale:.8f} * soft_cosine(dot(n, {axis}), {knee:.8f})"
             f" + {bias:.8f}));"
         )
-        # Convolving two spherical Gaussians gives nearly a third one: 1/width adds up.
+        # The convolution of two spherical Gaussians is approximately one, whose 1/sharpness is the sum of theirs.
         specular.append(
             f"    s = {light.sharpness:.4f} * lobe / ({light.sharpness:.4f} + lobe);\n"
             f"    l += {colour} * ((s / {light.sharpness:.4f}) * exp(s * (dot(r, {axis}) - 1.0)));"
@@ -256,12 +259,12 @@ vec3 glossy(vec3 n, vec3 v, vec3 f0, float roughness) {{
     float nv = clamp(abs(dot(n, v)), 0.0, 1.0);
     vec3 r = 2.0 * dot(n, v) * n - v;
     float a = roughness * roughness;
-    // GGX as a spherical Gaussian around the reflection.
+    // The GGX lobe, approximated by a spherical Gaussian around the reflected direction (Wang et al. 2009).
     float lobe = 0.5 / (a * a * max(nv, 0.1));
     vec3 l = {ambient} + {gradient} * (r.y * (1.0 - 0.5 * roughness));
     float s;
 {newline.join(specular)}
-    // Karis' fit of the split-sum BRDF integral.
+    // Analytic fit of the split-sum BRDF integral (Karis 2014, "Physically Based Shading on Mobile").
     vec4 k = roughness * vec4(-1.0, -0.0275, -0.572, 0.022) + vec4(1.0, 0.0425, 1.04, -0.04);
     float a004 = min(k.x * k.x, exp2(-9.28 * nv)) * k.x + k.y;
     vec2 ab = vec2(-1.04, 1.04) * a004 + k.zw;
@@ -270,5 +273,5 @@ vec3 glossy(vec3 n, vec3 v, vec3 f0, float roughness) {{
 """
 
 
-def _vec3(values) -> str:
+def _vec3(values: Iterable[float]) -> str:
     return "vec3(" + ", ".join(f"{v:.8f}" for v in values) + ")"
