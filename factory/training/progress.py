@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import Progress, Record, Task
+from cluster import Progress, Record, Task, atomic_path
 
 TABLE_EVERY_S, LINES_EVERY_S = 2.0, 30.0
 
@@ -45,9 +44,8 @@ class _Teller:
         self._tell({**self._last, "stage": name, "left": 0.0})
 
     def _tell(self, what: dict[str, Any]) -> None:
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(what))
-        os.replace(part, self._file)
+        with atomic_path(self._file) as part:
+            part.write_text(json.dumps(what))
 
 
 def read_progress(file: Path) -> dict[str, Any]:
