@@ -1,4 +1,7 @@
-"""Stages of known cost for benchmarks/dispatch.py; as a command, the plain process that it is compared with."""
+"""Stages of known cost for benchmarks/dispatch.py.
+
+Run as a script, this is the plain process against which dispatch is compared.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ MEGABYTE = bytes(2**20)
 
 
 class Nothing(Stage):
-    """No work and no file: what is left is dispatch and the commit marker."""
+    """No work and no files, which leaves the cost of dispatch and of the commit marker."""
 
     def process(self, task: Task) -> Outcome:
         return Outcome("done")
 
 
 class Busy(Stage):
-    """So many steps on one core, and a file of 200 KB as a clip would leave it."""
+    """A given number of CPU-bound steps, and a file of 200 KB, the size of a clip."""
 
     def process(self, task: Task) -> Outcome:
         for _ in range(task.payload["steps"]):
@@ -30,7 +33,7 @@ class Busy(Stage):
 
 
 def steps_for(seconds: float) -> int:
-    """How many steps take so much time of one core here."""
+    """Return the number of steps of `Busy` that take `seconds` of CPU time on this machine."""
     stage = Busy()
     start = time.process_time()
     stage.process(Task("calibration", {"steps": 50}))
@@ -38,6 +41,7 @@ def steps_for(seconds: float) -> int:
 
 
 def main() -> None:
+    """Process a range of tasks: `busy.py FOLDER FIRST COUNT STEPS`. Waits for the file FOLDER/go."""
     folder, first, count, steps = Path(sys.argv[1]), *map(int, sys.argv[2:])
     stage = Busy()
     (folder / f"ready-{os.getpid()}").touch()

@@ -1,4 +1,4 @@
-"""What every benchmark prints first: on what machine, at which commit."""
+"""Description of the machine and the commit, printed by every benchmark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def describe_machine() -> str:
-    """One line: processor, cores this process may use, GPU, commit."""
+    """Return one line: processor model, cores available to this process, GPU, commit."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -32,7 +32,7 @@ def _commit() -> str:
 
 def _first_line(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.splitlines()[0] if done.stdout else ""
+    return result.stdout.splitlines()[0] if result.stdout else ""

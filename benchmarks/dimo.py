@@ -1,10 +1,11 @@
-"""What does learning a motion space take? On one CPU core, and at the paper's size on a GPU.
+"""Training cost and quality of DIMO, on one CPU core and at the paper's size on a GPU.
 
-    python -m benchmarks.dimo laptop    eight motions of a creature at 128 px, trained by `DIMOConfig.laptop()`
-    python -m benchmarks.dimo gpu       `DIMOConfig.paper()`: minutes for both stages, frames a second
+    python -m benchmarks.dimo laptop    eight motions of a creature at 128 px, trained with `DIMOConfig.laptop()`
+    python -m benchmarks.dimo gpu       `DIMOConfig.paper()`: minutes for both stages, frames per second
 
-The GPU part needs neither Ray nor OpenGL: its videos are splats of a body that sways, drawn by our own renderer. A
-step's cost does not depend on how many motions there are, so the hours of all steps follow from the time of some.
+The GPU part requires neither Ray nor OpenGL: its videos show a swaying body made of splats, drawn with our own
+renderer. The cost of a step does not depend on the number of motions, so the total time is extrapolated from a sample
+of steps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +38,7 @@ GPU_MOTIONS, GPU_STEPS, GPU_WARM_UP = 8, 120, 20
 
 
 def laptop() -> bool:
-    """CPU-seconds of one core, and PSNR on views that were not trained on."""
+    """Measure CPU seconds on one core and PSNR on held-out views; whether both meet their targets."""
     from factory.motion_videos.plan import MotionRecipe
     from factory.motion_videos.run import make_motions
 
@@ -44,66 +46,66 @@ def laptop() -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         recipe = MotionRecipe(resolution=128)
         (made,) = make_motions(["creatures://kangaroo?motions=8"], scratch, recipe, workers=0)
-        # Which eight the seed draws, and their splits, do not matter here: all of them are trained on.
+        # The motions that the seed selects and their splits do not matter: all of them are used for training.
         videos = MotionVideos.open(made.folder)
-        _compile()
+        _compile_kernels()
         started = time.process_time()
         model = train(videos, DIMOConfig.laptop())
         seconds = time.process_time() - started
-        found = evaluate(model, videos)
+        scores = evaluate(model, videos)
     print(
-        f"laptop  {len(videos)} motions at 128 px: {found['psnr']:.2f} dB on held-out views (bar {BAR_DB}), "
-        f"worst motion {found['worst_psnr']:.2f}, IoU {found['iou']:.3f}, {seconds:.0f} CPU-s (bar {BAR_CPU_S:.0f})"
+        f"laptop  {len(videos)} motions at 128 px: {scores['psnr']:.2f} dB on held-out views (bar {BAR_DB}), "
+        f"worst motion {scores['worst_psnr']:.2f}, IoU {scores['iou']:.3f}, {seconds:.0f} CPU-s (bar {BAR_CPU_S:.0f})"
     )
-    return found["psnr"] >= BAR_DB and seconds <= BAR_CPU_S
+    return scores["psnr"] >= BAR_DB and seconds <= BAR_CPU_S
 
 
-def _compile() -> None:
-    """The kernels' one-off compile is no part of a training."""
+def _compile_kernels() -> None:
+    """Compile the rendering kernels, so that this one-off cost is not counted as training time."""
     points = torch.zeros(1, 1, 3, requires_grad=True)
-    one = Gaussians(
+    gaussian = Gaussians(
         points, torch.ones(1, 1, 4), torch.ones(1, 1, 3), torch.ones(1, 1), colors=torch.ones(1, 1, 3)
     )
     cameras = TensorCameras.from_cameras(orbit_cameras([0.0], 0.0, 2.0, fov_y=0.6, width=16, height=16))
-    render(one, cameras).rgb.sum().backward()
+    render(gaussian, cameras).rgb.sum().backward()
 
 
 def gpu(device: str, config: DIMOConfig) -> bool:
-    """Both stages' steps and the frame rate at the paper's size."""
+    """Measure the step time of both stages and the frame rate at the paper's size."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:
         videos = swaying_body(Path(scratch), config, device)
         minutes = {}
         for name, steps in (("pretraining", config.pretraining.steps), ("joint", config.joint.steps)):
-            minutes[name] = steps * _seconds_a_step(videos, config, name, device) / 60
+            minutes[name] = steps * _seconds_per_step(videos, config, name, device) / 60
     total = sum(minutes.values())
-    told = ", ".join(f"{name} {value:.1f} min" for name, value in minutes.items())
+    by_stage = ", ".join(f"{name} {value:.1f} min" for name, value in minutes.items())
     print(
-        f"gpu     {told}: {total:.0f} min for both stages at {config.resolution} px, without LPIPS ({PAPER})"
+        f"gpu     {by_stage}: {total:.0f} min for both stages at {config.resolution} px, without LPIPS ({PAPER})"
     )
     rate, ceiling = frame_rate(config, device)
     print(
-        f"gpu     {rate:.0f} frames/s at {config.resolution}², {config.gaussians} Gaussians, t and z always new; "
-        f"drawing alone {ceiling:.0f}: {rate / ceiling:.2f} of it"
+        f"gpu     {rate:.0f} frames/s at {config.resolution}², {config.gaussians} Gaussians, new t and z per frame; "
+        f"rendering alone {ceiling:.0f}: ratio {rate / ceiling:.2f}"
     )
     return True
 
 
-def _seconds_a_step(videos: MotionVideos, config: DIMOConfig, stage: str, device: str) -> float:
-    """Of the stage's last resolution: the median between reports, after a warm-up."""
-    part = dataclasses.replace(
+def _seconds_per_step(videos: MotionVideos, config: DIMOConfig, stage: str, device: str) -> float:
+    """Measure a stage at its final resolution: the median time between reports, after a warm-up."""
+    measured = dataclasses.replace(
         getattr(config, stage),
         steps=GPU_WARM_UP + GPU_STEPS,
         resolutions=((0, config.resolution),),
         smooth_from=0,
     )
-    other = {"pretraining": "joint", "joint": "pretraining"}[stage]
-    short = dataclasses.replace(getattr(config, other), steps=1)
-    config = dataclasses.replace(config, **{stage: part, other: short})
+    other_stage = {"pretraining": "joint", "joint": "pretraining"}[stage]
+    skipped = dataclasses.replace(getattr(config, other_stage), steps=1)
+    config = dataclasses.replace(config, **{stage: measured, other_stage: skipped})
     times: list[tuple[int, float]] = []
 
-    def on_step(progress: dict) -> None:
-        torch.cuda.synchronize() if device != "cpu" else None
+    def on_step(progress: dict[str, Any]) -> None:
+        _synchronise(device)
         times.append((progress["step"], time.perf_counter()))
 
     train(videos, config, device=device, on_step=on_step)
@@ -112,7 +114,7 @@ def _seconds_a_step(videos: MotionVideos, config: DIMOConfig, stage: str, device
 
 
 def frame_rate(config: DIMOConfig, device: str, frames: int = 200) -> tuple[float, float]:
-    """Frames a second decoded, skinned and drawn one by one, and drawn only."""
+    """Return frames per second when each frame is decoded, skinned and rendered, and when it is rendered only."""
     model = DIMO(config, GPU_MOTIONS, config.gaussians).to(device).eval()
     with torch.no_grad():
         model.means.uniform_(-0.3, 0.3)
@@ -125,28 +127,34 @@ def frame_rate(config: DIMOConfig, device: str, frames: int = 200) -> tuple[floa
     latents = torch.randn(frames, config.latent, device=device)
     phases = torch.rand(frames, 1, device=device)
 
-    def drawn(k: int, still: Gaussians | None = None) -> None:
-        moved = still or model.skin(model.trajectories(latents[k : k + 1], phases[k]))
-        render(moved, cameras, background=torch.ones(3, device=device))
+    def render_frame(k: int, posed: Gaussians | None = None) -> None:
+        posed = posed or model.skin(model.trajectories(latents[k : k + 1], phases[k]))
+        render(posed, cameras, background=torch.ones(3, device=device))
 
     with torch.inference_mode():
-        still = model.skin(model.trajectories(latents[:1], phases[0]))
-        return _rate(lambda k: drawn(k), frames, device), _rate(lambda k: drawn(k, still), frames, device)
+        fixed = model.skin(model.trajectories(latents[:1], phases[0]))
+        return _rate(render_frame, frames, device), _rate(lambda k: render_frame(k, fixed), frames, device)
 
 
-def _rate(work: Callable[[int], None], frames: int, device: str) -> float:
+def _rate(render_frame: Callable[[int], None], frames: int, device: str) -> float:
+    """Return calls per second, after a warm-up."""
     for k in range(frames // 10):
-        work(k)
-    torch.cuda.synchronize() if device != "cpu" else None
+        render_frame(k)
+    _synchronise(device)
     started = time.perf_counter()
     for k in range(frames):
-        work(k)
-    torch.cuda.synchronize() if device != "cpu" else None
+        render_frame(k)
+    _synchronise(device)
     return frames / (time.perf_counter() - started)
 
 
+def _synchronise(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
 def swaying_body(folder: Path, config: DIMOConfig, device: str) -> MotionVideos:
-    """Videos of an upright ellipsoid of coloured splats that sways in another way in each motion."""
+    """Create videos of an upright ellipsoid of coloured splats that sways in a different direction in each motion."""
     size, views = config.resolution, config.views
     azimuths = np.arange(views) * 2 * np.pi / views
     rig = orbit_cameras(azimuths, 0.0, 2.0, fov_y=np.deg2rad(33.9), width=size, height=size)
@@ -166,13 +174,13 @@ def swaying_body(folder: Path, config: DIMOConfig, device: str) -> MotionVideos:
         frames = []
         for phase in phases:
             bend = 0.4 * np.sin(2 * np.pi * phase) * (rest[:, 1:2] + 0.4) ** 2
-            picture = render(
+            image = render(
                 Gaussians(means=(rest + bend * lean)[None], **fixed).to(device),
                 TensorCameras.from_cameras(rig, device=device),
             )
-            straight = picture.rgb[0] / picture.alpha[0].clamp_min(1e-3)
+            straight = image.rgb[0] / image.alpha[0].clamp_min(1e-3)  # undo the premultiplication
             frames.append(
-                (255 * torch.cat([straight, picture.alpha[0]], -1)).clamp(0, 255).byte().cpu().numpy()
+                (255 * torch.cat([straight, image.alpha[0]], -1)).clamp(0, 255).byte().cpu().numpy()
             )
         write_motion(folder, stem, np.stack(frames, axis=1))
     videos = MotionVideos(
@@ -184,14 +192,18 @@ def swaying_body(folder: Path, config: DIMOConfig, device: str) -> MotionVideos:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the parts asked for; 1 if a bar is missed."""
+    """Run the selected parts; 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dimo")
     parser.add_argument("part", choices=("laptop", "gpu"), nargs="+")
-    parser.add_argument("--device", default="cuda", help="of the gpu part; 'cpu' with --small tries it out")
-    parser.add_argument("--small", action="store_true", help="a hundredth of the paper's size")
+    parser.add_argument(
+        "--device", default="cuda", help="device of the gpu part; use 'cpu' with --small for a quick test"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="run the gpu part at about a hundredth of the paper's size"
+    )
     args = parser.parse_args(argv)
     print(describe_machine())
-    # The network of the perceptual loss is fetched from the web, which a benchmark should not need.
+    # Without LPIPS, whose network would have to be downloaded.
     paper = dataclasses.replace(DIMOConfig.paper(), losses=LossWeights(lpips=0.0))
     if args.small:
         paper = dataclasses.replace(paper, key_points=32, gaussians=800, resolution=32)

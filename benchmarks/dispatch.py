@@ -1,9 +1,9 @@
-"""What does dispatch cost? The same stage through `cluster.run` and in plain processes, in one run.
+"""Dispatch overhead: the same stage run by `cluster.run` and in plain processes.
 
     python -m benchmarks.dispatch
 
-Per round: one and two plain processes, one and two workers on Ray, alternating. A rate is that of steady work, from
-the first completion to the last, so that the start of Ray (seconds) is in neither. Medians over the rounds.
+Each round alternates between one and two plain processes and one and two Ray workers. Rates are measured from the
+first completion to the last, which excludes the startup of Ray (seconds). Figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from benchmarks.busy import Busy, Nothing, steps_for
 from benchmarks.common import describe_machine
 from cluster import Ledger, Stage, Task, connect, run
 
-BAR_OVERHEAD = 0.02  # of a 100 ms item
-BAR_TWO = 0.9  # of two plain processes
-BAR_SCALING = 1.7  # two workers over one
+BAR_OVERHEAD = 0.02  # fraction of a 100 ms task
+BAR_TWO = 0.9  # rate of two workers / two plain processes
+BAR_SCALING = 1.7  # rate of two workers / one worker
 
 
 def rate(finished: list[float]) -> float:
-    """Completions per second between the first and the last."""
+    """Return completions per second between the first and the last completion time."""
     return (len(finished) - 1) / (max(finished) - min(finished))
 
 
 def plain(count: int, steps: int, processes: int) -> float:
-    """Tasks per second of plain processes that write the same files, and nothing else."""
+    """Return tasks per second of plain processes that write the same files and do nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         share = count // processes
         started = [
@@ -51,7 +51,7 @@ def plain(count: int, steps: int, processes: int) -> float:
 
 
 def dispatched(stage: Stage, count: int, steps: int, workers: int) -> list[float]:
-    """When each task was finished through `run`."""
+    """Return the completion time of each task processed by `run`."""
     finished: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         tasks = (Task(f"t{number}", {"steps": steps}) for number in range(count))
@@ -62,9 +62,10 @@ def dispatched(stage: Stage, count: int, steps: int, workers: int) -> list[float
 
 
 def main() -> None:
+    """Run the rounds and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tasks", type=int, default=60, help="items of about 100 ms per measurement")
+    parser.add_argument("--tasks", type=int, default=60, help="tasks of about 100 ms per measurement")
     arguments = parser.parse_args()
     rows: dict[str, list[float]] = {"plain 1": [], "ray 1": [], "plain 2": [], "ray 2": []}
     with connect(2):
@@ -78,18 +79,18 @@ def main() -> None:
     for name, rates in rows.items():
         print(f"{name}: {medians[name]:6.2f} tasks/s   ({', '.join(f'{value:.2f}' for value in rates)})")
 
-    def ratio(above: str, below: str) -> float:
-        return statistics.median(a / b for a, b in zip(rows[above], rows[below], strict=True))
+    def ratio(numerator: str, denominator: str) -> float:
+        return statistics.median(a / b for a, b in zip(rows[numerator], rows[denominator], strict=True))
 
-    print(f"two workers: {ratio('ray 2', 'plain 2'):.3f} of two plain processes (bar {BAR_TWO})")
-    print(f"one worker:  {ratio('ray 1', 'plain 1'):.3f} of one plain process")
-    print(f"two workers: {ratio('ray 2', 'ray 1'):.2f} of one worker (bar {BAR_SCALING}; ", end="")
-    print(f"ceiling: plain processes {ratio('plain 2', 'plain 1'):.2f})")
+    print(f"two workers / two plain processes: {ratio('ray 2', 'plain 2'):.3f} (bar {BAR_TWO})")
+    print(f"one worker / one plain process:    {ratio('ray 1', 'plain 1'):.3f}")
+    print(f"two workers / one worker:          {ratio('ray 2', 'ray 1'):.2f} (bar {BAR_SCALING}; ", end="")
+    print(f"plain processes: {ratio('plain 2', 'plain 1'):.2f})")
     print(f"{describe_machine()}; load {os.getloadavg()[0]:.1f}")
     overhead = statistics.median(later - earlier for earlier, later in pairwise(empty))
     print(
         f"HEADLINE dispatch and commit cost {overhead * 1000:.2f} ms per task, "
-        f"{overhead / 0.1:.1%} of a 100 ms item (bar {BAR_OVERHEAD:.0%})"
+        f"{overhead / 0.1:.1%} of a 100 ms task (bar {BAR_OVERHEAD:.0%})"
     )
 
 

@@ -1,10 +1,10 @@
-"""How fast clips are rendered, against pyrender, against rasterising alone, and on Ray against plain processes.
+"""Rendering speed, compared with pyrender, with rasterising alone, and on Ray with plain processes.
 
     python -m benchmarks.rendering [raster] [job] [ray] --assets FOLDER
 
-raster  CPU time of the opengl back end and of pyrender on the same shots, in turn, one core, 256 px, 4 samples.
-job     share of a worker's time that is rasterising when whole clips are made: load, render, encode, row.
-ray     the same clips by one Ray worker, by two, and by two plain processes without Ray.
+raster  CPU time of the opengl back end and of pyrender on the same shots, alternating, one core, 256 px, 4 samples.
+job     fraction of a worker's time spent on rasterising when complete clips are produced: load, render, encode, row.
+ray     the same clips with one Ray worker, with two, and with two plain processes without Ray.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
-os.environ.update(ONE_CORE)  # before anything reads them
+os.environ.update(ONE_CORE)  # must be set before the imports below
 
 from benchmarks.common import describe_machine  # noqa: E402
-from cluster import Ledger, run, run_inline  # noqa: E402
+from cluster import Ledger, Record, Task, run, run_inline  # noqa: E402
+from factory.assets.record import AssetRecord  # noqa: E402
 from factory.clips.plan import ClipRecipe, plan_asset  # noqa: E402
 from factory.clips.stage import RenderStage, asset_tasks  # noqa: E402
 from factory.sources import open_source  # noqa: E402
@@ -35,8 +37,9 @@ ROUNDS, FRAMES = 3, 16
 
 
 def raster(assets: Path) -> None:
+    """Compare the rasterisers on three models."""
     print(
-        f"{'model':22}{'opengl':>10}{'no AA':>10}{'pyrender':>10}  views/s;  against pyrender, of the no-AA ceiling"
+        f"{'model':22}{'opengl':>10}{'no AA':>10}{'pyrender':>10}  views/s;  ratio to pyrender, to the no-AA ceiling"
     )
     for name in MODELS:
         asset = gltf.load(assets / name)
@@ -48,12 +51,12 @@ def raster(assets: Path) -> None:
             "no AA": ("opengl", RenderSettings(samples=1)),
             "pyrender": ("pyrender", RenderSettings(samples=4)),
         }
-        seconds = {label: [] for label in contenders}
+        seconds: dict[str, list[float]] = {label: [] for label in contenders}
         for round_number in range(ROUNDS + 1):
             for label, (backend, settings) in contenders.items():
                 started = time.process_time()
                 render_clip(asset, shot, settings, backend=backend)
-                if round_number:  # the first one compiles shaders
+                if round_number:  # the first round compiles shaders
                     seconds[label].append(time.process_time() - started)
         rate = {label: len(shot.cameras) * FRAMES / median(times) for label, times in seconds.items()}
         print(
@@ -63,10 +66,11 @@ def raster(assets: Path) -> None:
 
 
 def job(sources: list[str]) -> None:
+    """Measure the fraction of the time spent on rasterising."""
     with tempfile.TemporaryDirectory() as out:
         parts: dict[str, float] = {}
 
-        def add(_, record) -> None:
+        def add(_: Task, record: Record) -> None:
             for part, seconds in record.summary.get("seconds", {}).items():
                 parts[part] = parts.get(part, 0.0) + seconds
 
@@ -74,10 +78,13 @@ def job(sources: list[str]) -> None:
         run_inline(stage, asset_tasks(_records(sources), stage), Ledger(out), on_resolved=add)
     total = sum(parts.values())
     listed = ", ".join(f"{part} {seconds / total:.2f}" for part, seconds in sorted(parts.items()))
-    print(f"whole job per core: {parts['render'] / total:.2f} of rasterising alone ({listed}; {total:.0f} s)")
+    print(
+        f"rate per core / rate of rasterising alone: {parts['render'] / total:.2f} ({listed}; {total:.0f} s)"
+    )
 
 
 def ray(sources: list[str]) -> None:
+    """Compare Ray workers with plain processes."""
     stage = RenderStage(ClipRecipe(max_animations=4))
     walls = {}
     for label, workers in (("one Ray worker", 1), ("two Ray workers", 2)):
@@ -85,24 +92,24 @@ def ray(sources: list[str]) -> None:
             report = run(stage, asset_tasks(_records(sources), stage), Ledger(out), workers=workers)
             walls[label] = report.wall_s
     with tempfile.TemporaryDirectory() as out:
-        # The fairest rival: each process takes every other clip, and neither waits for anything.
+        # The best case without a dispatcher: each process renders every other clip and never waits.
         command = [sys.executable, "-m", "benchmarks.rendering", "_plain", "--source", *sources, "--out", out]
         started = time.perf_counter()
         processes = [subprocess.Popen([*command, "--part", str(part)]) for part in (0, 1)]
         failed = [process.wait() for process in processes]
         walls["two plain processes"] = time.perf_counter() - started
         if any(failed):
-            raise SystemExit("a plain process failed")
+            raise SystemExit("a plain process failed; see its output above")
     for label, wall in walls.items():
         print(f"{label:22}{wall:8.1f} s")
     print(
-        f"two Ray workers: {walls['two plain processes'] / walls['two Ray workers']:.2f} of two plain processes, "
+        f"rate of two workers: {walls['two plain processes'] / walls['two Ray workers']:.2f} x two plain processes, "
         f"{walls['one Ray worker'] / walls['two Ray workers']:.2f} x one worker"
     )
 
 
 def _plain(sources: list[str], out: str, part: int) -> None:
-    """Plan everything (it is quick), then render every other clip, with no dispatcher at all."""
+    """Plan all clips, which is quick, then render every other one without a dispatcher."""
     stage = RenderStage(ClipRecipe(max_animations=4))
     stage.setup()
     ledger = Ledger(out)
@@ -111,17 +118,18 @@ def _plain(sources: list[str], out: str, part: int) -> None:
         ledger.commit(clip, stage.process(clip))
 
 
-def _records(sources: list[str]):
+def _records(sources: list[str]) -> Iterator[AssetRecord]:
     return (record for uri in sources for record in open_source(uri).list())
 
 
 def main() -> None:
+    """Run the selected parts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", default=["raster", "job", "ray"])
+    parser.add_argument("parts", nargs="*", default=["raster", "job", "ray"])
     parser.add_argument(
-        "--assets", type=Path, help="a folder with phoenix_bird.glb, KayKit_Knight.glb, Fox.glb"
+        "--assets", type=Path, help="folder with phoenix_bird.glb, KayKit_Knight.glb and Fox.glb, for raster"
     )
     parser.add_argument(
         "--source", nargs="+", default=["creatures://kangaroo", "creatures://bird", "creatures://robot"]
@@ -129,17 +137,17 @@ def main() -> None:
     parser.add_argument("--out")
     parser.add_argument("--part", type=int)
     args = parser.parse_args()
-    if args.what == ["_plain"]:
+    if args.parts == ["_plain"]:
         _plain(args.source, args.out, args.part)
         return
     print(describe_machine())
-    if "raster" in args.what:
+    if "raster" in args.parts:
         if args.assets is None:
-            raise SystemExit("raster needs --assets: a folder with " + ", ".join(MODELS))
+            raise SystemExit(f"raster: expected --assets, a folder with {', '.join(MODELS)}")
         raster(args.assets)
-    if "job" in args.what:
+    if "job" in args.parts:
         job(args.source)
-    if "ray" in args.what:
+    if "ray" in args.parts:
         ray(args.source)
 
 

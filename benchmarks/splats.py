@@ -1,13 +1,15 @@
-"""How fast are splats on the CPU? Against a tiled rasteriser in plain torch, and against the core's peak, in one run.
+"""Speed of the splat renderer on the CPU, compared with a tiled rasteriser in torch and with the peak of the core.
 
     python -m benchmarks.splats [--rounds 5] [--quick]
 
-Scene: a ball of Gaussians, sizes about half their spacing (log-normal), random shapes, opacities 0.05-0.95, one view,
-float32, rgb on black. Forward is `render` without gradients; forward + backward adds a weighted sum of the pixels and
-gradients of all five fields. One thread, process CPU time, medians over rounds in which both alternate. The twin has
-the tiles that are fastest for the size, tried before. Two threads,
-eight views: the least wall time of the rounds, and, as that says little on a busy machine, the critical path: the CPU
-time of all parts of the work, laid on two cores as the threads take them, with what only one can do.
+Scene: a ball of Gaussians, with log-normal sizes of about half their spacing, random shapes, opacities from 0.05 to
+0.95, one view, float32, rgb on black. "forward" is `render` without gradients; "both" is forward and backward, with a
+weighted sum of the pixels as loss and gradients of all five fields. One thread, process CPU time, medians over rounds
+that alternate between the two renderers. The torch reference uses the tile size that was fastest in a prior test.
+
+Two threads are measured on eight views, by the minimum wall time over the rounds and by the critical path. The latter
+is also meaningful on a busy machine: the CPU times of all parallel parts, assigned to two cores in the order in which
+the threads would take them, plus the serial remainder.
 """
 
 from __future__ import annotations
@@ -33,15 +35,16 @@ from renderers.gaussians import Gaussians, TensorCameras, checks, cpu, kernels, 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import tiled_torch
 
-TWIN_TILES = (8, 12, 16)
+REFERENCE_TILES = (8, 12, 16)
 BAR_RATIO, BAR_THREADS = 20.0, 1.5
 CASES = ((64, 4000), (128, 4000), (128, 16000), (256, 16000))
 SIZES, COUNTS = (64, 128, 256, 512), (1000, 4000, 16000, 64000)
-# Arithmetic of one lane for one splat and pixel with up to three channels; comparisons and selections not counted.
+# Arithmetic operations per lane (one splat and one pixel, up to three channels), without comparisons and selections.
 FLOPS = {"draw": 35, "draw_backward": 63}
 
 
 def ball(count: int, size: int, views: int = 1) -> tuple[Gaussians, TensorCameras]:
+    """Create the scene and its cameras; `size` is the width and height of the images."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -64,13 +67,13 @@ def ball(count: int, size: int, views: int = 1) -> tuple[Gaussians, TensorCamera
 
 
 def workloads(
-    gaussians: Gaussians, cameras: TensorCameras, *, with_twin: bool = False
+    gaussians: Gaussians, cameras: TensorCameras, *, with_reference: bool = False
 ) -> dict[str, Callable[[], None]]:
-    """What is timed, by name; "both" is forward and backward."""
+    """Return the functions to time, by name; "both" is forward and backward."""
     leaves = [leaf for leaf in vars(gaussians).values() if leaf is not None]
     weight = torch.rand(cameras.height, cameras.width, 3)
 
-    def twin(tile: int) -> Tensor:
+    def reference(tile: int) -> Tensor:
         return tiled_torch.draw(checks.prepare(gaussians, cameras, None, False, None, 0.3, ("rgb",)), tile)
 
     def ours() -> Tensor:
@@ -90,13 +93,15 @@ def workloads(
         return run
 
     runs = {"forward": forward(ours), "both": both(ours)}
-    for name, kind in (("twin forward", forward), ("twin both", both)):
-        tried = [kind(partial(twin, tile)) for tile in TWIN_TILES] if with_twin else []
-        runs |= {name: min(tried, key=milliseconds)} if tried else {}
+    for name, kind in (("reference forward", forward), ("reference both", both)):
+        candidates = [kind(partial(reference, tile)) for tile in REFERENCE_TILES] if with_reference else []
+        if candidates:
+            runs[name] = min(candidates, key=milliseconds)
     return runs
 
 
 def milliseconds(run: Callable[[], None], clock: Callable[[], float] = time.process_time) -> float:
+    """Return the duration of one call."""
     begin = clock()
     run()
     return 1e3 * (clock() - begin)
@@ -104,7 +109,7 @@ def milliseconds(run: Callable[[], None], clock: Callable[[], float] = time.proc
 
 @kernels.kernel
 def _multiply_add(values, rounds):
-    """Ten independent chains of fused multiply-adds: as many as the vector unit can take."""
+    """Ten independent chains of fused multiply-adds, enough to saturate the vector units."""
     m, c = simd.load(values, 0), simd.load(values, 16)
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = a8 = a9 = c
     for _ in range(rounds):
@@ -114,7 +119,7 @@ def _multiply_add(values, rounds):
 
 
 def peak() -> float:
-    """GFLOP/s of float32 on this core, now."""
+    """Measure the current float32 GFLOP/s of this core."""
     values = np.full(48, 0.5, np.float32)
     _multiply_add(values, 10)
     rounds = 2_000_000
@@ -128,8 +133,8 @@ def peak() -> float:
     )
 
 
-class Watch:
-    """Stands in for a kernel and keeps its times and last arguments."""
+class TimedKernel:
+    """Wraps a kernel, and records the times of its calls and the arguments of the last one."""
 
     times: dict[str, list[float]] = defaultdict(list)
     arguments: dict[str, tuple] = {}
@@ -146,28 +151,28 @@ STAGES = ("project", "count_slots", "sort", "draw", "draw_backward", "gather", "
 
 
 def stages(run: Callable[[], None], rounds: int) -> tuple[dict[str, float], int]:
-    """Milliseconds of each kernel in one run of forward and backward, and how many blocks of pixels were drawn."""
-    watches = {name: Watch(name) for name in STAGES}
-    Watch.times.clear()
+    """Return the milliseconds of each kernel in one forward and backward run, and the number of pixel blocks drawn."""
+    timed_kernels = {name: TimedKernel(name) for name in STAGES}
+    TimedKernel.times.clear()
     try:
-        for name, watch in watches.items():
-            setattr(kernels, name, watch)
+        for name, timed in timed_kernels.items():
+            setattr(kernels, name, timed)
         for _ in range(rounds):
             run()
     finally:
-        for name, watch in watches.items():
-            setattr(kernels, name, watch.kernel)
-    tile_start, _, masks = Watch.arguments["draw"][5:8]
+        for name, timed in timed_kernels.items():
+            setattr(kernels, name, timed.kernel)
+    tile_start, _, masks = TimedKernel.arguments["draw"][5:8]
     drawn = masks[: tile_start.ravel()[-1]]
     pairs = int(np.unpackbits(drawn.view(np.uint8)).sum())
-    return {name: sum(Watch.times[name]) / rounds for name in STAGES}, pairs
+    return {name: sum(TimedKernel.times[name]) / rounds for name in STAGES}, pairs
 
 
 def critical_path(run: Callable[[], None], threads: int) -> float:
-    """Milliseconds that `run` would take on so many cores that nobody else uses."""
+    """Return the milliseconds that `run` would take on `threads` otherwise idle cores."""
     saved, spread_out = cpu.parallel_for, [0.0, 0.0]
 
-    def spread(function: Callable, count: int, *arguments: object) -> None:
+    def spread(function: Callable[..., None], count: int, *arguments: object) -> None:
         busy = [0.0] * threads
         for first, last in cpu.parts(count, max(1, min(threads, count))):
             took = milliseconds(lambda first=first, last=last: function(first, last, *arguments))
@@ -183,77 +188,88 @@ def critical_path(run: Callable[[], None], threads: int) -> float:
     return all_work - spread_out[0] + spread_out[1]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="only the four sizes that have a bar")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    set_threads(1)
-    ceiling = peak()
-
+def compare_with_reference(rounds: int, ceiling: float) -> None:
+    """Print the times of our renderer and of the torch reference, and how much of the peak the kernels reach."""
     print(
         "px   N       forward      both |  torch forward      both | ratio forward  both |  of the peak: draw  backward"
     )
     lowest = float("inf")
     for size, count in CASES:
-        runs = workloads(*ball(count, size), with_twin=True)
+        runs = workloads(*ball(count, size), with_reference=True)
         for run in runs.values():
             run()
-        times = {name: [] for name in runs}
-        for _ in range(options.rounds):
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(rounds):
             for name, run in runs.items():
-                repeats = 1 if name.startswith("twin") else 6
+                repeats = 1 if name.startswith("reference") else 6
                 times[name] += [milliseconds(run) for _ in range(repeats)]
         ms = {name: statistics.median(values) for name, values in times.items()}
-        ratios = ms["twin forward"] / ms["forward"], ms["twin both"] / ms["both"]
+        ratios = ms["reference forward"] / ms["forward"], ms["reference both"] / ms["both"]
         lowest = min(lowest, *ratios)
-        kernel_ms, pairs = stages(runs["both"], options.rounds)
+        kernel_ms, pairs = stages(runs["both"], rounds)
         used = {k: pairs * simd.LANES * flops / kernel_ms[k] / 1e6 / ceiling for k, flops in FLOPS.items()}
         print(
-            f"{size:3}  {count:5}  {ms['forward']:8.2f}  {ms['both']:8.2f} |  {ms['twin forward']:13.1f}  "
-            f"{ms['twin both']:8.1f} | {ratios[0]:13.1f}  {ratios[1]:4.1f} | {used['draw']:18.0%}  "
+            f"{size:3}  {count:5}  {ms['forward']:8.2f}  {ms['both']:8.2f} |  {ms['reference forward']:13.1f}  "
+            f"{ms['reference both']:8.1f} | {ratios[0]:13.1f}  {ratios[1]:4.1f} | {used['draw']:18.0%}  "
             f"{used['draw_backward']:8.0%}   ms"
         )
-    print(f"least ratio to the tiled torch twin: {lowest:.1f} (bar {BAR_RATIO:.0f})")
+    print(f"lowest ratio to the tiled torch reference: {lowest:.1f} (bar {BAR_RATIO:.0f})")
 
-    if not options.quick:
-        print("\nms per image, one thread, forward / forward + backward")
-        print("px    " + "".join(f"{count:>18}" for count in COUNTS))
-        for size in SIZES:
-            cells = []
-            for count in COUNTS:
-                runs = workloads(*ball(count, size))
-                runs["both"]()
-                forward = statistics.median(milliseconds(runs["forward"]) for _ in range(options.rounds))
-                both = statistics.median(milliseconds(runs["both"]) for _ in range(options.rounds))
-                cells.append(f"{forward:8.2f} / {both:7.2f}")
-            print(f"{size:3}²  " + "".join(f"{cell:>18}" for cell in cells))
 
-        runs = workloads(*ball(16000, 128))
-        kernel_ms, _ = stages(runs["both"], options.rounds)
-        print(
-            "\nwhere the time goes at 128² / 16000: "
-            + ", ".join(f"{k} {v:.2f}" for k, v in kernel_ms.items())
-            + " ms"
-        )
+def print_size_table(rounds: int) -> None:
+    """Print the times for all sizes and counts, and the time of each kernel for one of them."""
+    print("\nms per image, one thread, forward / forward + backward")
+    print("px    " + "".join(f"{count:>18}" for count in COUNTS))
+    for size in SIZES:
+        cells = []
+        for count in COUNTS:
+            runs = workloads(*ball(count, size))
+            runs["both"]()
+            forward = statistics.median(milliseconds(runs["forward"]) for _ in range(rounds))
+            both = statistics.median(milliseconds(runs["both"]) for _ in range(rounds))
+            cells.append(f"{forward:8.2f} / {both:7.2f}")
+        print(f"{size:3}²  " + "".join(f"{cell:>18}" for cell in cells))
 
+    runs = workloads(*ball(16000, 128))
+    kernel_ms, _ = stages(runs["both"], rounds)
+    listed = ", ".join(f"{k} {v:.2f}" for k, v in kernel_ms.items())
+    print(f"\nms per kernel at 128² / 16000: {listed}")
+
+
+def compare_threads(rounds: int) -> None:
+    """Print how much faster two threads are than one."""
     print()
     for size, count in CASES[1:]:
         runs = workloads(*ball(count, size, views=8))
         for name in ("forward", "both"):
-            walls, paths = {1: [], 2: []}, {1: [], 2: []}
-            for _ in range(options.rounds + 1):
+            walls: dict[int, list[float]] = {1: [], 2: []}
+            paths: dict[int, list[float]] = {1: [], 2: []}
+            for _ in range(rounds + 1):
                 for threads in (1, 2):
                     set_threads(threads)
                     walls[threads].append(milliseconds(runs[name], time.perf_counter))
                     set_threads(1)
                     paths[threads].append(critical_path(runs[name], threads))
             print(
-                f"two threads, {size}² / {count}, {name}: "
-                f"{statistics.median(paths[1]) / statistics.median(paths[2]):.2f} times as fast by the critical path "
+                f"speed-up with two threads, {size}² / {count}, {name}: "
+                f"{statistics.median(paths[1]) / statistics.median(paths[2]):.2f} by the critical path "
                 f"(bar {BAR_THREADS}), {min(walls[1]) / min(walls[2]):.2f} by wall time"
             )
+
+
+def main() -> None:
+    """Run the measurements and print them with their targets."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="only the four sizes that have a target")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    set_threads(1)
+    ceiling = peak()
+    compare_with_reference(options.rounds, ceiling)
+    if not options.quick:
+        print_size_table(options.rounds)
+    compare_threads(options.rounds)
     print(f"\npeak of this core {ceiling:.0f} GFLOP/s float32 (fused multiply-adds on {simd.LANES} lanes)")
     print(f"{describe_machine()}; load {os.getloadavg()[0]:.1f}")
 

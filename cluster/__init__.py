@@ -1,8 +1,16 @@
-"""Work on many machines. The only package that imports Ray, and not before a run starts.
+"""Distributed processing of tasks with Ray: dispatch, retries, quarantine and resuming.
 
-A `Stage` turns a `Task` into an `Outcome`; `run` does that for many tasks on a Ray cluster or on an embedded
-Ray; a `Ledger` keeps what has become of each. See docs/cluster.md.
+A `Stage` processes a `Task` and returns an `Outcome`. `run` does that for many tasks on a Ray cluster or on an embedded
+Ray, `run_inline` in the current process, and a `Ledger` stores the state of every task. `train_together` trains one
+model on a group of workers. See docs/cluster.md.
+
+This is the only package that imports Ray. Importing it does not: Ray is imported when a run starts.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from cluster.backlog import Progress, Report
 from cluster.dispatch import Interrupted, run
@@ -10,10 +18,15 @@ from cluster.inline import run_inline
 from cluster.ledger import Ledger, Record
 from cluster.session import Session, connect
 from cluster.stage import Failure, Outcome, Stage, StageError, Task, task_key
-from cluster.storage import StorageError
+from cluster.storage import Storage, StorageError, atomic_path
+
+if TYPE_CHECKING:
+    from cluster.data import from_parts
+    from cluster.training import Group, train_together
 
 __all__ = [
     "Failure",
+    "Group",
     "Interrupted",
     "Ledger",
     "Outcome",
@@ -23,10 +36,23 @@ __all__ = [
     "Session",
     "Stage",
     "StageError",
+    "Storage",
     "StorageError",
     "Task",
+    "atomic_path",
     "connect",
+    "from_parts",
     "run",
     "run_inline",
     "task_key",
+    "train_together",
 ]
+
+# Names whose modules import Ray, loaded on first use.
+_LAZY = {"from_parts": "cluster.data", "Group": "cluster.training", "train_together": "cluster.training"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Which task is next: the bookkeeping that a run on Ray and an inline run share."""
+"""The task queue and the statistics of a run, shared by `run` and `run_inline`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from dataclasses import dataclass, field
 from cluster.ledger import Ledger, Record
 from cluster.stage import Status, Task
 
-Resolved = Callable[[Task, Record], None]
+OnResolved = Callable[[Task, Record], None]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run at one moment.
+    """Snapshot of a run.
 
     Attributes:
-        counts: status → tasks resolved, those of earlier runs included. resumed: how many of them were.
-        running: labels of the tasks being worked on. queued: known tasks that wait.
-        exhausted: whether the source has no more tasks, so that `queued` is all that is known to be left.
-        workers: how many are alive. seconds: since the start. busy_s: worker-seconds spent on tasks.
+        counts: status → number of resolved tasks, including those resolved by earlier runs.
+        resumed: number of tasks resolved by earlier runs.
+        running: labels of the tasks being processed.
+        queued: number of tasks pulled from the source and waiting.
+        exhausted: whether the source has no more tasks, in which case `queued` covers all remaining known tasks.
+        workers: number of live workers.
+        seconds: time since the start.
+        busy_s: total worker time spent on tasks, in seconds.
     """
 
     counts: dict[Status, int]
@@ -36,14 +40,17 @@ class Progress:
 
 @dataclass
 class Report:
-    """How a run went.
+    """Statistics of a finished or interrupted run.
 
     Attributes:
-        counts: status → tasks resolved, those of earlier runs included. resumed: how many of them were.
-        reasons: status → reason → tasks, for "filtered" and "quarantined".
-        wall_s: seconds from Ray's being there to the end. workers: how many worked side by side.
+        counts: status → number of resolved tasks, including those resolved by earlier runs.
+        resumed: number of tasks resolved by earlier runs.
+        reasons: status → reason → number of tasks, for "filtered" and "quarantined".
+        wall_s: seconds from when Ray was up to the end of the run.
+        workers: number of concurrent workers.
         busy_s: worker ("host:pid") → seconds spent on tasks.
-        children_restarted: child processes replaced (crash, timeout, age). actors_lost: workers that died.
+        children_restarted: number of child processes replaced after a crash, a timeout or `tasks_per_child` tasks.
+        actors_lost: number of workers that died.
     """
 
     counts: Counter[Status] = field(default_factory=Counter)
@@ -51,28 +58,40 @@ class Report:
     reasons: dict[Status, Counter[str]] = field(default_factory=dict)
     wall_s: float = 0.0
     workers: int = 0
-    busy_s: Counter[str] = field(default_factory=Counter)
+    busy_s: dict[str, float] = field(default_factory=dict)
     children_restarted: int = 0
     actors_lost: int = 0
 
     @property
     def total(self) -> int:
+        """Number of resolved tasks."""
         return sum(self.counts.values())
 
     @property
     def utilisation(self) -> float:
-        """Share of the workers' time spent on tasks, 0-1."""
+        """Fraction of the workers' time spent on tasks, in [0, 1]."""
         return sum(self.busy_s.values()) / max(self.workers * self.wall_s, 1e-9)
+
+    def add_busy(self, worker: str, seconds: float) -> None:
+        """Add time that a worker spent on a task."""
+        self.busy_s[worker] = self.busy_s.get(worker, 0.0) + seconds
 
 
 class Backlog:
-    """Tasks in order: follow-ups and retries first (depth first), the source pulled lazily behind them.
+    """Queue of tasks in depth-first order: retries and follow-up tasks first, then the lazily pulled source.
 
-    A key is handed out once. What an earlier run has resolved is taken from the ledger, follow-ups and all.
+    Each key is handed out once, apart from retries. Tasks resolved by an earlier run are taken from the ledger, and
+    replaced with their follow-up tasks.
+
+    Args:
+        source: the tasks of the job.
+        ledger: refreshed here.
+        on_resolved: called once per resolved task, including those of earlier runs.
+        max_in_backlog: maximum number of tasks pulled from the source ahead of the workers.
     """
 
     def __init__(
-        self, source: Iterable[Task], ledger: Ledger, on_resolved: Resolved | None, max_in_backlog: int
+        self, source: Iterable[Task], ledger: Ledger, on_resolved: OnResolved | None, max_in_backlog: int
     ) -> None:
         ledger.refresh()
         self.report = Report()
@@ -89,21 +108,26 @@ class Backlog:
         return len(self._queue)
 
     def start_clock(self) -> None:
-        """The workers' time counts from here."""
+        """Restart the measurement of `seconds`."""
         self._start = time.monotonic()
 
     @property
     def seconds(self) -> float:
+        """Time since `start_clock`."""
         return time.monotonic() - self._start
 
     def next(self) -> Task | None:
-        """The next task to do; None when nothing is known to be left."""
+        """Remove and return the next task; None if the queue and the source are empty."""
         while not self._queue and self.pull():
             pass
         return self._queue.popleft() if self._queue else None
 
     def pull(self) -> bool:
-        """Take more from the source: a stretch of tasks of an earlier run, or one new one. False: nothing."""
+        """Pull tasks from the source: a batch of already resolved ones, up to and including one new task.
+
+        Returns:
+            False if nothing was pulled, because the queue is full or the source is exhausted.
+        """
         if len(self._queue) >= self._max or self.exhausted:
             return False
         batch: list[Task] = []
@@ -119,17 +143,18 @@ class Backlog:
         return bool(batch)
 
     def requeue(self, task: Task) -> None:
-        """It is the next to be tried again."""
+        """Put a task back at the front of the queue for a retry."""
         self._queue.appendleft(task)
 
     def resolve(self, task: Task, record: Record) -> None:
-        """This run's answer to a task; its follow-ups are next, in order."""
+        """Count a task resolved by this run and put its follow-up tasks at the front of the queue, in order."""
         self._count(task, record)
         self._queue.extendleft(reversed(self._unresolved(record.follow_up)))
 
     def _unresolved(self, tasks: Iterable[Task]) -> list[Task]:
-        """Those to be done, in order; each that an earlier run has done is replaced by its follow-ups."""
-        unresolved = self._fresh(tasks)
+        """Replace each task that an earlier run resolved with its follow-up tasks, recursively; keep the order."""
+        unresolved = self._drop_seen(tasks)
+        # One iteration per level of follow-up tasks, so that markers are read in batches.
         while records := self._ledger.records(task.key for task in unresolved):
             expanded: list[Task] = []
             for task in unresolved:
@@ -139,14 +164,15 @@ class Backlog:
                 else:
                     self.report.resumed += 1
                     self._count(task, record)
-                    expanded += self._fresh(record.follow_up)
+                    expanded += self._drop_seen(record.follow_up)
             unresolved = expanded
         return unresolved
 
-    def _fresh(self, tasks: Iterable[Task]) -> list[Task]:
-        fresh = {task.key: task for task in reversed(list(tasks)) if task.key not in self._seen}
-        self._seen.update(fresh)
-        return list(reversed(fresh.values()))
+    def _drop_seen(self, tasks: Iterable[Task]) -> list[Task]:
+        """Return the tasks whose keys have not been seen before, in order, and mark them as seen."""
+        new = {task.key: task for task in reversed(list(tasks)) if task.key not in self._seen}
+        self._seen.update(new)
+        return list(reversed(new.values()))
 
     def _count(self, task: Task, record: Record) -> None:
         self.report.counts[record.status] += 1

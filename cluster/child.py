@@ -1,12 +1,12 @@
-"""A stage in a child process that may crash, hang or run out of memory without harm to anybody else.
+"""Runs a stage in a child process, so that a crash, a hang or a lack of memory affects one task only.
 
-`Child` is the supervisor's side: it starts the process, hands it one task at a time, waits no longer than
-allowed, and turns every way to die into a `ChildFailure` with the true cause. `main` is what runs in the
-process. They speak length-prefixed pickles over a socket of their own, so that whatever a native library
-prints cannot get between; what is printed is read from a pipe, and its tail goes into error messages.
+`Child` is the supervisor's side. It starts the process, sends it one task at a time, enforces the time limit, and
+reports every kind of failure as a `ChildFailure` with its cause. `main` runs in the child process. The two exchange
+length-prefixed pickles over a dedicated socket, so output of native libraries cannot corrupt the protocol. That output
+is read from a pipe, and its end is included in error messages.
 
-Nobody survives the supervisor: the child asks the kernel for a parent-death signal, and a guard (a shell that
-waits for the end of its standard input) kills the child's process group, grandchildren included.
+No process outlives the supervisor. The child requests a parent-death signal from the kernel, and a guard (a shell that
+waits for the end of its standard input) kills the child's process group, including grandchildren.
 """
 
 from __future__ import annotations
@@ -25,30 +25,29 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from io import BufferedRWPair
+from typing import IO, Any
 
 from cluster.stage import Failure, Outcome, Stage, StageError, Task
 
-START_TIMEOUT_S = 300.0  # for the stage's imports and its setup
+START_TIMEOUT_S = 300.0  # for importing the stage and its setup
 CLOSE_TIMEOUT_S = 10.0
-TAIL_BYTES = 8000
-RAY_PATHS = (
-    "ray/thirdparty_files",
-    "ray/_private/workers",
-)  # Ray's copies of others' packages, not for a stage
+TAIL_BYTES = 8000  # of the output, kept for error messages
+# Packages that Ray bundles and puts on sys.path; a stage must import the installed ones instead.
+RAY_PATHS = ("ray/thirdparty_files", "ray/_private/workers")
 LENGTH = struct.Struct(">Q")
 PR_SET_PDEATHSIG = 1
 
-# One thread per numeric library: a worker is one core, and more workers use more cores.
+# One thread per numeric library: a worker uses one core, and parallelism comes from more workers.
 DEFAULT_ENV = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
 
-# The kernel sends the parent-death signal when the *thread* that started the child ends, so that one thread,
-# which lasts as long as the process, starts them all.
+# The kernel sends the parent-death signal when the *thread* that started the child ends, so all children are started
+# from one thread that lives as long as the process.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="child-starter")
 
 
 class ChildFailure(Exception):
-    """The child raised, died or did not answer; `failure` says which."""
+    """The child raised an exception, died or exceeded its time limit; see `failure`."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -57,11 +56,15 @@ class ChildFailure(Exception):
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """A stage, ready to be sent to a machine that need not be able to import it in the supervisor.
+    """A pickled stage, which can be sent through a supervisor that cannot import it.
 
     Attributes:
-        name: the stage's, for messages. stage: the pickled stage. sys_path: where to import it from.
-        memory: bytes a task may take, None for no limit. See `Stage` for the others.
+        name: class name of the stage, for messages.
+        stage: the pickled stage.
+        sys_path: module search path of the driver, from which the child imports the stage.
+        env: environment variables of the child.
+        memory: address space in bytes that tasks may allocate; None for no limit.
+        timeout_s, tasks_per_child: see `Stage`.
     """
 
     name: str
@@ -74,10 +77,15 @@ class ChildSpec:
 
     @classmethod
     def of(cls, stage: Stage) -> ChildSpec:
+        """Pickle a stage.
+
+        Raises:
+            StageError: the stage is defined in the main script, which child processes cannot import.
+        """
         if type(stage).__module__ == "__main__":
             raise StageError(
-                f"{type(stage).__name__} is defined in the script that is being run, so no other process can "
-                f"import it: move it into a module"
+                f"{type(stage).__name__} is defined in the main script, so child processes cannot import it: "
+                f"move it into a module"
             )
         return cls(
             name=type(stage).__name__,
@@ -91,9 +99,14 @@ class ChildSpec:
 
 
 class Child:
-    """A running child whose stage has been set up.
+    """A running child process with an initialised stage.
 
-    Raises ChildFailure if that does not come about. `tasks` counts what it did, `rss` is its memory in bytes.
+    Attributes:
+        tasks: number of tasks sent to it.
+        rss: resident memory in bytes, after the last task.
+
+    Raises:
+        ChildFailure: the process did not start, or the stage's `setup` failed.
     """
 
     def __init__(self, spec: ChildSpec) -> None:
@@ -102,26 +115,26 @@ class Child:
         self.tasks = 0
         _starter.submit(self._start).result()
         try:
-            self.rss = self._first_rss = self._ask((spec.memory, spec.stage), START_TIMEOUT_S)
+            self.rss = self._first_rss = self._request((spec.memory, spec.stage), START_TIMEOUT_S)
         except BaseException:
             self.kill()
             raise
 
     def _start(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        own = [path for path in sys.path if not path.endswith(RAY_PATHS)]
-        sys_path = list(dict.fromkeys([*own, *self._spec.sys_path]))
+        self._socket, child_socket = socket.socketpair()
+        local_path = [path for path in sys.path if not path.endswith(RAY_PATHS)]
+        sys_path = list(dict.fromkeys([*local_path, *self._spec.sys_path]))
         code = (
             f"import sys; sys.path[:] = {sys_path!r}; "
-            f"from cluster.child import main; main({theirs.fileno()}, {os.getpid()})"
+            f"from cluster.child import main; main({child_socket.fileno()}, {os.getpid()})"
         )
-        with theirs:
+        with child_socket:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_socket.fileno()],
                 start_new_session=True,
                 env={**os.environ, **self._spec.env},
             )
@@ -132,43 +145,52 @@ class Child:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._output = self._process.stdout
+        self._output = _piped(self._process.stdout)
         os.set_blocking(self._output.fileno(), False)
         self._socket.setblocking(False)
 
     @property
     def pid(self) -> int:
+        """Process id of the child."""
         return self._process.pid
 
     @property
     def is_alive(self) -> bool:
+        """Whether the process is running."""
         return self._process.poll() is None
 
     @property
     def is_worn(self) -> bool:
-        """Whether it is time for a new one: many tasks, or a quarter of its memory limit leaked."""
-        grown = self.rss - self._first_rss
-        return self.tasks >= self._spec.tasks_per_child or grown > (self._spec.memory or 16 * 2**30) / 4
+        """Whether to replace the child: after `tasks_per_child` tasks, or a leak of a quarter of its memory limit."""
+        leaked = self.rss - self._first_rss
+        return self.tasks >= self._spec.tasks_per_child or leaked > (self._spec.memory or 16 * 2**30) / 4
 
     def process(self, task: Task) -> Outcome:
-        """Do one task. Raises ChildFailure; after that the child is of no use: `kill` it."""
+        """Process one task.
+
+        Raises:
+            ChildFailure: the attempt failed. The child must not be used again: `kill` it.
+        """
         self._log.clear()
         self.tasks += 1
-        outcome, self.rss = self._ask(task, self._spec.timeout_s)
+        outcome, self.rss = self._request(task, self._spec.timeout_s)
         if self.tasks == 1:
-            self._first_rss = self.rss  # after the first task, when caches and lazy imports are there
+            self._first_rss = self.rss  # measured here because the first task fills caches and imports lazily
         return outcome
 
     def close(self) -> None:
-        """Let the stage close; then end it."""
+        """Close the stage, then end the process."""
         try:
-            self._ask(None, CLOSE_TIMEOUT_S)
+            self._request(None, CLOSE_TIMEOUT_S)
         except ChildFailure:
-            pass  # it is killed all the same
+            pass  # the process is killed in any case
         self.kill()
 
     def kill(self) -> None:
-        """End the child and everything it started. The group is killed before the child is reaped."""
+        """Kill the child and all processes that it started.
+
+        The group is killed before the child is reaped, while its process id cannot have been reused.
+        """
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -176,12 +198,12 @@ class Child:
         self._guard.kill()
         for process in (self._process, self._guard):
             process.wait()
-        self._guard.stdin.close()
+        _piped(self._guard.stdin).close()
         self._output.close()
         self._socket.close()
 
-    def _ask(self, message: Any, timeout: float) -> Any:
-        """Send one message and wait for the answer, reading the output meanwhile so that it never blocks."""
+    def _request(self, message: Any, timeout: float) -> Any:
+        """Send one message and wait for the reply, draining the output meanwhile so that the child never blocks."""
         outgoing = memoryview(_frame(message))
         incoming = bytearray()
         deadline = time.monotonic() + timeout
@@ -189,8 +211,8 @@ class Child:
             selector.register(self._output, selectors.EVENT_READ)
             selector.register(self._socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
             while True:
-                # Before looking for an answer, so that a dead child's last one is still seen. A process that
-                # the child forked may hold the socket open, so the end of file alone is not enough.
+                # Checked before reading, so that the last reply of a dead child is still received. End of file alone
+                # is not sufficient, because a process forked by the child may hold the socket open.
                 died = not self.is_alive
                 wait = 0.0 if died else min(0.2, max(deadline - time.monotonic(), 0.0))
                 events = {key.fileobj: mask for key, mask in selector.select(wait)}
@@ -205,7 +227,7 @@ class Child:
                     if len(incoming) >= LENGTH.size:
                         end = LENGTH.size + LENGTH.unpack_from(incoming)[0]
                         if len(incoming) >= end:
-                            return self._unwrap(incoming[LENGTH.size : end])
+                            return self._unwrap(bytes(incoming[LENGTH.size : end]))
                     continue
                 if mask & selectors.EVENT_WRITE:
                     outgoing = outgoing[self._send(outgoing) :]
@@ -214,7 +236,7 @@ class Child:
                 if died:
                     raise self._death()
                 if time.monotonic() > deadline:
-                    raise self._hang(timeout)
+                    raise self._timeout(timeout)
 
     def _receive(self) -> bytes:
         try:
@@ -226,10 +248,10 @@ class Child:
         try:
             return self._socket.send(data[: 1 << 20])
         except ConnectionError:
-            return len(data)  # nobody reads: the next look at the socket finds its end
+            return len(data)  # the child is gone: the next read returns the end of file
 
     def _read_output(self) -> bool:
-        """Keep the tail of what the child prints; False at its end."""
+        """Read available output and keep its last `TAIL_BYTES`; False at the end of file."""
         try:
             chunk = os.read(self._output.fileno(), 1 << 16)
         except BlockingIOError:
@@ -238,8 +260,8 @@ class Child:
         del self._log[:-TAIL_BYTES]
         return bool(chunk)
 
-    def _unwrap(self, answer: bytes) -> Any:
-        result = pickle.loads(answer)
+    def _unwrap(self, reply: bytes) -> Any:
+        result = pickle.loads(reply)
         if isinstance(result, Failure):
             if "MemoryError" in result.reason and self._spec.memory is not None:
                 limit = f"{self._spec.name}.memory is {self._spec.memory / 2**30:.3g} GiB"
@@ -259,14 +281,14 @@ class Child:
             cause += ", as the kernel does when memory runs out"
         return ChildFailure(self._with_output(Failure(cause)))
 
-    def _hang(self, timeout: float) -> ChildFailure:
-        """Ask faulthandler where it hangs, for the detail."""
+    def _timeout(self, timeout: float) -> ChildFailure:
+        """Describe a timeout. The signal makes faulthandler print the stacks of all threads."""
         self._process.send_signal(signal.SIGUSR1)
         time.sleep(0.1)
         return ChildFailure(self._with_output(Failure(f"no answer within {timeout:g} s")))
 
     def _with_output(self, failure: Failure) -> Failure:
-        # What is in the pipe now, and no more: someone may be printing without end.
+        # A bounded number of reads, because the child or its children may still be printing.
         for _ in range(32):
             before = len(self._log)
             if not self._read_output() or len(self._log) == before < TAIL_BYTES:
@@ -281,15 +303,25 @@ def _frame(message: Any) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
-# The child's side
+def _piped(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None  # the process was started with a pipe
+    return stream
+
+
+# --- The child's side -------------------------------------------------------------------------------------
 
 
 def main(fd: int, parent: int) -> None:
-    """Serve one stage to the supervisor `parent` over the socket `fd` until told to end."""
+    """Run one stage for a supervisor until it sends None or disappears.
+
+    Args:
+        fd: file descriptor of the socket to the supervisor.
+        parent: process id of the supervisor.
+    """
     _die_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # if the machine runs out of memory, this is the process to end
+        file.write("1000")  # the kernel's first choice when the machine runs out of memory
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.set_inheritable(fd, False)
@@ -298,31 +330,35 @@ def main(fd: int, parent: int) -> None:
         try:
             stage = pickle.loads(pickled)
             stage.setup()
-            _limit(memory)
+            _limit_memory(memory)
         except BaseException as error:
             _reply(stream, Failure.of(error))
             return
         _reply(stream, _memory_bytes()[1])
         while (task := _receive(stream)) is not None:
-            _reply(stream, _attempt(stage, task))
+            _reply(stream, _process(stage, task))
         stage.close()
         _reply(stream, None)
 
 
 def _die_with(parent: int) -> None:
+    """Request SIGKILL for this process when its parent dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call above
+    if os.getppid() != parent:  # the parent died before the call above
         os._exit(1)
 
 
-def _limit(memory: int | None) -> None:
-    """What tasks may take on top of what the setup has made: libraries reserve addresses they never use."""
+def _limit_memory(memory: int | None) -> None:
+    """Limit the address space to its current size plus `memory` bytes.
+
+    Relative to the current size, because libraries reserve addresses during setup that they never use.
+    """
     if memory is not None:
         limit = _memory_bytes()[0] + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _attempt(stage: Stage, task: Task) -> tuple[Outcome, int] | Failure:
+def _process(stage: Stage, task: Task) -> tuple[Outcome, int] | Failure:
     try:
         outcome = stage.process(task)
         if not isinstance(outcome, Outcome):
@@ -330,24 +366,24 @@ def _attempt(stage: Stage, task: Task) -> tuple[Outcome, int] | Failure:
                 f"{type(stage).__name__}.process: expected an Outcome, got {type(outcome).__name__}"
             )
         return outcome, _memory_bytes()[1]
-    except BaseException as error:  # SystemExit too: whatever it was, it was not an answer
+    except BaseException as error:  # including SystemExit: the stage did not return an outcome
         return Failure.of(error)
 
 
 def _memory_bytes() -> tuple[int, int]:
-    """Addresses taken and memory resident."""
+    """Return the size of the address space and the resident memory."""
     with open("/proc/self/statm") as file:
         pages = file.read().split()
     return int(pages[0]) * resource.getpagesize(), int(pages[1]) * resource.getpagesize()
 
 
-def _receive(stream) -> Any:
+def _receive(stream: BufferedRWPair) -> Any:
     header = stream.read(LENGTH.size)
     if len(header) < LENGTH.size:
         os._exit(0)  # the supervisor is gone
     return pickle.loads(stream.read(LENGTH.unpack(header)[0]))
 
 
-def _reply(stream, message: Any) -> None:
+def _reply(stream: BufferedRWPair, message: Any) -> None:
     stream.write(_frame(message))
     stream.flush()

@@ -1,31 +1,40 @@
-"""A job in this very process: no Ray, no child, the same queue and the same ledger."""
+"""Run a job in the current process, without Ray and child processes, with the same queue and ledger."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 
-from cluster.backlog import Backlog, Report, Resolved
+from cluster.backlog import Backlog, OnResolved, Report
 from cluster.ledger import Ledger, Record
 from cluster.stage import Failure, Stage, Task
 from cluster.storage import StorageError
 
 
 def run_inline(
-    stage: Stage, tasks: Iterable[Task], ledger: Ledger, on_resolved: Resolved | None = None
+    stage: Stage, tasks: Iterable[Task], ledger: Ledger, on_resolved: OnResolved | None = None
 ) -> Report:
-    """Do the tasks one after another in this process, for tests and for debugging with a breakpoint.
+    """Process the tasks one after another in this process, for tests and for debugging with a breakpoint.
 
-    Everything as in `run` (follow-ups, resume, three attempts, quarantine), except what needs a child
-    process: timeouts, limits, and surviving a native crash.
+    Follow-up tasks, resuming, three attempts and quarantine work as in `run`. What requires a child process does
+    not: time and memory limits, and surviving a native crash.
+
+    Args:
+        stage: the stage; its `setup` and `close` are called once.
+        tasks: pulled lazily.
+        ledger: tasks that it lists as resolved are not processed again.
+        on_resolved: called once per task, including those resolved by earlier runs.
+
+    Raises:
+        StorageError: the output cannot be written.
     """
     backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog=1)
     stage.setup()
     try:
         while (task := backlog.next()) is not None:
             start = time.monotonic()
-            record = _attempt(stage, task, ledger)
-            backlog.report.busy_s["inline"] += time.monotonic() - start
+            record = _process(stage, task, ledger)
+            backlog.report.add_busy("inline", time.monotonic() - start)
             if record is None:
                 backlog.requeue(task)
             else:
@@ -37,7 +46,8 @@ def run_inline(
     return backlog.report
 
 
-def _attempt(stage: Stage, task: Task, ledger: Ledger) -> Record | None:
+def _process(stage: Stage, task: Task, ledger: Ledger) -> Record | None:
+    """Make one attempt and write its result to the ledger; None if the task is to be retried."""
     start = time.monotonic()
     try:
         outcome = stage.process(task)

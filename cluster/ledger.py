@@ -1,16 +1,16 @@
-"""What has become of every task, derived from storage alone.
+"""The persistent state of every task, derived from files in the storage alone.
 
-Below `<root>/_factory/`:
+Layout below `<root>/_factory/`:
 
-    done/<2 hex>/<key>.json     the commit: written last, so what it speaks of is complete
-    filtered/<key>.json         left out on purpose, with the reason
-    quarantine/<key>.json       given up, with the true cause
-    attempts/<key>/<n>.json     what went wrong the n-th time
+    done/<2 hex>/<key>.json     commit marker, written last, so all files that it lists are complete
+    filtered/<key>.json         deliberately excluded, with the reason
+    quarantine/<key>.json       given up, with the cause
+    attempts/<key>/<n>.json     why the n-th attempt failed
     tmp/                        unfinished local files
 
-Small files and no database: many machines write here at once, and any of them may die at any moment. A marker
-that is not whole counts as absent. Writing one twice does no harm, because a key stands for the same content
-for ever.
+Small files instead of a database: many machines write here concurrently, and any of them may die at any time. A
+truncated or corrupt marker counts as absent. Writing a marker twice is harmless, because a key always stands for the
+same content.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ from cluster.storage import Storage, StorageError
 MAX_ATTEMPTS = 3
 
 _FOLDERS: dict[Status, str] = {"done": "done", "filtered": "filtered", "quarantined": "quarantine"}
-_OWN_FOLDERS = (*_FOLDERS.values(), "attempts", "tmp")
+_RESERVED_FOLDERS = (*_FOLDERS.values(), "attempts", "tmp")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A task's final state, as its marker keeps it.
+    """Final state of a task, as stored in its marker.
 
     Attributes:
-        status, summary, reason, follow_up: see `Outcome`. detail: see `Failure`.
-        files: relative path → bytes written.
-        seconds: how long the last attempt took. worker: "host:pid" of the actor that did it.
-        attempts: how many attempts had failed before.
-        resumed: read from an earlier run's marker; not part of it.
+        key, label: of the task.
+        status, summary, reason, follow_up: see `Outcome`.
+        detail: see `Failure`.
+        seconds: duration of the last attempt.
+        worker: "host:pid" of the actor that made the last attempt.
+        attempts: number of failed attempts.
+        files: relative path → number of bytes written.
+        resumed: whether the record was read from the marker of an earlier run. Not stored.
     """
 
     key: str
@@ -57,17 +60,23 @@ class Record:
     resumed: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the record as the JSON object of its marker."""
         return {name: value for name, value in asdict(self).items() if name != "resumed"}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Record:
+        """Create a record from the result of `to_json`."""
         return cls(**{**data, "follow_up": [Task.from_json(task) for task in data["follow_up"]]})
 
 
 class Ledger:
-    """The state of a job below `root`, a local path (seen by every machine) or an fsspec URL.
+    """The state of all tasks of a job.
 
-    Picklable: workers commit through a copy of it.
+    Picklable: workers commit through their own copies.
+
+    Args:
+        root: output folder, a local path visible to all machines or an fsspec URL.
+        namespace: folder of the markers, relative to `root`.
     """
 
     def __init__(self, root: str | os.PathLike[str], namespace: str = "_factory") -> None:
@@ -77,68 +86,86 @@ class Ledger:
 
     @property
     def root(self) -> str:
+        """Absolute path or URL of the output folder."""
         return self.storage.url
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_resolved": {}}
 
-    # Reading
+    # --- Reading ------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """List the storage: one listing per kind, whatever the number of keys."""
+        """List the markers in the storage: one listing per status, regardless of the number of keys."""
         self.storage.sweep()
         self._resolved = {}
-        for status in ("quarantined", "filtered", "done"):  # the commit wins
+        statuses: tuple[Status, ...] = ("quarantined", "filtered", "done")  # the last one wins
+        for status in statuses:
             for name in self.storage.names(f"{self.namespace}/{_FOLDERS[status]}"):
                 self._resolved[name.rpartition("/")[2].removesuffix(".json")] = status
 
     def is_listed(self, key: str) -> bool:
-        """Whether the last `refresh` saw a marker of this key; only `records` knows whether it is whole."""
+        """Whether the last `refresh` listed a marker of this key. Only `records` checks that it is intact."""
         return key in self._resolved
 
     def records(self, keys: Iterable[str]) -> dict[str, Record]:
-        """The records of those keys that the last `refresh` saw and whose markers are whole."""
-        wanted = {self._marker(self._resolved[key], key): key for key in keys if key in self._resolved}
-        contents = self.storage.read_many(wanted)
-        found = {key: _parse(contents.get(name), key) for name, key in wanted.items()}
-        for key, record in found.items():
+        """Return key → record for those keys whose markers were listed by the last `refresh` and are intact."""
+        markers = {self._marker(self._resolved[key], key): key for key in keys if key in self._resolved}
+        contents = self.storage.read_many(markers)
+        records = {}
+        for name, key in markers.items():
+            record = _parse_record(contents.get(name), key)
             if record is None:
-                del self._resolved[key]  # torn by a full disk or a kill: the task is done again
-        return {key: replace(record, resumed=True) for key, record in found.items() if record is not None}
+                del self._resolved[key]  # truncated by a full disk or a kill: the task is processed again
+            else:
+                records[key] = replace(record, resumed=True)
+        return records
 
     def record(self, key: str) -> Record | None:
-        """What the storage says about one key now, None if it is unresolved."""
-        for status in ("done", "filtered", "quarantined"):
+        """Read the current record of one key from the storage; None if the task is unresolved."""
+        for status in _FOLDERS:
             name = self._marker(status, key)
-            if (record := _parse(self.storage.read(name), key)) is not None:
+            if (record := _parse_record(self.storage.read(name), key)) is not None:
                 return record
         return None
 
     def __iter__(self) -> Iterator[Record]:
-        """Every resolved task's record, by key; lists the storage anew."""
+        """Iterate over the records of all resolved tasks, sorted by key, after a `refresh`."""
         self.refresh()
         keys = sorted(self._resolved)
         for start in range(0, len(keys), 1000):
             yield from self.records(keys[start : start + 1000]).values()
 
     def attempts(self, key: str) -> list[Failure]:
-        """What went wrong so far with a task."""
+        """Return the failures of a task's attempts, oldest first."""
         folder = f"{self.namespace}/attempts/{key}"
-        found = self.storage.read_many(f"{folder}/{name}" for name in self.storage.names(folder))
-        return [_parse_failure(data) for _, data in sorted(found.items())]
+        contents = self.storage.read_many(f"{folder}/{name}" for name in self.storage.names(folder))
+        return [_parse_failure(data) for _, data in sorted(contents.items())]
 
-    # Writing
+    # --- Writing ------------------------------------------------------------------------------------------
 
     def commit(self, task: Task, outcome: Outcome, seconds: float = 0.0, worker: str = "") -> Record:
-        """Write an outcome's files and then its marker; the first commit of a key stays.
+        """Write the files of an outcome, then its marker. The first commit of a key is kept.
 
-        Raises StorageError when the storage does not take it: then nothing is committed.
+        Args:
+            task: the processed task.
+            outcome: its result.
+            seconds: duration of the attempt.
+            worker: "host:pid" of the worker.
+
+        Returns:
+            The record of the key: the new one, or that of an earlier commit.
+
+        Raises:
+            StorageError: the files or the marker could not be written, so nothing is committed.
+            ValueError: a file is in a folder that is reserved for the ledger.
         """
-        if outcome.status == "done" and (earlier := self._done(task.key)) is not None:
+        if outcome.status == "done" and (earlier := self._committed(task.key)) is not None:
             return earlier
         for path, data in outcome.files.items():
-            if path.startswith(tuple(f"{self.namespace}/{folder}/" for folder in _OWN_FOLDERS)):
-                raise ValueError(f"Outcome.files: {path!r} lies in a folder of the ledger's own")
+            if path.startswith(tuple(f"{self.namespace}/{folder}/" for folder in _RESERVED_FOLDERS)):
+                raise ValueError(
+                    f"Outcome.files: {path!r} is in a folder reserved for the ledger; write it elsewhere"
+                )
             self.storage.write(path, data)
         return self._write(
             Record(
@@ -155,17 +182,22 @@ class Ledger:
         )
 
     def fail(self, task: Task, failure: Failure, seconds: float = 0.0, worker: str = "") -> Record | None:
-        """Write down a failed attempt. The third one is the end: its quarantine record; None before that.
+        """Write a failed attempt, and quarantine the task if it was the `MAX_ATTEMPTS`-th.
 
-        Raises StorageError, and writes nothing, if a full disk made the attempt fail.
+        Returns:
+            The quarantine record; None if the task is to be retried.
+
+        Raises:
+            StorageError: the attempt failed because a disk is full (nothing is written then), or the storage cannot
+                be written.
         """
         if failure.disk_full:
             raise StorageError(
-                f"task {task.label!r}: {failure.reason}. Make room and run the same command again"
+                f"task {task.label!r}: {failure.reason}. Free some space, then run the same command again to resume"
             )
         number = len(self.storage.names(f"{self.namespace}/attempts/{task.key}")) + 1
         entry = {"label": task.label, "worker": worker, "reason": failure.reason, "detail": failure.detail}
-        self.storage.write(f"{self.namespace}/attempts/{task.key}/{number}.json", _json(entry))
+        self.storage.write(f"{self.namespace}/attempts/{task.key}/{number}.json", _to_bytes(entry))
         if number < MAX_ATTEMPTS:
             return None
         return self.quarantine(task, failure, attempts=number, seconds=seconds, worker=worker)
@@ -173,32 +205,40 @@ class Ledger:
     def quarantine(
         self, task: Task, failure: Failure, attempts: int = 0, seconds: float = 0.0, worker: str = ""
     ) -> Record:
-        """Give a task up; a commit that a lost worker made after all stays the truth."""
-        if (done := self._done(task.key)) is not None:
-            return done
+        """Give up on a task, unless a worker that was believed lost has committed it.
+
+        Returns:
+            The record of the key: the quarantine record, or that of the commit.
+        """
+        if (earlier := self._committed(task.key)) is not None:
+            return earlier
         record = Record(task.key, task.label, "quarantined", seconds=round(seconds, 4), worker=worker)
         return self._write(replace(record, reason=failure.reason, detail=failure.detail, attempts=attempts))
 
     def retry_quarantined(self) -> int:
-        """Forget quarantine and failed attempts, so that the next run tries again. How many were given up."""
+        """Delete all quarantine markers and failed attempts, so that the next run retries these tasks.
+
+        Returns:
+            Number of tasks that were in quarantine.
+        """
         count = len(self.storage.names(f"{self.namespace}/quarantine"))
-        # Attempts first: killed in between, three old ones would put the task straight back.
+        # Attempts first: if interrupted between the two, three old attempts would quarantine the task again at once.
         self.storage.remove_folder(f"{self.namespace}/attempts")
         self.storage.remove_folder(f"{self.namespace}/quarantine")
         return count
 
     def forget(self, key: str) -> None:
-        """Remove what is known of a task; the next run that has it does it anew."""
+        """Delete all markers and attempts of a task, so that the next run processes it again."""
         self.storage.remove_folder(f"{self.namespace}/attempts/{key}")
         for status in _FOLDERS:
             self.storage.remove(self._marker(status, key))
         self._resolved.pop(key, None)
 
-    def _done(self, key: str) -> Record | None:
-        return _parse(self.storage.read(self._marker("done", key)), key)
+    def _committed(self, key: str) -> Record | None:
+        return _parse_record(self.storage.read(self._marker("done", key)), key)
 
     def _write(self, record: Record) -> Record:
-        self.storage.write(self._marker(record.status, record.key), _json(record.to_json()))
+        self.storage.write(self._marker(record.status, record.key), _to_bytes(record.to_json()))
         return record
 
     def _marker(self, status: Status, key: str) -> str:
@@ -206,12 +246,12 @@ class Ledger:
         return f"{self.namespace}/{_FOLDERS[status]}/{shard}{key}.json"
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def _to_bytes(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
-def _parse(data: bytes | None, key: str) -> Record | None:
-    """The record of a marker; None if there is no marker or it is torn."""
+def _parse_record(data: bytes | None, key: str) -> Record | None:
+    """Parse a marker; None if it does not exist, is corrupt or belongs to another key."""
     try:
         record = Record.from_json(json.loads(data or b""))
     except (ValueError, TypeError, KeyError):
@@ -224,4 +264,4 @@ def _parse_failure(data: bytes) -> Failure:
         entry = json.loads(data)
         return Failure(entry["reason"], entry["detail"])
     except (ValueError, TypeError, KeyError):
-        return Failure("the note about this attempt is torn")
+        return Failure("the file of this attempt is corrupt")

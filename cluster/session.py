@@ -1,4 +1,7 @@
-"""Ray for the time of a run: the cluster of RAY_ADDRESS or of a submitted job, an embedded one otherwise."""
+"""Connect to Ray for the duration of a run.
+
+Uses the cluster of RAY_ADDRESS or of a submitted job if there is one, otherwise an embedded Ray on this machine.
+"""
 
 from __future__ import annotations
 
@@ -15,39 +18,46 @@ from typing import Any
 
 from cluster.stage import Stage, StageError
 
-# Ray reads a token once per process, so all embedded sessions of this process share one. It stays in memory:
-# a saved one (~/.ray) would turn authentication on for clusters that the user starts later.
+# Ray reads its token once per process, so all embedded sessions of this process share one. It is kept in memory only:
+# a saved token (in ~/.ray) would enable authentication for clusters that the user starts later.
 _TOKEN = secrets.token_hex(32)
 
 EMBEDDED_ENV = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # also on Linux: every listener on the loopback address
-    "RAY_AUTH_TOKEN": _TOKEN,  # RAY_AUTH_MODE is left to the user; unset, Ray turns it to "token"
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too, this makes all servers listen on loopback only
+    "RAY_AUTH_TOKEN": _TOKEN,  # Ray sets RAY_AUTH_MODE to "token" itself unless the user has set it
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # its server ended with it, and will not come back
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # the server ends with the session and will not come back
 }
-MEMORY_SHARE = 0.25  # of a stage's limit, reserved for each worker
-OBJECT_STORE_BYTES = 128 * 2**20  # nothing large goes through it
-STARTS = 3  # on a busy machine the time that Ray gives its own processes can be too short
+MEMORY_SHARE = 0.25  # fraction of `Stage.memory` reserved per worker
+OBJECT_STORE_BYTES = 128 * 2**20  # small, because files do not pass through Ray
+START_ATTEMPTS = 3  # on a busy machine, Ray's own processes may exceed its startup timeout
 
 
 @dataclass(frozen=True)
 class Session:
-    """A connection to Ray. `embedded`: started by us on this machine, and stopped at the end."""
+    """A connection to Ray.
+
+    Attributes:
+        embedded: whether Ray was started on this machine by `connect`, and is stopped at its end.
+    """
 
     embedded: bool
 
     def workers_for(self, stage: Stage) -> int:
-        """How many workers of this stage the machines that are there now have room for."""
-        need = self.demand(stage)
-        return sum(_room(node, need) for node in _machines())
+        """Return how many workers of this stage fit on the machines that are currently in the cluster."""
+        demand = self.demand(stage)
+        return sum(_workers_on(machine, demand) for machine in _machines())
 
     def demand(self, stage: Stage, workers: int = 1) -> dict[str, float]:
-        """What each of so many workers asks of Ray: CPU, GPU, memory in bytes.
+        """Return the resources to request from Ray for each of `workers` workers.
 
-        `Stage.memory` is a limit that few tasks come near, so a part of it is asked for, and never more than
-        there is: a small machine may still do most tasks, and an explicit number of workers is obeyed.
+        `Stage.memory` is a limit that few tasks approach, so only a fraction of it is requested, and never more than
+        is available. A small machine can then still process most tasks, and an explicit number of workers is honoured.
+
+        Returns:
+            "CPU" and "GPU" in units, "memory" in bytes.
         """
         memories = [machine.get("memory", 0.0) for machine in _machines()]
         memory = min(stage.memory * MEMORY_SHARE, max(memories, default=0.0), sum(memories) / workers)
@@ -56,12 +66,13 @@ class Session:
 
 @contextmanager
 def connect(num_workers: int | None = None) -> Iterator[Session]:
-    """Join or start Ray; within another `connect`, use that one.
+    """Join or start Ray. Inside another `connect`, use the existing connection.
 
     Args:
-        num_workers: CPUs that an embedded Ray pretends to have; None for the machine's.
+        num_workers: number of CPUs that an embedded Ray offers; None for those of the machine.
+
     Raises:
-        StageError: the cluster does not answer, or Ray does not start here.
+        StageError: the cluster cannot be reached, or Ray does not start on this machine.
     """
     import ray
 
@@ -71,11 +82,11 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
     address = os.environ.get("RAY_ADDRESS", "")
     if "://" in address:
         raise StageError(
-            f"RAY_ADDRESS={address} is not the address of a cluster but of a server in front of it: start "
-            f"this command with `ray job submit -- …`, or set RAY_ADDRESS to host:6379 on one of its machines"
+            f"RAY_ADDRESS={address} is the address of a job server, expected host:port of the cluster itself: run "
+            f"this command with `ray job submit -- …`, or run it on a machine of the cluster with RAY_ADDRESS=host:6379"
         )
     if address and address != "local":
-        _check_that_it_answers(address)
+        _check_reachable(address)
         with _ray():
             yield Session(embedded=False)
         return
@@ -91,17 +102,17 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
         yield Session(embedded=True)
 
 
-def _check_that_it_answers(address: str) -> None:
-    """Ray itself waits, and then ends the process without an exception."""
+def _check_reachable(address: str) -> None:
+    """Raise StageError if nothing listens at `address`; Ray itself would wait and then end the process."""
     host, _, port = address.rpartition(":")
     if not port.isdigit():
-        return  # "auto": Ray looks for one on this machine, and says so if there is none
+        return  # "auto": Ray looks for a cluster on this machine and raises an error if there is none
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise StageError(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}): start it with "
-            f"`ray start --head`, or unset RAY_ADDRESS to work on this machine alone"
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}): start one with "
+            f"`ray start --head` and check host, port and firewall, or unset RAY_ADDRESS to run on this machine alone"
         ) from None
 
 
@@ -112,7 +123,7 @@ def _ray(**options: Any) -> Iterator[None]:
     sigterm = signal.getsignal(signal.SIGTERM)
     _start(log_to_driver=False, logging_level="error", **options)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, sigterm)  # Ray has put its own there
+        signal.signal(signal.SIGTERM, sigterm)  # ray.init installs its own handler
     try:
         yield
     finally:
@@ -122,23 +133,24 @@ def _ray(**options: Any) -> Iterator[None]:
 def _start(**options: Any) -> None:
     import ray
 
-    for start in range(STARTS):
+    for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(**options)
             return
-        except Exception as error:  # Ray has no class for it
+        except Exception as error:  # Ray has no exception class for this
             if "timed out during startup" not in str(error):
                 raise
-            _stop_what_started(error)
-            if start + 1 == STARTS:
+            _kill_partial_start(error)
+            if attempt == START_ATTEMPTS:
                 raise StageError(
-                    f"Ray did not start in {STARTS} tries of 30 s each: this machine is too busy or short of memory "
-                    "(its logs are in /tmp/ray/session_latest/logs); try again when other work is done"
+                    f"Ray did not start in {START_ATTEMPTS} attempts of 30 s each, because this machine is too busy or "
+                    f"short of memory: stop other processes and run the same command again; Ray's logs are in "
+                    f"/tmp/ray/session_latest/logs"
                 ) from error
 
 
-def _stop_what_started(error: Exception) -> None:
-    """Stop the processes of a Ray that did not come up; only the frames of its error still know them."""
+def _kill_partial_start(error: Exception) -> None:
+    """Kill the processes of a Ray that failed to start. Only the frames of its traceback still refer to them."""
     from ray._private.node import Node
 
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -149,17 +161,19 @@ def _stop_what_started(error: Exception) -> None:
 
 @contextmanager
 def _embedded_environment() -> Iterator[None]:
+    """Set the environment of an embedded Ray, and restore the previous one on exit."""
     from ray._private import ray_constants
 
-    before = {name: os.environ.get(name) for name in [*EMBEDDED_ENV, "RAY_AUTH_MODE"]}
+    previous = {name: os.environ.get(name) for name in [*EMBEDDED_ENV, "RAY_AUTH_MODE"]}
     was_enabled = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(EMBEDDED_ENV)
-    ray_constants.ENABLE_RAY_CLUSTER = False  # what the variable would have said, had Ray been imported after
+    # Ray reads RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER on import only, which may have happened before.
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = was_enabled
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
@@ -167,11 +181,12 @@ def _embedded_environment() -> Iterator[None]:
 
 
 def _machines() -> list[dict[str, Any]]:
+    """Return the total resources of each live machine."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _room(machine: dict[str, Any], need: dict[str, float]) -> int:
-    # Ray counts in 1/10000, and 0.1 + 0.2 of a CPU is a little more than 0.3.
-    return min(int(machine.get(name, 0.0) / amount + 1e-6) for name, amount in need.items() if amount > 0)
+def _workers_on(machine: dict[str, Any], demand: dict[str, float]) -> int:
+    # Ray counts resources in units of 1/10000, so a demand of 0.1 + 0.2 CPUs must fit into 0.3.
+    return min(int(machine.get(name, 0.0) / amount + 1e-6) for name, amount in demand.items() if amount > 0)

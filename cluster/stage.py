@@ -1,4 +1,4 @@
-"""What a job is made of: a `Task` to do, the `Outcome` of doing it, and the `Stage` that does it."""
+"""The units of a job: a `Task` to process, the `Outcome` of processing it, and the `Stage` that processes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class StageError(RuntimeError):
-    """The stage cannot run here at all (its `setup` fails, say): the job's failure, not a task's."""
+    """The stage cannot run at all, for example because its `setup` fails. It fails the job, not a single task."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Task:
     """One unit of work.
 
     Attributes:
-        key: names the task for ever, so it is made from the content of the inputs and the settings. At most
-            200 letters, digits, `.`, `_`, `-`: it becomes a file name.
-        payload: what the stage needs to know, JSON-serialisable; pass paths, not data.
-        label: what people call it (the asset's name).
+        key: permanent identifier, derived from the content of the inputs and the settings (see `task_key`). At most
+            200 letters, digits, `.`, `_` and `-`, because it is used as a file name.
+        payload: JSON-serialisable input of the stage. Pass paths, not data.
+        label: human-readable name for messages, such as the name of the asset. Defaults to the key.
     """
 
     key: str
@@ -38,39 +38,44 @@ class Task:
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key):
             raise ValueError(
-                f"Task.key: expected at most 200 letters, digits, '.', '_', '-', not starting with a sign, "
-                f"got {self.key!r}; hash the inputs into a hexadecimal key"
+                f"Task.key: expected 1 to 200 letters, digits, '.', '_' or '-', starting with a letter or a digit, "
+                f"got {self.key!r}; derive the key from the inputs with cluster.task_key"
             )
-        object.__setattr__(self, "payload", _plain(self.payload, f"Task {self.key!r}: payload"))
+        object.__setattr__(self, "payload", _json_round_trip(self.payload, f"Task {self.key!r}: payload"))
         object.__setattr__(self, "label", self.label or self.key)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the task as a JSON object."""
         return {"key": self.key, "payload": self.payload, "label": self.label}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Task:
+        """Create a task from the result of `to_json`."""
         return cls(data["key"], data["payload"], data["label"])
 
 
 def task_key(*parts: str) -> str:
-    """Derive a task's key from everything that decides its result: 40 hexadecimal digits of a SHA-256.
+    """Derive a task's key from all inputs that affect its result.
 
-    The parts are joined with the ASCII unit separator, so ("ab", "c") and ("a", "bc") differ.
+    The parts are joined with the ASCII unit separator, so ("ab", "c") and ("a", "bc") give different keys.
+
+    Returns:
+        The first 40 hexadecimal digits of a SHA-256.
     """
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
+    """Result of processing a task.
 
     Attributes:
-        status: "done"; "filtered" = left out on purpose; "quarantined" = known to be bad, no retry.
-        summary: a few numbers and words, JSON-serialisable, kept in the ledger.
-        files: relative path under the output root → content. Written before the commit marker.
-        follow_up: tasks that this one gives rise to; only with "done". Kept in the marker, so that a resumed
-            run finds them without doing the work again.
-        reason: one line; needed with "filtered" and "quarantined".
+        status: "done"; "filtered" (deliberately excluded); or "quarantined" (known to be bad, never retried).
+        summary: small JSON-serialisable metadata, stored in the ledger.
+        files: path relative to the output root → content. Written before the commit marker.
+        follow_up: tasks created by this one; allowed with "done" only. They are stored in the marker, so a resumed
+            run restores them without repeating the work.
+        reason: one line; required with "filtered" and "quarantined".
     """
 
     status: Status
@@ -85,16 +90,23 @@ class Outcome:
                 f"Outcome.status: expected 'done', 'filtered' or 'quarantined', got {self.status!r}"
             )
         if self.status != "done" and not self.reason:
-            raise ValueError(f"Outcome: a {self.status} task needs a reason, in one line")
+            raise ValueError(
+                f"Outcome.reason: expected one line for a {self.status} task, got an empty string"
+            )
         if self.status != "done" and self.follow_up:
-            raise ValueError(f"Outcome: only a done task can have a follow_up, this one is {self.status}")
+            raise ValueError(
+                f"Outcome.follow_up: expected no tasks for a {self.status} task, got {len(self.follow_up)}; "
+                f"only a done task can have follow-up tasks"
+            )
         for path, data in self.files.items():
             if not isinstance(data, bytes):
                 raise TypeError(f"Outcome.files: expected bytes for {path!r}, got {type(data).__name__}")
             parts = PurePosixPath(path).parts
             if not parts or parts[0] == "/" or ".." in parts:
-                raise ValueError(f"Outcome.files: expected a relative path below the output, got {path!r}")
-        object.__setattr__(self, "summary", _plain(self.summary, "Outcome.summary"))
+                raise ValueError(
+                    f"Outcome.files: expected a path relative to the output root, without '..', got {path!r}"
+                )
+        object.__setattr__(self, "summary", _json_round_trip(self.summary, "Outcome.summary"))
 
 
 @dataclass(frozen=True)
@@ -102,9 +114,9 @@ class Failure:
     """Why an attempt failed.
 
     Attributes:
-        reason: one line, the same for the same cause.
-        detail: traceback, last lines of output, native stack.
-        disk_full: no fault of the task; it stops the run instead of counting as an attempt.
+        reason: one line, identical for identical causes, so that failures can be counted by reason.
+        detail: traceback, end of the output, native stack.
+        disk_full: the disk was full. This stops the run instead of counting as an attempt of the task.
     """
 
     reason: str
@@ -113,26 +125,27 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """An exception as a failure: its type and message, and the last lines of its traceback."""
+        """Convert an exception: its type and message as the reason, the end of its traceback as the detail."""
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ")
         detail = "".join(traceback.format_exception(error))[-4000:]
         return cls(reason, detail, getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT))
 
 
 class Stage:
-    """Subclass it in a module that can be imported, and override `process`.
+    """Base class for processing steps: subclass it in an importable module and override `process`.
 
-    The object is pickled in the driver and unpickled in a child process that a native library may crash, so
-    keep heavy things out of the constructor: make them in `setup`.
+    The object is pickled in the driver and unpickled in a child process, which may crash in a native library.
+    Create large objects in `setup`, not in the constructor.
 
     Attributes:
-        num_cpus, num_gpus: what one worker takes of a machine; fractions are fine.
-        memory: bytes. Without a GPU, also a limit on the address space tasks may take on top of what `setup`
-            took, so that one that wants more gets a MemoryError instead of taking the machine down. A quarter
-            of it is reserved on the machine.
-        timeout_s: seconds a task may take before its child is killed.
-        tasks_per_child: after so many tasks the child is replaced (native libraries leak).
-        child_env: environment variables of the child, over the defaults of one thread per numeric library.
+        num_cpus, num_gpus: resources reserved for each worker; fractions are allowed.
+        memory: bytes. Without a GPU, this also limits the address space that tasks may allocate in addition to what
+            `setup` allocated: exceeding it raises a MemoryError in the task instead of exhausting the machine.
+            A quarter of it is reserved for each worker.
+        timeout_s: time limit of a task in seconds, after which its child process is killed.
+        tasks_per_child: number of tasks after which the child process is replaced, since native libraries leak.
+        child_env: environment variables of the child process. They override the defaults, which allow one thread
+            per numeric library.
     """
 
     num_cpus: float = 1.0
@@ -143,19 +156,24 @@ class Stage:
     child_env: dict[str, str] = {}
 
     def setup(self) -> None:
-        """Make what every task needs, once per child. Raising here is the job's failure."""
+        """Create what all tasks share, once per child process. An exception here fails the job."""
 
     def process(self, task: Task) -> Outcome:
-        """Do one task. Raising is one attempt; the third puts the task into quarantine with its cause."""
-        raise NotImplementedError(f"{type(self).__name__}.process: override it")
+        """Process one task.
+
+        An exception counts as a failed attempt. The third failed attempt quarantines the task with its cause.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__}.process is not implemented: override it in the subclass"
+        )
 
     def close(self) -> None:
-        """Release what `setup` made."""
+        """Release what `setup` created."""
 
 
-def _plain(value: dict[str, Any], what: str) -> dict[str, Any]:
-    """The value as JSON would give it back, so that a fresh and a resumed run see the same."""
+def _json_round_trip(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """Encode and decode `value`, so that a fresh run sees the same types as a resumed one (lists for tuples)."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{what}: expected plain JSON values, got {value!r} ({error})") from None
+        raise TypeError(f"{name}: expected JSON-serialisable values, got {value!r} ({error})") from None

@@ -1,4 +1,4 @@
-"""Whole files on a local disk or behind any fsspec URL. A file is there completely or not at all."""
+"""Whole-file access to a local folder or any fsspec URL. Files appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -6,20 +6,56 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
-STALE_S = 3600.0  # an unfinished file this old has no writer any more
+STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
 
 
 class StorageError(RuntimeError):
-    """The output cannot be written or read. It stops the run; what is committed stays."""
+    """The storage cannot be written or read. It stops the run; committed results are kept."""
+
+
+@contextmanager
+def atomic_path(
+    path: str | os.PathLike[str], temporary: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
+    """Provide a temporary path that is renamed to `path` on success and removed on failure.
+
+    Args:
+        path: final path on a local disk. Its parent folders are created if needed.
+        temporary: path to write to, on the same file system and unique to this writer. Default: a hidden file beside
+            `path` whose name contains the process id.
+    """
+    path = Path(path)
+    part = Path(temporary) if temporary is not None else path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        try:
+            os.replace(part, path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class Storage:
-    """The folder `url`, a local path or an fsspec URL; every path below is relative to it.
+    """A folder on a local disk or behind an fsspec URL. File names are relative to it.
 
-    Pickles as its URL. `temporary` is the folder, inside, where unfinished local files lie.
+    Pickles as its URL, so that workers open their own connections.
+
+    Args:
+        url: local path or fsspec URL.
+        temporary: folder for unfinished local files, relative to `url`.
+
+    Attributes:
+        is_local: whether the files are on a local disk (including `file://` URLs).
+        is_shared: whether other processes can see the files; False for `memory://` only.
+        filesystem: the fsspec file system; None for a plain local path.
     """
 
     def __init__(self, url: str | os.PathLike[str], temporary: str) -> None:
@@ -30,14 +66,16 @@ class Storage:
 
     def _open(self) -> None:
         self._root, self.is_local, self.is_shared = self.url, True, True
+        self.filesystem: Any = None
         if "://" not in self.url:
             return
-        import fsspec  # as slow as the rest of the package together, and every child waits for it
+        # Importing fsspec takes as long as the rest of the package, and delays every child process.
+        import fsspec
         from fsspec.implementations.local import LocalFileSystem
 
-        self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
-        self.is_local = isinstance(self._fs, LocalFileSystem)
-        self.is_shared = self._fs.protocol != "memory"  # memory:// ends at the process
+        self.filesystem, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        self.is_local = isinstance(self.filesystem, LocalFileSystem)
+        self.is_shared = self.filesystem.protocol != "memory"
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url, "_temporary": self._temporary}
@@ -47,98 +85,121 @@ class Storage:
         self._open()
 
     def path(self, name: str) -> str:
+        """Return the full path of a file, as the file system expects it."""
         return f"{self._root.rstrip('/')}/{name}"
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a whole file. Raises StorageError, and then whatever stood there before still stands."""
+        """Write a whole file.
+
+        Raises:
+            StorageError: the file could not be written. Its previous content, if any, is unchanged.
+        """
         try:
             if self.is_local:
                 self._write_local(self.path(name), data)
             else:
-                self._fs.pipe_file(self.path(name), data)
-        except Exception as error:  # object stores have exceptions of their own
+                self.filesystem.pipe_file(self.path(name), data)
+        except Exception as error:  # each object store has its own exception classes
             reason = getattr(error, "strerror", None) or error
             raise StorageError(
-                f"cannot write {self.path(name)} ({len(data)} bytes): {reason}. Nothing that was committed "
-                f"is lost: make room or repair the storage and run the same command again"
+                f"cannot write {self.path(name)} ({len(data)} bytes): {reason}. Committed results are kept: "
+                f"free some space or repair the storage, then run the same command again to resume"
             ) from None
 
     def _write_local(self, path: str, data: bytes) -> None:
-        unfinished = self.path(f"{self._temporary}/{uuid.uuid4().hex}")
-        try:
-            with _create(unfinished) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.replace(unfinished, path)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                os.replace(unfinished, path)
-        except BaseException:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
+        temporary = self.path(f"{self._temporary}/{uuid.uuid4().hex}")
+        with atomic_path(path, temporary) as part, _create(part) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
     def read(self, name: str) -> bytes | None:
-        """The file's content, None if there is none."""
+        """Return the content of a file; None if it does not exist.
+
+        Raises:
+            StorageError: the storage could not be read.
+        """
         return self.read_many([name]).get(name)
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The content of those that exist; object stores are asked for many at a time."""
+        """Return name → content for the files that exist. Object stores are read concurrently.
+
+        Raises:
+            StorageError: the storage could not be read.
+        """
         names = list(names)
         try:
             if self.is_local:
                 return {name: data for name in names if (data := _read_local(self.path(name))) is not None}
             if len(names) == 1:
-                return {names[0]: self._fs.cat_file(self.path(names[0]))}
-            found = self._fs.cat([self.path(name) for name in names], on_error="return") if names else {}
-            for answer in found.values():
-                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
-                    raise answer  # a lost connection must not look like a missing file
-            contents = {name: found.get(self.path(name)) for name in names}
-            return {name: data for name, data in contents.items() if isinstance(data, bytes)}
+                return {names[0]: self.filesystem.cat_file(self.path(names[0]))}
+            return self._read_remote(names) if names else {}
         except FileNotFoundError:
             return {}
         except Exception as error:
-            raise StorageError(f"cannot read below {self.url}: {error}") from None
+            raise StorageError(
+                f"cannot read files in {self.url}: {error}. Check the connection and the permissions, then run the "
+                f"same command again"
+            ) from None
+
+    def _read_remote(self, names: list[str]) -> dict[str, bytes]:
+        results = self.filesystem.cat([self.path(name) for name in names], on_error="return")
+        for result in results.values():
+            if isinstance(result, Exception) and not isinstance(result, FileNotFoundError):
+                raise result  # a lost connection must not look like a missing file
+        contents = {name: results.get(self.path(name)) for name in names}
+        return {name: data for name, data in contents.items() if isinstance(data, bytes)}
 
     def names(self, folder: str) -> list[str]:
-        """Every file below the folder, with its path relative to the folder, sorted."""
+        """List all files below a folder, recursively, as sorted paths relative to the folder.
+
+        Raises:
+            StorageError: the folder could not be listed. A missing folder is an empty one.
+        """
         top = self.path(folder)
         try:
             if self.is_local:
                 return sorted(
-                    os.path.relpath(os.path.join(where, file), top) if where != top else file
-                    for where, _, files in os.walk(top)
+                    os.path.relpath(os.path.join(parent, file), top) if parent != top else file
+                    for parent, _, files in os.walk(top)
                     for file in files
                 )
-            return sorted(path[len(top) + 1 :] for path in self._fs.find(top))
+            return sorted(path[len(top) + 1 :] for path in self.filesystem.find(top))
         except FileNotFoundError:
             return []
         except Exception as error:
-            raise StorageError(f"cannot list {top}: {error}") from None
+            raise StorageError(
+                f"cannot list {top}: {error}. Check the connection and the permissions, then run the same command again"
+            ) from None
 
     def remove(self, name: str) -> None:
-        """Remove a file; that it is gone already is fine. Raises StorageError if it cannot be removed."""
+        """Remove a file if it exists.
+
+        Raises:
+            StorageError: the file could not be removed.
+        """
         try:
             if self.is_local:
                 Path(self.path(name)).unlink(missing_ok=True)
             else:
-                self._fs.rm_file(self.path(name))
+                self.filesystem.rm_file(self.path(name))
         except FileNotFoundError:
             pass
         except Exception as error:
-            raise StorageError(f"cannot remove {self.path(name)}: {error}") from None
+            raise StorageError(
+                f"cannot remove {self.path(name)}: {error}. Check the permissions, then run the same command again"
+            ) from None
 
     def remove_folder(self, folder: str) -> None:
+        """Remove a folder and everything in it, if it exists."""
         top = self.path(folder)
         if self.is_local:
             shutil.rmtree(top, ignore_errors=True)
-        elif self._fs.exists(top):
-            self._fs.rm(top, recursive=True)
+        elif self.filesystem.exists(top):
+            self.filesystem.rm(top, recursive=True)
 
     def sweep(self) -> None:
-        """Remove the unfinished files of writers that were killed."""
+        """Remove temporary files left by killed writers, which are those older than `STALE_S`."""
         if not self.is_local:
             return
         for path in Path(self.path(self._temporary)).glob("*"):
@@ -146,14 +207,14 @@ class Storage:
                 if time.time() - path.stat().st_mtime > STALE_S:
                     path.unlink()
             except FileNotFoundError:
-                pass  # its writer has just finished
+                pass  # its writer finished in the meantime
 
 
-def _create(path: str):
+def _create(path: Path) -> BinaryIO:
     try:
         return open(path, "xb")
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "xb")
 
 

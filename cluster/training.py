@@ -1,8 +1,8 @@
-"""One model, many workers: Ray Train holds a group of processes together, and all state is in the storage.
+"""Distributed training of one model: a torch process group managed by Ray Train, with all state in the storage.
 
-A group that loses a worker is of no use to the others: they wait for its part of a sum. So it ends, another one
-begins, and the work goes on from the checkpoint that it finds. How many workers the new group has does not matter to
-us, only to the work.
+When a worker is lost, the others block in their next collective operation. The whole group is therefore ended and a
+new one started, which continues from the latest checkpoint. The new group may have a different number of workers; the
+training function must handle that.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError, WorkerGroupError
 
-from cluster.dispatch import _sigterm_interrupts
 from cluster.session import Session, connect
+from cluster.signals import sigterm_as_interrupt
 from cluster.stage import StageError
 from cluster.storage import Storage
 
 MAX_FAILURES = 3  # in a row, without progress
 TICK_S = 1.0
-RAY_FILES = "_factory/ray"  # Ray's own, where every worker sees them
+RAY_FILES = "_factory/ray"  # Ray Train's own files, in the shared storage
 
 Work = Callable[[dict[str, Any], str], None]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Who trains together.
+    """Size of a process group and the resources of its workers.
 
     Attributes:
-        workers: how many; (least, most) for as many as there is room for, now and later.
-        num_cpus, num_gpus: what each takes of a machine.
+        workers: number of workers, or (minimum, maximum) to use as many as fit on the cluster, adjusted as it changes.
+        num_cpus, num_gpus: resources reserved for each worker.
     """
 
     workers: int | tuple[int, int] = 1
@@ -54,11 +54,13 @@ class Group:
     num_gpus: float = 0.0
 
     @property
-    def least(self) -> int:
+    def min_workers(self) -> int:
+        """Smallest number of workers with which the group starts."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
-    def most(self) -> int:
+    def max_workers(self) -> int:
+        """Largest number of workers of the group."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
@@ -72,61 +74,75 @@ def train_together(
     progress: Callable[[], int],
     on_tick: Callable[[], object] | None = None,
 ) -> None:
-    """Call `work(job, device)` on every worker of a torch process group until it has come to its end on all of them.
+    """Call `work(job, device)` on every worker of a torch process group until it has returned on all of them.
 
-    Runs on the cluster of RAY_ADDRESS or on an embedded Ray. Whatever dies, a new group begins the work again, with
-    as many workers as there are by then.
+    Runs on the cluster of RAY_ADDRESS or on an embedded Ray. After a failure, a new group starts the work again, with
+    as many workers as are then available.
 
     Args:
-        work: defined in an importable module. It begins at its newest checkpoint, and what it finds out goes to the
-            storage. `device`: "cpu" or "cuda:0" and so on. Rank and number of workers are torch.distributed's.
-        job: plain values. name: of this run; one at a time.
-        progress: how far the work is, a number that grows, read from the storage in this process.
-        on_tick: called about once a second.
+        work: function in an importable module. It resumes from its latest checkpoint and writes its results to the
+            storage. `device` is "cpu" or "cuda:<index>". Rank and world size come from `torch.distributed`.
+        job: argument of `work`; JSON-like values.
+        storage: where Ray Train keeps its own files; must be visible to all machines.
+        group: number of workers and their resources.
+        name: identifier of this training; only one may run at a time.
+        progress: returns how far the work has got, as a number that never decreases. It is called in this process and
+            should read the latest checkpoint.
+        on_tick: called about once per second.
+
     Raises:
-        StageError: there is no room here for the least group, or the groups failed `MAX_FAILURES` times without
-            progress. KeyboardInterrupt: Ctrl-C or SIGTERM. After each of them the same call goes on.
+        ValueError: the storage is `memory://`, which worker processes cannot see.
+        StageError: there are not enough GPUs for the smallest group, or the group failed `MAX_FAILURES` times without
+            progress.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+
+        After either of the last two, the same call resumes the training.
     """
     if not storage.is_shared:
-        raise ValueError(f"{storage.url} exists in this process only, and workers are others: use a folder")
-    # A minute is Ray's own patience, which is not much for workers that import torch on a busy machine.
+        raise ValueError(
+            f"{storage.url} is visible to this process only, not to workers: use a folder or an object store"
+        )
+    # Ray's default of one minute is too short for workers that import torch on a busy machine.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    with _sigterm_interrupts(), connect(math.ceil(group.most * group.num_cpus)) as session:
-        _check_room(group, session)
+    with sigterm_as_interrupt(), connect(math.ceil(group.max_workers * group.num_cpus)) as session:
+        _check_gpus(group, session)
         failures, reached = 0, progress()
         while True:
             try:
                 return _fit(_trainer(work, job, storage, group, name), on_tick or (lambda: None))
             except (WorkerGroupError, PreemptionError) as error:
-                before, reached = reached, progress()
-                failures = 1 if reached > before else failures + 1
+                previous, reached = reached, progress()
+                failures = 1 if reached > previous else failures + 1
                 if failures >= MAX_FAILURES:
                     raise StageError(
-                        f"{name}: its workers failed {failures} times in a row without getting further than "
-                        f"{reached}:\n{_causes(error)}"
+                        f"{name}: the workers failed {failures} times in a row without progress beyond "
+                        f"{reached}; remove the cause and run the same command again to resume:\n{_causes(error)}"
                     ) from None
             except (TrainingFailedError, RayError) as error:
-                # Whatever this was, Ray may still hold the room of the group that it could not begin.
-                raise StageError(f"{name}: Ray Train could not hold its workers together: {error}") from None
+                # Not retried: Ray may still hold the resources of the group that it failed to start.
+                raise StageError(
+                    f"{name}: Ray Train could not start or manage the workers: {error}. Run the same command again to "
+                    f"resume"
+                ) from None
 
 
-def _check_room(group: Group, session: Session) -> None:
-    """An embedded Ray never grows; a cluster may, so there it is worth waiting."""
-    needed, there = group.least * group.num_gpus, ray.cluster_resources().get("GPU", 0.0)
-    if session.embedded and needed > there:
+def _check_gpus(group: Group, session: Session) -> None:
+    """Raise StageError if an embedded Ray has too few GPUs. A cluster may still grow, so there Ray Train waits."""
+    needed, available = group.min_workers * group.num_gpus, ray.cluster_resources().get("GPU", 0.0)
+    if session.embedded and needed > available:
         raise StageError(
-            f"{group.least} workers with {group.num_gpus:g} GPUs each need {needed:g}, and this machine has {there:g}: "
-            f"take fewer or none, or run it on a cluster (RAY_ADDRESS)"
+            f"{group.min_workers} workers with {group.num_gpus:g} GPUs each need {needed:g}, and this machine has "
+            f"{available:g}: use fewer workers or GPUs, or run on a cluster (set RAY_ADDRESS)"
         )
 
 
 def _trainer(work: Work, job: dict[str, Any], storage: Storage, group: Group, name: str) -> TorchTrainer:
     return TorchTrainer(
-        _OnWorker.of(work),
+        _PickledWork.of(work),
         train_loop_config=job,
-        torch_config=_Torch(),
+        torch_config=_LoopbackTorchConfig(),
         scaling_config=ScalingConfig(
-            num_workers=group.workers,
+            num_workers=group.workers,  # type: ignore[arg-type]  # an undocumented type that Ray accepts
             use_gpu=group.num_gpus > 0,
             resources_per_worker={"CPU": group.num_cpus, "GPU": group.num_gpus},
         ),
@@ -134,7 +150,7 @@ def _trainer(work: Work, job: dict[str, Any], storage: Storage, group: Group, na
             name=name,
             storage_path=storage.path(RAY_FILES),
             storage_filesystem=_filesystem(storage),
-            failure_config=FailureConfig(max_failures=0),  # counted here, where progress is known
+            failure_config=FailureConfig(max_failures=0),  # train_together counts failures without progress
         ),
     )
 
@@ -144,22 +160,21 @@ def _filesystem(storage: Storage) -> Any:
         return None
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-    return PyFileSystem(FSSpecHandler(storage._fs))
+    return PyFileSystem(FSSpecHandler(storage.filesystem))
 
 
 @dataclass(frozen=True)
-class _OnWorker:
-    """The work, ready to be sent to processes that do not yet look where this one does for modules."""
+class _PickledWork:
+    """The pickled training function, together with the module search path from which workers import it."""
 
     work: bytes
     sys_path: tuple[str, ...]
 
     @classmethod
-    def of(cls, work: Work) -> _OnWorker:
+    def of(cls, work: Work) -> _PickledWork:
         if work.__module__ == "__main__":
             raise StageError(
-                f"{work.__qualname__} is defined in the script that is being run, so no other process can import it: "
-                f"move it into a module"
+                f"{work.__qualname__} is defined in the main script, so workers cannot import it: move it into a module"
             )
         return cls(pickle.dumps(work), tuple(path or os.getcwd() for path in sys.path))
 
@@ -169,7 +184,7 @@ class _OnWorker:
 
 
 def _fit(trainer: TorchTrainer, on_tick: Callable[[], object]) -> None:
-    """In a thread, since Ray Train would put its own signal handler into the main one and swallow Ctrl-C."""
+    """Run the trainer in a thread: in the main thread, Ray Train would install a signal handler that ignores Ctrl-C."""
     done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def fit() -> None:
@@ -186,44 +201,53 @@ def _fit(trainer: TorchTrainer, on_tick: Callable[[], object]) -> None:
 
 
 def _causes(error: WorkerGroupError | PreemptionError) -> str:
-    """What happened on each worker; those that only lost the others say so too."""
+    """List the error of each worker, including those that failed only because another worker did."""
     if isinstance(error, PreemptionError):
         return str(error)
     return "\n".join(f"worker {rank}: {cause}" for rank, cause in sorted(error.worker_failures.items()))
 
 
-# --- the process group --------------------------------------------------------------------------------
+# --- Process group --------------------------------------------------------------------------------
 
 
 @dataclass
-class _Torch(TorchConfig):
+class _LoopbackTorchConfig(TorchConfig):
     @property
     def backend_cls(self) -> type[_TorchBackend]:
-        return _Backend
+        return _LoopbackBackend
 
 
-class _Backend(_TorchBackend):
-    """Ray's, except on a Ray that keeps to the loopback address: torch's own store would listen on all of them."""
+class _LoopbackBackend(_TorchBackend):
+    """Ray's torch backend, except on a loopback-only Ray, where workers find each other through a file.
 
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    torch's TCP store, the default, would listen on all network interfaces.
+    """
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         address = worker_group.execute_single(0, ray.util.get_node_ip_address)
         if not address.startswith("127."):
             super().on_start(worker_group, backend_config)
             return
         worker_group.execute(_set_torch_distributed_env_vars)
-        file = os.path.join(tempfile.gettempdir(), f"menagerie-{uuid.uuid4().hex}")  # all are on one machine
-        size, kind, timeout = len(worker_group), backend_config.backend, backend_config.timeout_s
+        # A local file is sufficient: a loopback-only Ray is a single machine.
+        file = os.path.join(tempfile.gettempdir(), f"menagerie-{uuid.uuid4().hex}")
+        world_size, backend, timeout = len(worker_group), backend_config.backend, backend_config.timeout_s
         joining = [
-            worker_group.execute_single_async(rank, _join, file, rank, size, kind, timeout)
-            for rank in range(size)
+            worker_group.execute_single_async(rank, _join, file, rank, world_size, backend, timeout)
+            for rank in range(world_size)
         ]
         ray.get(joining)
 
 
-def _join(file: str, rank: int, size: int, kind: str, timeout_s: float) -> None:
+def _join(file: str, rank: int, world_size: int, backend: str, timeout_s: float) -> None:
+    """Join the process group through a shared file, with all traffic on the loopback interface."""
     import torch.distributed
 
     os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     torch.distributed.init_process_group(
-        kind, init_method=f"file://{file}", rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s)
+        backend,
+        init_method=f"file://{file}",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_s),
     )

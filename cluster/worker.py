@@ -1,4 +1,7 @@
-"""The actor: one child process and the pen for the ledger. It imports neither Ray nor the stage."""
+"""The Ray actor that owns one child process and writes its results to the ledger.
+
+This module imports neither Ray nor the stage, so an actor starts quickly and a broken stage cannot break it.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,19 @@ from cluster.child import Child, ChildFailure, ChildSpec
 from cluster.ledger import Ledger, Record
 from cluster.stage import Failure, Task
 
-WATCH_S = 0.5
+PARENT_CHECK_S = 0.5
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the driver hears about a task.
+class TaskReply:
+    """A worker's reply to the driver about one task.
 
     Attributes:
-        record: the task's final state; None if it is to be tried again.
-        not_started: why the child could not start; then the task was not touched.
-        worker: who answers, "host:pid". seconds: spent on the task.
-        children: how many child processes this worker has started so far.
+        record: final state of the task; None if the task is to be retried.
+        not_started: why the child process could not start, in which case the task was not attempted.
+        worker: "host:pid" of the worker.
+        seconds: time spent on the task.
+        children: number of child processes that this worker has started so far.
     """
 
     record: Record | None
@@ -34,7 +38,7 @@ class Answer:
 
 
 class Worker:
-    """Does tasks in a child, one at a time, and writes down what became of them, the marker last."""
+    """Processes tasks one at a time in a child process and commits their outcomes."""
 
     def __init__(self, spec: ChildSpec, ledger: Ledger) -> None:
         self._spec = spec
@@ -42,25 +46,30 @@ class Worker:
         self._child: Child | None = None
         self._children = 0
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=[os.getppid()], daemon=True).start()
 
     def ready(self) -> str:
+        """Return the worker's name once the actor has started."""
         return self.name
 
-    def process(self, task: Task) -> Answer:
-        """Do one task. Raises StorageError if what became of it cannot be written down."""
+    def process(self, task: Task) -> TaskReply:
+        """Make one attempt at a task.
+
+        Raises:
+            StorageError: the result could not be written.
+        """
         try:
-            child = self._living_child()
+            child = self._running_child()
         except ChildFailure as error:
-            return Answer(None, error.failure, self.name, 0.0, self._children)
-        except OSError as error:  # no process, no memory, no descriptor left on this machine
-            return Answer(None, Failure.of(error), self.name, 0.0, self._children)
+            return TaskReply(None, error.failure, self.name, 0.0, self._children)
+        except OSError as error:  # this machine is out of processes, memory or file descriptors
+            return TaskReply(None, Failure.of(error), self.name, 0.0, self._children)
         start = time.monotonic()
         try:
             outcome = child.process(task)
         except ChildFailure as error:
-            # A fresh child for every attempt: three of them failing is the task's fault, not a leftover's.
-            self._end_child()
+            # A new child for every attempt, so that three failures are due to the task, not to leftover state.
+            self._kill_child()
             seconds = time.monotonic() - start
             record = self._ledger.fail(task, error.failure, seconds, self.name)
         else:
@@ -68,19 +77,20 @@ class Worker:
                 record = self._ledger.commit(task, outcome, time.monotonic() - start, self.name)
             except ValueError as error:
                 record = self._ledger.fail(task, Failure.of(error), time.monotonic() - start, self.name)
-        return Answer(record, None, self.name, time.monotonic() - start, self._children)
+        return TaskReply(record, None, self.name, time.monotonic() - start, self._children)
 
     def stop(self) -> None:
-        """Close the stage."""
+        """Close the stage and end the child process."""
         if self._child is not None:
             self._child.close()
 
-    def _living_child(self) -> Child:
+    def _running_child(self) -> Child:
+        """Return the current child process, or a new one if it is worn or dead."""
         child = self._child
         if child is not None and child.is_worn:
             child.close()
         elif child is not None and not child.is_alive:
-            child.kill()  # it died between two tasks: nobody's attempt
+            child.kill()  # it died between two tasks, so this is no task's failed attempt
         elif child is not None:
             return child
         self._child = None
@@ -88,14 +98,17 @@ class Worker:
         self._child = Child(self._spec)
         return self._child
 
-    def _end_child(self) -> None:
+    def _kill_child(self) -> None:
         assert self._child is not None
         self._child.kill()
         self._child = None
 
 
-def _end_with(parent: int) -> None:
-    """Ray's node daemon is the parent; without it nobody hears the answers, and working on only does harm."""
+def _exit_with_parent(parent: int) -> None:
+    """Exit when Ray's node daemon, the parent process, has died.
+
+    Without it the driver receives no replies and assumes that this worker is lost, so it must not commit anything.
+    """
     while os.getppid() == parent:
-        time.sleep(WATCH_S)
+        time.sleep(PARENT_CHECK_S)
     os._exit(1)

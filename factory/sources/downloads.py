@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from cluster import atomic_path
 from factory.assets.sanitize import parse
 
 if TYPE_CHECKING:
@@ -401,12 +402,8 @@ def _retry_after(response: requests.Response) -> float:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_path(path) as part:
+        part.write_bytes(data)
 
 
 def _read_text(path: Path) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import Progress, Record, Task
+from cluster import Progress, Record, Task, atomic_path
 from factory.console import Status
 
 
@@ -44,9 +43,8 @@ class ProgressWriter:
         self._write({**self._last, "stage": name, "left": 0.0})
 
     def _write(self, progress: dict[str, Any]) -> None:
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(progress))
-        os.replace(part, self._file)
+        with atomic_path(self._file) as part:
+            part.write_text(json.dumps(progress))
 
 
 def read_progress(file: Path) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_an_interrupt_stops_cleanly_and_says_that_it_resumes(tmp_path, number):
             threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
 
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="same command goes on from here") as caught:
+    with pytest.raises(Interrupted, match="run the same command again to resume") as caught:
         run(Work(), tasks, Ledger(tmp_path), workers=2, on_resolved=interrupt)
     assert signal.getsignal(signal.SIGTERM) == handler
     assert 20 <= caught.value.report.total < 80

@@ -94,7 +94,7 @@ def test_three_attempts_and_another_chance(root):
 
 
 def test_files_may_not_reach_into_the_ledger(root):
-    with pytest.raises(ValueError, match="folder of the ledger's own"):
+    with pytest.raises(ValueError, match="folder reserved for the ledger"):
         Ledger(root).commit(Task("a"), Outcome("done", files={"_factory/done/x": b""}))
 
 

@@ -77,7 +77,7 @@ except StageError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("refused", "said"), [(1, "raylets 1"), (3, "did not start in 3 tries")])
+@pytest.mark.parametrize(("refused", "said"), [(1, "raylets 1"), (3, "did not start in 3 attempts")])
 def test_a_ray_that_does_not_come_up_is_tried_again(refused, said):
     """One raylet is left of a start that came late; none, and a sentence, if none came."""
     code = STARTS_LATE.replace("REFUSED", str(refused))
