@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster import StageError, StorageError
-from factory.training.mvvdm.job import _check_workers, job_of, train_model
+from factory.training.mvvdm.job import check_workers, job_of
 from factory.training.mvvdm.recipe import PARTS, RECIPES
+from factory.training.mvvdm.run import train_model
 
 
 def add_parser(families: Any) -> argparse.ArgumentParser:
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser, configured: C
             parser.error(f"--{name.replace('_', '-')}: expected more than 0, got {getattr(args, name):g}")
     try:
         recipe = configured(RECIPES[args.preset](), args.set)
-        _check_workers(args.workers, recipe)
+        check_workers(args.workers, recipe)
         job = job_of(args, recipe)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
