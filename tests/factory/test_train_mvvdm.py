@@ -23,8 +23,8 @@ from cluster import connect
 from factory import load_clips
 from factory.train import main
 from factory.training.mvvdm.clips import ClipShare, shrunk, true_clip
-from factory.training.mvvdm.job import training_status
 from factory.training.mvvdm.recipe import MVVDMRecipe
+from factory.training.mvvdm.run import training_status
 from factory.training.overrides import apply_overrides
 from zoo.mvvdm.training import averages_of
 
@@ -173,7 +173,7 @@ def test_pictures_shrink_by_their_mean_and_are_never_enlarged():
     frames = torch.rand(1, 2, 3, 3, 8, 8)
     torch.testing.assert_close(shrunk(frames, 4)[0, 0, 0, :, 1, 2], frames[0, 0, 0, :, 2:4, 4:6].mean((1, 2)))
     assert shrunk(frames, 8) is frames
-    with pytest.raises(ValueError, match="this model wants squares of 16 px or more"):
+    with pytest.raises(ValueError, match="the model needs square clips of 16 px or more"):
         shrunk(frames, 16)
 
 
@@ -207,9 +207,18 @@ def test_what_makes_no_sense_is_said_in_a_sentence(data, tmp_path, capsys):
         (["--set", "plan.stops=1"], "TrainingPlan has no 'stops'"),
         (["--set", "plan.precision=int8"], "expected one of fp32, bf16, fp16"),
         (["--set", "prediction_type=epsilon"], "a network with from_first finds latents, expected 'sample'"),
-        (["--set", "resolution=256"], "wants squares of at least 256 px: render them with --resolution 256"),
-        (["--set", "frames=13"], f"13 frames, the clips have {VIEWS} and {FRAMES}"),
-        (["--workers", "3"], "a batch of 2 cannot be shared by 3 workers: take fewer, or --set plan.batch=3"),
+        (
+            ["--set", "resolution=256"],
+            "needs square clips of at least 256 px, these are 32x32 px: render them with --resolution 256",
+        ),
+        (
+            ["--set", "frames=13"],
+            f"13 frames, the clips have {VIEWS} and {FRAMES}: choose others with --set views",
+        ),
+        (
+            ["--workers", "3"],
+            "a batch of 2 cannot be split over 3 workers: use fewer workers, or --set plan.batch=3",
+        ),
         (["--workers", "2-1"], "expected a number or LEAST-MOST, got '2-1'"),
         (["--workers", "many"], "expected a number or LEAST-MOST"),
         (["--cpus", "0"], "--cpus: expected more than 0"),

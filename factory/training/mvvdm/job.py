@@ -1,212 +1,136 @@
-"""A dataset in, an MV-VDM out: `python -m factory.train mvvdm --data FOLDER --out OUT` (docs/training.md).
-
-One model, many workers: Ray Train keeps them together (cluster/training.py), what each of them does stands in
-factory/mvvdm_work.py. Below `--out`:
-
-    _factory/training/<key>/    checkpoints, progress.json, validation/<step>.png, result.json
-    models/mvvdm/<name>/        the model: `zoo.load("mvvdm/<name>", home=OUT)` loads it
-
-The same command resumes, whatever was killed.
-"""
+"""The job of `python -m factory.train mvvdm`, which the driver makes from its arguments and sends to the workers."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cluster import Ledger, Outcome, Task, task_key
-from cluster.storage import Storage
-from factory.console import Show, Status
+from cluster import Ledger, task_key
 from factory.dataset.reader import ClipDataset, load_clips
-from factory.training.mvvdm.recipe import PARTS, PROGRESS, RESULT, TRAINING_VERSION, MVVDMRecipe, work_folder
-
-if TYPE_CHECKING:
-    from factory.dataset.reader import ClipDataset
+from factory.training.mvvdm.recipe import PARTS, TRAINING_VERSION, MVVDMRecipe
 
 
-def train_model(
-    job: dict[str, Any],
-    workers: int | tuple[int, int],
-    cpus: float,
-    gpus: float,
-    show: Show | None = None,
-) -> dict[str, Any]:
-    """Train and publish what a job says, once; where it is, and the figures of its metrics.
+@dataclass(frozen=True)
+class MVVDMTrainingJob:
+    """Everything a worker needs to train one model. `recipe`, `seed`, `parts` and the clips determine `key`.
 
-    Args:
-        job: of `job_of`. workers: how many, (least, most), or 0 for this process, without Ray. cpus, gpus: of each.
-    Raises:
-        StageError: it cannot be trained here. StorageError: the output cannot be written. KeyboardInterrupt.
-        The same call resumes.
-    """
-    ledger = Ledger(job["out"])
-    task = Task(job["key"], {"name": job["name"]}, f"mvvdm/{job['name']}")
-    if (record := ledger.record(task.key)) is not None:
-        return record.summary
-    folder, started = work_folder(job["key"]), time.monotonic()
-    reader = _ProgressReader(ledger.storage, f"{folder}/{PROGRESS}")
-
-    def on_tick() -> None:
-        if show:
-            show(lambda: training_status(reader.read(), time.monotonic() - started))
-
-    if workers == 0:
-        from factory.training.mvvdm.worker import work
-
-        with _ticking(on_tick):
-            work(job, "cuda" if gpus else "cpu")
-    else:
-        from cluster.training import Group, train_together
-        from factory.training.mvvdm.worker import work
-
-        train_together(
-            work,
-            job,
-            ledger.storage,
-            Group(workers, cpus, gpus),
-            name=job["key"],
-            progress=reader.progress,
-            on_tick=on_tick,
-        )
-    result = json.loads(ledger.storage.read(f"{folder}/{RESULT}"))
-    return ledger.commit(task, Outcome("done", result), time.monotonic() - started).summary
-
-
-def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> dict[str, Any]:
-    """What workers are told, plain values; opens the dataset, so that what is wrong with it is said at once.
-
-    Raises:
-        ValueError: the clips do not fit the recipe. FileNotFoundError: there are none.
+    Attributes:
+        recipe: network, training plans and clip size.
+        seed: of initialisation, noise and the order of clips.
+        parts: name of a published part (one of `PARTS`) → hub repository, folder or file.
+        key: of the ledger's record and of the checkpoint folder.
+        name: of the model.
+        out: root of the ledger and of the checkpoints, a folder or a URL.
+        data: dataset to train on. test_data: dataset to evaluate on; None = a split of `data`.
+        publish: reference to publish the model under. home: registry folder; None = the user's own.
+        sharded: train with FSDP instead of DDP.
+        at_once: examples per forward pass of a worker.
+        compile: compile the network with `torch.compile`.
+        gradient_checkpointing: recompute activations in the backward pass.
+        loader_workers: processes per worker that decode clips.
+        save_every, validate_every: steps between two checkpoints, and between two validation images.
+        test_clips: number of clips to evaluate on.
     """
 
+    recipe: MVVDMRecipe
+    seed: int
+    parts: dict[str, str]
+    key: str
+    name: str
+    out: str
+    data: str
+    test_data: str | None
+    publish: str
+    home: str | None
+    sharded: bool
+    at_once: int
+    compile: bool
+    gradient_checkpointing: bool
+    loader_workers: int
+    save_every: int
+    validate_every: int
+    test_clips: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MVVDMTrainingJob:
+        return cls(**{**data, "recipe": MVVDMRecipe.from_json(data["recipe"])})
+
+
+def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> MVVDMTrainingJob:
+    """The training job of the command's arguments. Opens the datasets, so that mistakes are reported before any work.
+
+    Raises:
+        ValueError: the clips do not fit the recipe.
+        FileNotFoundError: a dataset does not exist or has no clips to train on.
+    """
     clips = load_clips(args.data, "train")
-    unseen = load_clips(args.test_data) if args.test_data else None
-    for dataset in filter(None, (clips, unseen)):
+    test_clips = load_clips(args.test_data) if args.test_data else None
+    for dataset in filter(None, (clips, test_clips)):
         _check_clips(dataset, recipe)
-    job = {
-        "recipe": asdict(recipe),
-        "seed": args.seed,
-        "parts": {name: getattr(args, name) for name in PARTS if getattr(args, name) is not None},
-    }
-    content = clips.table(["clip_id"])["clip_id"].to_pylist()
-    key = task_key("mvvdm", TRAINING_VERSION, json.dumps(job, sort_keys=True), *content)
+    parts = {name: getattr(args, name) for name in PARTS if getattr(args, name) is not None}
+    content = json.dumps({"recipe": asdict(recipe), "seed": args.seed, "parts": parts}, sort_keys=True)
+    clip_ids = clips.table(["clip_id"])["clip_id"].to_pylist()
     name = args.name or args.preset
-    return {
-        **job,
-        "key": key,
-        "name": name,
-        "out": Ledger(args.out).root,
-        "data": _everywhere(clips),
-        "test_data": _everywhere(unseen) if unseen else None,
-        "publish": args.publish or f"local:mvvdm/{name}",
-        "home": home_of(args.out),
-        "sharded": args.sharded,
-        "at_once": args.at_once,
-        "compile": args.compile,
-        "gradient_checkpointing": args.gradient_checkpointing,
-        "loader_workers": args.loader_workers,
-        "save_every": args.save_every,
-        "validate_every": args.validate_every,
-        "test_clips": args.test_clips,
-    }
+    return MVVDMTrainingJob(
+        recipe=recipe,
+        seed=args.seed,
+        parts=parts,
+        key=task_key("mvvdm", TRAINING_VERSION, content, *clip_ids),
+        name=name,
+        out=Ledger(args.out).root,
+        data=_absolute(clips),
+        test_data=_absolute(test_clips) if test_clips else None,
+        publish=args.publish or f"local:mvvdm/{name}",
+        home=home_of(args.out),
+        sharded=args.sharded,
+        at_once=args.at_once,
+        compile=args.compile,
+        gradient_checkpointing=args.gradient_checkpointing,
+        loader_workers=args.loader_workers,
+        save_every=args.save_every,
+        validate_every=args.validate_every,
+        test_clips=args.test_clips,
+    )
 
 
-def _everywhere(clips: ClipDataset) -> str:
-    """The dataset's address, as it is called from any folder."""
+def _absolute(clips: ClipDataset) -> str:
+    """The dataset's URL, or its absolute path: workers may run in another folder."""
     return clips.url if "://" in clips.url else os.path.abspath(clips.url)
 
 
 def _check_clips(clips: ClipDataset, recipe: MVVDMRecipe) -> None:
-    known = clips[0].metadata
-    if known["num_frames"] < recipe.frames or known["num_views"] % recipe.views:
+    row = clips[0].metadata
+    if row["num_frames"] < recipe.frames or row["num_views"] % recipe.views:
         raise ValueError(
-            f"{clips.url}: this recipe wants {recipe.views} even views and {recipe.frames} frames, the clips have "
-            f"{known['num_views']} and {known['num_frames']}: take others with --set views=… --set frames=…"
+            f"{clips.url}: the recipe needs {recipe.views} evenly spaced views and {recipe.frames} frames, the clips "
+            f"have {row['num_views']} and {row['num_frames']}: choose others with --set views=… --set frames=…"
         )
-    if known["width"] < recipe.resolution or known["width"] != known["height"]:
+    if row["width"] < recipe.resolution or row["width"] != row["height"]:
         raise ValueError(
-            f"{clips.url}: clips are {known['width']}x{known['height']} px, this recipe wants squares of at least "
-            f"{recipe.resolution} px: render them with --resolution {recipe.resolution}"
+            f"{clips.url}: the recipe needs square clips of at least {recipe.resolution} px, these are "
+            f"{row['width']}x{row['height']} px: render them with --resolution {recipe.resolution}"
         )
 
 
 def check_workers(workers: int | tuple[int, int], recipe: MVVDMRecipe) -> None:
+    """Raise ValueError if a batch has fewer examples than there may be workers."""
     most = workers if isinstance(workers, int) else workers[1]
     for stage, plan in (("plan", recipe.plan), ("autoencoder", recipe.autoencoder)):
         if plan is not None and plan.batch < most:
             raise ValueError(
-                f"a batch of {plan.batch} cannot be shared by {most} workers: take fewer, or --set {stage}.batch={most}"
+                f"a batch of {plan.batch} cannot be split over {most} workers: use fewer workers, or "
+                f"--set {stage}.batch={most}"
             )
 
 
-class _ProgressReader:
-    """Reads the progress that the first worker writes to the storage."""
-
-    def __init__(self, storage: Storage, file: str) -> None:
-        self._storage, self._file = storage, file
-
-    def read(self) -> dict[str, Any]:
-        """The last progress written; empty if there is none yet."""
-        return json.loads(self._storage.read(self._file) or b"{}")
-
-    def progress(self) -> int:
-        """A number that grows with the work, by which a stalled training is detected."""
-        progress = self.read()
-        stages = ("", "autoencoder", "network", "measuring")
-        return stages.index(progress.get("stage", "")) * 10**9 + progress.get("step", 0)
-
-
-@contextmanager
-def _ticking(on_tick: Callable[[], None]) -> Iterator[None]:
-    """Call `on_tick` every second from a thread, as the cluster does, while this process trains."""
-    stop = threading.Event()
-
-    def tick() -> None:
-        while not stop.wait(1.0):
-            on_tick()
-
-    thread = threading.Thread(target=tick, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def training_status(progress: Mapping[str, Any], seconds: float) -> Status:
-    """The training at this moment: stage, steps, loss, and how a step's time is divided.
-
-    Args:
-        progress: as the first worker wrote it. seconds: since this command started.
-    """
-    if "step" not in progress:
-        return Status("steps", 0, None, seconds, facts={"stage": progress.get("stage", "starting")})
-    pace = progress["seconds"] / progress["step"]
-    return Status(
-        unit="steps",
-        done=progress["step"],
-        total=progress["steps"],
-        seconds=seconds,
-        facts={
-            "stage": progress["stage"],
-            "loss": f"{progress['loss']:.4g}",
-            "workers": progress["workers"],
-            "s/step": f"{pace:.2f}",
-            **{part: f"{progress[part]:.0%}" for part in ("loader", "forward", "backward", "optimiser")},
-            "minutes left": round(pace * (progress["steps"] - progress["step"]) / 60),
-        },
-    )
-
-
 def home_of(out: str) -> str | None:
-    """The registry below a local output; the user's own where the output is elsewhere."""
+    """The registry in a local output folder; None, the user's own registry, for a remote output."""
     return None if "://" in out else str(Path(out).resolve())

@@ -16,8 +16,9 @@ from factory.console import (
     read_options,
     run_command,
 )
-from factory.training.mvvdm.job import check_workers, job_of, train_model
+from factory.training.mvvdm.job import check_workers, job_of
 from factory.training.mvvdm.recipe import RECIPES
+from factory.training.mvvdm.run import train_model
 from factory.training.overrides import apply_overrides
 
 

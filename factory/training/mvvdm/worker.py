@@ -1,4 +1,4 @@
-"""What each worker does when an MV-VDM is trained: read its share of the clips, learn, measure, publish."""
+"""One worker of an MV-VDM training: it trains on its share of the clips; rank 0 also evaluates and publishes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from cluster.storage import Storage
 from factory.dataset.loader import ClipLoader
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.clips import ClipShare, true_clip
+from factory.training.mvvdm.job import MVVDMTrainingJob
 from factory.training.mvvdm.recipe import PROGRESS, RESULT, MVVDMRecipe, work_folder
 from zoo.metrics.images import reconstruction_psnr
 from zoo.mvvdm.autoencoder import PatchAutoencoder, Reconstruction
@@ -27,70 +28,92 @@ from zoo.mvvdm.denoising import Denoising, encoder_of
 from zoo.mvvdm.evaluation import TrueClip, comparison_sheet, evaluate, sampler
 from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.plan import TrainingPlan
-from zoo.mvvdm.training import Progress, levels, train
+from zoo.mvvdm.training import averages_of, levels, train
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.text_encoder import MINILM
 
-FITTED_CLIPS = 128  # whose patches give the autoencoder's components
-CURVE = 20  # parts of a training whose mean losses are kept
-UNSEEN = ("test", "validation")  # splits to measure on; the first that has clips
+FITTED_CLIPS = 128  # clips whose patches the autoencoder's principal components are computed from
+CURVE = 20  # points of the published loss curve
+UNSEEN = ("test", "validation")  # splits to evaluate on; the first that has clips
 
 
 def work(job: dict[str, Any], device: str) -> None:
-    """Train, and on the first worker measure and publish. Goes on from whatever is in the storage.
+    """Train on this worker, from the newest checkpoint if there is one; rank 0 also evaluates and publishes.
 
     Args:
-        job: see `factory.train_mvvdm.job_of`.
+        job: JSON of an `MVVDMTrainingJob`.
+        device: "cpu", "cuda", "cuda:0", …
     """
-    recipe, storage = MVVDMRecipe.from_json(job["recipe"]), Ledger(job["out"]).storage
-    rank, size = _place()
-    run = _Run(job, recipe, storage, work_folder(job["key"]), device, rank, size)
-    vae = run.autoencoder() if recipe.autoencoder else None
-    pipeline = run.pipeline(vae)
-    run.network(pipeline)
-    if rank == 0:
-        run.publish(pipeline)
+    training = WorkerTraining.start(MVVDMTrainingJob.from_json(job), device)
+    vae = training.autoencoder() if training.recipe.autoencoder else None
+    pipeline = training.pipeline(vae)
+    training.network(pipeline)
+    if training.rank == 0:
+        training.publish(pipeline)
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_size() -> tuple[int, int]:
     grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if grouped else (0, 1)
 
 
 @dataclass
-class _Run:
-    """A training under way on this worker, below `folder` of the storage."""
+class WorkerTraining:
+    """The training as one worker sees it.
 
-    job: dict[str, Any]
-    recipe: MVVDMRecipe
+    Attributes:
+        job: the same on all workers.
+        storage: of the job's output. folder: of the training in it.
+        device: of this worker.
+        rank, size: of this worker and of the group.
+    """
+
+    job: MVVDMTrainingJob
     storage: Storage
     folder: str
     device: str
     rank: int
     size: int
 
+    @classmethod
+    def start(cls, job: MVVDMTrainingJob, device: str) -> WorkerTraining:
+        return cls(job, Ledger(job.out).storage, work_folder(job.key), device, *_rank_and_size())
+
+    @property
+    def recipe(self) -> MVVDMRecipe:
+        return self.job.recipe
+
     def autoencoder(self) -> PatchAutoencoder:
-        """A small one, learnt from the same clips."""
+        """Train the small autoencoder of the recipe, and freeze it."""
+        if self.recipe.autoencoder is None:
+            raise ValueError(
+                "MVVDMRecipe.autoencoder is None: this recipe starts from a published autoencoder"
+            )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.job["seed"])
+            torch.manual_seed(self.job.seed)
             vae = PatchAutoencoder()
-        some = self._batches(1, shared=False)(0)
-        vae.fit(torch.cat([levels(next(some)["frames"]).flatten(0, 2) for _ in range(FITTED_CLIPS)]))
+        examples = self._batches(1, shared=False)(0)  # the same clips on all workers, so the same components
+        vae.fit(torch.cat([levels(next(examples)["frames"]).flatten(0, 2) for _ in range(FITTED_CLIPS)]))
         self._train("autoencoder", Reconstruction(vae), self.recipe.autoencoder)
         return vae.requires_grad_(False)
 
     def pipeline(self, vae: PatchAutoencoder | None) -> MVVDMPipeline:
-        """All parts; the network untrained, or from published files and frozen but for what the paper trains."""
+        """The whole model before training.
+
+        Args:
+            vae: the trained autoencoder of the recipe. The network is then initialised at random; None loads all parts
+                from published files instead and freezes all but the MV2V-Adapters and the motion modules.
+        """
         recipe = self.recipe
         if vae is None:
             pipeline = MVVDMPipeline.from_pretrained_parts(
-                **self.job["parts"], released=None, config=recipe.network
+                **self.job.parts, released=None, config=recipe.network
             )
             pipeline.scheduler = mvvdm_scheduler(recipe.prediction_type)
             pipeline.unet.freeze_backbone()
         else:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.job["seed"])
+                torch.manual_seed(self.job.seed)
                 unet = MVVDMUNet(recipe.network)
             pipeline = MVVDMPipeline(
                 vae,
@@ -103,23 +126,21 @@ class _Run:
                 temperature=recipe.temperature,
             )
             if recipe.network.sentence:
-                captions = set(
-                    load_clips(self.job["data"], "train").table(["caption"])["caption"].to_pylist()
-                )
-                told = pipeline.encode_prompt(sorted(captions)).flatten(0, 1)
-                unet.whitening.fit(told[told.any(-1)])
+                captions = set(load_clips(self.job.data, "train").table(["caption"])["caption"].to_pylist())
+                embeddings = pipeline.encode_prompt(sorted(captions)).flatten(0, 1)
+                unet.whitening.fit(embeddings[embeddings.any(-1)])  # without the zeros of padding
         pipeline.set_progress_bar_config(disable=True)
-        if self.job["gradient_checkpointing"]:
+        if self.job.gradient_checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
         return pipeline.to(self.device)
 
     def network(self, pipeline: MVVDMPipeline) -> None:
-        """Learn the network, and draw now and then what it makes of an unseen clip."""
+        """Train the network; every `validate_every` steps, write a sample for an unseen clip beside its true video."""
         (clip,) = self._true_clips(1)
         sample = self._sampler(pipeline)
 
         def validate(step: int) -> None:
-            sheet = comparison_sheet(sample(clip), clip.frames)  # sharded, it takes all workers
+            sheet = comparison_sheet(sample(clip), clip.frames)  # on all workers: they hold the shards
             if self.rank == 0:
                 self.storage.write(f"{self.folder}/validation/{step:07d}.png", _png(sheet))
 
@@ -130,26 +151,26 @@ class _Run:
             timestep_power=self.recipe.timestep_power,
             mirrored=self.recipe.mirrored,
         )
-        if self.job["compile"]:
+        if self.job.compile:
             pipeline.unet.compile()
         self._train("network", objective, self.recipe.plan, validate)
 
     def publish(self, pipeline: MVVDMPipeline) -> None:
-        """Measure the network with what was learnt, put it into the registry and leave word of it."""
+        """Evaluate the network with its averaged weights, publish it and write `result.json`."""
         job, recipe = self.job, self.recipe
-        self._tell({"stage": "measuring"})
-        if job["sharded"]:  # the network at hand is spread over workers that have gone home
+        self._write_progress({"stage": "measuring"})
+        if job.sharded:  # the other workers, and their shards of this network, are no longer there
             pipeline = self.pipeline(pipeline.vae if recipe.autoencoder else None)
-        self._put_learnt(pipeline)
-        clips = list(self._true_clips(job["test_clips"]))
-        found = evaluate(self._sampler(pipeline), clips)
+        self._load_averages(pipeline)
+        clips = list(self._true_clips(job.test_clips))
+        metrics = evaluate(self._sampler(pipeline), clips)
         dataset, split = self._unseen()
         name = dataset.url.rstrip("/").rpartition("/")[2]
-        found["dataset"] = {"name": name, "type": "mv-video", "split": split}
-        found["training"] = {
+        metrics["dataset"] = {"name": name, "type": "mv-video", "split": split}
+        metrics["training"] = {
             "steps": recipe.plan.steps,
             "batch": recipe.plan.batch,
-            "clips": len(load_clips(job["data"], "train")),
+            "clips": len(load_clips(job.data, "train")),
             "loss": self._curve(),
         }
         if recipe.autoencoder:
@@ -158,15 +179,13 @@ class _Run:
                 .movedim(-1, 2)
                 .to(self.device)
             )
-            found["autoencoder"] = {"psnr": reconstruction_psnr(pipeline.vae, frames / 127.5 - 1)}
-        pipeline.metrics = found
-        pipeline.card = card(job["name"], load_clips(job["data"]), recipe, found["training"]["loss"])
+            metrics["autoencoder"] = {"psnr": reconstruction_psnr(pipeline.vae, frames / 127.5 - 1)}
+        pipeline.metrics = metrics
+        pipeline.card = model_card(job.name, load_clips(job.data), recipe, metrics["training"]["loss"])
         pipeline.example = {"images": clips[0].frames[:, 0], "prompt": clips[0].caption}
-        reference = zoo.publish(pipeline.to("cpu"), job["publish"], home=job["home"])
-        result = {"model": reference, **{name: round(value, 5) for name, value in found["mean"].items()}}
+        reference = zoo.publish(pipeline.to("cpu"), job.publish, home=job.home)
+        result = {"model": reference, **{name: round(value, 5) for name, value in metrics["mean"].items()}}
         self.storage.write(f"{self.folder}/{RESULT}", json.dumps(result).encode())
-
-    # --- parts ---
 
     def _train(
         self,
@@ -179,57 +198,66 @@ class _Run:
             objective,
             self._batches(plan.batch),
             plan,
-            checkpoint=_Kept(self.storage, f"{self.folder}/{stage}.safetensors"),
-            save_every=self.job["save_every"],
-            seed=self.job["seed"],
+            checkpoint=StoredCheckpoint(self.storage, f"{self.folder}/{stage}.safetensors"),
+            save_every=self.job.save_every,
+            seed=self.job.seed,
             device=self.device,
-            at_once=self.job["at_once"],
-            sharded=self.job["sharded"],
+            at_once=self.job.at_once,
+            sharded=self.job.sharded,
             validate=validate,
-            validate_every=self.job["validate_every"],
-            on_step=lambda progress: self._tell_progress(stage, progress),
+            validate_every=self.job.validate_every,
+            on_step=lambda progress: self._report(stage, progress),
         )
 
     def _batches(self, batch: int, shared: bool = True) -> Callable[[int], Iterator[dict[str, Any]]]:
-        """Step → this worker's examples from that step on, epoch after epoch."""
+        """A function of a step that yields this worker's examples from that step on, epoch after epoch.
+
+        Args:
+            batch: examples per step, over all workers.
+            shared: split each batch over the workers, instead of giving all of it to each.
+        """
         clips = ClipShare(
-            load_clips(self.job["data"], "train"),
+            load_clips(self.job.data, "train"),
             self.recipe.resolution,
             part=slice(self.rank, None, self.size) if shared else slice(None),
             views=self.recipe.views,
             frames=self.recipe.frames,
             batch_size=batch,
-            seed=self.job["seed"],
+            seed=self.job.seed,
         )
         loader = ClipLoader(
-            clips, num_workers=self.job["loader_workers"], pin_memory=torch.device(self.device).type == "cuda"
+            clips, num_workers=self.job.loader_workers, pin_memory=torch.device(self.device).type == "cuda"
         )
 
         def batches(first: int) -> Iterator[dict[str, Any]]:
             clips.set_epoch(*divmod(first, len(clips)))
             loader.load_state_dict(clips.state_dict())
             while True:
-                for found in loader:
-                    yield {name: found[name] for name in ("frames", "caption", "camera")}
+                for examples in loader:
+                    yield {name: examples[name] for name in ("frames", "caption", "camera")}
 
         return batches
 
     def _unseen(self) -> tuple[ClipDataset, str]:
-        """The clips to measure on and their split: all of the dataset that was named for it; else the test split, or
-        what was trained on if there is no other, which the metrics then say.
+        """The clips to evaluate on and the name of their split, which the metrics report.
+
+        All clips of `test_data` if it is given; otherwise the first split of `UNSEEN` that `data` has, or the training
+        clips if it has neither.
         """
-        if self.job["test_data"]:
-            return load_clips(self.job["test_data"]), "test"
-        there = set(load_clips(self.job["data"]).table(["split"])["split"].to_pylist())
-        split = next((split for split in UNSEEN if split in there), "train")
-        return load_clips(self.job["data"], split), split
+        if self.job.test_data:
+            return load_clips(self.job.test_data), "test"
+        splits = set(load_clips(self.job.data).table(["split"])["split"].to_pylist())
+        split = next((split for split in UNSEEN if split in splits), "train")
+        return load_clips(self.job.data, split), split
 
     def _sampler(self, pipeline: MVVDMPipeline) -> Callable[[TrueClip], np.ndarray]:
-        made = sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
+        sample_clip = sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
 
         def sample(clip: TrueClip) -> np.ndarray:
-            with torch.compiler.set_stance("force_eager"):  # nothing is compiled for a few samples
-                return made(clip)
+            with torch.compiler.set_stance(
+                "force_eager"
+            ):  # compiling for other shapes costs more than it saves
+                return sample_clip(clip)
 
         return sample
 
@@ -238,43 +266,51 @@ class _Run:
         for index in range(min(count, len(dataset))):
             yield true_clip(dataset, dataset[index], self.recipe)
 
-    def _put_learnt(self, pipeline: MVVDMPipeline) -> None:
-        from zoo.mvvdm.training import averages_of
-
-        learnt = averages_of(self.storage.read(f"{self.folder}/network.safetensors"))
-        state = {name.removeprefix("unet."): tensor for name, tensor in learnt.items()}
+    def _load_averages(self, pipeline: MVVDMPipeline) -> None:
+        """Load the averaged weights of the last checkpoint into the network. Frozen weights are not in it."""
+        data = self.storage.read(f"{self.folder}/network.safetensors")
+        if data is None:
+            raise FileNotFoundError(f"{self.folder}/network.safetensors: the training has left no checkpoint")
+        state = {name.removeprefix("unet."): tensor for name, tensor in averages_of(data).items()}
         pipeline.unet.load_state_dict(state, strict=False)
         pipeline.unet.eval()
 
-    def _tell_progress(self, stage: str, progress: Progress) -> None:
-        self._tell({"stage": stage, **progress})
+    def _report(self, stage: str, progress: Mapping[str, Any]) -> None:
+        """Write the progress of a step, and add its loss to the curve."""
+        self._write_progress({"stage": stage, **progress})
         losses, part = self._losses(stage), (progress["step"] - 1) * CURVE // progress["steps"]
         total, count = losses.get(str(part), (0.0, 0))
         losses[str(part)] = (total + progress["loss"], count + 1)
         self.storage.write(f"{self.folder}/{stage}-loss.json", json.dumps(losses).encode())
 
     def _losses(self, stage: str) -> dict[str, tuple[float, int]]:
-        """Sum and count of the losses told, by part of the training; a run that went on has told some of them twice."""
+        """Part of the training (0 to CURVE - 1) → sum and number of reported losses.
+
+        A resumed run reports again the steps between its checkpoint and its end; these count twice.
+        """
         return json.loads(self.storage.read(f"{self.folder}/{stage}-loss.json") or b"{}")
 
     def _curve(self) -> list[dict[str, float]]:
-        """The network's mean loss over each part of its training, up to a step."""
+        """The network's mean loss over each part of its training; "step" is the last of the part."""
         steps = self.recipe.plan.steps
         return [
             {"step": math.ceil((int(part) + 1) * steps / CURVE), "loss": float(f"{total / count:.3g}")}
             for part, (total, count) in sorted(self._losses("network").items(), key=lambda item: int(item[0]))
         ]
 
-    def _tell(self, progress: Progress) -> None:
+    def _write_progress(self, progress: Mapping[str, Any]) -> None:
         if self.rank == 0:
-            self.storage.write(
-                f"{self.folder}/{PROGRESS}", json.dumps({**progress, "at": time.time()}).encode()
-            )
+            content = json.dumps({**progress, "at": time.time()})
+            self.storage.write(f"{self.folder}/{PROGRESS}", content.encode())
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A checkpoint of `zoo.mvvdm.training` in the storage, wherever that is."""
+class StoredCheckpoint:
+    """A checkpoint (`zoo.mvvdm.training.Checkpoint`) in any storage.
+
+    Attributes:
+        name: of the file, relative to the storage.
+    """
 
     storage: Storage
     name: str
@@ -286,14 +322,21 @@ class _Kept:
         self.storage.write(self.name, data)
 
 
-def card(
+def model_card(
     name: str, dataset: ClipDataset, recipe: MVVDMRecipe, curve: list[dict[str, float]]
 ) -> dict[str, Any]:
-    """What a model card says beside the metrics."""
+    """Content of the model card besides the metrics.
+
+    Args:
+        name: of the model.
+        dataset: that it was trained on; its licences are the model's.
+        recipe: listed in the section "Training".
+        curve: listed in the section "Loss".
+    """
     licences = sorted(set(dataset.table(["licence"])["licence"].to_pylist()))
-    told = asdict(recipe)
-    told = {**told.pop("plan"), **told.pop("network"), **told}
-    rows = [{"what": key, "value": str(value)} for key, value in told.items() if key != "autoencoder"]
+    settings = asdict(recipe)
+    settings = {**settings.pop("plan"), **settings.pop("network"), **settings}
+    rows = [{"what": key, "value": str(value)} for key, value in settings.items() if key != "autoencoder"]
     return {
         "title": f"MV-VDM {name}: four views of a still object in, four videos out",
         "summary": (
