@@ -1,4 +1,4 @@
-"""Everything is killed, and every task still ends exactly once."""
+"""Drivers, actors and machines are killed, and every task still ends exactly once."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class Watched:
-    """A driver process; everybody it ever gave rise to is remembered, so that orphans are found."""
+    """A driver process. All its descendants are recorded, so that orphans can be found."""
 
     def __init__(self, script: str, *arguments: object, home: Path) -> None:
-        # A loopback-only Ray, also where the script starts nodes itself.
+        # Makes Ray listen on loopback only, even where the script starts nodes itself.
         env = {
             **os.environ,
             "PYTHONPATH": str(SUPPORT),
@@ -42,12 +42,12 @@ class Watched:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.everybody: set[tuple[int, int]] = set()  # pid and start
+        self.processes: set[tuple[int, int]] = set()  # (pid, start time)
 
     def look(self) -> list[int]:
-        """The actors that have been at work for a second: on a busy machine it takes as long to start one."""
+        """Record all descendants; return the actors whose child has run for a second, so that starting one succeeds."""
         pids = descendants(self.process.pid)
-        self.everybody.update((pid, started(pid)) for pid in pids)
+        self.processes.update((pid, started(pid)) for pid in pids)
         actors = [pid for pid in pids if command(pid).startswith("ray::Worker")]
         return [pid for pid in actors if any(age(child) > 1.0 for child in descendants(pid)[:1])]
 
@@ -56,17 +56,19 @@ class Watched:
         self.process.kill()
         self.process.communicate()
 
-    def orphans(self, patience: float = 10.0) -> list[str]:
-        """Whoever outlives the driver. Ray's two agents end as well, but first try to reach its dead server for
-        up to a minute, so they are not waited for."""
+    def orphans(self, timeout: float = 10.0) -> list[str]:
+        """List the processes that outlive the driver.
+
+        Ray's two agents are excluded: they end as well, but first try to reach Ray's server for up to a minute.
+        """
 
         def alive() -> dict[int, str]:
-            pids = [pid for pid, start in self.everybody if is_running(pid) and started(pid) == start]
+            pids = [pid for pid, start in self.processes if is_running(pid) and started(pid) == start]
             commands = {pid: command(pid) for pid in pids}
-            return {pid: words for pid, words in commands.items() if not words.startswith(AGENTS)}
+            return {pid: line for pid, line in commands.items() if not line.startswith(AGENTS)}
 
-        wait_until(lambda: not alive(), patience)
-        return [f"{pid} {words}" for pid, words in alive().items()]
+        wait_until(lambda: not alive(), timeout)
+        return [f"{pid} {line}" for pid, line in alive().items()]
 
 
 def committed(root: Path) -> int:
@@ -101,12 +103,12 @@ def test_actors_and_drivers_are_killed(tmp_path):
     assert problems(root, audit, expected(TASKS)) == []
     assert f"{TASKS} tasks" in output
     assert [driver.orphans() for driver in drivers] == [[], [], []]
-    assert not (home / ".ray").exists()  # no token that would surprise a later `ray start`
+    assert not (home / ".ray").exists()  # no saved token, which would affect a later `ray start`
 
 
 @pytest.mark.slow
 def test_a_machine_is_lost(tmp_path):
-    """Two nodes; the raylet of one is killed in the middle."""
+    """Two nodes; the raylet of one is killed halfway."""
     root, audit = tmp_path / "out", tmp_path / "audit"
     audit.touch()
     driver = Watched("node_loss_driver.py", root, audit, TASKS, home=tmp_path)
@@ -122,13 +124,13 @@ def test_a_machine_is_lost(tmp_path):
 
 @pytest.fixture
 def finished(tmp_path):
-    """A small job in order."""
+    """A small finished job without problems."""
     root, audit = str(tmp_path / "out"), str(tmp_path / "audit")
     ledger = AuditedLedger(root, audit)
     run_inline(Work(), [Task("a"), Task("b"), Task("c"), Task("x", {"do": "raise"})], ledger)
-    what = {"a": "done", "b": "done", "c": "done", "x": "has no faces"}
-    assert problems(root, audit, what) == []
-    return ledger, lambda: problems(root, audit, what)
+    results = {"a": "done", "b": "done", "c": "done", "x": "has no faces"}
+    assert problems(root, audit, results) == []
+    return ledger, lambda: problems(root, audit, results)
 
 
 def test_the_checker_finds_a_lost_task(finished):
@@ -143,16 +145,16 @@ def test_the_checker_finds_a_task_committed_twice(finished):
     assert check() == ["b: written 2 times"]
 
 
-def test_the_checker_finds_a_task_both_done_and_given_up(finished):
+def test_the_checker_finds_a_task_both_done_and_quarantined(finished):
     ledger, check = finished
     ledger.storage.write(ledger._marker("quarantined", "b"), b"{}")
     assert check() == ["b: 2 markers"]
 
 
-def test_the_checker_finds_a_file_that_is_not_whole(finished):
+def test_the_checker_finds_an_incomplete_file(finished):
     ledger, check = finished
     ledger.storage.write("data/c.bin", b"half")
-    assert check() == ["c: done, but its file is not whole"]
+    assert check() == ["c: done, but its file is incomplete"]
 
 
 def test_the_checker_finds_a_wrong_cause(finished):
@@ -166,10 +168,10 @@ def test_the_orphan_check_finds_an_orphan(tmp_path):
     code = "import subprocess, time\nsubprocess.Popen(['sleep', '60'])\ntime.sleep(60)"
     (tmp_path / "spawns.py").write_text(code)
     driver = Watched(str(tmp_path / "spawns.py"), home=tmp_path)
-    assert wait_until(lambda: driver.look() == [] and len(driver.everybody) == 1)
+    assert wait_until(lambda: driver.look() == [] and len(driver.processes) == 1)
     driver.process.kill()
     driver.process.wait()
     driver.process.stdout.close()
     assert ["sleep 60" in orphan for orphan in driver.orphans(1.0)] == [True]
-    for pid, _ in driver.everybody:
+    for pid, _ in driver.processes:
         os.kill(pid, signal.SIGKILL)

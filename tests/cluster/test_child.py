@@ -1,4 +1,4 @@
-"""Children that crash, hang, eat memory or lose their supervisor."""
+"""Child processes that crash, hang, run out of memory or lose their supervisor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from cluster_stages import CannotStart, Reserves, Work, content, wait_until
 from process_tree import command, descendants, is_running
 
-from cluster import Stage, StageError, Task
+from cluster import Failure, Stage, StageError, Task
 from cluster.child import Child, ChildFailure, ChildSpec
 
 
@@ -23,22 +23,22 @@ def child():
     child.kill()
 
 
-def fail(child: Child, what: str, **payload):
+def fail(child: Child, action: str, **payload: object) -> Failure:
     with pytest.raises(ChildFailure) as caught:
-        child.process(Task(what, {"do": what, **payload}, "Fox"))
+        child.process(Task(action, {"do": action, **payload}, "Fox"))
     return caught.value.failure
 
 
-def test_it_works_in_a_fresh_process_with_its_own_environment():
+def test_the_stage_runs_in_a_new_process_with_its_own_environment():
     class_env = {"MENAGERIE_TEST": "yes", "OMP_NUM_THREADS": "2"}
     stage = Work()
     stage.child_env = class_env
     child = Child(ChildSpec.of(stage))
     try:
         outcome = child.process(Task("tell", {"do": "tell"}))
-        told = outcome.summary
-        assert told["pid"] == child.pid != os.getpid()
-        env = told["env"]
+        summary = outcome.summary
+        assert summary["pid"] == child.pid != os.getpid()
+        env = summary["env"]
         assert (env["MENAGERIE_TEST"], env["OMP_NUM_THREADS"]) == ("yes", "2")
         assert (env["OPENBLAS_NUM_THREADS"], env["LP_NUM_THREADS"]) == ("1", "0")
         assert outcome.files == {"data/tell.bin": content("tell")}
@@ -52,10 +52,10 @@ def test_a_segfault_is_named_with_its_stack(child):
     failure = fail(child, "segfault")
     assert failure.reason == "killed by signal 11 (SIGSEGV)"
     assert "about to read address zero" in failure.detail
-    assert "do_segfault" in failure.detail  # faulthandler's
+    assert "do_segfault" in failure.detail  # from faulthandler
 
 
-def test_a_hang_is_ended_in_time_and_located(child):
+def test_a_hang_is_killed_in_time_and_located(child):
     start = time.monotonic()
     failure = fail(child, "hang")
     assert failure.reason == "no answer within 2 s" and time.monotonic() - start < 4
@@ -67,7 +67,7 @@ def test_an_exception_keeps_type_message_and_place(child):
     assert failure.reason == "ValueError: Fox: mesh 'body' has no faces" and "do_raise" in failure.detail
 
 
-def test_an_exit_is_no_answer(child):
+def test_an_exit_is_a_failure(child):
     assert fail(child, "exit").reason == "its process exited with status 7"
 
 
@@ -75,8 +75,8 @@ def test_memory_is_limited(child):
     assert fail(child, "allocate").reason == "MemoryError (Work.memory is 2 GiB)"
 
 
-def test_what_setup_takes_does_not_count():
-    """Numeric libraries reserve gigabytes of addresses that they never use."""
+def test_memory_reserved_by_setup_does_not_count():
+    """Numeric libraries reserve gigabytes of address space that they never use."""
     child = Child(ChildSpec.of(Reserves()))
     try:
         assert child.process(Task("a")).files
@@ -102,22 +102,22 @@ def test_grandchildren_end_with_the_child(child, tmp_path):
     assert len(pids) == 2 and wait_until(lambda: not any(map(is_running, pids)), 2)
 
 
-def test_a_setup_that_raises_says_so():
+def test_a_setup_that_raises_is_reported():
     with pytest.raises(ChildFailure) as caught:
         Child(ChildSpec.of(CannotStart()))
     assert caught.value.failure.reason == "RuntimeError: no EGL device"
     assert "looking for the driver" in caught.value.failure.detail
 
 
-def test_nothing_is_left_of_a_closed_child():
+def test_closing_a_child_leaves_no_process():
     before = set(descendants(os.getpid()))
     child = Child(ChildSpec.of(Work()))
-    assert set(descendants(os.getpid())) - before  # the control: it was there
+    assert set(descendants(os.getpid())) - before  # the control: it was running
     child.close()
     assert not set(descendants(os.getpid())) - before
 
 
-def test_it_wears_out():
+def test_a_child_wears_out():
     stage = Work()
     stage.tasks_per_child = 2
     child = Child(ChildSpec.of(stage))
@@ -162,9 +162,9 @@ def supervisor(tmp_path):
         assert wait_until(
             lambda: (tmp_path / "pids").exists() and len((tmp_path / "pids").read_text().split()) == 2
         )
-        everybody = descendants(process.pid)
-        assert {int(pid) for pid in (tmp_path / "pids").read_text().split()} < set(everybody)
-        return process, everybody
+        processes = descendants(process.pid)
+        assert {int(pid) for pid in (tmp_path / "pids").read_text().split()} < set(processes)
+        return process, processes
 
     yield start
     for process in started:
@@ -173,22 +173,22 @@ def supervisor(tmp_path):
         process.stdout.close()
 
 
-def test_nobody_survives_the_supervisor(supervisor):
-    """In the middle of a task, with a grandchild: the case for which a parent-death signal is not enough."""
-    process, everybody = supervisor(then=3600)
-    assert len(everybody) == 3 and any("read _" in command(pid) for pid in everybody)
+def test_no_process_survives_the_supervisor(supervisor):
+    """During a task and with a grandchild, the case for which a parent-death signal is not sufficient."""
+    process, processes = supervisor(then=3600)
+    assert len(processes) == 3 and any("read _" in command(pid) for pid in processes)
     process.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not any(map(is_running, everybody)), 3)
+    assert wait_until(lambda: not any(map(is_running, processes)), 3)
 
 
-def test_a_child_outlives_the_thread_that_asked_for_it(supervisor):
-    process, everybody = supervisor(then=0)
+def test_a_child_outlives_the_thread_that_started_it(supervisor):
+    process, processes = supervisor(then=0)
     assert process.stdout.readline() == "answered\n"
     time.sleep(0.3)  # the thread has ended
-    assert all(map(is_running, everybody))
+    assert all(map(is_running, processes))
 
 
-def test_a_stage_of_the_script_itself_is_refused(monkeypatch):
+def test_a_stage_defined_in_the_main_script_is_refused(monkeypatch):
     class Local(Stage):
         pass
 

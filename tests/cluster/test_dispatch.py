@@ -1,4 +1,4 @@
-"""Runs on a real, embedded Ray."""
+"""Runs on an embedded Ray."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def actors() -> list[int]:
 
 def children() -> list[int]:
     commands = {pid: command(pid) for pid in descendants(os.getpid())}
-    return [pid for pid, words in commands.items() if "cluster.child" in words or "read _" in words]
+    return [pid for pid, line in commands.items() if "cluster.child" in line or "read _" in line]
 
 
 def test_every_task_ends_once_with_its_true_cause(tmp_path):
@@ -35,8 +35,8 @@ def test_every_task_ends_once_with_its_true_cause(tmp_path):
         "allocate": "MemoryError (Work.memory is 2 GiB)",
     }
     tasks = [Task(f"t{i}") for i in range(40)]
-    for place, what in enumerate(causes):
-        tasks.insert(7 * place, Task(what, {"do": what}))
+    for place, action in enumerate(causes):
+        tasks.insert(7 * place, Task(action, {"do": action}))
     follow_up = [{"key": f"clip{i}", "payload": {}, "label": ""} for i in range(5)]
     tasks.append(Task("asset", {"follow_up": follow_up}))
     ledger, resolved, ticks = Ledger(tmp_path), [], []
@@ -69,12 +69,12 @@ def test_every_task_ends_once_with_its_true_cause(tmp_path):
     assert report.counts == {"done": 1} and report.resumed == 0
 
 
-def test_nothing_of_a_run_is_left(tmp_path):
+def test_a_run_leaves_no_process(tmp_path):
     run(Work(), [Task("a")], Ledger(tmp_path), workers=1)
     assert wait_until(lambda: not actors() and not children(), 5)
 
 
-def test_a_stage_that_cannot_start_is_the_jobs_failure(tmp_path):
+def test_a_stage_that_cannot_start_fails_the_job(tmp_path):
     ledger = Ledger(tmp_path)
     with pytest.raises(
         StageError, match="CannotStart cannot start, tried 3 times: RuntimeError: no EGL device"
@@ -83,7 +83,7 @@ def test_a_stage_that_cannot_start_is_the_jobs_failure(tmp_path):
     assert not list(ledger) and ledger.attempts("t0") == []
 
 
-def test_a_task_that_ends_its_workers_is_given_up(tmp_path):
+def test_a_task_that_kills_its_workers_is_quarantined(tmp_path):
     ledger = Ledger(tmp_path)
     report = run(Work(), [Task("a"), Task("kills", {"do": "kill_worker"}), Task("b")], ledger, workers=2)
     assert report.counts == {"done": 2, "quarantined": 1} and report.actors_lost == 5
@@ -110,7 +110,7 @@ def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path):
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_an_interrupt_stops_cleanly_and_says_that_it_resumes(tmp_path, number):
+def test_an_interrupt_stops_cleanly_and_names_how_to_resume(tmp_path, number):
     tasks = [Task(f"t{i}", {"seconds": 0.02}) for i in range(80)]
 
     def interrupt(task, record):
@@ -163,18 +163,18 @@ Worker(ChildSpec.of(stage), Ledger(sys.argv[1])).process(task)
 
 
 def test_a_worker_without_its_raylet_ends_itself_and_its_child(tmp_path):
-    """The zombie that would go on committing after Ray has given its machine up."""
+    """It must not keep committing after Ray has declared its machine dead."""
     worker = f"import sys; sys.path[:] = {sys.path!r}" + WORKER
     pid_file = tmp_path / "pids"
     raylet = subprocess.Popen([sys.executable, "-c", RAYLET, worker, tmp_path, pid_file])
     try:
         assert wait_until(lambda: pid_file.exists() and pid_file.read_text(), 20)
-        everybody = descendants(raylet.pid)
-        assert len(everybody) == 4  # the worker, its child, the guard, the grandchild
+        processes = descendants(raylet.pid)
+        assert len(processes) == 4  # the worker, its child, the guard, the grandchild
     finally:
         raylet.kill()
         raylet.wait()
-    assert wait_until(lambda: not any(map(is_running, everybody)), 3)
+    assert wait_until(lambda: not any(map(is_running, processes)), 3)
 
 
 def test_memory_urls_are_refused():
@@ -182,7 +182,7 @@ def test_memory_urls_are_refused():
         run(Work(), [Task("a")], Ledger("memory://nowhere"))
 
 
-def test_what_the_machine_lacks_is_said_at_once(tmp_path):
+def test_missing_resources_are_reported_at_once(tmp_path):
     stage = Work()
     stage.num_gpus = 3.0
     with pytest.raises(StageError, match=r"needs 1 CPUs and 3 GPUs"):
@@ -194,11 +194,11 @@ def test_memory_stays_steady(tmp_path):
     sizes = {"child": [], "actor": []}
 
     def watch(task, record):
-        for who, size in record.summary.items():
-            sizes[who].append(size)
+        for process, size in record.summary.items():
+            sizes[process].append(size)
 
     tasks = [Task(f"t{i}", {"do": "measure"}) for i in range(500)]
     report = run(Work(), tasks, Ledger(tmp_path), workers=1, on_resolved=watch)
     assert report.children_restarted == 0
-    for grown in sizes.values():
-        assert len(grown) == 500 and max(grown) <= 1.1 * grown[10]
+    for pages in sizes.values():
+        assert len(pages) == 500 and max(pages) <= 1.1 * pages[10]

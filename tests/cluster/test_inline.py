@@ -7,7 +7,7 @@ from cluster import Ledger, Outcome, Stage, Task, run_inline
 
 
 class Assets(Stage):
-    """An asset gives rise to clips; a clip is rendered, filtered or refused."""
+    """An asset has clips as follow-up tasks; a clip is rendered, filtered or quarantined."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -41,7 +41,7 @@ def test_follow_ups_come_first_and_in_order(tmp_path):
     assert 0 < report.utilisation <= 1
 
 
-def test_a_resumed_run_finds_follow_ups_without_doing_the_work_again(tmp_path):
+def test_a_resumed_run_restores_follow_ups_without_repeating_the_work(tmp_path):
     class Stops(Assets):
         def process(self, task: Task) -> Outcome:
             if task.key == "a-1":
@@ -61,7 +61,7 @@ def test_a_resumed_run_finds_follow_ups_without_doing_the_work_again(tmp_path):
     assert dict(resolved)["a-1"] == "filtered"
 
 
-def test_a_key_is_done_once(tmp_path):
+def test_a_key_is_processed_once(tmp_path):
     stage = Assets()
     run_inline(
         stage,
@@ -71,7 +71,7 @@ def test_a_key_is_done_once(tmp_path):
     assert stage.seen == ["a", "a-0", "b"]
 
 
-def test_raising_three_times_is_quarantine_with_the_cause(tmp_path):
+def test_raising_three_times_quarantines_with_the_cause(tmp_path):
     ledger = Ledger(tmp_path)
     report = run_inline(Work(), [Task("x", {"do": "raise"}, "Fox"), Task("y")], ledger)
     assert report.counts == {"done": 1, "quarantined": 1}

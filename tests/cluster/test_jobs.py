@@ -1,4 +1,4 @@
-"""`ray job submit`, as documented, to a cluster that was started for it."""
+"""`ray job submit` as documented, to a cluster started for the test."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ TASKS = 30
 
 @pytest.fixture
 def cluster(tmp_path):
-    """The environment that reaches a one-node cluster on this machine, on the loopback address only."""
-    gcs, dashboard, agent = free_ports(
-        3
-    )  # jobs go through the agent, whose usual port the session fixture has
+    """Environment to reach a one-node, loopback-only cluster on this machine, and its head process."""
+    gcs, dashboard, agent = free_ports(3)  # the default agent port is in use by the session fixture
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "HOME": str(tmp_path),
@@ -44,15 +42,15 @@ def cluster(tmp_path):
             stderr=log,
             start_new_session=True,
         )
-    everybody = [head.pid]
+    processes = [head.pid]
     try:
         assert wait_until(lambda: "runtime started" in (tmp_path / "ray.log").read_text(), 90)
-        everybody += descendants(head.pid)
-        assert listening_addresses(everybody) <= LOOPBACK
+        processes += descendants(head.pid)
+        assert listening_addresses(processes) <= LOOPBACK
         yield {**env, "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}"}, head.pid
     finally:
-        everybody += descendants(head.pid)
-        for pid in filter(is_running, everybody):
+        processes += descendants(head.pid)
+        for pid in filter(is_running, processes):
             os.kill(pid, signal.SIGKILL)
         head.wait()
 
@@ -66,7 +64,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def submit(entrypoint: list, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
-    """As the documentation writes it; a cluster that has only just started says to try again."""
+    """Submit a job as documented; retry while the cluster is still starting."""
     for _ in range(20):
         submitted = subprocess.run(
             [RAY, "job", "submit", "--working-dir", ".", "--", *entrypoint],
@@ -84,7 +82,7 @@ def submit(entrypoint: list, folder: Path, env: dict[str, str]) -> subprocess.Co
 
 @pytest.mark.slow
 def test_a_submitted_job_runs_on_the_cluster_and_resumes(cluster, tmp_path):
-    """The stage's modules travel in the working directory; neither actor nor child has them installed."""
+    """The stage's modules are uploaded with the working directory; they are installed in neither actor nor child."""
     env, head = cluster
     for module in ("chaos_driver", "cluster_stages", "exactly_once"):
         (tmp_path / "job").mkdir(exist_ok=True)

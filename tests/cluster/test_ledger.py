@@ -19,7 +19,7 @@ def root(request, tmp_path):
     return str(tmp_path / "out") if request.param == "local" else f"memory://{uuid.uuid4().hex}/out"
 
 
-def test_each_outcome_comes_back_in_another_process(root):
+def test_outcomes_are_restored_from_the_storage(root):
     ledger = Ledger(root)
     child = Task("child", {"clip": 1}, "Fox, clip 1")
     done = ledger.commit(
@@ -50,11 +50,11 @@ def test_the_layout_is_the_documented_one(tmp_path):
     assert not list((tmp_path / "_factory" / "tmp").iterdir())
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"key": "a", "sta', b"\0" * 300, b'{"key": "other"}', b"[]"])
-def test_a_torn_marker_is_no_marker(root, torn):
+@pytest.mark.parametrize("corrupt", [b"", b'{"key": "a", "sta', b"\0" * 300, b'{"key": "other"}', b"[]"])
+def test_a_corrupt_marker_counts_as_absent(root, corrupt):
     ledger = Ledger(root)
     ledger.commit(Task("a"), Outcome("done"))
-    ledger.storage.write(ledger._marker("done", "a"), torn)
+    ledger.storage.write(ledger._marker("done", "a"), corrupt)
     ledger.refresh()
     assert ledger.is_listed("a") and ledger.records(["a"]) == {} and ledger.record("a") is None
     report = run_inline(Work(), [Task("a")], ledger)
@@ -62,7 +62,7 @@ def test_a_torn_marker_is_no_marker(root, torn):
 
 
 def test_the_marker_is_last(tmp_path):
-    """Whatever kills the writer, a marker speaks of complete files only."""
+    """Whenever the writer is killed, a marker refers to complete files only."""
     ledger = Ledger(tmp_path)
     written = []
     write = ledger.storage.write
@@ -79,11 +79,11 @@ def test_the_first_commit_stays(root):
     assert ledger.storage.read("x") == b"first"
 
 
-def test_three_attempts_and_another_chance(root):
+def test_three_attempts_and_retrying_quarantined_tasks(root):
     ledger = Ledger(root)
     task = Task("a", label="Fox")
     assert ledger.fail(task, Failure("one")) is None
-    assert Ledger(root).fail(task, Failure("two")) is None  # counted on storage, not in a process
+    assert Ledger(root).fail(task, Failure("two")) is None  # counted in the storage, not in memory
     record = Ledger(root).fail(task, Failure("killed by signal 11 (SIGSEGV)", "the native stack"))
     assert (record.status, record.attempts, record.label) == ("quarantined", 3, "Fox")
     assert record.reason == "killed by signal 11 (SIGSEGV)" and record.detail == "the native stack"
@@ -93,12 +93,12 @@ def test_three_attempts_and_another_chance(root):
     assert ledger.fail(task, Failure("one")) is None
 
 
-def test_files_may_not_reach_into_the_ledger(root):
+def test_files_in_folders_of_the_ledger_are_refused(root):
     with pytest.raises(ValueError, match="folder reserved for the ledger"):
         Ledger(root).commit(Task("a"), Outcome("done", files={"_factory/done/x": b""}))
 
 
-def test_leftovers_of_killed_writers_are_swept_but_not_those_of_living_ones(tmp_path):
+def test_old_temporary_files_are_removed_and_recent_ones_kept(tmp_path):
     ledger = Ledger(tmp_path)
     folder = tmp_path / "_factory" / "tmp"
     folder.mkdir(parents=True)
@@ -110,7 +110,7 @@ def test_leftovers_of_killed_writers_are_swept_but_not_those_of_living_ones(tmp_
 
 
 def test_listing_is_cheap(tmp_path):
-    """10 000 keys take a third of a second; ten times that is a listing per key."""
+    """10 000 keys take a third of a second; the limit is below the time of one listing per key."""
     ledger = Ledger(tmp_path)
     record = ledger.commit(Task("k"), Outcome("done"))
     for number in range(10_000):
@@ -123,7 +123,7 @@ def test_listing_is_cheap(tmp_path):
     assert time.monotonic() - start < 3
 
 
-def test_a_root_that_cannot_be_written_is_named(tmp_path):
+def test_an_error_names_the_path_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=f"{tmp_path}/file/out"):
         Ledger(tmp_path / "file" / "out").commit(Task("a"), Outcome("done"))
@@ -131,7 +131,7 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 256 KiB; `grow` makes it larger."""
+    """A file system of 256 KiB, which `grow` enlarges."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True
     )
@@ -170,7 +170,7 @@ class FillsItsScratch(Stage):
         return Outcome("done")
 
 
-def test_a_disk_that_is_full_under_the_stage_blames_no_task(tmp_path):
+def test_a_full_disk_during_a_task_is_not_an_attempt(tmp_path):
     ledger = Ledger(tmp_path)
     with pytest.raises(StorageError, match=r"'Fox'.*No space left"):
         run_inline(FillsItsScratch(), [Task("a", label="Fox")], ledger)

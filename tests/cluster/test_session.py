@@ -34,20 +34,20 @@ def test_a_nested_connect_uses_the_same_ray(session):
     assert ray.is_initialized()
 
 
-def test_room_is_what_the_machines_have(session):
+def test_the_number_of_workers_follows_from_the_resources(session):
     stage = Work()
     assert session.workers_for(stage) == 2
     stage.num_cpus = 0.5
     assert session.workers_for(stage) == 4
     stage.num_gpus = 1.0
     assert session.workers_for(stage) == 0
-    stage.num_gpus, stage.memory = 0.0, 2**60  # more than there is: one on the machine, not none
+    stage.num_gpus, stage.memory = 0.0, 2**60  # more than available: one worker, not none
     assert session.workers_for(stage) == 1
     one, four = session.demand(stage)["memory"], session.demand(stage, workers=4)["memory"]
-    assert four == one / 4  # whoever asks for four gets four
+    assert four == one / 4  # four workers fit
 
 
-def test_a_job_server_is_no_cluster_address():
+def test_the_address_of_a_job_server_is_refused():
     code = "from cluster import connect\nwith connect(): pass"
     env = {**os.environ, "RAY_ADDRESS": "http://127.0.0.1:8265"}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
@@ -61,10 +61,10 @@ from cluster import StageError, connect
 from process_tree import command, descendants
 import os
 
-asked, get_node = [], services.get_node
+calls, get_node = [], services.get_node
 def late(*args):
-    asked.append(1)
-    if len(asked) <= REFUSED:
+    calls.append(1)
+    if len(calls) <= FAILURES:
         raise Exception("The current node timed out during startup.")
     return get_node(*args)
 services.get_node = late
@@ -77,18 +77,18 @@ except StageError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("refused", "said"), [(1, "raylets 1"), (3, "did not start in 3 attempts")])
-def test_a_ray_that_does_not_come_up_is_tried_again(refused, said):
-    """One raylet is left of a start that came late; none, and a sentence, if none came."""
-    code = STARTS_LATE.replace("REFUSED", str(refused))
+@pytest.mark.parametrize(("failures", "message"), [(1, "raylets 1"), (3, "did not start in 3 attempts")])
+def test_a_failed_start_of_ray_is_retried(failures, message):
+    """One raylet runs if a retry succeeded; none, and an error is raised, if all attempts failed."""
+    code = STARTS_LATE.replace("FAILURES", str(failures))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert said in result.stdout and ("raylets 0" in result.stdout) == (refused == 3)
+    assert message in result.stdout and ("raylets 0" in result.stdout) == (failures == 3)
 
 
 @pytest.mark.slow
-def test_nothing_of_a_session_is_left(tmp_path):
+def test_a_session_leaves_nothing_behind(tmp_path):
     """No process, no saved token, no changed environment, no signal handler."""
     code = """
 import os, signal
@@ -107,7 +107,7 @@ print(descendants(os.getpid()))
     assert not (tmp_path / ".ray").exists()
 
 
-def test_an_address_that_leads_nowhere_is_an_error():
+def test_an_unreachable_address_is_an_error():
     code = "from cluster import connect\nwith connect(): pass"
     env = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)

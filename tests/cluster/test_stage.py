@@ -9,10 +9,10 @@ import pytest
 from cluster import Outcome, Task
 
 
-def test_a_task_survives_json():
+def test_a_task_is_restored_from_json():
     task = Task("a1-b.c", {"path": "x/y.glb", "windows": (1, 2.5)}, "Fox")
     assert Task.from_json(task.to_json()) == task
-    assert task.payload["windows"] == [1, 2.5]  # as a resumed run would see it
+    assert task.payload["windows"] == [1, 2.5]  # as in a resumed run
     assert Task("k").label == "k"
 
 
@@ -22,7 +22,7 @@ def test_a_key_must_be_a_file_name(key):
         Task(key)
 
 
-def test_what_json_cannot_say_is_refused_by_name():
+def test_values_that_json_cannot_represent_are_refused():
     with pytest.raises(TypeError, match="Task 'k': payload"):
         Task("k", {"frames": np.zeros(3)})
     with pytest.raises(TypeError, match=r"Outcome\.summary"):
@@ -40,7 +40,7 @@ def test_files_are_bytes():
         Outcome("done", files={"a.txt": "text"})
 
 
-def test_an_outcome_says_why():
+def test_an_outcome_requires_a_reason():
     with pytest.raises(ValueError, match="reason"):
         Outcome("filtered")
     with pytest.raises(ValueError, match="follow_up"):

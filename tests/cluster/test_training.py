@@ -1,4 +1,4 @@
-"""Groups of workers that die and are begun again."""
+"""Training groups that die and are restarted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def run(out: Path, group: Group, **job: object) -> tuple[dict, list[int]]:
-    """What the storage holds in the end, and the steps that were seen on the way."""
+    """Train; return the final state and the steps observed during the run."""
     storage, seen = Storage(out, "tmp"), []
     job = {"out": str(out), "steps": 20, "batch": 4, "save_every": 5, **job}
     train_together(
@@ -36,25 +36,25 @@ def run(out: Path, group: Group, **job: object) -> tuple[dict, list[int]]:
 
 
 @pytest.mark.slow
-def test_a_group_that_lost_a_worker_goes_on_from_the_newest_checkpoint(session, tmp_path):
+def test_a_group_that_lost_a_worker_continues_from_the_latest_checkpoint(session, tmp_path):
     state, seen = run(tmp_path, Group(2), dies_at=12)
     assert state["step"] == 20 and state["value"] == expected(20, 4)
-    assert state["sizes"] == [2] * 20  # steps 10 and 11 were done twice, and counted once
+    assert state["sizes"] == [2] * 20  # steps 10 and 11 were computed twice and counted once
     assert seen and set(seen) <= {0, 5, 10, 15, 20}
     addresses = set(json.loads((tmp_path / "addresses.json").read_text()))
     assert addresses <= LOOPBACK
 
 
 @pytest.mark.slow
-def test_work_that_never_gets_further_ends_the_run_with_its_cause(session, tmp_path):
+def test_repeated_failures_without_progress_end_the_run_with_their_cause(session, tmp_path):
     with pytest.raises(StageError, match=r"failed 3 times in a row without progress beyond 5;(.|\n)*no sum"):
         run(tmp_path, Group(1), raises_at=7)
-    state, _ = run(tmp_path, Group(1))  # the same run, once the cause is gone
+    state, _ = run(tmp_path, Group(1))  # the same run without the fault
     assert state["value"] == expected(20, 4)
 
 
 @pytest.mark.slow
-def test_what_is_not_there_is_said(session, tmp_path):
+def test_missing_gpus_and_memory_urls_are_reported(session, tmp_path):
     with pytest.raises(StageError, match="with 1 GPUs each need 2, and this machine has 0"):
         run(tmp_path, Group(2, num_gpus=1.0))
     with pytest.raises(ValueError, match="visible to this process only"):
@@ -62,7 +62,7 @@ def test_what_is_not_there_is_said(session, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_group_that_lost_a_machine_goes_on_with_those_that_are_left(tmp_path):
+def test_a_group_that_lost_a_machine_continues_on_the_remaining_ones(tmp_path):
     env = {
         **os.environ,
         "PYTHONPATH": str(SUPPORT),
@@ -72,8 +72,8 @@ def test_a_group_that_lost_a_machine_goes_on_with_those_that_are_left(tmp_path):
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_ADDRESS"):
         env.pop(name, None)
     driver = [sys.executable, "-P", str(SUPPORT / "group_loss_driver.py"), str(tmp_path / "out")]
-    said = subprocess.run(driver, env=env, capture_output=True, text=True, timeout=600)
-    assert said.returncode == 0, said.stdout + said.stderr
+    result = subprocess.run(driver, env=env, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
     state = read_state(Storage(tmp_path / "out", "tmp"))
     assert state["step"] == 400 and state["value"] == expected(400, 4)
     assert set(state["sizes"]) == {1, 2} and state["sizes"] == sorted(state["sizes"], reverse=True)

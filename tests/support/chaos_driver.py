@@ -1,4 +1,4 @@
-"""The command that the chaos tests start, kill and start again: `chaos_driver.py ROOT AUDIT TASKS`."""
+"""The script that the chaos tests start, kill and restart: `chaos_driver.py ROOT AUDIT TASKS`."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from exactly_once import AuditedLedger
 
 from cluster import Task, run
 
-ILL = {"segfault": "signal 11 (SIGSEGV)", "hang": "no answer within 0.4 s", "raise": "has no faces"}
+FAULTS = {"segfault": "signal 11 (SIGSEGV)", "hang": "no answer within 0.4 s", "raise": "has no faces"}
 
 
-class Impatient(Work):
+class ShortTimeout(Work):
     timeout_s = 0.4
 
 
 def tasks(count: int) -> list[Task]:
-    """`count` tasks of 50 ms, the ill ones among them."""
-    well = [Task(f"task-{i}", {"seconds": 0.05}) for i in range(count - len(ILL))]
-    for place, what in enumerate(ILL):
-        well.insert((place + 1) * count // 5, Task(what, {"do": what}))
-    return well
+    """Return `count` tasks of 50 ms, including one for each kind of fault."""
+    result = [Task(f"task-{i}", {"seconds": 0.05}) for i in range(count - len(FAULTS))]
+    for place, fault in enumerate(FAULTS):
+        result.insert((place + 1) * count // 5, Task(fault, {"do": fault}))
+    return result
 
 
 def expected(count: int) -> dict[str, str]:
-    return {task.key: ILL.get(task.key, "done") for task in tasks(count)}
+    """Return key → "done" or the cause of its quarantine."""
+    return {task.key: FAULTS.get(task.key, "done") for task in tasks(count)}
 
 
 def main() -> None:
     root, audit, count = sys.argv[1:]
-    from chaos_driver import Impatient  # not this script's own, which no other process could import
+    from chaos_driver import ShortTimeout  # not from __main__, which other processes cannot import
 
-    report = run(Impatient(), tasks(int(count)), AuditedLedger(root, audit), workers=3)
+    report = run(ShortTimeout(), tasks(int(count)), AuditedLedger(root, audit), workers=3)
     print(f"{report.total} tasks, {report.resumed} resumed, {report.actors_lost} actors lost")
 
 

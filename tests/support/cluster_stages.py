@@ -1,4 +1,4 @@
-"""Stages for the tests of `cluster`: well-behaved, and ill-behaved in every way a native library can be."""
+"""Stages for the tests of `cluster`, including ones that fail in the ways in which native libraries fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cluster import Outcome, Stage, Task
 
@@ -17,7 +19,7 @@ MAP_NORESERVE = 0x4000  # not in Python's mmap
 
 
 class Work(Stage):
-    """Does what the payload's "do" says, after "seconds"; its file's content depends on the key alone."""
+    """Sleeps for `payload["seconds"]`, then runs the method `do_<payload["do"]>`; its file depends on the key only."""
 
     memory = 2 * 2**30
     timeout_s = 2.0
@@ -38,7 +40,8 @@ class Work(Stage):
 
     do_large = do_well
 
-    def do_tell(self, task: Task) -> dict:
+    def do_tell(self, task: Task) -> dict[str, Any]:
+        """Report the child process and its environment."""
         return {"pid": os.getpid(), "done": self.done, "env": dict(os.environ), "path": sys.path}
 
     def do_segfault(self, task: Task) -> None:
@@ -59,23 +62,23 @@ class Work(Stage):
         bytearray(64 * 2**30)
 
     def do_storm(self, task: Task) -> None:
-        """300 000 lines on both descriptors, past Python's own buffers."""
+        """Write 300 000 lines to both descriptors, bypassing Python's buffers."""
         for _ in range(300):
             os.write(1, b"noise on stdout\n" * 500)
             os.write(2, b"noise on stderr\n" * 500)
 
     def do_kill_worker(self, task: Task) -> None:
-        """What the kernel does to a worker when a machine's memory runs out."""
+        """Kill the worker, as the kernel does when a machine runs out of memory."""
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(3600)
 
-    def do_measure(self, task: Task) -> dict:
-        """Resident pages of the child and of its actor."""
+    def do_measure(self, task: Task) -> dict[str, int]:
+        """Return the resident pages of the child and of its actor."""
         pids = {"child": os.getpid(), "actor": os.getppid()}
         return {who: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for who, pid in pids.items()}
 
-    def do_spawn(self, task: Task) -> dict:
-        """A grandchild in the same group, and then a hang."""
+    def do_spawn(self, task: Task) -> dict[str, int]:
+        """Start a grandchild in the same process group, then hang."""
         grandchild = subprocess.Popen(["sleep", "3600"])
         with open(task.payload["pid_file"], "w") as file:
             file.write(f"{os.getpid()} {grandchild.pid}")
@@ -84,6 +87,8 @@ class Work(Stage):
 
 
 class Reserves(Work):
+    """Reserves 8 GiB of address space in its setup, more than its tasks may allocate."""
+
     memory = 2**28
 
     def setup(self) -> None:
@@ -92,16 +97,20 @@ class Reserves(Work):
 
 
 class CannotStart(Stage):
+    """Fails in its setup."""
+
     def setup(self) -> None:
         print("looking for the driver")
         raise RuntimeError("no EGL device")
 
 
 def content(key: str) -> bytes:
+    """Return the content of the file of a task."""
     return f"the content of {key}\n".encode() * 200
 
 
-def wait_until(condition, seconds: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
+    """Poll until the condition holds; False after a timeout."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

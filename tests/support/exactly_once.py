@@ -1,4 +1,4 @@
-"""Did every task end exactly once? A ledger that keeps an audit, and the checker that reads it."""
+"""Check that every task ended exactly once: a ledger that writes an audit log, and the checker that reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster import Ledger, Record
 
 
 class AuditedLedger(Ledger):
-    """Appends a line to `audit` after every final marker it writes, from whichever process that is."""
+    """Appends a line to the file `audit` after every marker that it writes, from any process."""
 
     def __init__(self, root: str, audit: str) -> None:
         super().__init__(root)
@@ -26,26 +26,26 @@ class AuditedLedger(Ledger):
 
 
 def problems(root: str, audit: str, expected: dict[str, str]) -> list[str]:
-    """What is wrong with the output below `root`. `expected`: key → "done" or the cause of its quarantine."""
-    found = []
+    """List what is wrong with the output below `root`. `expected`: key → "done" or the cause of its quarantine."""
+    result = []
     ledger = Ledger(root)
     records = {record.key: record for record in ledger}
-    found += [f"{key}: lost" for key in expected.keys() - records.keys()]
-    found += [f"{key}: never asked for" for key in records.keys() - expected.keys()]
+    result += [f"{key}: lost" for key in expected.keys() - records.keys()]
+    result += [f"{key}: not a task of the job" for key in records.keys() - expected.keys()]
     markers = Counter(
         path.stem
         for kind in ("done", "filtered", "quarantine")
         for path in Path(root, "_factory", kind).rglob("*.json")
     )
-    found += [f"{key}: {count} markers" for key, count in markers.items() if count > 1]
+    result += [f"{key}: {count} markers" for key, count in markers.items() if count > 1]
     written = Counter(line.split()[0] for line in Path(audit).read_text().splitlines())
-    found += [f"{key}: written {count} times" for key, count in written.items() if count > 1]
+    result += [f"{key}: written {count} times" for key, count in written.items() if count > 1]
     for key, record in records.items():
-        what = record.status if record.status == "done" else record.reason
-        if key in expected and expected[key] not in what:
-            found.append(f"{key}: expected {expected[key]!r}, got {what!r}")
+        actual = record.status if record.status == "done" else record.reason
+        if key in expected and expected[key] not in actual:
+            result.append(f"{key}: expected {expected[key]!r}, got {actual!r}")
         if record.status == "done":
             path = Path(root, "data", f"{key}.bin")
             if not path.exists() or path.read_bytes() != content(key):
-                found.append(f"{key}: done, but its file is not whole")
-    return found
+                result.append(f"{key}: done, but its file is incomplete")
+    return result

@@ -1,4 +1,4 @@
-"""A group on two local nodes of which one is lost in the middle: `group_loss_driver.py OUT`."""
+"""A training group on two local nodes, one of which is killed halfway: `group_loss_driver.py OUT`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work of a group, for the tests of `cluster.training`: a sum over all workers at each step, kept in the storage."""
+"""A training function for the tests of `cluster.training`: a sum over all workers at each step, with checkpoints."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ STATE = "state.json"
 
 
 def read_state(storage: Storage) -> dict[str, Any]:
+    """Return the latest checkpoint, or the initial state."""
     return json.loads(storage.read(STATE) or b'{"step": 0, "value": 1.0, "sizes": []}')
 
 
 def add_up(job: dict[str, Any], device: str) -> None:
-    """`value` becomes a tenth of itself plus the sum of the ranks' shares of the step, `steps` times."""
+    """Set `value` to a tenth of itself plus the sum of the ranks' shares of the step, `steps` times."""
     storage = Storage(job["out"], "tmp")
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     state = read_state(storage)
@@ -47,6 +48,7 @@ def add_up(job: dict[str, Any], device: str) -> None:
 
 
 def expected(steps: int, batch: int) -> float:
+    """Return the final value, computed in one process."""
     value = 1.0
     for step in range(steps):
         value = value / 10 + sum(step + k for k in range(batch))

@@ -1,4 +1,4 @@
-"""A run on two local nodes of which one is lost in the middle: `node_loss_driver.py ROOT AUDIT TASKS`."""
+"""A run on two local nodes, one of which is killed halfway: `node_loss_driver.py ROOT AUDIT TASKS`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from chaos_driver import Impatient, tasks
+from chaos_driver import ShortTimeout, tasks
 from cluster_stages import wait_until
 from exactly_once import AuditedLedger
 from ray.cluster_utils import Cluster
@@ -30,7 +30,10 @@ def main() -> None:
 
     threading.Thread(target=kill_raylet).start()
     report = run(
-        Impatient(), tasks(count), AuditedLedger(root, audit), on_tick=lambda tick: nodes.append(tick.workers)
+        ShortTimeout(),
+        tasks(count),
+        AuditedLedger(root, audit),
+        on_tick=lambda tick: nodes.append(tick.workers),
     )
     print(f"{max(nodes)} nodes before, {nodes[-1]} after, {report.actors_lost} actors lost")
 

@@ -1,34 +1,35 @@
-"""Processes, seen through /proc."""
+"""Inspect processes through /proc."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# As /proc/net/tcp and tcp6 write 127.0.0.1 (twice) and ::1.
+# 127.0.0.1 (in two notations) and ::1, as written in /proc/net/tcp and tcp6.
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     return _stat(pid)[0] not in ("", "Z")
 
 
 def descendants(pid: int) -> list[int]:
-    """Children, their children, and so on."""
+    """Return the process ids of all direct and indirect children."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             children.setdefault(_stat(int(entry))[1], []).append(int(entry))
-    found, queue = [], [pid]
+    result, queue = [], [pid]
     while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
+        direct = children.get(queue.pop(), [])
+        result += direct
+        queue += direct
+    return result
 
 
 def command(pid: int) -> str:
+    """Return the command line; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -36,7 +37,7 @@ def command(pid: int) -> str:
 
 
 def listening_addresses(pids: list[int]) -> set[str]:
-    """IP addresses (as /proc writes them, hexadecimal) on which the processes listen for TCP."""
+    """Return the IP addresses, hexadecimal as in /proc, on which the processes listen for TCP connections."""
     inodes = set()
     for pid in pids:
         try:
@@ -54,18 +55,18 @@ def listening_addresses(pids: list[int]) -> set[str]:
 
 
 def started(pid: int) -> int:
-    """When a process started, in clock ticks: numbers are used again, the two together are not."""
+    """Return the start time in clock ticks. Process ids are reused, but not together with the start time."""
     return _stat(pid)[2]
 
 
 def age(pid: int) -> float:
-    """Seconds since a process started."""
+    """Return the seconds since a process started."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     return uptime - started(pid) / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> tuple[str, int, int]:
-    """State letter, parent, start; ("", 0, 0) if there is no such process."""
+    """Return state letter, parent and start time; ("", 0, 0) if there is no such process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
