@@ -18,7 +18,7 @@ from zoo.mvvdm.attention import MultiViewAttention, SpatiotemporalAttention, Tex
 from zoo.mvvdm.config import MVVDMConfig
 
 
-class Condition(NamedTuple):
+class LayerConditions(NamedTuple):
     """The inputs of every layer besides its feature map.
 
     Attributes:
@@ -51,7 +51,7 @@ class SpatialBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, condition: LayerConditions) -> Tensor:
         """Apply the block to tokens [B, V, T, H, W, C]; the shape is kept."""
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), condition.text, condition.image)
@@ -68,7 +68,7 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([SpatialBlock(channels, config)])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, features: Tensor, condition: Condition) -> Tensor:
+    def forward(self, features: Tensor, condition: LayerConditions) -> Tensor:
         """Apply the transformer to a feature map [B·V·T, C, H, W]; the shape is kept."""
         x = self.proj_in(self.norm(features)).unflatten(0, (-1, condition.views, condition.frames))
         x = self.transformer_blocks[0](x.permute(0, 1, 2, 4, 5, 3), condition)
@@ -104,7 +104,7 @@ class MotionModule(nn.Module):
         self.transformer_blocks = nn.ModuleList([MotionBlock(channels, config)])
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(self, features: Tensor, condition: Condition) -> Tensor:
+    def forward(self, features: Tensor, condition: LayerConditions) -> Tensor:
         """Apply the module to a feature map [B·V·T, C, H, W]; the shape is kept."""
         V, T = condition.views, condition.frames
         # As in AnimateDiff, the statistics of the normalisation are taken over all frames of a view.
@@ -151,13 +151,13 @@ class Stage(nn.Module):
         self.motion_modules = nn.ModuleList(MotionModule(out, config) for _ in inputs)
         self.gradient_checkpointing = False
 
-    def run(self, module: nn.Module, *args: Tensor | Condition) -> Tensor:
+    def run(self, module: nn.Module, *args: Tensor | LayerConditions) -> Tensor:
         """Call a module; with gradient checkpointing, its activations are recomputed in the backward pass."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(module, *args)
         return module(*args)
 
-    def layer(self, index: int, x: Tensor, condition: Condition) -> Tensor:
+    def layer(self, index: int, x: Tensor, condition: LayerConditions) -> Tensor:
         """Apply one layer: [B·V·T, C, H, W] → [B·V·T, out, H, W]."""
         x = self.run(self.resnets[index], x, condition.embedding)
         if self.attentions:
@@ -181,7 +181,7 @@ class DownStage(Stage):
         super().__init__(inputs, out, embedding, attention, config)
         self.downsamplers = nn.ModuleList([] if last else [Downsample2D(out, use_conv=True, name="op")])
 
-    def forward(self, x: Tensor, condition: Condition) -> list[Tensor]:
+    def forward(self, x: Tensor, condition: LayerConditions) -> list[Tensor]:
         """Return the output of each layer and the downsampled one, for the skip connections."""
         outputs = []
         for index in range(len(self.resnets)):
@@ -198,7 +198,7 @@ class MiddleStage(Stage):
         super().__init__([channels], channels, embedding, True, config)
         self.resnets.append(residual_block(channels, channels, embedding, config))
 
-    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, condition: LayerConditions) -> Tensor:
         """Apply the stage to a feature map [B·V·T, C, H, W]; the shape is kept."""
         return self.run(self.resnets[1], self.layer(0, x, condition), condition.embedding)
 
@@ -219,7 +219,7 @@ class UpStage(Stage):
         super().__init__(inputs, out, embedding, attention, config)
         self.upsamplers = nn.ModuleList([] if last else [Upsample2D(out, use_conv=True)])
 
-    def forward(self, x: Tensor, skips: list[Tensor], condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], condition: LayerConditions) -> Tensor:
         """Apply the stage; the encoder outputs that it uses are removed from the end of `skips`."""
         for index in range(len(self.resnets)):
             x = self.layer(index, torch.cat([x, skips.pop()], dim=1), condition)

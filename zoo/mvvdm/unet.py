@@ -22,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from zoo.mvvdm.attention import MultiViewAttention
-from zoo.mvvdm.blocks import Condition, DownStage, MiddleStage, UpStage
+from zoo.mvvdm.blocks import DownStage, LayerConditions, MiddleStage, UpStage
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.embeddings import CAMERA_DIM, SentenceEmbedding, Whitening
 from zoo.mvvdm.schedule import signal_at
@@ -148,7 +148,7 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         camera: Tensor,
         image_embeds: Tensor | None,
         motion: bool,
-    ) -> Condition:
+    ) -> LayerConditions:
         """Embed time step [B], cameras, prompt and images; arguments as for `forward`."""
         B, V, T = sample.shape[:3]
         time = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
@@ -163,7 +163,7 @@ class MVVDMUNet(ModelMixin, ConfigMixin):
         image = None
         if image_embeds is not None:
             image = self.image_projection(image_embeds.flatten(0, 1)).unflatten(0, (B, V))
-        return Condition(V, T, embedding.flatten(0, 2), text, image, motion)
+        return LayerConditions(V, T, embedding.flatten(0, 2), text, image, motion)
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of what the paper trains: MV2V-Adapters and motion modules (Animate3D §3.1)."""
