@@ -14,13 +14,13 @@ import factory.train
 from factory.training.mvvdm import options, worker
 from zoo.mvvdm import training
 
-_work, _advance = worker.work, training._Run.advance
+_work, _advance = worker.work, training.TrainingRun.advance
 
 
 def work(job: dict[str, Any], device: str) -> None:
     told = Path(job["out"], "died")
 
-    def advance(run: training._Run, source: Any) -> None:
+    def advance(run: training.TrainingRun, source: Any) -> None:
         if (
             run.step == job["dies_at"]
             and run.rank == run.size - 1
@@ -31,7 +31,7 @@ def work(job: dict[str, Any], device: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         _advance(run, source)
 
-    training._Run.advance = advance
+    training.TrainingRun.advance = advance
     _work(job, device)
 
 

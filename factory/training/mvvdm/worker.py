@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from zoo.mvvdm.denoising import Denoising, encoder_of
 from zoo.mvvdm.evaluation import TrueClip, comparison_sheet, evaluate, sampler
 from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.plan import TrainingPlan
-from zoo.mvvdm.training import Progress, levels, train
+from zoo.mvvdm.training import StepReport, levels, train
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.text_encoder import MINILM
 
@@ -246,7 +246,7 @@ class _Run:
         pipeline.unet.load_state_dict(state, strict=False)
         pipeline.unet.eval()
 
-    def _tell_progress(self, stage: str, progress: Progress) -> None:
+    def _tell_progress(self, stage: str, progress: StepReport) -> None:
         self._tell({"stage": stage, **progress})
         losses, part = self._losses(stage), (progress["step"] - 1) * CURVE // progress["steps"]
         total, count = losses.get(str(part), (0.0, 0))
@@ -265,7 +265,7 @@ class _Run:
             for part, (total, count) in sorted(self._losses("network").items(), key=lambda item: int(item[0]))
         ]
 
-    def _tell(self, progress: Progress) -> None:
+    def _tell(self, progress: Mapping[str, Any]) -> None:
         if self.rank == 0:
             self.storage.write(
                 f"{self.folder}/{PROGRESS}", json.dumps({**progress, "at": time.time()}).encode()
