@@ -16,7 +16,7 @@ from factory.training.mvvdm import options, worker
 from factory.training.mvvdm.job import MVVDMTrainingJob
 from zoo.mvvdm import training
 
-_work, _advance = worker.work, training._Run.advance
+_work, _advance = worker.work, training.TrainingRun.advance
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ def work(job: dict[str, Any], device: str) -> None:
     job = dict(job)
     dies_at, marker = job.pop("dies_at"), Path(job["out"], "died")
 
-    def advance(run: training._Run, source: Any) -> None:
+    def advance(run: training.TrainingRun, source: Any) -> None:
         is_victim = run.rank == run.size - 1 and run.plan.steps > 2
         if run.step == dies_at and is_victim and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         _advance(run, source)
 
-    training._Run.advance = advance
+    training.TrainingRun.advance = advance
     _work(job, device)
 
 

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo.mvvdm.config import MVVDMConfig
+from zoo.mvvdm.embeddings import encode_time
 from zoo.mvvdm.parts import find_file, kind, load_parts, read_tensors
-from zoo.mvvdm.unet import MVVDMUNet, encode_time
+from zoo.mvvdm.unet import MVVDMUNet
 
 # Stable Diffusion's structure, narrow: as many tensors, the last two levels of one width as there.
 CONFIG = MVVDMConfig(

@@ -312,10 +312,10 @@ def test_clip_is_given_bytes(pipeline):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"images": np.zeros((4, 8, 8, 3))}, r"images: expected .* got one that is float64 \[8, 8, 3\]"),
-        ({"images": []}, "images: expected at least one picture"),
-        ({"resolution": 15}, "resolution: expected a multiple of 2, the autoencoder's step, got 15"),
-        ({"cameras": condition_cameras(3)}, "cameras: expected 4, one a picture, got 3"),
+        ({"images": np.zeros((4, 8, 8, 3))}, r"images: expected .* got an image of float64 \[8, 8, 3\]"),
+        ({"images": []}, "images: expected at least one image"),
+        ({"resolution": 15}, "resolution: expected a multiple of 2, the autoencoder's downsampling factor, got 15"),
+        ({"cameras": condition_cameras(3)}, "cameras: expected 4, one per image, got 3"),
         ({"latents": torch.zeros(4, 4, 4, 8, 8)}, r"latents: expected \[4, 3, 4, 8, 8\], noise for all but"),
         ({"output_type": "gif"}, "output_type: expected one of uint8, np, pt, pil, latent, got 'gif'"),
         ({"callback_on_step_end_tensor_inputs": ["secrets"]}, r"got \['secrets'\]"),
@@ -382,7 +382,7 @@ def test_saved_and_loaded_as_a_pipeline_of_diffusers(pipeline, tmp_path):
     index = tmp_path / "model_index.json"
     index.write_text(index.read_text().replace('"zoo.mvvdm.unet"', '"antigravity"'))
     with pytest.raises(
-        zoo.ZooError, match=r"model_index\.json wants unet from antigravity, expected diffusers, .*"
+        zoo.ZooError, match=r"model_index\.json loads unet from antigravity, expected diffusers, .*"
     ):
         MVVDMPipeline.from_pretrained(tmp_path)
     with pytest.raises(zoo.ZooError, match=r"has no readable model_index\.json"):
@@ -476,14 +476,14 @@ def test_without_clip(tmp_path):
 def test_parts_that_are_missing_are_named():
     parts = {"vae": autoencoder(), "unet": unet(), "scheduler": mvvdm_scheduler()}
     with pytest.raises(
-        ValueError, match=r"expected a text_encoder .* or the name of a sentence_encoder, got neither"
+        ValueError, match=r"expected either a text_encoder .* or the name of a sentence_encoder, got neither"
     ):
         MVVDMPipeline(**parts)
     with pytest.raises(
-        ValueError, match="this unet has an IP-Adapter; give image_encoder and feature_extractor"
+        ValueError, match="this unet has an IP-Adapter; pass image_encoder and feature_extractor"
     ):
         MVVDMPipeline(**parts, **text_parts())
-    with pytest.raises(zoo.ZooError, match="this model has no example: call it with pictures"):
+    with pytest.raises(zoo.ZooError, match="this model has no example: call it with images"):
         MVVDMPipeline(**parts, **text_parts(), **image_parts()).sample()
 
 

@@ -15,19 +15,12 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.attention_processor import Attention as DiffusersAttention
 
 from renderers.cameras import mvvdm_camera_vectors
+from zoo.mvvdm.attention import MultiViewAttention, SpatiotemporalAttention, TextImageAttention
 from zoo.mvvdm.config import MVVDMConfig
+from zoo.mvvdm.embeddings import SentenceEmbedding, Whitening, encode_place, encode_time
 from zoo.mvvdm.parts import kind
 from zoo.mvvdm.schedule import signal_levels
-from zoo.mvvdm.unet import (
-    MultiViewAttention,
-    MVVDMUNet,
-    SentenceEmbedding,
-    SpatiotemporalAttention,
-    TextImageAttention,
-    Whitening,
-    encode_place,
-    encode_time,
-)
+from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
 
 # Stable Diffusion's structure, narrow.
@@ -441,7 +434,7 @@ def test_saved_and_loaded(tmp_path):
         ("sample", torch.zeros(1, 2, 3, 5, 8, 8), r"sample \[B, V, T, 4, H, W\], got \[1, 2, 3, 5, 8, 8\]"),
         ("camera", torch.zeros(1, 3, 16), r"camera \[1, 2, 16\] .*, got \[1, 3, 16\]"),
         ("text_embeds", torch.zeros(1, 7, 25), r"text_embeds \[1, any, 24\] .*, got \[1, 7, 25\]"),
-        ("timestep", torch.zeros(2), r"one timestep or 1, one an object, got \[2\]"),
+        ("timestep", torch.zeros(2), r"one timestep or 1, one per object, got \[2\]"),
         ("image_embeds", torch.zeros(1, 2, 5), r"image_embeds None, got \(1, 2, 5\)"),
     ],
 )

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from zoo.errors import HubError, ZooError
-from zoo.mvvdm.unet import MVVDMUNet, encode_time
+from zoo.mvvdm.embeddings import encode_time
+from zoo.mvvdm.unet import MVVDMUNet
 
 Source = str | os.PathLike[str]
 

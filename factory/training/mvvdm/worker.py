@@ -28,7 +28,7 @@ from zoo.mvvdm.denoising import Denoising, encoder_of
 from zoo.mvvdm.evaluation import TrueClip, comparison_sheet, evaluate, sampler
 from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.plan import TrainingPlan
-from zoo.mvvdm.training import averages_of, levels, train
+from zoo.mvvdm.training import StepReport, averages_of, levels, train
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.text_encoder import MINILM
 
@@ -275,7 +275,7 @@ class WorkerTraining:
         pipeline.unet.load_state_dict(state, strict=False)
         pipeline.unet.eval()
 
-    def _report(self, stage: str, progress: Mapping[str, Any]) -> None:
+    def _report(self, stage: str, progress: StepReport) -> None:
         """Write the progress of a step, and add its loss to the curve."""
         self._write_progress({"stage": stage, **progress})
         losses, part = self._losses(stage), (progress["step"] - 1) * CURVE // progress["steps"]
