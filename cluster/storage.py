@@ -22,7 +22,7 @@ class Storage:
     Pickles as its URL. `temporary` is the folder, inside, where unfinished local files lie.
     """
 
-    def __init__(self, url: str | os.PathLike[str], temporary: str) -> None:
+    def __init__(self, url: str | os.PathLike[str], temporary: str = "_factory/tmp") -> None:
         url = os.fspath(url)
         self.url = url if "://" in url else os.path.abspath(url)
         self._temporary = temporary

@@ -22,8 +22,7 @@ from factory.clips.stage import RenderStage, asset_tasks
 from factory.curate import main
 from factory.dataset import shards
 from factory.dataset.captions import SCHEMA as CAPTIONS
-from factory.dataset.captions import _pack as pack_captions
-from factory.dataset.captions import read_caption_rows
+from factory.dataset.captions import pack_captions, read_caption_rows
 from factory.dataset.reader import load_clips
 from factory.dataset.shards import ShardPacker, packed_keys, read_manifests, staged_path
 from factory.dataset.takedown import TakedownError, finish_takedowns, takedown
@@ -281,7 +280,7 @@ def test_a_uid_of_two_sources_has_to_be_said_exactly(dataset, folder):
     }
     target = dataset / "data/train/part-00099.parquet"
     pq.write_table(pa.Table.from_pylist([other], table.schema), target)
-    with pytest.raises(TakedownError, match="elsewhere and of folder"):
+    with pytest.raises(TakedownError, match="the sources elsewhere and folder have"):
         takedown(dataset, uid)
     takedown(dataset, uid, "elsewhere")
     assert not target.exists()
