@@ -1,8 +1,8 @@
 """A parser for the index of an mp4 file: the byte range and the display order of every coded picture.
 
 FFmpeg's demuxer finds the same in 2 ms, most of which it spends probing the format. The cells of the dataset are
-known to be mp4 files with one video track, so the tables are read directly. The 2 ms are an eighth of the time needed to
-decode 16 of 48 frames of a view.
+known to be mp4 files with one video track, so the tables are read directly. The 2 ms are an eighth of the time needed
+to decode 16 of 48 frames of a view.
 
 Box names and layouts follow ISO/IEC 14496-12 (ISO base media file format).
 """
