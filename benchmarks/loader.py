@@ -46,7 +46,7 @@ from torchvision.transforms import Normalize
 import factory
 from benchmarks.common import describe_machine
 from factory.dataset.codecs.mp4 import read_index
-from factory.dataset.codecs.video import _pictures, unpack_alpha
+from factory.dataset.codecs.video import decoded_planes, unpack_alpha
 from factory.dataset.schema import alpha_column, view_column
 from renderers.meshes.clip import GREY
 
@@ -95,7 +95,7 @@ def parts(videos: list[tuple[list[bytes], int]]) -> Iterator[None]:
     """Run only the loader's video decoding, to YUV planes."""
     for files, phase in videos:
         for data in files:
-            yield from (None for _ in _pictures(data, read_index(data), indices(phase)))
+            yield from (None for _ in decoded_planes(data, read_index(data), indices(phase)))
 
 
 def alphas(cells: list[list[bytes]]) -> Iterator[np.ndarray]:

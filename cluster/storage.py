@@ -58,7 +58,7 @@ class Storage:
         filesystem: the fsspec file system; None for a plain local path.
     """
 
-    def __init__(self, url: str | os.PathLike[str], temporary: str) -> None:
+    def __init__(self, url: str | os.PathLike[str], temporary: str = "_factory/tmp") -> None:
         url = os.fspath(url)
         self.url = url if "://" in url else os.path.abspath(url)
         self._temporary = temporary

@@ -49,7 +49,7 @@ def read_tombstones(root: str | os.PathLike[str]) -> list[Tombstone]:
     Raises:
         StorageError: a tombstone is damaged. Without it an asset would come back, so it must be restored.
     """
-    storage = Storage(root, "_factory/tmp")
+    storage = Storage(root)
     names = [f"{_FOLDER}/{name}" for name in storage.names(_FOLDER)]
     found = []
     for name, data in sorted(storage.read_many(names).items()):
@@ -65,6 +65,7 @@ def read_tombstones(root: str | os.PathLike[str]) -> list[Tombstone]:
     return found
 
 
-def _write(root: str | os.PathLike[str], tombstone: Tombstone) -> None:
+def write_tombstone(root: str | os.PathLike[str], tombstone: Tombstone) -> None:
+    """Write a tombstone, replacing an earlier version of it."""
     data = json.dumps(asdict(tombstone), indent=1, sort_keys=True).encode()
-    Storage(root, "_factory/tmp").write(tombstone.path, data)
+    Storage(root).write(tombstone.path, data)

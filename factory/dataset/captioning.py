@@ -1,4 +1,4 @@
-"""Caption clips with a video-language model, on the cluster."""
+"""Captioning clips with a video-language model, on the cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +27,13 @@ _CLIPS_PER_TASK = 32
 
 
 class Captioner:
-    """A video-language model: any that transformers' `AutoModelForImageTextToText` loads.
+    """A video-language model: any model that transformers' `AutoModelForImageTextToText` loads.
 
     Args:
-        model: name on the hub, or folder. No code that comes with it is run.
-        prompt: the question. max_new_tokens: of an answer.
-        gpu: whether to use one.
+        model: name on the hub, or folder. Remote code is never run.
+        prompt: instruction that accompanies the frames.
+        max_new_tokens: maximum length of a caption.
+        gpu: whether to run on a GPU.
     """
 
     def __init__(
@@ -43,28 +45,39 @@ class Captioner:
         self.prompt, self.max_new_tokens = prompt, max_new_tokens
         self.device = torch.device("cuda" if gpu else "cpu")
         self.processor = AutoProcessor.from_pretrained(model)
-        self.processor.tokenizer.padding_side = "left"  # answers are written behind the question
-        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype="auto" if gpu else torch.float32)
-        self.model = loaded.to(self.device).eval()
+        self.processor.tokenizer.padding_side = "left"  # generated tokens follow the prompt
+        self.model: Any = AutoModelForImageTextToText.from_pretrained(
+            model, dtype="auto" if gpu else torch.float32
+        )
+        self.model.to(self.device).eval()
         self._takes_video = getattr(self.processor, "video_processor", None) is not None
 
     def __call__(self, videos: Sequence[np.ndarray], fps: float) -> list[str]:
-        """A caption for each video.
+        """Caption videos in one batch.
 
         Args:
-            videos: uint8 [T, H, W, 3] each. fps: frames a second.
+            videos: uint8 [T, H, W, 3] each.
+            fps: frames per second.
+
+        Returns:
+            One caption per video, a single line each.
         """
         import torch
 
         conversations = [
-            [{"role": "user", "content": [*self._pictures(video), {"type": "text", "text": self.prompt}]}]
+            [
+                {
+                    "role": "user",
+                    "content": [*self._video_content(video), {"type": "text", "text": self.prompt}],
+                }
+            ]
             for video in videos
         ]
-        options = {"padding": True, "return_tensors": "pt"}
+        options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
         if self._takes_video:
             options |= {
                 "do_sample_frames": False,
-                "video_metadata": [_metadata(video, fps) for video in videos],
+                "video_metadata": [_video_metadata(video, fps) for video in videos],
             }
         inputs = self.processor.apply_chat_template(
             conversations,
@@ -75,11 +88,12 @@ class Captioner:
         )
         inputs = inputs.to(self.device, dtype=self.model.dtype)
         with torch.inference_mode():
-            written = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-        answers = written[:, inputs["input_ids"].shape[1] :]
-        return [one_line(text) for text in self.processor.batch_decode(answers, skip_special_tokens=True)]
+            tokens = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        captions = tokens[:, inputs["input_ids"].shape[1] :]
+        return [one_line(text) for text in self.processor.batch_decode(captions, skip_special_tokens=True)]
 
-    def _pictures(self, video: np.ndarray) -> list[dict]:
+    def _video_content(self, video: np.ndarray) -> list[dict[str, Any]]:
+        """The frames as the model's chat template takes them: one video, or a list of images."""
         if self._takes_video:
             return [{"type": "video", "video": video}]
         from PIL import Image
@@ -87,7 +101,7 @@ class Captioner:
         return [{"type": "image", "image": Image.fromarray(frame)} for frame in video]
 
 
-def _metadata(video: np.ndarray, fps: float) -> dict:
+def _video_metadata(video: np.ndarray, fps: float) -> dict[str, Any]:
     frames, height, width, _ = video.shape
     return {
         "total_num_frames": frames,
@@ -101,12 +115,17 @@ def _metadata(video: np.ndarray, fps: float) -> dict:
 
 @dataclass
 class CaptionStage(Stage):
-    """Captions clips of a dataset, several at a time, each from view 0 on grey.
+    """Captions clips of a dataset in batches, each from view 0 on grey.
 
     Attributes:
-        dataset: folder or URL. model: see `Captioner`. prompt: the question.
-        num_gpus: of one worker; 0.25 puts four of them on one GPU, 0 uses the CPU.
-        batch: clips a forward pass. frames: of a clip, evenly spaced.
+        dataset: folder or URL.
+        model: see `Captioner`.
+        prompt: see `Captioner`.
+        num_gpus: GPUs per worker; 0.25 puts four workers on one GPU, 0 uses the CPU.
+        batch: clips per forward pass.
+        frames: frames per clip, evenly spaced.
+        memory: bytes reserved per worker.
+        timeout_s: limit for one task, seconds.
     """
 
     dataset: str
@@ -123,7 +142,7 @@ class CaptionStage(Stage):
             self._captioner = Captioner(self.model, prompt=self.prompt, gpu=self.num_gpus > 0)
         except (ImportError, OSError, ValueError) as error:
             raise StageError(
-                f"{self.model} is not a model that AutoModelForImageTextToText and AutoProcessor load here: {error}"
+                f"{self.model} cannot be loaded with AutoModelForImageTextToText and AutoProcessor: {error}"
             ) from error
         self._clips = load_clips(self.dataset)
 
@@ -142,30 +161,29 @@ class CaptionStage(Stage):
         return Outcome("done", {"clips": len(rows)}, files={f"{FOLDER}/part-{task.key}.parquet": data})
 
     def _video(self, clip_id: str) -> tuple[np.ndarray, float]:
-        """Frames uint8 [T, H, W, 3] and how many there are a second."""
+        """Evenly spaced frames of a clip, uint8 [T, H, W, 3], and their rate per second."""
         clip = self._clips.clip(clip_id)
         count = clip.metadata["num_frames"]
-        moments = np.unique(np.linspace(0, count - 1, min(self.frames, count)).round().astype(int)).tolist()
-        frames = clip.read(views=[0], frames=moments, background=GREY).frames[0]
-        return frames, clip.metadata["fps"] * len(moments) / count
+        indices = np.unique(np.linspace(0, count - 1, min(self.frames, count)).round().astype(int)).tolist()
+        frames = clip.read(views=[0], frames=indices, background=GREY).frames[0]
+        return frames, clip.metadata["fps"] * len(indices) / count
 
 
 def origin_of(model: str) -> str:
-    """What the column `caption_origin` says of a model: its name on the hub, of a folder only the last part."""
+    """The value of the column `caption_origin` for a model: its name on the hub, or the last part of its folder."""
     return f"model {PurePosixPath(model).name if os.path.isdir(model) else model}"
 
 
 def caption_tasks(root: str | os.PathLike[str], stage: CaptionStage) -> list[Task]:
-    """The clips of a dataset that this model has not captioned with this prompt yet, in groups."""
-
+    """Create tasks for the clips that this model has not captioned with this prompt yet."""
     origin = origin_of(stage.model)
-    have = {
+    captioned = {
         row["clip_id"]
         for row in read_caption_rows(root)
         if row["caption_origin"] == origin and row["prompt"] == stage.prompt
     }
     ids = load_clips(root).table(["clip_id"])["clip_id"].to_pylist()
-    todo = [clip_id for clip_id in ids if clip_id not in have]
+    pending = [clip_id for clip_id in ids if clip_id not in captioned]
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return [
         Task(
@@ -173,7 +191,7 @@ def caption_tasks(root: str | os.PathLike[str], stage: CaptionStage) -> list[Tas
             {"clips": group, "at": at},
             f"{len(group)} clips",
         )
-        for group in _chunks(todo, _CLIPS_PER_TASK)
+        for group in _chunks(pending, _CLIPS_PER_TASK)
     ]
 
 
@@ -182,10 +200,17 @@ def caption_dataset(
 ) -> Report:
     """Caption every clip of a dataset that has no caption by this model and prompt.
 
-    Interrupted, or after new clips were added, the same call does the rest.
+    After an interruption, or when clips were added, the same call captions the remaining clips.
+
+    Args:
+        root: folder or URL of the dataset.
+        stage: the model and its options.
+        workers: number of worker processes; None = as many as the cluster has room for.
 
     Raises:
-        StageError: the model cannot be loaded. StorageError, Interrupted: what is done stays.
+        StageError: the model cannot be loaded.
+        StorageError: the captions cannot be written; finished parts are kept.
+        Interrupted: the run was interrupted; finished parts are kept.
     """
     tasks = caption_tasks(root, stage)
 

@@ -1,8 +1,9 @@
-"""What a clip shows, in words: without a model from what its author wrote, or by a video-language model.
+"""Captions: composed from the asset's names without a model, and stored beside the shards.
 
-Captions of models do not go into the shards, whose videos would all be written and uploaded anew for a few bytes.
-They are a table beside them, `captions/part-*.parquet`, one row a clip; `factory.load_clips` puts them in place of
-the row's own caption, the newest first. A part is written once and never touched again, but for takedowns.
+Captions by a model (`factory.dataset.captioning`) are not written into the shards, because replacing a few bytes of
+text would rewrite and upload every video again. They are a table beside them, `captions/part-*.parquet`, one row per clip.
+`factory.load_clips` replaces a row's own caption with the newest one from this table. A part is written once and only
+changed by a takedown.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,17 +23,17 @@ from cluster.storage import Storage, StorageError
 FOLDER = "captions"
 BY_AUTHOR, BY_NAMES = "the asset's author", "title, tags and animation name"
 SCHEMA = pa.schema([(name, pa.string()) for name in ("clip_id", "caption", "caption_origin", "prompt", "at")])
-_MOST_CHARACTERS = 500
-_MOST_TAGS = 5
-# Names that programs give, which say nothing.
-_MEANINGLESS = re.compile(
+_MAX_CHARACTERS = 500
+_MAX_TAGS = 5
+# Default names of authoring tools, which do not describe the animation.
+_DEFAULT_NAME = re.compile(
     r"(animation|anim|action|take|scene|armature\w*|skeleton|default( take)?|mixamo( ?com)?|main|main animation|"
     r"cinema 4d main|layer|base layer|\w* ?action|\w*object|)( ?\d+)?"
 )
 
 
 class Caption(NamedTuple):
-    """A caption and what wrote it; both "" if nobody did."""
+    """A caption and its origin (the column `caption_origin`); both "" if there is none."""
 
     text: str
     origin: str
@@ -41,53 +42,58 @@ class Caption(NamedTuple):
 def caption_from_names(
     title: str, tags: Sequence[str], animation_name: str, description: str = ""
 ) -> Caption:
-    """What the asset's author wrote of a clip: the description if there is one, else title, tags and names.
+    """Compose a caption from the text that the asset's author published.
 
     Args:
-        title: a file's path will do. animation_name: "Armature|walk_cycle.001" becomes "walk cycle".
+        title: title of the asset, or the path of its file.
+        tags: of the asset; the first five are used.
+        animation_name: "Armature|walk_cycle.001" becomes "walk cycle".
+        description: of the clip. If it is not empty, it is the caption.
     """
-    if said := one_line(description):
-        return Caption(said, BY_AUTHOR)
+    if description_line := one_line(description):
+        return Caption(description_line, BY_AUTHOR)
     is_file = re.search(r"\.(glb|gltf|fbx|blend)$", title, flags=re.IGNORECASE)
-    what = _words(PurePosixPath(title).stem if is_file else title)
+    subject = _words(PurePosixPath(title).stem if is_file else title)
     action = _words(animation_name).lower()
-    action = "" if _MEANINGLESS.fullmatch(action) else action
-    about = ", ".join(filter(None, map(_words, tags[:_MOST_TAGS])))
-    text = one_line(
-        ", ".join(filter(None, (f"{what} ({about})" if what and about else what or about, action)))
-    )
+    action = "" if _DEFAULT_NAME.fullmatch(action) else action
+    keywords = ", ".join(filter(None, map(_words, tags[:_MAX_TAGS])))
+    if subject and keywords:
+        subject = f"{subject} ({keywords})"
+    text = one_line(", ".join(filter(None, (subject or keywords, action))))
     return Caption(text, BY_NAMES if text else "")
 
 
 def _words(name: str) -> str:
-    """A name as programs write it, as words."""
+    """Split an identifier into words: camelCase, snake_case, "Armature|name.001"."""
     name = re.sub(r"\.\d+$", "", one_line(name).rpartition("|")[2])
     name = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name)
     return " ".join(re.split(r"[\s_.\-]+", name)).strip()
 
 
 def one_line(text: str) -> str:
-    """One line without control characters, not too long."""
+    """Reduce text to a single line of at most 500 characters without control characters."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
 
 
-def read_caption_rows(root: str | os.PathLike[str]) -> list[dict]:
-    """All captions beside the shards of a dataset: clip_id, caption, caption_origin, prompt and at, oldest first."""
-    rows = [row for _, table in _parts(Storage(root, "_factory/tmp")) for row in table.to_pylist()]
+def read_caption_rows(root: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read all captions beside the shards of a dataset, oldest first, as dicts with the columns of `SCHEMA`."""
+    rows = [row for _, table in _parts(Storage(root)) for row in table.to_pylist()]
     return sorted(rows, key=lambda row: row["at"])
 
 
-def newest_captions(rows: Iterable[dict]) -> dict[str, Caption]:
-    """clip_id → its last caption that is not empty."""
+def newest_captions(rows: Iterable[dict[str, Any]]) -> dict[str, Caption]:
+    """Return the last non-empty caption of each clip, by clip_id."""
     return {row["clip_id"]: Caption(row["caption"], row["caption_origin"]) for row in rows if row["caption"]}
 
 
 def remove_captions(root: str | os.PathLike[str], clips: Collection[str]) -> None:
-    """Remove the captions of some clips."""
-    storage, doomed = Storage(root, "_factory/tmp"), set(clips)
+    """Remove the captions of the given clips, which are named by clip_id."""
+    storage, removed = Storage(root), set(clips)
     for name, table in _parts(storage):
-        kept = table.filter(pa.array([key not in doomed for key in table["clip_id"].to_pylist()], pa.bool_()))
+        kept = table.filter(
+            pa.array([key not in removed for key in table["clip_id"].to_pylist()], pa.bool_())
+        )
         if not len(kept):
             storage.remove(name)
         elif len(kept) < len(table):
@@ -95,6 +101,7 @@ def remove_captions(root: str | os.PathLike[str], clips: Collection[str]) -> Non
 
 
 def _parts(storage: Storage) -> Iterator[tuple[str, pa.Table]]:
+    """Yield path and content of every part."""
     names = [f"{FOLDER}/{name}" for name in storage.names(FOLDER) if name.endswith(".parquet")]
     for name, data in sorted(storage.read_many(names).items()):
         try:
@@ -106,6 +113,7 @@ def _parts(storage: Storage) -> Iterator[tuple[str, pa.Table]]:
 
 
 def pack_captions(table: pa.Table) -> bytes:
+    """Encode a table with the columns of `SCHEMA` as a part."""
     target = io.BytesIO()
     pq.write_table(table, target)
     return target.getvalue()

@@ -1,4 +1,4 @@
-"""Reading a dataset: from a folder or URL to arrays, a view and a frame at a time."""
+"""Reading a dataset from a folder or URL into arrays, decoding only the requested views and frames."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factory.dataset.captions import Caption, newest_captions, read_caption_rows
 from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
 from factory.dataset.schema import alpha_column, is_pixels, row_cameras, row_to_shot, view_column
@@ -25,20 +26,21 @@ Indices = int | slice | Sequence[int] | None
 
 @dataclass(frozen=True)
 class ClipArrays:
-    """What was asked of a clip.
+    """The decoded arrays of a clip: V views, T frames of H × W pixels.
+
+    Modalities are None unless they were requested. They describe, at the centre of each pixel, the first surface that
+    is at least half opaque.
 
     Attributes:
-        frames: uint8 [V, T, H, W, 4], straight alpha, the colour meaning nothing where alpha is 0; or
+        frames: uint8 [V, T, H, W, 4], straight alpha (the colour is undefined where alpha is 0), or
             [V, T, H, W, 3] on a background.
-        cameras: of the V views. timestamps: float64 [T], seconds on the animation's time line.
-
-    None unless asked for, and of the first surface that is at least half opaque, at each pixel's centre:
-
-        depth: float32 [V, T, H, W], metres along the optical axis, 0 where nothing is.
-        normals: float32 [V, T, H, W, 3], unit, world space, 0 where nothing is.
-        flow: float32 [V, T, H, W, 2], pixels (x right, y down) until the clip's next frame, whether or not that was
-            asked for; NaN where nothing is and in the last frame.
-        tracks: points [T, P, 3] of the surface with their pixels, depth and visibility [V, T, P].
+        cameras: of the V views.
+        timestamps: float64 [T], seconds on the animation's timeline.
+        depth: float32 [V, T, H, W], metres along the optical axis, 0 where there is no surface.
+        normals: float32 [V, T, H, W, 3], unit length, world space, 0 where there is no surface.
+        flow: float32 [V, T, H, W, 2], pixels (x right, y down) to the clip's next frame, whether or not that frame was
+            requested; NaN where there is no surface and in the last frame.
+        tracks: surface points [T, P, 3] with their pixel position, depth and visibility [V, T, P].
     """
 
     frames: np.ndarray
@@ -51,47 +53,76 @@ class ClipArrays:
 
     @property
     def flow_valid(self) -> np.ndarray:
-        """bool [V, T, H, W]: where there is a flow."""
+        """Mask of the pixels with a flow, bool [V, T, H, W]."""
         if self.flow is None:
-            raise ValueError('no flow was read: ask for it with read(..., modalities=["flow"])')
+            raise ValueError('no flow was read: request it with read(..., modalities=["flow"])')
         return np.isfinite(self.flow).all(axis=-1)
 
 
-def load_clips(path_or_url: str | os.PathLike[str], split: str | None = None) -> ClipDataset:
-    """Open a dataset: a folder, or any URL fsspec knows ("hf://datasets/org/mv-video", "s3://…").
+@dataclass(frozen=True)
+class RowGroup:
+    """A row group of a shard, the unit in which Parquet is read.
 
-    Reads the shards' footers and nothing else. `split`: one of "train", "validation", "test"; None = all.
+    Attributes:
+        path: of the shard, within the dataset's file system.
+        index: number of the row group in the shard.
+        footer: Parquet metadata of the shard.
+    """
+
+    path: str
+    index: int
+    footer: pq.FileMetaData
+
+
+def load_clips(path_or_url: str | os.PathLike[str], split: str | None = None) -> ClipDataset:
+    """Open a dataset. Only the footers of the shards are read.
+
+    Args:
+        path_or_url: a folder, or any URL that fsspec supports ("hf://datasets/org/mv-video", "s3://…").
+        split: "train", "validation" or "test"; None = all.
 
     Raises:
-        FileNotFoundError: there are no clips.
+        FileNotFoundError: the dataset has no clips.
     """
     return ClipDataset(path_or_url, split)
 
 
 class ClipDataset:
-    """The clips of a dataset in the order of its shards. Pickles and forks: it keeps no file open."""
+    """The clips of a dataset in the order of its shards. Can be pickled and forked: it keeps no file open.
+
+    Args:
+        path_or_url: a folder, or any URL that fsspec supports.
+        split: "train", "validation" or "test"; None = all.
+
+    Attributes:
+        url: path or URL of the dataset.
+        filesystem: fsspec file system with the shards.
+        row_groups: every row group, in clip order.
+        row_group_starts: int64 [len(row_groups) + 1], index of the first clip of each row group, then the number of
+            clips.
+    """
 
     def __init__(self, path_or_url: str | os.PathLike[str], split: str | None = None) -> None:
         self.url = os.fspath(path_or_url)
-        self._fs, root = fsspec.core.url_to_fs(self.url)
+        self.filesystem, root = fsspec.core.url_to_fs(self.url)
         pattern = f"{root.rstrip('/')}/data/{split or '*'}/*.parquet"
-        self._files: list[str] = sorted(self._fs.glob(pattern))
+        self._files: list[str] = sorted(self.filesystem.glob(pattern))
         if not self._files:
             raise FileNotFoundError(
                 f"no clips in {self.url}: expected files like {pattern}; render some with "
                 f"`python -m factory.render --out {self.url}`"
             )
         self._footers = [self._open(file).metadata for file in self._files]
-        self._groups = [
-            (file, group)
-            for file, footer in enumerate(self._footers)
-            for group in range(footer.num_row_groups)
+        self.row_groups = [
+            RowGroup(file, index, footer)
+            for file, footer in zip(self._files, self._footers, strict=True)
+            for index in range(footer.num_row_groups)
         ]
-        rows = [self._footers[file].row_group(group).num_rows for file, group in self._groups]
-        self._starts = np.concatenate([[0], np.cumsum(rows)])  # first clip of each group, and the end
+        rows = [group.footer.row_group(group.index).num_rows for group in self.row_groups]
+        self.row_group_starts = np.concatenate([[0], np.cumsum(rows)])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self.row_group_starts[-1])
 
     def __getitem__(self, index: int) -> Clip:
         if not -len(self) <= index < len(self):
@@ -105,20 +136,28 @@ class ClipDataset:
         return f"ClipDataset({self.url!r}, {len(self)} clips)"
 
     def clip(self, clip_id: str) -> Clip:
-        """The clip of that name. Raises KeyError."""
+        """Return the clip with the given `clip_id`.
+
+        Raises:
+            KeyError: the dataset has no such clip.
+        """
         if clip_id not in self._index_of:
-            raise KeyError(f"no clip {clip_id!r} among the {len(self)} of {self.url}")
+            raise KeyError(f"no clip {clip_id!r} among the {len(self)} clips of {self.url}")
         return self[self._index_of[clip_id]]
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a clip, without pixels: what to filter by. `columns`: None = all that are not pixels."""
+        """Return the metadata of all clips, one row per clip, for filtering.
+
+        Args:
+            columns: names; None = every column without pixels (`columns`).
+        """
         table = self._read(columns or self.columns)
         if {"caption", "caption_origin"} & set(table.column_names) and self._captions:
             newest = [self._captions.get(key) for key in self._read(["clip_id"])["clip_id"].to_pylist()]
             for place, name in enumerate(("caption", "caption_origin")):
                 if name in table.column_names:
-                    own = table[name].to_pylist()
-                    values = [new[place] if new else old for new, old in zip(newest, own, strict=True)]
+                    stored = table[name].to_pylist()
+                    values = [new[place] if new else old for new, old in zip(newest, stored, strict=True)]
                     table = table.set_column(
                         table.schema.get_field_index(name), name, pa.array(values, pa.string())
                     )
@@ -126,17 +165,17 @@ class ClipDataset:
 
     @property
     def size_bytes(self) -> int:
-        """Of all shards."""
-        return sum(self._fs.size(file) for file in self._files)
+        """Total size of the shards."""
+        return sum(self.filesystem.size(file) for file in self._files)
 
     @cached_property
     def columns(self) -> list[str]:
-        """Names of the columns that are not pixels."""
+        """Names of the metadata columns, which hold no pixels."""
         return [column.name for column in self._schema if not is_pixels(column)]
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What the clips have beside colour: some of "depth", "normals", "flow" and "tracks"."""
+        """Which of "depth", "normals", "flow" and "tracks" the clips have beside colour."""
         return modalities_of(self._schema.names)
 
     @cached_property
@@ -144,10 +183,8 @@ class ClipDataset:
         return self._footers[0].schema.to_arrow_schema()
 
     @cached_property
-    def _captions(self) -> dict[str, tuple[str, str]]:
-        """clip_id → caption and origin of the clips that have one beside the shards."""
-        from factory.dataset.captions import newest_captions, read_caption_rows
-
+    def _captions(self) -> dict[str, Caption]:
+        """clip_id → newest caption stored beside the shards."""
         return newest_captions(read_caption_rows(self.url))
 
     @cached_property
@@ -160,23 +197,27 @@ class ClipDataset:
             for file, footer in zip(self._files, self._footers, strict=True)
         )
 
-    def _place(self, index: int) -> tuple[int, int, int]:
-        """File, row group and row in it of a clip."""
-        place = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return (*self._groups[place], index - int(self._starts[place]))
+    def _locate(self, index: int) -> tuple[RowGroup, int]:
+        """Return the row group of a clip and the clip's row in it."""
+        place = int(np.searchsorted(self.row_group_starts, index, side="right")) - 1
+        return self.row_groups[place], index - int(self.row_group_starts[place])
 
     def _row(self, index: int, columns: list[str]) -> dict[str, Any]:
-        """Some columns of one clip; reads them for its row group, which is four clips."""
-        file, group, row = self._place(index)
-        table = self._open(self._files[file], self._footers[file]).read_row_group(group, columns)
+        """Read columns of one clip. Parquet reads them for the whole row group of four clips."""
+        group, row = self._locate(index)
+        table = self._open(group.path, group.footer).read_row_group(group.index, columns)
         return table.slice(row, 1).to_pylist()[0]
 
     def _open(self, file: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-        return pq.ParquetFile(file, metadata=footer, filesystem=self._fs, pre_buffer=True)
+        return pq.ParquetFile(file, metadata=footer, filesystem=self.filesystem, pre_buffer=True)
 
 
 class Clip:
-    """One clip of a dataset; nothing of it is read before it is asked for."""
+    """One clip of a dataset. Data is read on access.
+
+    Attributes:
+        index: position in the dataset.
+    """
 
     def __init__(self, dataset: ClipDataset, index: int) -> None:
         self._dataset = dataset
@@ -184,7 +225,7 @@ class Clip:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """Every column that is not pixels (docs/dataset.md)."""
+        """The values of all columns without pixels (docs/dataset.md)."""
         row = self._dataset._row(self.index, self._dataset.columns)
         if newest := self._dataset._captions.get(row["clip_id"]):
             row["caption"], row["caption_origin"] = newest
@@ -196,16 +237,17 @@ class Clip:
 
     @property
     def cameras(self) -> Cameras:
+        """The cameras of all views."""
         return row_cameras(self.metadata)
 
     @property
     def timestamps(self) -> np.ndarray:
-        """float64 [T], seconds on the animation's time line."""
+        """float64 [T], seconds on the animation's timeline."""
         return np.asarray(self.metadata["timestamps"], np.float64)
 
     @property
     def shot(self) -> tuple[Shot, RenderSettings]:
-        """What renders this clip again; see `factory.row_to_shot`."""
+        """The inputs that render this clip again; see `factory.row_to_shot`."""
         return row_to_shot(self.metadata)
 
     def __repr__(self) -> str:
@@ -218,69 +260,80 @@ class Clip:
         background: Sequence[int] | None = None,
         modalities: Sequence[str] = (),
     ) -> ClipArrays:
-        """The pixels of some views and frames.
+        """Decode some views and frames.
 
-        Only the columns of these views are read, and of their videos only the groups of pictures with these
-        frames are decoded.
+        Only the columns of these views are read, and only the groups of pictures that contain these frames are
+        decoded.
 
         Args:
-            views, frames: an index, a slice or a list, negative ones from the end; None = all.
-            background: RGB 0-255 to put the clip on; None keeps alpha. MV-VDM wants (127, 127, 127), DIMO
+            views: index, slice or list; negative indices count from the end; None = all.
+            frames: likewise.
+            background: RGB, 0–255, to composite the clip on; None keeps alpha. MV-VDM uses (127, 127, 127), DIMO
                 (255, 255, 255).
-            modalities: what else to read, of "depth", "normals", "flow" and "tracks".
+            modalities: additional arrays: "depth", "normals", "flow" and "tracks".
+
         Raises:
-            IndexError: a view or frame the clip does not have. ValueError: a modality the dataset does not have, or
-                damaged pixels.
+            IndexError: the clip has no such view or frame.
+            ValueError: the dataset does not have a modality, or its pixels are damaged.
         """
         row = self.metadata
-        lacking = [name for name in modalities if name not in self._dataset.modalities]
-        if lacking:
-            raise ValueError(
-                f"{self._dataset.url} has no {', no '.join(lacking)} but {self._dataset.modalities or 'colour only'}; "
-                f"`python -m factory.render --modalities {','.join(lacking)}` renders clips with them"
-            )
-        views, frames = _pick(views, row["num_views"], "view"), _pick(frames, row["num_frames"], "frame")
-        wanted = sorted(set(views))
-        columns = [f(view) for view in wanted for f in (view_column, alpha_column)]
-        columns += [column for name in modalities for column in cells_of(name, wanted)]
+        self._check_modalities(modalities)
+        views, frames = (
+            _resolve(views, row["num_views"], "view"),
+            _resolve(frames, row["num_frames"], "frame"),
+        )
+        unique = sorted(set(views))
+        columns = [name(view) for view in unique for name in (view_column, alpha_column)]
+        columns += [column for name in modalities for column in cells_of(name, unique)]
         cells = self._dataset._row(self.index, columns)
         arrays = np.empty((len(views), len(frames), row["height"], row["width"], 4), np.uint8)
         for place, view in enumerate(views):
-            with self._damage_named(f"view {view}"):
+            with self._damage_reported(f"view {view}"):
                 arrays[place] = decode_h264(cells[view_column(view)]["bytes"], frames, channels=4)
                 arrays[place, ..., 3] = unpack_alpha(cells[alpha_column(view)], frames)
             if background is not None:
                 composite_in_place(arrays[place], background)
         cameras = self.cameras[views]
-        more: dict[str, Any] = {}
+        decoded: dict[str, Any] = {}
         for name in modalities:
-            with self._damage_named(name):
+            with self._damage_reported(name):
                 if name == "tracks":
-                    more[name] = decode_tracks(cells, views, frames, cameras)
+                    decoded[name] = decode_tracks(cells, views, frames, cameras)
                 else:
-                    more[name] = decode_modality(name, cells, views, frames, row)
+                    decoded[name] = decode_modality(name, cells, views, frames, row)
         return ClipArrays(
             frames=arrays if background is None else arrays[..., :3],
             cameras=cameras,
             timestamps=self.timestamps[frames],
-            **more,
+            **decoded,
         )
 
+    def _check_modalities(self, modalities: Sequence[str]) -> None:
+        missing = [name for name in modalities if name not in self._dataset.modalities]
+        if missing:
+            available = ", ".join(self._dataset.modalities) or "colour only"
+            raise ValueError(
+                f"{self._dataset.url} has no {', no '.join(missing)}; it has {available}. "
+                f"`python -m factory.render --modalities {','.join(missing)}` renders clips with them"
+            )
+
     @contextmanager
-    def _damage_named(self, part: str) -> Iterator[None]:
+    def _damage_reported(self, part: str) -> Iterator[None]:
+        """Add the clip, the damaged part and the file to errors of the decoders."""
         try:
             yield
         except ValueError as error:
-            file = self._dataset._files[self._dataset._place(self.index)[0]]
+            group, _ = self._dataset._locate(self.index)
             raise ValueError(
-                f"clip {self.clip_id}, {part}, in {file}: {error}. The shard is damaged; compare "
-                f"its sha256 with _factory/shards and fetch or pack it again"
+                f"clip {self.clip_id}, {part}, in {group.path}: {error}. The shard is damaged; compare its sha256 "
+                f"with its manifest in _factory/shards and download or pack it again"
             ) from error
 
 
-def _pick(indices: Indices, count: int, what: str) -> list[int]:
+def _resolve(indices: Indices, count: int, kind: str) -> list[int]:
+    """Convert an index, a slice or a list to non-negative indices below `count`."""
     try:
-        picked = np.arange(count)[slice(None) if indices is None else indices]
+        resolved = np.arange(count)[slice(None) if indices is None else indices]
     except IndexError:
-        raise IndexError(f"{what} {indices} of a clip with {count} {what}s") from None
-    return np.atleast_1d(picked).tolist()
+        raise IndexError(f"{kind} {indices} of a clip with {count} {kind}s") from None
+    return np.atleast_1d(resolved).tolist()

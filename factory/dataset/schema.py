@@ -1,7 +1,7 @@
-"""One row a clip: the columns of the dataset, and how a rendered clip becomes a row and a row a shot again.
+"""The columns of the dataset, one row per clip: encoding a rendered clip as a row, and recovering its shot from a row.
 
-The pixels lie in `view_00 … view_15` (H.264) and `alpha_00 … alpha_15` (factory/video.py); everything else is
-a plain column that a reader can filter by without touching a pixel. docs/dataset.md lists them all.
+Pixels are in the columns `view_00 … view_15` (H.264) and `alpha_00 … alpha_15` (`factory.dataset.codecs.video`).
+All other columns are plain values that a reader can filter by without reading pixels. docs/dataset.md lists them.
 """
 
 from __future__ import annotations
@@ -32,99 +32,157 @@ MOTION_COLUMNS = (
     "motion_size_min",
     "motion_size_max",
 )
-# Empty in rows that were made with `--curate off`.
-SIGNATURE = 91  # numbers in `motion_signature`
+SIGNATURE = 91  # length of `motion_signature`
+# Measured on the rendered frames; null in rows rendered with `--curate off`.
 MEASURED_COLUMNS = ("motion_flow", "motion_pop_in", "motion_parts", "motion_ssim", "motion_signature")
+
+_TEXT, _REAL, _INTEGER = pa.string(), pa.float64(), pa.int32()
 _VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-# What each column means; NN stands for the number of a view. The card and docs/dataset.md print this.
+_Columns = list[tuple[str, pa.DataType]]
+_ASSET_COLUMNS: _Columns = [
+    ("clip_id", _TEXT),
+    ("split", _TEXT),
+    ("schema_version", _TEXT),
+    ("asset_uid", _TEXT),
+    ("asset_sha256", _TEXT),
+    ("source", _TEXT),
+    ("source_url", _TEXT),
+    ("title", _TEXT),
+    ("author", _TEXT),
+    ("licence", _TEXT),
+    ("attribution", _TEXT),
+    ("noai", _TEXT),
+    ("noai_checked_at", _TEXT),
+]
+_ANIMATION_COLUMNS: _Columns = [
+    ("animation_name", _TEXT),
+    ("animation_index", _INTEGER),
+    ("window", _TEXT),
+    ("start_time", _REAL),
+    ("end_time", _REAL),
+    ("fps", _REAL),
+    ("num_frames", _INTEGER),
+    ("timestamps", pa.list_(_REAL)),
+    *((name, _REAL) for name in MOTION_COLUMNS),
+    ("motion_flow", _REAL),
+    ("motion_pop_in", _REAL),
+    ("motion_parts", _INTEGER),
+    ("motion_ssim", _REAL),
+    ("motion_signature", pa.list_(pa.int16(), SIGNATURE)),
+    ("caption", _TEXT),
+    ("caption_origin", _TEXT),
+    ("quality", _TEXT),
+]
+_RENDERER_COLUMNS: _Columns = [
+    ("renderer", _TEXT),
+    ("renderer_version", _TEXT),
+    ("settings", _TEXT),
+    ("settings_hash", _TEXT),
+    ("package_version", _TEXT),
+    ("seed", pa.int64()),
+]
+# Meaning of each column, printed in the card and in docs/dataset.md. NN is the number of a view.
 DESCRIPTIONS: dict[str, str] = {
-    "clip_id": "name of the clip, made from the content of asset, plan and settings",
-    "split": "train, validation or test; all clips of an asset are in one",
-    "schema_version": "of these columns",
-    "asset_uid": "name of the asset, unique within its source",
-    "asset_sha256": "of the file that was rendered, hexadecimal",
-    "source": "where the asset comes from",
-    "source_url": "its page; empty if it has none",
+    "clip_id": "clip name, derived from the content of asset, plan and settings",
+    "split": "train, validation or test; the same for all clips of an asset",
+    "schema_version": "version of these columns",
+    "asset_uid": "asset name, unique within its source",
+    "asset_sha256": "SHA-256 of the rendered file, hexadecimal",
+    "source": "collection that the asset comes from",
+    "source_url": "web page of the asset; empty if it has none",
     "title": "as published; empty if unknown",
     "author": "as published; empty if unknown",
     "licence": "SPDX expression, or `unknown`",
-    "attribution": "the line that credits the author",
+    "attribution": "credit line for the author",
     "noai": "whether the author forbids AI use: yes, no or unknown",
-    "noai_checked_at": "when that was looked up, ISO 8601; empty if never",
-    "animation_name": "as its author wrote it",
-    "animation_index": "in the asset",
-    "window": "part of the animation: first or last 2 s, loop (short, goes round) or hold (short, stays)",
-    "start_time": "seconds on the animation's time line, first frame",
-    "end_time": "seconds on the animation's time line, last frame",
+    "noai_checked_at": "date on which `noai` was checked, ISO 8601; empty if never",
+    "animation_name": "as named by the author",
+    "animation_index": "index of the animation in the asset",
+    "window": "part of the animation: first or last 2 s, loop (short, repeated) or hold (short, last pose held)",
+    "start_time": "time of the first frame on the animation's timeline, seconds",
+    "end_time": "time of the last frame on the animation's timeline, seconds",
     "fps": "frames per second",
     "num_frames": "T",
-    "timestamps": "seconds on the animation's time line, of each frame",
-    "motion_reach": "farthest any vertex gets from where it began, in first-frame box diagonals",
-    "motion_travel": "farthest the centre of the box gets, in diagonals",
-    "motion_speed": "mean speed of vertices, diagonals per second",
-    "motion_speed_max": "largest over frames of the mean speed, diagonals per second",
-    "motion_size_min": "smallest diagonal of the box, in first-frame diagonals",
-    "motion_size_max": "largest diagonal of the box, in first-frame diagonals",
-    "motion_flow": "mean optical flow of the 5 % of the picture that move most, pixels a frame at 256 pixels",
-    "motion_pop_in": "largest part of the surface that appears or vanishes from one frame to the next",
-    "motion_parts": "large objects that move independently of each other",
-    "motion_ssim": "smallest structural similarity of a frame with the one before",
-    "motion_signature": "numbers that copies of a clip share, however they were exported",
-    "caption": "what is seen; empty if nobody said",
-    "caption_origin": "what wrote the caption",
-    "quality": "of the motion: high, ok, or the rules it breaks; empty if nobody judged",
+    "timestamps": "time of each frame on the animation's timeline, seconds",
+    "motion_reach": "largest displacement of any vertex from its first position, in bounding-box diagonals of frame 0",
+    "motion_travel": "largest displacement of the bounding-box centre, in diagonals",
+    "motion_speed": "mean vertex speed, diagonals per second",
+    "motion_speed_max": "maximum over frames of the mean vertex speed, diagonals per second",
+    "motion_size_min": "smallest bounding-box diagonal, in diagonals of frame 0",
+    "motion_size_max": "largest bounding-box diagonal, in diagonals of frame 0",
+    "motion_flow": "mean optical flow of the 5 % of pixels that move most, pixels per frame at 256 px",
+    "motion_pop_in": "largest fraction of the surface that appears or vanishes between two frames",
+    "motion_parts": "number of large objects that move independently",
+    "motion_ssim": "lowest SSIM between consecutive frames",
+    "motion_signature": "fingerprint of the motion, shared by copies of a clip however they were exported",
+    "caption": "text description; empty if there is none",
+    "caption_origin": "author or model of the caption",
+    "quality": "rating of the motion: high, ok, or the rules it violates; empty if not rated",
     "num_views": "V",
     "width": "pixels",
     "height": "pixels",
     "K": "intrinsics of each view, pixels; the centre of the top-left pixel is (0.5, 0.5)",
-    "world_to_camera": "of each view, metres, applied to column vectors",
-    "camera_convention": "axes of world and camera, in words",
-    "elevation_deg": "of all cameras, degrees; > 0 = above",
+    "world_to_camera": "extrinsics of each view, metres, applied to column vectors",
+    "camera_convention": "world and camera axes, in words",
+    "elevation_deg": "elevation of all cameras, degrees; > 0 = above",
     "azimuth_offset_deg": "azimuth of view 0, degrees",
-    "azimuths_deg": "of each view, degrees; 0 = in front (+Z), growing towards +X",
-    "distance": "of the cameras from the origin, metres",
+    "azimuths_deg": "azimuth of each view, degrees; 0 = in front (+Z), increasing towards +X",
+    "distance": "distance of the cameras from the origin, metres",
     "fov_y_deg": "vertical field of view, degrees",
-    "asset_to_world": "similarity that centres and scales the asset for the whole clip",
-    "renderer": "back end",
-    "renderer_version": "back end, its version and its device",
-    "settings": "of the renderer, JSON",
-    "settings_hash": "of the settings",
-    "package_version": "of menagerie4d",
-    "seed": "of the plan's random choices",
-    "view_NN": "H.264, T frames: straight sRGB colour, one pixel past the silhouette, then grey 127",
-    "alpha_NN": "lossless alpha: zlib of a .npy, uint8 [T, height, width]",
+    "asset_to_world": "similarity transform that centres and scales the asset for the whole clip",
+    "renderer": "rendering back end",
+    "renderer_version": "back end, its version and device",
+    "settings": "renderer settings, JSON",
+    "settings_hash": "hash of the renderer settings",
+    "package_version": "version of menagerie4d",
+    "seed": "seed of the plan's random choices",
+    "view_NN": "H.264, T frames: straight sRGB colour, extended one pixel past the silhouette, then grey 127",
+    "alpha_NN": "lossless alpha: zlib-compressed .npy, uint8 [T, height, width]",
 }
 
 
 class RowError(ValueError):
-    """A row that may not enter the dataset. The message names the clip and what is missing."""
+    """A row that the dataset does not accept. The message names the clip and the missing columns."""
 
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """Everything a row says that is neither a pixel nor a camera matrix; each field is a column.
+    """The metadata of a row: every column except pixels, camera matrices and the clip's dimensions.
 
     Attributes:
-        clip_id: names the clip for ever; the key it is staged and packed under.
-        split: "train", "validation" or "test" (factory/splits.py).
-        asset_uid: unique within `source`. asset_sha256: hexadecimal, of the file that was rendered.
-        source: where the asset comes from, e.g. "objaverse". source_url: its page, "" if it has none.
-        title, author: as published, "" if unknown. licence: SPDX expression, or "unknown".
-        attribution: the sentence that the licence wants to be shown; see `attribution`.
-        noai: whether the author forbids AI use: "yes", "no", "unknown". noai_checked_at: ISO date, or "".
-        animation_name, animation_index: in the asset.
-        window: "first", "last", "loop" or "hold": which part of the animation (factory/planning.py).
-        start_time, end_time: seconds on the animation's time line, of the first and last frame.
+        clip_id: permanent name of the clip; also the key under which it is staged and packed.
+        split: "train", "validation" or "test" (`factory.assets.splits`).
+        asset_uid: unique within `source`.
+        asset_sha256: SHA-256 of the rendered file, hexadecimal.
+        source: collection of the asset, e.g. "objaverse".
+        source_url: web page of the asset, "" if it has none.
+        title: as published, "" if unknown.
+        author: as published, "" if unknown.
+        licence: SPDX expression, or "unknown".
+        attribution: credit line required by the licence (`factory.assets.licences.attribution`).
+        noai: whether the author forbids AI use: "yes", "no" or "unknown".
+        noai_checked_at: ISO 8601 date, or "".
+        animation_name: as named by the author.
+        animation_index: index in the asset.
+        window: part of the animation: "first", "last", "loop" or "hold" (`factory.clips.plan`).
+        start_time: time of the first frame, seconds on the animation's timeline.
+        end_time: time of the last frame, seconds.
         fps: frames per second.
-        elevation_deg, azimuth_offset_deg, distance (metres), fov_y_deg: of the ring of views.
-        azimuths_deg: of each view.
-        asset_to_world: 4x4, the similarity that centres and scales the asset.
-        renderer: back end, e.g. "opengl". settings: how it rendered.
-        package_version: of menagerie4d. seed: of the plan's random choices.
-        motion: the statistics named MOTION_COLUMNS (factory/planning.py says what they measure).
-        caption, caption_origin: text and what wrote it; "" if there is none.
-        quality: tag (factory/curation.py), "" if nobody judged it.
-        measures: those of MEASURED_COLUMNS that are known.
+        elevation_deg: elevation of the ring of cameras.
+        azimuth_offset_deg: azimuth of view 0.
+        azimuths_deg: azimuth of each view.
+        distance: of the cameras from the origin, metres.
+        fov_y_deg: vertical field of view.
+        asset_to_world: 4x4 similarity transform that centres and scales the asset.
+        renderer: back end, e.g. "opengl".
+        settings: renderer settings.
+        package_version: version of menagerie4d.
+        seed: seed of the plan's random choices.
+        motion: the statistics named in MOTION_COLUMNS (defined in `factory.clips.plan`).
+        caption: text, "" if there is none.
+        caption_origin: author or model of the caption.
+        quality: rating (`factory.clips.quality`), "" if the clip was not rated.
+        measures: the available MEASURED_COLUMNS.
     """
 
     clip_id: str
@@ -163,74 +221,27 @@ class ClipInfo:
 
 
 def view_column(view: int) -> str:
+    """Name of the colour video column of a view."""
     return f"view_{view:02d}"
 
 
 def alpha_column(view: int) -> str:
+    """Name of the alpha column of a view."""
     return f"alpha_{view:02d}"
 
 
 def clip_schema(views: int = VIEWS, modalities: Collection[str] = ()) -> pa.Schema:
-    """The columns of a dataset with that many views, with the features `datasets` reads from the file.
+    """Return the Arrow schema of a dataset, including the feature types that `datasets` reads from Parquet metadata.
 
     Args:
-        modalities: what there is beside colour (factory/modalities.py).
+        views: number of views.
+        modalities: stored beside colour (`factory.dataset.codecs.modalities.MODALITIES`).
     """
-    text, real, integer = pa.string(), pa.float64(), pa.int32()
-    columns: list[tuple[str, pa.DataType]] = [
-        ("clip_id", text),
-        ("split", text),
-        ("schema_version", text),
-        # whose
-        ("asset_uid", text),
-        ("asset_sha256", text),
-        ("source", text),
-        ("source_url", text),
-        ("title", text),
-        ("author", text),
-        ("licence", text),
-        ("attribution", text),
-        ("noai", text),
-        ("noai_checked_at", text),
-        # what moves
-        ("animation_name", text),
-        ("animation_index", integer),
-        ("window", text),
-        ("start_time", real),
-        ("end_time", real),
-        ("fps", real),
-        ("num_frames", integer),
-        ("timestamps", pa.list_(real)),
-        *((name, real) for name in MOTION_COLUMNS),
-        ("motion_flow", real),
-        ("motion_pop_in", real),
-        ("motion_parts", integer),
-        ("motion_ssim", real),
-        ("motion_signature", pa.list_(pa.int16(), SIGNATURE)),
-        ("caption", text),
-        ("caption_origin", text),
-        ("quality", text),
-        # seen from where
-        ("num_views", integer),
-        ("width", integer),
-        ("height", integer),
-        ("K", _matrices(views, 3)),
-        ("world_to_camera", _matrices(views, 4)),
-        ("camera_convention", text),
-        ("elevation_deg", real),
-        ("azimuth_offset_deg", real),
-        ("azimuths_deg", pa.list_(real, views)),
-        ("distance", real),
-        ("fov_y_deg", real),
-        ("asset_to_world", pa.list_(pa.list_(real, 4), 4)),
-        # made by
-        ("renderer", text),
-        ("renderer_version", text),
-        ("settings", text),
-        ("settings_hash", text),
-        ("package_version", text),
-        ("seed", pa.int64()),
-        # the pixels
+    columns = [
+        *_ASSET_COLUMNS,
+        *_ANIMATION_COLUMNS,
+        *_camera_columns(views),
+        *_RENDERER_COLUMNS,
         *((view_column(view), _VIDEO) for view in range(views)),
         *((alpha_column(view), pa.binary()) for view in range(views)),
         *modality_columns(views, modalities),
@@ -240,20 +251,37 @@ def clip_schema(views: int = VIEWS, modalities: Collection[str] = ()) -> pa.Sche
     return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
+def _camera_columns(views: int) -> _Columns:
+    return [
+        ("num_views", _INTEGER),
+        ("width", _INTEGER),
+        ("height", _INTEGER),
+        ("K", _matrices(views, 3)),
+        ("world_to_camera", _matrices(views, 4)),
+        ("camera_convention", _TEXT),
+        ("elevation_deg", _REAL),
+        ("azimuth_offset_deg", _REAL),
+        ("azimuths_deg", pa.list_(_REAL, views)),
+        ("distance", _REAL),
+        ("fov_y_deg", _REAL),
+        ("asset_to_world", pa.list_(pa.list_(_REAL, 4), 4)),
+    ]
+
+
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """How a clip and a shard are written, as options of `pyarrow.parquet.ParquetWriter`."""
-    filtered_by = [column.name for column in schema if not (is_pixels(column) or column.type.num_fields)]
+    """Return the options of `pyarrow.parquet.ParquetWriter` for clips and shards."""
+    filterable = [column.name for column in schema if not (is_pixels(column) or column.type.num_fields)]
     return {
-        "compression": "NONE",  # pixels are compressed already, and the rest is a hundredth of a row
+        "compression": "NONE",  # pixels are already compressed, and the metadata is a hundredth of a row
         "use_dictionary": False,
         "write_page_index": True,
-        "write_statistics": filtered_by,  # of pixels, they would be copies of the pixels
-        "use_content_defined_chunking": True,  # a hub stores equal stretches of two revisions once
+        "write_statistics": filterable,  # statistics of pixel columns would be copies of the pixels
+        "use_content_defined_chunking": True,  # a hub stores chunks shared by two revisions once
     }
 
 
 def is_pixels(column: pa.Field) -> bool:
-    """Whether a column holds what is seen, by far the most of a row, rather than what is known of it."""
+    """Whether a column holds pixel data (nearly all bytes of a row) rather than metadata."""
     return column.type == _VIDEO or pa.types.is_binary(column.type)
 
 
@@ -262,7 +290,7 @@ def _matrices(count: int, side: int) -> pa.DataType:
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
-    """A column type in the words of `datasets.Features`."""
+    """Convert an Arrow type to the JSON form of `datasets.Features`."""
     if kind == _VIDEO:
         return {"_type": "Video"}
     if pa.types.is_fixed_size_list(kind):
@@ -273,9 +301,11 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 
 
 def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
-    """Encode a clip and put it together with what is known of it: one value for each column of `clip_schema`.
+    """Encode a clip as a row: one value for each column of `clip_schema`.
 
-    What the clip has beside colour adds its columns.
+    Args:
+        clip: frames, cameras and, optionally, modalities, which add their columns.
+        info: the metadata.
 
     Raises:
         RowError: licence, source or attribution is missing, or clip and info disagree.
@@ -284,7 +314,7 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
     if set(info.motion) != set(MOTION_COLUMNS):
         raise RowError(
             f"clip {info.clip_id}: motion statistics are {sorted(info.motion)}, the schema has "
-            f"{sorted(MOTION_COLUMNS)}; change MOTION_COLUMNS and SCHEMA_VERSION together with the planning"
+            f"{sorted(MOTION_COLUMNS)}; when factory.clips.plan changes, update MOTION_COLUMNS and SCHEMA_VERSION"
         )
     if len(clip.cameras) != views or len(info.azimuths_deg) != views or len(clip.timestamps) != num_frames:
         raise RowError(
@@ -311,7 +341,7 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
         "settings": json.dumps(info.settings.to_dict(), sort_keys=True),
         "settings_hash": info.settings.hash(),
     }
-    check_row(row)  # before the expensive part
+    check_row(row)  # before encoding, which is expensive
     for view, frames in enumerate(clip.frames):
         video = encode_h264(bleed_colour(frames), info.fps)
         row[view_column(view)] = {"bytes": video, "path": f"{view_column(view)}.mp4"}
@@ -320,17 +350,19 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Refuse a row without licence, source or attribution: nobody could use or credit it; or one that nobody could
-    make again, because it does not say what made it.
+    """Check that a row can be credited and reproduced.
+
+    Raises:
+        RowError: licence, source or attribution is empty, or the version of renderer or package.
     """
     for names, advice in (
         (
             ("licence", "source", "attribution"),
-            'Every row says whose work it is; where the licence is not known, write "unknown"',
+            'Every row needs them; if the licence is not known, set it to "unknown"',
         ),
         (
             ("renderer_version", "package_version"),
-            "Every row says what made it; was the package replaced while it was running? Run the command again",
+            "Every row needs them; was the package replaced while it was running? Run the command again",
         ),
     ):
         if missing := [name for name in names if not (row[name] or "").strip()]:
@@ -339,12 +371,12 @@ def check_row(row: Mapping[str, Any]) -> None:
 
 
 def row_cameras(row: Mapping[str, Any]) -> Cameras:
-    """The V cameras of a row."""
+    """Return the cameras of a row, one per view."""
     return Cameras(row["world_to_camera"], row["K"], row["width"], row["height"])
 
 
 def row_to_shot(row: Mapping[str, Any]) -> tuple[Shot, RenderSettings]:
-    """What renders a row again, given to its `renderer` with the asset of that `asset_sha256`."""
+    """Return the inputs that render a row again with its `renderer` and the asset file of its `asset_sha256`."""
     shot = Shot(
         animation=row["animation_index"],
         timestamps=np.asarray(row["timestamps"], np.float64),
@@ -355,7 +387,7 @@ def row_to_shot(row: Mapping[str, Any]) -> tuple[Shot, RenderSettings]:
 
 
 def write_row(row: Mapping[str, Any]) -> bytes:
-    """A row as a parquet file of its own, the form a clip is staged in. Equal rows give equal bytes."""
+    """Encode a row as a Parquet file of its own, the form in which clips are staged. Equal rows give equal bytes."""
     check_row(row)
     schema = clip_schema(row["num_views"], modalities_of(row))
     target = io.BytesIO()

@@ -14,6 +14,7 @@ import torch
 from sample_clips import clip_info, disc_clip
 
 import factory
+from factory.dataset.epoch_order import EpochOrder
 from factory.dataset.schema import make_row, write_row
 from renderers.cameras import mvvdm_camera_vectors
 from renderers.meshes.clip import GREY, WHITE
@@ -184,15 +185,16 @@ def test_without_shuffling_the_order_is_that_of_the_dataset(clips):
     assert list(itertools.chain(*found)) == expected
 
 
-def test_neighbours_are_far_apart_and_each_unit_has_one_reader(clips):
+def test_neighbours_are_far_apart_and_each_unit_has_one_reader():
     """In a large dataset: no batch has two clips of a row group, and of 4 ranks x 4 workers one reads each unit."""
-    large = training(clips, batch_size=2)
-    large._groups, large._kept = 4, np.arange(4000)
-    large._samples = np.arange(16000)
-    large._units = (np.arange(4000)[:, None] // 4 * 4 + np.arange(4)).ravel()
-    order = large._epoch_order(0)
+    large = EpochOrder(
+        samples=np.arange(16000),
+        units=(np.arange(4000)[:, None] // 4 * 4 + np.arange(4)).ravel(),
+        batch_size=2,
+    )
+    order = large.shuffled(0)
     assert np.array_equal(np.sort(order), np.arange(16000))
-    units = large._units[order].reshape(-1, 2)
+    units = large.units[order].reshape(-1, 2)
     whole = units[: len(units) // 64 * 64]  # the last block may be smaller
     assert (whole[:, 0] != whole[:, 1]).all()
     reader = np.repeat(np.arange(len(whole)) % 16, 2)
@@ -273,7 +275,7 @@ def test_a_url_gives_the_same_bytes_and_reads_little(folder, clips):
     root = f"memory://{folder.name}"
     fsspec.filesystem("memory").put(str(folder), f"/{folder.name}", recursive=True)
     remote = training(factory.load_clips(root), dtype=torch.uint8)
-    fs, asked = remote.clips._fs, []
+    fs, asked = remote.clips.filesystem, []
     whole = type(fs).cat_ranges
 
     def cat_ranges(self, paths, starts, ends, **options):
@@ -297,9 +299,9 @@ def test_a_url_gives_the_same_bytes_and_reads_little(folder, clips):
         ({"where": {"licence": "MIT"}}, "none of the 11 clips .* passes the filter on licence"),
         ({"views": 3}, "have 8 views and 12 frames; 3 evenly spaced views"),
         ({"frames": 13}, "13 frames cannot be taken"),
-        ({"batch_size": 40}, "22 samples are less than one batch of 40 on each of 1 ranks"),
+        ({"batch_size": 40}, "22 samples do not fill one batch of 40 on each of 1 ranks"),
         ({"tail": "wrap"}, "tail is 'wrap'; expected one of drop, pad, keep"),
-        ({"dtype": torch.int32}, "expected a floating type or torch.uint8"),
+        ({"dtype": torch.int32}, "expected a floating-point type or torch.uint8"),
         ({"background": (255, 256, 255)}, r"background is \(255, 256, 255\); expected RGB, 0-255"),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
     ],

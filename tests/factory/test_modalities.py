@@ -118,7 +118,9 @@ def test_a_dataset_without_them_says_so(tmp_path):
     (tmp_path / "data" / "train" / "part-00000.parquet").write_bytes(write_row(disc_row()))
     clips = load_clips(tmp_path)
     assert clips.modalities == ()
-    with pytest.raises(ValueError, match=r"has no depth, no flow but colour only; .*--modalities depth,flow"):
+    with pytest.raises(
+        ValueError, match=r"has no depth, no flow; it has colour only\. .*--modalities depth,flow"
+    ):
         clips[0].read(modalities=["depth", "flow"])
 
 

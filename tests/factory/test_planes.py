@@ -8,8 +8,8 @@ import pytest
 import torch
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from factory.dataset.buffers import value_table
 from factory.dataset.codecs.planes import composite, to_rgb
-from factory.dataset.loader import _levels
 from renderers.meshes.clip import GREY, WHITE, composite_in_place
 
 SIZES = [(height, width) for height in (2, 34) for width in (*range(2, 72, 2), 130, 254, 500)]
@@ -67,7 +67,7 @@ def test_every_size_is_swscales():
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16, torch.float64])
 def test_on_a_background_as_the_slow_way(dtype):
     rng = np.random.default_rng(1)
-    levels = _levels(dtype)
+    levels = value_table(dtype)
     for size in SIZES:
         y, cb, cr = planes(rng, *size)
         noise = rng.integers(0, 256, size, np.uint8)

@@ -280,7 +280,7 @@ def test_a_uid_of_two_sources_has_to_be_said_exactly(dataset, folder):
     }
     target = dataset / "data/train/part-00099.parquet"
     pq.write_table(pa.Table.from_pylist([other], table.schema), target)
-    with pytest.raises(TakedownError, match="elsewhere and of folder"):
+    with pytest.raises(TakedownError, match="the sources elsewhere and folder have"):
         takedown(dataset, uid)
     takedown(dataset, uid, "elsewhere")
     assert not target.exists()

@@ -237,10 +237,10 @@ def test_how_many_are_computed_at_once_changes_nothing(at_once):
 
 
 def test_bytes_are_levels_between_minus_one_and_one():
-    from factory.dataset.loader import _levels
+    from factory.dataset.buffers import value_table
 
     values = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(levels(values), torch.from_numpy(_levels(torch.float32)).view(torch.float32))
+    assert torch.equal(levels(values), torch.from_numpy(value_table(torch.float32)).view(torch.float32))
     assert levels(values.long()).dtype == torch.int64
 
 

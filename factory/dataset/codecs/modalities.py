@@ -1,22 +1,23 @@
-"""How depth, normals, flow and tracks are stored, in columns that only datasets rendered with them have.
+"""Encoding of depth, normals, flow and tracks. Only datasets rendered with these modalities have their columns.
 
-A cell of `depth_NN`, `normals_NN` or `flow_NN` is what one view has of the whole clip, compressed by Zstandard:
-two .npy files one after the other. The first says where there is a value, the second has these values alone, in
-reading order, as fixed-point numbers, each minus the one before it. docs/dataset.md shows how to read one.
+A cell of `depth_NN`, `normals_NN` or `flow_NN` holds one view of the whole clip, compressed with Zstandard: two .npy
+files in sequence. The first is a bit mask of the pixels with a value. The second contains only these values, in
+row-major order, as fixed-point numbers, each stored as the difference from the previous one. docs/dataset.md shows how
+to decode a cell without this package.
 
-Measured on view 0 of a kangaroo (256 px, 48 frames; depth / flow / normals, KiB and ms to compress):
+Measured on view 0 of a kangaroo (256 px, 48 frames; depth / flow / normals; size in KiB, compression time in ms):
 
-    whole pictures, zlib 6 (as alpha)     612 / 374 / 762    55 / 82 / 59
-    whole pictures, zstd 3                332 / 308 / 313     5 /  9 /  8
-    values alone, zstd 3                  302 / 243 / 199     2 /  5 /  2
-    values alone, differences, zstd 3     216 / 213 / 166     3 /  4 /  2    what is stored
-    and high and low bytes apart          192 / 174 / 166     2 /  3 /  2    a fifth less, harder to read
+    full frames, zlib 6 (as alpha)         612 / 374 / 762    55 / 82 / 59
+    full frames, zstd 3                    332 / 308 / 313     5 /  9 /  8
+    masked values, zstd 3                  302 / 243 / 199     2 /  5 /  2
+    masked values, differences, zstd 3     216 / 213 / 166     3 /  4 /  2    this format
+    the same, high and low bytes split     192 / 174 / 166     2 /  3 /  2    a fifth smaller, harder to read
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,30 +29,31 @@ from renderers.meshes.clip import RenderedClip, Tracks
 MODALITIES = ("depth", "normals", "flow", "tracks")
 _FINEST_FLOW = 1.0 / 64.0  # pixels
 _ZSTD_LEVEL = 3
-# What each column means; NN stands for the number of a view.
+# Meaning of each column, printed in the card and in docs/dataset.md. NN is the number of a view.
 DESCRIPTIONS: dict[str, dict[str, str]] = {
     "depth": {
-        "depth_step": "metres that 1 stands for in `depth_NN`; half of it is the largest error",
-        "depth_NN": "distance along the optical axis: uint16 times `depth_step`, packed",
+        "depth_step": "quantisation step of `depth_NN`, metres; the largest error is half a step",
+        "depth_NN": "distance along the optical axis: uint16 × `depth_step`, packed",
     },
-    "normals": {"normals_NN": "unit normals in world space: octahedral, 2 x uint8, packed"},
+    "normals": {"normals_NN": "unit normals in world space: octahedral encoding, 2 × uint8, packed"},
     "flow": {
-        "flow_step": "pixels that 1 stands for in `flow_NN`; half of it is the largest error",
-        "flow_NN": "motion until the next frame, x right, y down: 2 x int16 times `flow_step`, packed",
+        "flow_step": "quantisation step of `flow_NN`, pixels; the largest error is half a step",
+        "flow_NN": "motion to the next frame, x right, y down: 2 × int16 × `flow_step`, packed",
     },
     "tracks": {
-        "track_points": "world positions of P points of the surface: zstd of a .npy, float32 [T, P, 3], metres",
-        "track_visible": "who sees them: zstd of a .npy, uint8 [V, T, P / 8], bits, the first point's is the highest",
+        "track_points": "world positions of P surface points: zstd-compressed .npy, float32 [T, P, 3], metres",
+        "track_visible": "their visibility: zstd-compressed .npy, uint8 [V, T, P / 8], bits, first point in the highest",
     },
 }
 
 
 def modality_column(name: str, view: int) -> str:
+    """Name of the column with one view of a modality."""
     return f"{name}_{view:02d}"
 
 
 def modality_columns(views: int, modalities: Collection[str]) -> list[tuple[str, pa.DataType]]:
-    """The columns that modalities add to a row, in the order they are stored in."""
+    """Return the columns that modalities add to a row, in storage order."""
     columns: list[tuple[str, pa.DataType]] = []
     for name in MODALITIES:
         for column in DESCRIPTIONS[name] if name in modalities else ():
@@ -63,41 +65,46 @@ def modality_columns(views: int, modalities: Collection[str]) -> list[tuple[str,
 
 
 def modalities_of(columns: Collection[str]) -> tuple[str, ...]:
-    """Which modalities a row or a dataset with these columns has."""
+    """Return the modalities of a row or dataset with the given columns."""
     return tuple(name for name in MODALITIES if next(iter(DESCRIPTIONS[name])).replace("NN", "00") in columns)
 
 
 def encode_modalities(clip: RenderedClip) -> dict[str, Any]:
-    """The columns of whatever a clip has beside colour; equal clips give equal bytes."""
+    """Encode the modalities of a clip, by column. Equal clips give equal bytes."""
     row: dict[str, Any] = {}
     if clip.depth is not None:
         row["depth_step"] = step = _step(clip.depth, np.iinfo(np.uint16).max)
         for view, depth in enumerate(clip.depth):
-            there = depth > 0.0
-            row[modality_column("depth", view)] = _pack(there, np.rint(depth[there] / step).astype(np.uint16))
+            mask = depth > 0.0
+            row[modality_column("depth", view)] = _pack(mask, np.rint(depth[mask] / step).astype(np.uint16))
     if clip.normals is not None:
         for view, normals in enumerate(clip.normals):
-            there = normals.any(axis=-1)
-            row[modality_column("normals", view)] = _pack(there, to_octahedral(normals[there].T))
+            mask = normals.any(axis=-1)
+            row[modality_column("normals", view)] = _pack(mask, to_octahedral(normals[mask].T))
     if clip.flow is not None:
         row["flow_step"] = step = max(_step(clip.flow, np.iinfo(np.int16).max), _FINEST_FLOW)
         for view, flow in enumerate(clip.flow):
-            there = np.isfinite(flow).all(axis=-1)
-            row[modality_column("flow", view)] = _pack(there, np.rint(flow[there].T / step).astype(np.int16))
+            mask = np.isfinite(flow).all(axis=-1)
+            row[modality_column("flow", view)] = _pack(mask, np.rint(flow[mask].T / step).astype(np.int16))
     if clip.tracks is not None:
         row["track_points"] = _compress(_npy(clip.tracks.points))
         row["track_visible"] = _compress(_npy(np.packbits(clip.tracks.visible, axis=-1)))
     return row
 
 
-def _step(values: np.ndarray, most: int) -> float:
-    """The smallest power of two of which `most` reach as far as the values do."""
+def _step(values: np.ndarray, limit: int) -> float:
+    """Return the smallest power of two s with |values| <= limit · s, so that fixed-point values fit their type."""
     largest = max((float(np.nanmax(np.abs(view), initial=0.0)) for view in values), default=0.0)
-    return float(2.0 ** np.ceil(np.log2(largest / most))) if largest > 0.0 else 1.0
+    return float(2.0 ** np.ceil(np.log2(largest / limit))) if largest > 0.0 else 1.0
 
 
 def to_octahedral(normals: np.ndarray) -> np.ndarray:
-    """Unit vectors [3, n] as uint8 [2, n], 0.9 degrees off at most: Cigolle et al. 2014."""
+    """Encode unit vectors [3, n] as uint8 [2, n] with an error of at most 0.95 degrees.
+
+    Octahedral encoding (Cigolle et al. 2014, "A Survey of Efficient Representations for Independent Unit Vectors"):
+    project onto the octahedron |x| + |y| + |z| = 1, fold its lower half (z < 0) outwards over the diagonals of the
+    square |x|, |y| <= 1, and quantise x and y.
+    """
     x, y, z = normals / np.abs(normals).sum(axis=0)
     below = z < 0.0
     folded = (
@@ -107,10 +114,10 @@ def to_octahedral(normals: np.ndarray) -> np.ndarray:
     return (np.rint(np.stack(folded) * 127.0) + 128.0).astype(np.uint8)
 
 
-def _pack(there: np.ndarray, values: np.ndarray) -> bytes:
-    """Values [n] or [C, n] of the n pixels that are `there` [T, H, W]."""
+def _pack(mask: np.ndarray, values: np.ndarray) -> bytes:
+    """Encode the values [n] or [C, n] of the n pixels in `mask`, bool [T, H, W]."""
     differences = np.diff(values, axis=-1, prepend=values.dtype.type(0))
-    return _compress(_npy(np.packbits(there, axis=-1)) + _npy(differences))
+    return _compress(_npy(np.packbits(mask, axis=-1)) + _npy(differences))
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -124,46 +131,59 @@ def _compress(data: bytes) -> bytes:
 
 
 def cells_of(name: str, views: Sequence[int]) -> list[str]:
-    """The columns that `decode_modality` needs for some views."""
+    """Return the columns needed to decode some views of a modality."""
     columns = [column for column in DESCRIPTIONS[name] if not column.endswith("_NN")]
     return columns + ([modality_column(name, view) for view in views] if name != "tracks" else [])
 
 
 def decode_modality(
-    name: str, cells: dict[str, Any], views: Sequence[int], frames: Sequence[int], row: dict[str, Any]
+    name: str, cells: Mapping[str, Any], views: Sequence[int], frames: Sequence[int], row: Mapping[str, Any]
 ) -> np.ndarray:
-    """Depth, normals or flow of some views and frames, as `renderers.meshes.RenderedClip` has them.
+    """Decode depth, normals or flow of some views and frames, in the form of `renderers.meshes.RenderedClip`.
 
     Args:
-        cells: the columns of `cells_of`. row: the clip's metadata.
+        name: "depth", "normals" or "flow".
+        cells: values of the columns returned by `cells_of`.
+        views: indices, in any order, repeats allowed.
+        frames: likewise.
+        row: metadata of the clip.
+
     Returns:
-        float32 [V, T, H, W], [V, T, H, W, 3] or [V, T, H, W, 2]. The last frame of a clip has no flow: NaN.
+        float32 [V, T, H, W] (depth), [V, T, H, W, 3] (normals) or [V, T, H, W, 2] (flow; NaN in the last frame of the
+        clip, which has none).
+
     Raises:
-        ValueError: the bytes are not what `encode_modalities` writes.
+        ValueError: the data is damaged.
     """
     shape = (row["num_frames"], row["height"], row["width"])
     unpacked = {view: _unpack(cells[modality_column(name, view)], shape) for view in set(views)}
     channels = {"depth": (), "normals": (3,), "flow": (2,)}[name]
     result = np.full((len(views), *shape, *channels), np.nan if name == "flow" else 0.0, np.float32)
     for place, view in enumerate(views):
-        there, values = unpacked[view]
+        mask, values = unpacked[view]
         if name == "depth":
             values = (values * cells["depth_step"]).astype(np.float32)
         elif name == "normals":
             values = from_octahedral(values).T
         else:
             values = (values * cells["flow_step"]).astype(np.float32).T
-        result[place, : len(there)][there] = values
+        result[place, : len(mask)][mask] = values
     return result[:, list(frames)]
 
 
 def decode_tracks(
-    cells: dict[str, Any], views: Sequence[int], frames: Sequence[int], cameras: Cameras
+    cells: Mapping[str, Any], views: Sequence[int], frames: Sequence[int], cameras: Cameras
 ) -> Tracks:
-    """The points of a clip in some views and frames. `cameras`: of these views.
+    """Decode the tracked points of some views and frames.
+
+    Args:
+        cells: values of the columns returned by `cells_of`.
+        views: indices.
+        frames: indices.
+        cameras: of these views.
 
     Raises:
-        ValueError: the bytes are not what `encode_modalities` writes.
+        ValueError: the data is damaged.
     """
     points = _read_npy(_decompress(cells["track_points"]))[list(frames)]
     bits = _read_npy(_decompress(cells["track_visible"]))
@@ -172,7 +192,7 @@ def decode_tracks(
 
 
 def from_octahedral(values: np.ndarray) -> np.ndarray:
-    """Unit vectors float32 [3, n] of uint8 [2, n]."""
+    """Decode uint8 [2, n] to unit vectors, float32 [3, n]; the inverse of `to_octahedral`."""
     x, y = (values.astype(np.float32) - 128.0) / 127.0
     z = 1.0 - np.abs(x) - np.abs(y)
     folded = np.maximum(-z, 0.0)
@@ -181,24 +201,27 @@ def from_octahedral(values: np.ndarray) -> np.ndarray:
 
 
 def _unpack(data: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Where there are values, bool [T, H, W], and the values [n] or [C, n]."""
+    """Decode a cell to its mask, bool [T, H, W], and the values [n] or [C, n]. Flow has T - 1 frames."""
     file = _decompress(data)
-    there = np.unpackbits(_read_npy(file), axis=-1, count=shape[-1]).astype(bool)
+    mask = np.unpackbits(_read_npy(file), axis=-1, count=shape[-1]).astype(bool)
     differences = _read_npy(file)
-    if there.shape[1:] != shape[1:] or there.shape[0] > shape[0] or there.sum() != differences.shape[-1]:
-        raise ValueError(f"a packed modality of {there.shape}, expected {shape}")
-    return there, np.cumsum(differences, axis=-1, dtype=differences.dtype)
+    if mask.shape[1:] != shape[1:] or mask.shape[0] > shape[0] or mask.sum() != differences.shape[-1]:
+        raise ValueError(
+            f"a packed modality has a mask of shape {mask.shape} with {mask.sum()} pixels and "
+            f"{differences.shape[-1]} values; expected shape {shape} and as many values as pixels"
+        )
+    return mask, np.cumsum(differences, axis=-1, dtype=differences.dtype)
 
 
 def _read_npy(file: io.BytesIO) -> np.ndarray:
     try:
         return np.load(file, allow_pickle=False)
     except EOFError as error:
-        raise ValueError("an array is missing from a packed modality") from error
+        raise ValueError("a packed modality ends before its second array") from error
 
 
 def _decompress(data: bytes) -> io.BytesIO:
     try:
         return io.BytesIO(pa.input_stream(pa.py_buffer(data), compression="zstd").read())
     except OSError as error:
-        raise ValueError(f"{len(data)} bytes are not Zstandard's ({error})") from error
+        raise ValueError(f"{len(data)} bytes are not Zstandard data ({error})") from error

@@ -1,21 +1,21 @@
-"""How a clip's pixels are stored: colour as H.264, alpha beside it, lossless.
+"""Encoding of a clip's pixels: colour as H.264, alpha beside it, lossless.
 
-Colour and alpha come back as straight-alpha frames, so a reader puts a clip on any background with
-`rgb * a + background * (1 - a)` (encoded values).
+Decoding gives frames with straight alpha, so a reader composites a clip on any background with
+`rgb * a + background * (1 - a)` (on encoded sRGB values).
 
-The colour video is the straight colour itself, carried one pixel past the silhouette and mid-grey 127 beyond.
-The other way, a video of the object composited on grey whose grey is subtracted again, was measured and
-rejected: 4:2:0 chroma mixes object and background inside every 2x2 block of the silhouette, and a
-subtraction cannot take them apart. In a 2-pixel band around the silhouette, put on white after coding
-(256 px, crf 18; Fox, KayKit_Knight, phoenix_bird, Quaternius_robot), dB:
+The colour video contains the straight colour, extended one pixel past the silhouette, and mid-grey 127 elsewhere. The
+alternative, compositing on grey before encoding and subtracting the grey after decoding, is worse: 4:2:0 chroma mixes
+object and background within every 2×2 block on the silhouette, and a subtraction cannot separate them. PSNR in dB in
+a 2-pixel band around the silhouette, composited on white after decoding (256 px, crf 18; Fox, KayKit_Knight,
+phoenix_bird, Quaternius_robot):
 
-    composited on grey   28.6  35.4  24.0  28.2
-    straight colour      31.6  36.8  25.9  30.8
-    and one pixel out    34.4  37.8  26.1  33.0    what is stored; 17-25 % more bytes than on grey
-    and 6 pixels out     34.6  37.8  26.0  33.1
+    composited on grey         28.6  35.4  24.0  28.2
+    straight colour            31.6  36.8  25.9  30.8
+    extended by one pixel      34.4  37.8  26.1  33.0    this format; 17–25 % more bytes than on grey
+    extended by six pixels     34.6  37.8  26.0  33.1
 
-One pixel suffices because it completes the 2x2 blocks that hold the silhouette. Watched raw, such a video
-shows the object on MV-VDM's grey with an outline that is a pixel too fat and not anti-aliased.
+One pixel suffices because it completes the 2×2 blocks on the silhouette. Without its alpha, such a video shows the
+object on MV-VDM's grey, with an aliased outline that is one pixel too wide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,8 +37,8 @@ from renderers.meshes.clip import GREY
 if TYPE_CHECKING:
     import av
 
-
-_KIND = ("yuv420p", 1, 1)  # of the decoded pictures: FFmpeg's numbers of BT.709 and of limited range
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+_FORMAT = ("yuv420p", 1, 1)  # pixel format, colour space (FFmpeg: 1 = BT.709), colour range (1 = limited)
 _NPY_HEADER_BYTES = 128
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00v\x00{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d+), (\d+), (\d+)\), } *\n"
@@ -46,15 +46,16 @@ _NPY_HEADER = re.compile(
 
 
 def bleed_colour(frames: np.ndarray) -> np.ndarray:
-    """The colour video of straight-alpha frames, as the top of this file explains it.
+    """Prepare straight-alpha frames for the colour video (see the module docstring).
 
     Args:
         frames: uint8 [T, H, W, 4], straight alpha.
+
     Returns:
-        uint8 [T, H, W, 4], opaque: the colour wherever alpha > 0; next to such pixels the alpha-weighted mean
-        of the covered 3x3 neighbours; GREY elsewhere.
+        uint8 [T, H, W, 4], opaque: the colour where alpha > 0; next to such pixels, the alpha-weighted mean of the
+        3×3 neighbourhood; GREY elsewhere.
     """
-    # A pixel is handled as one little-endian word 0xAABBGGRR: ten times as fast as three channels.
+    # A pixel is processed as one little-endian word 0xAABBGGRR, ten times as fast as three channels.
     pixels = np.ascontiguousarray(frames).view("<u4")[..., 0]
     covered = pixels > 0x00FFFFFF
     grown = covered.copy()
@@ -68,7 +69,7 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
     rim = np.flatnonzero(grown & ~covered)
     _, height, width = covered.shape
     y, x = rim // width % height, rim % width
-    # Steps to the neighbours; at the border of the picture a step stays where it is.
+    # Offsets to the 3×3 neighbours; at the border of the frame an offset outwards is 0.
     rows = np.where(y > 0, -width, 0), 0, np.where(y < height - 1, width, 0)
     columns = np.where(x > 0, -1, 0), 0, np.where(x < width - 1, 1, 0)
     red, green, blue, weight = np.zeros((4, len(rim)), np.uint32)
@@ -86,18 +87,22 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
 
 
 def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: int = 3) -> np.ndarray:
-    """Decode frames of what `renderers.video.encode_h264` makes by index, on one thread.
+    """Decode frames of a video written by `renderers.video.encode_h264`, on one thread.
 
-    Through PyAV, which brings its own FFmpeg, leaving out the pictures that no frame asked for needs: 32 of 48 for
-    every third frame. torchcodec needs FFmpeg installed on the machine, decodes all 48, and gives the same pixels.
+    Uses PyAV, which bundles FFmpeg, and skips the pictures that no requested frame depends on: for every third of 48
+    frames it decodes 32 pictures. torchcodec gives the same pixels, but needs FFmpeg on the machine and decodes all 48.
 
     Args:
-        data: the file. frames: indices in 0..T-1, any order, repeats allowed; None = all.
-        channels: 3, or 4 for an opaque alpha with them.
+        data: content of the mp4 file.
+        frames: indices in 0..T-1, in any order, repeats allowed; None = all.
+        channels: 3, or 4 for RGB with an opaque alpha.
+
     Returns:
         uint8 [len(frames), H, W, channels].
+
     Raises:
-        IndexError: a frame the video does not have. ValueError: not a readable video, or not 4:2:0 BT.709.
+        IndexError: the video has no such frame.
+        ValueError: the video is not readable, or not 4:2:0 BT.709.
     """
     from factory.dataset.codecs.planes import to_rgb
 
@@ -105,7 +110,7 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: i
     frames = range(len(index.frames)) if frames is None else frames
     pixels = np.empty((len(frames), index.height, index.width, channels), np.uint8)
     pixels[..., 3:] = 255
-    for place, planes in _pictures(data, index, frames):
+    for place, planes in decoded_planes(data, index, frames):
         to_rgb(*planes, pixels[place])
     return pixels
 
@@ -118,13 +123,19 @@ def decode_on(
     levels: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Decode frames of a view straight onto a background, channel by channel: what training wants, in one pass.
+    """Decode frames of a view and composite them on a background in one pass, in the layout used for training.
 
     Args:
-        background: RGB 0-255. data, packed_alpha: colour and alpha of the view. frames: indices, as above.
-        levels: [256], what stands for each value. out: [len(frames), 3, H, W], of the type of levels.
+        background: RGB, 0–255.
+        data: colour video of the view.
+        packed_alpha: alpha of the view.
+        frames: indices, see `decode_h264`.
+        levels: [256], lookup table from 8-bit values to the output type.
+        out: [len(frames), 3, H, W], of the type of `levels`; overwritten.
+
     Raises:
-        IndexError, ValueError: as `decode_h264`; or colour, alpha and `out` are not of one size.
+        IndexError: the video has no such frame.
+        ValueError: the data is not readable, or the sizes of colour, alpha and `out` differ.
     """
     from factory.dataset.codecs.planes import composite
 
@@ -132,11 +143,11 @@ def decode_on(
     size, expected = (len(frames), 3, index.height, index.width), (len(index.frames), *out.shape[2:])
     if out.shape != size or alpha.shape != expected:
         raise ValueError(
-            f"decode_on: a video of {len(index.frames)} frames, {index.width}x{index.height}, an alpha "
-            f"{alpha.shape} and {len(frames)} frames {out.shape} to fill are not of one size"
+            f"decode_on: sizes differ: the video has {len(index.frames)} frames, {index.width}x{index.height}, the "
+            f"alpha {alpha.shape}, and `out` for {len(frames)} frames has {out.shape}; expected {size}"
         )
     colour = np.asarray(background, np.uint8)
-    for place, planes in _pictures(data, index, frames):
+    for place, planes in decoded_planes(data, index, frames):
         composite(*planes, alpha[frames[place]], colour, levels, out[place])
 
 
@@ -147,29 +158,37 @@ def _index(data: bytes) -> Mp4Index:
         raise ValueError(f"decode_h264: not a readable H.264 mp4: {error}") from error
 
 
-def _pictures(
-    data: bytes, index: Mp4Index, frames: Sequence[int]
-) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """Every place in `frames` with the planes of its frame: uint8 [H, >= W] and twice [H / 2, >= W / 2]."""
+def decoded_planes(data: bytes, index: Mp4Index, frames: Sequence[int]) -> Iterator[tuple[int, Planes]]:
+    """Decode frames to Y', Cb and Cr planes, in decoding order.
+
+    Args:
+        data: content of the mp4 file.
+        index: its index (`factory.dataset.codecs.mp4.read_index`).
+        frames: indices in 0..T-1, in any order, repeats allowed.
+
+    Yields:
+        For every position in `frames`: the position and the planes of its frame, uint8 [H, >= W], [H / 2, >= W / 2]
+        and [H / 2, >= W / 2], including row padding.
+    """
     import av
 
-    places = defaultdict(list)
+    places: defaultdict[int, list[int]] = defaultdict(list)
     for place, frame in enumerate(frames):
         if not 0 <= frame < len(index.frames):
             raise IndexError(f"decode_h264: frame {frame} of a video of {len(index.frames)} frames")
         places[frame].append(place)
-    decoder = av.CodecContext.create("h264", "r")
+    decoder: Any = av.CodecContext.create("h264", "r")
     decoder.extradata = index.config
     decoder.thread_count = 1
 
     def decoded() -> Iterator[av.VideoFrame]:
-        # Groups of pictures are closed: packets first..last-1 are exactly frames first..last-1, and what comes
-        # after the last one needed is needed by none.
+        # Groups of pictures are closed: packets first..last-1 are exactly frames first..last-1, and no picture
+        # depends on one that is decoded later.
         for first, last in itertools.pairwise([*index.keys, len(index.frames)]):
-            asked = [i for i in range(first, last) if index.frames[i] in places]
-            for i in range(first, asked[-1] + 1 if asked else first):
-                # Nor is a picture that nobody refers to: every second one of ours.
-                decoder.skip_frame = "DEFAULT" if i in asked else "NONREF"
+            requested = [i for i in range(first, last) if index.frames[i] in places]
+            for i in range(first, requested[-1] + 1 if requested else first):
+                # Skip pictures that no other picture refers to: with our encoder, every second one.
+                decoder.skip_frame = "DEFAULT" if i in requested else "NONREF"
                 packet = av.Packet(data[slice(*index.spans[i])])
                 packet.pts = index.frames[i]
                 yield from decoder.decode(packet)
@@ -177,8 +196,9 @@ def _pictures(
 
     try:
         for picture in decoded():
-            for place in places.pop(picture.pts, ()):
-                yield place, _planes(picture, index)
+            if picture.pts in places:  # others were decoded as references only
+                for place in places.pop(picture.pts):
+                    yield place, _planes(picture, index)
     except av.FFmpegError as error:
         raise ValueError(
             f"decode_h264: {len(data)} bytes are not a readable H.264 mp4 ({error!r})"
@@ -189,27 +209,28 @@ def _pictures(
         )
 
 
-def _planes(picture: av.VideoFrame, index: Mp4Index) -> tuple[np.ndarray, ...]:
-    """With what pads their rows."""
-    kind = (picture.format.name, picture.colorspace, picture.color_range)
-    if (*kind, picture.width, picture.height) != (*_KIND, index.width, index.height):
+def _planes(picture: av.VideoFrame, index: Mp4Index) -> Planes:
+    """Return the Y', Cb and Cr planes of a picture including row padding, without copying them."""
+    actual = (picture.format.name, picture.colorspace, picture.color_range)
+    if (*actual, picture.width, picture.height) != (*_FORMAT, index.width, index.height):
         raise ValueError(
             f"decode_h264: expected 4:2:0 video in limited range with the matrix of BT.709 (yuv420p, 1, 1), "
-            f"{index.width}x{index.height}; got {kind}, {picture.width}x{picture.height}"
+            f"{index.width}x{index.height}; got {actual}, {picture.width}x{picture.height}"
         )
-    return tuple(
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
+    y, cb, cr = (
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
         for plane in picture.planes
     )
+    return y, cb, cr
 
 
 def pack_alpha(alpha: np.ndarray) -> bytes:
-    """Compress the alpha of one view, lossless: a .npy file in zlib's format.
+    """Compress the alpha of one view losslessly: a zlib-compressed .npy file.
 
-    Anybody reads it back with `numpy.load(io.BytesIO(zlib.decompress(data)))`. Matching runs only, which is
-    all that silhouettes need, is faster and smaller here than zlib's default. 24 anti-aliased frames at
-    256 px (Fox): 37 KiB in 3.4 ms, read in 1.7 ms; zlib 6: 45 KiB in 12 ms; zstd 1: 39 KiB in 1 ms;
-    zstd 9: 37 KiB in 9 ms; lossless H.264: 44 KiB in 18 ms, read in 9 ms.
+    `numpy.load(io.BytesIO(zlib.decompress(data)))` reads it back. Run-length matching (Z_RLE) suits silhouettes and is
+    both faster and smaller than zlib's default. Measured on 24 anti-aliased frames at 256 px (Fox): 37 KiB, 3.4 ms to
+    write, 1.7 ms to read; zlib 6: 45 KiB, 12 ms; zstd 1: 39 KiB, 1 ms; zstd 9: 37 KiB, 9 ms; lossless H.264: 44 KiB,
+    18 ms to write, 9 ms to read.
 
     Args:
         alpha: uint8 [T, H, W].
@@ -223,19 +244,28 @@ def pack_alpha(alpha: np.ndarray) -> bytes:
 
 
 def unpack_alpha(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray:
-    """The alpha of one view, uint8 [T, H, W], or of the frames asked for, in their order.
+    """Decompress the alpha of one view.
 
-    Through libdeflate, which runs of equal bytes cost a sixteenth of zlib's time, but wants to know how many.
+    Uses libdeflate, which needs a sixteenth of zlib's time for runs of equal bytes but must know the decompressed
+    size, so the .npy header is decompressed first.
+
+    Args:
+        data: written by `pack_alpha`.
+        frames: indices; None = all.
+
+    Returns:
+        uint8 [T, H, W], or [len(frames), H, W].
 
     Raises:
-        IndexError: a frame the clip does not have. ValueError: the bytes are not what `pack_alpha` writes.
+        IndexError: the clip has no such frame.
+        ValueError: the data was not written by `pack_alpha`.
     """
     import deflate
 
     try:
         header = _NPY_HEADER.fullmatch(zlib.decompressobj().decompress(data, _NPY_HEADER_BYTES))
         if not header:
-            raise ValueError("not a .npy file of three dimensions of bytes")
+            raise ValueError("not a .npy file with three dimensions of uint8")
         shape = [int(side) for side in header.groups()]
         npy = deflate.zlib_decompress(data, _NPY_HEADER_BYTES + math.prod(shape))
         alpha = np.frombuffer(npy, np.uint8, offset=_NPY_HEADER_BYTES).reshape(shape)

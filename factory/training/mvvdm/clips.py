@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,16 @@ class ClipShare(TrainingClips):
         """
         is_native = dataset[0].metadata["width"] == resolution
         dtype = torch.uint8 if is_native else torch.float32  # averaged pixels are not integers
-        super().__init__(dataset, rank=0, world_size=1, dtype=dtype, **options)
-        self._part, self._resolution = part, resolution
+        transform = partial(_resize_frames, size=resolution)
+        super().__init__(dataset, rank=0, world_size=1, dtype=dtype, transform=transform, **options)
+        self._part = part
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         return [batch[self._part] for batch in super().epoch_batches(epoch)]
 
-    def _decode(self, *args: Any) -> dict[str, Any]:
-        batch = super()._decode(*args)
-        return {**batch, "frames": shrunk(batch["frames"], self._resolution)}
+
+def _resize_frames(batch: dict[str, Any], size: int) -> dict[str, Any]:
+    return {**batch, "frames": shrunk(batch["frames"], size)}
 
 
 def shrunk(frames: torch.Tensor, size: int) -> torch.Tensor:
