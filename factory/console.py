@@ -92,14 +92,12 @@ def add_options(
     options: type,
     *,
     help: Mapping[str, str] | None = None,
-    flags: Mapping[str, str] | None = None,
     preset: bool = False,
 ) -> None:
     """Add one flag per field of a dataclass.
 
     Args:
         help: field → help, for a dataclass that does not belong to a command (a recipe).
-        flags: field → flag, where it is not the field's name.
         preset: say in the help that a preset may have another default.
     """
     hints = typing.get_type_hints(options)

@@ -11,7 +11,6 @@ from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import SubjectVideos, make_motions
 from renderers.meshes import BACKENDS, RenderSettings
 
-RECIPE_FLAGS = {"seed": "--points-seed"}
 RECIPE_HELP = {
     "frames": "frames per motion",
     "seconds": "take this much of an animation's beginning, or all of a shorter one",
@@ -27,7 +26,7 @@ RECIPE_HELP = {
     "min_motion": "a motion whose fastest vertex moves less than this fraction of the diagonal is a pose",
     "poses": "keep poses too",
     "heldout": "motions that are not trained on; -1: the source's own choice, or one in five",
-    "seed": "of the choice of surface points",
+    "points_seed": "of the choice of surface points",
 }
 
 
@@ -64,7 +63,7 @@ def add_motion_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, MotionOptions)
     parser.add_argument("positional", nargs="*", help=argparse.SUPPRESS)  # how version 0.1 took objects
     group = parser.add_argument_group("recipe", "how motions are rendered")
-    add_options(group, MotionRecipe, help=RECIPE_HELP, flags=RECIPE_FLAGS, preset=True)
+    add_options(group, MotionRecipe, help=RECIPE_HELP, preset=True)
 
 
 def read_motion_options(
