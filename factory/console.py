@@ -104,10 +104,7 @@ def add_options(
     for each in dataclasses.fields(options):
         settings = dict(each.metadata.get("option", {}))
         text = (help or {}).get(each.name) or settings.get("help", "")
-        names = [
-            (flags or {}).get(each.name) or f"--{each.name.replace('_', '-')}",
-            *settings.get("flags", ()),
-        ]
+        names = [f"--{each.name.replace('_', '-')}", *settings.get("flags", ())]
         # An absent flag is None, and `read_options` puts the dataclass's default or the preset's value in its place.
         required = each.default is dataclasses.MISSING
         arguments: dict[str, Any] = {"dest": each.name, "required": required, "default": None}
