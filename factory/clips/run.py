@@ -18,7 +18,7 @@ from factory.assets.selection import Selection
 from factory.clips.report import RenderProgress
 from factory.clips.stage import RenderStage, asset_tasks
 from factory.clips.tally import RenderResult, Tally
-from factory.dataset.shards import ShardPacker
+from factory.dataset.packing import ShardPacker
 from factory.dataset.takedown import finish_takedowns
 from factory.sources import open_source
 

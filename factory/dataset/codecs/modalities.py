@@ -42,7 +42,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
     },
     "tracks": {
         "track_points": "world positions of P surface points: zstd-compressed .npy, float32 [T, P, 3], metres",
-        "track_visible": "their visibility: zstd-compressed .npy, uint8 [V, T, P / 8], bits, first point in the highest",
+        "track_visible": "their visibility: zstd-compressed .npy, uint8 [V, T, P / 8], bits, first point highest",
     },
 }
 
