@@ -30,7 +30,7 @@ import psutil
 
 import factory
 from benchmarks.common import describe_machine
-from factory.dataset.shards import TARGET_BYTES
+from factory.dataset.packing import TARGET_BYTES
 
 PROJECTED = 100_000
 _SAMPLE_S = 5.0

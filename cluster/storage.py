@@ -84,6 +84,11 @@ class Storage:
         self.__dict__.update(state)
         self._open()
 
+    @property
+    def temporary(self) -> str:
+        """Folder for unfinished local files, relative to the root."""
+        return self._temporary
+
     def path(self, name: str) -> str:
         """Return the full path of a file, as the file system expects it."""
         return f"{self._root.rstrip('/')}/{name}"

@@ -21,7 +21,7 @@ _HOME = {
     "pack_alpha": "factory.dataset.codecs.video",
     "unpack_alpha": "factory.dataset.codecs.video",
     "Shard": "factory.dataset.shards",
-    "ShardPacker": "factory.dataset.shards",
+    "ShardPacker": "factory.dataset.packing",
     "packed_keys": "factory.dataset.shards",
     "staged_path": "factory.dataset.shards",
     "assign_split": "factory.assets.splits",

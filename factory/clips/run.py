@@ -20,7 +20,7 @@ from factory.clips.report import render_status
 from factory.clips.stage import RenderStage, asset_tasks
 from factory.clips.tally import RenderResult, Tally
 from factory.console import Show
-from factory.dataset.shards import ShardPacker
+from factory.dataset.packing import ShardPacker
 from factory.dataset.takedown import finish_takedowns
 from factory.sources import open_source
 

@@ -2,9 +2,8 @@
 
 Captions by a model (`factory.dataset.captioning`) are not written into the shards, because replacing a few bytes of
 text would rewrite and upload every video again. They are a table beside them, `captions/part-*.parquet`, one row per
-clip.
-`factory.load_clips` replaces a row's own caption with the newest one from this table. A part is written once and only
-changed by a takedown.
+clip. `factory.load_clips` replaces a row's own caption with the newest one from this table. A part is written once and
+only changed by a takedown.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from sample_clips import clip_info, disc_clip, disc_row
 
 from factory import load_clips
 from factory.assets.licences import attribution
+from factory.dataset.packing import ShardPacker
 from factory.dataset.pages.card import column_table, escape, write_card
 from factory.dataset.schema import make_row, write_row
-from factory.dataset.shards import ShardPacker, staged_path
+from factory.dataset.shards import staged_path
 
 markdown_it = pytest.importorskip("markdown_it", reason="renders the card as a web page would")
 

@@ -29,7 +29,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 _PROLOGUE = f"""
 import json, os, sys
 sys.path.insert(0, {str(SUPPORT)!r})
-from factory.dataset import release as module
+from factory.dataset import release_hub as module
 from factory.dataset.release import publish
 from tiny_dataset import grow
 from zoo.errors import ZooError

@@ -18,8 +18,9 @@ import pytest
 from sample_clips import disc_row
 
 from cluster.storage import StorageError
+from factory.dataset.packing import ShardPacker
 from factory.dataset.schema import write_row
-from factory.dataset.shards import ShardPacker, packed_keys, read_manifests, staged_path
+from factory.dataset.shards import packed_keys, read_manifests, staged_path
 
 KEYS = [f"{number:016x}" for number in range(23)]
 PLAN = [KEYS[:3], KEYS[3:4], [], KEYS[4:11], KEYS[11:12], KEYS[12:20], KEYS[20:]]
@@ -243,7 +244,7 @@ def test_a_position_is_planned_once(tmp_path):
 
 DRIVER = """
 import json, resource, sys
-from factory.dataset.shards import ShardPacker
+from factory.dataset.packing import ShardPacker
 root, keys, failed, file_limit, target = json.loads(sys.argv[1])
 if file_limit:  # no file may grow beyond: to its writer, a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))

@@ -23,8 +23,9 @@ from factory.curate import main
 from factory.dataset import shards
 from factory.dataset.captions import SCHEMA as CAPTIONS
 from factory.dataset.captions import pack_captions, read_caption_rows
+from factory.dataset.packing import ShardPacker
 from factory.dataset.reader import load_clips
-from factory.dataset.shards import ShardPacker, packed_keys, read_manifests, staged_path
+from factory.dataset.shards import packed_keys, read_manifests, staged_path
 from factory.dataset.takedown import TakedownError, finish_takedowns, takedown
 from factory.sources import open_source
 
@@ -207,7 +208,7 @@ def interrupted_at(step: int, dataset: Path, monkeypatch) -> bool:
     with monkeypatch.context() as patch:
         for name in ("write", "remove", "remove_folder"):
             patch.setattr(Storage, name, dying(getattr(Storage, name)))
-        patch.setattr(shards._ShardFiles, "write", dying(shards._ShardFiles.write))
+        patch.setattr(shards.ShardFiles, "write", dying(shards.ShardFiles.write))
         try:
             takedown(dataset, GONE)
         except Killed:

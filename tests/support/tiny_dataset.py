@@ -10,14 +10,14 @@ from sample_clips import disc_row
 
 from cluster.storage import Storage
 from factory.dataset.schema import clip_schema
-from factory.dataset.shards import ROWS_PER_GROUP, Shard, _ShardFiles, read_manifests
+from factory.dataset.shards import ROWS_PER_GROUP, Shard, ShardFiles, read_manifests
 
 VIEWS, FRAMES = 2, 4
 
 
 def grow(root: Path, first: int, last: int, shard: int = 20, **changes: object) -> list[Shard]:
     """Add the clips first..last-1, two an asset, in shards of so many, as a packer writes them."""
-    files, seq = _ShardFiles(Storage(root, "_factory/tmp")), len(read_manifests(root))
+    files, seq = ShardFiles(Storage(root)), len(read_manifests(root))
     shards = []
     for start in range(first, last, shard):
         rows = [tiny_row(number, **changes) for number in range(start, min(start + shard, last))]
