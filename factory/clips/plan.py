@@ -1,4 +1,4 @@
-"""Which clips an asset gives, and how each is framed (methods §1.1–1.2), decided from every frame before rendering."""
+"""Plan an asset's clips and their framing (methods §1.1–1.2), from its posed vertices, before any rendering."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from renderers.gltf import Animation, Asset, GltfError
 from renderers.meshes import Shot
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity
 
-PLANNING_VERSION = "1"  # raise it when the same asset would give other clips
-_LOOP_TOLERANCE = 0.01  # of the diagonal: end pose to start pose of an animation that repeats
+PLANNING_VERSION = "1"  # increment when the same asset would give other clips
+# Largest distance between a vertex's first and last position in an animation that loops, in bounding-box diagonals.
+_LOOP_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class ClipRecipe:
-    """The MV-Video recipe (methods §1.1–1.2); every field is part of a clip's key.
+    """The MV-Video recipe (methods §1.1–1.2). Every field is part of a clip's key.
 
     Attributes:
-        fps, num_frames: 24 frames a second, 48 frames: 2 seconds.
-        views: cameras evenly spaced in azimuth.
-        resolution: pixels, square.
-        max_animations: more are drawn at random, by the seed.
-        max_elevation_deg: one elevation a clip, uniform in 0..this.
-        azimuth_jitter_deg: one offset a clip, uniform in ± this: half a view step.
-        fov_y_deg, distance: of every camera; the asset is scaled so that this distance is the tightest.
-        margin: part of the half image that stays free at the tightest point.
-        min_motion: a clip whose fastest vertex stays within this part of the diagonal does not move.
-        min_duration: seconds; shorter animations are poses, not motions.
+        fps, num_frames: frame rate and length of a clip; by default 48 frames at 24 fps, which is 2 s.
+        views: number of cameras, evenly spaced in azimuth.
+        resolution: side of the square image, pixels.
+        max_animations: clips are made of at most this many animations per asset, drawn at random if it has more.
+        max_elevation_deg: each clip's elevation is uniform in [0, max_elevation_deg].
+        azimuth_jitter_deg: each clip's azimuth offset is uniform in ± this; the default is half a view step.
+        fov_y_deg, distance: of every camera. The asset is scaled so that it just fits at this distance.
+        margin: fraction of the half image that is kept free around the asset.
+        min_motion: clips are motionless if no vertex moves further than this, in bounding-box diagonals.
+        min_duration: seconds; shorter animations are treated as poses and left out.
         seed: of every random choice.
     """
 
@@ -59,8 +60,8 @@ class ClipRecipe:
                 raise ValueError(f"ClipRecipe.{name}: expected at least {least}, got {getattr(self, name)}")
         if not 16 <= self.resolution <= 4096 or self.resolution % 2:
             raise ValueError(
-                f"ClipRecipe.resolution: expected an even number of pixels from 16 to 4096 (video is coded in pairs), "
-                f"got {self.resolution}"
+                f"ClipRecipe.resolution: expected an even number of pixels from 16 to 4096 (H.264 subsamples chroma "
+                f"by two), got {self.resolution}"
             )
         if not 0.0 < self.fov_y_deg < 170.0 or self.distance <= 0.0 or not 0.0 <= self.margin < 0.5:
             raise ValueError(
@@ -69,23 +70,26 @@ class ClipRecipe:
             )
 
     def hash(self) -> str:
+        """16 hexadecimal digits that identify the recipe and the planning algorithm."""
         text = json.dumps({"planning": PLANNING_VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip, decided: all that rendering needs beside the asset.
+    """Everything that rendering one clip needs besides the asset.
 
     Attributes:
-        animation: index in the asset. animation_name: as its author wrote it, or "animation 3".
-        window: "first" or "last" 2 s; for shorter animations "loop" (repeats) or "hold" (last pose stays).
-        start_time, end_time: seconds on the animation's time line of the first and last frame.
-        timestamps: seconds [T].
-        elevation_deg, azimuth_offset_deg: of the views.
-        asset_to_world: 16 floats, row-major: centres the first frame's bounding box, scales to the distance.
-        motion: named statistics, lengths in first-frame bounding-box diagonals.
-        measures: more of them, that say nothing of what is rendered (factory/curation.py); no part of a clip's key.
+        animation: index in the asset.
+        animation_name: as in the asset, or "animation 3" if it has none.
+        window: "first" or "last" 2 s of the animation; for shorter ones "loop" (repeated) or "hold" (last pose held).
+        start_time, end_time: of the first and last frame, seconds on the animation's time line.
+        timestamps: of all frames, seconds [T].
+        elevation_deg, azimuth_offset_deg: of the ring of views.
+        asset_to_world: 16 floats, row-major; centres the first frame's bounding box and scales it to the cameras.
+        motion: statistics of `motion_statistics`.
+        measures: statistics of `factory.clips.quality.measure_motion`. They do not affect the rendered clip, so they
+            are not part of its key.
     """
 
     animation: int
@@ -109,7 +113,7 @@ class ClipPlan:
         return cls(**{**data, **sequences})
 
     def shot(self, recipe: ClipRecipe) -> Shot:
-        """The plan as a renderer takes it."""
+        """The input of a renderer."""
         return Shot(
             animation=self.animation,
             timestamps=np.asarray(self.timestamps, np.float64),
@@ -120,7 +124,7 @@ class ClipPlan:
 
 @dataclass(frozen=True)
 class Rejection:
-    """An animation, or one window of it, that gives no clip, and why."""
+    """An animation, or one window of it, that gives no clip, and the reason."""
 
     animation: int
     animation_name: str
@@ -130,26 +134,30 @@ class Rejection:
 def plan_asset(
     asset: Asset, identity: str, recipe: ClipRecipe, *, measure: bool = True
 ) -> tuple[list[ClipPlan], list[Rejection]]:
-    """Decide the clips of an asset.
+    """Plan the clips of an asset.
 
     Args:
-        identity: the asset's fingerprint; with the recipe's seed it fixes every random choice.
-        measure: also fill in each clip's `measures`.
+        asset: with its animations.
+        identity: the asset's fingerprint; together with the recipe's seed it determines every random choice.
+        recipe: of the clips.
+        measure: also compute each clip's `measures`.
+    Returns:
+        The clips, and the animations or windows that give none.
     """
     opacities = zip(asset.primitives, triangle_opacity(asset), strict=True)
-    seen = np.concatenate([part.triangles[opacity != INVISIBLE] for part, opacity in opacities])
-    visible, faces = np.unique(seen, return_inverse=True)
-    faces = faces.reshape(-1, 3) if measure else None
+    triangles = np.concatenate([part.triangles[opacity != INVISIBLE] for part, opacity in opacities])
+    visible, corners = np.unique(triangles, return_inverse=True)
+    faces = corners.reshape(-1, 3) if measure else None
     if not len(visible):  # every triangle is fully transparent
         return [], [Rejection(i, _name(asset, i), "nothing to see") for i in range(len(asset.animations))]
-    decided = [
-        decision
-        for index in _chosen(asset, identity, recipe)
-        for decision in _plan_animation(asset, index, visible, faces, identity, recipe)
+    results = [
+        result
+        for index in _select_animations(asset, identity, recipe)
+        for result in _plan_animation(asset, index, visible, faces, identity, recipe)
     ]
     return (
-        [decision for decision in decided if isinstance(decision, ClipPlan)],
-        [decision for decision in decided if isinstance(decision, Rejection)],
+        [result for result in results if isinstance(result, ClipPlan)],
+        [result for result in results if isinstance(result, Rejection)],
     )
 
 
@@ -161,6 +169,7 @@ def _plan_animation(
     identity: str,
     recipe: ClipRecipe,
 ) -> Iterator[ClipPlan | Rejection]:
+    """The clips of one animation. `visible`: indices of the N vertices that can be seen; `faces`: [F, 3] of those."""
     animation, name = asset.animations[index], _name(asset, index)
     if animation.duration < recipe.min_duration:
         reason = "zero length" if animation.duration <= 0 else f"shorter than {recipe.min_duration:g} s"
@@ -171,7 +180,7 @@ def _plan_animation(
     offset = rng.uniform(-recipe.azimuth_jitter_deg, recipe.azimuth_jitter_deg)
     try:
         for window, timestamps in _windows(asset, index, recipe):
-            # One coordinate after the other in memory: numpy reduces over vertices many times as fast.
+            # Stored as [T, 3, N], so that reductions over vertices read contiguous memory: many times faster.
             points = np.empty((len(timestamps), 3, len(visible)), np.float32).swapaxes(1, 2)
             for t, time in enumerate(timestamps):
                 points[t] = asset.positions(index, time)[visible]
@@ -197,13 +206,21 @@ def _plan_animation(
                 motion=motion,
                 measures=measures,
             )
-    except GltfError:  # a moment that cannot be posed; the asset's other animations may be fine
+    except GltfError:  # a pose is not finite; the asset's other animations may be fine
         yield Rejection(index, name, "moves to infinity")
 
 
 def judge(points: np.ndarray, fps: float, min_motion: float) -> tuple[dict[str, float], str]:
-    """How visible vertices [T, N, 3] move, and what is wrong with that ("" = nothing)."""
-    if not np.ptp(points, axis=1).any():  # scaled to nothing all the time
+    """Motion statistics of visible vertices, and why they make no clip.
+
+    Args:
+        points: [T, N, 3].
+        fps: frame rate.
+        min_motion: the smallest reach of a clip that moves, in bounding-box diagonals.
+    Returns:
+        `motion_statistics`, and "nothing to see", "moves to infinity", "motionless" or "".
+    """
+    if not np.ptp(points, axis=1).any():  # scaled to a point in every frame
         return {}, "nothing to see"
     with np.errstate(over="ignore", invalid="ignore"):
         motion = motion_statistics(points, fps)
@@ -217,7 +234,7 @@ def _name(asset: Asset, index: int) -> str:
 
 
 def clip_cameras(recipe: ClipRecipe, elevation_deg: float, azimuth_offset_deg: float) -> Cameras:
-    """The ring of views of one clip."""
+    """The ring of cameras of one clip: one elevation, evenly spaced azimuths, all looking at the origin."""
     return orbit_cameras(
         _azimuths(recipe, azimuth_offset_deg),
         np.deg2rad(elevation_deg),
@@ -237,7 +254,8 @@ def _rng(*parts: object) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-def _chosen(asset: Asset, identity: str, recipe: ClipRecipe) -> list[int]:
+def _select_animations(asset: Asset, identity: str, recipe: ClipRecipe) -> list[int]:
+    """Indices of all animations, or of a random subset of `max_animations`."""
     count = len(asset.animations)
     if count <= recipe.max_animations:
         return list(range(count))
@@ -246,10 +264,11 @@ def _chosen(asset: Asset, identity: str, recipe: ClipRecipe) -> list[int]:
 
 
 def _windows(asset: Asset, index: int, recipe: ClipRecipe) -> list[tuple[str, np.ndarray]]:
-    """The moments of each clip of an animation.
+    """Name and timestamps [T] of each clip of an animation.
 
-    The recipe takes the first 2 s, and the last 2 s too of more than 4 s. It says nothing of animations shorter
-    than 2 s, which games are full of: those that end where they began go round, others keep their last pose.
+    MV-Video takes the first 2 s, and of animations longer than 4 s also the last 2 s (methods §1.1). It does not
+    specify what happens to animations shorter than 2 s, which are common in game assets: here, those that end in
+    their first pose are looped, and others hold their last pose.
     """
     animation = asset.animations[index]
     steps = np.arange(recipe.num_frames) / recipe.fps
@@ -265,6 +284,7 @@ def _windows(asset: Asset, index: int, recipe: ClipRecipe) -> list[tuple[str, np
 
 
 def _repeats(asset: Asset, index: int, animation: Animation) -> bool:
+    """Whether the last pose is the first, so that the animation loops without a jump."""
     first = asset.positions(index, animation.start)[asset.visible]
     last = asset.positions(index, animation.end)[asset.visible]
     diagonal = np.linalg.norm(np.ptp(first, axis=0))
@@ -272,12 +292,21 @@ def _repeats(asset: Asset, index: int, animation: Animation) -> bool:
 
 
 def motion_statistics(points: np.ndarray, fps: float) -> dict[str, float]:
-    """Named measures of how vertices [T, N, 3] move; lengths in first-frame bounding-box diagonals.
+    """Statistics of the motion of vertices, by column name.
 
-    motion_reach: farthest any vertex gets from where it began. motion_travel: farthest the bounding-box
-    centre gets. motion_speed, motion_speed_max: mean over vertices and frames, and the largest over frames of
-    the mean over vertices, per second. motion_size_min, motion_size_max: smallest and largest diagonal.
-    Of an object that grows from a point, lengths are in its largest diagonals.
+    With p_i(t) the position of vertex i, c(t) the centre and d(t) the diagonal of the bounding box in frame t, and
+    D = d(0), or max_t d(t) if the object starts as a point:
+
+        motion_reach        max over i, t of |p_i(t) - p_i(0)| / D
+        motion_travel       max over t of |c(t) - c(0)| / D
+        motion_speed        mean over i, t of |p_i(t+1) - p_i(t)| · fps / D, in diagonals per second
+        motion_speed_max    max over t of its mean over i
+        motion_size_min     min over t of d(t) / D
+        motion_size_max     max over t of d(t) / D
+
+    Args:
+        points: [T, N, 3].
+        fps: frame rate.
     """
     low, high = points.min(axis=1), points.max(axis=1)
     diagonals = np.linalg.norm(high - low, axis=-1)
@@ -298,7 +327,12 @@ def motion_statistics(points: np.ndarray, fps: float) -> dict[str, float]:
 def _framing(
     points: np.ndarray, elevation_deg: float, azimuth_offset_deg: float, recipe: ClipRecipe
 ) -> np.ndarray:
-    """asset_to_world [4, 4]: first-frame box centre to the origin, scaled so that the clip just fits."""
+    """asset_to_world [4, 4]: moves the first frame's bounding-box centre c to the origin and scales by s.
+
+    x_world = s (x - c) with s = distance / d*, where d* is the tightest distance of the unscaled asset
+    (`tightest_distance`) over all frames: scaling the asset by s instead of moving the cameras to d* gives the same
+    image, and the same camera distance for every clip.
+    """
     first = points[0]
     centre = 0.5 * (first.min(axis=0).astype(np.float64) + first.max(axis=0))
     rotations = orbit_rotations(_azimuths(recipe, azimuth_offset_deg), np.deg2rad(elevation_deg))
@@ -314,9 +348,16 @@ def _framing(
 
 
 def frustum_sides(rotations: np.ndarray, extent: float) -> np.ndarray:
-    """The four sides of V views as directions [4 V, 3], all equally long.
+    """The four sides of each view's frustum, as vectors n [4 V, 3] of equal length.
 
-    Seen by cameras at a distance that look at the origin, a point p is inside where side · p <= distance.
+    With the rows x, y, z of a camera's rotation (right, down, forward), a point p is at depth d + z·p in front of a
+    camera that looks at the origin from distance d. It is left of the right border of the image if
+    x·p <= extent (d + z·p), that is if (x / extent - z)·p <= d; the other three borders give -x, y and -y instead
+    of x. So p is inside the image if n·p <= d for all four n.
+
+    Args:
+        rotations: world_to_camera [V, 3, 3].
+        extent: tangent of the usable half field of view.
     """
     x, y, z = rotations[:, 0], rotations[:, 1], rotations[:, 2]
     return np.concatenate([x / extent - z, -x / extent - z, y / extent - z, -y / extent - z])
@@ -327,14 +368,16 @@ def tightest_distance(
 ) -> float:
     """Smallest distance of cameras looking at the origin from which all points are inside the image.
 
-    A point at camera-plane offset (x, y) and depth z past the origin is inside when max(|x|, |y|) <= extent *
-    (distance + z): each point, view and side of the image gives a lower bound, and the answer is the largest.
+    Every frustum side n and point p gives a lower bound n·p <= d (`frustum_sides`); the result is their maximum.
 
     Args:
-        points: [N, 3] about the origin. rotations: world_to_camera [V, 3, 3]. extent: tangent of the usable half
-            field of view. at_least: a bound that is known already; points that cannot raise it are skipped.
+        points: [N, 3], relative to the point that the cameras look at.
+        rotations: world_to_camera [V, 3, 3].
+        extent: tangent of the usable half field of view.
+        at_least: a lower bound that is known already; points that cannot exceed it are skipped.
     """
     sides = frustum_sides(rotations, extent)
+    # n·p <= |n| |p| with |n|² = 1 / extent² + 1, as x, y and z are orthonormal: points within this reach are inside.
     reach = np.sqrt(np.square(points).sum(axis=-1)) * np.hypot(1.0 / extent, 1.0)
     outer = points[reach > at_least]
     if not len(outer):

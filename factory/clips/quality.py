@@ -1,11 +1,11 @@
-"""What a motion is like, in named quantities, and which motions are good to train on (methods §1.1).
+"""Measure motions, and decide which are good training data (methods §1.1).
 
-Animate3D's authors left models out by hand: large displacements, very fast motion, sudden appearance changes,
-several objects. Here each of these is a number in the row, and what is too much is one dataclass. Nothing is
-dropped in silence: a clip that breaks a rule says which in its column `quality`.
+Animate3D's authors left models out by hand: large displacements, very fast motion, sudden changes of appearance,
+several objects. Here each of these criteria is a number in the dataset, and the limits are one dataclass. No clip is
+dropped silently: the column `quality` lists the rules that a clip breaks.
 
-Most numbers come from points spread evenly over the visible surface and followed exactly through the clip; one
-comes from the pictures.
+Most measures are computed from points that are spread evenly over the visible surface and tracked exactly through the
+clip; `frame_similarity` is computed from the rendered frames.
 """
 
 from __future__ import annotations
@@ -22,35 +22,36 @@ from renderers.cameras import Cameras
 from renderers.meshes.clip import GREY, composite
 
 HIGH, OK = "high", "ok"
-_SAMPLES = 4096  # points followed: one for every 4 x 4 pixels of a 256-pixel picture that is full
-_FLOW_SIZE = 256  # pixels; flow is given for pictures of this size
-_CELL = 4  # pixels; of the points that fall into a cell of this size, the nearest is seen
-_THICKNESS = (
-    0.04  # of the distance; a surface that slopes is so much deeper at the other end of the cells around
-)
-_TOP = 0.05  # part of the picture that flow is averaged over, as VBench's dynamic degree does (methods §5.1)
-_FEW_VIEWS = 4  # a quarter turn apart: no motion is along the line of sight of all
-_GONE, _THERE = 0.01, 0.25  # of the largest area a triangle ever has
-_LARGE = 0.1  # part of the surface; what is smaller is an accessory, not an object
-_TOUCH = 0.05  # of the diagonal; closer parts are one object
-_RIGID = 0.02  # of the diagonal; parts whose distances change less move as one
-_MOMENTS = 8  # frames that signatures and touching pieces are looked up in
-_STEPS = 16  # steps from a frame to the next that flow is averaged over, each seen by one of the views
-_COARSE = 4  # every so many points suffice for what is counted in parts of the surface
+_SAMPLES = 4096  # tracked points: one per 4 x 4 pixels of a 256-pixel image that the object fills
+_FLOW_SIZE = 256  # pixels; the image size that flow is measured in
+_CELL = 4  # pixels; side of the cells of the depth buffer that visibility is tested in
+# Relative depth tolerance of the visibility test: a surface at a slant is deeper at the far side of adjacent cells.
+_THICKNESS = 0.04
+_TOP = 0.05  # fraction of the image that flow is averaged over, as in VBench's dynamic degree (methods §5.1)
+_FEW_VIEWS = 4  # views a quarter turn apart: no motion is along the line of sight of all of them
+# A triangle is absent below the first, present above the second fraction of its largest area over time.
+_GONE, _PRESENT = 0.01, 0.25
+_LARGE = 0.1  # fraction of the surface; smaller parts are accessories, not objects
+_TOUCH = 0.05  # bounding-box diagonals; parts closer than this are one object
+_RIGID = 0.02  # bounding-box diagonals; parts whose distances vary less than this move together
+_MOMENTS = 8  # frames that signatures and contacts are computed from
+_STEPS = 16  # frame-to-frame steps that flow is averaged over, each in one of the views
+_COARSE = 4  # every fourth point is enough to measure fractions of the surface
 
 
 @dataclass(frozen=True)
 class MotionPolicy:
-    """How much of what is too much. The defaults are the thresholds of methods §1.1.
+    """Limits of the measures of a clip. The defaults are the thresholds of methods §1.1.
 
     Attributes:
-        max_travel: of the box's centre, in first-frame box diagonals.
-        min_size, max_size: of the box's diagonal, in first-frame diagonals.
-        max_speed: mean over the surface in the fastest frame, diagonals per second: a quarter in 1/24 s.
-        min_flow: pixels a frame at 256 pixels; less is a still.
-        max_pop_in: part of the surface that may appear or vanish from one frame to the next.
-        min_ssim: similarity of a frame to the one before.
-        max_parts: objects that move independently of each other; the method knows one.
+        max_travel: displacement of the bounding-box centre, in first-frame diagonals.
+        min_size, max_size: bounding-box diagonal, in first-frame diagonals.
+        max_speed: mean over the surface in the fastest frame, diagonals per second; 6 is a quarter diagonal per frame
+            at 24 fps.
+        min_flow: optical flow, pixels per frame at 256 pixels.
+        max_pop_in: fraction of the surface that appears or vanishes between two frames.
+        min_ssim: SSIM of a frame with the previous one.
+        max_parts: number of objects that move independently; the method assumes one.
     """
 
     max_travel: float = 1.0
@@ -63,10 +64,10 @@ class MotionPolicy:
     max_parts: int = 1
 
     def faults(self, values: Mapping[str, float | None]) -> list[str]:
-        """Which rules a clip breaks, in words; what was not measured breaks none.
+        """Descriptions of the rules that a clip breaks.
 
         Args:
-            values: columns of the row, or those of them that are known.
+            values: column → value. Missing and None values break no rule.
         """
         return [
             words
@@ -85,7 +86,7 @@ class MotionPolicy:
         ]
 
     def quality(self, values: Mapping[str, float | None]) -> str:
-        """The tag of a clip: "high", "ok", the rules it breaks, or "" if it was not measured."""
+        """The value of the column `quality`: "high", "ok", the rules that are broken, or "" without measures."""
         if any(values.get(column) is None for column in ("motion_flow", "motion_ssim")):
             return ""
         if faults := self.faults(values):
@@ -93,10 +94,11 @@ class MotionPolicy:
         return OK if STRICT.faults(values) else HIGH
 
     def hash(self) -> str:
+        """16 hexadecimal digits that identify the limits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
-# What "high" asks for beyond the rules: well inside all of them, and a motion that nobody can overlook.
+# Limits of the tag "high": well within all default limits, and with clearly visible motion.
 STRICT = MotionPolicy(
     max_travel=0.5, min_size=0.67, max_size=1.5, max_speed=3.0, min_flow=1.5, max_pop_in=0.0, min_ssim=0.7
 )
@@ -106,7 +108,8 @@ class Surface(NamedTuple):
     """P points spread evenly over a moving surface.
 
     Attributes:
-        points: float32 [T, P, 3]. triangles: int64 [P], where they lie.
+        points: float32 [T, P, 3], positions.
+        triangles: int64 [P], index of each point's triangle.
     """
 
     points: np.ndarray
@@ -116,11 +119,13 @@ class Surface(NamedTuple):
 def measure_motion(
     points: np.ndarray, triangles: np.ndarray, asset_to_world: np.ndarray, cameras: Cameras
 ) -> dict[str, float | int | list[int]]:
-    """The measures that follow from the geometry, by their column's names.
+    """The measures that are computed from geometry, by column name.
 
     Args:
-        points: float32 [T, N, 3], vertices. triangles: int64 [F, 3], those that can be seen.
-        asset_to_world: [4, 4], takes the vertices to the world of the clip's cameras.
+        points: float32 [T, N, 3], vertices.
+        triangles: int64 [F, 3], the triangles that are not fully transparent.
+        asset_to_world: [4, 4], from the space of the vertices to the world of the cameras.
+        cameras: of the clip's views.
     """
     surface = sample_surface(points, triangles)
     cameras = replace(cameras, world_to_camera=cameras.world_to_camera @ asset_to_world)
@@ -133,28 +138,37 @@ def measure_motion(
 
 
 def sample_surface(points: np.ndarray, triangles: np.ndarray, count: int = _SAMPLES) -> Surface:
-    """Points by area, without chance: at even steps along the triangles in their order.
+    """Sample points with a density proportional to area, deterministically.
 
-    A triangle's area is the largest of the first, middle and last frame, so that what grows from nothing counts.
+    Point k is in the triangle where the cumulative area passes (k + 1/2) / count of the total. A triangle's area is its
+    largest in the first, middle and last frame, so that parts that grow from nothing are sampled.
+
+    Args:
+        points: [T, N, 3], vertices.
+        triangles: int [F, 3].
+        count: number of points P.
     """
     moments = {0, len(points) // 2, len(points) - 1}
     areas = np.max([_areas(points[t], triangles) for t in moments], axis=0)
     ends = np.cumsum(areas, dtype=np.float64)
     steps = (np.arange(count) + 0.5) / count
     chosen = np.searchsorted(ends, steps * ends[-1], side="right").clip(max=len(triangles) - 1)
-    # Two numbers in 0-1 that fill the square evenly (the plastic number's), folded into the triangle.
+    # Barycentric coordinates from the R2 low-discrepancy sequence, (1/2 + k (1/g, 1/g²)) mod 1 with the plastic number
+    # g = 1.3247…, the real root of g³ = g + 1 (Roberts 2018). It fills the unit square evenly; the half with u + v > 1
+    # is reflected into the triangle.
     u, v = np.mod(0.5 + np.outer((0.7548776662466927, 0.5698402909980532), np.arange(count)), 1.0)
     u, v = np.where(u + v > 1.0, (1.0 - u, 1.0 - v), (u, v))
     weights = np.stack([1.0 - u - v, u, v], axis=1).astype(np.float32)
     corners = triangles[chosen]
-    # One coordinate after the other in memory, as planning keeps them: rows that numpy runs through fast.
+    # Planning stores the points as [T, 3, N] in memory: one row per frame and coordinate, contiguous over vertices.
     rows = points.swapaxes(1, 2).reshape(-1, points.shape[1])
-    placed = sum(rows[:, corners[:, k]] * weights[:, k] for k in range(3))
+    a, b, c = (rows[:, corners[:, k]] * weights[:, k] for k in range(3))
+    placed = a + b + c
     return Surface(placed.reshape(len(points), 3, count).swapaxes(1, 2), chosen)
 
 
 def _areas(positions: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Twice the area of each triangle [..., F] of positions [..., N, 3]."""
+    """Twice the area of each triangle, |(b - a) x (c - a)| [..., F], for positions [..., N, 3]."""
     x, y, z = np.moveaxis(positions, -1, 0)
     a, b, c = triangles.T
     ux, uy, uz, vx, vy, vz = (axis[..., end] - axis[..., a] for end in (b, c) for axis in (x, y, z))
@@ -162,14 +176,21 @@ def _areas(positions: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def flow(points: np.ndarray, cameras: Cameras) -> float:
-    """Mean optical flow of the 5 % of the picture that move most, pixels a frame at 256 pixels.
+    """Mean optical flow over the 5 % of the image that move most, in pixels per frame at 256 pixels.
 
-    Exact for the points; which of them are seen is decided in cells of 4 x 4 pixels: a point well behind the nearest
-    of its own and the eight cells around is hidden. Mean over 16 steps from a frame to the next, spread over the clip
-    and seen in turn from four views a quarter turn apart.
+    The flow of a visible point X at step t in view v is |π_v(X(t+1)) - π_v(X(t))|, with the projection
+    π_v(X) = (u/w, v/w), (u, v, w) = K_v [R_v | t_v] X. It is exact; which points are visible is decided with a depth
+    buffer of 4 x 4 pixel cells:
+
+        z(cell)    smallest depth w of the points in the cell
+        visible    w = z(cell), and w <= 1.04 · (smallest z of the cell and its 8 neighbours)
+
+    Every cell gets the flow of its visible point, 0 if it has none; the result is the mean of the largest 5 % of the
+    cells, and over 16 steps that are spread over the clip and assigned in turn to four views a quarter turn apart.
 
     Args:
-        points: [T, P, 3], spread over the surface, in the space that `cameras` look at.
+        points: [T, P, 3], spread over the surface, in the world of the cameras.
+        cameras: of the clip's views.
     """
     from scipy.ndimage import minimum_filter
 
@@ -177,6 +198,7 @@ def flow(points: np.ndarray, cameras: Cameras) -> float:
     top = round(_TOP * cells**2)
     views = np.unique(np.linspace(0, len(cameras), _FEW_VIEWS, endpoint=False).astype(int))
     steps = len(points) - 1
+    # Pair number n is the step first[n] to first[n] + 1, seen in view seen_by[n].
     if steps * len(views) <= _STEPS:
         first, seen_by = (numbers.ravel() for numbers in np.meshgrid(np.arange(steps), views))
     else:
@@ -184,52 +206,56 @@ def flow(points: np.ndarray, cameras: Cameras) -> float:
         seen_by = views[np.arange(_STEPS) % len(views)]
     matrix = cameras.K[seen_by] @ cameras.world_to_camera[seen_by, :3]
     matrix[:, :2] *= _FLOW_SIZE / cameras.height
-    (here, depth), (there, _) = (_projected(points[frames], matrix) for frames in (first, first + 1))
+    (before, depth), (after, _) = (_projected(points[frames], matrix) for frames in (first, first + 1))
 
-    column, row = np.floor(here / _CELL).astype(np.int64).swapaxes(0, 1)
+    column, row = np.floor(before / _CELL).astype(np.int64).swapaxes(0, 1)
     inside = (column >= 0) & (column < cells) & (row >= 0) & (row < cells)
-    pictures = np.arange(len(first))[:, None] * cells**2
-    place, depth = (pictures + row * cells + column)[inside], depth[inside]
-    length = np.hypot(*(there - here).swapaxes(0, 1))[inside]
+    first_cell = np.arange(len(first))[:, None] * cells**2  # of each pair's depth buffer
+    cell, depth = (first_cell + row * cells + column)[inside], depth[inside]
+    length = np.hypot(*(after - before).swapaxes(0, 1))[inside]
     nearest = np.full(len(first) * cells**2, np.inf, depth.dtype)
-    np.minimum.at(nearest, place, depth)
+    np.minimum.at(nearest, cell, depth)
     around = minimum_filter(nearest.reshape(-1, cells, cells), (1, 3, 3), mode="nearest").reshape(-1)
-    shown = (depth == nearest[place]) & (depth <= around[place] * (1.0 + _THICKNESS))
-    moving = np.zeros((len(first), cells**2), length.dtype)
-    moving.reshape(-1)[place[shown]] = length[shown]
-    return float(np.partition(moving, -top, axis=1)[:, -top:].mean(dtype=np.float64))
+    visible = (depth == nearest[cell]) & (depth <= around[cell] * (1.0 + _THICKNESS))
+    flows = np.zeros((len(first), cells**2), length.dtype)
+    flows.reshape(-1)[cell[visible]] = length[visible]
+    return float(np.partition(flows, -top, axis=1)[:, -top:].mean(dtype=np.float64))
 
 
 def _projected(points: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [n, 2, P] and depth [n, P] of points [n, P, 3], each row by its own matrix [n, 3, 4]."""
+    """Pixels [n, 2, P] and depths [n, P] of points [n, P, 3], projected with one matrix K [R | t] [n, 3, 4] per row."""
     image = matrix[:, :, :3].astype(np.float32) @ points.swapaxes(1, 2)
     image += matrix[:, :, 3:].astype(np.float32)
     return image[:, :2] / image[:, 2:], image[:, 2]
 
 
 def pop_in(points: np.ndarray, corners: np.ndarray) -> float:
-    """Largest part of the surface that appears or vanishes from one frame to the next, 0-1.
+    """Largest fraction of the surface that appears or vanishes between two frames, 0-1.
 
-    Models switch parts on and off by scaling them to nothing: glTF itself cannot animate visibility.
+    glTF cannot animate visibility, so models hide parts by scaling them to nothing. With A(t) the area of a triangle in
+    frame t and A* its largest, it appears or vanishes where min(A(t), A(t+1)) <= 0.01 A* and max(…) >= 0.25 A*.
 
     Args:
-        points: [T, N, 3], vertices. corners: int [P, 3], triangles chosen by area.
+        points: [T, N, 3], vertices.
+        corners: int [P, 3], triangles sampled in proportion to their area.
     """
     areas = _areas(points, corners)
     areas /= np.maximum(areas.max(axis=0), np.finfo(np.float32).tiny)
     before, after = areas[:-1], areas[1:]
-    switched = (np.minimum(before, after) <= _GONE) & (np.maximum(before, after) >= _THERE)
+    switched = (np.minimum(before, after) <= _GONE) & (np.maximum(before, after) >= _PRESENT)
     return float(switched.mean(axis=1).max())
 
 
 def moving_parts(surface: Surface, points: np.ndarray, triangles: np.ndarray) -> int:
-    """How many objects move independently of each other.
+    """Number of objects that move independently.
 
-    Pieces of the mesh that stay in touch are one object, and so are those that move as one rigid body; only
-    objects of at least a tenth of the surface count.
+    Connected components of the mesh that stay in contact are one object, and so are objects that move together as a
+    rigid body. Objects with less than a tenth of the surface are not counted.
 
     Args:
-        points: [T, N, 3], vertices. triangles: int [F, 3].
+        surface: points sampled from the mesh.
+        points: [T, N, 3], vertices.
+        triangles: int [F, 3].
     """
     pieces = _connected(points, triangles)[surface.triangles]
     pieces = np.unique(pieces, return_inverse=True)[1]
@@ -238,58 +264,70 @@ def moving_parts(surface: Surface, points: np.ndarray, triangles: np.ndarray) ->
     diagonal = float(np.linalg.norm(np.ptp(points[_moments(points)], axis=1), axis=-1).max())
     objects = _grouped(_touching(surface.points[:, ::_COARSE], pieces[::_COARSE]), pieces.max() + 1)[pieces]
     large = [np.flatnonzero(objects == o) for o in np.unique(objects) if np.mean(objects == o) >= _LARGE]
-    some = [surface.points[:, members[np.linspace(0, len(members) - 1, 8).astype(int)]] for members in large]
-    as_one = [
-        (a, b)
-        for a in range(len(some))
-        for b in range(a)
-        if np.ptp(_distances(some[a], some[b]), axis=0).max() <= _RIGID * diagonal
+    # Two objects move together if none of the 8 x 8 distances between points of theirs varies over the clip.
+    probes = [
+        surface.points[:, members[np.linspace(0, len(members) - 1, 8).astype(int)]] for members in large
     ]
-    return max(1, len(np.unique(_grouped(np.array(as_one, np.int64).reshape(-1, 2), len(some)))))
+    rigid = [
+        (a, b)
+        for a in range(len(probes))
+        for b in range(a)
+        if np.ptp(_distances(probes[a], probes[b]), axis=0).max() <= _RIGID * diagonal
+    ]
+    return max(1, len(np.unique(_grouped(np.array(rigid, np.int64).reshape(-1, 2), len(probes)))))
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[T, n, m] between points [T, n, 3] and [T, m, 3]."""
+    """Distances [T, n, m] between points [T, n, 3] and [T, m, 3]."""
     return np.linalg.norm(a[:, :, None] - b[:, None], axis=-1)
 
 
 def _connected(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """The connected piece each triangle belongs to, int [F]; vertices in one place all the time are one."""
+    """Connected component of each triangle, int [F]; vertices that coincide in three frames are merged first."""
     diagonal = float(np.linalg.norm(np.ptp(points[0], axis=0))) or 1.0
     moments = points[[0, len(points) // 2, -1]]
-    places = np.rint(moments.transpose(1, 0, 2).reshape(points.shape[1], 9) * (1e4 / diagonal)).astype(
+    positions = np.rint(moments.transpose(1, 0, 2).reshape(points.shape[1], 9) * (1e4 / diagonal)).astype(
         np.int64
     )
-    # A number for each vertex's nine coordinates: sorting numbers is many times as fast as sorting rows.
-    mixed = (places * np.random.default_rng(0).integers(1, 2**62, 9)).sum(axis=1)
-    vertices = np.unique(mixed, return_inverse=True)[1]
+    # Hash each vertex's nine coordinates to one integer: sorting integers is many times as fast as sorting rows.
+    hashes = (positions * np.random.default_rng(0).integers(1, 2**62, 9)).sum(axis=1)
+    vertices = np.unique(hashes, return_inverse=True)[1]
     corners = vertices[triangles]
     edges = np.concatenate([corners[:, :2], corners[:, 1:]])
     return _grouped(edges, vertices.max() + 1)[corners[:, 0]]
 
 
 def _moments(points: np.ndarray) -> np.ndarray:
+    """Indices of 8 frames spread over the clip."""
     return np.linspace(0, len(points) - 1, _MOMENTS).astype(int)
 
 
 def _touching(points: np.ndarray, pieces: np.ndarray) -> np.ndarray:
-    """Pairs of pieces int [n, 2] that are close to each other at all of some moments."""
+    """Pairs of components int [n, 2] that are in contact in all 8 frames.
+
+    Args:
+        points: [T, P, 3], spread over the surface.
+        pieces: int [P], component of each point.
+    """
     from scipy.spatial import cKDTree
 
     count = int(pieces.max()) + 1
     frames = points[_moments(points)]
     diagonals = np.linalg.norm(np.ptp(frames, axis=1), axis=-1)
-    there = diagonals > 0.0  # scaled to nothing, it says nothing of what belongs together
-    always = None
-    for frame, diagonal in zip(frames[there], diagonals[there], strict=True):
+    is_visible = diagonals > 0.0  # scaled to a point, everything would be in contact
+    always: np.ndarray | None = (
+        None  # pairs in contact in all frames so far, encoded as first · count + second
+    )
+    for frame, diagonal in zip(frames[is_visible], diagonals[is_visible], strict=True):
         near = cKDTree(frame).query_pairs(_TOUCH * diagonal, output_type="ndarray")
         near = near[pieces[near[:, 0]] != pieces[near[:, 1]]]
         if always is None:
-            # What is fastened stays in touch at the same points. If that makes one object of all, no more is asked.
+            # Parts that are attached stay in contact at the same points. If this already connects everything, the
+            # search in the other frames is not needed.
             gaps = np.linalg.norm(frames[:, near[:, 0]] - frames[:, near[:, 1]], axis=-1)
-            fast = pieces[near[(gaps <= _TOUCH * diagonals[:, None]).all(axis=0)]]
-            if _grouped(fast, count).max() == 0:
-                return fast
+            attached = pieces[near[(gaps <= _TOUCH * diagonals[:, None]).all(axis=0)]]
+            if _grouped(attached, count).max() == 0:
+                return attached
         pairs = np.unique(pieces[near].min(axis=1) * count + pieces[near].max(axis=1))
         always = pairs if always is None else np.intersect1d(always, pairs)
     always = np.empty(0, np.int64) if always is None else always
@@ -297,7 +335,7 @@ def _touching(points: np.ndarray, pieces: np.ndarray) -> np.ndarray:
 
 
 def _grouped(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Group int [count] of each of `count` things, of which the pairs [n, 2] belong together."""
+    """Connected components int [count] of the graph with `count` nodes and the edges `pairs` [n, 2]."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -305,51 +343,60 @@ def _grouped(pairs: np.ndarray, count: int) -> np.ndarray:
     return connected_components(coo_matrix((ones, pairs.T), shape=(count, count)), directed=False)[1]
 
 
-_SHAPE = 19  # numbers of a signature that are of the first frame alone
-_UNIT = 200  # steps of a signature per mean radius
+_SHAPE = 19  # the first entries of a signature, which depend on the first frame only
+_UNIT = 200  # quantisation steps of a signature per RMS radius
 
 
 def signature(points: np.ndarray, triangles: np.ndarray) -> list[int]:
-    """A few numbers that copies of a clip share, however they were exported.
+    """A descriptor that exports of the same clip share: 91 integers.
 
-    Distances from the centre and principal radii of the surface in the first frame; then, at eight moments, how far
-    the surface has moved, and its principal radii. All in units of the mean radius and none knows a direction: vertex
-    order, triangulation, scale, and which way is up make no difference. A mirror image looks the same.
+    With P points p_i(t) sampled from the surface at the first frame and 8 later ones, their centroid c(t), the RMS
+    radius r = sqrt(mean over i, t of |p_i(t) - c(t)|²), and the principal radii σ_k(t), the square roots of the
+    eigenvalues of the covariance (1/P) Σ_i (p_i(t) - c(t)) (p_i(t) - c(t))ᵀ, the entries are, divided by r:
+
+        16      quantiles of |p_i(0) - c(0)|
+        3       σ_k(0)
+        8 x 9   for each later frame: quantiles 0.1, 0.3, …, 0.9 of |p_i(t) - p_i(0)|; |c(t) - c(0)|; σ_k(t)
+
+    They are invariant to vertex order, triangulation, scale, translation and rotation; a mirror image has the same
+    signature.
 
     Args:
-        points: [T, N, 3], vertices. triangles: int [F, 3].
+        points: [T, N, 3], vertices.
+        triangles: int [F, 3].
     """
     moments = np.linspace(0, len(points) - 1, _MOMENTS + 1).round().astype(int)
     points = sample_surface(points[moments], triangles, 2 * _SAMPLES).points
     centred = points - points.mean(axis=1, keepdims=True)
     radius = np.sqrt(np.square(centred).sum(axis=-1).mean(dtype=np.float64)) or 1.0
-    way = points[1:] - points[0]
+    displacement = points[1:] - points[0]
     radii = _radii(centred)
-    values = [_at(np.linalg.norm(centred[0], axis=-1), np.linspace(0.03125, 0.96875, 16)), radii[0]]
-    moved = _at(np.linalg.norm(way, axis=-1), np.array([0.1, 0.3, 0.5, 0.7, 0.9]))
-    centre = np.linalg.norm(way.mean(axis=1), axis=-1, keepdims=True)
+    values = [_quantiles(np.linalg.norm(centred[0], axis=-1), np.linspace(0.03125, 0.96875, 16)), radii[0]]
+    moved = _quantiles(np.linalg.norm(displacement, axis=-1), np.array([0.1, 0.3, 0.5, 0.7, 0.9]))
+    centre = np.linalg.norm(displacement.mean(axis=1), axis=-1, keepdims=True)
     values.append(np.concatenate([moved, centre, radii[1:]], axis=1).reshape(-1))
     scaled = np.rint(np.concatenate(values) * (_UNIT / radius))
     return scaled.clip(-(2**15), 2**15 - 1).astype(int).tolist()
 
 
-def _at(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """Quantiles of the last axis."""
+def _quantiles(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Quantiles (0-1) along the last axis, without interpolation."""
     return np.sort(values, axis=-1)[..., np.rint(quantiles * (values.shape[-1] - 1)).astype(int)]
 
 
 def _radii(centred: np.ndarray) -> np.ndarray:
-    """Principal radii [..., 3] of points [..., P, 3] around the origin, ascending."""
-    spread = (centred.swapaxes(-1, -2) @ centred).astype(np.float64) / centred.shape[-2]
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(spread), 0.0))
+    """Principal radii [..., 3] of centred points [..., P, 3], ascending: roots of the covariance's eigenvalues."""
+    covariance = (centred.swapaxes(-1, -2) @ centred).astype(np.float64) / centred.shape[-2]
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(covariance), 0.0))
 
 
 def near_duplicates(signatures: np.ndarray, tolerance: float = 0.01, *, motion: bool = True) -> np.ndarray:
-    """Pairs int [n, 2], ascending, of signatures [N, 91] that say the same.
+    """Pairs of clips with almost the same signature, int [n, 2], ascending.
 
     Args:
-        tolerance: root mean square difference, in mean radii. A copy with other vertices differs by about 0.002.
-        motion: compare the motion too; without, only the shape of the first frame.
+        signatures: [N, 91], of `signature`.
+        tolerance: largest RMS difference, in RMS radii. Another triangulation of the same clip differs by about 0.002.
+        motion: compare the motion too; False compares only the shape in the first frame.
     """
     from scipy.spatial import cKDTree
 
@@ -361,10 +408,15 @@ def near_duplicates(signatures: np.ndarray, tolerance: float = 0.01, *, motion: 
 
 
 def frame_similarity(frames: np.ndarray) -> float:
-    """Smallest SSIM of a frame with the one before, 0-1: what flashes or pops in makes it drop.
+    """Smallest SSIM of a frame with the previous one, 0-1; flashes and parts that pop in lower it.
 
-    Of grey values at 128 pixels or less, in windows of 7 x 7, over the pixels that either frame covers (a picture
-    that is mostly background is always similar), mean over four views.
+    SSIM (Wang et al. 2004) of frames x and y, with local means μ, variances σ² and covariance σ_xy in 7 x 7 windows,
+    c1 = (0.01 · 255)² and c2 = (0.03 · 255)²:
+
+        (2 μ_x μ_y + c1) (2 σ_xy + c2) / ((μ_x² + μ_y² + c1) (σ_x² + σ_y² + c2))
+
+    It is computed from luma at 128 pixels or less and averaged over the pixels that either frame covers, since
+    the background is always similar; then the mean over four views is taken.
 
     Args:
         frames: uint8 [V, T, H, W, 4], straight alpha.
@@ -393,9 +445,9 @@ def frame_similarity(frames: np.ndarray) -> float:
     return float(np.mean(similar, axis=0).min())
 
 
-def _shrunk(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [T, H, W] of at most 128 pixels, by averaging blocks."""
-    block = -(-pictures.shape[1] // 128)
-    count, height, width = pictures.shape[0], pictures.shape[1] // block, pictures.shape[2] // block
-    blocks = pictures[:, : height * block, : width * block].reshape(count, height, block, width, block)
+def _shrunk(images: np.ndarray) -> np.ndarray:
+    """Downsample images [T, H, W] to at most 128 pixels by averaging blocks."""
+    block = -(-images.shape[1] // 128)
+    count, height, width = images.shape[0], images.shape[1] // block, images.shape[2] // block
+    blocks = images[:, : height * block, : width * block].reshape(count, height, block, width, block)
     return blocks.mean(axis=(2, 4))

@@ -1,7 +1,7 @@
-"""Animated models in, a 16-view MV-Video dataset out: `python -m factory.render --source … --out …`.
+"""Render animated models into a 16-view MV-Video dataset: `python -m factory.render --source … --out …`.
 
-Running the same command again resumes: what is committed is not done twice, and clips come out byte for byte
-the same however often it was interrupted and however many workers there are.
+The same command resumes: committed tasks are skipped. The clips are byte-identical for any number of workers and
+interruptions.
 """
 
 from __future__ import annotations
@@ -40,15 +40,18 @@ def render(
     """Render every clip of the sources into the dataset at `out` (a path or an fsspec URL).
 
     Args:
-        workers: side by side; None for as many as the cluster has room for.
-        selection: which of the listed records are taken, and on what terms.
-        denied: uid → benchmark that tests with it (factory/exclusions.py); None = those that are known.
-        limit: take only the first so many of them.
-        retry_quarantined: give what an earlier run gave up another chance.
+        sources: URIs that `factory.sources.open_source` accepts.
+        out: path or fsspec URL of the dataset.
+        stage: recipe, settings and rules.
+        selection: which records to take, and which licences to accept.
+        denied: uid → benchmark that uses it as test data; None = the bundled deny list (`factory.assets.exclusions`).
+        workers: number of parallel workers; None = as many as fit on the cluster.
+        limit: take only the first `limit` selected records.
+        retry_quarantined: try tasks again that earlier runs gave up.
         show: receives the state of the run now and then.
     Raises:
-        SourceError, DownloadError, StageError, StorageError: nothing is lost; the same command resumes.
-        Interrupted: by Ctrl-C or SIGTERM, likewise.
+        SourceError, DownloadError, StageError, StorageError: finished clips are kept; calling this again resumes.
+        Interrupted: Ctrl-C or SIGTERM; likewise.
     """
     ledger = Ledger(out)
     if retry_quarantined:
@@ -57,7 +60,7 @@ def render(
     tombstones = finish_takedowns(out)
     exclusions = Exclusions(read_deny_list(BENCHMARKS) if denied is None else denied, tuple(tombstones))
     stage = replace(stage, taken_down=frozenset(f for stone in tombstones for f in stone.fingerprints))
-    positions: dict[str, int] = {}  # asset task → its place in the plan; clips are packed in that order
+    positions: dict[str, int] = {}  # key of an asset's task → its position; clips are packed in this order
 
     with ExitStack() as stack:
         packer = stack.enter_context(ShardPacker(out))
@@ -67,7 +70,7 @@ def render(
             allowed = exclusions.apply(listed, tally.leave_out)
             taken = itertools.islice(selection.apply(allowed, tally.leave_out), limit)
             for task in asset_tasks(taken, stage, selection):
-                if task.key in positions:  # a file under two names is one asset
+                if task.key in positions:  # the same file under two names is one asset
                     tally.leave_out("a copy of another asset")
                 else:
                     positions[task.key] = len(positions)
@@ -93,5 +96,7 @@ def render(
 
 
 def _records(sources: Sequence[str]) -> Iterator[AssetRecord]:
-    opened = [open_source(uri) for uri in sources]  # all of them first: a typo is told before any work
+    opened = [
+        open_source(uri) for uri in sources
+    ]  # all before the first is listed, so that a typo fails early
     return itertools.chain.from_iterable(source.list() for source in opened)

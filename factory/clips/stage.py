@@ -1,7 +1,7 @@
-"""The work of the factory, one task at a time: an asset becomes a plan of clips, a clip becomes a staged row.
+"""The tasks of `factory.render`: plan the clips of an asset, and render a clip into a staged dataset row.
 
-An asset task opens the asset and plans it; its follow-up tasks are the clips. Both run in a supervised child,
-because opening a stranger's file is where things hang, explode and crash.
+The task of an asset opens it and plans its clips, which are its follow-up tasks. Both run in a supervised child
+process, since an untrusted file can make a loader hang, run out of memory or crash.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ from renderers.meshes import PICTURE_VERSIONS, RenderSettings, renderer
 
 @dataclass
 class RenderStage(Stage):
-    """Assets and clips, as `asset_tasks` and this stage itself make them.
+    """Plan assets and render their clips.
 
     Attributes:
-        recipe: which clips. settings: how they are rendered. backend: by what.
-        holdout: part of the assets that goes to the validation and to the test split, each.
+        recipe: which clips are made of an asset.
+        settings, backend: how they are rendered, and with which renderer.
+        holdout: fraction of the assets in the validation split, and in the test split.
         plan_only: stop after planning (a dry run).
-        curate: "off"; "tag" = measure motions and judge them in the column `quality`; "filter" = also leave out
-            what breaks a rule that shows before rendering.
-        policy: the rules.
-        fetch_s: seconds that a file may take to come from elsewhere.
-        taken_down: content addresses that may not come in, whatever name they have by now.
+        curate: "off"; "tag" = measure each motion and write the verdict of `policy` to the column `quality`;
+            "filter" = also leave out clips that break a rule which can be checked before rendering.
+        policy: rules of the column `quality`.
+        fetch_s: seconds that downloading a file may take.
+        taken_down: content addresses ("sha256:…") of files that must not enter the dataset under any name.
     """
 
     recipe: ClipRecipe = field(default_factory=ClipRecipe)
@@ -58,24 +59,24 @@ class RenderStage(Stage):
     def __post_init__(self) -> None:
         pixels = self.recipe.views * self.recipe.num_frames * self.recipe.resolution**2
         clip_bytes = pixels * self.settings.bytes_per_pixel
-        self.memory = 4 * 2**30 + 12 * pixels + clip_bytes  # colour is copied while it is encoded
+        self.memory = 4 * 2**30 + 12 * pixels + clip_bytes  # encoding copies the colour frames
         self.timeout_s = 120.0 + self.fetch_s + 3600.0 * (self.backend == "blender") + clip_bytes / 1e6
         self._assets = AssetCache()
 
     @property
     def identity(self) -> str:
-        """Everything but the asset that decides what a clip looks like; part of every key."""
+        """Everything except the asset that determines a clip's pixels; part of every key."""
         parts = [self.recipe.hash(), self.settings.hash(), self.backend, PICTURE_VERSIONS[self.backend]]
         return ":".join(parts)
 
     @property
     def selection(self) -> str:
-        """Everything but the asset that decides which clips it gives."""
+        """Everything except the asset that determines which clips it gives."""
         return f"{self.identity}:{self.policy.hash()}" if self.curate == "filter" else self.identity
 
     def setup(self) -> None:
         if not self.plan_only:
-            renderer(self.backend)  # now, so that a machine that cannot render says so at once
+            renderer(self.backend)  # fail before the first task on a machine that cannot render
 
     def process(self, task: Task) -> Outcome:
         job = read_job(task.payload)
@@ -90,11 +91,11 @@ class RenderStage(Stage):
         except (
             gltf.GltfError,
             WrongChecksum,
-        ) as error:  # known to be bad, with a sentence why: no second try
+        ) as error:  # the file is bad: another attempt would not help
             return Outcome("quarantined", reason=str(error))
 
     def _admit(self, record: AssetRecord, terms: Policy) -> Outcome:
-        """Plan an asset if its licence, as its source and then its file state it, meets the terms."""
+        """Plan an asset if its licence satisfies the terms: first as the source, then as the file states it."""
         record = settled(record, terms)
         if refusal := terms.refusal(record):
             return Outcome("filtered", reason=refusal)
@@ -128,6 +129,7 @@ class RenderStage(Stage):
     def _within_policy(
         self, clips: list[ClipPlan], rejections: list[Rejection]
     ) -> tuple[list[ClipPlan], list[Rejection]]:
+        """Move the clips that break a rule of the policy to the rejections."""
         faults = [self.policy.faults({**clip.motion, **clip.measures}) for clip in clips]
         left_out = [
             Rejection(clip.animation, clip.animation_name, f"{'; '.join(broken)} ({clip.window} window)")
@@ -172,8 +174,8 @@ class RenderStage(Stage):
         recipe, record = self.recipe, record.completed(asset.metadata)
         shot = plan.shot(recipe)
         fractions = {"train": 1 - 2 * self.holdout, "validation": self.holdout, "test": self.holdout}
-        said = asset.animations[plan.animation].description
-        caption = caption_from_names(record.title, record.tags, plan.animation_name, said)
+        description = asset.animations[plan.animation].description
+        caption = caption_from_names(record.title, record.tags, plan.animation_name, description)
         return ClipInfo(
             clip_id=key,
             split=assign_split(record.fingerprint, fractions),
@@ -212,10 +214,10 @@ class RenderStage(Stage):
 def asset_tasks(
     records: Iterable[AssetRecord], stage: RenderStage, selection: Selection | None = None
 ) -> Iterator[Task]:
-    """One task an asset, lazily, on the terms of the selection (on any if there is none)."""
+    """Yield one task per asset, with the licence policy of the selection; without one, every licence is accepted."""
     for record in records:
         terms = selection.policy_for(record) if selection else ANY_LICENCE
         parts = ["plan" if stage.plan_only else "asset", record.fingerprint, stage.selection]
-        if terms != ANY_LICENCE:  # under other terms, an asset that was left out is looked at again
+        if terms != ANY_LICENCE:  # in the key, so that changed terms check assets again
             parts.append(json.dumps(asdict(terms), sort_keys=True))
         yield Task(task_key(*parts), AssetJob(record, terms).to_json(), record.uid)

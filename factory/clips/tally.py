@@ -1,4 +1,4 @@
-"""Counts of what happened to the assets and clips of a run."""
+"""Counts of the assets and clips of a run, by result."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from factory.dataset.shards import Shard
 
 @dataclass
 class Tally:
-    """What became of assets and clips, gathered in the driver from the records of their tasks.
+    """Counts of assets and clips by result, which the driver collects from the records of their tasks.
 
     Attributes:
-        planned, rendered, resumed: clips; `resumed` of the rendered ones are an earlier run's.
-        listed: records looked at. Each is one of `assets`, or counted in `filtered` or `dead` as it was listed.
-        assets: resolved so far.
-        rejected: reason → animations or windows that gave no clip.
-        filtered: reason → records left out on purpose. dead: reason → records whose file is gone.
+        planned, rendered: numbers of clips.
+        resumed: number of rendered clips that an earlier run rendered.
+        listed: number of records the sources listed. Each gives one of `assets`, or is in `filtered` or `dead`.
+        assets: number of assets whose task is resolved.
+        rejected: reason → number of animations or windows that give no clip.
+        filtered: reason → number of records left out on purpose.
+        dead: reason → number of records whose file no longer exists.
         quarantined: label → cause, of assets and clips given up.
-        seconds: part of the work ("load", "plan", "render", "encode") → worker-seconds of this run.
-        bytes: of the clips of this run. renderers: which devices drew them.
+        seconds: part of the work ("load", "plan", "render", "measure", "encode") → worker-seconds of this run.
+        bytes: size of the clips of this run.
+        renderers: devices that rendered them.
     """
 
     planned: int = 0
@@ -48,8 +51,8 @@ class Tally:
             self.planned += record.summary.get("clips", 0)
             self.rejected.update(rejection["reason"] for rejection in record.summary.get("rejected", ()))
         if record.status == "quarantined":
-            known = task.label in self.quarantined  # two sources may have the same name for something
-            self.quarantined[f"{task.label} ({task.key[:8]})" if known else task.label] = record.reason
+            is_taken = task.label in self.quarantined  # labels are not unique across sources
+            self.quarantined[f"{task.label} ({task.key[:8]})" if is_taken else task.label] = record.reason
         elif record.status == "filtered":
             self.leave_out(record.reason)
         elif is_clip:
@@ -61,26 +64,33 @@ class Tally:
             self.renderers.update(filter(None, [record.summary.get("renderer")]))
 
     def leave_out(self, reason: str) -> None:
-        """Count one record that is not rendered, for a reason that others share."""
+        """Count one record that is not rendered. `reason`: the same words for all records with this cause."""
         if reason.startswith("dead: "):
             self.dead[reason.removeprefix("dead: ")] += 1
         else:
             self.filtered[reason] += 1
 
     def count_listed(self, records: Iterable[AssetRecord]) -> Iterator[AssetRecord]:
+        """Pass the records through, counting them."""
         for record in records:
             self.listed += 1
             yield record
 
     @property
     def new(self) -> int:
-        """Clips rendered by this run."""
+        """Number of clips rendered by this run."""
         return self.rendered - self.resumed
 
 
 @dataclass(frozen=True)
 class RenderResult:
-    """What a run did: the driver's report, what became of each asset and clip, the shards it added."""
+    """Result of a run.
+
+    Attributes:
+        report: of the driver: workers, times, failures.
+        tally: counts of assets and clips.
+        shards: added to the dataset.
+    """
 
     report: Report
     tally: Tally

@@ -1,1 +1,50 @@
-"""Motion videos: every motion of one object, rendered from several views for a motion space to learn."""
+"""Motion videos: every motion of an object, rendered from several views in one world, to train a motion space on.
+
+Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from factory.motion_videos.plan import MotionPlan, MotionRecipe, plan_clips, plan_motions, surface_points
+    from factory.motion_videos.run import SubjectVideos, make_motions
+    from factory.motion_videos.stage import MotionStage
+    from factory.motion_videos.subjects import Subject, find_subjects
+
+_HOME = {
+    "MotionPlan": "factory.motion_videos.plan",
+    "MotionRecipe": "factory.motion_videos.plan",
+    "MotionStage": "factory.motion_videos.stage",
+    "Subject": "factory.motion_videos.subjects",
+    "SubjectVideos": "factory.motion_videos.run",
+    "find_subjects": "factory.motion_videos.subjects",
+    "make_motions": "factory.motion_videos.run",
+    "plan_clips": "factory.motion_videos.plan",
+    "plan_motions": "factory.motion_videos.plan",
+    "surface_points": "factory.motion_videos.plan",
+}
+__all__ = [
+    "MotionPlan",
+    "MotionRecipe",
+    "MotionStage",
+    "Subject",
+    "SubjectVideos",
+    "find_subjects",
+    "make_motions",
+    "plan_clips",
+    "plan_motions",
+    "surface_points",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

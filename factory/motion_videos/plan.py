@@ -1,4 +1,4 @@
-"""Which motions an object has, when and from where they are filmed, and which are held out (methods §4.1)."""
+"""Plan an object's motions: their frames, cameras and framing, and which are held out (methods §4.1)."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from renderers import gltf
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity, visible_vertices
 
-MOTIONS_VERSION = "1"  # raise it when the same object would give other videos
-HELDOUT_PART = 5  # of the motions of an asset that does not say itself, one in so many is held out
+MOTIONS_VERSION = "1"  # increment when the same object would give other videos
+HELDOUT_EVERY = 5  # one in this many motions is held out, unless the source defines the split
 
 
 @dataclass(frozen=True)
 class MotionRecipe:
-    """How an object's motions are filmed (methods §4.1); every field is part of a video's key.
+    """How an object's motions are rendered (methods §4.1). Every field is part of a video's key.
 
     Attributes:
-        frames: T, at the phases 0, 1/T … (T-1)/T of a motion, so that one that repeats does not stutter.
-        seconds: a motion is the animation's first so many seconds, or all of a shorter one.
-        views: training cameras at even azimuths, the first in front, at `low_deg` and `high_deg` elevation in turn.
-            DIMO's own rig stays at 0, where nobody ever sees the back of an animal.
-        heldout_views: cameras half-way between two training views, for measuring only, at other elevations.
-        resolution: pixels, square.
-        fov_y_deg, distance: of every camera. The world is scaled so that this distance is the tightest.
-        margin: part of the half image that stays free at the tightest point of all motions.
-        points: of the surface, followed through every motion.
-        min_motion: a motion whose fastest vertex stays within this part of the diagonal is a pose.
+        frames: T. The frames are at phases 0, 1/T … (T-1)/T of a motion, so that a looping motion repeats seamlessly.
+        seconds: only the first part of an animation, of this length, is used.
+        views: number of training cameras, at evenly spaced azimuths starting in front of the object, alternately at
+            elevations `low_deg` and `high_deg`. DIMO's own cameras stay at 0°.
+        heldout_views: number of cameras used only for evaluation, half-way between training views and at other
+            elevations.
+        resolution: side of the square image, pixels.
+        low_deg, high_deg: elevations of the training cameras.
+        fov_y_deg, distance: of every camera. The world is scaled so that all motions just fit at this distance.
+        margin: fraction of the half image that is kept free around all motions.
+        points: number of surface points that are tracked through every motion.
+        min_motion: motions are poses if no vertex moves further than this, in bounding-box diagonals.
         poses: keep poses.
-        heldout: motions that are not trained on: the so many whose names come first by SHA-256. -1 = what the
-            source says (creatures do), else one in five.
-        points_seed: of the random choice of points. Training has a seed of its own, so that training again with
-            another seed renders nothing again.
+        heldout: number of motions that are not trained on, chosen by the SHA-256 of their names. -1 = as the source
+            defines them (creatures do), otherwise one in five.
+        points_seed: of the random choice of surface points. The seed of a training is independent of it.
     """
 
     frames: int = 21
@@ -71,8 +72,8 @@ class MotionRecipe:
                 raise ValueError(f"MotionRecipe.{name}: expected at least {least}, got {getattr(self, name)}")
         if self.heldout_views > self.views:
             raise ValueError(
-                f"MotionRecipe.heldout_views: they stand between the {self.views} training views, so there cannot "
-                f"be {self.heldout_views}"
+                f"MotionRecipe.heldout_views: expected at most {self.views}, one between each two training views, got "
+                f"{self.heldout_views}"
             )
         if not 0.0 < self.fov_y_deg < 170.0 or self.distance <= 0.0 or not 0.0 <= self.margin < 0.5:
             raise ValueError(
@@ -83,6 +84,7 @@ class MotionRecipe:
             raise ValueError(f"MotionRecipe.seconds: expected more than 0, got {self.seconds:g}")
 
     def hash(self) -> str:
+        """16 hexadecimal digits that identify the recipe and the planning algorithm."""
         values = asdict(self)
         values["seed"] = values.pop("points_seed")  # its name in the keys of existing ledgers
         text = json.dumps({"motions": MOTIONS_VERSION, **values}, sort_keys=True)
@@ -94,17 +96,18 @@ class MotionRecipe:
         return np.arange(self.frames) / self.frames
 
     def cameras(self) -> Cameras:
-        """The training views, then the held-out ones."""
+        """The training cameras, followed by the held-out ones."""
         step = 360.0 / self.views
-        places = np.arange(self.heldout_views) * self.views // self.heldout_views
-        azimuths = np.concatenate([step * np.arange(self.views), step * (places + 0.5)])
-        between = np.array(
-            [0.5, 1.25, -0.25, 0.75]
-        )  # of the way from the low to the high elevation, and beyond
-        ways = np.concatenate([np.arange(self.views) % 2, np.resize(between, self.heldout_views)])
+        gaps = (
+            np.arange(self.heldout_views) * self.views // self.heldout_views
+        )  # index of the training view before
+        azimuths = np.concatenate([step * np.arange(self.views), step * (gaps + 0.5)])
+        # Elevations as fractions of the way from low_deg to high_deg; held-out views also go beyond both.
+        beyond = np.array([0.5, 1.25, -0.25, 0.75])
+        fractions = np.concatenate([np.arange(self.views) % 2, np.resize(beyond, self.heldout_views)])
         return orbit_cameras(
             np.deg2rad(azimuths),
-            np.deg2rad(self.low_deg + (self.high_deg - self.low_deg) * ways),
+            np.deg2rad(self.low_deg + (self.high_deg - self.low_deg) * fractions),
             self.distance,
             fov_y=np.deg2rad(self.fov_y_deg),
             width=self.resolution,
@@ -113,7 +116,7 @@ class MotionRecipe:
 
     @property
     def view_splits(self) -> tuple[list[int], list[int]]:
-        """Which of the cameras train, and which are held out."""
+        """Indices of the training cameras and of the held-out ones."""
         return list(range(self.views)), list(range(self.views, self.views + self.heldout_views))
 
 
@@ -181,7 +184,19 @@ class MotionPlan:
 def plan_motions(
     asset: gltf.Asset, record: AssetRecord, recipe: MotionRecipe
 ) -> tuple[list[MotionPlan], list[Rejection]]:
-    """Decide every motion of an asset, and the one framing of them all."""
+    """Plan every motion of an asset, with one framing for all of them.
+
+    With a point p in the space of the asset, its position in the world is s (p - c): c is the median, over motions, of
+    the bounding-box centre of the first frame (most motions start in the rest pose), and
+
+        s = distance / max over vertices p of all frames and motions, and frustum sides n, of n·(p - c)
+
+    is the largest scale at which every p is inside every view (`factory.clips.plan.frustum_sides`). The loop below
+    accumulates max n·p for each n, since c is known only after it: n·(p - c) = n·p - n·c.
+
+    Returns:
+        The motions, and the animations that give none.
+    """
     visible = visible_vertices(asset)
     cameras = recipe.cameras()
     extent = np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * (1.0 - recipe.margin)
@@ -200,7 +215,6 @@ def plan_motions(
             reach = np.maximum(reach, (frame @ sides.T.astype(np.float32)).max(axis=0))
     if not moving:
         return [], rejected
-    # Where most motions start, which is the rest pose if the asset has one.
     centre = np.median(np.asarray(centres, np.float64), axis=0)
     scale = recipe.distance / (reach - sides @ centre).max()
     asset_to_world = np.eye(4)
@@ -229,63 +243,72 @@ def plan_motions(
 def _follow(
     asset: gltf.Asset, index: int, timestamps: np.ndarray, visible: np.ndarray, recipe: MotionRecipe
 ) -> tuple[str, np.ndarray]:
-    """What is wrong with an animation ("" = nothing), and its visible vertices [T, N, 3]."""
-    nothing = np.empty((0, 0, 3), np.float32)
+    """Why an animation gives no motion ("" if it does), and its visible vertices [T, N, 3]."""
+    empty = np.empty((0, 0, 3), np.float32)
     if not len(visible):
-        return "nothing to see", nothing
+        return "nothing to see", empty
     length = float(asset.animations[index].duration)
     if length <= 0.0 and not recipe.poses:
-        return "zero length", nothing
+        return "zero length", empty
     try:
         points = np.stack([asset.positions(index, time)[visible] for time in timestamps])
     except gltf.GltfError:
-        return "moves to infinity", nothing
+        return "moves to infinity", empty
     fps = len(timestamps) / (min(recipe.seconds, length) or recipe.seconds)
     _, fault = judge(points, fps, 0.0 if recipe.poses else recipe.min_motion)
     return fault, points
 
 
 def _species(record: AssetRecord) -> str:
+    """The species of a generated creature; "" for other assets."""
     return record.tags[0] if record.source == "creatures" else ""
 
 
 def _splits(names: Sequence[str], species: str, recipe: MotionRecipe) -> list[str]:
-    """The split of each motion: as the creature says, or by name."""
+    """The split of each motion: a creature's own, otherwise from the names' hashes."""
     if species and recipe.heldout < 0:
         from factory.sources import creatures
 
-        known = {motion.name: motion.split for motion in creatures.motions(species)}
-        return [known[name] for name in names]
-    count = len(names) // HELDOUT_PART if recipe.heldout < 0 else recipe.heldout
+        defined = {motion.name: motion.split for motion in creatures.motions(species)}
+        return [defined[name] for name in names]
+    count = len(names) // HELDOUT_EVERY if recipe.heldout < 0 else recipe.heldout
     heldout = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
     return ["heldout" if name in heldout else "train" for name in names]
 
 
 def sentence(name: str) -> str:
     """An animation's name as words: "1H_Melee_Attack_Chop" → "1H melee attack chop"."""
-    words = re.sub(r"[\W_]+", " ", name.rpartition("|")[2])
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", words).split()
+    text = re.sub(r"[\W_]+", " ", name.rpartition("|")[2])
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).split()
     return " ".join(word if word.isupper() or word[:1].isdigit() else word.lower() for word in words) or name
 
 
 def _unique(names: Iterable[str]) -> list[str]:
-    """Names, the second of its kind with a 2 behind it."""
-    found: dict[str, None] = {}
+    """Names made unique: the second "walk" becomes "walk 2"."""
+    unique: dict[str, None] = {}
     for name in names:
         number, candidate = 1, name
-        while candidate in found:
+        while candidate in unique:
             number += 1
             candidate = f"{name} {number}"
-        found[candidate] = None
-    return list(found)
+        unique[candidate] = None
+    return list(unique)
 
 
 def surface_points(asset: gltf.Asset, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the surface that can be seen, evenly by its area at rest, to be followed through any pose.
+    """Sample points on the visible surface, with a density proportional to area in the rest pose.
 
+    Point k is in the triangle where the cumulative area passes (k + ξ) / count of the total, with one random ξ in
+    [0, 1) (systematic sampling: no part of the surface is missed by chance). In the triangle, with r, v uniform in
+    [0, 1) and u = √r, its barycentric coordinates 1 - u, u (1 - v), u v are uniform in area.
+
+    Args:
+        asset: with its rest pose.
+        count: number of points P.
+        seed: of ξ, r and v.
     Returns:
-        corners int64 [P, 3], vertices of each point's triangle, and weights float32 [P, 3]: the point is
-        `(positions[corners] * weights[..., None]).sum(1)`.
+        corners int64 [P, 3], the vertices of each point's triangle, and weights float32 [P, 3]. In any pose, the
+        points are at `(positions[corners] * weights[..., None]).sum(1)`.
     """
     opacities = triangle_opacity(asset)
     triangles = np.concatenate(
@@ -293,10 +316,9 @@ def surface_points(asset: gltf.Asset, count: int, seed: int) -> tuple[np.ndarray
     ).astype(np.int64)
     corners = asset.positions(None, 0.0)[triangles].astype(np.float64)
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
-    if not areas.any():  # an object that appears only when it moves
+    if not areas.any():  # scaled to a point in the rest pose: choose among triangles uniformly
         areas[:] = 1.0
     rng = np.random.default_rng(seed)
-    # Even steps through the summed areas: no patch of the surface is left out by chance.
     steps = (np.arange(count) + rng.random()) / count
     chosen = triangles[np.searchsorted(np.cumsum(areas) / areas.sum(), steps).clip(max=len(triangles) - 1)]
     u, v = np.sqrt(rng.random(count)), rng.random(count)
@@ -304,17 +326,21 @@ def surface_points(asset: gltf.Asset, count: int, seed: int) -> tuple[np.ndarray
 
 
 def plan_clips(rows: Sequence[dict[str, Any]], recipe: MotionRecipe) -> tuple[list[MotionPlan], str]:
-    """The motions of one asset from its clips in a dataset, or what is wrong with them.
+    """Plan the motions of one asset from its clips in a dataset.
 
-    Even views are trained on, every other odd one is held out. Every clip stands in a world of its own, scaled so
-    that it fits; the common one is that of the smallest scale, shrunk so far that it would fit DIMO's cameras.
+    Even views are for training; every other odd view is held out. Every clip has a world of its own, in which it just
+    fits its cameras. The common world is that of the clip with the smallest scale, shrunk from the field of view and
+    distance of the dataset's cameras to those of the recipe.
 
     Args:
-        rows: what `Clip.metadata` holds, one a clip.
+        rows: `Clip.metadata` of each clip.
+        recipe: of the motions; its cameras are not used.
+    Returns:
+        The motions, and why there are none ("" if there are).
     """
-    for what in ("num_frames", "num_views", "height", "width"):
-        if len({row[what] for row in rows}) != 1:
-            return [], f"its clips differ in {what}"
+    for column in ("num_frames", "num_views", "height", "width"):
+        if len({row[column] for row in rows}) != 1:
+            return [], f"its clips differ in {column}"
     if rows[0]["height"] != rows[0]["width"]:
         return [], "its clips are not square"
     train, heldout = clip_views(rows[0]["num_views"])
@@ -323,12 +349,14 @@ def plan_clips(rows: Sequence[dict[str, Any]], recipe: MotionRecipe) -> tuple[li
     transforms = [np.asarray(row["asset_to_world"], np.float64).reshape(4, 4) for row in rows]
     smallest = int(np.argmin([transform[0, 0] for transform in transforms]))
     clip = rows[smallest]
-    seen = np.tan(0.5 * np.deg2rad(clip["fov_y_deg"])) * clip["distance"]
-    shrink = np.diag([*[np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * recipe.distance / seen] * 3, 1.0])
+    # A camera's half image covers tan(fov / 2) · distance at the origin.
+    extent = np.tan(0.5 * np.deg2rad(clip["fov_y_deg"])) * clip["distance"]
+    shrink = np.diag([*[np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * recipe.distance / extent] * 3, 1.0])
     asset_to_world = shrink @ transforms[smallest]
-    several = [row["animation_index"] for row in rows]
+    animations = [row["animation_index"] for row in rows]
     names = _unique(
-        row["animation_name"] + (f" ({row['window']})" if several.count(row["animation_index"]) > 1 else "")
+        row["animation_name"]
+        + (f" ({row['window']})" if animations.count(row["animation_index"]) > 1 else "")
         for row in rows
     )
     species = rows[0]["asset_uid"].split("-")[1] if rows[0]["source"] == "creatures" else ""
@@ -354,19 +382,21 @@ def plan_clips(rows: Sequence[dict[str, Any]], recipe: MotionRecipe) -> tuple[li
 
 
 def clip_views(count: int) -> tuple[list[int], list[int]]:
-    """Which views of a clip are trained on, and which are held out."""
+    """Indices of a clip's training views and of its held-out views. `count`: number of its views."""
     return list(range(0, count, 2)), list(range(1, count, 4))
 
 
 def clip_frames(count: int, recipe: MotionRecipe) -> np.ndarray:
-    """The frames of a clip of so many that come nearest to the recipe's phases."""
+    """Indices of the frames nearest to the recipe's phases, in a clip of `count` frames."""
     return np.rint(recipe.phases * count).astype(int)
 
 
 def _in_world(world_to_camera: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    """Rigid cameras [V, 4, 4] of the world from which `similarity` (uniform scale) leads to theirs.
+    """Rigid cameras [V, 4, 4] of another world.
 
-    A pinhole camera does not see how large and how far away things are, so the scale may be taken out.
+    With M a camera and S = `similarity`, from the new world to the camera's, the new camera is M S without its scale
+    s = det(S)^(1/3): a pinhole projection does not change when camera coordinates are scaled, so dividing the first
+    three rows by s makes it rigid and keeps the image.
     """
     moved = world_to_camera @ similarity
     moved[:, :3] /= np.cbrt(np.linalg.det(similarity[:3, :3]))

@@ -1,1 +1,49 @@
-"""Training of the zoo's models on the cluster."""
+"""Training on the cluster: DIMO motion spaces, one per object, and MV-VDM (`factory.training.mvvdm`).
+
+Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from factory.training.dimo import (
+        PRESETS,
+        DimoStage,
+        DIMOTrainingJob,
+        configured,
+        train_objects,
+        training_tasks,
+    )
+    from factory.training.overrides import apply_overrides
+
+_HOME = {
+    "DIMOTrainingJob": "factory.training.dimo",
+    "DimoStage": "factory.training.dimo",
+    "PRESETS": "factory.training.dimo",
+    "apply_overrides": "factory.training.overrides",
+    "configured": "factory.training.dimo",
+    "train_objects": "factory.training.dimo",
+    "training_tasks": "factory.training.dimo",
+}
+__all__ = [
+    "PRESETS",
+    "DIMOTrainingJob",
+    "DimoStage",
+    "apply_overrides",
+    "configured",
+    "train_objects",
+    "training_tasks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -123,6 +123,24 @@ def test_what_is_trained_is_not_trained_again_and_another_seed_trains_another_mo
     assert not record.resumed and weights(tmp_path).keys() == before.keys() and weights(tmp_path) != before
 
 
+def test_another_training_seed_trains_another_model_and_renders_nothing(tmp_path):
+    steps = ["pretraining.steps=2", "joint.steps=2"]
+    overrides = [part for change in [*TINY, *steps] for part in ("--set", change)]
+    recipe = ["--resolution", "32", "--frames", "4", "--views", "4", "--heldout-views", "2", "--points", "32"]
+    command = ["dimo", "creatures://robot?motions=2", "--heldout", "0", "--text", "none", "--workers", "0"]
+    command = [*command, *recipe, *overrides, "--out", str(tmp_path)]
+    assert main(command) == 0
+    videos = {file: file.stat().st_mtime_ns for file in tmp_path.glob("motions/robot/*.npy")}
+    assert len(videos) == 4
+    assert main([*command, "--seed", "1"]) == 0
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("motions/robot/*.npy")} == videos
+    trainings = [record for record in Ledger(tmp_path) if "psnr" in record.summary]
+    assert (
+        len(list(Ledger(tmp_path))) == 1 + 2 + 2 and len(trainings) == 2
+    )  # a plan, two motions, two trainings
+    assert trainings[0].summary["model"] != trainings[1].summary["model"]
+
+
 def test_motions_that_were_held_out_are_reconstructed_and_reported(tmp_path):
     recipe = replace(RECIPE, heldout=1)
     made = make_motions(["creatures://robot?motions=3"], tmp_path, recipe, workers=0)

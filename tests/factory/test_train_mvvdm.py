@@ -206,7 +206,7 @@ def test_what_makes_no_sense_is_said_in_a_sentence(data, tmp_path, capsys):
     for more, words in (
         (["--set", "plan.stops=1"], "TrainingPlan has no 'stops'"),
         (["--set", "plan.precision=int8"], "expected one of fp32, bf16, fp16"),
-        (["--set", "prediction_type=epsilon"], "a network with from_first finds latents, expected 'sample'"),
+        (["--set", "prediction_type=epsilon"], "expected 'sample' for a network with from_first"),
         (
             ["--set", "resolution=256"],
             "needs square clips of at least 256 px, these are 32x32 px: render them with --resolution 256",

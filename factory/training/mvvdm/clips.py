@@ -72,12 +72,12 @@ def true_clip(dataset: ClipDataset, clip: Clip, recipe: MVVDMRecipe) -> TrueClip
         modalities=[name for name in ("depth",) if name in dataset.modalities],
     )
     size, factor = recipe.resolution, row["width"] // recipe.resolution
-    frames = torch.from_numpy(arrays.frames).movedim(-1, 2).float()
-    frames = shrunk(frames, size).round().byte().movedim(2, -1).numpy()
+    frames = shrunk(torch.from_numpy(arrays.frames).movedim(-1, 2).float(), size)
+    pixels = frames.round().byte().movedim(2, -1).numpy()
     # Pixel coordinates scale with the image, so the first two rows of K do.
     K = arrays.cameras.K * np.array([size / row["width"], size / row["height"], 1.0])[:, None]
     depth = arrays.depth
     if depth is not None and factor > 1:  # averages across a silhouette are no depths: take the centre pixel
         depth = depth[..., factor // 2 :: factor, factor // 2 :: factor][..., :size, :size]
     cameras = Cameras(arrays.cameras.world_to_camera, K, size, size)
-    return TrueClip(clip.clip_id, row["caption"], frames, cameras, depth)
+    return TrueClip(clip.clip_id, row["caption"], pixels, cameras, depth)

@@ -1,31 +1,33 @@
-"""What MV-VDM is trained with: network, schedule, clip size, sampling."""
+"""Recipes of MV-VDM trainings: network, training plans, clip size, sampling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.plan import PREDICTIONS, TrainingPlan
 
-TRAINING_VERSION = "3"  # raise it when the same clips and recipe would give another model
+TRAINING_VERSION = "3"  # increment when the same clips and recipe would give another model
 PROGRESS, RESULT = "progress.json", "result.json"
+# Published parts that preset "paper" starts from; see `MVVDMPipeline.from_pretrained_parts`.
 PARTS = ("mvdream", "motion_adapter", "ip_adapter", "base", "image_encoder")
 
 
 @dataclass(frozen=True)
 class MVVDMRecipe:
-    """What is trained, and on what size of clips.
+    """What is trained, and on clips of which size. Every field is part of the training's key.
 
     Attributes:
-        network: its sizes. plan: how it is learnt.
-        autoencoder: how a small one is learnt first; None begins with published parts instead, which stay as they are
-            but for those that the paper trains.
-        views, frames, resolution: of a clip as the network sees it.
-        prediction_type, timestep_power, mirrored: what the network predicts, how noisy its frames are, and whether
-            it also sees mirrored examples; see `zoo.mvvdm.denoising`.
-        guidance, temperature, sampling_steps: when it samples.
+        network: sizes of the network.
+        plan: how the network is trained.
+        autoencoder: how a small autoencoder is trained first; None starts from published parts instead and trains
+            only the layers that the paper trains.
+        views, frames, resolution: size of a clip in the network's input.
+        prediction_type, timestep_power, mirrored: what the network predicts, the distribution of noise levels, and
+            whether mirrored examples are added; see `zoo.mvvdm.denoising`.
+        guidance, temperature, sampling_steps: defaults of sampling; see `zoo.mvvdm.pipeline`.
     """
 
     network: MVVDMConfig
@@ -48,13 +50,13 @@ class MVVDMRecipe:
             )
         if self.network.from_first and self.prediction_type != "sample":
             raise ValueError(
-                "MVVDMRecipe.prediction_type: a network with from_first finds latents, expected 'sample', got "
-                f"{self.prediction_type!r}"
+                "MVVDMRecipe.prediction_type: expected 'sample' for a network with from_first, which predicts "
+                f"latents, got {self.prediction_type!r}"
             )
 
     @staticmethod
     def tiny() -> MVVDMRecipe:
-        """All of it from nothing, on creatures, in an hour of two CPU cores."""
+        """Autoencoder and network from scratch, on creatures; about an hour on two CPU cores."""
         return MVVDMRecipe(
             network=MVVDMConfig.tiny(),
             plan=TrainingPlan(
@@ -86,7 +88,7 @@ class MVVDMRecipe:
 
     @staticmethod
     def bundled() -> MVVDMRecipe:
-        """What the package carries: the small one, in nine minutes of an H200 (docs/training.md)."""
+        """The bundled model: as `tiny`, with a plan for a GPU; nine minutes on an H200 (docs/training.md)."""
         tiny = MVVDMRecipe.tiny()
         plan = replace(
             tiny.plan, steps=2_000, batch=64, learning_rate=1e-3, warmup=300, cooldown=800, precision="bf16"
@@ -95,17 +97,17 @@ class MVVDMRecipe:
 
     @staticmethod
     def paper() -> MVVDMRecipe:
-        """As published: MVDream, AnimateDiff and IP-Adapter to begin with, 32 GPUs for three days."""
+        """As published: starts from MVDream, AnimateDiff and IP-Adapter; three days on 32 GPUs."""
         return MVVDMRecipe(MVVDMConfig.base(), TrainingPlan.paper())
 
     @staticmethod
-    def from_json(told: dict[str, Any]) -> MVVDMRecipe:
-        autoencoder = told["autoencoder"]
+    def from_json(data: Mapping[str, Any]) -> MVVDMRecipe:
+        autoencoder = data["autoencoder"]
         return MVVDMRecipe(
             **{
-                **told,
-                "network": MVVDMConfig(**told["network"]),
-                "plan": TrainingPlan(**told["plan"]),
+                **data,
+                "network": MVVDMConfig(**data["network"]),
+                "plan": TrainingPlan(**data["plan"]),
                 "autoencoder": autoencoder and TrainingPlan(**autoencoder),
             }
         )
@@ -119,4 +121,5 @@ RECIPES: dict[str, Callable[[], MVVDMRecipe]] = {
 
 
 def work_folder(key: str) -> str:
+    """Folder of a training's checkpoints and progress, relative to the output."""
     return f"_factory/training/{key}"

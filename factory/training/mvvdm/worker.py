@@ -106,9 +106,8 @@ class WorkerTraining:
         """
         recipe = self.recipe
         if vae is None:
-            pipeline = MVVDMPipeline.from_pretrained_parts(
-                **self.job.parts, released=None, config=recipe.network
-            )
+            parts: dict[str, Any] = {**self.job.parts}
+            pipeline = MVVDMPipeline.from_pretrained_parts(**parts, released=None, config=recipe.network)
             pipeline.scheduler = mvvdm_scheduler(recipe.prediction_type)
             pipeline.unet.freeze_backbone()
         else:
