@@ -314,7 +314,10 @@ def test_clip_is_given_bytes(pipeline):
     [
         ({"images": np.zeros((4, 8, 8, 3))}, r"images: expected .* got an image of float64 \[8, 8, 3\]"),
         ({"images": []}, "images: expected at least one image"),
-        ({"resolution": 15}, "resolution: expected a multiple of 2, the autoencoder's downsampling factor, got 15"),
+        (
+            {"resolution": 15},
+            "resolution: expected a multiple of 2, the autoencoder's downsampling factor, got 15",
+        ),
         ({"cameras": condition_cameras(3)}, "cameras: expected 4, one per image, got 3"),
         ({"latents": torch.zeros(4, 4, 4, 8, 8)}, r"latents: expected \[4, 3, 4, 8, 8\], noise for all but"),
         ({"output_type": "gif"}, "output_type: expected one of uint8, np, pt, pil, latent, got 'gif'"),
