@@ -290,16 +290,16 @@ def spoilt(trained: State, how: str) -> State:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("renamed", r"attn1\.processor\.to_q_space\.weight has no place in this network \(released\)"),
+        ("renamed", r"attn1\.processor\.to_q_space\.weight is not a parameter of this network \(released\)"),
         (
             "absent",
-            r"has no tensor for mid_block\S+attn1\.to_q_sp\.weight and 1 more, of 846 that released has",
+            r"has no tensor for mid_block\S+attn1\.to_q_sp\.weight and 1 more, expected all 846 of released",
         ),
         (
             "reshaped",
             r"attn1\.processor\.to_q_sp\.weight is \[32, 31\], expected \[32, 32\] for mid_block\S+",
         ),
-        ("encoded", r"attn1\.processor\.time_pos_embed\.pe is not the sinusoid of AnimateDiff"),
+        ("encoded", r"attn1\.processor\.time_pos_embed\.pe is not AnimateDiff's sinusoidal encoding"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_refused_by_name(unet, trained, tmp_path, how, said):
@@ -318,9 +318,7 @@ def test_a_truncated_file(unet, trained, tmp_path, ending):
     state = released_state(trained)
     save_file(state, path) if ending == ".safetensors" else torch.save(state, path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(
-        zoo.ZooError, match=r"cut\.\w+: cannot be read as tensors .*get it from its source anew"
-    ):
+    with pytest.raises(zoo.ZooError, match=r"cut\.\w+: cannot be read as tensors .*download it again"):
         load_parts(unet, released=path)
 
 
@@ -331,7 +329,7 @@ def test_a_file_that_holds_code_is_not_run(unet, tmp_path):
 
     torch.save({"state_dict": Bomb()}, tmp_path / "bomb.ckpt")
     with pytest.raises(
-        zoo.ZooError, match=r"bomb\.ckpt: cannot be read as tensors .*holds more than tensors"
+        zoo.ZooError, match=r"bomb\.ckpt: cannot be read as tensors .*contains other objects than tensors"
     ):
         load_parts(unet, released=tmp_path / "bomb.ckpt")
     assert not (tmp_path / "it ran").exists()
@@ -344,12 +342,13 @@ def test_another_size_and_another_kind_of_file(unet, trained, tmp_path):
     with pytest.raises(zoo.ZooError, match=r"is \[\S+.*, expected \[\S+.* a network of another size"):
         load_parts(other, released=released_file(tmp_path, trained))
     with pytest.raises(
-        zoo.ZooError, match=r"has no place in this network \(ip_adapter\); is this the right file"
+        zoo.ZooError,
+        match=r"is not a parameter of this network \(ip_adapter\); check that this is the right file",
     ):
         load_parts(unet, ip_adapter=mvdream_file(tmp_path, trained))
     blind = MVVDMUNet(replace(CONFIG, image_embed_dim=None))
     with pytest.raises(
-        zoo.ZooError, match="has no place for ip_adapter; its config has image_embed_dim None"
+        zoo.ZooError, match="has no parameters of ip_adapter, because its config has image_embed_dim None"
     ):
         load_parts(blind, ip_adapter=ip_adapter_file(tmp_path, trained))
 
@@ -358,7 +357,7 @@ def test_version_1_of_animatediff_has_no_middle(unet, trained, tmp_path):
     state = {name: t for name, t in of(trained, "motion").items() if not name.startswith("mid_block.")}
     save_file(state, tmp_path / "v1.safetensors")
     with pytest.raises(
-        zoo.ZooError, match=r"has no tensor for mid_block\S+ and 25 more, .*version 1 .*v1-5-2 has"
+        zoo.ZooError, match=r"has no tensor for mid_block\S+ and 25 more, .*version 1 .*v1-5-2 does"
     ):
         load_parts(unet, motion_adapter=tmp_path / "v1.safetensors")
 
@@ -369,7 +368,7 @@ def test_files_that_are_not_there(tmp_path):
     assert find_file(tmp_path, names) == tmp_path / "b.bin"
     with pytest.raises(zoo.ZooError, match=r"expected one of c\.bin in this folder"):
         find_file(tmp_path, ("c.bin",))
-    with pytest.raises(zoo.ZooError, match="there is no such file or folder"):
+    with pytest.raises(zoo.ZooError, match="no such file or folder"):
         find_file(tmp_path / "nothing.ckpt", names)
     with pytest.raises(
         zoo.HubError, match=r"org/nothing: .* is not in the cache and the hub cannot be reached"
@@ -379,5 +378,5 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(zoo.ZooError, match=r"d\.npz: expected \.safetensors, or \.bin, .* got '\.npz'"):
         read_tensors(tmp_path / "d.npz")
     torch.save({"epoch": 3}, tmp_path / "empty.pt")
-    with pytest.raises(zoo.ZooError, match=r"empty\.pt: holds no tensors"):
+    with pytest.raises(zoo.ZooError, match=r"empty\.pt: contains no tensors"):
         read_tensors(tmp_path / "empty.pt")

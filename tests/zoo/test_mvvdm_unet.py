@@ -446,7 +446,7 @@ def test_wrong_shapes_are_named(name, value, said):
 def test_configs_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match=r"adapter: expected one of .*'both'"):
         replace(SMALL, adapter="both")
-    with pytest.raises(ValueError, match="attention_levels: expected one for each of the 4 levels"):
+    with pytest.raises(ValueError, match="attention_levels: expected one entry for each of the 4 levels"):
         replace(SMALL, attention_levels=(True,))
     with pytest.raises(ValueError, match=r"block_out_channels: expected multiples of 4, .* got 30"):
         replace(SMALL, block_out_channels=(30, 24, 32, 32))

@@ -1,4 +1,4 @@
-"""The sizes of an MV-VDM: one frozen, JSON-able record, with presets."""
+"""The configuration of an MV-VDM network, with presets. It needs neither torch nor diffusers."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ ADAPTERS = ("released", "paper")
 
 @dataclass(frozen=True)
 class MVVDMConfig:
-    """Sizes of the network; views, frames and picture size are read from what it is given.
+    """Sizes and options of `MVVDMUNet`. Numbers of views and frames and the resolution are taken from its input.
 
     Attributes:
-        in_channels: of the latents, in and out.
-        block_out_channels: one number a level, finest first. Between levels the side halves.
-        attention_levels: which levels have spatial transformers (multi-view, text and image attention). Motion
-            modules are at every level.
-        layers_per_block: of a level on the way down; on the way up there is one more.
-        num_heads: of every attention. norm_num_groups: of every group normalisation.
-        cross_attention_dim: of the text's tokens.
-        image_embed_dim: of the image embedding of a view, None for a model without an IP-Adapter, which then knows
-            the object by its clean first frame alone. image_tokens: tokens made of it.
-        from_first: for a network without a backbone to begin with: each frame sees the clean first frame at its own
-            places, and what is found is the change from there: what the network imagines, and the noisy frame as far
-            as it believes it. Before training it answers with the still first frame, so it can only be trained to
-            predict the latents themselves ("sample").
-        sentence: for a text of a token a clause (`zoo.mvvdm.sentences`): what each says, to each frame of each view, is
-            added to the time step's embedding, as cameras are; attention has them as one token. `MVVDMUNet.whitening`
-            is to be fitted to the clauses of the training.
-        adapter: how the MV2V-Adapter's output is composed: "paper" adds it after both projections, "released" sends
-            it through the frozen projection as well, as the published weights want it (`MultiViewAttention`).
+        in_channels: channels of the latents, input and output.
+        block_out_channels: channels of each level, finest first. The side is halved between levels.
+        attention_levels: which levels have spatial transformers (multi-view, text and image attention). All levels have
+            motion modules.
+        layers_per_block: layers of an encoder level; decoder levels have one more.
+        num_heads: heads of every attention layer.
+        norm_num_groups: groups of every group normalisation.
+        cross_attention_dim: D, dimension of the prompt tokens.
+        image_embed_dim: E, dimension of the image embedding of a view; None for a network without an IP-Adapter, which
+            is conditioned on the object by its clean first frame only.
+        image_tokens: number of tokens that the image embedding is projected to.
+        from_first: predict the change from the clean first frame, which is also an input at every frame
+            (`MVVDMUNet` has the equations); for networks trained from scratch. Untrained, such a network outputs the
+            still first frame, so it must be trained with prediction_type "sample".
+        sentence: the prompt has one token per clause (`zoo.mvvdm.sentences`). Its embedding for each view and frame is
+            added to the time step's embedding, and cross-attention sees the sum of the clauses as one token.
+            `MVVDMUNet.whitening` must be fitted to the training clauses.
+        adapter: how the MV2V-Adapter's output is combined with the attention's, "paper" or "released", see
+            `zoo.mvvdm.attention.MultiViewAttention`. The published weights need "released".
     """
 
     in_channels: int = 4
@@ -46,17 +47,17 @@ class MVVDMConfig:
     adapter: str = "released"
 
     def __post_init__(self) -> None:
-        for name in ("block_out_channels", "attention_levels"):  # JSON has lists
+        for name in ("block_out_channels", "attention_levels"):  # lists, if read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.attention_levels) != len(self.block_out_channels):
             raise ValueError(
-                f"MVVDMConfig.attention_levels: expected one for each of the {len(self.block_out_channels)} levels, "
-                f"got {self.attention_levels}"
+                f"MVVDMConfig.attention_levels: expected one entry for each of the {len(self.block_out_channels)} "
+                f"levels of block_out_channels, got {self.attention_levels}"
             )
         if self.adapter not in ADAPTERS:
             raise ValueError(f"MVVDMConfig.adapter: expected one of {ADAPTERS}, got {self.adapter!r}")
         for channels in self.block_out_channels:
-            # Half of the channels encode rows and half columns, in pairs of sine and cosine.
+            # Multiples of 4: encode_place has half of the channels for rows and half for columns, each sine and cosine.
             if channels % self.num_heads or channels % self.norm_num_groups or channels % 4:
                 raise ValueError(
                     f"MVVDMConfig.block_out_channels: expected multiples of 4, of num_heads {self.num_heads} and of "
@@ -65,14 +66,14 @@ class MVVDMConfig:
 
     @staticmethod
     def base() -> MVVDMConfig:
-        """As published: Stable Diffusion 1.5 in size, 1.5 thousand million parameters; 256 px."""
+        """The published size: Stable Diffusion 1.5 with 1.5 billion parameters in total, for 256 px."""
         return MVVDMConfig()
 
     @staticmethod
     def tiny() -> MVVDMConfig:
-        """For one CPU core: eight frames at 64 px, latents of 8 px. Sentences are MiniLM's; there is no CLIP.
+        """A network of 11 million parameters for one CPU core: eight frames at 64 px, latents of 8 × 8.
 
-        Its latents are those of `zoo.mvvdm.autoencoder.PatchAutoencoder`.
+        It uses MiniLM for prompts, no CLIP, and the latents of `zoo.mvvdm.autoencoder.PatchAutoencoder`.
         """
         return MVVDMConfig(
             in_channels=24,

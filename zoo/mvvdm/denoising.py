@@ -1,4 +1,14 @@
-"""What MV-VDM is learnt by: find the noise in all frames but the first, which is shown clean (methods §2.7)."""
+"""The training objective of MV-VDM (Animate3D §3.1, training objectives).
+
+Frame 1 is shown clean; frames 2 … f are noised with one time step t per object, and the loss is the mean squared error
+of the prediction for these frames:
+
+    z_t^{2:f} = √ᾱ_t · z_0^{2:f} + √(1 − ᾱ_t) · ε
+    L = E ‖ ε − ε_θ(z_0^1, z_t^{2:f}, t, y, c)^{2:f} ‖²
+
+z_0 are the latents, y the prompt embedding, c the cameras and ε ~ N(0, 1) noise, independent in each view and frame.
+Other prediction types replace ε by another target, see `target`. In code, frames count from 0.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from renderers.cameras import MVVDM_MIRROR
+from zoo.mvvdm.images import to_pil
 from zoo.mvvdm.schedule import STEPS, signal_at
 from zoo.mvvdm.unet import MVVDMUNet
 
@@ -22,11 +32,12 @@ _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
 class Encoded(NamedTuple):
-    """What frozen encoders make of examples.
+    """The frozen encoders' output for a batch.
 
     Attributes:
-        latents: [B, V, T, C, h, w], scaled. text: [B, L, D].
-        image: [B, V, E], of each view's first frame, or None for a network without an IP-Adapter.
+        latents: z_0, scaled, [B, V, T, C, h, w].
+        text: prompt tokens [B, L, D].
+        image: CLIP embeddings [B, V, E] of each view's first frame; None for a network without an IP-Adapter.
     """
 
     latents: Tensor
@@ -34,33 +45,58 @@ class Encoded(NamedTuple):
     image: Tensor | None
 
 
-Generators = Sequence[torch.Generator]  # one an example
+Generators = Sequence[torch.Generator]  # one per example, on the CPU
 Encode = Callable[[Tensor, Sequence[str], Generators], Encoded]
 
 
-def drawn(draw: Callable[..., Tensor], shape: Sequence[int], generators: Generators) -> Tensor:
-    """[B, *shape], on the CPU: each example's own, by `torch.randn` or the like, whatever it is computed with."""
+def draw_each(draw: Callable[..., Tensor], shape: Sequence[int], generators: Generators) -> Tensor:
+    """Draw random numbers for each example from its own generator.
+
+    An example's numbers do not depend on the rest of its batch.
+
+    Args:
+        draw: `torch.rand`, `torch.randn` or the like.
+        shape: per example.
+        generators: B of them.
+
+    Returns:
+        [B, *shape], on the CPU.
+    """
     return torch.stack([draw(tuple(shape), generator=generator) for generator in generators])
 
 
-def sent(tensor: Tensor, to: Tensor) -> Tensor:
-    """On the device of another. A GPU goes on with its work meanwhile, and this process with its own."""
-    if tensor.device == to.device:
+def to_device_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """Copy a CPU tensor to the device of another, asynchronously if that is a GPU."""
+    if tensor.device == like.device:
         return tensor
-    return tensor.pin_memory().to(to.device, non_blocking=True)
+    return tensor.pin_memory().to(like.device, non_blocking=True)
 
 
 def diffuse(latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """√ᾱ·latents + √(1 − ᾱ)·noise. `timestep`: [B], int64; the others [B, …]."""
+    """Add noise: z_t = √ᾱ_t · z_0 + √(1 − ᾱ_t) · ε.
+
+    Args:
+        latents: z_0, [B, …].
+        noise: ε, [B, …].
+        timestep: t, int64 [B], 0..999.
+
+    Returns:
+        z_t, [B, …].
+    """
     signal = signal_at(timestep, latents)
     return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
 
 def target(prediction_type: str, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """What the network is to predict, one of `zoo.mvvdm.plan.PREDICTIONS`; shapes as for `diffuse`.
+    """The training target for a prediction type.
 
-    "epsilon" is the noise, "sample" the latents, "v_prediction" √ᾱ·noise − √(1 − ᾱ)·latents: mostly the picture where
-    there is much noise, mostly the noise where there is little (Salimans and Ho 2022).
+    Args:
+        prediction_type: "epsilon": ε, as in the paper. "sample": z_0. "v_prediction": √ᾱ_t · ε − √(1 − ᾱ_t) · z_0,
+            which tends to −z_0 at high noise levels and to ε at low ones (Salimans and Ho 2022).
+        latents, noise, timestep: as for `diffuse`.
+
+    Returns:
+        [B, …].
     """
     if prediction_type == "v_prediction":
         signal = signal_at(timestep, latents)
@@ -69,18 +105,17 @@ def target(prediction_type: str, latents: Tensor, noise: Tensor, timestep: Tenso
 
 
 class Denoising(nn.Module):
-    """The loss of examples: mean squared error of the noise in all frames but the first.
-
-    They have `frames` [B, V, T, 3, H, W] in -1..1, `caption`, B sentences, and `camera` [B, V, 16]. One time step
-    an object, noise of its own for each view and frame; one caption in ten is left out.
+    """The loss of a batch; see the module's docstring.
 
     Args:
-        encode: frames, captions and generators → `Encoded`; frozen, and no part of this module.
-        prediction_type: the scheduler's; what stands in for the noise above, see `target`.
-        timestep_power: 1 draws all time steps alike; 0.5 one of the noisier half three times as often as one of the
-            other, where only the sentence tells what happens.
-        mirrored: show half of the examples that tell of a side as in a mirror, with "left" and "right" exchanged in the
-            sentence. One that does not may have a side all the same, such as the paw that is lifted first.
+        unet: the network.
+        encode: frames, captions and generators → `Encoded`; frozen, and not a submodule of this one.
+        caption_dropout: probability of replacing a caption by "", for classifier-free guidance.
+        prediction_type: what the network predicts, see `target`.
+        timestep_power: t = ⌊1000 · u^p⌋ with u ~ U(0, 1). p = 1 draws all time steps alike, p = 0.5 draws t ≥ 500 three
+            times as often as t < 500: at high noise levels only the caption determines the motion.
+        mirrored: mirror half of the examples whose captions contain "left" or "right", and swap these words. Others
+            are left as they are, because they may have a side too, such as the paw that is lifted first.
     """
 
     def __init__(
@@ -96,30 +131,40 @@ class Denoising(nn.Module):
         self.unet = unet
         self.caption_dropout, self.prediction_type = caption_dropout, prediction_type
         self.timestep_power, self.mirrored = timestep_power, mirrored
-        self._encode = (encode,)  # a module in a tuple is nobody's part
+        self._encode = (encode,)  # in a tuple, so that a module is not registered as a submodule
 
     def forward(self, examples: Mapping[str, Any], generators: Generators) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            examples: "frames" [B, V, T, 3, H, W] in -1..1, "caption" (B strings) and "camera" [B, V, 16].
+            generators: one per example.
+
+        Returns:
+            Scalar.
+        """
         frames, captions, camera = (examples[name] for name in ("frames", "caption", "camera"))
         if self.mirrored:
             frames, captions, camera = mirror(
-                frames, captions, camera, drawn(torch.rand, (), generators) < 0.5
+                frames, captions, camera, draw_each(torch.rand, (), generators) < 0.5
             )
-        left_out = drawn(torch.rand, (), generators) < self.caption_dropout
-        captions = ["" if out else caption for caption, out in zip(captions, left_out, strict=True)]
+        dropped = draw_each(torch.rand, (), generators) < self.caption_dropout
+        captions = ["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)]
         with torch.no_grad():
             latents, text, image = self._encode[0](frames, captions, generators)
-        timestep = (STEPS * drawn(torch.rand, (), generators) ** self.timestep_power).long()
-        timestep = sent(timestep, latents)
-        noise = sent(drawn(torch.randn, latents.shape[1:], generators), latents)
+        timestep = (STEPS * draw_each(torch.rand, (), generators) ** self.timestep_power).long()
+        timestep = to_device_of(timestep, latents)
+        noise = to_device_of(draw_each(torch.randn, latents.shape[1:], generators), latents)
         noisy = diffuse(latents, noise, timestep)
         noisy[:, :, 0] = latents[:, :, 0]
-        found = self.unet(noisy, timestep, text, camera, image)
-        wanted = target(self.prediction_type, latents, noise, timestep)
-        return (found[:, :, 1:].float() - wanted[:, :, 1:].float()).square().mean()
+        predicted = self.unet(noisy, timestep, text, camera, image)
+        expected = target(self.prediction_type, latents, noise, timestep)
+        return (predicted[:, :, 1:].float() - expected[:, :, 1:].float()).square().mean()
 
     def parts(self) -> Iterator[nn.Module]:
-        """What FSDP gathers and lets go of as wholes: each layer's blocks, and at last the network around them."""
-        for stage in (*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks):
+        """The FSDP units: the blocks of each layer, and last the network, which contains them."""
+        stages: list[Any] = [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
+        for stage in stages:
             yield from (*stage.resnets, *stage.attentions, *stage.motion_modules)
         yield self.unet
 
@@ -127,45 +172,52 @@ class Denoising(nn.Module):
 def mirror(
     frames: Tensor, captions: Sequence[str], camera: Tensor, which: Tensor
 ) -> tuple[Tensor, list[str], Tensor]:
-    """Frames, captions and cameras of examples; of those that `which`, bool [B], names and that tell of a side as in a
-    mirror.
+    """Mirror selected examples, those whose captions mention a side.
+
+    Args:
+        frames: [B, V, T, 3, H, W].
+        captions: B strings.
+        camera: [B, V, 16].
+        which: bool [B], on the CPU: the examples to mirror if their captions contain "left" or "right".
+
+    Returns:
+        Frames, flipped horizontally; captions, with "left" and "right" swapped; cameras of the mirrored world.
     """
-    exchanged = [_exchanged(caption) for caption in captions]
-    which = which & torch.tensor([one != other for one, other in zip(captions, exchanged, strict=True)])
+    swapped = [_swap_sides(caption) for caption in captions]
+    which = which & torch.tensor([other != caption for caption, other in zip(captions, swapped, strict=True)])
     captions = [
-        there if turned else here for here, there, turned in zip(captions, exchanged, which, strict=True)
+        other if flip else caption for caption, other, flip in zip(captions, swapped, which, strict=True)
     ]
-    which, signs = sent(which, frames), sent(torch.from_numpy(MVVDM_MIRROR).to(camera.dtype), camera)
+    signs = to_device_of(torch.from_numpy(MVVDM_MIRROR).to(camera.dtype), camera)
+    which = to_device_of(which, frames)
     frames = torch.where(which.view(-1, 1, 1, 1, 1, 1), frames.flip(-1), frames)
     return frames, captions, torch.where(which.view(-1, 1, 1), camera * signs, camera)
 
 
-def _exchanged(sentence: str) -> str:
-    """Left for right: "waves its left paw" → "waves its right paw"."""
+def _swap_sides(sentence: str) -> str:
+    """Swap left and right: "waves its left paw" → "waves its right paw"."""
     return re.sub(rf"\b({'|'.join(_SIDES)})\b", lambda word: _SIDES[word[0]], sentence)
 
 
 def encoder_of(pipeline: MVVDMPipeline) -> Encode:
-    """The frozen encoders of a pipeline, as `Denoising` asks them: latents are samples, not means, as published."""
+    """The frozen encoders of a pipeline, as an argument of `Denoising`.
+
+    Latents are sampled from the autoencoder's posterior, as in the official training, instead of taking its mean.
+    """
 
     def encode(frames: Tensor, captions: Sequence[str], generators: Generators) -> Encoded:
         vae = pipeline.vae
         posterior = vae.encode(frames.flatten(0, 2)).latent_dist
         latents = posterior.mean.unflatten(0, frames.shape[:3])
         if not posterior.deterministic:
-            noise = sent(drawn(torch.randn, latents.shape[1:], generators), latents).to(latents)
+            noise = to_device_of(draw_each(torch.randn, latents.shape[1:], generators), latents).to(latents)
             latents = latents + posterior.std.view_as(latents) * noise
         latents = latents * vae.config.scaling_factor
         image = None
         if pipeline.unet.config.image_embed_dim is not None:
-            image = torch.stack([pipeline.encode_image(pictures(views[:, 0])) for views in frames])
-        text = sent(pipeline.encode_prompt(captions), frames)
+            embeds = (pipeline.encode_image(to_pil(views[:, 0])) for views in frames)
+            image = torch.stack([each for each in embeds if each is not None])
+        text = to_device_of(pipeline.encode_prompt(captions), frames)
         return Encoded(latents.float(), text, image)
 
     return encode
-
-
-def pictures(frames: Tensor) -> list[Image.Image]:
-    """[N, 3, H, W] in -1..1 as CLIP's preprocessing wants them: 8 bits, which it scales itself."""
-    pixels = ((frames + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]

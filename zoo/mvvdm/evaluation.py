@@ -1,7 +1,7 @@
-"""How good an MV-VDM is: its videos of unseen objects against the truth, and against pictures that do not move.
+"""Evaluation of an MV-VDM: sampled videos of unseen clips compared with the ground truth.
 
-Everything here is measured with the eyes alone: no other network judges. What a figure is worth shows beside it: the
-same figure of the still first frame, or of the true video.
+All metrics are computed from pixels, without another network. Each is reported with a reference value: the same metric
+of a still video (the first frame repeated), or of the ground truth.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from zoo.metrics.silhouettes import foreground_mask
 from zoo.metrics.views import view_error
 
 PROTOCOL = (
-    "Videos made of the first frames and the sentence of clips that were not trained on. psnr: of all frames but the "
-    "first, dB of the mean squared error of a clip; psnr_still: that of the first frame repeated. flow_error: mean "
-    "distance, in pixels, between the optical flow from frame to frame and that of the true video (pyramidal "
-    "Lucas-Kanade, on both), where that has the object; flow_error_still: that of no motion. identity: overlap of "
-    "the object's colour histogram with the first frame's, 0-1; identity_truth: of the true video. view_error: mean "
-    "distance, 0-1, between the colours in which two views see one point of the true surface; view_error_truth: of the "
-    "true video."
+    "Videos sampled from the first frames and the caption of clips that were not used for training. psnr: PSNR in dB, "
+    "from the mean squared error over all frames of a clip but the first; psnr_still: that of the first frame "
+    "repeated. flow_error: mean endpoint error, in pixels, of the optical flow between successive frames against that "
+    "of the true video (pyramidal Lucas-Kanade for both), over the object's pixels in the true video; "
+    "flow_error_still: that of zero flow. identity: overlap of the object's colour histogram with the first frame's, "
+    "0-1; identity_truth: that of the true video. view_error: mean difference, 0-1, between the colours of one point "
+    "of the true surface in two views; view_error_truth: that of the true video."
 )
 
 
 @dataclass(frozen=True)
 class TrueClip:
-    """A clip to be compared with.
+    """A ground-truth clip.
 
     Attributes:
-        frames: uint8 [V, T, H, W, 3] on MV-VDM's grey. caption: what happens. cameras: of the V views.
-        depth: float32 [V, T, H, W], metres along the optical axis, 0 where nothing is; or None.
+        name: identifies the clip; the sampling noise depends on it.
+        caption: the prompt.
+        frames: uint8 [V, T, H, W, 3], on MV-VDM's grey.
+        cameras: of the V views.
+        depth: float32 [V, T, H, W], in metres along the optical axis, 0 for background; or None.
     """
 
     name: str
@@ -50,56 +53,78 @@ class TrueClip:
 
 @torch.no_grad()
 def evaluate(sample: Callable[[TrueClip], np.ndarray], clips: Iterable[TrueClip]) -> dict[str, Any]:
-    """Measure the videos that `sample` makes of the first frames of clips.
+    """Evaluate sampled videos against clips.
 
     Args:
-        sample: gives uint8 [V, T, H, W, 3], whose first frames are those of the clip or nearly so.
+        sample: returns a video uint8 [V, T, H, W, 3] for a clip, given its first frames and caption.
+        clips: at least one.
+
     Returns:
-        "clips": a dict a clip with its name and the figures of `PROTOCOL`, those of views only where the depth is
-        known; "mean" of each over clips; "protocol".
+        JSON-serialisable: "protocol"; "clips", one dict per clip with its name and the metrics of `PROTOCOL`, those of
+        several views only if the clip has depth; "mean", the mean of each metric that all clips have.
+
     Raises:
-        ValueError: there are no clips.
+        ValueError: there are no clips, or a video has another shape or type than its clip.
     """
-    rows = [{"name": clip.name, **compare(sample(clip), clip)} for clip in clips]
-    if not rows:
-        raise ValueError("evaluate: there is no clip to compare with")
-    names = [name for name in rows[0] if name != "name" and all(name in row for row in rows)]
-    mean = {name: sum(row[name] for row in rows) / len(rows) for name in names}
+    clip_names, metrics = [], []
+    for clip in clips:
+        clip_names.append(clip.name)
+        metrics.append(compare(sample(clip), clip))
+    if not metrics:
+        raise ValueError("evaluate: expected at least one clip, got none")
+    common = [name for name in metrics[0] if all(name in row for row in metrics)]
+    mean = {name: sum(row[name] for row in metrics) / len(metrics) for name in common}
+    rows = [{"name": name, **row} for name, row in zip(clip_names, metrics, strict=True)]
     return {"protocol": PROTOCOL, "mean": mean, "clips": rows}
 
 
 def compare(video: np.ndarray, clip: TrueClip) -> dict[str, float]:
-    """The figures of `PROTOCOL` of one video."""
+    """Compute the metrics of `PROTOCOL` for one video.
+
+    Args:
+        video: uint8 [V, T, H, W, 3], the size of the clip.
+        clip: the ground truth.
+
+    Returns:
+        Metric → value.
+
+    Raises:
+        ValueError: the video has another shape or type.
+    """
     if video.shape != clip.frames.shape or video.dtype != np.uint8:
         raise ValueError(
             f"{clip.name}: expected a video uint8 {list(clip.frames.shape)}, got {video.dtype} {list(video.shape)}"
         )
-    made, true = _float(video), _float(clip.frames)
+    sampled, true = _float(video), _float(clip.frames)
     still = true[:, :1].expand_as(true)
-    flow, true_flow = (flow_between_frames(frames) for frames in (made, true))
-    moving = foreground_mask(true)[:, :-1]
-    figures = {
-        "psnr": psnr(made[:, 1:], true[:, 1:]),
+    flow, true_flow = (flow_between_frames(frames) for frames in (sampled, true))
+    foreground = foreground_mask(true)[:, :-1]
+    metrics: dict[str, Any] = {
+        "psnr": psnr(sampled[:, 1:], true[:, 1:]),
         "psnr_still": psnr(still[:, 1:], true[:, 1:]),
-        "flow_error": endpoint_error(flow, true_flow, moving),
-        "flow_error_still": endpoint_error(torch.zeros_like(flow), true_flow, moving),
-        "identity": color_histogram_overlap(made),
+        "flow_error": endpoint_error(flow, true_flow, foreground),
+        "flow_error_still": endpoint_error(torch.zeros_like(flow), true_flow, foreground),
+        "identity": color_histogram_overlap(sampled),
         "identity_truth": color_histogram_overlap(true),
     }
     if clip.depth is not None:
         depth = torch.from_numpy(clip.depth)
-        figures["view_error"] = view_error(made, depth, clip.cameras)
-        figures["view_error_truth"] = view_error(true, depth, clip.cameras)
-    return {name: float(value) for name, value in figures.items()}
+        metrics["view_error"] = view_error(sampled, depth, clip.cameras)
+        metrics["view_error_truth"] = view_error(true, depth, clip.cameras)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _float(frames: np.ndarray) -> Tensor:
-    """[V, T, 3, H, W] in 0..1."""
+    """Convert uint8 [V, T, H, W, 3] to float32 [V, T, 3, H, W] in 0..1."""
     return torch.from_numpy(frames).movedim(-1, 2).float() / 255
 
 
 def comparison_sheet(video: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """One picture, uint8 [2·V·H, T·W, 3]: a row of frames a view, each over that of the true video."""
+    """Arrange two videos, uint8 [V, T, H, W, 3], in one image for visual comparison.
+
+    Returns:
+        uint8 [2·V·H, T·W, 3]: two rows of frames per view, first the sampled ones, below them the true ones.
+    """
     rows = [row for pair in zip(video, truth, strict=True) for row in pair]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
 
@@ -107,10 +132,17 @@ def comparison_sheet(video: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def sampler(
     pipeline: Any, *, seed: int = 0, steps: int = 25, guidance_scale: float = 7.5
 ) -> Callable[[TrueClip], np.ndarray]:
-    """What `evaluate` asks for videos: a pipeline, with noise of its own for each clip."""
+    """The `sample` argument of `evaluate` for a pipeline.
+
+    Args:
+        pipeline: an `MVVDMPipeline`.
+        seed: with the clip's name, it determines the noise.
+        steps: of the sampler.
+        guidance_scale: as for the pipeline.
+    """
 
     def sample(clip: TrueClip) -> np.ndarray:
-        number = int(np.random.SeedSequence([seed, *clip.name.encode()]).generate_state(1)[0])
+        clip_seed = int(np.random.SeedSequence([seed, *clip.name.encode()]).generate_state(1)[0])
         return pipeline(
             clip.frames[:, 0],
             clip.caption,
@@ -119,7 +151,7 @@ def sampler(
             resolution=clip.frames.shape[2],
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
-            generator=torch.Generator().manual_seed(number),
+            generator=torch.Generator().manual_seed(clip_seed),
         ).frames
 
     return sample

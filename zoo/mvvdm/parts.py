@@ -1,13 +1,13 @@
-"""Published weights of others into an MV-VDM: which file has which tensors, and under which names (methods §7).
+"""Loading of published weights into an MV-VDM: which file has which tensors, and how their names are converted.
 
-    MVDream          diffusers' names, or the original's (LDM)
-    AnimateDiff      diffusers' motion adapter, or the original file
+    MVDream          with diffusers' names or the original ones (LDM)
+    AnimateDiff      diffusers' motion adapter or the original file
     IP-Adapter       ip-adapter_sd15
-    Animate3D        the tensors that its authors trained, or all of them
+    Animate3D        the trained tensors, or a dump of all
 
-A file must have all that it is said to have, in the right shapes, and nothing that has no place here: what is renamed,
-truncated or of another size is refused by name. Files are safetensors, or what torch reads with `weights_only=True`,
-which makes tensors and runs no code.
+A file must contain all expected tensors, in the right shapes, and no unknown ones; otherwise it is refused with an error
+that names the tensor. Files are safetensors, or pickles that torch reads with `weights_only=True`, which creates tensors
+but executes no code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from zoo.mvvdm.unet import MVVDMUNet
 Source = str | os.PathLike[str]
 
 KINDS = ("backbone", "camera", "image projection", "image attention", "motion", "spatial", "adapter")
-# Part → files that are looked for in a folder or hub repository, and the kinds of tensors that they must have.
+# Part → names of its file in a folder or hub repository, in order of preference.
 FILES = {
     "mvdream": (
         "unet/diffusion_pytorch_model.safetensors",
@@ -41,6 +41,7 @@ FILES = {
     "ip_adapter": ("models/ip-adapter_sd15.safetensors", "models/ip-adapter_sd15.bin"),
     "released": ("animate3d_motion_modules.safetensors", "animate3d_motion_modules.ckpt"),
 }
+# Part → kinds of tensors that its file must contain.
 HOLDS = {
     "mvdream": ("backbone", "camera"),
     "motion_adapter": ("motion",),
@@ -48,16 +49,16 @@ HOLDS = {
     "released": ("motion", "spatial", "adapter"),
 }
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
-ENCODING = ".pe"  # how names of stored position encodings end; the network computes them
+ENCODING = ".pe"  # suffix of stored position encodings, which this network computes instead
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came from where.
+    """The result of `load_parts`.
 
     Attributes:
-        counts: part → kind → tensors read, encodings among them.
-        missing: parameters that no file gave, which are as the network was made.
+        counts: part → kind → number of tensors read, including position encodings.
+        missing: names of the parameters that are in none of the files and keep their initial values.
     """
 
     counts: dict[str, dict[str, int]]
@@ -72,14 +73,20 @@ def load_parts(
     ip_adapter: Source | None = None,
     released: Source | None = None,
 ) -> Loaded:
-    """Fill a network from published files, in the order in which its authors built theirs.
+    """Load published files into a network, in the order of the official code.
+
+    Each source is a file, a folder or a repository on the hub; None leaves the part unchanged.
 
     Args:
-        mvdream … released: a file, a folder, or a repository on the hub; None leaves the part as it is. What is
-            released replaces the motion adapter's tensors, for they were trained on.
+        unet: the network, changed in place.
+        mvdream: backbone and camera embedding. The MV2V-Adapters are initialised from it.
+        motion_adapter: AnimateDiff's temporal attention.
+        ip_adapter: image projection and image attention.
+        released: the tensors that Animate3D trained, which include those of the motion adapter.
 
     Raises:
-        ZooError: a file is refused, or there is none. HubError: the hub cannot be reached.
+        ZooError: a file is refused or missing. A file is only used if all of it is valid.
+        HubError: the hub cannot be reached.
     """
     sources = {
         "mvdream": mvdream,
@@ -87,7 +94,7 @@ def load_parts(
         "ip_adapter": ip_adapter,
         "released": released,
     }
-    missing, counts = set(unet.state_dict()), {}
+    missing, counts = set(unet.state_dict()), dict[str, dict[str, int]]()
     for part, source in sources.items():
         if source is None:
             continue
@@ -101,7 +108,7 @@ def load_parts(
 
 
 def kind(name: str) -> str:
-    """Which of `KINDS` a parameter of the network is."""
+    """The one of `KINDS` that a parameter of the network belongs to, given its name."""
     if "_i2v." in name:
         return "adapter"
     if ".motion_modules." in name:
@@ -114,7 +121,16 @@ def kind(name: str) -> str:
 
 
 def find_file(source: Source, names: tuple[str, ...]) -> Path:
-    """A file itself, or the first of these in a folder or in a repository on the hub."""
+    """Find a weight file.
+
+    Args:
+        source: the file itself, a folder, or the name of a hub repository.
+        names: relative paths to look for in the latter two, in order of preference.
+
+    Raises:
+        ZooError: the source does not exist, or has none of the files.
+        HubError: the hub cannot be reached.
+    """
     path = Path(source)
     if path.is_file():
         return path
@@ -125,33 +141,48 @@ def find_file(source: Source, names: tuple[str, ...]) -> Path:
                     return candidate
         raise ZooError(f"{path}: expected one of {', '.join(names)} in this folder; name the file itself")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise ZooError(f"{source}: there is no such file or folder, and it is no name of a hub repository")
+        raise ZooError(
+            f"{source}: no such file or folder, and not the name of a hub repository; expected one of these"
+        )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     for name in names:
         try:
             return Path(hf_hub_download(str(source), name))
-        except LocalEntryNotFoundError as error:  # also an EntryNotFoundError, but of the cache
+        except (
+            LocalEntryNotFoundError
+        ) as error:  # a subclass of EntryNotFoundError, but it means being offline
             raise HubError(
-                f"{source}: {name} is not in the cache and the hub cannot be reached ({error}); name a file or folder "
-                f"that you have"
+                f"{source}: {name} is not in the cache and the hub cannot be reached ({error}); pass a local file or "
+                f"folder instead"
             ) from error
         except EntryNotFoundError:
             continue
-        except OSError as error:  # of the hub's client, too
+        except OSError as error:  # includes the hub client's HTTP errors
             raise HubError(
-                f"{source}: the hub does not give it ({error}); name a file that you have"
+                f"{source}: {name} cannot be downloaded ({error}); pass a local file or folder instead"
             ) from error
-    raise ZooError(f"{source}: this repository has none of {', '.join(names)}; name the file itself")
+    raise ZooError(
+        f"{source}: expected one of {', '.join(names)} in this repository, found none; download the file and pass its "
+        f"path"
+    )
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Every tensor of a file by its name; dictionaries inside it are joined by dots.
+    """Read all tensors of a file.
+
+    Args:
+        file: safetensors, or a pickle with one of the suffixes `PICKLED`.
+
+    Returns:
+        Name → tensor, on the CPU. Keys of nested dictionaries are joined by dots; an outer "state_dict" and the prefix
+        "module." that DDP adds are removed.
 
     Raises:
-        ZooError: it is no file of tensors, or not all of one.
+        ZooError: the file has another suffix, is damaged, or contains no tensors or other objects than tensors.
     """
+    content: object
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -163,20 +194,23 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             raise ZooError(f"{file}: expected .safetensors, or {', '.join(PICKLED)}, got {file.suffix!r}")
     except ZooError:
         raise
-    except Exception as error:  # of safetensors, of torch, of zip files: whatever a damaged file brings about
+    except (
+        Exception
+    ) as error:  # safetensors, torch, pickle and zipfile raise various errors for damaged files
         raise ZooError(
             f"{file}: cannot be read as tensors ({type(error).__name__}: {str(error).splitlines()[0]}); it is damaged, "
-            f"truncated or holds more than tensors: get it from its source anew"
+            f"truncated or contains other objects than tensors: download it again"
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     tensors = dict(_flat(content))
     if not tensors:
-        raise ZooError(f"{file}: holds no tensors; is this the right file?")
+        raise ZooError(f"{file}: contains no tensors; check that this is the right file")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
 def _flat(content: object, prefix: str = "") -> list[tuple[str, Tensor]]:
+    """Tensors in nested dictionaries, with their keys joined by dots."""
     if isinstance(content, Tensor):
         return [(prefix, content)]
     if not isinstance(content, Mapping):
@@ -186,72 +220,90 @@ def _flat(content: object, prefix: str = "") -> list[tuple[str, Tensor]]:
 
 
 def _checked(unet: MVVDMUNet, part: str, file: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The tensors of a file under our names, and how many of which kind there were."""
+    """Read a part's file and convert its names.
+
+    Returns:
+        Parameter name → tensor, and the number of tensors of each kind.
+
+    Raises:
+        ZooError: a tensor is missing, unknown, duplicate or of another shape.
+    """
     ours = {name: tensor.shape for name, tensor in unet.state_dict().items()}
     required = {name for name in ours if kind(name) in HOLDS[part]}
     if not required:
-        raise ZooError(f"{file}: this network has no place for {part}; its config has image_embed_dim None")
+        raise ZooError(
+            f"{file}: this network has no parameters of {part}, because its config has image_embed_dim None; "
+            f"omit {part}"
+        )
     tensors, rename = read_tensors(file), RENAME[part](unet)
-    state, found, theirs = {}, Counter(), {}
+    state: dict[str, Tensor] = {}
+    counts: Counter[str] = Counter()
+    originals: dict[str, str] = {}  # our names → the file's
     for original, tensor in tensors.items():
         try:
             name = rename(original)
-        except (ValueError, IndexError):  # a number is missing in it, or too large
+        except (ValueError, IndexError):  # a layer number is missing or too large
             name = original
         if name is None:
             continue
         if name.endswith(ENCODING):
             _check_encoding(file, original, tensor)
-            if part == "released":  # which counts them to the branch that they were stored with
-                found["spatial"] += 1
+            if part == "released":  # stored with the spatial branch's tensors
+                counts["spatial"] += 1
             continue
-        if name not in (ours if part == "released" else required):  # what is released may be a full dump
+        if name not in (ours if part == "released" else required):  # "released" may be a dump of all weights
             raise ZooError(
-                f"{file}: {original} has no place in this network ({part}); is this the right file, for a network of "
-                f"this size?"
+                f"{file}: {original} is not a parameter of this network ({part}); check that this is the right file, "
+                f"for a network of this size"
             )
         if tensor.shape != ours[name]:
             raise ZooError(
                 f"{file}: {original} is {list(tensor.shape)}, expected {list(ours[name])} for {name}; the file is for "
-                f"a network of another size, or its order is another"
+                f"a network of another size, or numbers its layers in another order"
             )
         if name in state:
             raise ZooError(
-                f"{file}: {original} and {theirs[name]} are both {name}; get it from its source anew"
+                f"{file}: {original} and {originals[name]} are both converted to {name}; download the file again"
             )
-        state[name], theirs[name] = tensor, original
-        found[kind(name)] += 1
+        state[name], originals[name] = tensor, original
+        counts[kind(name)] += 1
     if absent := sorted(required - set(state)):
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise ZooError(
-            f"{file}: has no tensor for {absent[0]}{more}, of {len(required)} that {part} has{_HINTS.get(part, '')}; "
-            f"name another file"
+            f"{file}: has no tensor for {absent[0]}{more}, expected all {len(required)} of {part}"
+            f"{_HINTS.get(part, '')}; pass another file"
         )
-    return state, {name: found[name] for name in KINDS if found[name]}
+    return state, {name: counts[name] for name in KINDS if counts[name]}
 
 
-_HINTS = {"motion_adapter": " (modules of version 1 have none in the middle block: v1-5-2 has)"}
+_HINTS = {"motion_adapter": " (AnimateDiff version 1 has none in the middle block, v1-5-2 does)"}
 
 
 def _check_encoding(file: Path, name: str, tensor: Tensor) -> None:
+    """Raise ZooError if a stored position encoding differs from the computed one, beyond half-precision rounding."""
     expected = encode_time(tensor.shape[-2], tensor.shape[-1]) if tensor.ndim >= 2 else None
     if expected is None or not torch.allclose(
         tensor.reshape(-1, *expected.shape)[0].float(), expected, atol=2e-2
     ):
-        raise ZooError(f"{file}: {name} is not the sinusoid of AnimateDiff; this model computes no other")
+        raise ZooError(
+            f"{file}: {name} is not AnimateDiff's sinusoidal encoding, the only one that this network supports"
+        )
 
 
-# --- names: a function of the network gives one from a name in the file to ours, None for what is left out -----
+# --- conversion of names: each function returns a map from a name in the file to ours, or None to skip the tensor ---
 
 
 def _from_mvdream(unet: MVVDMUNet) -> Callable[[str], str | None]:
-    """diffusers' names are ours. LDM counts its blocks through; a file with those has text encoder and VAE as well."""
+    """diffusers' names are ours. LDM's, with the prefix "model.diffusion_model.", number the blocks consecutively.
+
+    LDM files also contain the text encoder, the VAE and the noise schedule, which are skipped.
+    """
     prefix = "model.diffusion_model."
     layers, levels = unet.config.layers_per_block, len(unet.config.block_out_channels)
 
     def rename(name: str) -> str | None:
         if not name.startswith(prefix):
-            return None if name.startswith(_BESIDE) else name
+            return None if name.startswith(_NOT_UNET) else name
         head, _, rest = name.removeprefix(prefix).partition(".")
         if head in _LDM_ENDS:
             index, _, rest = rest.partition(".")
@@ -275,7 +327,7 @@ def _from_mvdream(unet: MVVDMUNet) -> Callable[[str], str | None]:
     return rename
 
 
-_BESIDE = ("first_stage_model.", "cond_stage_model.", "model_ema.", "alphas_", "betas", "log_one_", "posterior_",
+_NOT_UNET = ("first_stage_model.", "cond_stage_model.", "model_ema.", "alphas_", "betas", "log_one_", "posterior_",
            "sqrt_", "lvlb_weights", "logvar", "scale_factor")  # fmt: skip
 _LDM_ENDS = {
     "time_embed": {"0": "time_embedding.linear_1", "2": "time_embedding.linear_2"},
@@ -293,13 +345,13 @@ _LDM_RESNET = {
 
 
 def _in_block(rest: str) -> str:
-    """A name inside a residual block or a transformer; the latter are ours already."""
+    """Convert a name inside a residual block. Inside a transformer, LDM's names are ours."""
     head, _, last = rest.rpartition(".")
     return f"{_LDM_RESNET.get(head, head)}.{last}"
 
 
 def _from_motion_adapter(unet: MVVDMUNet) -> Callable[[str], str | None]:
-    """diffusers' names are ours; the original file has a layer of names more, and numbers for norms and attentions."""
+    """diffusers' names are ours. The original file has one more level of nesting, and numbered norms and attentions."""
     table = {
         ".temporal_transformer.": ".",
         ".attention_blocks.0.": ".attn1.",
@@ -318,10 +370,11 @@ def _from_motion_adapter(unet: MVVDMUNet) -> Callable[[str], str | None]:
 
 
 def _from_ip_adapter(unet: MVVDMUNet) -> Callable[[str], str | None]:
-    """The file numbers all attentions in the order of registration in Stable Diffusion's UNet: the middle is last."""
+    """The file numbers the attention layers in the order of Stable Diffusion's UNet, with the middle block last."""
     layers = [name for name, _ in unet.named_parameters() if name.endswith(".attn2.to_k_ip.weight")]
     order = ("down_blocks", "up_blocks", "mid_block")
-    layers.sort(key=lambda name: order.index(name.partition(".")[0]))  # stable: inside each, as registered
+    # The sort is stable: within each of the three groups, the order of registration is kept.
+    layers.sort(key=lambda name: order.index(name.partition(".")[0]))
     names = {
         "image_proj.proj.weight": "image_projection.image_embeds.weight",
         "image_proj.proj.bias": "image_projection.image_embeds.bias",
@@ -336,7 +389,7 @@ def _from_ip_adapter(unet: MVVDMUNet) -> Callable[[str], str | None]:
 
 
 def _from_released(unet: MVVDMUNet) -> Callable[[str], str | None]:
-    """What we keep in an attention itself its authors keep in the attention's processor."""
+    """The official code stores the new parameters in the attention's processor instead of the attention itself."""
 
     def rename(name: str) -> str:
         name = name.replace(".processor.", ".").replace(".alpha_blender.", ".")

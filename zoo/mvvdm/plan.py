@@ -1,25 +1,28 @@
-"""How long, how fast and how precisely something is learnt: one JSON-able record, with the paper's values."""
+"""The hyperparameters of a training. Defaults are the paper's and its official code's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-PREDICTIONS = ("epsilon", "sample", "v_prediction")  # diffusers' names of what a network may predict
+PREDICTIONS = ("epsilon", "sample", "v_prediction")  # diffusers' prediction types
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What decides what is learnt, beside the data.
+    """The hyperparameters that, together with data and seed, determine the result of a training.
 
     Attributes:
-        steps: of the optimiser. batch: examples of a step, of all workers together.
-        learning_rate: constant, after `warmup` steps in which it grows from 0 and before the last `cooldown` steps, in
-            which it falls to 0 again.
-        weight_decay: AdamW's. clip: of the gradient's norm over all that is learnt.
-        precision: "fp32"; "bf16" or "fp16" for autocast with weights in fp32, the latter with loss scaling.
-        ema: decay of the average over steps of what is learnt, which is what is kept in the end; 0 for none. Early
-            averages forget faster: (1 + step) / (10 + step), if that is less.
+        steps: steps of the optimiser.
+        batch: examples per step, over all workers.
+        learning_rate: of AdamW.
+        warmup: steps in which the learning rate rises linearly from 0.
+        cooldown: steps at the end in which it falls linearly to 0.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient of all trained parameters.
+        precision: "fp32", or "bf16" or "fp16" for autocast with fp32 weights; "fp16" uses loss scaling.
+        ema: decay of the exponential moving average of the parameters, which is the result of the training; 0 for no
+            averaging. At step s the decay is min(ema, (1 + s) / (10 + s)).
     """
 
     steps: int
@@ -39,11 +42,11 @@ class TrainingPlan:
             )
         if self.steps < 1 or self.batch < 1 or not 0 <= self.ema < 1:
             raise ValueError(
-                f"TrainingPlan: expected steps and batch of 1 or more and 0 <= ema < 1, got {self.steps}, "
-                f"{self.batch} and {self.ema}"
+                f"TrainingPlan: expected steps and batch of 1 or more and 0 <= ema < 1, got steps={self.steps}, "
+                f"batch={self.batch}, ema={self.ema}"
             )
 
     @staticmethod
     def paper() -> TrainingPlan:
-        """Twenty epochs of four view groups of 83 716 clips, 32 at a time; the published run kept no average."""
+        """The published training: 20 epochs of 83 716 clips with four groups of views each, batch 32, no averaging."""
         return TrainingPlan(steps=20 * 4 * 83_716 // 32, ema=0.0)

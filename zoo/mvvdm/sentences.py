@@ -1,7 +1,8 @@
-"""What a small MV-VDM hears: a sentence clause by clause, each with the part of the video that it is about.
+"""Prompt tokens of a small MV-VDM: one per clause, with the part of the video that the clause describes.
 
-A network that has seen a few hundred sentences knows what "sits" and "looks left" are, but not that "sits and looks
-left" is both of them: to a language model that is one more sentence, near many others. So each clause is a token.
+A network trained on a few hundred captions learns "sits" and "looks left", but does not generalise to "sits and looks
+left" if that is embedded as a whole: in a sentence embedding it is a point of its own, close to many others. As two
+tokens, the prompt is made of parts that the network has seen.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-ALL_ALONG, FIRST, LATER = PARTS = range(3)  # of the video; one that is told in one part is all along
+ALL_ALONG, FIRST, LATER = PARTS = range(3)  # parts of the video; without "then", a prompt describes all of it
 
 
 def clauses(sentence: str) -> list[tuple[str, int]]:
-    """Clauses and the part of the video that each is about: "sits and nods, then barks" → sits and nods are `FIRST`,
-    barks is `LATER`. A sentence without words is one clause.
+    """Split a sentence into clauses.
+
+    Args:
+        sentence: for example "sits and nods, then barks".
+
+    Returns:
+        Clauses and the part of the video that each describes: [("sits", FIRST), ("nods", FIRST), ("barks", LATER)].
+        An empty sentence is one empty clause.
     """
     moments = re.split(r",?\s+(?:and\s+)?then\s+", sentence.strip())
     parts = [ALL_ALONG] if len(moments) == 1 else [FIRST] + [LATER] * (len(moments) - 1)
@@ -30,14 +37,23 @@ def clauses(sentence: str) -> list[tuple[str, int]]:
 
 
 def encode_sentences(sentences: Sequence[str], encoder: str) -> Tensor:
-    """Sentences as one token a clause, [B, L, E + 3]; L is the largest number of clauses, and places left over are 0.
+    """Encode sentences with one token per clause.
 
-    A token is the clause as a language model (`zoo.text_encoder`) knows its sense, a unit vector made as long as √E, so
-    that its numbers are about 1, as those of CLIP's tokens; and a 1 in the place of its part of the video.
+    A token is the clause's embedding, a unit vector scaled by √E, so that its entries are about 1 like those of CLIP's
+    tokens, followed by the one-hot encoding of its part of the video.
+
+    Args:
+        sentences: B of them.
+        encoder: name of a language model of `zoo.text_encoder` with embeddings of dimension E.
+
+    Returns:
+        [B, L, E + 3], L the largest number of clauses; sentences of fewer clauses are padded with zeros.
     """
-    told = [clauses(sentence) for sentence in sentences]
-    known = [[_token(*clause, encoder) for clause in each] for each in told]
-    return torch.nn.utils.rnn.pad_sequence([torch.stack(each) for each in known], batch_first=True)
+    tokens = [
+        torch.stack([_token(clause, part, encoder) for clause, part in clauses(sentence)])
+        for sentence in sentences
+    ]
+    return torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
 
 
 def _token(clause: str, part: int, encoder: str) -> Tensor:
@@ -45,7 +61,7 @@ def _token(clause: str, part: int, encoder: str) -> Tensor:
     return torch.cat([embedding * len(embedding) ** 0.5, torch.eye(len(PARTS))[part]])
 
 
-@lru_cache(maxsize=4096)  # in training the same clauses come again and again
+@lru_cache(maxsize=4096)  # in training, clauses recur at every step
 def _embedding(clause: str, encoder: str) -> Tensor:
     from zoo.text_encoder import load_text_encoder
 

@@ -1,8 +1,12 @@
-"""The four pictures of a still object that MV-VDM sets in motion, and the cameras that see them (methods §2.8)."""
+"""The condition images of MV-VDM, renderings of the static object, and their cameras.
+
+Azimuth, elevation, field of view and distance are those of Animate3D's official inference.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +17,17 @@ if TYPE_CHECKING:
     from renderers.gltf import Asset
 
 ELEVATION_DEG, FOV_DEG, DISTANCE = 15.0, 40.0, 3.0
-MARGIN = 0.15  # of half the picture stays free around the still object, for its motion
+MARGIN = 0.15  # fraction of half the image left free around the static object, as room for its motion
 
 
 def condition_cameras(views: int = 4, size: int = 256) -> Cameras:
-    """Cameras around the object, from its front on: azimuth 0, 90, 180 and 270° for four.
+    """Cameras at evenly spaced azimuths, beginning at the front: 0, 90, 180 and 270° for four views.
 
-    `renderers.cameras.mvvdm_camera_vectors` makes of them what the network is given.
+    `renderers.cameras.mvvdm_camera_vectors` converts them to the network's input.
+
+    Args:
+        views: V.
+        size: side of the images in pixels.
     """
     return orbit_cameras(
         azimuths(views),
@@ -32,28 +40,36 @@ def condition_cameras(views: int = 4, size: int = 256) -> Cameras:
 
 
 def azimuths(views: int) -> np.ndarray:
-    """Radians [V], evenly spaced from the front on."""
+    """V evenly spaced azimuths in radians, beginning at the front, [V]."""
     return 2 * np.pi / views * np.arange(views)
 
 
 def condition_views(asset: Asset | str | os.PathLike[str], views: int = 4, size: int = 256) -> np.ndarray:
-    """The object at rest on MV-VDM's grey: uint8 [V, S, S, 3], as `condition_cameras` see it.
+    """Render an object at rest on MV-VDM's grey, from `condition_cameras`.
 
     Args:
-        asset: a glTF file, or what `renderers.gltf.load` returned; its front towards +Z, up +Y. It is centred and
-            scaled to fill the pictures but for a margin.
+        asset: a glTF file, or an asset loaded by `renderers.gltf.load`, with its front towards +Z and +Y up. It is
+            centred, and scaled to fill the images but for a margin.
+        views: V.
+        size: side S of the images in pixels.
+
+    Returns:
+        uint8 [V, S, S, 3].
 
     Raises:
-        GltfError: the file is refused. RenderError: nothing can be rendered here; what to install.
+        GltfError: the file is refused.
+        RenderError: no renderer is available on this machine.
     """
     from renderers.gltf import load
     from renderers.meshes import GREY, Shot, render_clip
 
     if isinstance(asset, str | os.PathLike):
-        asset = load(asset)
+        asset = load(Path(asset))
     points = asset.positions(None, 0.0)
     centre = (points.min(0) + points.max(0)) / 2
-    # Seen from distance d a point is inside while |x|, |y| <= extent * (d + z): the tightest d of all.
+    # From distance d, the camera looking along +z, a point (x, y, z) is inside the margin if |x|, |y| ≤ e·(d + z) with
+    # e = tan(FOV / 2)·(1 − margin). The smallest d for all points and views is max(max(|x|, |y|) / e − z); scaling the
+    # object by DISTANCE / d has the same effect as moving the camera there.
     extent = np.tan(np.radians(FOV_DEG) / 2) * (1 - MARGIN)
     x, y, z = np.moveaxis(
         orbit_rotations(azimuths(views), np.radians(ELEVATION_DEG)) @ (points - centre).T, 1, 0
