@@ -174,9 +174,10 @@ def _creative_commons(match: re.Match) -> str:
 
 
 # Preset → the terms above that it puts up with.
+_RESEARCH = frozenset({"", "-SA", "-NC", "-NC-SA"})
 POLICIES: dict[str, frozenset[str] | None] = {
     "any": None,
-    "research": frozenset({"", "-SA", "-NC", "-NC-SA"}),
+    "research": _RESEARCH,
     "commercial": frozenset({"", "-SA"}),
     "permissive-only": frozenset({""}),
 }
@@ -185,9 +186,14 @@ POLICIES: dict[str, frozenset[str] | None] = {
 class Claim(Protocol):
     """What a policy looks at; an `AssetRecord` is one. `unsettled`: the answer may still come (see there)."""
 
-    licence: str
-    noai: str
-    unsettled: bool
+    @property
+    def licence(self) -> str: ...
+
+    @property
+    def noai(self) -> str: ...
+
+    @property
+    def unsettled(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -253,7 +259,7 @@ def publishable(metadata: Mapping) -> str:
     licence = metadata["licence"]
     if licence == UNKNOWN:
         return "licence unknown"
-    if not _permits(licence, POLICIES["research"]):
+    if not _permits(licence, _RESEARCH):
         return f"licence {licence} does not let anybody share what is made from the model"
     return ""
 

@@ -44,7 +44,7 @@ class Captioner:
 
         self.prompt, self.max_new_tokens = prompt, max_new_tokens
         self.device = torch.device("cuda" if gpu else "cpu")
-        self.processor = AutoProcessor.from_pretrained(model)
+        self.processor: Any = AutoProcessor.from_pretrained(model)
         self.processor.tokenizer.padding_side = "left"  # generated tokens follow the prompt
         self.model: Any = AutoModelForImageTextToText.from_pretrained(
             model, dtype="auto" if gpu else torch.float32

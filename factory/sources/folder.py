@@ -80,7 +80,7 @@ def fingerprint(file: Path) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _digest_file(file: Path, digest) -> None:
+def _digest_file(file: Path, digest: hashlib._Hash) -> None:
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

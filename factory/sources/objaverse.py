@@ -47,7 +47,7 @@ class ObjaverseSource(Source):
         shards: dict[str, dict[str, str]] = {}
         for uid, path in wanted.items():
             match = _PATH.fullmatch(path) if isinstance(path, str) else None
-            if match is None or match[2] != uid:
+            if path is None or match is None or match[2] != uid:
                 yield _record(uid, {}, "", "malformed: no path in object-paths")
             else:
                 shards.setdefault(match[1], {})[uid] = path

@@ -21,8 +21,10 @@ from renderers.video import encode_h264
 
 FOLDER = "preview"
 _MOST = 12
-_TEXTS = ("clip_id", "split", "title", "author", "licence", "attribution", "source_url", "animation_name")
-_TEXTS += ("caption", "quality")
+_TEXTS = (
+    *("clip_id", "split", "title", "author", "licence", "attribution", "source_url", "animation_name"),
+    *("caption", "quality"),
+)
 _VIEW = 2  # a little from the side
 
 

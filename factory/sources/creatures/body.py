@@ -102,7 +102,15 @@ class Body:
             weights[:, self.skeleton.index(shape.joint)] = 1
             self._add(material, positions, normals, colours, weights, triangles)
 
-    def _add(self, material, positions, normals, colours, weights, triangles) -> None:
+    def _add(
+        self,
+        material: Material,
+        positions: np.ndarray,
+        normals: np.ndarray,
+        colours: np.ndarray,
+        weights: np.ndarray,
+        triangles: np.ndarray,
+    ) -> None:
         if weights.shape[1] < 4:
             weights = np.pad(weights, ((0, 0), (0, 4 - weights.shape[1])))
         joints = np.argsort(-weights, axis=1, kind="stable")[:, :4]
@@ -127,8 +135,8 @@ def _joined(meshes: Sequence[Mesh]) -> Mesh:
     starts = np.cumsum([0, *(len(mesh.positions) for mesh in meshes)])
     triangles = [mesh.triangles + start for mesh, start in zip(meshes, starts, strict=False)]
     columns = ("positions", "normals", "colours", "joints", "weights")
-    stacked = (np.concatenate([getattr(mesh, column) for mesh in meshes]) for column in columns)
-    return Mesh(meshes[0].material, *stacked, np.concatenate(triangles))
+    stacked = {column: np.concatenate([getattr(mesh, column) for mesh in meshes]) for column in columns}
+    return Mesh(meshes[0].material, **stacked, triangles=np.concatenate(triangles))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -203,7 +211,8 @@ def _cube(detail: int) -> tuple[np.ndarray, np.ndarray]:
     one = np.ones_like(s)
     i = (np.arange(detail)[:, None] * (detail + 1) + np.arange(detail)).ravel()
     quad = np.stack([i, i + detail + 1, i + detail + 2, i + 1], 1)
-    points, quads = [], []
+    points: list[np.ndarray] = []
+    quads: list[np.ndarray] = []
     for axis in range(3):
         for sign in (1, -1):
             side = np.empty((len(s), 3))
@@ -211,8 +220,8 @@ def _cube(detail: int) -> tuple[np.ndarray, np.ndarray]:
             quads.append((quad if sign > 0 else quad[:, ::-1]) + len(points) * len(s))
             points.append(side)
     unique, welded = np.unique(np.round(np.concatenate(points), 9), axis=0, return_inverse=True)
-    quads = welded.reshape(-1)[np.concatenate(quads)]
-    return unique, np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    corners = welded.reshape(-1)[np.concatenate(quads)]
+    return unique, np.concatenate([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]])
 
 
 # ---------------------------------------------------------------------------------------- colour and weights

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from factory.sources import creatures
@@ -54,7 +56,7 @@ def _sheet(species: str) -> Image.Image:
     return sheet
 
 
-def _turned(glb: bytes, azimuths_deg) -> np.ndarray:
+def _turned(glb: bytes, azimuths_deg: ArrayLike) -> np.ndarray:
     """The rest pose from some sides, uint8 [V, H, W, 3]."""
     return _render(glb, None, np.zeros(1), azimuths_deg)[:, 0]
 
@@ -65,7 +67,7 @@ def _strip(glb: bytes, animation: int) -> np.ndarray:
     return _render(glb, animation, times, [35.0])[0]
 
 
-def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg) -> np.ndarray:
+def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg: ArrayLike) -> np.ndarray:
     asset = gltf.load(glb, name="gallery")
     points = np.concatenate([asset.pose(animation, time).positions for time in times])
     centre = (points.min(0) + points.max(0)) / 2
@@ -84,7 +86,7 @@ def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg) 
     return halved.round().astype(np.uint8)
 
 
-def _row(cells) -> np.ndarray:
+def _row(cells: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate(list(cells), axis=1)
 
 

@@ -7,6 +7,7 @@ bend in proportion to it. `neck` is the chain that turns a head, from the trunk 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from factory.sources.creatures.motion import (
     waves,
 )
 from factory.sources.creatures.palette import INK, WHITE, Colour
-from factory.sources.creatures.shapes import Shape, ball, rotation
+from factory.sources.creatures.shapes import Shape, Vector, ball, rotation
 
 SIDES = {"left": 1, "right": -1}
 TIMES = {"once": 1, "twice": 2, "three times": 3}
@@ -150,19 +151,19 @@ def leaps(
     size: float, verb: str, forward: float = 0.25, height: float = 0.16, flight: Gesture | None = None
 ) -> Book:
     """Hops or jumps with all feet, on the spot and about; `flight` is played over each flight."""
-    low = {"crouch": 0.07 * size, "flight": flight}
-    book = {f"{verb} backwards": hops(1, forward=-forward * size, height=0.7 * height * size, **low)}
+    hop = partial(hops, crouch=0.07 * size, flight=flight)
+    book = {f"{verb} backwards": hop(1, forward=-forward * size, height=0.7 * height * size)}
     for times, n in TIMES.items():
         tall = height * size * (1.25, 1.0, 0.8)[n - 1]
         book |= {
-            f"{verb} {times}": hops(n, height=1.3 * tall, **low),
-            f"{verb} forward {times}": hops(n, forward=forward * size * (0.6 + 0.4 * n), height=tall, **low),
+            f"{verb} {times}": hop(n, height=1.3 * tall),
+            f"{verb} forward {times}": hop(n, forward=forward * size * (0.6 + 0.4 * n), height=tall),
         }
     for side, x in SIDES.items():
         book |= {
-            f"{verb} to the {side}": hops(1, side=forward * size * x, height=0.8 * height * size, **low),
-            f"{verb} round to the {side}": hops(
-                2, 0.3 * forward * size, turn_deg=100 * x, height=0.7 * height * size, **low
+            f"{verb} to the {side}": hop(1, side=forward * size * x, height=0.8 * height * size),
+            f"{verb} round to the {side}": hop(
+                2, 0.3 * forward * size, turn_deg=100 * x, height=0.7 * height * size
             ),
         }
     return book
@@ -214,7 +215,7 @@ def arms(size: float, trunk: Sequence[str], hand: str = "hand", reach: float = 1
 
 def kicks(size: float, pitch: float = -30, own: str = "its") -> Book:
     """One foot off the floor: kicks, taps, lifts, balances."""
-    book = {}
+    book: Book = {}
     for side, x in SIDES.items():
         away = -0.04 * size * x  # weight goes to the other foot
         book |= {
@@ -235,7 +236,7 @@ def kicks(size: float, pitch: float = -30, own: str = "its") -> Book:
 
 
 def eye(
-    body: Body, joint: str, centre: Sequence[float], radius: float,
+    body: Body, joint: str, centre: Vector, radius: float,
     yaw: float = 0, pitch: float = 0, iris: Colour | None = None, flat: float = 0.6, full: bool = False,
 ) -> None:  # fmt: skip
     """A glossy dark eye with a glint; with an `iris` a white one, or one that is all iris if `full`.

@@ -72,7 +72,7 @@ def write(
     primitives = [
         _primitive(buffer, k, mesh, [m[k] for m in morphs.values()]) for k, mesh in enumerate(meshes)
     ]
-    mesh = {"name": name, "primitives": primitives}
+    mesh: dict[str, Any] = {"name": name, "primitives": primitives}
     if morphs:
         mesh["weights"] = [0.0] * len(morphs)
         mesh["extras"] = {"targetNames": list(morphs)}

@@ -20,12 +20,14 @@ def colour(hex_rgb: str) -> Colour:
     """Linear RGB of "#rrggbb"."""
     srgb = np.array([int(hex_rgb[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    return tuple(float(c) for c in np.round(linear, 5))
+    red, green, blue = (float(channel) for channel in np.round(linear, 5))
+    return red, green, blue
 
 
 def mix(first: Colour, second: Colour, amount: float) -> Colour:
     """`first` with `amount` (0–1) of `second` stirred in."""
-    return tuple(float(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
+    red, green, blue = (float(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
+    return red, green, blue
 
 
 class Genes:
@@ -65,7 +67,8 @@ class Genes:
 
     def _nudged(self, rgb: np.ndarray) -> Colour:
         light = self.vary(0.18)
-        return tuple(float(np.clip(channel * light * self.vary(0.13), 0, 1)) for channel in rgb)
+        red, green, blue = (float(np.clip(channel * light * self.vary(0.13), 0, 1)) for channel in rgb)
+        return red, green, blue
 
 
 def _hue(angle: float) -> np.ndarray:

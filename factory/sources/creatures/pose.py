@@ -96,7 +96,8 @@ def _hip(
 
 def _bones(skeleton: Skeleton, leg: Leg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hip, knee and ankle of the rest pose."""
-    return tuple(skeleton.rest[skeleton.index(joint)] for joint in (leg.upper, leg.lower, leg.foot))
+    hip, knee, ankle = (skeleton.rest[skeleton.index(joint)] for joint in (leg.upper, leg.lower, leg.foot))
+    return hip, knee, ankle
 
 
 def _settle(take: Take, body: int, rotations: np.ndarray, translations: np.ndarray) -> None:
@@ -151,12 +152,12 @@ def _lift(skeleton: Skeleton, chain: Chain, rotations: np.ndarray, translations:
     joints = [skeleton.index(joint) for joint in chain.joints]
     for _ in range(6):
         base_turn, base = _global(skeleton, rotations, translations, joints[0])
-        arms, deficit = [], []
+        places, deficits = [], []
         for joint, radius in zip(joints[1:], chain.radii[1:], strict=True):
             place = _global(skeleton, rotations, translations, joint)[1]
-            arms.append(place - base)
-            deficit.append(radius - place[:, 1])
-        arms, deficit = np.stack(arms, 1), np.stack(deficit, 1)
+            places.append(place - base)
+            deficits.append(radius - place[:, 1])
+        arms, deficit = np.stack(places, 1), np.stack(deficits, 1)
         flat = np.linalg.norm(arms[..., [0, 2]], axis=-1)
         angle = np.maximum((deficit / np.maximum(flat, 0.05)).max(1), 0)
         if not (angle > 1e-4).any():

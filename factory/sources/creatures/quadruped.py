@@ -9,6 +9,7 @@ import numpy as np
 from factory.sources.creatures import gestures as g
 from factory.sources.creatures.gestures import Book
 from factory.sources.creatures.motion import (
+    Curve,
     Gesture,
     bend,
     both,
@@ -47,7 +48,7 @@ def skeleton(long: float, tall: float, tail: Sequence[Sequence[float]], width: f
     s.row("body", {"spine": (0, tall + 0.01, 0), "chest": (0, tall, front - 0.02)})
     s.row("chest", {"neck": (0, tall + 0.07, front + 0.5 * head[1]), "head": (0, tall + head[0], front + head[1])})
     s.joint("jaw", "head", (0, tall + head[0] - 0.025, front + head[1] + 0.05))
-    s.row("body", {name: np.array([0, tall, back]) + at for name, at in zip(TAILS, tail, strict=False)})
+    s.row("body", {name: np.array([0.0, tall, back]) + at for name, at in zip(TAILS, tail, strict=False)})
     s.keep_off_floor(TAILS, [0.05] * 4)
     for side, x in g.SIDES.items():
         s.joint(f"{side}_ear", "head", (0.06 * x, tall + head[0] + 0.105, front + head[1] - 0.02))
@@ -59,7 +60,8 @@ def skeleton(long: float, tall: float, tail: Sequence[Sequence[float]], width: f
         for end, joints, parent in (("front", fore, "chest"), ("back", hind, "body")):
             s.row(parent, {f"{end}_{side}_{part}": place for part, place in joints.items()})
             sole = (1.05 * w, 0, front + 0.02) if end == "front" else (1.1 * w, 0, back - 0.03)
-            s.leg(f"{end}_{side}", *(f"{end}_{side}_{part}" for part in joints), sole)
+            upper, lower, paw = (f"{end}_{side}_{part}" for part in joints)
+            s.leg(f"{end}_{side}", upper, lower, paw, sole)
     return s
 
 
@@ -128,6 +130,12 @@ def book(size: float, long: float, tail: Sequence[str] = TAILS) -> Book:
         "speaks up": together(bend("jaw", pitch=26, curve=pulses(3)), curl(NECK, pitch=-30, curve=hold(0.2, 0.2)),
             shift("body", z=0.045, y=-0.015, curve=pulses(3))),
     }
+    return phrases | _sided(size, tail)
+
+
+def _sided(size: float, tail: Sequence[str]) -> Book:
+    """Phrases of one side: paws raised and waved, kicks, curls."""
+    phrases: Book = {}
     for side, x in g.SIDES.items():
         away = g.lean(x=-0.035 * x, z=-0.035)
         phrases |= {
@@ -167,7 +175,7 @@ def sit(size: float, long: float) -> Gesture:
     )
 
 
-def rear(long: float, much: float = 1.0, curve=None) -> Gesture:
+def rear(long: float, much: float = 1.0, curve: Curve | None = None) -> Gesture:
     """Stands up on the hind legs, the forepaws carried along with the chest."""
     tilt = 56 * much
     rise, back = long * np.sin(np.radians(tilt)), long * (1 - np.cos(np.radians(tilt)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from factory.sources.creatures.palette import Colour
 
-Vector = Sequence[float]
+Vector = Sequence[float] | np.ndarray  # three numbers
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,20 +44,20 @@ class Skeleton:
     legs: dict[str, Leg] = field(default_factory=dict)
     chains: list[Chain] = field(default_factory=list)
 
-    def joint(self, name: str, parent: str, position: Sequence[float]) -> str:
+    def joint(self, name: str, parent: str, position: Sequence[float] | np.ndarray) -> str:
         """Adds a joint at a world position of the rest pose."""
         self.names.append(name)
         self.parents.append(self.names.index(parent))
         self.rest.append(np.asarray(position, float))
         return name
 
-    def row(self, parent: str, joints: dict[str, Sequence[float]]) -> list[str]:
+    def row(self, parent: str, joints: Mapping[str, Sequence[float] | np.ndarray]) -> list[str]:
         """Adds joints each the child of the one before, the first the child of `parent`."""
         for name, position in joints.items():
             parent = self.joint(name, parent, position)
         return list(joints)
 
-    def leg(self, name: str, upper: str, lower: str, foot: str, sole: Sequence[float]) -> None:
+    def leg(self, name: str, upper: str, lower: str, foot: str, sole: Sequence[float] | np.ndarray) -> None:
         """Declares three joints to be a leg; the knee must be bent in the rest pose, for that is how it bends."""
         self.legs[name] = Leg(upper, lower, foot, np.asarray(sole, float))
 

@@ -120,7 +120,7 @@ def _skeleton(wing: float) -> Skeleton:
     return s
 
 
-def _flap(count: float, up: float = 95) -> Gesture:
+def _flap(count: int, up: float = 95) -> Gesture:
     """Wing beats: the tips follow a little later."""
     late = 0.12 / count
     return together(both("wing1", pitch=-12, yaw=-10, roll=up, curve=pulses(count)),

@@ -21,7 +21,7 @@ from factory.sources.creatures.motion import (
     together,
     waves,
 )
-from factory.sources.creatures.palette import INK, WHITE, Genes, colour, mix
+from factory.sources.creatures.palette import INK, WHITE, Colour, Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto
 
 COATS = (  # fur, markings, bib and paws, eyes
@@ -109,7 +109,9 @@ def grow(genes: Genes) -> Creature:
     return Creature(body, _phrases())
 
 
-def _rings(mark, axis: np.ndarray, period: float, width: float, only) -> Paint:
+def _rings(
+    mark: Colour, axis: np.ndarray, period: float, width: float, only: tuple[str, ...]
+) -> Paint:
     """Stripes across an axis, wavering a little, as on a tabby."""
     axis = axis / np.linalg.norm(axis)
 

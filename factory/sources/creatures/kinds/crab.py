@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from factory.sources.creatures.body import Body, Paint
 from factory.sources.creatures.creature import Creature, sentences
 from factory.sources.creatures.gestures import Book
 from factory.sources.creatures.motion import bend, both, foot, hops, pulses, shift, steps, together, waves
-from factory.sources.creatures.palette import INK, Genes, colour, mix
+from factory.sources.creatures.palette import INK, Colour, Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
 
@@ -88,7 +89,9 @@ def grow(genes: Genes) -> Creature:
     return Creature(body, _phrases())
 
 
-def _claw(body: Body, side: str, x: int, at, shell, belly, size: float) -> None:
+def _claw(
+    body: Body, side: str, x: int, at: dict[str, np.ndarray], shell: Colour, belly: Colour, size: float
+) -> None:
     shoulder, elbow, wrist, hinge = (at[f"{side}_{part}"] for part in ("upper_arm", "forearm", "hand", "pincer"))
     arm = [limb(f"{side}_upper_arm", shell, shoulder, elbow, 0.036, 0.034, blend=0.02),
         limb(f"{side}_forearm", shell, elbow, wrist, 0.032, 0.03, blend=0.015)]
@@ -125,21 +128,24 @@ def _skeleton(wide: float) -> Skeleton:
             leg = {"upper": (0.165 * wide * x, 0.165, z), "lower": (0.165 * wide * x + reach, 0.24, 1.5 * z - 0.005),
                 "tip": (0.165 * wide * x + 1.5 * reach, 0.08, 1.9 * z - 0.01)}
             s.row("body", {f"{row}_{side}_{part}": place for part, place in leg.items()})
-            s.leg(f"{row}_{side}", *(f"{row}_{side}_{part}" for part in leg),
+            upper, lower, tip = (f"{row}_{side}_{part}" for part in leg)
+            s.leg(f"{row}_{side}", upper, lower, tip,
                 (0.165 * wide * x + 1.64 * reach, 0, 2.05 * z - 0.01))
     return s
 
 
+def stalks(**angles: Any) -> g.Gesture:
+    """Bends both eye stalks."""
+    return together(*(bend(f"{side}_eye", **angles) for side in g.SIDES))
+
+
+def snap(side: str, x: int) -> g.Gesture:
+    """Opens and shuts one claw."""
+    return bend(f"{side}_pincer", yaw=-38 * x, curve=pulses(5))
+
+
 def _phrases() -> Book:
     size, trunk = 0.5, ("shell",)
-    eyes = tuple(f"{side}_eye" for side in g.SIDES)
-
-    def stalks(**angles) -> g.Gesture:
-        return together(*(bend(eye, **angles) for eye in eyes))
-
-    def snap(side: str, x: int) -> g.Gesture:
-        return bend(f"{side}_pincer", yaw=-38 * x, curve=pulses(5))
-
     up = both("upper_arm", pitch=-62, roll=22)
     guard = together(both("upper_arm", yaw=-38, pitch=-34), both("forearm", yaw=-34, pitch=-22))
     book = g.stances(size, trunk, "shell") | g.walks(size, TRIPODS, 6, 0.55)
@@ -177,6 +183,11 @@ def _phrases() -> Book:
         "drums with its feet": together(*(foot(leg, y=0.05, curve=g.alternate(k % 2, 10))
             for k, leg in enumerate(LEGS)), bend("shell", roll=7, curve=waves(5)), g.lean(z=0.035), g.crouch(0.02)),
     }
+    return book | _sided_phrases()
+
+
+def _sided_phrases() -> Book:
+    book: Book = {}
     for side, x in g.SIDES.items():
         arm, scuttle = f"{side}_upper_arm", steps(TRIPODS, 8, side=0.5 * x, lift=0.045, bob=0.012, tip_deg=0)
         book |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -105,65 +106,67 @@ def _skeleton() -> Skeleton:
 
 # ---------------------------------------------------------------------------------------- morph targets
 
+Offsets = tuple[np.ndarray, np.ndarray, np.ndarray]  # dx, dy, dz in metres
 
-def _flat(x, h, z):
+
+def _flat(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     """Splashed: wide, low, thicker at the rim."""
     out = 0.75 - 0.35 * h
     return out * x, -0.68 * h * HEIGHT, out * z
 
 
-def _tall(x, h, z):
+def _tall(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     slim = -0.34 * (1 - 0.3 * h)
     return slim * x, 0.62 * h * HEIGHT, slim * z
 
 
-def _melt(x, h, z):
+def _melt(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     """A puddle with a bump: the foot spreads, the top sinks."""
     out = 1.15 * (1 - h) ** 2
     return out * x, -0.45 * h * HEIGHT, out * z
 
 
-def _lean_x(x, h, z):
+def _lean_x(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     return 0.3 * h**1.5, -0.09 * h**2, 0 * z
 
 
-def _lean_z(x, h, z):
+def _lean_z(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     return 0 * x, -0.09 * h**2, 0.3 * h**1.5
 
 
-def _ooze_x(x, h, z):
+def _ooze_x(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     """A tongue of the foot flows to the left and the rest follows."""
     tongue = np.clip(x / 0.2 + 0.2, 0, None) * (1 - h) ** 3
     return 0.32 * tongue + 0.07 * (1 - h), -0.12 * h * HEIGHT * 2, -0.25 * tongue * z
 
 
-def _ooze_back_x(x, h, z):
+def _ooze_back_x(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     dx, dy, dz = _ooze_x(-x, h, z)
     return -dx, dy, dz
 
 
-def _ooze_z(x, h, z):
+def _ooze_z(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     dz, dy, dx = _ooze_x(z, h, x)
     return dx, dy, dz
 
 
-def _ooze_back_z(x, h, z):
+def _ooze_back_z(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     dx, dy, dz = _ooze_z(x, h, -z)
     return dx, dy, -dz
 
 
-def _pinch(x, h, z):
+def _pinch(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     waist = np.exp(-(((h - 0.42) / 0.16) ** 2))
     knob = np.exp(-(((h - 0.78) / 0.2) ** 2))
     return x * (-0.55 * waist + 0.75 * knob), 0.1 * h * HEIGHT, z * (-0.55 * waist + 0.75 * knob)
 
 
-def _puff(x, h, z):
+def _puff(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     out = 0.42 * np.sin(np.pi * np.clip(h, 0, 1)) ** 0.8 + 0.1
     return out * x, 0.14 * h * HEIGHT, out * z
 
 
-def _crown(x, h, z):
+def _crown(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     """Six points rise in a ring, as where a drop falls into water."""
     angle, radius = np.arctan2(x, z), np.hypot(x, z)
     rim = np.exp(-(((h - 0.55) / 0.25) ** 2)) * np.clip(radius / 0.12, 0, 1)
@@ -172,17 +175,17 @@ def _crown(x, h, z):
         z * rim * (0.25 + 0.45 * point))
 
 
-def _twist(x, h, z):
+def _twist(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     angle = 1.1 * h
     return x * (np.cos(angle) - 1) + z * np.sin(angle), 0 * h, z * (np.cos(angle) - 1) - x * np.sin(angle)
 
 
-def _untwist(x, h, z):
+def _untwist(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     dx, dy, dz = _twist(-x, h, z)
     return -dx, dy, dz
 
 
-def _rings(x, h, z):
+def _rings(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     out = 0.24 * np.sin(5 * np.pi * np.clip(h, 0, 1)) * (0.3 + 0.7 * np.clip(1.2 - h, 0, 1))
     return out * x, 0 * h, out * z
 
@@ -231,7 +234,7 @@ def _turning(count: float) -> tuple[Gesture, Gesture]:
 def _phrases() -> Book:
     away = ease(0.05, 0.95)
     stretch = together(_pull("tall", 0.5, pulses(1)))
-    squash = {"crouch": 0.28, "flight": stretch}
+    hop = partial(hops, crouch=0.28, flight=stretch)
     sudden: Curve = hold(0.14, 0.4)
     book = {
         "splashes flat": together(_pull("flat", 1, sudden), _pull("rings", 0.5, lambda s: waves(4)(s) * (1 - s))),
@@ -258,8 +261,8 @@ def _phrases() -> Book:
     fall = within(0.58, 1.0, together(_pull("flat", 1.0, hold(0.2, 0.5)), _pull("rings", 0.5, waves(2))))
     book["leaps up with a splash"] = together(book["leaps up"], fall)
     for n, times in enumerate(("once", "twice", "three times"), 1):
-        book[f"hops {times}"] = hops(n, height=0.24, **squash)
-        book[f"hops forward {times}"] = hops(n, forward=0.15 * n, height=0.18, **squash)
+        book[f"hops {times}"] = hop(n, height=0.24)
+        book[f"hops forward {times}"] = hop(n, forward=0.15 * n, height=0.18)
     for side, x in g.SIDES.items():
         book |= {
             f"leans {side}": _pull("lean_left", 0.95 * x),
@@ -267,7 +270,7 @@ def _phrases() -> Book:
             f"twists {side}": together(_pull(f"twist_{side}", 1.15), bend("body", yaw=34 * x), _pull("tall", 0.25)),
             f"creeps to the {side}": together(shift("root", x=0.22 * x, curve=away), _pull(f"ooze_{side}", 0.8,
                 pulses(2)), _pull("melt", 0.25)),
-            f"hops to the {side}": hops(1, side=0.2 * x, height=0.2, **squash),
+            f"hops to the {side}": hop(1, side=0.2 * x, height=0.2),
         }
     for name, z in (("forward", 1), ("back", -1)):
         way = "backwards" if z < 0 else name

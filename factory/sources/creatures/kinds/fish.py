@@ -53,6 +53,8 @@ HELDOUT = sentences("""
     rolls over and swims down; wiggles and swims up; puffs up and tilts left
 """)
 
+SIDEWAYS = (1, 0, 0)  # fins are flat along it
+
 
 # Shapes and gestures are tables, laid out by hand.
 # fmt: off
@@ -64,7 +66,6 @@ def grow(genes: Genes) -> Creature:
     at = dict(zip(body.skeleton.names, body.skeleton.positions, strict=True))
     centre = at["body"]
     z = np.array([0, 0, long])
-    flat = {"flat_axis": (1, 0, 0)}
     skin = [
         ball("body", base, centre + 0.06 * z, (0.1, 0.15 * tall, 0.17 * long), blend=0.08),
         ball("mid", base, at["mid"] - 0.02 * z, (0.078, 0.115 * tall, 0.14 * long), blend=0.1),
@@ -82,16 +83,18 @@ def grow(genes: Genes) -> Creature:
     root = at["tail2"]
     caudal = [
         limb("tail2", fins, root + 0.02 * z, root + (0, 0.105 * sail, -0.13), 0.034, 0.03, blend=0.03, flat=0.3,
-            **flat),
+            flat_axis=SIDEWAYS),
         limb("tail2", fins, root + 0.02 * z, root + (0, -0.095 * sail, -0.13), 0.034, 0.03, blend=0.03, flat=0.3,
-            **flat),
-        limb("tail2", fins, root + 0.02 * z, root + (0, 0, -0.1), 0.034, 0.036, blend=0.03, flat=0.3, **flat),
+            flat_axis=SIDEWAYS),
+        limb("tail2", fins, root + 0.02 * z, root + (0, 0, -0.1), 0.034, 0.036, blend=0.03, flat=0.3,
+            flat_axis=SIDEWAYS),
     ]
     heights = ((0.09, 0.025), (0.02, 0.06 * sail + 0.015), (-0.06, 0.055 * sail + 0.01), (-0.13, 0.0))
     ridge = [centre + (0, (0.1 + h) * tall, u * long) for u, h in heights]
-    dorsal = [limb("dorsal", fins, a, b, 0.04, 0.036, blend=0.02, flat=0.3, **flat) for a, b in pairwise(ridge)]
+    dorsal = [limb("dorsal", fins, a, b, 0.04, 0.036, blend=0.02, flat=0.3, flat_axis=SIDEWAYS)
+        for a, b in pairwise(ridge)]
     keel = [limb("mid", fins, centre + (0, -0.1 * tall, -0.06), centre + (0, -0.15 * tall, -0.12), 0.034, 0.02,
-        flat=0.34, **flat)]
+        flat=0.34, flat_axis=SIDEWAYS)]
 
     def rim(p: np.ndarray) -> np.ndarray:
         return 0.175 * sail - np.hypot(p[:, 1] - root[1], p[:, 2] - root[2])
@@ -125,7 +128,7 @@ def _skeleton(long: float) -> Skeleton:
     return s
 
 
-def _stroke(count: float, much: float = 1.0) -> Gesture:
+def _stroke(count: int, much: float = 1.0) -> Gesture:
     """Swimming: a wave down the spine, the fins paddling along."""
     return together(bend("body", yaw=-9 * much, curve=waves(count)),
         ripple(SPINE, yaw=24 * much, count=count, lag=0.16), both("fin", yaw=25, roll=14, curve=pulses(count)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -25,7 +27,7 @@ from factory.sources.creatures.motion import (
     together,
     waves,
 )
-from factory.sources.creatures.palette import INK, Genes, colour, mix
+from factory.sources.creatures.palette import INK, Colour, Genes, colour, mix
 from factory.sources.creatures.shapes import Shape, ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
 
@@ -84,13 +86,12 @@ def grow(genes: Genes) -> Creature:
         leaf = [limb(f"{side}_leaf", green, root, mid, 0.02, 0.072, blend=0.02, flat=0.28,
             flat_axis=(-0.35 * x, 1, 0)), limb(f"{side}_leaf_tip", green, mid, tip, 0.072, 0.012, blend=0.008,
             flat=0.28, flat_axis=(0.1 * x, 1, 0))]
-        vein = Paint(mix(green, (1, 1, 0.7), 0.4), lambda p, a=root,
-            b=tip: np.abs(p[:, 2] - a[2] - (p[:, 0] - a[0]) * (b[2] - a[2]) / (b[0] - a[0])) - 0.006, 0.01)
+        vein = Paint(mix(green, (1, 1, 0.7), 0.4), _vein(root, tip), 0.01)
         body.skin(leaf, 0.014, [vein])
     crown = [*((1.0, 0.0, petal),), *(((0.72, 0.5, heart),) if layers else ())]
     for size, offset, tint in crown:
         for k in range(PETALS):
-            _petal(body, k, offset, at[f"petal{k}"], skull, size * long, broad, tint, heart)
+            _petal(body, k, offset, skull, size * long, broad, tint, heart)
     face = [ball("head", disc, skull + (0, 0, 0.012), (0.105, 0.105, 0.05))]
     body.skin(
         [*face, ball("head", green, at["head"] - (0, 0, 0.012), (0.07, 0.07, 0.045), blend=0.0)],
@@ -105,7 +106,12 @@ def grow(genes: Genes) -> Creature:
     return Creature(body, _phrases())
 
 
-def _pot(tint, low: float, high: float, narrow: float, wide: float) -> Shape:
+def _vein(a: np.ndarray, b: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A stripe along the line from `a` to `b`, seen from above."""
+    return lambda p: np.abs(p[:, 2] - a[2] - (p[:, 0] - a[0]) * (b[2] - a[2]) / (b[0] - a[0])) - 0.006
+
+
+def _pot(tint: Colour, low: float, high: float, narrow: float, wide: float) -> Shape:
     """A round tapering wall with soft edges, as one solid."""
 
     def measure(p: np.ndarray) -> np.ndarray:
@@ -118,7 +124,9 @@ def _pot(tint, low: float, high: float, narrow: float, wide: float) -> Shape:
     return Shape("body", tint, measure, np.array([-reach, low, -reach]), np.array([reach, high, reach]), 0.0)
 
 
-def _petal(body: Body, k: int, offset: float, root, skull, long: float, broad: float, tint, heart) -> None:
+def _petal(
+    body: Body, k: int, offset: float, skull: np.ndarray, long: float, broad: float, tint: Colour, heart: Colour
+) -> None:
     angle = 2 * np.pi * (k + offset) / PETALS
     out = np.array([np.sin(angle), np.cos(angle), 0.0])
     base = skull + 0.075 * out - (0, 0, 0.008 - 0.016 * (offset > 0))
@@ -152,7 +160,7 @@ def _fold(degrees: float, curve: Curve | None = None) -> Gesture:
 
 def _phrases() -> Book:
     bounce = together(curl(STEM, pitch=22, curve=waves(1)), both("leaf", roll=40, curve=pulses(1)))
-    squash = {"crouch": 0.16, "flight": bounce}
+    hop = partial(hops, crouch=0.16, flight=bounce)
     book = {
         "sways": together(curl(STEM, roll=46, curve=waves(1)), ripple(LEAVES, roll=22, count=1)),
         "sways twice": together(curl(STEM, roll=46, curve=waves(2)), ripple(LEAVES, roll=22, count=2)),
@@ -186,8 +194,8 @@ def _phrases() -> Book:
             both("leaf", roll=46, curve=pulses(4)), swell("body", y=-0.06, x=0.03, z=0.03, curve=pulses(4))),
     }
     for n, times in enumerate(("once", "twice", "three times"), 1):
-        book[f"hops {times}"] = hops(n, height=0.17, **squash)
-        book[f"hops forward {times}"] = hops(n, forward=0.14 * n, height=0.13, **squash)
+        book[f"hops {times}"] = hop(n, height=0.17)
+        book[f"hops forward {times}"] = hop(n, forward=0.14 * n, height=0.13)
     for side, x in g.SIDES.items():
         leaf, tip = f"{side}_leaf", f"{side}_leaf_tip"
         book |= {
@@ -198,7 +206,7 @@ def _phrases() -> Book:
                 roll=16 * x)),
             f"waves its {side} leaf": together(bend(leaf, roll=56 * x), bend(tip, roll=46 * x, curve=waves(4)),
                 bend(leaf, roll=16, curve=waves(4)), curl(STEM, roll=20 * x, pitch=-8)),
-            f"hops to the {side}": hops(1, side=0.18 * x, height=0.14, **squash),
-            f"hops round to the {side}": hops(2, turn_deg=100 * x, height=0.11, **squash),
+            f"hops to the {side}": hop(1, side=0.18 * x, height=0.14),
+            f"hops round to the {side}": hop(2, turn_deg=100 * x, height=0.11),
         }
     return book

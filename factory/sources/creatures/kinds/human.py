@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
+
 from factory.sources.creatures import gestures as g
 from factory.sources.creatures.body import Body, Paint
 from factory.sources.creatures.creature import Creature, sentences
@@ -21,8 +23,8 @@ from factory.sources.creatures.motion import (
     together,
     waves,
 )
-from factory.sources.creatures.palette import INK, Genes, colour, mix
-from factory.sources.creatures.shapes import ball, limb, onto
+from factory.sources.creatures.palette import INK, Colour, Genes, colour, mix
+from factory.sources.creatures.shapes import Shape, ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
 
 SKINS = ("#f0c4a0", "#8a5a3c", "#d89f72", "#f6d5bd", "#5e3d2b", "#b97a50")
@@ -115,33 +117,33 @@ def grow(genes: Genes) -> Creature:
     return Creature(body, _phrases())
 
 
-def _shoe(ankle, side: str, shoes):
+def _shoe(ankle: np.ndarray, side: str, shoes: Colour) -> list[Shape]:
     toe = (ankle[0], 0.045, ankle[2] + 0.1)
     return [limb(f"{side}_foot", shoes, (ankle[0], 0.05, ankle[2] - 0.01), toe, 0.05, 0.046),
         limb(f"{side}_foot", shoes, ankle + (0, 0.005, 0), ankle - (0, 0.03, 0), 0.046, 0.05, blend=0.02)]
 
 
-def _cap(skull, hair, h):
+def _cap(skull: np.ndarray, hair: Colour, h: float) -> list[Shape]:
     """The hair that every cut begins with: it covers the top and the back, the face stays free."""
     return [ball("head", hair, skull + (0, 0.034 * h, -0.03 * h), (0.161 * h, 0.15 * h, 0.15 * h)),
         ball("head", hair, skull + (0, 0.115 * h, 0.055 * h), (0.112 * h, 0.05 * h, 0.085 * h), blend=0.03)]
 
 
-def _tuft(skull, hair, h):
+def _tuft(skull: np.ndarray, hair: Colour, h: float) -> list[Shape]:
     return _cap(skull, hair, h) + [
         limb("head", hair, skull + (0, 0.16 * h, 0.03), skull + (0.05, 0.215 * h, 0.055), 0.04, 0.012, blend=0.03),
         limb("head", hair, skull + (0, 0.16 * h, 0.0), skull + (-0.035, 0.205 * h, 0.02), 0.04, 0.012, blend=0.03),
     ]
 
 
-def _bob(skull, hair, h):
+def _bob(skull: np.ndarray, hair: Colour, h: float) -> list[Shape]:
     sides = [ball("head", hair, skull + (0.13 * h * x, -0.05, -0.02), (0.045, 0.12, 0.09), blend=0.05)
         for x in (1, -1)]
     return _cap(skull, hair, h) + sides + [ball("head", hair, skull + (0, -0.06, -0.1), (0.13, 0.11, 0.06),
         blend=0.06)]
 
 
-def _curls(skull, hair, h):
+def _curls(skull: np.ndarray, hair: Colour, h: float) -> list[Shape]:
     ring = [(0.13, 0.07, 0.02), (0.1, 0.13, 0.06), (0.03, 0.165, 0.075), (0.13, 0.03, -0.07), (0.09, 0.15, -0.05),
         (0.1, -0.05, -0.09)]
     balls = [ball("head", hair, skull + (x * u * h, v * h, w * h), 0.062 * h, blend=0.03) for u, v,
@@ -149,12 +151,12 @@ def _curls(skull, hair, h):
     return _cap(skull, hair, h) + balls
 
 
-def _buns(skull, hair, h):
+def _buns(skull: np.ndarray, hair: Colour, h: float) -> list[Shape]:
     return _cap(skull, hair, h) + [ball("head", hair, skull + (0.12 * x, 0.145 * h, -0.03), 0.065, blend=0.02)
         for x in (1, -1)]
 
 
-def _ponytail(skull, hair, h):
+def _ponytail(skull: np.ndarray, hair: Colour, h: float) -> list[Shape]:
     tie = skull + (0, 0.07, -0.175 * h)
     return _cap(skull, hair, h) + [limb("ponytail", hair, tie, tie + (0, -0.07, -0.06), 0.045, 0.05, blend=0.03),
         limb("ponytail", hair, tie + (0, -0.07, -0.06), tie + (0, -0.19, -0.05), 0.05, 0.014, blend=0.01)]
@@ -182,9 +184,9 @@ def _phrases() -> Book:
     trunk, neck, size = ("spine", "chest"), ("chest", "neck", "head"), 1.1
     flight = together(both("upper_arm", roll=45, curve=pulses(1)),
         *(foot(leg, y=0.05, pitch=20, curve=pulses(1)) for leg in g.SIDES))
-    their = {"own": "their"}
-    book = g.looks(size, neck, **their) | g.stances(size, trunk, **their) | g.walks(size, g.BIPED, stride=0.45)
-    book |= g.kicks(size, **their) | g.arms(size, trunk, reach=0.86, **their) | g.leaps(size, "jumps", flight=flight)
+    own = "their"
+    book = g.looks(size, neck, own=own) | g.stances(size, trunk, own=own) | g.walks(size, g.BIPED, stride=0.45)
+    book |= g.kicks(size, own=own) | g.arms(size, trunk, reach=0.86, own=own) | g.leaps(size, "jumps", flight=flight)
     swing = together(bend("left_upper_arm", pitch=34, curve=waves(3)),
         bend("right_upper_arm", pitch=-34, curve=waves(3)))
     for phrase in ("walks forward", "walks backwards", "walks on the spot", "turns left", "turns right"):

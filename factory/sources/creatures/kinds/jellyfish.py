@@ -136,16 +136,19 @@ def _pulse(count: int, much: float = 1.0) -> Gesture:
         _arms(inward=26 * much, curve=lambda s: pulses(count)(np.maximum(s - late, 0)) * hold(0.1, 0.1)(s), tip=1.5))
 
 
+def idle(count: float = 1.5, much: float = 18) -> Gesture:
+    """Waves that run down the tentacles."""
+    return together(*(bend(f"arm{k}_{n}", pitch=much * np.cos(2.1 * k), roll=much * np.sin(2.1 * k),
+        curve=waves(count, 0.12 * n + 0.07 * k)) for k in range(ARMS) for n in range(1, LINKS)))
+
+
+def move(x: float = 0, y: float = 0, z: float = 0, curve: Curve | None = None) -> Gesture:
+    """Carries the whole animal along."""
+    return shift("root", x=x, y=y, z=z, curve=curve or ease(0.05, 0.95))
+
+
 def _phrases() -> Book:
     away, arrive = ease(0.05, 0.95), hold(0.35, 0.35)
-
-    def idle(count: float = 1.5, much: float = 18) -> Gesture:
-        return together(*(bend(f"arm{k}_{n}", pitch=much * np.cos(2.1 * k), roll=much * np.sin(2.1 * k),
-            curve=waves(count, 0.12 * n + 0.07 * k)) for k in range(ARMS) for n in range(1, LINKS)))
-
-    def move(x: float = 0, y: float = 0, z: float = 0, curve: Curve = away) -> Gesture:
-        return shift("root", x=x, y=y, z=z, curve=curve)
-
     book = {
         "pulses": together(_pulse(3), move(y=0.04, curve=pulses(3))),
         "pulses twice": together(_pulse(2, 1.3), move(y=0.03, curve=pulses(2))),
@@ -184,6 +187,12 @@ def _phrases() -> Book:
         "dances": together(move(x=0.08, curve=waves(2)), bend("body", roll=22, curve=waves(2)), _pulse(4, 0.6),
             _arms(swing_x=40, curve=waves(2, 0.15))),
     }
+    return book | _sided_phrases()
+
+
+def _sided_phrases() -> Book:
+    arrive = hold(0.35, 0.35)
+    book: Book = {}
     for name, x, z in (("to the left", 1, 0), ("to the right", -1, 0), ("forward", 0, 1), ("backwards", 0, -1)):
         lean = bend("body", pitch=18 * z, roll=-18 * x)
         book[f"drifts {name}"] = together(move(x=0.24 * x, z=0.24 * z), lean,

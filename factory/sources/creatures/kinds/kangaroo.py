@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from factory.sources.creatures import gestures as g
 from factory.sources.creatures.body import GLOSSY, Body, Paint
 from factory.sources.creatures.creature import Creature, sentences
@@ -18,7 +20,7 @@ from factory.sources.creatures.motion import (
     together,
     waves,
 )
-from factory.sources.creatures.palette import INK, WHITE, Genes, mix
+from factory.sources.creatures.palette import INK, WHITE, Colour, Genes, mix
 from factory.sources.creatures.shapes import ball, limb
 from factory.sources.creatures.skeleton import Skeleton
 
@@ -112,7 +114,7 @@ def grow(genes: Genes) -> Creature:
     return Creature(body, _phrases())
 
 
-def _joey(body: Body, hips, fur, belly, pink) -> None:
+def _joey(body: Body, hips: np.ndarray, fur: Colour, belly: Colour, pink: Colour) -> None:
     top = hips + (0, 0.1, 0.265)
     light = mix(fur, WHITE, 0.12)
     shapes = [ball("joey", light, top, (0.062, 0.058, 0.058)),

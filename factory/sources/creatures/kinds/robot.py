@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
+
 from factory.sources.creatures import gestures as g
 from factory.sources.creatures.body import GLOSSY, METAL, Body, Material
 from factory.sources.creatures.creature import Creature, sentences
 from factory.sources.creatures.gestures import Book
 from factory.sources.creatures.motion import bend, both, ease, foot, pulses, shift, together, waves
-from factory.sources.creatures.palette import Genes, colour, mix
+from factory.sources.creatures.palette import Colour, Genes, colour, mix
 from factory.sources.creatures.shapes import ball, box, limb
 from factory.sources.creatures.skeleton import Skeleton
 
@@ -49,7 +51,8 @@ def grow(genes: Genes) -> Creature:
     shell, trim, light = genes.palette(PALETTES, hue_deg=35)
     wide, belly, head, ears = genes.vary(0.12), genes.vary(0.12), genes.vary(0.12), genes.chance(0.6)
     round_head, smile = genes.chance(0.35, portrait=False), genes.chance(0.7)
-    glow = Material("glow", roughness=0.4, emissive=tuple(round(0.9 * c, 4) for c in light))
+    red, green, blue = (round(0.9 * c, 4) for c in light)
+    glow = Material("glow", roughness=0.4, emissive=(red, green, blue))
     body = Body(_skeleton(wide))
     at = dict(zip(body.skeleton.names, body.skeleton.positions, strict=True))
     chest, skull, dark = at["chest"] + (0, 0.11, 0), at["head"] + (0, 0.165, 0), mix(STEEL, SCREEN, 0.5)
@@ -90,7 +93,9 @@ def grow(genes: Genes) -> Creature:
     return Creature(body, _phrases())
 
 
-def _arm(body: Body, side: str, x: int, at, shell, trim, dark) -> None:
+def _arm(
+    body: Body, side: str, x: int, at: dict[str, np.ndarray], shell: Colour, trim: Colour, dark: Colour
+) -> None:
     shoulder, elbow, hand = (at[f"{side}_{part}"] for part in ("upper_arm", "forearm", "hand"))
     body.solid(ball(f"{side}_upper_arm", trim, shoulder, 0.068), ball(f"{side}_forearm", dark, elbow, 0.042),
         detail=6)
@@ -103,7 +108,7 @@ def _arm(body: Body, side: str, x: int, at, shell, trim, dark) -> None:
             0.015), detail=4)
 
 
-def _leg(body: Body, side: str, at, shell, trim) -> None:
+def _leg(body: Body, side: str, at: dict[str, np.ndarray], shell: Colour, trim: Colour) -> None:
     hip, knee, ankle = (at[f"{side}_{part}"] for part in ("thigh", "shin", "foot"))
     body.solid(limb(f"{side}_thigh", STEEL, hip, knee, 0.045), ball(f"{side}_foot", STEEL, ankle, 0.045),
         material=METAL, detail=6)

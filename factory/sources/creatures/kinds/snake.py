@@ -8,7 +8,18 @@ from factory.sources.creatures import gestures as g
 from factory.sources.creatures.body import GLOSSY, Body, Paint
 from factory.sources.creatures.creature import Creature, sentences
 from factory.sources.creatures.gestures import Book
-from factory.sources.creatures.motion import Gesture, bend, curl, ease, hold, pulses, shift, together, waves
+from factory.sources.creatures.motion import (
+    Curve,
+    Gesture,
+    bend,
+    curl,
+    ease,
+    hold,
+    pulses,
+    shift,
+    together,
+    waves,
+)
 from factory.sources.creatures.palette import Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
@@ -91,7 +102,7 @@ def grow(genes: Genes) -> Creature:
         return np.abs(local(p)[0] % 0.11 - 0.055) - 0.022
 
     paints = [Paint(mark, {"saddles": saddles, "bands": bands}[pattern], 0.012)] if pattern != "plain" else []
-    paints.append(Paint(belly, lambda p: 0.02 * (0.62 - local(p)[1]), 0.012, names[:-1]))
+    paints.append(Paint(belly, lambda p: 0.02 * (0.62 - local(p)[1]), 0.012, tuple(names[:-1])))
     body.skin([*skin, *head], 0.0155, paints)
     for x in (1, -1):
         g.eye(body, "head", onto(head, skull + (0.062 * thick * x, 0.04, 0.035)), 0.027, yaw=42 * x, pitch=-16,
@@ -123,14 +134,14 @@ def _slither(count: float, much: float = 24) -> Gesture:
         shift("body", x=0.02, curve=waves(count)))
 
 
-def _rise(much: float, curve=None) -> Gesture:
+def _rise(much: float, curve: Curve | None = None) -> Gesture:
     """Lifts the neck's foot off the floor and levels what follows: the snake stands taller."""
     up = {"body": -38, "back1": 38, "front1": -8, "front2": 22, "front3": 18, "head": 6}
     return together(*(bend(joint, pitch=much * pitch, curve=curve) for joint, pitch in up.items()),
         shift("body", y=0.064 * much, z=-0.03 * much, curve=curve))
 
 
-def _lower(much: float, curve=None) -> Gesture:
+def _lower(much: float, curve: Curve | None = None) -> Gesture:
     """Bends the neck forward and down, the head level."""
     down = {"front2": 24, "front3": 34, "front4": 8, "front5": -16, "head": -48}
     return together(*(bend(joint, pitch=much * pitch, curve=curve) for joint, pitch in down.items()))
