@@ -6,7 +6,7 @@ from cluster import connect
 
 
 @pytest.fixture(scope="package")
-def session(tmp_path_factory):
+def session(tmp_path_factory: pytest.TempPathFactory):
     """One embedded Ray with two CPUs, shared by all tests of this folder because starting it takes seconds."""
     with connect(2) as session:
         yield session

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from cluster import Failure, Ledger, Task, run_inline
 
 SUPPORT = Path(__file__).parents[1] / "support"
 TASKS = 300
+Finished = tuple[AuditedLedger, Callable[[], list[str]]]
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -76,7 +78,7 @@ def committed(root: Path) -> int:
 
 
 @pytest.mark.slow
-def test_actors_and_drivers_are_killed(tmp_path):
+def test_actors_and_drivers_are_killed(tmp_path: Path) -> None:
     root, audit, home = tmp_path / "out", tmp_path / "audit", tmp_path / "home"
     audit.touch()
     home.mkdir()
@@ -107,7 +109,7 @@ def test_actors_and_drivers_are_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost(tmp_path):
+def test_a_machine_is_lost(tmp_path: Path) -> None:
     """Two nodes; the raylet of one is killed halfway."""
     root, audit = tmp_path / "out", tmp_path / "audit"
     audit.touch()
@@ -123,7 +125,7 @@ def test_a_machine_is_lost(tmp_path):
 
 
 @pytest.fixture
-def finished(tmp_path):
+def finished(tmp_path: Path):
     """A small finished job without problems."""
     root, audit = str(tmp_path / "out"), str(tmp_path / "audit")
     ledger = AuditedLedger(root, audit)
@@ -133,38 +135,38 @@ def finished(tmp_path):
     return ledger, lambda: problems(root, audit, results)
 
 
-def test_the_checker_finds_a_lost_task(finished):
+def test_the_checker_finds_a_lost_task(finished: Finished) -> None:
     ledger, check = finished
     os.unlink(ledger.storage.path(ledger._marker("done", "b")))
     assert check() == ["b: lost"]
 
 
-def test_the_checker_finds_a_task_committed_twice(finished):
+def test_the_checker_finds_a_task_committed_twice(finished: Finished) -> None:
     ledger, check = finished
     ledger._write(ledger.record("b"))
     assert check() == ["b: written 2 times"]
 
 
-def test_the_checker_finds_a_task_both_done_and_quarantined(finished):
+def test_the_checker_finds_a_task_both_done_and_quarantined(finished: Finished) -> None:
     ledger, check = finished
     ledger.storage.write(ledger._marker("quarantined", "b"), b"{}")
     assert check() == ["b: 2 markers"]
 
 
-def test_the_checker_finds_an_incomplete_file(finished):
+def test_the_checker_finds_an_incomplete_file(finished: Finished) -> None:
     ledger, check = finished
     ledger.storage.write("data/c.bin", b"half")
     assert check() == ["c: done, but its file is incomplete"]
 
 
-def test_the_checker_finds_a_wrong_cause(finished):
+def test_the_checker_finds_a_wrong_cause(finished: Finished) -> None:
     ledger, check = finished
     os.unlink(ledger.storage.path(ledger._marker("quarantined", "x")))
     Ledger(ledger.root).quarantine(Task("x"), Failure("worker lost 5 times"))
     assert check() == ["x: expected 'has no faces', got 'worker lost 5 times'"]
 
 
-def test_the_orphan_check_finds_an_orphan(tmp_path):
+def test_the_orphan_check_finds_an_orphan(tmp_path: Path) -> None:
     code = "import subprocess, time\nsubprocess.Popen(['sleep', '60'])\ntime.sleep(60)"
     (tmp_path / "spawns.py").write_text(code)
     driver = Watched(str(tmp_path / "spawns.py"), home=tmp_path)

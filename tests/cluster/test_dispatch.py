@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from cluster_stages import CannotStart, Work, content, wait_until
 from process_tree import command, descendants, is_running
 
-from cluster import Interrupted, Ledger, StageError, StorageError, Task, run
+from cluster import Interrupted, Ledger, Record, StageError, StorageError, Task, run
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -26,7 +27,7 @@ def children() -> list[int]:
     return [pid for pid, line in commands.items() if "cluster.child" in line or "read _" in line]
 
 
-def test_every_task_ends_once_with_its_true_cause(tmp_path):
+def test_every_task_ends_once_with_its_true_cause(tmp_path: Path) -> None:
     causes = {
         "segfault": "killed by signal 11 (SIGSEGV)",
         "hang": "no answer within 2 s",
@@ -69,12 +70,12 @@ def test_every_task_ends_once_with_its_true_cause(tmp_path):
     assert report.counts == {"done": 1} and report.resumed == 0
 
 
-def test_a_run_leaves_no_process(tmp_path):
+def test_a_run_leaves_no_process(tmp_path: Path) -> None:
     run(Work(), [Task("a")], Ledger(tmp_path), workers=1)
     assert wait_until(lambda: not actors() and not children(), 5)
 
 
-def test_a_stage_that_cannot_start_fails_the_job(tmp_path):
+def test_a_stage_that_cannot_start_fails_the_job(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     with pytest.raises(
         StageError, match="CannotStart cannot start, tried 3 times: RuntimeError: no EGL device"
@@ -83,14 +84,14 @@ def test_a_stage_that_cannot_start_fails_the_job(tmp_path):
     assert not list(ledger) and ledger.attempts("t0") == []
 
 
-def test_a_task_that_kills_its_workers_is_quarantined(tmp_path):
+def test_a_task_that_kills_its_workers_is_quarantined(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     report = run(Work(), [Task("a"), Task("kills", {"do": "kill_worker"}), Task("b")], ledger, workers=2)
     assert report.counts == {"done": 2, "quarantined": 1} and report.actors_lost == 5
     assert ledger.record("kills").reason == "worker lost 5 times"
 
 
-def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path):
+def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path: Path) -> None:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True
     )
@@ -110,10 +111,10 @@ def test_a_full_disk_stops_the_run_and_it_resumes(tmp_path):
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_an_interrupt_stops_cleanly_and_names_how_to_resume(tmp_path, number):
+def test_an_interrupt_stops_cleanly_and_names_how_to_resume(tmp_path: Path, number: signal.Signals) -> None:
     tasks = [Task(f"t{i}", {"seconds": 0.02}) for i in range(80)]
 
-    def interrupt(task, record):
+    def interrupt(task: Task, record: Record):
         if task.key == "t20":
             threading.Timer(0.01, os.kill, [os.getpid(), number]).start()
 
@@ -127,7 +128,7 @@ def test_an_interrupt_stops_cleanly_and_names_how_to_resume(tmp_path, number):
     assert report.counts == {"done": 80} and report.resumed >= caught.value.report.total
 
 
-def test_a_long_source_is_pulled_lazily(tmp_path):
+def test_a_long_source_is_pulled_lazily(tmp_path: Path) -> None:
     pulled = []
 
     def source():
@@ -135,7 +136,7 @@ def test_a_long_source_is_pulled_lazily(tmp_path):
             pulled.append(number)
             yield Task(f"t{number}", {"seconds": 0.01})
 
-    def stop(task, record):
+    def stop(task: Task, record: Record):
         if len(pulled) > 10 and task.key == "t20":
             raise RuntimeError("enough")
 
@@ -162,7 +163,7 @@ Worker(ChildSpec.of(stage), Ledger(sys.argv[1])).process(task)
 """
 
 
-def test_a_worker_without_its_raylet_ends_itself_and_its_child(tmp_path):
+def test_a_worker_without_its_raylet_ends_itself_and_its_child(tmp_path: Path) -> None:
     """It must not keep committing after Ray has declared its machine dead."""
     worker = f"import sys; sys.path[:] = {sys.path!r}" + WORKER
     pid_file = tmp_path / "pids"
@@ -177,23 +178,23 @@ def test_a_worker_without_its_raylet_ends_itself_and_its_child(tmp_path):
     assert wait_until(lambda: not any(map(is_running, processes)), 3)
 
 
-def test_memory_urls_are_refused():
+def test_memory_urls_are_refused() -> None:
     with pytest.raises(ValueError, match="run_inline"):
         run(Work(), [Task("a")], Ledger("memory://nowhere"))
 
 
-def test_missing_resources_are_reported_at_once(tmp_path):
+def test_missing_resources_are_reported_at_once(tmp_path: Path) -> None:
     stage = Work()
     stage.num_gpus = 3.0
     with pytest.raises(StageError, match=r"needs 1 CPUs and 3 GPUs"):
         run(stage, [Task("a")], Ledger(tmp_path))
 
 
-def test_memory_stays_steady(tmp_path):
+def test_memory_stays_steady(tmp_path: Path) -> None:
     """500 tasks through one worker: neither its child nor the actor may grow by more than a tenth."""
     sizes = {"child": [], "actor": []}
 
-    def watch(task, record):
+    def watch(task: Task, record: Record):
         for process, size in record.summary.items():
             sizes[process].append(size)
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cluster_stages import Work
 
-from cluster import Ledger, Outcome, Stage, Task, run_inline
+from cluster import Ledger, Outcome, Record, Stage, Task, run_inline
 
 
 class Assets(Stage):
@@ -30,7 +32,7 @@ class Assets(Stage):
         self.is_open = False
 
 
-def test_follow_ups_come_first_and_in_order(tmp_path):
+def test_follow_ups_come_first_and_in_order(tmp_path: Path) -> None:
     stage = Assets()
     tasks = [Task("a", {"clips": 3}), Task("b", {"bad": True}), Task("c", {"clips": 2})]
     report = run_inline(stage, tasks, Ledger(tmp_path))
@@ -41,7 +43,7 @@ def test_follow_ups_come_first_and_in_order(tmp_path):
     assert 0 < report.utilisation <= 1
 
 
-def test_a_resumed_run_restores_follow_ups_without_repeating_the_work(tmp_path):
+def test_a_resumed_run_restores_follow_ups_without_repeating_the_work(tmp_path: Path) -> None:
     class Stops(Assets):
         def process(self, task: Task) -> Outcome:
             if task.key == "a-1":
@@ -61,7 +63,7 @@ def test_a_resumed_run_restores_follow_ups_without_repeating_the_work(tmp_path):
     assert dict(resolved)["a-1"] == "filtered"
 
 
-def test_a_key_is_processed_once(tmp_path):
+def test_a_key_is_processed_once(tmp_path: Path) -> None:
     stage = Assets()
     run_inline(
         stage,
@@ -71,7 +73,7 @@ def test_a_key_is_processed_once(tmp_path):
     assert stage.seen == ["a", "a-0", "b"]
 
 
-def test_raising_three_times_quarantines_with_the_cause(tmp_path):
+def test_raising_three_times_quarantines_with_the_cause(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     report = run_inline(Work(), [Task("x", {"do": "raise"}, "Fox"), Task("y")], ledger)
     assert report.counts == {"done": 1, "quarantined": 1}
@@ -80,7 +82,7 @@ def test_raising_three_times_quarantines_with_the_cause(tmp_path):
     assert "do_raise" in record.detail
 
 
-def test_a_source_is_pulled_lazily(tmp_path):
+def test_a_source_is_pulled_lazily(tmp_path: Path) -> None:
     pulled = []
 
     def source():
@@ -88,7 +90,7 @@ def test_a_source_is_pulled_lazily(tmp_path):
             pulled.append(number)
             yield Task(f"t{number}")
 
-    def stop_early(task, record):
+    def stop_early(task: Task, record: Record):
         if task.key == "t9":
             raise KeyboardInterrupt
 

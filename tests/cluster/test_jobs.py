@@ -23,7 +23,7 @@ TASKS = 30
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path: Path):
     """Environment to reach a one-node, loopback-only cluster on this machine, and its head process."""
     gcs, dashboard, agent = free_ports(3)  # the default agent port is in use by the session fixture
     env = {
@@ -81,7 +81,9 @@ def submit(entrypoint: list, folder: Path, env: dict[str, str]) -> subprocess.Co
 
 
 @pytest.mark.slow
-def test_a_submitted_job_runs_on_the_cluster_and_resumes(cluster, tmp_path):
+def test_a_submitted_job_runs_on_the_cluster_and_resumes(
+    cluster: tuple[dict[str, str], int], tmp_path: Path
+) -> None:
     """The stage's modules are uploaded with the working directory; they are installed in neither actor nor child."""
     env, head = cluster
     for module in ("chaos_driver", "cluster_stages", "exactly_once"):

@@ -15,11 +15,11 @@ from cluster import Failure, Ledger, Outcome, Stage, StorageError, Task, run_inl
 
 
 @pytest.fixture(params=["local", "memory"])
-def root(request, tmp_path):
+def root(request: pytest.FixtureRequest, tmp_path: Path):
     return str(tmp_path / "out") if request.param == "local" else f"memory://{uuid.uuid4().hex}/out"
 
 
-def test_outcomes_are_restored_from_the_storage(root):
+def test_outcomes_are_restored_from_the_storage(root: str) -> None:
     ledger = Ledger(root)
     child = Task("child", {"clip": 1}, "Fox, clip 1")
     done = ledger.commit(
@@ -38,7 +38,7 @@ def test_outcomes_are_restored_from_the_storage(root):
     assert again.record("d") is None
 
 
-def test_the_layout_is_the_documented_one(tmp_path):
+def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.commit(Task("a"), Outcome("done"))
     ledger.commit(Task("b"), Outcome("filtered", reason="no motion"))
@@ -51,7 +51,7 @@ def test_the_layout_is_the_documented_one(tmp_path):
 
 
 @pytest.mark.parametrize("corrupt", [b"", b'{"key": "a", "sta', b"\0" * 300, b'{"key": "other"}', b"[]"])
-def test_a_corrupt_marker_counts_as_absent(root, corrupt):
+def test_a_corrupt_marker_counts_as_absent(root: str, corrupt: bytes) -> None:
     ledger = Ledger(root)
     ledger.commit(Task("a"), Outcome("done"))
     ledger.storage.write(ledger._marker("done", "a"), corrupt)
@@ -61,7 +61,7 @@ def test_a_corrupt_marker_counts_as_absent(root, corrupt):
     assert report.resumed == 0 and ledger.record("a").status == "done"
 
 
-def test_the_marker_is_last(tmp_path):
+def test_the_marker_is_last(tmp_path: Path) -> None:
     """Whenever the writer is killed, a marker refers to complete files only."""
     ledger = Ledger(tmp_path)
     written = []
@@ -71,7 +71,7 @@ def test_the_marker_is_last(tmp_path):
     assert written[:2] == ["x/1", "x/2"] and written[2].startswith("_factory/done/")
 
 
-def test_the_first_commit_stays(root):
+def test_the_first_commit_stays(root: str) -> None:
     ledger = Ledger(root)
     first = ledger.commit(Task("a"), Outcome("done", files={"x": b"first"}), worker="first")
     assert ledger.commit(Task("a"), Outcome("done", files={"x": b"second"}), worker="zombie") == first
@@ -79,7 +79,7 @@ def test_the_first_commit_stays(root):
     assert ledger.storage.read("x") == b"first"
 
 
-def test_three_attempts_and_retrying_quarantined_tasks(root):
+def test_three_attempts_and_retrying_quarantined_tasks(root: str) -> None:
     ledger = Ledger(root)
     task = Task("a", label="Fox")
     assert ledger.fail(task, Failure("one")) is None
@@ -93,12 +93,12 @@ def test_three_attempts_and_retrying_quarantined_tasks(root):
     assert ledger.fail(task, Failure("one")) is None
 
 
-def test_files_in_folders_of_the_ledger_are_refused(root):
+def test_files_in_folders_of_the_ledger_are_refused(root: str) -> None:
     with pytest.raises(ValueError, match="folder reserved for the ledger"):
         Ledger(root).commit(Task("a"), Outcome("done", files={"_factory/done/x": b""}))
 
 
-def test_old_temporary_files_are_removed_and_recent_ones_kept(tmp_path):
+def test_old_temporary_files_are_removed_and_recent_ones_kept(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     folder = tmp_path / "_factory" / "tmp"
     folder.mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_old_temporary_files_are_removed_and_recent_ones_kept(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["alive"]
 
 
-def test_listing_is_cheap(tmp_path):
+def test_listing_is_cheap(tmp_path: Path) -> None:
     """10 000 keys take a third of a second; the limit is below the time of one listing per key."""
     ledger = Ledger(tmp_path)
     record = ledger.commit(Task("k"), Outcome("done"))
@@ -123,14 +123,14 @@ def test_listing_is_cheap(tmp_path):
     assert time.monotonic() - start < 3
 
 
-def test_an_error_names_the_path_that_cannot_be_written(tmp_path):
+def test_an_error_names_the_path_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=f"{tmp_path}/file/out"):
         Ledger(tmp_path / "file" / "out").commit(Task("a"), Outcome("done"))
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path):
     """A file system of 256 KiB, which `grow` enlarges."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True
@@ -145,7 +145,7 @@ def grow(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
 
 
-def test_a_full_disk_stops_the_run_and_loses_nothing(small_disk):
+def test_a_full_disk_stops_the_run_and_loses_nothing(small_disk: Path) -> None:
     tasks = [Task(f"t{i}") for i in range(100)]
     with pytest.raises(StorageError, match=rf"cannot write {small_disk}/.*No space left.*same command again"):
         run_inline(Work(), tasks, Ledger(small_disk))
@@ -170,7 +170,7 @@ class FillsItsScratch(Stage):
         return Outcome("done")
 
 
-def test_a_full_disk_during_a_task_is_not_an_attempt(tmp_path):
+def test_a_full_disk_during_a_task_is_not_an_attempt(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     with pytest.raises(StorageError, match=r"'Fox'.*No space left"):
         run_inline(FillsItsScratch(), [Task("a", label="Fox")], ledger)

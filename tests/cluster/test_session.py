@@ -10,10 +10,10 @@ import pytest
 from cluster_stages import Work
 from process_tree import LOOPBACK, command, descendants, listening_addresses
 
-from cluster import connect
+from cluster import Session, connect
 
 
-def test_an_embedded_ray_listens_on_loopback_only(session):
+def test_an_embedded_ray_listens_on_loopback_only(session: Session) -> None:
     pids = [os.getpid(), *descendants(os.getpid())]
     names = " ".join(command(pid) for pid in pids)
     assert "raylet" in names and "gcs_server" in names
@@ -21,12 +21,12 @@ def test_an_embedded_ray_listens_on_loopback_only(session):
     assert addresses and addresses <= LOOPBACK
 
 
-def test_the_loopback_check_can_fail():
+def test_the_loopback_check_can_fail() -> None:
     with socket.create_server(("0.0.0.0", 0)):
         assert not listening_addresses([os.getpid()]) <= LOOPBACK
 
 
-def test_a_nested_connect_uses_the_same_ray(session):
+def test_a_nested_connect_uses_the_same_ray(session: Session) -> None:
     import ray
 
     with connect() as inner:
@@ -34,7 +34,7 @@ def test_a_nested_connect_uses_the_same_ray(session):
     assert ray.is_initialized()
 
 
-def test_the_number_of_workers_follows_from_the_resources(session):
+def test_the_number_of_workers_follows_from_the_resources(session: Session) -> None:
     stage = Work()
     assert session.workers_for(stage) == 2
     stage.num_cpus = 0.5
@@ -47,7 +47,7 @@ def test_the_number_of_workers_follows_from_the_resources(session):
     assert four == one / 4  # four workers fit
 
 
-def test_the_address_of_a_job_server_is_refused():
+def test_the_address_of_a_job_server_is_refused() -> None:
     code = "from cluster import connect\nwith connect(): pass"
     env = {**os.environ, "RAY_ADDRESS": "http://127.0.0.1:8265"}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
@@ -78,7 +78,7 @@ except StageError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("failures", "message"), [(1, "raylets 1"), (3, "did not start in 3 attempts")])
-def test_a_failed_start_of_ray_is_retried(failures, message):
+def test_a_failed_start_of_ray_is_retried(failures: int, message: str) -> None:
     """One raylet runs if a retry succeeded; none, and an error is raised, if all attempts failed."""
     code = STARTS_LATE.replace("FAILURES", str(failures))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
@@ -88,7 +88,7 @@ def test_a_failed_start_of_ray_is_retried(failures, message):
 
 
 @pytest.mark.slow
-def test_a_session_leaves_nothing_behind(tmp_path):
+def test_a_session_leaves_nothing_behind(tmp_path: Path) -> None:
     """No process, no saved token, no changed environment, no signal handler."""
     code = """
 import os, signal
@@ -107,7 +107,7 @@ print(descendants(os.getpid()))
     assert not (tmp_path / ".ray").exists()
 
 
-def test_an_unreachable_address_is_an_error():
+def test_an_unreachable_address_is_an_error() -> None:
     code = "from cluster import connect\nwith connect(): pass"
     env = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)

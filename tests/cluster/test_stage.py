@@ -9,7 +9,7 @@ import pytest
 from cluster import Outcome, Task
 
 
-def test_a_task_is_restored_from_json():
+def test_a_task_is_restored_from_json() -> None:
     task = Task("a1-b.c", {"path": "x/y.glb", "windows": (1, 2.5)}, "Fox")
     assert Task.from_json(task.to_json()) == task
     assert task.payload["windows"] == [1, 2.5]  # as in a resumed run
@@ -17,12 +17,12 @@ def test_a_task_is_restored_from_json():
 
 
 @pytest.mark.parametrize("key", ["", "../etc", "a/b", ".hidden", "x" * 201, "ä", "a\n"])
-def test_a_key_must_be_a_file_name(key):
+def test_a_key_must_be_a_file_name(key: str) -> None:
     with pytest.raises(ValueError, match=r"Task\.key"):
         Task(key)
 
 
-def test_values_that_json_cannot_represent_are_refused():
+def test_values_that_json_cannot_represent_are_refused() -> None:
     with pytest.raises(TypeError, match="Task 'k': payload"):
         Task("k", {"frames": np.zeros(3)})
     with pytest.raises(TypeError, match=r"Outcome\.summary"):
@@ -30,17 +30,17 @@ def test_values_that_json_cannot_represent_are_refused():
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../b", ""])
-def test_files_stay_below_the_output(path):
+def test_files_stay_below_the_output(path: str) -> None:
     with pytest.raises(ValueError, match=r"Outcome\.files"):
         Outcome("done", files={path: b""})
 
 
-def test_files_are_bytes():
+def test_files_are_bytes() -> None:
     with pytest.raises(TypeError, match=r"'a\.txt', got str"):
         Outcome("done", files={"a.txt": "text"})
 
 
-def test_an_outcome_requires_a_reason():
+def test_an_outcome_requires_a_reason() -> None:
     with pytest.raises(ValueError, match="reason"):
         Outcome("filtered")
     with pytest.raises(ValueError, match="follow_up"):
@@ -49,6 +49,6 @@ def test_an_outcome_requires_a_reason():
         Outcome("failed", reason="?")
 
 
-def test_importing_cluster_does_not_import_ray():
+def test_importing_cluster_does_not_import_ray() -> None:
     code = "import sys, cluster; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 0

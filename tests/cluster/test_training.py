@@ -12,7 +12,7 @@ import pytest
 from group_work import add_up, expected, read_state
 from process_tree import LOOPBACK
 
-from cluster import StageError
+from cluster import Session, StageError
 from cluster.storage import Storage
 from cluster.training import Group, train_together
 
@@ -36,7 +36,9 @@ def run(out: Path, group: Group, **job: object) -> tuple[dict, list[int]]:
 
 
 @pytest.mark.slow
-def test_a_group_that_lost_a_worker_continues_from_the_latest_checkpoint(session, tmp_path):
+def test_a_group_that_lost_a_worker_continues_from_the_latest_checkpoint(
+    session: Session, tmp_path: Path
+) -> None:
     state, seen = run(tmp_path, Group(2), dies_at=12)
     assert state["step"] == 20 and state["value"] == expected(20, 4)
     assert state["sizes"] == [2] * 20  # steps 10 and 11 were computed twice and counted once
@@ -46,7 +48,9 @@ def test_a_group_that_lost_a_worker_continues_from_the_latest_checkpoint(session
 
 
 @pytest.mark.slow
-def test_repeated_failures_without_progress_end_the_run_with_their_cause(session, tmp_path):
+def test_repeated_failures_without_progress_end_the_run_with_their_cause(
+    session: Session, tmp_path: Path
+) -> None:
     with pytest.raises(StageError, match=r"failed 3 times in a row without progress beyond 5;(.|\n)*no sum"):
         run(tmp_path, Group(1), raises_at=7)
     state, _ = run(tmp_path, Group(1))  # the same run without the fault
@@ -54,7 +58,7 @@ def test_repeated_failures_without_progress_end_the_run_with_their_cause(session
 
 
 @pytest.mark.slow
-def test_missing_gpus_and_memory_urls_are_reported(session, tmp_path):
+def test_missing_gpus_and_memory_urls_are_reported(session: Session, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="with 1 GPUs each need 2, and this machine has 0"):
         run(tmp_path, Group(2, num_gpus=1.0))
     with pytest.raises(ValueError, match="visible to this process only"):
@@ -62,7 +66,7 @@ def test_missing_gpus_and_memory_urls_are_reported(session, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_group_that_lost_a_machine_continues_on_the_remaining_ones(tmp_path):
+def test_a_group_that_lost_a_machine_continues_on_the_remaining_ones(tmp_path: Path) -> None:
     env = {
         **os.environ,
         "PYTHONPATH": str(SUPPORT),
