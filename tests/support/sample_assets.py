@@ -24,13 +24,13 @@ def model(name: str) -> Path:
     return bundled if bundled.exists() else COLLECTION / name
 
 
-def collected(*names: str) -> list[object]:
-    """Return test parameters: models of the larger collection, skipped if it is absent."""
-    return [pytest.param(name, marks=requires_collection) for name in names]
+def collected(*names: str) -> list[str]:
+    """Return `names`, models of the larger collection, as test parameters; none if it is absent."""
+    return list(names) if COLLECTION.is_dir() else []
 
 
-def with_bundled(*names: str) -> list[object]:
-    """Return test parameters: the bundled models, and `names` of the larger collection, skipped if it is absent."""
+def with_bundled(*names: str) -> list[str]:
+    """Return test parameters: the bundled models, and `names` of the larger collection if it is present."""
     return [*BUNDLED_ANIMATED, *collected(*names)]
 
 
