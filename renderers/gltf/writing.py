@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-UINT8, UINT16, UINT32, FLOAT = 5121, 5123, 5125, 5126  # component types
-_DTYPES = {UINT8: "u1", UINT16: "<u2", UINT32: "<u4", FLOAT: "<f4"}
+UINT8, INT16, UINT16, UINT32, FLOAT = 5121, 5122, 5123, 5125, 5126  # component types
+_DTYPES = {UINT8: "u1", INT16: "<i2", UINT16: "<u2", UINT32: "<u4", FLOAT: "<f4"}
 
 
 class GlbBuffer:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from sample_assets import ASSETS, requires_assets
+from sample_assets import collected, model
 from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 
 from cluster import Task
@@ -97,11 +97,10 @@ def visible_mesh(asset: gltf.Asset) -> tuple[np.ndarray, np.ndarray]:
     return vertices, faces.reshape(-1, 3)
 
 
-@requires_assets
-@pytest.mark.parametrize("name", ["CesiumMan.glb", "Fox.glb"])
+@pytest.mark.parametrize("name", ["knight.glb", *collected("CesiumMan.glb", "Fox.glb")])
 def test_flow_agrees_with_the_flow_of_every_pixel(name):
     recipe = ClipRecipe(fps=24, num_frames=5, views=4, resolution=256, max_animations=1)
-    asset = gltf.load(ASSETS / name)
+    asset = gltf.load(model(name))
     clip = plan_asset(asset, name, recipe)[0][0]
     pixels = render_clip(asset, clip.shot(recipe), RenderSettings(flow=True)).flow  # [V, T-1, H, W, 2]
     lengths = np.nan_to_num(np.linalg.norm(pixels, axis=-1)).reshape(*pixels.shape[:2], -1)

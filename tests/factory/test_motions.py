@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_assets import ASSETS, requires_assets
+from sample_assets import model, requires_collection
 from sample_clips import disc_row
 from tiny_gltf import CORNERS, TinyGltf
 
@@ -373,12 +373,17 @@ def test_a_motion_that_cannot_be_filmed_is_given_up_and_the_others_stay(tmp_path
     assert made.motions == 3 and not made.quarantined
 
 
-@requires_assets
-def test_an_artists_knight_gives_sixty_motions_and_sixteen_unseen():
-    (subject,) = find_subjects([str(ASSETS / "KayKit_Knight.glb")])
+@pytest.mark.parametrize(
+    ("name", "moving", "all_motions", "heldout"),
+    [("knight.glb", 3, 4, 1), pytest.param("KayKit_Knight.glb", 69, 76, 16, marks=requires_collection)],
+)
+def test_motions_of_an_artists_knight(name, moving, all_motions, heldout):
+    """Animations of a single key are rejected unless poses are requested."""
+    (subject,) = find_subjects([str(model(name))])
     record = subject.origin
-    asset = gltf.load(ASSETS / "KayKit_Knight.glb")
+    asset = gltf.load(model(name))
     plans, rejected = plan_motions(asset, record, MotionRecipe(frames=3))
-    assert len(plans) == 69 and {r.reason for r in rejected} == {"zero length"}
-    plans, _ = plan_motions(asset, record, MotionRecipe(frames=3, poses=True, heldout=16))
-    assert [plan.split for plan in plans].count("train") == 60 and len(plans) == 76
+    assert len(plans) == moving and {r.reason for r in rejected} == {"zero length"}
+    plans, _ = plan_motions(asset, record, MotionRecipe(frames=3, poses=True, heldout=heldout))
+    assert [plan.split for plan in plans].count("train") == all_motions - heldout
+    assert len(plans) == all_motions

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from sample_assets import ANIMATED, ASSETS, requires_assets
+from sample_assets import ANIMATED, model, with_bundled
 from scenes import add_square, unlit
 from tiny_gltf import TinyGltf, moving
 
@@ -308,7 +308,7 @@ def free_border(alpha: np.ndarray) -> int:
 
 def planned_clips(name: str, recipe: ClipRecipe, clips: int) -> tuple[gltf.Asset, list[ClipPlan]]:
     """The asset and its first clips."""
-    asset = gltf.load(ASSETS / name)
+    asset = gltf.load(model(name))
     return asset, plan_asset(asset, name, replace(recipe, max_animations=clips))[0][:clips]
 
 
@@ -323,24 +323,22 @@ def check_framed(name: str, recipe: ClipRecipe, samples: int, clips: int) -> Non
         assert alpha.any(axis=(2, 3)).any(axis=1).all()  # every view shows it
 
 
-@requires_assets
 @pytest.mark.parametrize("name", ANIMATED)
 def test_framed(name):
     """All frames of all views: nothing on the border, something within 8 % of it."""
     check_framed(name, ClipRecipe(resolution=64), samples=4, clips=1)
 
 
-@requires_assets
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ANIMATED)
 def test_framed_at_full_size(name):
     check_framed(name, ClipRecipe(), samples=4, clips=3)
 
 
-@requires_assets
+@pytest.mark.parametrize("name", with_bundled("Fox.glb"))
 @pytest.mark.parametrize(("scale", "fault"), [(1.1, "border"), (0.8, "free")])
-def test_framing_that_is_too_near_or_too_far_is_seen(scale, fault):
-    asset, plans = planned_clips("Fox.glb", ClipRecipe(resolution=64), 1)
+def test_framing_that_is_too_near_or_too_far_is_seen(name, scale, fault):
+    asset, plans = planned_clips(name, ClipRecipe(resolution=64), 1)
     matrix = np.array(plans[0].asset_to_world).reshape(4, 4)
     scaled = replace(plans[0], asset_to_world=tuple((np.diag([scale] * 3 + [1]) @ matrix).reshape(-1)))
     alpha = render_clip(asset, scaled.shot(ClipRecipe(resolution=64)), RenderSettings(samples=4)).frames[
@@ -390,13 +388,12 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 def opaque_clip(name: str, views: list[int], frames: list[int]) -> tuple[RenderedClip, gltf.Asset, Shot]:
     """Some views and frames of an asset's first clip with opaque materials, the asset, and the whole shot."""
     recipe = ClipRecipe(max_animations=1)
-    asset = opaque(gltf.load(ASSETS / name))
+    asset = opaque(gltf.load(model(name)))
     whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
     some = replace(whole, timestamps=whole.timestamps[frames], cameras=whole.cameras[views])
     return render_clip(asset, some, RenderSettings(samples=16)), asset, whole
 
 
-@requires_assets
 @pytest.mark.parametrize("name", ANIMATED)
 def test_projected_vertices_fall_on_the_mask(name):
     """IoU >= 0.98 of two rasterisers that share nothing but the stored cameras; wrong cameras fail."""
@@ -412,7 +409,6 @@ def test_projected_vertices_fall_on_the_mask(name):
     assert overlap(projected_silhouettes(asset, shot, larger, [20]), clip.mask) < 0.98
 
 
-@requires_assets
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ANIMATED)
 def test_projected_vertices_fall_on_the_mask_everywhere(name):

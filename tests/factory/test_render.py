@@ -15,7 +15,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from sample_assets import ASSETS, requires_assets
+from invalid_models import INVALID, write_compressed_models, write_invalid_models
+from sample_assets import COLLECTION, model, requires_collection
 
 from cluster import Ledger
 from factory import load_clips, make_row
@@ -149,22 +150,29 @@ def test_a_folder_of_good_and_bad_files(tmp_path):
     assert "quarantined  2" in said
 
 
-@requires_assets
-def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path):
+COLLECTED_INVALID = (
+    "BoxWithInfinites",
+    "CubeInvalid",
+    "MissingBin",
+    "RecursiveNodes",
+    "WrongJson",
+    "animation_pointer",
+)
+
+
+@pytest.mark.parametrize("collected", [False, pytest.param(True, marks=requires_collection)])
+def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path, collected):
     models = tmp_path / "models"
-    for folder in ("bad", "unsupported"):
-        shutil.copytree(ASSETS / folder, models / folder)
-    shutil.copy(ASSETS / "greenman.glb", models)
+    if collected:
+        for folder in ("bad", "unsupported"):
+            shutil.copytree(COLLECTION / folder, models / folder)
+    else:
+        write_invalid_models(models)
+        write_compressed_models(models)
+    shutil.copy(model("greenman.glb"), models)
     said = run(tmp_path / "out", "--max-animations", "1", sources=[models])
     assert "rendered     1 clips of 9 assets" in said and "quarantined  6" in said and "not animated" in said
-    for name in (
-        "BoxWithInfinites",
-        "CubeInvalid",
-        "MissingBin",
-        "RecursiveNodes",
-        "WrongJson",
-        "animation_pointer",
-    ):
+    for name in COLLECTED_INVALID if collected else INVALID:
         assert name in said
 
 

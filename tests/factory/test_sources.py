@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sample_assets import ASSETS, requires_assets
+from sample_assets import BUNDLED, COLLECTION, requires_collection
 from tiny_gltf import TinyGltf, moving
 
 from factory.assets.record import AssetRecord
@@ -189,9 +189,19 @@ def test_a_table_that_says_nothing_leaves_licences_unknown(folder, name, text):
     assert {record.licence for record in records(folder).values()} == {"unknown"}
 
 
-@requires_assets
-def test_the_table_of_the_sample_models():
-    found = records(ASSETS)
+def test_the_table_of_the_bundled_models():
+    """The models committed to this repository are CC0 and have an author."""
+    found = records(BUNDLED)
+    assert {uid: record.licence for uid, record in found.items()} == {
+        "greenman.glb": "CC0-1.0",
+        "knight.glb": "CC0-1.0",
+    }
+    assert found["knight.glb"].author == "Kay Lousberg" and all(record.author for record in found.values())
+
+
+@requires_collection
+def test_the_table_of_the_collected_models():
+    found = records(COLLECTION)
     expected = {
         "phoenix_bird.glb": "CC-BY-4.0",
         "Fox.glb": "CC0-1.0 AND CC-BY-4.0",

@@ -8,7 +8,7 @@ import zlib
 import av
 import numpy as np
 import pytest
-from sample_assets import ASSETS, requires_assets
+from sample_assets import model, with_bundled
 from sample_clips import disc_clip, disc_colour, disc_coverage, psnr, silhouette_band
 
 from factory.dataset.codecs.video import bleed_colour, decode_h264, decode_on, pack_alpha, unpack_alpha
@@ -241,15 +241,15 @@ def test_a_disc_on_a_background_is_the_disc_drawn_on_it(background):
     assert psnr(subtracted, direct, band) < psnr(composited(decoded, alpha, background), direct, band) - 6
 
 
-@requires_assets
-def test_a_rendered_model_on_white_is_the_model_rendered_on_white(monkeypatch):
+@pytest.mark.parametrize("name", with_bundled("Fox.glb"))
+def test_a_rendered_model_on_white_is_the_model_rendered_on_white(name, monkeypatch):
     """Truth: the same renderer with its picture cleared to white instead of to nothing."""
     moderngl = pytest.importorskip("moderngl")
     from renderers.cameras import orbit_cameras
     from renderers.gltf import load
     from renderers.meshes import RenderError, RenderSettings, Shot, render_clip
 
-    asset = load(ASSETS / "Fox.glb")
+    asset = load(model(name))
     points = asset.pose(2, 0.0).positions[asset.visible]
     scale = 0.9 / np.linalg.norm(np.ptp(points, axis=0))
     transform = np.diag([scale, scale, scale, 1.0])

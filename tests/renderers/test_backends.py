@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sample_assets import ASSETS, requires_assets
+from sample_assets import model, with_bundled
 from scenes import add_square, add_texture, ball, lit, render, shot, square, textured_square, unlit
 from tiny_gltf import TinyGltf
 
@@ -17,7 +17,7 @@ from renderers import gltf
 from renderers.cameras import Cameras
 from renderers.meshes import GREY, RenderedClip, RenderError, RenderSettings, Shot, blender, render_clip
 
-NAMES = ("Fox.glb", "phoenix_bird.glb", "KayKit_Knight.glb")
+NAMES = with_bundled("Fox.glb", "phoenix_bird.glb", "KayKit_Knight.glb")
 VIEWS, FRAMES = [0, 5, 10], [4, 26]
 requires_blender = pytest.mark.skipif(blender.find() is None, reason="no Blender here: run `make blender`")
 
@@ -25,7 +25,7 @@ requires_blender = pytest.mark.skipif(blender.find() is None, reason="no Blender
 def some(name: str, views: list[int] = VIEWS, frames: list[int] = FRAMES) -> tuple[gltf.Asset, Shot]:
     """An asset, and a few views and frames of its first clip, 256 px."""
     recipe = ClipRecipe(max_animations=1)
-    asset = gltf.load(ASSETS / name)
+    asset = gltf.load(model(name))
     whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
     return asset, Shot(whole.animation, whole.timestamps[frames], whole.asset_to_world, whole.cameras[views])
 
@@ -68,7 +68,6 @@ def write_sheet(path: Path, *clips: RenderedClip) -> None:
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-@requires_assets
 @pytest.mark.parametrize("name", NAMES)
 def test_pyrender_draws_the_same_picture(name, tmp_path):
     """Silhouettes of both with as many samples as shows their geometry: how each samples is its own business."""
@@ -84,14 +83,13 @@ def test_pyrender_draws_the_same_picture(name, tmp_path):
     assert overlap(coverage(render_clip(asset, late, RenderSettings(samples=16))), truth) < 0.98
 
 
-@requires_assets
 @requires_blender
 @pytest.mark.blender
 @pytest.mark.parametrize("name", NAMES)
 def test_cycles_draws_the_same_picture(name, tmp_path):
     asset, view = some(name, VIEWS[:2], FRAMES[:1])
     ours = render_clip(asset, view, RenderSettings(samples=16))
-    theirs = blender.render_clip(ASSETS / name, view, samples_per_pixel=16)
+    theirs = blender.render_clip(model(name), view, samples_per_pixel=16)
     write_sheet(tmp_path / "sheet.png", ours, theirs)
     assert overlap(coverage(ours), coverage(theirs)) >= 0.98
     assert colour_distance(ours, theirs) < 12

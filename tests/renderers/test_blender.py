@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_assets import ANIMATED, ASSETS, requires_assets
+from sample_assets import ANIMATED, model
 from tiny_gltf import CORNERS, TinyGltf, moving
 
 from renderers import gltf
@@ -69,10 +69,9 @@ def chosen(asset: gltf.Asset) -> list[int]:
     return sorted({0, longest, fullest})
 
 
-@requires_assets
 @pytest.mark.parametrize("name", ANIMATED)
 def test_real_models_stand_where_blender_puts_them(name, record_property):
-    path = ASSETS / name
+    path = model(name)
     asset = gltf.load(path)
     moved = 0
     for animation in chosen(asset):

@@ -9,8 +9,9 @@ import time
 
 import numpy as np
 import pytest
+from invalid_models import COMPRESSED, INVALID, write_compressed_models, write_invalid_models
 from PIL import Image
-from sample_assets import ANIMATED, ASSETS, requires_assets
+from sample_assets import ANIMATED, COLLECTION, model, requires_collection
 from tiny_gltf import CORNERS, FACES, TinyGltf, moving, pack_glb, split_glb
 
 from renderers import gltf
@@ -670,10 +671,9 @@ def test_cut_off_files_are_refused():
 # --- real models ----------------------------------------------------------------------------------
 
 
-@requires_assets
 @pytest.mark.parametrize("path", ANIMATED)
 def test_real_models_load_and_move(path):
-    asset = gltf.load(ASSETS / path)
+    asset = gltf.load(model(path))
     assert asset.animations
     rest = asset.pose(None, 0)
     np.testing.assert_allclose(np.linalg.norm(rest.normals, axis=1), 1, atol=1e-4)
@@ -683,7 +683,15 @@ def test_real_models_load_and_move(path):
     assert np.abs(a - b).max() > 1e-3 * np.ptp(a, axis=0).max()
 
 
-@requires_assets
+@pytest.mark.parametrize("path", INVALID)
+def test_invalid_and_unsupported_files_are_rejected(path, tmp_path):
+    write_invalid_models(tmp_path)
+    with pytest.raises(gltf.GltfError, match=INVALID[path]) as error:
+        gltf.load(tmp_path / path)
+    assert str(error.value).startswith(path.split("/")[-1] + ": ")
+
+
+@requires_collection
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -695,16 +703,27 @@ def test_real_models_load_and_move(path):
         ("unsupported/24_animation_pointer/24_animation_pointer.gltf", "KHR_animation_pointer"),
     ],
 )
-def test_bad_and_unsupported_files_are_refused(path, message):
-    with pytest.raises(gltf.GltfError, match=message) as refused:
-        gltf.load(ASSETS / path)
-    assert str(refused.value).startswith(path.split("/")[-1] + ": ")
+def test_collected_invalid_files_are_rejected(path, message):
+    with pytest.raises(gltf.GltfError, match=message) as error:
+        gltf.load(COLLECTION / path)
+    assert str(error.value).startswith(path.split("/")[-1] + ": ")
 
 
-@requires_assets
+@pytest.mark.parametrize("path", COMPRESSED)
+def test_compressed_boxes_decode(path, tmp_path):
+    pytest.importorskip("DracoPy"), pytest.importorskip("meshoptimizer")
+    write_compressed_models(tmp_path)
+    check_box(gltf.load(tmp_path / path))
+
+
+@requires_collection
 @pytest.mark.parametrize("path", ["unsupported/BoxDraco/BoxDraco.gltf", "unsupported/BoxMeshopt.glb"])
-def test_compressed_boxes_decode(path):
-    asset = gltf.load(ASSETS / path)
+def test_collected_compressed_boxes_decode(path):
+    check_box(gltf.load(COLLECTION / path))
+
+
+def check_box(asset: gltf.Asset) -> None:
+    """A cube from -0.5 to 0.5 with outward normals."""
     pose = asset.pose(None, 0)
     np.testing.assert_allclose(
         [pose.positions.min(0), pose.positions.max(0)], [[-0.5] * 3, [0.5] * 3], atol=1e-4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sample_assets import ASSETS, requires_assets
+from sample_assets import model, with_bundled
 from sample_clips import psnr, silhouette_band
 from scenes import (
     CLAMP,
@@ -554,7 +554,7 @@ def test_a_picture_that_is_too_large_is_refused():
 
 def asset_shot(name: str, size: int, frames: int = 2, views: int = 4, index: int | None = None):
     """A real model with a few frames and views of its first planned clip."""
-    asset = gltf.load(ASSETS / name)
+    asset = gltf.load(model(name))
     recipe = ClipRecipe(resolution=size, views=views, num_frames=48, max_animations=1)
     plans, _ = plan_asset(asset, name, recipe)
     planned = plans[index or 0].shot(recipe)
@@ -574,8 +574,7 @@ def white_view(targets_class):
     return OnWhite
 
 
-@requires_assets
-@pytest.mark.parametrize("name", ["Fox.glb", "phoenix_bird.glb", "KayKit_Knight.glb"])
+@pytest.mark.parametrize("name", with_bundled("Fox.glb", "phoenix_bird.glb", "KayKit_Knight.glb"))
 def test_composited_equals_a_direct_render_on_white(name, monkeypatch):
     """>= 38 dB inside a 2-px band around the silhouette; a premultiplied reading of the same pixels fails."""
     asset, view = asset_shot(name, 128, frames=2, views=4)
@@ -593,10 +592,11 @@ def test_composited_equals_a_direct_render_on_white(name, monkeypatch):
         assert psnr(premultiplied, truth, band) < 38.0
 
 
-@requires_assets
 @pytest.mark.parametrize(
     "name",
-    ["phoenix_bird.glb", "KayKit_Knight.glb", "Fox.glb", "CesiumMilkTruck.glb", "Quaternius_robot.glb"],
+    with_bundled(
+        "phoenix_bird.glb", "KayKit_Knight.glb", "Fox.glb", "CesiumMilkTruck.glb", "Quaternius_robot.glb"
+    ),
 )
 def test_what_is_skipped_cannot_be_seen(name, monkeypatch):
     """Back faces of closed parts are not drawn; drawing them all gives the same picture."""
@@ -607,10 +607,9 @@ def test_what_is_skipped_cannot_be_seen(name, monkeypatch):
     assert differing(culled, everything) <= 1e-3
 
 
-@requires_assets
 def test_calling_every_part_closed_is_seen(monkeypatch):
     """The control: a knight's cape is open."""
-    asset, view = asset_shot("KayKit_Knight.glb", 128, frames=2, views=4)
+    asset, view = asset_shot("knight.glb", 128, frames=2, views=4)
     right = render_clip(asset, view).frames
     call_closed(monkeypatch, True)
     assert differing(right, render_clip(asset, view).frames) > 1e-3

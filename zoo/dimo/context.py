@@ -1,0 +1,48 @@
+"""What both stages of a training share: videos, configuration, random generators and the model under training."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from zoo.dimo.config import DIMOConfig
+from zoo.dimo.data import MotionVideos
+from zoo.dimo.model import DIMO
+from zoo.dimo.points import calmest_frame
+
+
+class TrainingContext:
+    """A model under training and what it is trained on. A stage may replace the model (`finish` of the first does)."""
+
+    def __init__(self, videos: MotionVideos, config: DIMOConfig, seed: int, device: torch.device) -> None:
+        if not len(videos):
+            raise ValueError(f"{videos.folder}: expected at least one motion to train on, it has none")
+        self.videos, self.config, self.seed, self.device = videos, config, seed, device
+        self.views = list(videos.train_views[: config.views])
+        self.model = self._fresh_model()
+
+    @cached_property
+    def pose(self) -> tuple[int, int]:
+        """Motion and frame whose visual hull initialises the points."""
+        return calmest_frame(self.videos, self.views)
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """A generator that depends on the seed and `key` only: (stage,) or (stage, use, step)."""
+        return np.random.default_rng([self.seed, *key])
+
+    def _fresh_model(self) -> DIMO:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = DIMO(self.config, len(self.videos))
+        rng, shape = self.rng(0), model.mu.shape
+        with torch.no_grad():
+            if not self.config.latent_space:
+                model.mu[:, 0] = torch.linspace(-1, 1, len(self.videos))
+            else:
+                model.mu += self.config.latent_spread * torch.from_numpy(
+                    rng.standard_normal(shape, np.float32)
+                )
+            model.log_var.fill_(self.config.latent_log_var)
+        return model.to(self.device)

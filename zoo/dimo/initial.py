@@ -1,0 +1,45 @@
+"""Initial points: in a ball, or on the visual hull of one frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.dimo.context import TrainingContext
+from zoo.dimo.data import MotionVideos
+from zoo.dimo.model import DIMO, rbf_weights
+from zoo.dimo.points import visual_hull
+
+
+def points_in_ball(rng: np.random.Generator, count: int, radius: float) -> Tensor:
+    """Points uniform in a ball, [count, 3]."""
+    directions = rng.standard_normal((count, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return torch.from_numpy(
+        (radius * directions * rng.uniform(size=(count, 1)) ** (1 / 3)).astype(np.float32)
+    )
+
+
+def hull_points(run: TrainingContext, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    motion, frame = run.pose
+    points, colors = visual_hull(run.videos, motion, frame, run.views, count, rng)
+    return torch.from_numpy(points).to(run.device), torch.from_numpy(colors).to(run.device)
+
+
+def carry_back(run: TrainingContext, places: Tensor) -> Tensor:
+    """Points seen in the frame of the hull, in the canonical pose: moved with the key points around them there."""
+    model, videos = run.model, run.videos
+    motion, frame = run.pose
+    phase = torch.tensor([videos.phases[frame]], device=run.device)
+    posed = model.paths(model.mu[motion : motion + 1], phase)[0, 0]
+    nearest = torch.cdist(places, posed).topk(min(4, len(posed)), largest=False)
+    weights = rbf_weights(nearest.values.square(), model.log_radii.exp()[nearest.indices])
+    return places - ((posed - model.key_points)[nearest.indices] * weights[..., None]).sum(1)
+
+
+@torch.no_grad()
+def decode_positions(model: DIMO, videos: MotionVideos) -> Tensor:
+    """Key points in every frame of every motion, [M, T, K, 3], decoded from the means of the latents."""
+    phases = torch.tensor(videos.phases, device=model.mu.device)
+    return torch.cat([model.paths(z, phases) for z in model.mu.split(4)])

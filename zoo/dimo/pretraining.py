@@ -1,0 +1,184 @@
+"""Stage 1 of DIMO's training: key points alone learn the motions (paper §3.3, "motion pre-training")."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from renderers.gaussians import Gaussians, Rendered, render
+from zoo.dimo import losses
+from zoo.dimo.context import TrainingContext
+from zoo.dimo.data import over
+from zoo.dimo.feed import Batch, Feed
+from zoo.dimo.initial import decode_positions, hull_points, points_in_ball
+from zoo.dimo.model import DIMO
+from zoo.dimo.objective import (
+    StepLoss,
+    decayed_rate,
+    latent_loss,
+    latents,
+    photometric,
+    renders_per_motion,
+    rigidity_loss,
+    wanted_outputs,
+)
+from zoo.dimo.optimizer import NamedAdam
+from zoo.dimo.points import farthest_points, spacing
+
+
+class KeyPointStage:
+    """Key points drawn as isotropic Gaussians of one radius learn where they are at each moment of each motion."""
+
+    name = "motion"
+
+    def __init__(self, run: TrainingContext, tensors: dict[str, Tensor] | None = None) -> None:
+        self.run, self.plan = run, run.config.pretraining
+        self.first, self.steps = 0, self.plan.steps
+        self.feed = Feed(
+            run.videos,
+            run.views,
+            self.plan.batch,
+            self.plan.resolutions,
+            run.config.latent,
+            (run.seed, 1),
+        )
+        begin = self._begin() if tensors is None else tensors
+        self.points, self.radius, self.colors, self.opacities = (
+            nn.Parameter(begin[name]) for name in ("points", "radius", "colors", "opacities")
+        )
+        self.moved = begin.get("moved", torch.zeros(len(self.points), device=run.device))
+        self.adam = NamedAdam(
+            {
+                "decoder": list(run.model.decoder.parameters()),
+                "latents": [run.model.mu, run.model.log_var],
+                "points": [self.points],
+                "radius": [self.radius],
+                "color": [self.colors],
+                "opacity": [self.opacities],
+            }
+        )
+
+    @classmethod
+    def restored(cls, run: TrainingContext, tensors: dict[str, Tensor]) -> KeyPointStage:
+        return cls(run, tensors)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            "points": self.points, "radius": self.radius, "colors": self.colors, "opacities": self.opacities,
+            "moved": self.moved,
+        }  # fmt: skip
+
+    def advance(self, step: int, batch: Batch) -> StepLoss:
+        """One step of learning, and what the schedule has after it."""
+        model, plan, weights = self.run.model, self.plan, self.run.config.losses
+        z = latents(model, batch)
+        offsets, _ = model.decoder(self.points, batch.phases, z)
+        positions = self.points + offsets
+        picture = render(
+            self._gaussians(positions.flatten(0, 1)),
+            batch.cameras,
+            background=None if plan.alpha_only else torch.ones(3, device=z.device),
+            want=("alpha",) if plan.alpha_only else wanted_outputs(weights, step >= plan.smooth_from),
+        )
+        if plan.alpha_only:
+            error = losses.squared_error(picture.alpha, over(batch.targets)[1]) * batch.share
+            loss = (weights.mask + renders_per_motion(batch) * weights.rgb) * error
+        else:
+            loss, error = photometric(self.run.config, picture, batch)
+        loss = loss + latent_loss(self.run.config, model, batch)
+        if step >= plan.arap_from:
+            loss = loss + rigidity_loss(model, self.points, self.radius, positions, z, batch)
+        loss.backward()
+        if plan.densify_every and step <= plan.densify_until:
+            self._watch(picture, batch)
+        self.adam.step(self._rates(step))
+        self._grow(step)
+        return StepLoss(loss, error)
+
+    def finish(self) -> Tensor:
+        """Hand the key points to the model; the guide of stage 2: their positions in all frames, [M, T, K, 3]."""
+        self._keep((self.opacities.detach().sigmoid() >= self.plan.final_opacity).nonzero()[:, 0])
+        run, config = self.run, self.run.config
+        old = run.model
+        run.model = DIMO(config, old.num_motions, num_key_points=len(self.points)).to(run.device)
+        run.model.decoder, run.model.mu, run.model.log_var = old.decoder, old.mu, old.log_var
+        with torch.no_grad():
+            run.model.key_points.copy_(self.points)
+            run.model.log_radii.copy_(self.radius.expand(len(self.points)))
+        return decode_positions(run.model, run.videos)
+
+    def _begin(self) -> dict[str, Tensor]:
+        run, K = self.run, self.run.config.key_points
+        rng = run.rng(1)
+        if self.plan.initial == "hull":
+            many, colors = hull_points(run, 16 * K, rng)
+            chosen = farthest_points(many, K)
+            points, colors, opacity = many[chosen], colors[chosen], 0.5
+        else:
+            points = points_in_ball(rng, K, 0.5).to(run.device)
+            colors, opacity = torch.full((K, 3), 0.5, device=run.device), 0.05
+        return {
+            "points": points,
+            "radius": spacing(points).mean().log()[None],
+            "colors": colors,
+            "opacities": torch.full((K,), opacity, device=run.device).logit(),
+        }
+
+    def _gaussians(self, means: Tensor) -> Gaussians:
+        N = means.shape[1]
+        return Gaussians(
+            means=means,
+            quats=torch.tensor([1.0, 0, 0, 0], device=means.device).expand(1, N, 4),
+            scales=self.radius.exp().expand(1, N, 3),
+            opacities=self.opacities.sigmoid()[None],
+            colors=self.colors[None],
+        )
+
+    def _rates(self, step: int) -> dict[str, float]:
+        plan = self.plan
+        names = ("decoder", "latents", "radius", "color", "opacity")
+        rates = {name: decayed_rate(getattr(plan, name), step, plan.steps) for name in names}
+        rates["points"] = decayed_rate(plan.points, step, plan.points_steps or plan.steps)
+        return rates
+
+    def _watch(self, picture: Rendered, batch: Batch) -> None:
+        """Add up how strongly the pictures pull at each key point, per unit of normalised device coordinates."""
+        whole = (batch.cameras.width * batch.cameras.height / batch.share) ** 0.5
+        self.moved += (picture.means2d.grad.norm(dim=-1) * (whole / 2)).sum((0, 1))
+
+    def _grow(self, step: int) -> None:
+        """Densify and prune; at the annealing steps, back to the wanted number by farthest-point sampling."""
+        plan, done = self.plan, step + 1
+        since = done - max((at for at in plan.anneal_at if at <= done), default=0)
+        if (
+            plan.densify_every
+            and done % plan.densify_every == 0
+            and done <= plan.densify_until
+            and since >= plan.densify_pause
+        ):
+            radius = self.radius.detach().exp()
+            pulled = (self.moved / plan.densify_every >= plan.densify_gradient).nonzero()[:, 0]
+            # A small key point is doubled where it is, a large one into two that lie apart.
+            apart = torch.from_numpy(self.run.rng(1, 1, done).standard_normal((len(pulled), 3), np.float32))
+            shift = apart.to(self.points.device) * radius * (radius > plan.clone_scale)
+            with torch.no_grad():
+                self.points[pulled] -= shift
+            added = (self.points.detach()[pulled] + 2 * shift, self.colors.detach()[pulled])
+            self.points = self.adam.append("points", added[0])
+            self.colors = self.adam.append("color", added[1])
+            self.opacities = self.adam.append("opacity", self.opacities.detach()[pulled])
+            solid = self.opacities.detach().sigmoid() >= plan.prune_opacity
+            self._keep((solid & (radius <= plan.prune_scale)).nonzero()[:, 0])
+        if done in plan.anneal_at:
+            self._keep(farthest_points(self.points.detach(), self.run.config.key_points))
+
+    def _keep(self, rows: Tensor) -> None:
+        if not len(rows):
+            raise RuntimeError(
+                f"{self.run.videos.object}: no key point is left; are masks and cameras those of these frames?"
+            )
+        self.points = self.adam.select("points", rows)
+        self.colors = self.adam.select("color", rows)
+        self.opacities = self.adam.select("opacity", rows)
+        self.moved = torch.zeros(len(rows), device=rows.device)
