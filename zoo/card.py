@@ -117,10 +117,11 @@ def _section(content: object) -> str:
 
 
 def escape(text: str) -> str:
-    """Any text as one line of Markdown that shows it and does nothing else."""
+    """Return text as one line of Markdown that renders literally: no markup, HTML, links, mentions or emoji codes."""
     visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(text))
     shown = html.escape(" ".join(visible.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]#|~@]|:(?=//)|(?<=www)\.)", r"\\\1", shown)
+    # A colon is escaped only where it would start a link (https://) or an emoji code (:fox:).
+    return re.sub(r"([\\`*_\[\]#|~@]|:(?=//|[\w+-]+:)|(?<=www)\.)", r"\\\1", shown)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

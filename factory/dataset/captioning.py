@@ -48,7 +48,7 @@ class Captioner:
         self.model: Any = AutoModelForImageTextToText.from_pretrained(
             model, dtype="auto" if gpu else torch.float32
         )
-        self.model.to(self.device).eval()
+        self.model.to(self.device).eval()  # type: ignore[arg-type]
         self._takes_video = getattr(self.processor, "video_processor", None) is not None
 
     def __call__(self, videos: Sequence[np.ndarray], fps: float) -> list[str]:

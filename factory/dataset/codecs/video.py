@@ -196,7 +196,7 @@ def decoded_planes(data: bytes, index: Mp4Index, frames: Sequence[int]) -> Itera
 
     try:
         for picture in decoded():
-            if picture.pts in places:  # others were decoded as references only
+            if picture.pts is not None and picture.pts in places:  # others were decoded as references only
                 for place in places.pop(picture.pts):
                     yield place, _planes(picture, index)
     except av.FFmpegError as error:
