@@ -19,7 +19,7 @@ from factory.dataset.codecs.modalities import DESCRIPTIONS as MODALITY_DESCRIPTI
 from factory.dataset.codecs.modalities import MODALITIES
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.schema import DESCRIPTIONS, VIEWS, clip_schema
-from zoo.card import escape
+from zoo.card import escape as escape_markdown
 
 _ASSETS_IN_CARD = 200  # with more, the table is only in ATTRIBUTION.md: hubs truncate long cards
 _Row = dict[str, Any]
@@ -262,11 +262,11 @@ def _asset_table(assets: list[_Row]) -> str:
         [
             (
                 _link(asset["title"] or asset["asset_uid"], asset["source_url"]),
-                escape(asset["author"]),
-                escape(asset["licence"]),
-                escape(asset["source"]),
+                _escape(asset["author"]),
+                _escape(asset["licence"]),
+                _escape(asset["source"]),
                 str(asset["clips"]),
-                escape(asset["attribution"]),
+                _escape(asset["attribution"]),
             )
             for asset in assets
         ],
@@ -277,7 +277,7 @@ def _counts(assets: list[_Row], name: str) -> list[tuple[str, str, str]]:
     values = sorted({asset[name] for asset in assets})
     return [
         (
-            escape(value),
+            _escape(value),
             f"{sum(asset[name] == value for asset in assets):,}",
             f"{sum(asset['clips'] for asset in assets if asset[name] == value):,}",
         )
@@ -287,7 +287,7 @@ def _counts(assets: list[_Row], name: str) -> list[tuple[str, str, str]]:
 
 def _count_combinations(rows: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
     counted = rows.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
-    return sorted((*(escape(row[name]) for name in names), f"{row['count_all']:,}") for row in counted)
+    return sorted((*(_escape(row[name]) for name in names), f"{row['count_all']:,}") for row in counted)
 
 
 def _listing(names: Sequence[str]) -> str:
@@ -300,15 +300,20 @@ def _range(column: pa.ChunkedArray) -> str:
     return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g}–{values[-1]:g}"
 
 
+def _escape(text: str) -> str:
+    """Escape third-party text. Every colon is escaped, as in all cards published so far, so that these do not change."""
+    return escape_markdown(text, every_colon=True)
+
+
 def _link(text: str, url: str) -> str:
     """Link http(s) addresses; return plain text otherwise."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return escape(text)
+        return _escape(text)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        return escape(text)
-    return f"[{escape(text)}]({quote(url, safe=':/?#@!$&*+,;=%~._-')})"
+        return _escape(text)
+    return f"[{_escape(text)}]({quote(url, safe=':/?#@!$&*+,;=%~._-')})"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
