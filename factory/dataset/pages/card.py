@@ -301,7 +301,7 @@ def _range(column: pa.ChunkedArray) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape third-party text. Every colon is escaped, as in all cards published so far, so that these do not change."""
+    """Escape third-party text. All colons are escaped, as before, so that published cards do not change."""
     return escape_markdown(text, every_colon=True)
 
 
