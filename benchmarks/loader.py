@@ -145,7 +145,7 @@ def compare(root: str, rounds: int, count: int) -> int:
     for clip_id, group, phase in chosen:
         views = range(group, 16, 4)
         columns = [*map(view_column, views), *map(alpha_column, views)]
-        row = clips._row(clips.clip(clip_id).index, columns)
+        row = clips.read_row(clips.clip(clip_id).index, columns)
         videos.append(([row[view_column(view)]["bytes"] for view in views], phase))
         cells.append([row[alpha_column(view)] for view in views])
     assert all(len(read_index(data).frames) == 48 for files, _ in videos for data in files)

@@ -1,46 +1,93 @@
-"""Composition: assets to dataset to motion videos to trained models. Every command lives here.
+"""From animated 3D assets to a multi-view video dataset, and from the dataset to trained models.
 
-Names are imported on first use, so that `import factory` needs neither PyArrow nor Ray nor torch.
+The commands are `python -m factory.render`, `motions`, `curate`, `publish` and `train`. From Python:
+
+    clips = factory.load_clips("path or URL", split="train")
+    loader = factory.ClipLoader(factory.TrainingClips(clips, batch_size=2), num_workers=8)
+
+Names are imported on first use, so `import factory` loads neither PyArrow nor Ray nor torch.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
 
-_HOME = {
-    "ClipInfo": "factory.dataset.schema",
-    "RowError": "factory.dataset.schema",
+if TYPE_CHECKING:
+    from factory.assets.licences import attribution
+    from factory.assets.splits import assign_split
+    from factory.dataset.codecs.video import decode_h264, pack_alpha, unpack_alpha
+    from factory.dataset.loader import ClipLoader, TrainingClips, ray_dataset
+    from factory.dataset.packing import ShardPacker
+    from factory.dataset.pages.card import write_card
+    from factory.dataset.reader import Clip, ClipArrays, ClipDataset, load_clips
+    from factory.dataset.schema import ClipInfo, RowError, clip_schema, make_row, row_to_shot, write_row
+    from factory.dataset.shards import Shard, packed_keys, staged_path
+    from renderers.video import encode_h264
+
+__all__ = [
+    "Clip",
+    "ClipArrays",
+    "ClipDataset",
+    "ClipInfo",
+    "ClipLoader",
+    "RowError",
+    "Shard",
+    "ShardPacker",
+    "TrainingClips",
+    "__version__",
+    "assign_split",
+    "attribution",
+    "clip_schema",
+    "decode_h264",
+    "encode_h264",
+    "load_clips",
+    "make_row",
+    "pack_alpha",
+    "packed_keys",
+    "ray_dataset",
+    "row_to_shot",
+    "staged_path",
+    "unpack_alpha",
+    "write_card",
+    "write_row",
+]
+__version__: str
+_MODULES = {
     "attribution": "factory.assets.licences",
-    "clip_schema": "factory.dataset.schema",
-    "make_row": "factory.dataset.schema",
-    "row_to_shot": "factory.dataset.schema",
-    "write_row": "factory.dataset.schema",
+    "assign_split": "factory.assets.splits",
     "decode_h264": "factory.dataset.codecs.video",
-    "encode_h264": "renderers.video",
     "pack_alpha": "factory.dataset.codecs.video",
     "unpack_alpha": "factory.dataset.codecs.video",
-    "Shard": "factory.dataset.shards",
+    "ClipLoader": "factory.dataset.loader",
+    "TrainingClips": "factory.dataset.loader",
+    "ray_dataset": "factory.dataset.loader",
     "ShardPacker": "factory.dataset.packing",
-    "packed_keys": "factory.dataset.shards",
-    "staged_path": "factory.dataset.shards",
-    "assign_split": "factory.assets.splits",
     "write_card": "factory.dataset.pages.card",
     "Clip": "factory.dataset.reader",
     "ClipArrays": "factory.dataset.reader",
     "ClipDataset": "factory.dataset.reader",
     "load_clips": "factory.dataset.reader",
-    "ClipLoader": "factory.dataset.loader",
-    "TrainingClips": "factory.dataset.loader",
-    "ray_dataset": "factory.dataset.loader",
+    "ClipInfo": "factory.dataset.schema",
+    "RowError": "factory.dataset.schema",
+    "clip_schema": "factory.dataset.schema",
+    "make_row": "factory.dataset.schema",
+    "row_to_shot": "factory.dataset.schema",
+    "write_row": "factory.dataset.schema",
+    "Shard": "factory.dataset.shards",
+    "packed_keys": "factory.dataset.shards",
+    "staged_path": "factory.dataset.shards",
+    "encode_h264": "renderers.video",
 }
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'factory' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name == "__version__":
+        return importlib.metadata.version("menagerie4d")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -116,11 +116,18 @@ def _section(content: object) -> str:
     return table + (f"\n{more} more are in [config.json](config.json).\n" if more > 0 else "")
 
 
-def escape(text: str) -> str:
-    """Any text as one line of Markdown that displays it literally: no markup, links or mentions."""
+def escape(text: str, *, every_colon: bool = False) -> str:
+    """Return text as one line of Markdown that renders literally: no markup, HTML, links, mentions or emoji codes.
+
+    Args:
+        text: any text, for instance from third parties.
+        every_colon: escape all colons, not only those that could start a link (https://) or an emoji code (:fox:).
+            Both render the same.
+    """
     visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(text))
     shown = html.escape(" ".join(visible.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]#|~@]|:(?=//)|(?<=www)\.)", r"\\\1", shown)
+    colon = ":" if every_colon else r":(?=//|[\w+-]+:)"
+    return re.sub(rf"([\\`*_\[\]#|~@]|{colon}|(?<=www)\.)", r"\\\1", shown)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

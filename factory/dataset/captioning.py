@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -49,7 +49,7 @@ class Captioner:
         self.model: Any = AutoModelForImageTextToText.from_pretrained(
             model, dtype="auto" if gpu else torch.float32
         )
-        self.model.to(self.device).eval()
+        self.model.to(self.device).eval()  # type: ignore[arg-type]
         self._takes_video = getattr(self.processor, "video_processor", None) is not None
 
     def __call__(self, videos: Sequence[np.ndarray], fps: float) -> list[str]:
@@ -113,6 +113,26 @@ def _video_metadata(video: np.ndarray, fps: float) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class CaptionJob:
+    """Payload of a task: the clips that one worker captions.
+
+    Attributes:
+        clips: clip_id of each.
+        at: time at which the run started, ISO 8601; orders the captions of several runs.
+    """
+
+    clips: tuple[str, ...]
+    at: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"clips": list(self.clips), "at": self.at}
+
+    @classmethod
+    def from_json(cls, payload: Mapping[str, Any]) -> CaptionJob:
+        return cls(tuple(payload["clips"]), payload["at"])
+
+
 @dataclass
 class CaptionStage(Stage):
     """Captions clips of a dataset in batches, each from view 0 on grey.
@@ -147,12 +167,13 @@ class CaptionStage(Stage):
         self._clips = load_clips(self.dataset)
 
     def process(self, task: Task) -> Outcome:
+        job = CaptionJob.from_json(task.payload)
         rows = []
-        for ids in _chunks(task.payload["clips"], self.batch):
+        for ids in _chunks(job.clips, self.batch):
             videos = [self._video(clip_id) for clip_id in ids]
             texts = self._captioner([video for video, _ in videos], videos[0][1])
             rows += [
-                (clip_id, text, origin_of(self.model), self.prompt, task.payload["at"])
+                (clip_id, text, origin_of(self.model), self.prompt, job.at)
                 for clip_id, text in zip(ids, texts, strict=True)
             ]
         data = pack_captions(
@@ -188,7 +209,7 @@ def caption_tasks(root: str | os.PathLike[str], stage: CaptionStage) -> list[Tas
     return [
         Task(
             task_key("caption", origin, stage.prompt, *group),
-            {"clips": group, "at": at},
+            CaptionJob(tuple(group), at).to_json(),
             f"{len(group)} clips",
         )
         for group in _chunks(pending, _CLIPS_PER_TASK)

@@ -202,10 +202,15 @@ class ClipDataset:
         place = int(np.searchsorted(self.row_group_starts, index, side="right")) - 1
         return self.row_groups[place], index - int(self.row_group_starts[place])
 
-    def _row(self, index: int, columns: list[str]) -> dict[str, Any]:
-        """Read columns of one clip. Parquet reads them for the whole row group of four clips."""
+    def read_row(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Read stored columns of one clip, undecoded. Parquet reads them for the whole row group of four clips.
+
+        Args:
+            index: of the clip, >= 0.
+            columns: names, including pixel columns.
+        """
         group, row = self._locate(index)
-        table = self._open(group.path, group.footer).read_row_group(group.index, columns)
+        table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
         return table.slice(row, 1).to_pylist()[0]
 
     def _open(self, file: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -226,7 +231,7 @@ class Clip:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The values of all columns without pixels (docs/dataset.md)."""
-        row = self._dataset._row(self.index, self._dataset.columns)
+        row = self._dataset.read_row(self.index, self._dataset.columns)
         if newest := self._dataset._captions.get(row["clip_id"]):
             row["caption"], row["caption_origin"] = newest
         return row
@@ -285,7 +290,7 @@ class Clip:
         unique = sorted(set(views))
         columns = [name(view) for view in unique for name in (view_column, alpha_column)]
         columns += [column for name in modalities for column in cells_of(name, unique)]
-        cells = self._dataset._row(self.index, columns)
+        cells = self._dataset.read_row(self.index, columns)
         arrays = np.empty((len(views), len(frames), row["height"], row["width"], 4), np.uint8)
         for place, view in enumerate(views):
             with self._damage_reported(f"view {view}"):

@@ -1,4 +1,4 @@
-"""Captions from names, by a real video-language model of tiny size, and beside the shards."""
+"""Captions: composed from names, written by tiny instances of real model classes, and stored beside the shards."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_captions_from_what_the_author_wrote(title, tags, animation, description
 
 
 def tokenizer(*special: str):
-    """A byte-level tokenizer that has learnt nothing: every byte is a token."""
+    """An untrained byte-level tokenizer: every byte is a token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -81,7 +81,7 @@ def template(**marks: str) -> str:
 
 
 def lively(model):
-    """With weights so large that what is said depends on what is seen."""
+    """Increase the weights so much that the caption depends on the frames."""
     import torch
 
     for weight in model.parameters():
@@ -134,7 +134,7 @@ def video_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def picture_model(tmp_path_factory) -> Path:
-    """LLaVA, a class that takes single pictures."""
+    """LLaVA, a class that takes single images."""
     import torch
 
     folder = tmp_path_factory.mktemp("models") / "tiny-llava"
@@ -186,12 +186,12 @@ def test_a_model_answers_for_each_video_of_a_batch(kind, request):
     shown = videos(3)
     together = captioner(shown, fps=8.0)
     alone = [captioner([video], fps=8.0)[0] for video in shown]
-    assert together == alone and len(set(together)) > 1  # it looks, and padding changes nothing
+    assert together == alone and len(set(together)) > 1  # captions depend on the frames and not on padding
     assert all(isinstance(text, str) and "\n" not in text for text in together)
 
 
 def test_the_question_is_asked(video_model):
-    """Control: another question, another answer."""
+    """Control: another prompt gives another caption."""
     shown = videos(1)
     answers = {
         Captioner(str(video_model), prompt=p, max_new_tokens=12)(shown, 8.0)[0] for p in (PROMPT, "Who?")
@@ -226,7 +226,7 @@ def dataset(tmp_path) -> Path:
 
 
 def caption(out: Path, model: Path, **options) -> int:
-    """What `caption_dataset` does, in this process; how many tasks there were."""
+    """Run `caption_dataset` in this process; return the number of tasks."""
     stage = CaptionStage(str(out), str(model), **options)
     tasks = caption_tasks(out, stage)
     run_inline(stage, tasks, Ledger(out, captioning._LEDGER))
@@ -240,12 +240,14 @@ def test_captions_lie_beside_the_shards_and_are_read_with_them(dataset, video_mo
     assert shards == {path: path.read_bytes() for path in (dataset / "data").rglob("*.parquet")}
     rows = read_caption_rows(dataset)
     assert [row["clip_id"] for row in rows] == [f"clip-{part}{n}" for part in range(2) for n in range(3)]
-    assert {row["caption_origin"] for row in rows} == {"model tiny-qwen2-vl"}  # and not where it lay
-    said = {row["clip_id"]: row["caption"] or "own" for row in rows}
+    assert {row["caption_origin"] for row in rows} == {
+        "model tiny-qwen2-vl"
+    }  # without the path of its folder
+    expected = {row["clip_id"]: row["caption"] or "own" for row in rows}
     clips = load_clips(dataset)
-    assert {clip.clip_id: clip.metadata["caption"] for clip in clips} == said
+    assert {clip.clip_id: clip.metadata["caption"] for clip in clips} == expected
     table = clips.table()
-    assert dict(zip(table["clip_id"].to_pylist(), table["caption"].to_pylist(), strict=True)) == said
+    assert dict(zip(table["clip_id"].to_pylist(), table["caption"].to_pylist(), strict=True)) == expected
     assert clips.table(["caption_origin"])["caption_origin"].to_pylist() == [
         "model tiny-qwen2-vl" if row["caption"] else "" for row in rows
     ]
@@ -263,7 +265,7 @@ def test_only_what_has_no_caption_yet_is_captioned(dataset, video_model):
     assert caption(dataset, video_model) == 1
     now = {path: path.read_bytes() for path in (dataset / "captions").iterdir()}
     assert len(now) == len(parts) + 1 and parts.items() <= now.items()
-    assert caption(dataset, video_model, prompt="Who?") == 1  # another question
+    assert caption(dataset, video_model, prompt="Who?") == 1  # another prompt
     assert len(read_caption_rows(dataset)) == 14
 
 

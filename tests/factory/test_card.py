@@ -1,4 +1,4 @@
-"""The card says what the data says, and strangers' text does nothing in it."""
+"""The card agrees with the data, and text from third parties is rendered literally."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from sample_clips import clip_info, disc_clip, disc_row
 from factory import load_clips
 from factory.assets.licences import attribution
 from factory.dataset.packing import ShardPacker
-from factory.dataset.pages.card import column_table, escape, write_card
+from factory.dataset.pages.card import column_table, write_card
 from factory.dataset.schema import make_row, write_row
 from factory.dataset.shards import staged_path
+from zoo.card import escape
 
 markdown_it = pytest.importorskip("markdown_it", reason="renders the card as a web page would")
 
@@ -107,7 +108,7 @@ def test_the_card_is_the_same_every_time(tmp_path):
     "url", ["javascript:alert(1)", "https://x.org/a)b c|<d>", "file:///etc/passwd", "http://[", ""]
 )
 def test_text_of_strangers_stays_text(tmp_path, url):
-    """Truth: a Markdown renderer with HTML switched on, as hubs have it."""
+    """Reference: a Markdown renderer with HTML enabled, like those of hubs."""
     credit = attribution(EVIL, EVIL, url, "CC0-1.0")
     write_dataset(tmp_path, rows(title=EVIL, author=EVIL, source_url=url, attribution=credit, source=EVIL))
     write_card(tmp_path)

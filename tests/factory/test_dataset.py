@@ -1,4 +1,4 @@
-"""A written folder is read by `datasets`, by plain PyArrow, and by our reader, a view and a frame at a time."""
+"""A dataset folder can be read with `datasets`, with plain PyArrow, and with our reader by view and frame."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_what_a_clip_does_not_have(clips):
 
 
 def test_only_what_is_asked_for_is_read(folder, tmp_path):
-    """View 3 of every clip is destroyed in the file: the other views do not notice."""
+    """View 3 of every clip is overwritten in the file; the other views can still be read."""
     shard = next((folder / "data" / "train").glob("*.parquet"))
     footer = pq.read_metadata(shard)
     data = bytearray(shard.read_bytes())

@@ -1,4 +1,4 @@
-"""Training batches: the right pixels and cameras, every sample once, the same sequence whoever reads it."""
+"""Training batches: correct pixels and cameras, every sample once, the same sequence for any number of workers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def training(clips, **changes) -> factory.TrainingClips:
 
 
 def names(batch) -> list[tuple]:
-    """What is in a batch: clip, view group and phase of each sample."""
+    """The content of a batch: clip, view group and phase of each sample."""
     groups, phases = np.atleast_1d(batch["view_group"]).tolist(), np.atleast_1d(batch["phase"]).tolist()
     clip_ids = [batch["clip_id"]] if isinstance(batch["clip_id"], str) else batch["clip_id"]
     return list(zip(clip_ids, groups, phases, strict=True))
@@ -77,7 +77,7 @@ def samples(sequences) -> Counter:
     return Counter(name[:2] for batch in sequences for name in batch)
 
 
-# --- what is in a batch ---------------------------------------------------------------------------
+# --- content of a batch ---------------------------------------------------------------------------
 
 
 def test_a_batch_is_what_the_reader_gives(clips):
@@ -100,7 +100,7 @@ def test_a_batch_is_what_the_reader_gives(clips):
 
 def test_views_are_orthogonal_and_frames_span_the_clip(clips):
     sample = next(iter(training(clips, batch_size=None)))
-    rotations = sample["world_to_camera"][:, 2, :3].double().numpy()  # where each camera looks
+    rotations = sample["world_to_camera"][:, 2, :3].double().numpy()  # viewing direction of each camera
     level = rotations[:, [0, 2]] / np.linalg.norm(rotations[:, [0, 2]], axis=1, keepdims=True)
     assert np.allclose(
         level @ level.T, [[1, 0, -1, 0], [0, 1, 0, -1], [-1, 0, 1, 0], [0, -1, 0, 1]], atol=1e-5
@@ -130,7 +130,7 @@ def test_memory_is_used_again_once_nobody_holds_it(clips):
 
 
 def test_any_frames_are_those_of_everything():
-    """Pictures left out by the decoder are not missed: every stride and phase, and some odd choices."""
+    """Skipping pictures does not affect the decoded frames: every stride and phase, and irregular selections."""
     video = factory.encode_h264(np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), np.uint8), 24)
     everything = factory.decode_h264(video)
     choices = [list(range(phase, 24, stride)) for stride in (1, 2, 3, 5, 8) for phase in range(stride)]
@@ -145,7 +145,7 @@ def test_any_frames_are_those_of_everything():
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 4])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_ranks_share_an_epoch(clips, batch_size, world_size):
-    """By the plan alone: "keep" gives every sample once, "drop" and "pad" equally many batches to every rank."""
+    """Without decoding: "keep" gives every sample once, "drop" and "pad" equally many batches to every rank."""
     each = batch_size or 1
     for tail in ("keep", "drop", "pad"):
         ranks = [
@@ -217,7 +217,7 @@ def test_eight_workers_neither_repeat_nor_drop(clips, plain):
     found = sequence(loader)
     assert samples(found) == EVERY_SAMPLE
     assert found == plain  # and in the same order
-    second = sequence(loader)  # the same processes, told of the next epoch
+    second = sequence(loader)  # the same processes, in the next epoch
     assert samples(second) == EVERY_SAMPLE and second != found
 
 
@@ -228,7 +228,7 @@ def test_torch_dataloader_gives_the_same(clips, plain):
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 3), (3, 0)])
 def test_resuming_in_the_middle(clips, before, after):
-    """Stopped after 3 of 7 batches, with other numbers of workers before and after, over the end of an epoch."""
+    """Stopped after 3 of 7 batches, with different numbers of workers before and after, across the end of an epoch."""
     loader = factory.ClipLoader(training(clips), num_workers=0)
     whole = sequence(loader) + sequence(loader)
     stopped = factory.ClipLoader(training(clips), num_workers=before)
@@ -240,7 +240,7 @@ def test_resuming_in_the_middle(clips, before, after):
     assert resumed.state_dict()["epoch"] == 1 and resumed.state_dict()["step"] == 0
     found += sequence(resumed)
     assert found == whole
-    assert sequence(stopped) == whole[3:7]  # left early, it goes on too
+    assert sequence(stopped) == whole[3:7]  # a loop that was left early continues as well
 
 
 def test_resumed_pixels_are_the_same(clips):
@@ -271,7 +271,7 @@ def test_filtering_by_metadata(clips, accepted):
 
 
 def test_a_url_gives_the_same_bytes_and_reads_little(folder, clips):
-    """Through fsspec's ranges, as from a hub or an object store."""
+    """With range requests through fsspec, as from a hub or an object store."""
     root = f"memory://{folder.name}"
     fsspec.filesystem("memory").put(str(folder), f"/{folder.name}", recursive=True)
     remote = training(factory.load_clips(root), dtype=torch.uint8)

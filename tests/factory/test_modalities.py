@@ -1,4 +1,4 @@
-"""Depth, normals, flow and tracks in a dataset: what comes back is what was rendered, and what was is untouched."""
+"""Depth, normals, flow and tracks in a dataset: decoding returns the rendered values, and older data is unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs" / "dataset.md"
 
 
 def full_clip() -> RenderedClip:
-    """The clip of discs with made-up geometry where they are."""
+    """The clip of discs with synthetic geometry inside the discs."""
     clip = disc_clip()
     views, frames, height, width, _ = clip.frames.shape
     rng = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def test_every_direction_survives_eight_bits():
 
 
 def test_without_modalities_nothing_changes():
-    """Columns, and with them every byte of a dataset, and the keys that resuming goes by."""
+    """The columns, and thus every byte of a dataset, and the keys used for resuming."""
     assert not [name for name in clip_schema(16).names if name.startswith(MODALITIES) or "track" in name]
     assert set(disc_row()) == set(clip_schema(16).names)
     args = ["--out", "x", "--seed", "5"]
@@ -145,9 +145,7 @@ def test_metadata_and_card_know_them(folder):
     ]
     write_card(folder)
     card = (folder / "README.md").read_text()
-    assert (
-        "## Beside colour" in card and "depth, normals, flow and tracks" in card and modality_table() in card
-    )
+    assert "## Modalities" in card and "depth, normals, flow and tracks" in card and modality_table() in card
 
 
 def test_some_of_them(tmp_path, clip):
@@ -162,19 +160,19 @@ def test_some_of_them(tmp_path, clip):
 
 
 def test_the_guide(folder):
-    """Its table is the columns', and its PyArrow example runs as it stands."""
+    """The table in docs/dataset.md matches the columns, and its PyArrow example runs unchanged."""
     guide = GUIDE.read_text()
     assert modality_table() in guide
     (example,) = re.findall(r"```python\n(import io\nimport numpy[^`]*depth_step[^`]*)```", guide)
-    said: dict = {}
-    exec(example.replace("path/data", str(folder / "data")), said)
+    values: dict = {}
+    exec(example.replace("path/data", str(folder / "data")), values)
     ours = load_clips(folder)[0].read(0, modalities=MODALITIES)
-    np.testing.assert_array_equal(said["depth"], ours.depth[0])
-    np.testing.assert_array_equal(said["flow"], ours.flow[0])
-    np.testing.assert_allclose(said["normals"], ours.normals[0], atol=1e-6)
-    np.testing.assert_array_equal(said["points"], ours.tracks.points)
+    np.testing.assert_array_equal(values["depth"], ours.depth[0])
+    np.testing.assert_array_equal(values["flow"], ours.flow[0])
+    np.testing.assert_allclose(values["normals"], ours.normals[0], atol=1e-6)
+    np.testing.assert_array_equal(values["points"], ours.tracks.points)
     np.testing.assert_array_equal(
-        said["visible"], load_clips(folder)[0].read(modalities=["tracks"]).tracks.visible
+        values["visible"], load_clips(folder)[0].read(modalities=["tracks"]).tracks.visible
     )
 
 
@@ -203,7 +201,7 @@ def test_unknown_modalities_are_refused(capsys):
 
 
 def test_the_stage_stores_what_the_renderer_gives():
-    """A creature through the stage: the row's own settings render the same again."""
+    """A creature rendered by the stage: the settings in its row render it again identically."""
     from factory.assets.record import AssetRecord
     from factory.clips.stage import asset_tasks
     from factory.sources import open_source

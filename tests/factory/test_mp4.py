@@ -1,4 +1,4 @@
-"""Our reading of an mp4's index against FFmpeg's demuxer."""
+"""The mp4 index parser compared with FFmpeg's demuxer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_index_is_what_ffmpeg_finds(data):
 
 
 def test_the_cases_differ():
-    """Controls: pictures out of order, and a file whose pictures lie in several chunks."""
+    """Controls: pictures out of order, and a file with its pictures in several chunks."""
     assert read_index(encode_h264(noise(20), 24)).frames != list(range(20))
     spans = read_index(encode_h264(noise(30, 256), 24, crf=1)).spans
     assert sum(end - start for start, end in spans) > 2**20

@@ -1,4 +1,4 @@
-"""Colours and backgrounds from decoded planes: those of swscale, and of the slow way, to the bit."""
+"""Colour conversion and compositing of decoded planes, compared bit for bit with swscale and a reference in NumPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def picture(y: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> av.VideoFrame:
 
 
 def by_swscale(frame: av.VideoFrame) -> np.ndarray:
-    """Not rgba: of that, swscale leaves the last columns unwritten at widths of 16n + 2 and 16n + 4."""
+    """rgb24, because with rgba swscale leaves the last columns unwritten at widths of 16n + 2 and 16n + 4."""
     return (
         VideoReformatter()
         .reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1)
@@ -43,7 +43,7 @@ def rgb(y: np.ndarray, cb: np.ndarray, cr: np.ndarray, channels: int = 3) -> np.
 
 
 def test_every_value_is_swscales():
-    """All 2^24 of Y', Cb and Cr."""
+    """All 2^24 combinations of Y', Cb and Cr."""
     cb, cr = (plane.astype(np.uint8) for plane in np.mgrid[:256, :256])
     for first in range(0, 256, 4):
         y = np.tile(np.arange(first, first + 4, dtype=np.uint8).reshape(2, 2), (256, 256))

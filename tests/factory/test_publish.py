@@ -1,4 +1,4 @@
-"""What may not be shared does not leave; what is on the hub is always whole; nothing is sent twice."""
+"""Clips that may not be shared are not published, the hub is always consistent, and nothing is uploaded twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def attempt(*args, **options):
 
 
 def child(hub: HubServer, home: Path, code: str, **environment: str) -> object:
-    """What `answer` is after the code ran in a process that sees this hub; None if it was killed."""
+    """Run code in a process that uses this hub; return its variable `answer`, or None if it was killed."""
     environment = {**hub.environment(home), "OMP_NUM_THREADS": "1", **environment}
     code = f"{_PROLOGUE}\n{code}\nprint(json.dumps(answer))"
     run = subprocess.run(
@@ -93,14 +93,14 @@ def test_what_may_not_be_shared_stops_everything(tmp_path, changes, reason):
     grow(root, 2, 9, **changes)
     with pytest.raises(PublishError) as refusal:
         publish(root, f"local:{tmp_path / 'out'}")
-    said = str(refusal.value)
-    assert said.startswith("7 of 9 clips may not be published: 0000000000000002 (asset ")
-    assert said.count(reason) == 5 and "disc-1" in said
+    message = str(refusal.value)
+    assert message.startswith("7 of 9 clips may not be published: 0000000000000002 (asset ")
+    assert message.count(reason) == 5 and "disc-1" in message
     assert not (tmp_path / "out").exists()
 
 
 def test_into_a_folder(root, tmp_path):
-    """Two versions side by side, each loads; a takedown leaves the next one and is listed there."""
+    """Two versions side by side can be loaded; a takedown removes clips from the next version and is listed there."""
     out = tmp_path / "out"
     first = publish(root, f"local:{out}", tag="v1")
     again = publish(root, f"local:{out}", tag="v1")
@@ -124,8 +124,10 @@ def test_into_a_folder(root, tmp_path):
     now = contents(Path(third.address))
     ids = load_clips(third.address).table(["clip_id"])["clip_id"].to_pylist()
     assert ids == [f"{number:016x}" for number in range(2, 10)]
-    (told,) = map(json.loads, now["takedowns.jsonl"].decode().splitlines())
-    assert told["uid"] == "disc-0" and len(told["clips"]) == 2 and b"secret" not in now["takedowns.jsonl"]
+    (removed,) = map(json.loads, now["takedowns.jsonl"].decode().splitlines())
+    assert (
+        removed["uid"] == "disc-0" and len(removed["clips"]) == 2 and b"secret" not in now["takedowns.jsonl"]
+    )
     assert "takedowns.jsonl" in now["README.md"].decode()
     assert contents(Path(first.address)) == old, "bit for bit"
     for version, clips in ((first, 8), (second, 10), (third, 8)):
@@ -158,7 +160,7 @@ def test_the_preview_is_a_configuration_and_a_folder_of_videos(root, tmp_path):
 
 
 def test_histograms_show_what_was_counted(root, tmp_path):
-    """Bars measured in the picture, against numbers put in by hand."""
+    """Bar heights measured in the image, compared with known counts."""
     png = tmp_path / "h.png"
     png.write_bytes(draw_histogram(np.repeat([0.0, 1, 2], [10, 40, 20]), "things"))
     picture = np.asarray(Image.open(png)).astype(int)
@@ -196,7 +198,7 @@ def _appending(hub: HubServer, tmp_path: Path, clips: int, more: int, shard: int
     assert len(extra) < 30 and sum(sizes[sha256] for sha256 in set(sizes) - wanted) < 1_000_000
 
     commits = hub.repository("datasets", name)["commits"]
-    for commit in commits.values():  # whatever a reader may have seen
+    for commit in commits.values():  # any state that a reader may have seen
         if "README.md" in commit["files"]:
             card = hub.object(commit["files"]["README.md"]["sha256"]).read_text()
             count = sum(
@@ -233,7 +235,7 @@ def test_appending_100_clips_to_1000_sends_the_new_shards_only(hub, tmp_path):
 
 
 def test_a_takedown_reaches_the_hub(hub, root, tmp_path):
-    """A shard that lost a clip is replaced and one that lost all goes, in one commit with the card."""
+    """A shard with removed clips is replaced, an empty one is deleted, in the same commit as the card."""
     grow(root, 8, 10)
     call = f"publish({str(root)!r}, 'hub:org/discs').revision"
     code = f"""
@@ -281,7 +283,7 @@ answer += [said("hub:org/hidden", private=True), said("hub:discs"), said("s3://d
     assert all(said.startswith("PublishError: ") for said in answers[5:])
 
 
-# Shards go one a commit here, so that there is much to interrupt. Each round begins with an empty hub.
+# One shard per commit, so that there are many requests to interrupt. Each round starts with an empty hub.
 _CUT = """
 import shutil
 from hub_server import HubServer
@@ -332,7 +334,7 @@ def _cut_everywhere(tmp_path: Path, root: Path, how: str | int) -> None:
 
 
 def test_an_upload_refused_at_any_request_loses_nothing(root, tmp_path):
-    """The hub then has no card, or everything; the same command once more sends the rest and nothing twice."""
+    """The hub then has either no card or everything; the same command uploads the rest and nothing twice."""
     write_contact_sheet(root)
     _cut_everywhere(tmp_path, root, 403)
 
@@ -346,7 +348,7 @@ def test_an_upload_cut_at_any_request_loses_nothing(root, tmp_path, how):
 
 @pytest.mark.slow
 def test_an_upload_killed_at_any_request_loses_nothing(hub, root, tmp_path):
-    """Killed at the first request, at the second of what is left, and so on, it is done in the end."""
+    """Killed at the first request, then at the second of the remaining ones, and so on, it finishes eventually."""
     write_contact_sheet(root)
     pid = tmp_path / "pid"
     code = f"""

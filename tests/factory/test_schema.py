@@ -1,4 +1,4 @@
-"""A row says everything, says it exactly, and can be rendered again."""
+"""A row is complete and exact, and can be rendered again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_row_holds_what_renders_it_again():
         (shot.cameras.K, clip.cameras.K),
         (shot.cameras.world_to_camera, clip.cameras.world_to_camera),
     ):
-        assert np.array_equal(stored, given)  # to the last bit: the picture must come out the same
+        assert np.array_equal(stored, given)  # bit-identical, so that rendering gives the same image
     assert (shot.cameras.width, shot.cameras.height) == (64, 64)
 
 
@@ -79,9 +79,7 @@ def test_no_row_without_its_origin(name, value):
 
 
 @pytest.mark.parametrize("name", ["renderer_version", "package_version"])
-@pytest.mark.parametrize(
-    "value", ["", None]
-)  # None: what Python says of a package that is just being replaced
+@pytest.mark.parametrize("value", ["", None])  # None: the version of a package that is being replaced
 def test_no_row_that_does_not_say_what_made_it(name, value):
     with pytest.raises(RowError, match=f"clip disc .*no {name}.*package replaced"):
         write_row({**disc_row(), name: value})
@@ -136,7 +134,7 @@ def test_splits_follow_the_content_of_an_asset():
     assert splits == [assign_split(asset) for asset in assets]
     assert 0.97 < splits.count("train") / 4000 < 0.99
     assert 20 <= splits.count("validation") <= 70 and 20 <= splits.count("test") <= 70
-    # More for testing moves assets out of train only: nothing that was held out is trained on.
+    # A larger test fraction only moves assets out of train: no held-out asset becomes training data.
     wider = [assign_split(asset, {"train": 0.9, "validation": 0.05, "test": 0.05}) for asset in assets]
     assert all(now == "train" for before, now in zip(wider, splits, strict=True) if before == "train")
     with pytest.raises(ValueError, match="add up to 1"):

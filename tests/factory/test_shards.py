@@ -1,4 +1,4 @@
-"""Shards do not depend on who finished first, on kills, or on what came before."""
+"""Shards do not depend on the order of completion, on killed processes, or on earlier runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TARGET = 1_000_000  # about seven clips
 
 
 def staged_clip(key: str, split: str = "train", views: int = 16) -> bytes:
-    """A clip of 140 kB or so: a real row whose alpha cells are noise of the key's own."""
+    """A clip of about 140 kB: a real row whose alpha cells contain noise seeded with the key."""
     noise = np.random.default_rng(int(key, 16)).bytes(3000 + int(key, 16) % 7 * 100)
     row = {**disc_row(views), "clip_id": key, "split": split}
     return write_row(row | {f"alpha_{view:02d}": noise for view in range(views)})
@@ -63,7 +63,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> dict[str, bytes]:
-    """Every file of a run in which all went in order."""
+    """Every file of a run without disturbances."""
     root = tmp_path_factory.mktemp("undisturbed")
     stage(str(root))
     pack(str(root))
@@ -71,7 +71,7 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
 
 
 def without_leftovers(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Without staged clips that never were committed: nobody packs or removes those."""
+    """All files except staged clips that were never committed, which are neither packed nor removed."""
     return {name: data for name, data in files.items() if not name.startswith("_factory/staged")}
 
 
@@ -124,7 +124,7 @@ def test_another_plan_does_not_give_the_same_bytes(undisturbed, tmp_path):
 
 @pytest.mark.parametrize("scene", ["no manifest", "torn shard", "staged clips left", "unfinished file left"])
 def test_a_run_after_a_kill_writes_the_same_bytes(undisturbed, tmp_path, scene):
-    """Each scene is what a kill at one moment of packing the second shard leaves."""
+    """Each case is the state left by a process killed at one point of packing the second shard."""
     stage(str(tmp_path))
     packed = {**without_leftovers(undisturbed)}
     for name in [name for name in packed if "00002" in name]:
@@ -140,7 +140,7 @@ def test_a_run_after_a_kill_writes_the_same_bytes(undisturbed, tmp_path, scene):
         (tmp_path / name).write_bytes(data)
     pack(str(tmp_path), seed=1)
     after = tree(tmp_path)
-    after.pop("_factory/tmp/0123.parquet", None)  # swept by the ledger after an hour
+    after.pop("_factory/tmp/0123.parquet", None)  # removed by the ledger after an hour
     assert after == undisturbed
 
 
@@ -150,7 +150,7 @@ def test_a_second_run_adds_and_changes_nothing_that_was_there(undisturbed, tmp_p
     assert pack(str(tmp_path), seed=2) == []
     assert tree(tmp_path) == undisturbed
 
-    late = sorted(FAILED)  # these worked at the second try
+    late = sorted(FAILED)  # these succeeded at the second attempt
     with ShardPacker(str(tmp_path)) as packer:
         for order, keys in enumerate(PLAN):
             packer.planned(order, keys)
@@ -173,7 +173,7 @@ def test_a_shard_is_packed_as_soon_as_its_stretch_of_the_plan_is_resolved(tmp_pa
     for key in reversed(KEYS[1:]):
         packer.finished(key, key not in FAILED)
     time.sleep(0.3)
-    assert not first.exists()  # the first clip of the plan is still out
+    assert not first.exists()  # the first clip of the plan is still unresolved
     packer.finished(KEYS[0], committed=True)
     until = time.monotonic() + 20
     while not (tmp_path / "_factory/shards/train-00001.json").exists():
@@ -246,7 +246,7 @@ DRIVER = """
 import json, resource, sys
 from factory.dataset.packing import ShardPacker
 root, keys, failed, file_limit, target = json.loads(sys.argv[1])
-if file_limit:  # no file may grow beyond: to its writer, a full disk
+if file_limit:  # limit of the file size, which the writer sees as a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 print("ready", flush=True)
 with ShardPacker(root, target_bytes=target) as packer:
@@ -257,7 +257,7 @@ with ShardPacker(root, target_bytes=target) as packer:
 
 
 def driver(root: Path, file_limit: int = 0) -> list[str]:
-    """A command that packs `KEYS` in a process of its own, to be disturbed."""
+    """A command that packs `KEYS` in a separate process, which the tests disturb."""
     return [sys.executable, "-c", DRIVER, json.dumps([str(root), KEYS, sorted(FAILED), file_limit, TARGET])]
 
 
@@ -282,7 +282,7 @@ def test_killed_again_and_again_it_still_writes_the_same_bytes(undisturbed, tmp_
             time.sleep(chance.uniform(0.0, 0.15))
             process.send_signal(signal.SIGKILL)
         ends.add(process.returncode)
-    assert -signal.SIGKILL in ends  # it did happen
+    assert -signal.SIGKILL in ends  # at least one was killed
     pack(str(tmp_path))
     after = {name: data for name, data in tree(tmp_path).items() if not name.startswith("_factory/tmp")}
     assert after == undisturbed

@@ -1,4 +1,4 @@
-"""An asset is removed everywhere, stays out, and the rest does not change by a bit; whenever it is interrupted."""
+"""A takedown removes an asset everywhere and permanently and leaves the rest bit-identical, even if interrupted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def models(folder: Path) -> Path:
 
 
 def build(out: Path, folder: Path, stage: RenderStage = STAGE, leave_out: tuple[str, ...] = ()) -> Path:
-    """What `factory.render` does, in this process, with shards of three clips."""
+    """Run `factory.render` in this process, with shards of three clips."""
     exclusions = Exclusions(tombstones=tuple(finish_takedowns(out)))
     listed = (record for record in open_source(str(folder)).list() if record.uid not in leave_out)
     records = list(exclusions.apply(listed, lambda reason: None))
@@ -62,7 +62,7 @@ def build(out: Path, folder: Path, stage: RenderStage = STAGE, leave_out: tuple[
 
 
 def caption(out: Path) -> None:
-    """Captions of a model beside the shards, one part a clip and one of all."""
+    """Captions by a model beside the shards: one part per clip and one with all."""
     ids = load_clips(out).table(["clip_id"])["clip_id"].to_pylist()
     for number, part in enumerate([ids, *([key] for key in ids)]):
         rows = [
@@ -95,19 +95,19 @@ def dataset(original, tmp_path) -> Path:
 
 
 def rows_of(out: Path) -> dict[str, dict]:
-    """Every cell of every clip, pixels included, by its key."""
+    """Every cell of every clip, including pixels, by key."""
     files = sorted((out / "data").rglob("*.parquet"))
     return {row["clip_id"]: row for file in files for row in pq.read_table(file).to_pylist()}
 
 
 def mentions(out: Path, text: str) -> list[str]:
-    """Files whose content or name has the text in it, but for the tombstones."""
+    """Files whose content or name contains the text, except tombstones."""
     found = [path for path in out.rglob("*") if path.is_file() and "takedown" not in path.parts]
     return [str(path) for path in found if text.encode() in path.read_bytes() or text in path.name]
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """All files, without the moments that some of them were written at."""
+    """All files, without the timestamps that some contain."""
     files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for name in files:
         if "/takedown/" in name:
@@ -125,7 +125,7 @@ def test_the_asset_is_gone_and_the_rest_is_bit_for_bit_what_it_was(dataset):
     assert packed_keys(dataset) == set(left)
     now = {name: (dataset / name).read_bytes() for name in files if (dataset / name).exists()}
     changed = [name for name, data in files.items() if now.get(name) != data]
-    assert 0 < len(changed) < len(files)  # only shards that held it are written anew
+    assert 0 < len(changed) < len(files)  # only shards with the asset are rewritten
     assert mentions(dataset, GONE) == []
     for key in tombstone.clips:
         assert mentions(dataset, key) == []
@@ -170,7 +170,7 @@ def test_the_same_bytes_under_a_fingerprint_of_another_kind_stay_out(dataset, fo
 
 
 def test_staged_clips_and_shards_without_a_manifest_are_cleaned_too(dataset):
-    """As a run that was killed while it packed leaves them."""
+    """The state left by a run that was killed while packing."""
     shard = next(shard for shard in read_manifests(dataset) if len(shard.keys) > 1)
     (dataset / f"_factory/shards/{shard.split}-{shard.seq:05d}.json").unlink()
     table = pq.read_table(dataset / shard.path)
@@ -188,11 +188,11 @@ def test_staged_clips_and_shards_without_a_manifest_are_cleaned_too(dataset):
 
 
 class Killed(BaseException):
-    """What ends a process, as far as its own code can see."""
+    """Simulates a killed process."""
 
 
 def interrupted_at(step: int, dataset: Path, monkeypatch) -> bool:
-    """Take down, but die before the `step`-th change to the storage. Whether it came to that."""
+    """Take down, but die before change number `step` to the storage; return whether it was reached."""
     count = 0
 
     def dying(change):
@@ -223,7 +223,9 @@ def proof(original: Path, tmp_path: Path, monkeypatch, steps) -> int:
         out = Path(shutil.copytree(original, tmp_path / f"step-{step}"))
         if not interrupted_at(step, out, monkeypatch):
             return step
-        load_clips(out) if list((out / "data").rglob("*.parquet")) else None  # it opens at any moment
+        load_clips(out) if list(
+            (out / "data").rglob("*.parquet")
+        ) else None  # the dataset can be opened at any time
         finish_takedowns(out)  # as the next run of factory.render does
         takedown(out, GONE)  # and as the same command does
         assert content(out) == content(undisturbed), f"interrupted before change {step}"
@@ -240,7 +242,7 @@ def test_interrupted_at_every_change(original, tmp_path, monkeypatch):
 
 
 def test_what_is_left_of_a_damaged_dataset_is_not_taken_for_the_whole(dataset):
-    """Control: a shard that lost rows elsewhere is refused, not described anew."""
+    """Control: a shard that lost other rows is refused, and its manifest is not rewritten."""
     shard = next(shard for shard in read_manifests(dataset) if len(shard.keys) > 1)
     table = pq.read_table(dataset / shard.path)
     uid = table["asset_uid"][0].as_py()
@@ -263,8 +265,8 @@ def test_the_command_says_what_it_did(dataset, capsys):
     assert main(["takedown", "nobody", "--out", str(dataset)]) == 0
     assert "nothing of it in the dataset" in capsys.readouterr().out
     assert main(["report", "--out", str(dataset)]) == 0
-    said = capsys.readouterr().out
-    assert "taken down: 2" in said and "asked: 2 clips" in said and "nobody" in said
+    output = capsys.readouterr().out
+    assert "taken down: 2" in output and "asked: 2 clips" in output and "nobody" in output
     (dataset / read_tombstones(dataset)[0].path).write_text("torn")
     assert main(["report", "--out", str(dataset)]) == 1
     assert "is not a tombstone" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is stored is what was rendered, on any background, and others read it as we do."""
+"""Stored pixels match the rendered ones on any background, and other decoders give the same result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKGROUNDS = {"white": WHITE, "black": (0, 0, 0), "grey": GREY, "red": (255, 0,
 
 @pytest.fixture(scope="module")
 def moving() -> np.ndarray:
-    """Grey frames uint8 [20, 64, 96, 3], each another: colour would be lost to 4:2:0."""
+    """Grey frames, uint8 [20, 64, 96, 3], all different; grey because 4:2:0 subsamples colour."""
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (8, 12, 1)).repeat(8, 0).repeat(8, 1).repeat(3, 2)
     return np.stack([np.roll(coarse, 3 * t, axis=1) for t in range(20)]).astype(np.uint8)
@@ -66,7 +66,7 @@ def test_colour_past_a_silhouette_at_the_border_of_the_picture():
 def test_same_frames_give_the_same_bytes_and_name_no_encoder(moving, width):
     moving = moving[:, :, :width]
     data = encode_h264(moving, 24)
-    for used in range(1, 16):  # memory that was used before: x264's macroblock tree does not survive this
+    for used in range(1, 16):  # in memory with old content, which x264's macroblock tree would depend on
         litter = [np.full(size, used, np.uint8) for size in range(1000, 100_000, 9000)]
         del litter
         assert encode_h264(moving.copy(), 24) == data
@@ -128,7 +128,7 @@ def test_every_frame_by_its_index_as_torchcodec_finds_it(torchcodec, moving, gop
 
 @pytest.mark.parametrize("size", [(34, 50), (50, 34), (36, 68)])
 def test_no_column_is_left_out(size):
-    """Widths of 16n + 2 and 16n + 4, where swscale's rgba is not all written."""
+    """Widths of 16n + 2 and 16n + 4, for which swscale does not write all columns of rgba."""
     noise = np.random.default_rng(4).integers(0, 256, (3, *size, 3), np.uint8)
     data = encode_h264(noise, 24)
     with av.open(io.BytesIO(data)) as container:
@@ -217,7 +217,7 @@ def composited(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, ...
 
 @pytest.mark.parametrize("background", BACKGROUNDS.values(), ids=BACKGROUNDS)
 def test_a_disc_on_a_background_is_the_disc_drawn_on_it(background):
-    """Truth: coverage times colour, by hand, from the disc's own formula."""
+    """Reference: coverage × colour, computed from the formula of the disc."""
     clip = disc_clip(views=2, frames=8, size=96)
     view = 1
     coverage = np.stack([disc_coverage(t, 8, 96) for t in range(8)])[..., None]
@@ -227,10 +227,10 @@ def test_a_disc_on_a_background_is_the_disc_drawn_on_it(background):
     stored = bleed_colour(clip.frames[view])
     decoded = decode_h264(encode_h264(stored, 24))
 
-    assert psnr(composited(stored, alpha, background), direct, band) >= 45  # the bar is 38
+    assert psnr(composited(stored, alpha, background), direct, band) >= 45  # required: 38
     assert psnr(composited(decoded, alpha, background), direct, band) >= 36
     assert (composited(decoded, alpha, background)[alpha == 0] == background).all()
-    # Controls: colour taken for premultiplied, and the rejected way, which 4:2:0 chroma spoils.
+    # Controls: straight colour interpreted as premultiplied, and compositing on grey before encoding.
     wrong = np.clip(stored[..., :3] + (1 - coverage) * np.array(background), 0, 255)
     on_grey = coverage * disc_colour(view, 2) + (1.0 - coverage) * np.array(GREY)
     subtracted = decode_h264(encode_h264(np.rint(on_grey).astype(np.uint8), 24)) + (1.0 - coverage) * (
@@ -243,7 +243,7 @@ def test_a_disc_on_a_background_is_the_disc_drawn_on_it(background):
 
 @pytest.mark.parametrize("name", with_bundled("Fox.glb"))
 def test_a_rendered_model_on_white_is_the_model_rendered_on_white(name, monkeypatch):
-    """Truth: the same renderer with its picture cleared to white instead of to nothing."""
+    """Reference: the same renderer with a white instead of a transparent clear colour."""
     moderngl = pytest.importorskip("moderngl")
     from renderers.cameras import orbit_cameras
     from renderers.gltf import load

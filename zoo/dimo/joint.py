@@ -87,7 +87,7 @@ class JointStage:
         self.adam.step(self._rates(step))
         done = step + 1
         if plan.prune_every and done % plan.prune_every == 0 and done <= plan.prune_until:
-            self._prune()
+            self._prune(done)
         return StepLoss(loss, error)
 
     def _rates(self, step: int) -> dict[str, float]:
@@ -105,14 +105,16 @@ class JointStage:
         return rates
 
     @torch.no_grad()
-    def _prune(self) -> None:
+    def _prune(self, done: int) -> None:
         model, plan = self.run.model, self.plan
         good = (model.opacity_logits.sigmoid() >= plan.prune_opacity) & (
             model.log_scales.exp().amax(-1) <= plan.prune_scale
         )
         rows = good.nonzero()[:, 0]
         if not len(rows):
-            raise RuntimeError(f"{self.run.videos.object}: no Gaussian is left at step {self.run.step}")
+            raise RuntimeError(
+                f"{self.run.videos.object}: no Gaussian is left after {done} steps of the joint stage"
+            )
         for name in self.learnt:
             setattr(model, name, self.adam.select(name, rows))
         model.neighbours = model.neighbours[rows]

@@ -1,15 +1,14 @@
-"""The dataset's README.md, generated from its rows and never typed."""
+"""The dataset card (README.md) and ATTRIBUTION.md, generated from the rows."""
 
 from __future__ import annotations
 
 import hashlib
-import html
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import fsspec
@@ -20,18 +19,24 @@ from factory.dataset.codecs.modalities import DESCRIPTIONS as MODALITY_DESCRIPTI
 from factory.dataset.codecs.modalities import MODALITIES
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.schema import DESCRIPTIONS, VIEWS, clip_schema
+from zoo.card import escape as escape_markdown
 
-_ASSETS_IN_CARD = 200  # more go to a file of their own: a hub cuts long cards off
+_ASSETS_IN_CARD = 200  # with more, the table is only in ATTRIBUTION.md: hubs truncate long cards
+_Row = dict[str, Any]
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
 
 
 def write_card(root: str | os.PathLike[str]) -> None:
-    """Write README.md and ATTRIBUTION.md for the shards below `root`.
+    """Write README.md and ATTRIBUTION.md of a dataset.
+
+    Args:
+        root: path or URL of the dataset.
 
     Raises:
-        FileNotFoundError: there are no shards. StorageError: the files cannot be written.
+        FileNotFoundError: the dataset has no shards.
+        StorageError: the files cannot be written.
     """
-    storage = Storage(root, "_factory/tmp")
+    storage = Storage(root)
     for name, data in card_files(root).items():
         storage.write(name, data)
 
@@ -44,14 +49,20 @@ def card_files(
     preview: bool = False,
     taken_down: str = "",
 ) -> dict[str, bytes]:
-    """ATTRIBUTION.md and README.md for the shards below `root`, the card last.
+    """Generate ATTRIBUTION.md and README.md of a dataset, the card last.
 
     Args:
-        name: what `datasets` will load them by, if that is known.
-        pictures: paths of histograms. preview: whether there is a folder of videos (factory/preview.py).
-        taken_down: path of the list of what was taken down, "" if nothing was.
+        root: path or URL of the dataset.
+        name: argument for `datasets.load_dataset`, "" if unknown.
+        pictures: paths of histograms.
+        preview: whether the release has a folder of preview videos (`factory.dataset.pages.preview`).
+        taken_down: path of the list of removed assets, "" if there is none.
+
+    Returns:
+        File name → content.
+
     Raises:
-        FileNotFoundError: there are no shards.
+        FileNotFoundError: the dataset has no shards.
     """
     fs, folder = fsspec.core.url_to_fs(os.fspath(root))
     dataset = load_clips(root)
@@ -60,8 +71,8 @@ def card_files(
     attribution = _asset_table(assets)
     has_sheet = fs.exists(f"{folder.rstrip('/')}/contact_sheet.png")
     captioned = fs.glob(f"{folder.rstrip('/')}/captions/*.parquet")
-    beside = _Beside(name, has_sheet, tuple(pictures), preview, taken_down)
-    card = _front_matter(rows, bool(captioned), preview) + _body(dataset, rows, assets, attribution, beside)
+    extras = _Extras(name, has_sheet, tuple(pictures), preview, taken_down)
+    card = _front_matter(rows, bool(captioned), preview) + _body(dataset, rows, assets, attribution, extras)
     return {
         "ATTRIBUTION.md": f"# Attribution\n\n{attribution}".encode(),
         "README.md": card.encode(),
@@ -69,19 +80,19 @@ def card_files(
 
 
 def column_table(views: int = VIEWS) -> str:
-    """The columns of every dataset as a Markdown table: name, type, meaning."""
-    return _described(DESCRIPTIONS, views, ())
+    """Describe the columns of every dataset in a Markdown table: name, type, meaning."""
+    return _description_table(DESCRIPTIONS, views, ())
 
 
 def modality_table(views: int = VIEWS, modalities: Sequence[str] = MODALITIES) -> str:
-    """The columns that modalities add, likewise."""
+    """Describe the additional columns of modalities in a Markdown table."""
     meanings = {
         name: text for modality in modalities for name, text in MODALITY_DESCRIPTIONS[modality].items()
     }
-    return _described(meanings, views, modalities)
+    return _description_table(meanings, views, modalities)
 
 
-def _described(meanings: Mapping[str, str], views: int, modalities: Sequence[str]) -> str:
+def _description_table(meanings: Mapping[str, str], views: int, modalities: Sequence[str]) -> str:
     kinds = {field.name: _kind(field.type) for field in clip_schema(views, modalities)}
     rows = []
     for name, meaning in meanings.items():
@@ -92,6 +103,7 @@ def _described(meanings: Mapping[str, str], views: int, modalities: Sequence[str
 
 
 def _kind(kind: pa.DataType) -> str:
+    """Name of a column type with its shape, e.g. "float64 [16, 3, 3]"."""
     shape = []
     while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         shape.append(str(kind.list_size) if pa.types.is_fixed_size_list(kind) else "T")
@@ -101,8 +113,8 @@ def _kind(kind: pa.DataType) -> str:
 
 
 @dataclass(frozen=True)
-class _Beside:
-    """What there is beside the shards: see `card_files`."""
+class _Extras:
+    """Files beside the shards that the card refers to; see `card_files`."""
 
     name: str
     has_sheet: bool
@@ -113,19 +125,18 @@ class _Beside:
 
 def _front_matter(rows: pa.Table, captioned: bool, preview: bool) -> str:
     licences = set(rows["licence"].to_pylist())
-    only = next(iter(licences)).lower() if len(licences) == 1 else "other"
+    licence = next(iter(licences)).lower() if len(licences) == 1 else "other"
     size = next((name for limit, name in _SIZES if len(rows) < limit), "n>1M")
-    lines = ["---", f"license: {only if re.fullmatch(r'[a-z0-9.-]+', only) else 'other'}"]
+    lines = ["---", f"license: {licence if re.fullmatch(r'[a-z0-9.-]+', licence) else 'other'}"]
     if len(licences) > 1:
         lines += ["license_name: per-clip", "license_link: ATTRIBUTION.md"]
     lines += ["pretty_name: MV-Video", "size_categories:", f"- {size}", "task_categories:"]
     lines += ["- image-to-video", "- text-to-video", "tags:"]
     lines += [f"- {tag}" for tag in ("multi-view", "video", "3d", "4d", "animation", "menagerie4d")]
-    # `datasets` keeps what it has loaded under the folder's name and these lines, not under the data: two datasets
-    # in folders of one name, or one before and after it got columns, would be taken for each other if nothing
-    # here differed.
-    told = [*rows["clip_id"].to_pylist(), *(f"{field.name}: {field.type}" for field in rows.schema)]
-    digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+    # The cache of `datasets` is keyed by the folder's name and these lines, not by the data. Without a digest of the
+    # content, it would confuse two datasets in folders of the same name, or one before and after it gained columns.
+    content = [*rows["clip_id"].to_pylist(), *(f"{field.name}: {field.type}" for field in rows.schema)]
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
     lines += ["configs:", "- config_name: default", f"  description: {len(rows)} clips, content {digest}"]
     lines += ["  data_files:"]
     for split in _splits(rows):
@@ -138,7 +149,7 @@ def _front_matter(rows: pa.Table, captioned: bool, preview: bool) -> str:
     return "\n".join([*lines, "---", "", ""])
 
 
-def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution: str, beside: _Beside) -> str:
+def _body(dataset: ClipDataset, rows: pa.Table, assets: list[_Row], attribution: str, extras: _Extras) -> str:
     views, frames, width, height = (
         _range(rows[name]) for name in ("num_views", "num_frames", "width", "height")
     )
@@ -149,24 +160,26 @@ def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution:
         f"{width} x {height} pixels, with alpha and cameras. {dataset.size_bytes / 1e6:,.1f} MB."
     )
     parts = ["# MV-Video", sentence]
-    if beside.has_sheet:
+    if extras.has_sheet:
         parts.append("![Some of the clips](contact_sheet.png)")
     parts += ["## Clips", _table(("split", "clips", "assets"), _split_counts(rows))]
-    parts += [" ".join(f"![{PurePosixPath(path).stem}]({path})" for path in beside.pictures)]
-    if beside.preview:
-        parts.append("`preview/` has one clip each of some assets, one view on grey, as plain videos.")
-    if beside.taken_down:
+    parts += [" ".join(f"![{PurePosixPath(path).stem}]({path})" for path in extras.pictures)]
+    if extras.preview:
         parts.append(
-            f"Some assets were taken down: [{beside.taken_down}]({beside.taken_down}) lists their clips. "
-            f"Remove them from copies of earlier revisions, too."
+            "`preview/` contains plain videos of a sample of the assets: one clip each, one view, on grey."
         )
-    parts += ["## Loading", _loading(_splits(rows)[0], beside.name, beside.preview)]
+    if extras.taken_down:
+        parts.append(
+            f"Some assets were taken down: [{extras.taken_down}]({extras.taken_down}) lists their clips. "
+            f"Please remove them from copies of earlier revisions as well."
+        )
+    parts += ["## Loading", _loading(_splits(rows)[0], extras.name, extras.preview)]
     parts += [
         "## Licences",
-        "Every clip carries the licence of the model it shows, in the column `licence`, and the line that "
-        "credits its author, in `attribution`.",
+        "The columns `licence` and `attribution` of each clip contain the licence of its 3D model and the credit "
+        "line for the author.",
         _table(("licence", "assets", "clips"), _counts(assets, "licence")),
-        "AI use, as far as the authors have said (column `noai`: whether it is forbidden):",
+        "AI use, as declared by the authors (column `noai`: whether it is forbidden):",
         _table(("noai", "assets", "clips"), _counts(assets, "noai")),
         "## Assets",
         attribution
@@ -175,17 +188,17 @@ def _body(dataset: ClipDataset, rows: pa.Table, assets: list[dict], attribution:
         "## Made with",
         _table(
             ("renderer", "settings", "menagerie4d", "clips"),
-            _tally(rows, ("renderer_version", "settings", "package_version")),
+            _count_combinations(rows, ("renderer_version", "settings", "package_version")),
         ),
-        "Each row holds what is needed to render it again: `factory.row_to_shot(row)`.",
+        "Each row contains the inputs needed to render it again: `factory.row_to_shot(row)`.",
         "## Columns",
         column_table(rows["num_views"][0].as_py()),
     ]
     if dataset.modalities:
         parts += [
-            "## Beside colour",
-            f"These clips also have {_listing(dataset.modalities)}, exact from the animated mesh, of the first "
-            "surface that is at least half opaque at a pixel's centre: "
+            "## Modalities",
+            f"These clips also have {_listing(dataset.modalities)}, computed from the animated mesh for the first "
+            "surface that is at least half opaque at the centre of each pixel: "
             f"`clip.read(modalities={list(dataset.modalities)})`.",
             modality_table(rows["num_views"][0].as_py(), dataset.modalities),
         ]
@@ -204,7 +217,7 @@ rows = datasets.load_dataset("{name}", split="{split}", streaming=True)
 frame = next(iter(rows))["view_00"][0]  # uint8 [3, H, W]{videos}
 ```
 
-One call for arrays: decodes the views and frames asked for, and puts them on any background.
+To read arrays, decoding only some views and frames and compositing them on a background:
 
 ```python
 import factory
@@ -214,8 +227,9 @@ arrays = clip.read(views=[0, 4, 8, 12], frames=slice(0, 48, 3), background=(127,
 arrays.frames, arrays.cameras, arrays.timestamps  # uint8 [V, T, H, W, 3], V cameras, seconds [T]
 ```
 
-The videos hold straight colour, a pixel past the silhouette, on grey 127; `alpha_NN` is a zlib-compressed
-.npy, uint8 [T, H, W]. On a background: `colour * alpha / 255 + background * (1 - alpha / 255)`.
+The videos contain straight colour, extended one pixel past the silhouette, on grey 127. `alpha_NN` is a
+zlib-compressed .npy, uint8 [T, H, W]. To composite a clip on a background:
+`colour * alpha / 255 + background * (1 - alpha / 255)`.
 """
 
 
@@ -232,38 +246,38 @@ def _split_counts(rows: pa.Table) -> list[tuple[str, str, str]]:
     ]
 
 
-def _assets(rows: pa.Table) -> list[dict]:
-    """One entry an asset, with the number of its clips, in the order of source and title."""
+def _assets(rows: pa.Table) -> list[_Row]:
+    """One entry per asset with the number of its clips, sorted by source and title."""
     names = ["source", "asset_uid", "title", "source_url", "author", "licence", "attribution", "noai"]
-    found: dict[tuple, dict] = {}
+    entries: dict[tuple[str, str], _Row] = {}
     for row in rows.select(names).to_pylist():
-        entry = found.setdefault((row["source"], row["asset_uid"]), {**row, "clips": 0})
+        entry = entries.setdefault((row["source"], row["asset_uid"]), {**row, "clips": 0})
         entry["clips"] += 1
-    return sorted(found.values(), key=lambda asset: (asset["source"], asset["title"], asset["asset_uid"]))
+    return sorted(entries.values(), key=lambda asset: (asset["source"], asset["title"], asset["asset_uid"]))
 
 
-def _asset_table(assets: list[dict]) -> str:
+def _asset_table(assets: list[_Row]) -> str:
     return _table(
         ("asset", "author", "licence", "source", "clips", "attribution"),
         [
             (
                 _link(asset["title"] or asset["asset_uid"], asset["source_url"]),
-                escape(asset["author"]),
-                escape(asset["licence"]),
-                escape(asset["source"]),
+                _escape(asset["author"]),
+                _escape(asset["licence"]),
+                _escape(asset["source"]),
                 str(asset["clips"]),
-                escape(asset["attribution"]),
+                _escape(asset["attribution"]),
             )
             for asset in assets
         ],
     )
 
 
-def _counts(assets: list[dict], name: str) -> list[tuple[str, str, str]]:
+def _counts(assets: list[_Row], name: str) -> list[tuple[str, str, str]]:
     values = sorted({asset[name] for asset in assets})
     return [
         (
-            escape(value),
+            _escape(value),
             f"{sum(asset[name] == value for asset in assets):,}",
             f"{sum(asset['clips'] for asset in assets if asset[name] == value):,}",
         )
@@ -271,9 +285,9 @@ def _counts(assets: list[dict], name: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def _tally(rows: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
+def _count_combinations(rows: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
     counted = rows.group_by(list(names)).aggregate([([], "count_all")]).to_pylist()
-    return sorted((*(escape(row[name]) for name in names), f"{row['count_all']:,}") for row in counted)
+    return sorted((*(_escape(row[name]) for name in names), f"{row['count_all']:,}") for row in counted)
 
 
 def _listing(names: Sequence[str]) -> str:
@@ -281,27 +295,25 @@ def _listing(names: Sequence[str]) -> str:
 
 
 def _range(column: pa.ChunkedArray) -> str:
+    """The single value of a column, or its minimum and maximum."""
     values = sorted(set(column.to_pylist()))
     return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g}–{values[-1]:g}"
 
 
-def escape(text: str) -> str:
-    """Text of strangers as one line of Markdown that shows it and does nothing else."""
-    visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    return re.sub(
-        r"([\\`*_\[\]#|~:@]|(?<=www)\.)", r"\\\1", html.escape(" ".join(visible.split()), quote=False)
-    )
+def _escape(text: str) -> str:
+    """Escape third-party text. All colons are escaped, as before, so that published cards do not change."""
+    return escape_markdown(text, every_colon=True)
 
 
 def _link(text: str, url: str) -> str:
-    """A link for http(s) addresses, plain text otherwise."""
+    """Link http(s) addresses; return plain text otherwise."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return escape(text)
+        return _escape(text)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        return escape(text)
-    return f"[{escape(text)}]({quote(url, safe=':/?#@!$&*+,;=%~._-')})"
+        return _escape(text)
+    return f"[{_escape(text)}]({quote(url, safe=':/?#@!$&*+,;=%~._-')})"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

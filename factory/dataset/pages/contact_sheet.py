@@ -1,4 +1,4 @@
-"""A picture of what is in a dataset: one strip a clip, views first, then time."""
+"""A contact sheet of a dataset: one strip per clip with several views, then several frames."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ _INK, _PAPER = (40, 40, 40), (246, 246, 244)
 
 
 def write_contact_sheet(root: str | os.PathLike[str], *, most: int = 24) -> str | None:
-    """Draw `contact_sheet.png` of a dataset: four views of the first frame, then eight moments of view 0.
+    """Write `contact_sheet.png` of a dataset: per clip, four views of the first frame, then eight frames of view 0.
 
     Args:
-        most: strips; of more clips, an even choice.
+        root: path or URL of the dataset.
+        most: maximum number of clips, chosen at even intervals.
+
     Returns:
-        Where it was written, None if the dataset is empty.
+        Path of the file, None if the dataset is empty.
     """
     clips = load_clips(root)
     if not len(clips):
@@ -40,20 +42,20 @@ def write_contact_sheet(root: str | os.PathLike[str], *, most: int = 24) -> str 
         sheet[y : y + height, x : x + width] = strip
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="PNG", optimize=True)
-    storage = Storage(root, "_factory/tmp")
+    storage = Storage(root)
     storage.write(NAME, buffer.getvalue())
     return f"{storage.url}/{NAME}"
 
 
 def _strip(clip: Clip) -> np.ndarray:
-    """One clip as a row of cells under its name, uint8 [H, W, 3]."""
+    """Draw one clip as a row of cells below its title, uint8 [H, W, 3]."""
     around = clip.read(
         views=np.linspace(0, _count(clip, "num_views"), _VIEWS, endpoint=False).astype(int).tolist(),
         frames=[0],
         background=GREY,
     ).frames[:, 0]
-    moments = np.linspace(0, _count(clip, "num_frames") - 1, _TIMES).round().astype(int).tolist()
-    along = clip.read(views=[0], frames=moments, background=GREY).frames[0]
+    indices = np.linspace(0, _count(clip, "num_frames") - 1, _TIMES).round().astype(int).tolist()
+    along = clip.read(views=[0], frames=indices, background=GREY).frames[0]
     cells = [
         np.asarray(Image.fromarray(image).resize((_CELL, _CELL), Image.Resampling.LANCZOS))
         for image in (*around, *along)
@@ -73,5 +75,6 @@ def _count(clip: Clip, name: str) -> int:
 
 
 def _printable(text: str, most: int) -> str:
+    """Replace control characters and truncate to `most` characters."""
     text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= most else text[: most - 1] + "…"

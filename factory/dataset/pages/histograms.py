@@ -1,4 +1,4 @@
-"""How quantities are distributed over the clips of a dataset, as small pictures for its card."""
+"""Histograms of clip properties for the dataset card."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
-# File name → what it shows, and the number each clip has; of columns that a dataset may lack or have empty.
+# File name → label and column. Columns that a dataset lacks, or in which all values are null, are skipped.
 _COLUMNS = {
-    "speed": ("mean speed, diagonals per second", "motion_speed"),
-    "reach": ("farthest a vertex gets, diagonals", "motion_reach"),
-    "flow": ("optical flow of what moves most, pixels a frame", "motion_flow"),
-    "parts": ("parts that move independently", "motion_parts"),
-    "elevation": ("elevation of the cameras, degrees", "elevation_deg"),
+    "speed": ("mean vertex speed, diagonals per second", "motion_speed"),
+    "reach": ("largest vertex displacement, diagonals", "motion_reach"),
+    "flow": ("optical flow of the fastest 5 %, pixels per frame", "motion_flow"),
+    "parts": ("independently moving parts", "motion_parts"),
+    "elevation": ("camera elevation, degrees", "elevation_deg"),
 }
 _BINS = 24
 _SIZE, _MARGIN, _TOP, _BOTTOM = (480, 220), 16, 34, 30
@@ -23,13 +23,16 @@ _INK, _BAR, _PAPER = (40, 40, 40), (84, 124, 168), (246, 246, 244)
 
 
 def histograms(rows: pa.Table) -> Mapping[str, bytes]:
-    """File name → PNG, of every quantity that the clips have and do not all have alike.
+    """Draw a histogram of every property that varies between clips.
 
     Args:
-        rows: what `ClipDataset.table` gives.
+        rows: metadata, from `ClipDataset.table`.
+
+    Returns:
+        File name → PNG.
     """
     ends, starts = (rows[name].to_numpy() for name in ("end_time", "start_time"))
-    quantities = {"duration": ("length, seconds", ends - starts)}
+    quantities = {"duration": ("duration, seconds", ends - starts)}
     for name, (label, column) in _COLUMNS.items():
         if column in rows.column_names:
             quantities[name] = (label, rows[column].drop_null().to_numpy())
@@ -41,10 +44,14 @@ def histograms(rows: pa.Table) -> Mapping[str, bytes]:
 
 
 def draw_histogram(values: np.ndarray, label: str) -> bytes:
-    """A PNG. Whole numbers get a bar each; the largest hundredth is counted in the last bar.
+    """Draw a histogram. Integers get one bar per value; values above the 99th percentile count in the last bar.
 
     Args:
-        values: [N], of which the finite ones are not all equal. label: what they are, and their unit.
+        values: [N]; at least two finite values differ.
+        label: name and unit.
+
+    Returns:
+        PNG file.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
@@ -62,7 +69,7 @@ def draw_histogram(values: np.ndarray, label: str) -> bytes:
     draw.line((left, floor, right, floor), fill=_INK)
     draw.text((left, 8), label, fill=_INK, font=font)
     draw.text((right, 8), f"{len(values):,} clips, median {np.median(values):.3g}", _INK, font, anchor="ra")
-    centred = _whole(values)  # a bar stands for a number, not for a stretch
+    centred = _are_integers(values)  # each bar is one value rather than an interval
     low, high = (edges[0] + 0.5, edges[-1] - 0.5) if centred else (edges[0], edges[-1])
     more = "≥ " if values.max() > edges[-1] else ""
     draw.text((left, floor + 6), f"{low:.3g}", _INK, font)
@@ -73,15 +80,18 @@ def draw_histogram(values: np.ndarray, label: str) -> bytes:
 
 
 def _varies(values: np.ndarray) -> bool:
+    """Whether values differ by more than rounding errors."""
     return len(values) > 0 and bool(np.ptp(values) > 1e-6 * max(np.abs(values).max(), 1e-6))
 
 
-def _whole(values: np.ndarray) -> bool:
+def _are_integers(values: np.ndarray) -> bool:
+    """Whether all values are integers from a range small enough for one bar each."""
     return bool((values == np.rint(values)).all() and np.ptp(values) < 2 * _BINS)
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
+    """Bin edges."""
     low, high = values.min(), np.quantile(values, 0.99)
-    if _whole(values):
+    if _are_integers(values):
         return np.arange(low - 0.5, np.ceil(high) + 1.0)
     return np.linspace(low, high if high > low else values.max(), _BINS + 1)

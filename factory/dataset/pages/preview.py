@@ -1,8 +1,8 @@
-"""A few clips as plain videos, which a web page plays: one view each, on grey.
+"""Preview videos: one view of a few clips on grey, as plain videos that browsers play.
 
-The folder `preview/` is two things at once. With its .mp4 files and `metadata.parquet` it is a video folder, and that
-table, which holds the videos too, is what `datasets.load_dataset(…, "preview")` opens: the configurations of a
-repository are all read by one builder, and the shards' is parquet.
+With its .mp4 files and `metadata.parquet`, the folder `preview/` is a video folder in the sense of `datasets`. The
+table also contains the videos and is what `datasets.load_dataset(…, "preview")` opens, because `datasets` reads all
+configurations of a repository with the same builder, which is the Parquet builder here.
 """
 
 from __future__ import annotations
@@ -21,38 +21,52 @@ from renderers.video import encode_h264
 
 FOLDER = "preview"
 _MOST = 12
-_TEXTS = (
-    *("clip_id", "split", "title", "author", "licence", "attribution", "source_url", "animation_name"),
-    *("caption", "quality"),
+_TEXTS: tuple[str, ...] = (
+    "clip_id",
+    "split",
+    "title",
+    "author",
+    "licence",
+    "attribution",
+    "source_url",
+    "animation_name",
+    "caption",
+    "quality",
 )
-_VIEW = 2  # a little from the side
+_VIEW = 2  # slightly from the side
 
 
 def write_preview(clips: ClipDataset, folder: Path, *, most: int = _MOST) -> None:
-    """Write `preview/` below `folder`: one clip of each of at most so many assets.
+    """Write `preview/` below `folder`.
 
-    Which ones follows from the names of the clips, so that a dataset that grows keeps most of them.
+    The clips are chosen by the hash of their names, so a growing dataset keeps most of its previews.
+
+    Args:
+        clips: the dataset.
+        folder: local folder.
+        most: maximum number of assets; each has one clip.
     """
     (folder / FOLDER).mkdir()
     rows = []
-    for clip in _chosen(clips, most):
+    for clip in _select(clips, most):
         view = _VIEW % clip.metadata["num_views"]
         frames = clip.read(views=[view], background=GREY).frames[0]
         video, name = encode_h264(frames, clip.metadata["fps"]), f"{_digest(clip.clip_id)[:16]}.mp4"
         (folder / FOLDER / name).write_bytes(video)
-        known = {column: clip.metadata[column] for column in _TEXTS}
-        rows.append({"file_name": name, "video": {"bytes": video, "path": name}, **known})
+        texts = {column: clip.metadata[column] for column in _TEXTS}
+        rows.append({"file_name": name, "video": {"bytes": video, "path": name}, **texts})
     pq.write_table(
         pa.Table.from_pylist(rows, _schema()), folder / FOLDER / "metadata.parquet", compression="NONE"
     )
 
 
-def _chosen(clips: ClipDataset, most: int) -> Iterator[Clip]:
-    known = clips.table(["clip_id", "source", "asset_uid"]).to_pylist()
-    order = sorted(range(len(known)), key=lambda index: _digest(known[index]["clip_id"]))
+def _select(clips: ClipDataset, most: int) -> Iterator[Clip]:
+    """Yield one clip each of up to `most` assets."""
+    rows = clips.table(["clip_id", "source", "asset_uid"]).to_pylist()
+    order = sorted(range(len(rows)), key=lambda index: _digest(rows[index]["clip_id"]))
     assets: set[tuple[str, str]] = set()
     for index in order:
-        asset = known[index]["source"], known[index]["asset_uid"]
+        asset = rows[index]["source"], rows[index]["asset_uid"]
         if asset not in assets and len(assets) < most:
             assets.add(asset)
             yield clips[index]
