@@ -128,6 +128,17 @@ class Rendered:
     radii: Tensor
     means2d: Tensor
 
+    def output(self, name: str) -> Tensor:
+        """An output that the call of `render` asked for: "rgb", "alpha", "depth" or "normal".
+
+        Raises:
+            ValueError: it was not asked for.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"Rendered.{name}: it was not rendered; call render with want=(…, {name!r})")
+        return value
+
 
 @dataclass(frozen=True)
 class Scene:

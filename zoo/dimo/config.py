@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 Rate = tuple[float, float]  # learning rate at a stage's first and last step, exponential between
 
@@ -168,7 +169,8 @@ class DIMOConfig:
         ):
             value = getattr(self, name)
             if isinstance(value, dict):
-                object.__setattr__(self, name, kind(**{k: _tuples(v) for k, v in value.items()}))
+                fields: dict[str, Any] = {key: _tuples(each) for key, each in value.items()}
+                object.__setattr__(self, name, kind(**fields))
         if not 0 <= self.skip < self.depth - 1:
             raise ValueError(
                 f"DIMOConfig.skip: expected 0..{self.depth - 2} with depth {self.depth}, got {self.skip}"

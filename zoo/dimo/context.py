@@ -41,8 +41,7 @@ class TrainingContext:
             if not self.config.latent_space:
                 model.mu[:, 0] = torch.linspace(-1, 1, len(self.videos))
             else:
-                model.mu += self.config.latent_spread * torch.from_numpy(
-                    rng.standard_normal(shape, np.float32)
-                )
+                spread = torch.from_numpy(rng.standard_normal(shape, np.float32))
+                model.mu.add_(self.config.latent_spread * spread)
             model.log_var.fill_(self.config.latent_log_var)
         return model.to(self.device)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class MotionVideos:
     K: np.ndarray
     train_views: tuple[int, ...]
     heldout_views: tuple[int, ...]
-    provenance: dict[str, object] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("names", "sentences", "splits", "files", "phases", "train_views", "heldout_views"):
@@ -114,16 +114,21 @@ class MotionVideos:
             chosen = [i for i, split in enumerate(self.splits) if split == motions]
         else:
             chosen = [self._index(motion) for motion in motions]
-        per_motion = {
-            n: tuple(getattr(self, n)[i] for i in chosen) for n in ("names", "sentences", "splits", "files")
-        }
-        return replace(self, **per_motion, world_to_camera=self.world_to_camera[chosen], K=self.K[chosen])
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in chosen),
+            sentences=tuple(self.sentences[i] for i in chosen),
+            splits=tuple(self.splits[i] for i in chosen),
+            files=tuple(self.files[i] for i in chosen),
+            world_to_camera=self.world_to_camera[chosen],
+            K=self.K[chosen],
+        )
 
     def read(
         self,
-        motions: Sequence[int],
+        motions: Sequence[int] | np.ndarray,
         views: Sequence[int],
-        frames: Sequence[int],
+        frames: Sequence[int] | np.ndarray,
         resolution: int | None = None,
     ) -> Tensor:
         """Frames of every combination, uint8 [M, V, T, h, w, 4], straight alpha, sRGB-encoded.
@@ -147,7 +152,11 @@ class MotionVideos:
         return np.load(path, mmap_mode="r") if path.exists() else None
 
     def cameras(
-        self, motions: Sequence[int], views: Sequence[int], frames_count: int, resolution: int | None = None
+        self,
+        motions: Sequence[int] | np.ndarray,
+        views: Sequence[int],
+        frames_count: int,
+        resolution: int | None = None,
     ) -> TensorCameras:
         """Cameras of S = motions × frames scenes (frames fastest), C = views each, at an image size.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def evaluate(
     frames = list(range(0, videos.frames, every))
     rows = []
     for motion, name in enumerate(videos.names):
-        row: dict[str, object] = {"name": name}
+        row: dict[str, Any] = {"name": name}
         pictures = _measure(
             model, videos, z[motion : motion + 1], motion, views, frames, resolution, perceptual
         )
@@ -76,19 +77,21 @@ def _measure(
     perceptual: bool,
 ) -> dict[str, float]:
     device = z.device
-    errors, likeness, distance, both, either = [], [], [], 0.0, 0.0
+    errors, likeness, distance = [], [], []
+    both: Tensor | float = 0.0
+    either: Tensor | float = 0.0
     cameras = videos.cameras([motion], views, 1, resolution).to(device)
     for frame in frames:
         target, mask = over(videos.read([motion], views, [frame], resolution)[:, :, 0].to(device))
         phase = torch.tensor([videos.phases[frame]], device=device)
         white = torch.ones(3, device=device)
         picture = render(model.skin(model.trajectories(z, phase)), cameras, background=white)
-        image = picture.rgb.clamp(0, 1)
+        image = picture.output("rgb").clamp(0, 1)
         errors.append(squared_error(image, target))
         likeness.append(ssim(image, target).mean())
         if perceptual:
             distance.append(lpips(image, target))
-        intersection, union = intersection_and_union(picture.alpha, mask)
+        intersection, union = intersection_and_union(picture.output("alpha"), mask)
         both, either = both + intersection, either + union
     measured = {
         "psnr": psnr_from_mse(torch.stack(errors).mean()),

@@ -125,12 +125,12 @@ class JointStage:
         run, model, N = self.run, self.run.model, self.run.config.gaussians
         rng = run.rng(2)
         if self.guide is None:  # there was no stage 1
-            points = hull_points(run, 16 * len(model.key_points), rng)[0] if self._hull else None
+            points = hull_points(run, 16 * len(model.key_points), rng)[0] if self._on_hull else None
             if points is None:
                 points = points_in_ball(rng, len(model.key_points), 0.5).to(run.device)
             model.key_points.copy_(points[farthest_points(points, len(model.key_points))])
             model.log_radii.fill_(spacing(model.key_points).mean().log())
-        if self._hull:
+        if self._on_hull:
             places, colors = hull_points(run, N, rng)
             means = carry_back(run, places) if self.guide is not None else places
             opacity = 0.5
@@ -144,5 +144,5 @@ class JointStage:
         model.log_scales.copy_(spacing(model.means).log()[:, None].expand(-1, 3))
 
     @property
-    def hull_points(self) -> bool:
+    def _on_hull(self) -> bool:
         return self.run.config.pretraining.initial == "hull"

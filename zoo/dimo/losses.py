@@ -30,7 +30,8 @@ __all__ = [
 
 def depth_smoothness(depth: Tensor, image: Tensor) -> Tensor:
     """Mean |∂D| · exp(−|∂I|): depth [..., H, W, 1] may jump only where the colour [..., H, W, 3] does."""
-    return sum((_step(depth, axis).abs() * (-_edges(image, axis)).exp()).mean() for axis in (-3, -2))
+    rows, columns = ((_step(depth, axis).abs() * (-_edges(image, axis)).exp()).mean() for axis in (-3, -2))
+    return rows + columns
 
 
 def normal_smoothness(normal: Tensor, image: Tensor) -> Tensor:
@@ -38,10 +39,11 @@ def normal_smoothness(normal: Tensor, image: Tensor) -> Tensor:
 
     1 per direction at best, so 2 for a plane.
     """
-    return sum(
+    rows, columns = (
         (1 + (_step(normal, axis).abs() * (-3 * _edges(image, axis)).exp()).square()).sqrt().mean()
         for axis in (-3, -2)
     )
+    return rows + columns
 
 
 def _step(values: Tensor, axis: int) -> Tensor:

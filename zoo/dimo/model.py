@@ -6,7 +6,8 @@ Letters: B latents, T phases, K key points, N Gaussians, Z latent size, J neighb
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,17 +42,20 @@ class MotionDecoder(nn.Module):
         width = config.width
         sizes = [inputs] + [width] * (config.depth - 1)
         sizes[config.skip + 1] += inputs
-        self.trunk = nn.ModuleList(nn.Linear(size, width) for size in sizes)
-        self.offset_head = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, 3)])
-        self.rotation_head = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, 4)])
-        for layer in (*self.trunk, self.offset_head[0], self.rotation_head[0]):
+        trunk = [nn.Linear(size, width) for size in sizes]
+        offset_head = [nn.Linear(width, width), nn.Linear(width, 3)]
+        rotation_head = [nn.Linear(width, width), nn.Linear(width, 4)]
+        for layer in (*trunk, offset_head[0], rotation_head[0]):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        for head in (self.offset_head, self.rotation_head):
+        for head in (offset_head, rotation_head):
             nn.init.zeros_(head[1].weight)
             nn.init.zeros_(head[1].bias)
         with torch.no_grad():
-            self.rotation_head[1].bias[0] = 1.0
+            rotation_head[1].bias[0] = 1.0  # the identity, as a quaternion wxyz
+        self.trunk = nn.ModuleList(trunk)
+        self.offset_head = nn.ModuleList(offset_head)
+        self.rotation_head = nn.ModuleList(rotation_head)
 
     def forward(self, points: Tensor, phases: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets [B, T, K, 3] and quaternions [B, T, K, 4] (not normalised).
@@ -63,9 +67,10 @@ class MotionDecoder(nn.Module):
         places = encode(points, self.config.position_frequencies)
         moments = encode(phases[:, None], self.config.phase_frequencies)
         parts = (places, moments, z)
-        hidden = self._of_inputs(self.trunk[0].weight, parts) + self.trunk[0].bias
+        trunk = cast(Sequence[nn.Linear], self.trunk)
+        hidden = self._of_inputs(trunk[0].weight, parts) + trunk[0].bias
         hidden = F.relu(hidden.reshape(B * T * K, -1))
-        for index, layer in enumerate(self.trunk[1:], 1):
+        for index, layer in enumerate(trunk[1:], 1):
             if index == self.config.skip + 1:
                 inputs = layer.in_features - self.config.width
                 again = self._of_inputs(layer.weight[:, :inputs], parts).reshape(B * T * K, -1)
@@ -125,6 +130,8 @@ class DIMO(nn.Module):
         self.mu = nn.Parameter(torch.zeros(num_motions, config.latent))
         self.log_var = nn.Parameter(torch.zeros(num_motions, config.latent))
         self.decoder = MotionDecoder(config)
+        self.graph: Tensor
+        self.neighbours: Tensor
         self.register_buffer("graph", torch.zeros(K, G, dtype=torch.int64))
         self.register_buffer("neighbours", torch.zeros(N, J, dtype=torch.int64))
 

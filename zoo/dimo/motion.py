@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,9 +187,10 @@ def _draw(
         )
         picture = render(scenes, cameras, background=None if behind is None else behind.to(scenes.means))
         if behind is None:  # premultiplied by nature; files and the house want straight alpha
-            frames = torch.cat([picture.rgb / picture.alpha.clamp(min=1e-6), picture.alpha], -1)
+            rgb, alpha = picture.output("rgb"), picture.output("alpha")
+            frames = torch.cat([rgb / alpha.clamp(min=1e-6), alpha], -1)
         else:
-            frames = picture.rgb
+            frames = picture.output("rgb")
         drawn.append(frames.clamp(0, 1).mul(255).round().byte().cpu())
     return torch.cat(drawn).transpose(0, 1).contiguous().numpy()
 
@@ -248,4 +249,9 @@ def _save_npz(motion: Motion, path: Path) -> Path:
     return path
 
 
-_WRITERS = {".mp4": _save_mp4, ".glb": _save_glb, ".ply": _save_ply, ".npz": _save_npz}
+_WRITERS: dict[str, Callable[..., Path]] = {
+    ".mp4": _save_mp4,
+    ".glb": _save_glb,
+    ".ply": _save_ply,
+    ".npz": _save_npz,
+}

@@ -38,18 +38,19 @@ def photometric(config: DIMOConfig, picture: Rendered, batch: Batch) -> tuple[Te
     """The weighted sum of the losses on pictures, and the squared error of their colours."""
     weights, share = config.losses, batch.share
     target, mask = over(batch.targets)
-    error = losses.squared_error(picture.rgb, target) * share
+    rgb, alpha = picture.output("rgb"), picture.output("alpha")
+    error = losses.squared_error(rgb, target) * share
     loss = weights.rgb * renders_per_motion(batch) * error
-    loss = loss + weights.mask * share * losses.squared_error(picture.alpha, mask)
+    loss = loss + weights.mask * share * losses.squared_error(alpha, mask)
     if weights.ssim:
-        loss = loss + weights.ssim * share * (1 - losses.ssim(picture.rgb, target)).mean()
+        loss = loss + weights.ssim * share * (1 - losses.ssim(rgb, target)).mean()
     if weights.lpips:
-        loss = loss + weights.lpips * share * losses.lpips(picture.rgb, target)
+        loss = loss + weights.lpips * share * losses.lpips(rgb, target)
     if picture.depth is not None:
-        depth = picture.depth * picture.alpha
-        loss = loss + weights.depth * share * losses.depth_smoothness(depth, picture.rgb.detach())
+        depth = picture.depth * alpha
+        loss = loss + weights.depth * share * losses.depth_smoothness(depth, rgb.detach())
     if picture.normal is not None:
-        loss = loss + weights.normal * share * losses.normal_smoothness(picture.normal, picture.rgb.detach())
+        loss = loss + weights.normal * share * losses.normal_smoothness(picture.normal, rgb.detach())
     return loss, error
 
 
@@ -74,7 +75,8 @@ def rigidity_loss(
 
     See `losses.arap_distances` and `losses.arap_rotations`. Without a graph, neighbours are the nearest at rest.
     """
-    config, weights, loss = model.config, model.config.losses, 0.0
+    config, weights = model.config, model.config.losses
+    loss: Tensor | float = 0.0
     if graph is None:
         with torch.no_grad():
             size = min(config.graph, len(points))

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -76,8 +76,9 @@ class DIMOPipeline:
         self.provenance = dict(provenance or {})
         self.metrics = dict(metrics or {})
         self.text = copy.deepcopy(text)
-        if self.text is not None:
-            self.text.load_state_dict({k: v.half().float() for k, v in text.state_dict().items()})
+        if self.text is not None:  # as its file will store it
+            weights = self.text.state_dict()
+            self.text.load_state_dict({name: value.half().float() for name, value in weights.items()})
         if not len(self.motions) == len(self.sentences) == model.num_motions:
             raise ValueError(
                 f"dimo/{object}: the model has {model.num_motions} motions, expected as many names and sentences, "
@@ -85,7 +86,7 @@ class DIMOPipeline:
             )
 
     @staticmethod
-    def of(model: DIMO, videos: MotionVideos, **fields: object) -> DIMOPipeline:
+    def of(model: DIMO, videos: MotionVideos, **fields: Any) -> DIMOPipeline:
         """The pipeline of a model trained on these videos, which give names, sentences, phases and provenance."""
         return DIMOPipeline(
             model,
@@ -136,7 +137,7 @@ class DIMOPipeline:
         """
         from safetensors.torch import load_file
 
-        state = {"dimo": {}, "text": {}}
+        state: dict[str, dict[str, Tensor]] = {"dimo": {}, "text": {}}
         for name, tensor in load_file(Path(folder) / WEIGHTS).items():
             part, _, name = name.partition(".")
             state[part][name] = tensor.float() if tensor.is_floating_point() else tensor.long()
@@ -234,7 +235,7 @@ class DIMOPipeline:
         return self._decode(self.text.shares(sentence).to(self.model.mu) @ self.model.mu, sentence)
 
     def reconstruct(
-        self, videos: MotionVideos | np.ndarray, cameras: Cameras | None = None, **options: object
+        self, videos: MotionVideos | np.ndarray, cameras: Cameras | None = None, **options: Any
     ) -> Motion:
         """The motion seen in videos: finds its latent, all else staying as it is (methods §4.7; at most 300 steps).
 
@@ -263,17 +264,17 @@ class DIMOPipeline:
 
         frames = np.asarray(frames)
         expected = None if cameras is None else (len(cameras), cameras.height, cameras.width)
-        if frames.ndim != 5 or expected != (len(frames), *frames.shape[2:4]):
+        if cameras is None or frames.ndim != 5 or expected != (len(frames), *frames.shape[2:4]):
             raise ValueError(
                 f"dimo/{self.object}: reconstruct expects frames [V, T, H, H, 4] and the V cameras of that size that "
                 f"took them, got {list(frames.shape)} and cameras {expected} (views, height, width)"
             )
         write_motion(folder, "seen", frames)
-        views, T = range(len(frames)), frames.shape[1]
+        views, T = tuple(range(len(frames))), frames.shape[1]
         return MotionVideos(
-            folder, self.object, ["seen"], ["reconstruction"], ["heldout"], ["seen"], T, cameras.height,
-            torch.linspace(float(self.phases[0]), float(self.phases[-1]), T).tolist(),
-            cameras.world_to_camera[None], cameras.K[None], views, [],
+            folder, self.object, ("seen",), ("reconstruction",), ("heldout",), ("seen",), T, cameras.height,
+            tuple(torch.linspace(float(self.phases[0]), float(self.phases[-1]), T).tolist()),
+            cameras.world_to_camera[None], cameras.K[None], views, (),
         )  # fmt: skip
 
     def index(self, which: str | int) -> int:
@@ -293,9 +294,9 @@ class DIMOPipeline:
             plain = [_plain(each) for each in known]
             if wanted in plain:
                 return plain.index(wanted)
-        plain = {_plain(sentence): sentence for sentence in self.sentences}
-        close = [plain[each] for each in difflib.get_close_matches(wanted, plain, n=4, cutoff=0.5)]
-        close += [s for p, s in plain.items() if wanted in p and s not in close][:4]
+        sentences = {_plain(sentence): sentence for sentence in self.sentences}
+        close = [sentences[each] for each in difflib.get_close_matches(wanted, sentences, n=4, cutoff=0.5)]
+        close += [s for p, s in sentences.items() if wanted in p and s not in close][:4]
         advice = f"did you mean {' or '.join(map(repr, close))}?" if close else "see .motions"
         raise LookupError(f"dimo/{self.object} has no motion {which!r}: {advice}")
 

@@ -122,10 +122,10 @@ def _sample(
 
 def _outward(solid: np.ndarray) -> np.ndarray:
     """Unit directions out of a solid, at every cell: [cells³, 3]."""
-    soft = np.pad(solid, 2).astype(np.float32)
+    soft: np.ndarray = np.pad(solid, 2).astype(np.float32)
     for axis in range(3):
         soft = soft + np.roll(soft, 1, axis) + np.roll(soft, -1, axis)
-    slopes = np.stack(np.gradient(soft), -1)[2:-2, 2:-2, 2:-2].reshape(-1, 3)
+    slopes = np.stack(list(np.gradient(soft)), -1)[2:-2, 2:-2, 2:-2].reshape(-1, 3)
     return -slopes / np.maximum(np.linalg.norm(slopes, axis=-1, keepdims=True), 1e-9)
 
 

@@ -82,7 +82,7 @@ class KeyPointStage:
             want=("alpha",) if plan.alpha_only else wanted_outputs(weights, step >= plan.smooth_from),
         )
         if plan.alpha_only:
-            error = losses.squared_error(picture.alpha, over(batch.targets)[1]) * batch.share
+            error = losses.squared_error(picture.output("alpha"), over(batch.targets)[1]) * batch.share
             loss = (weights.mask + renders_per_motion(batch) * weights.rgb) * error
         else:
             loss, error = photometric(self.run.config, picture, batch)
@@ -145,7 +145,10 @@ class KeyPointStage:
     def _watch(self, picture: Rendered, batch: Batch) -> None:
         """Add up how strongly the pictures pull at each key point, per unit of normalised device coordinates."""
         whole = (batch.cameras.width * batch.cameras.height / batch.share) ** 0.5
-        self.moved += (picture.means2d.grad.norm(dim=-1) * (whole / 2)).sum((0, 1))
+        gradient = picture.means2d.grad
+        if gradient is None:
+            raise RuntimeError("means2d has no gradient: call backward() before densification")
+        self.moved += (gradient.norm(dim=-1) * (whole / 2)).sum((0, 1))
 
     def _grow(self, step: int) -> None:
         """Densify and prune; at the annealing steps, back to the wanted number by farthest-point sampling."""

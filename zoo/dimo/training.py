@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from zoo.dimo import losses
 from zoo.dimo.config import DIMOConfig
@@ -112,6 +113,8 @@ class _Training(TrainingContext):
         from safetensors.torch import save_file
 
         stage = self._stage
+        if stage is None:
+            raise RuntimeError(f"{path}: there is nothing to save before the first step")
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"stage.{k}": v for k, v in stage.tensors().items()}
         tensors |= {f"adam.{k}": v for k, v in stage.adam.state().items()}
@@ -140,15 +143,16 @@ class _Training(TrainingContext):
                 f"{path} is the checkpoint of another training (object, motions, configuration and seed must be the "
                 "same); give another path, or delete it to begin anew"
             )
-        parts = {"model": {}, "stage": {}, "adam": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "stage": {}, "adam": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.step, self.seconds = about["step"], about["seconds"]
         self.model = DIMO.from_state(self.config, parts["model"]).to(self.device)
         kind = {kind.name: kind for kind in (KeyPointStage, JointStage)}[about["stage"]]
-        self._stage = kind.restored(self, parts["stage"])
-        self._stage.adam.load(parts["adam"])
+        stage = kind.restored(self, parts["stage"])
+        stage.adam.load(parts["adam"])
+        self._stage = stage
 
     def _identity(self) -> dict[str, object]:
         about = {"object": self.videos.object, "motions": self.videos.names, "seed": self.seed}
