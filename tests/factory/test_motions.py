@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from tiny_gltf import CORNERS, TinyGltf
 from cluster import Ledger
 from factory.assets.record import AssetRecord
 from factory.dataset.schema import write_row
+from factory.motion_videos.jobs import DatasetClips, MotionJob, MotionsJob, read_job
 from factory.motion_videos.plan import (
+    AnimationSource,
+    ClipSource,
+    MotionPlan,
     MotionRecipe,
     _splits,
     plan_clips,
@@ -211,6 +216,21 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(robot, t
 def test_keys_of_existing_ledgers_stay_valid():
     assert MotionRecipe().hash() == "9372ba0aeabff9cd"
     assert MotionRecipe(points_seed=7).hash() == "cc38758fe0621b07"
+
+
+def test_jobs_survive_json():
+    record = AssetRecord("tiny.glb", "folder", "tiny.glb", "sha256:0", tags=("tiny",))
+    rendered = MotionPlan(
+        "hop", "hops", "train", 2.0, AnimationSource(1, [0.0], [1.0] * 16), [[[1.0]]], [[[2.0]]]
+    )
+    copied = replace(rendered, source=ClipSource("clip-1", [0, 2], [4]))
+    for job in (
+        MotionsJob("tiny", record),
+        MotionsJob("disc", DatasetClips("mv", ("clip-0", "clip-1"))),
+        MotionJob("tiny", record, rendered, "hop-1"),
+        MotionJob("disc", DatasetClips("mv"), copied, "hop-2"),
+    ):
+        assert read_job(json.loads(json.dumps(job.to_json()))) == job
 
 
 def test_a_rerun_renders_nothing_and_another_recipe_keeps_the_files(robot):

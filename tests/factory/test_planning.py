@@ -12,6 +12,9 @@ from sample_assets import ANIMATED, ASSETS, requires_assets
 from scenes import add_square, unlit
 from tiny_gltf import TinyGltf, moving
 
+from factory.assets.licences import Policy
+from factory.assets.record import AssetRecord
+from factory.clips.jobs import AssetJob, ClipJob, read_job
 from factory.clips.plan import (
     ClipPlan,
     ClipRecipe,
@@ -177,6 +180,22 @@ def test_the_same_asset_and_recipe_give_the_same_plan():
         np.testing.assert_array_equal(shot.timestamps, restored.timestamps)
         np.testing.assert_array_equal(shot.asset_to_world, restored.asset_to_world)
         np.testing.assert_array_equal(shot.cameras.world_to_camera, restored.cameras.world_to_camera)
+
+
+def test_jobs_survive_json():
+    record = AssetRecord("tiny.glb", "folder", "tiny.glb", "sha256:0", tags=("tiny",))
+    (clip, *_), _ = plan(swing(5.0))
+    for job in (
+        AssetJob(record),
+        AssetJob(record, Policy("commercial", licences=("CC0-1.0",))),
+        ClipJob(record, clip),
+    ):
+        assert read_job(json.loads(json.dumps(job.to_json()))) == job
+    assert set(AssetJob(record).to_json()) == {"asset"}  # as in existing ledgers
+
+
+def test_keys_of_existing_ledgers_stay_valid():
+    assert ClipRecipe().hash() == "aa88ec954a7ae931"
 
 
 def test_every_field_of_a_recipe_is_part_of_its_hash():
