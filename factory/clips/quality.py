@@ -253,9 +253,7 @@ def moving_parts(surface: Surface, points: np.ndarray, triangles: np.ndarray) ->
     rigid body. Objects with less than a tenth of the surface are not counted.
 
     Args:
-        surface: points sampled from the mesh.
-        points: [T, N, 3], vertices.
-        triangles: int [F, 3].
+        surface: points sampled from the mesh with vertices `points` [T, N, 3] and `triangles` int [F, 3].
     """
     pieces = _connected(points, triangles)[surface.triangles]
     pieces = np.unique(pieces, return_inverse=True)[1]
@@ -358,12 +356,10 @@ def signature(points: np.ndarray, triangles: np.ndarray) -> list[int]:
         3       σ_k(0)
         8 x 9   for each later frame: quantiles 0.1, 0.3, …, 0.9 of |p_i(t) - p_i(0)|; |c(t) - c(0)|; σ_k(t)
 
-    They are invariant to vertex order, triangulation, scale, translation and rotation; a mirror image has the same
-    signature.
+    They are invariant to vertex order, triangulation, scale, translation, rotation and reflection.
 
     Args:
-        points: [T, N, 3], vertices.
-        triangles: int [F, 3].
+        points, triangles: vertices [T, N, 3] and their triangles int [F, 3].
     """
     moments = np.linspace(0, len(points) - 1, _MOMENTS + 1).round().astype(int)
     points = sample_surface(points[moments], triangles, 2 * _SAMPLES).points

@@ -1,4 +1,4 @@
-"""Measures of motion against cases computed by hand, the renderer's own flow, and copies exported differently."""
+"""Motion measures against cases computed by hand, the renderer's optical flow, and other exports of the same clip."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = ClipRecipe(fps=8, num_frames=8, views=4, resolution=32)
 
 
 def ring(views: int, size: int = 64):
-    """Cameras 3 m away, at the height of the origin; the first looks along -Z."""
+    """Cameras at distance 3 m and elevation 0; the first looks along -Z."""
     azimuths = 2 * np.pi / views * np.arange(views)
     return orbit_cameras(azimuths, 0.0, 3.0, fov_y=np.deg2rad(40.0), width=size, height=size)
 
@@ -52,7 +52,7 @@ def square(side: float = 1.0, z: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shifted(points: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Points [N, 3] carried along [T, 3]."""
+    """Points [N, 3] translated along a path [T, 3]."""
     return (points + np.asarray(steps, np.float32)[:, None]).astype(np.float32)
 
 
@@ -62,25 +62,25 @@ def along_x(speed: float, frames: int = 6) -> np.ndarray:
 
 # --- flow --------------------------------------------------------------------------------------------
 
-PIXELS_PER_METRE = 128 / np.tan(np.deg2rad(20.0)) / 3.0  # at the origin, in a picture of 256 pixels
+PIXELS_PER_METRE = 128 / np.tan(np.deg2rad(20.0)) / 3.0  # at the origin, in an image of 256 pixels
 
 
 @pytest.mark.parametrize("size", [32, 256])
-def test_flow_is_the_motion_of_what_is_seen_at_256_pixels(size):
+def test_flow_is_measured_at_256_pixels(size):
     points, triangles = square()
     surface = sample_surface(shifted(points, along_x(0.02)), triangles)
     assert flow(surface.points, ring(1, size)) == pytest.approx(0.02 * PIXELS_PER_METRE, rel=1e-3)
 
 
-def test_flow_counts_the_whole_picture():
-    """A square of 6 x 6 cells moves, 6 x 7 while it is between two: of the 205 cells of 5 %, the rest are still."""
+def test_flow_is_averaged_over_a_fraction_of_the_whole_image():
+    """A moving square covers 6 x 6 cells, or 6 x 7 between two cells; the rest of the 205 cells (5 %) are still."""
     points, triangles = square(24 / PIXELS_PER_METRE)
     surface = sample_surface(shifted(points, along_x(0.02)), triangles)
     pixels = 0.02 * PIXELS_PER_METRE
     assert 36 / 205 * pixels <= flow(surface.points, ring(1)) <= 42 / 205 * pixels
 
 
-def test_flow_of_what_is_hidden_does_not_count():
+def test_flow_of_hidden_points_does_not_count():
     wall, triangles = square(1.6, z=0.2)
     behind, _ = square(0.6, z=-0.2)
     still = np.repeat(wall[None], 6, axis=0)
@@ -109,14 +109,14 @@ def test_flow_agrees_with_the_flow_of_every_pixel(name):
     assert clip.measures["motion_flow"] == pytest.approx(truth, rel=0.15)
 
 
-# --- what appears, and how many ---------------------------------------------------------------------
+# --- parts that appear, and their number ---------------------------------------------------------------------
 
 
-def test_what_appears_at_once_is_a_part_of_the_surface():
+def test_pop_in_is_the_fraction_of_the_surface_that_appears_in_one_frame():
     points, triangles = square()
     clip = np.repeat(np.concatenate([points, points + [3, 0, 0]])[None], 6, axis=0).astype(np.float32)
     faces = np.concatenate([triangles, triangles + 4])
-    clip[:3, 4:] = clip[:3, 4:5]  # the second square is a point, and then there
+    clip[:3, 4:] = clip[:3, 4:5]  # the second square is a point, then appears
     corners = faces[sample_surface(clip, faces).triangles]
     assert pop_in(clip, corners) == pytest.approx(0.5, abs=0.01)
     growing = clip.copy()
@@ -127,7 +127,7 @@ def test_what_appears_at_once_is_a_part_of_the_surface():
 
 
 def pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two squares carried along two paths [T, 3]."""
+    """Two squares translated along two paths [T, 3]."""
     points, triangles = square()
     clip = np.concatenate([shifted(points, first), shifted(points, second)], axis=1)
     return clip, np.concatenate([triangles, triangles + 4])
@@ -136,8 +136,8 @@ def pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize(
     ("first", "second", "parts"),
     [
-        (along_x(0.1), along_x(-0.1) + [0, 3, 0], 2),  # apart, each its own way
-        (along_x(0.1), along_x(0.1) + [0, 3, 0], 1),  # apart, as one
+        (along_x(0.1), along_x(-0.1) + [0, 3, 0], 2),  # apart, moving differently
+        (along_x(0.1), along_x(0.1) + [0, 3, 0], 1),  # apart, moving together
         (along_x(0.0), along_x(0.05) + [0, 0.5, 0.01], 1),  # one slides on the other
         (along_x(0.0), along_x(0.0) + [0, 3, 0], 1),  # nothing moves
     ],
@@ -147,7 +147,7 @@ def test_objects_that_move_independently_are_counted(first, second, parts):
     assert moving_parts(sample_surface(clip, triangles), clip, triangles) == parts
 
 
-def test_an_accessory_is_no_object():
+def test_a_small_part_is_not_counted_as_an_object():
     points, triangles = square()
     clip = np.concatenate(
         [shifted(points, along_x(0.0)), shifted(0.2 * points, along_x(0.1) + [0, 3, 0])], axis=1
@@ -156,7 +156,7 @@ def test_an_accessory_is_no_object():
     assert moving_parts(sample_surface(clip, faces), clip, faces) == 1
 
 
-def test_vertices_split_at_seams_do_not_make_parts():
+def test_duplicated_vertices_at_seams_do_not_separate_parts():
     points, triangles = square()
     clip = shifted(points, along_x(0.1))[:, triangles.reshape(-1)]
     faces = np.arange(6).reshape(2, 3)
@@ -167,7 +167,7 @@ def test_vertices_split_at_seams_do_not_make_parts():
 
 
 def exported_again(points: np.ndarray, triangles: np.ndarray):
-    """The same surface as other programs write it."""
+    """The same surface with other vertices, as other programs export it."""
     rng = np.random.default_rng(0)
     order = rng.permutation(points.shape[1])
     shuffled = np.roll(np.argsort(order)[triangles][rng.permutation(len(triangles))], 1, axis=1)
@@ -193,7 +193,7 @@ def clip_of(asset: gltf.Asset, index: int, vertices: np.ndarray) -> np.ndarray:
     return np.stack([asset.positions(index, time)[vertices] for time in times])
 
 
-def test_a_copy_has_the_same_signature_however_it_was_exported(kangaroo):
+def test_another_export_of_a_clip_has_the_same_signature(kangaroo):
     asset, vertices, triangles = kangaroo
     points = clip_of(asset, 0, vertices)
     signatures = [signature(points, triangles)]
@@ -203,22 +203,22 @@ def test_a_copy_has_the_same_signature_however_it_was_exported(kangaroo):
     assert len(near_duplicates(np.array(signatures))) == count * (count - 1) // 2
 
 
-def test_another_motion_is_no_copy_but_the_same_shape(kangaroo):
+def test_another_motion_of_the_same_shape_is_a_duplicate_only_in_shape(kangaroo):
     asset, vertices, triangles = kangaroo
     both = np.array([signature(clip_of(asset, index, vertices), triangles) for index in range(2)])
     assert len(near_duplicates(both, 0.03)) == 0
-    assert len(near_duplicates(both, 0.03, motion=False)) == 1  # it stands a little differently at first
+    assert len(near_duplicates(both, 0.03, motion=False)) == 1  # its first pose differs a little
 
 
-def test_duplicates_are_pairs_of_assets_and_say_their_splits(kangaroo):
+def test_duplicates_are_pairs_of_assets_with_their_splits(kangaroo):
     asset, vertices, triangles = kangaroo
     hop, wave = (signature(clip_of(asset, index, vertices), triangles) for index in range(2))
-    wave = [*hop[:19], *wave[19:]]  # from the same first frame
+    wave = [*hop[:19], *wave[19:]]  # with the same first frame
     rows = [
         {"asset_uid": uid, "split": split, "motion_signature": numbers}
         for uid, split, numbers in (
             ("a", "train", hop),
-            ("a", "train", hop),  # its own clips are no news
+            ("a", "train", hop),  # two clips of one asset are no pair
             ("copy of a", "test", hop),
             ("a waves", "train", wave),
             ("old", "train", None),
@@ -234,26 +234,26 @@ def test_duplicates_are_pairs_of_assets_and_say_their_splits(kangaroo):
     assert pairs[0].splits == ("test", "train") and pairs[0].clips == 2
 
 
-# --- pictures ----------------------------------------------------------------------------------------
+# --- similarity of frames ----------------------------------------------------------------------------------------
 
 
 def grey(*values: int, size: int = 32) -> np.ndarray:
-    """One view of frames that are each one grey, uint8 [1, T, size, size, 4]."""
+    """One view of uniformly grey frames, uint8 [1, T, size, size, 4]."""
     frames = np.full((1, len(values), size, size, 4), 255, np.uint8)
     frames[0, ..., :3] = np.array(values, np.uint8)[:, None, None, None]
     return frames
 
 
 @pytest.mark.parametrize("size", [32, 256])
-def test_similarity_of_plain_frames_is_ssims_formula(size):
+def test_similarity_of_uniform_frames_follows_the_ssim_formula(size):
     c1 = (0.01 * 255) ** 2
     expected = (2 * 60 * 200 + c1) / (60**2 + 200**2 + c1)
     assert frame_similarity(grey(60, 60, 200, 200, size=size)) == pytest.approx(expected, rel=1e-3)
     assert frame_similarity(grey(60, 60, 60, size=size)) == pytest.approx(1.0)
 
 
-def test_only_what_is_covered_counts():
-    """A small object that flashes is not made similar by the background around it."""
+def test_only_covered_pixels_count():
+    """The background around a small object that flashes does not raise the similarity."""
     frames = grey(60, 200)
     frames[:, :, :, 8:, 3] = 0
     assert frame_similarity(frames) < 0.75
@@ -261,7 +261,7 @@ def test_only_what_is_covered_counts():
     assert frame_similarity(frames) == 1.0
 
 
-# --- judging ----------------------------------------------------------------------------------------
+# --- policy ----------------------------------------------------------------------------------------
 
 GOOD = {
     "motion_travel": 0.1,
@@ -288,7 +288,7 @@ GOOD = {
         ("motion_parts", 2, "several objects move"),
     ],
 )
-def test_each_rule_has_its_words(column, value, words):
+def test_each_rule_has_a_description(column, value, words):
     policy = MotionPolicy()
     assert policy.quality(GOOD) == "high"
     assert policy.faults({**GOOD, column: value}) == [words] == [policy.quality({**GOOD, column: value})]
@@ -304,7 +304,7 @@ def test_quality_in_between_is_ok_and_unmeasured_is_empty():
     assert MotionPolicy(max_travel=4.0, max_parts=3).quality(broken) == "ok"
 
 
-# --- in the plan --------------------------------------------------------------------------------------
+# --- measures in the plan --------------------------------------------------------------------------------------
 
 
 def planned(tiny: TinyGltf, tmp_path, **changes):
@@ -319,7 +319,7 @@ def far() -> TinyGltf:
     return moving("translation", [0, 2], [[0, 0, 0], [50, 0, 0]])
 
 
-def test_measures_are_planned_but_no_part_of_the_key(tmp_path):
+def test_measures_are_in_the_plan_but_not_in_the_key(tmp_path):
     tagged, plain = (planned(far(), tmp_path, curate=curate) for curate in ("tag", "off"))
     measures = tagged.follow_up[0].payload["clip"]["measures"]
     assert set(measures) == set(MEASURED_COLUMNS) - {"motion_ssim"}
@@ -329,7 +329,7 @@ def test_measures_are_planned_but_no_part_of_the_key(tmp_path):
     assert control.follow_up[0].key != tagged.follow_up[0].key
 
 
-def test_filtering_leaves_out_with_the_reason_and_tagging_keeps(tmp_path):
+def test_filter_rejects_with_a_reason_and_tag_keeps(tmp_path):
     left_out = planned(far(), tmp_path, curate="filter")
     assert left_out.status == "filtered"
     assert left_out.reason.startswith("travels far; moves fast")
@@ -343,7 +343,7 @@ def test_filtering_leaves_out_with_the_reason_and_tagging_keeps(tmp_path):
 
 
 def test_degenerate_motions_have_finite_measures():
-    """Nothing there at first, a flat sheet, a single triangle."""
+    """An object that starts as a point, a flat sheet, a single triangle."""
     triangle = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
     for points, faces in (
         (CORNERS[None] * np.linspace(0, 1, 6)[:, None, None].astype(np.float32), FACES),

@@ -1,8 +1,9 @@
-"""Motion videos: one world for all motions, the right moments, the right splits, the same bytes again."""
+"""Motion videos: one framing for all motions, frames, splits, and byte-identical reruns."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from tiny_gltf import CORNERS, TinyGltf
 from cluster import Ledger
 from factory.assets.record import AssetRecord
 from factory.dataset.schema import write_row
+from factory.motion_videos.jobs import DatasetClips, MotionJob, MotionsJob, read_job
 from factory.motion_videos.plan import (
+    AnimationSource,
+    ClipSource,
+    MotionPlan,
     MotionRecipe,
     _splits,
     plan_clips,
@@ -37,7 +42,7 @@ ROBOT = "creatures://robot?motions=3"
 
 
 def tiny(*animations: tuple[list[float], list[list[float]]]) -> TinyGltf:
-    """A tetrahedron with animations of its translation: key times and places."""
+    """A tetrahedron with animations of its translation, given as key times and positions."""
     file = TinyGltf()
     node = file.node(mesh=file.mesh())
     file.scene(node)
@@ -65,7 +70,7 @@ def robot(tmp_path_factory) -> Path:
 
 
 def extent(asset: gltf.Asset, plans, recipe: MotionRecipe, scale: float = 1.0) -> float:
-    """How far out any vertex of any frame of any motion gets in any view: 1 is the edge of the picture."""
+    """Largest image coordinate of any vertex in any frame, motion and view; 1 is the edge of the image."""
     half, largest = recipe.resolution / 2, 0.0
     for plan in plans:
         transform = np.reshape(plan.source.asset_to_world, (4, 4))
@@ -77,21 +82,21 @@ def extent(asset: gltf.Asset, plans, recipe: MotionRecipe, scale: float = 1.0) -
     return largest
 
 
-def test_one_framing_holds_every_vertex_of_every_motion_in_every_view():
+def test_one_framing_contains_every_vertex_of_every_motion_in_every_view():
     (record,) = open_source("creatures://kangaroo?motions=6").list()
     asset = gltf.load(open_source(record.location).fetch(record))
     recipe = MotionRecipe(frames=7)
     plans, _ = plan_motions(asset, record, recipe)
     assert len({tuple(plan.source.asset_to_world) for plan in plans}) == 1
     assert extent(asset, plans, recipe) == pytest.approx(1 - recipe.margin, abs=1e-5)
-    assert extent(asset, plans, recipe, scale=1.05) > 1  # the control: a little larger does not fit
+    assert extent(asset, plans, recipe, scale=1.05) > 1  # at a slightly larger scale, it does not fit
     # Every motion starts from the rest pose, whose box is centred.
     transform = np.reshape(plans[0].source.asset_to_world, (4, 4))
     rest = asset.positions(None, 0)[asset.visible] @ transform[:3, :3].T + transform[:3, 3]
     np.testing.assert_allclose(rest.min(0) + rest.max(0), 0, atol=1e-4)
 
 
-def test_views_stand_where_the_recipe_says():
+def test_cameras_follow_the_recipe():
     cameras = MotionRecipe().cameras()
     places = cameras.camera_to_world[:, :3, 3]
     np.testing.assert_allclose(np.linalg.norm(places, axis=1), 2.0)
@@ -102,16 +107,16 @@ def test_views_stand_where_the_recipe_says():
     assert np.rad2deg(2 * np.arctan(128 / cameras.K[0, 0, 0])) == pytest.approx(33.9)
 
 
-# --- moments and motions --------------------------------------------------------------------------------
+# --- frames and motions --------------------------------------------------------------------------------
 
 
-def test_moments_are_even_over_the_first_two_seconds_or_all_of_less():
+def test_frames_are_evenly_spaced_over_two_seconds_or_a_shorter_animation():
     plans, _ = planned(tiny(([1, 5], [[0, 0, 0], [4, 0, 0]]), ([0, 0.5], [[0, 0, 0], [1, 0, 0]])))
     assert plans[0].source.timestamps == [1.0, 1.5, 2.0, 2.5] and plans[0].seconds == 2.0
     assert plans[1].source.timestamps == [0.0, 0.125, 0.25, 0.375] and plans[1].seconds == 0.5
 
 
-def test_poses_are_left_out_with_the_reason_unless_wanted():
+def test_poses_are_left_out_with_a_reason_unless_requested():
     moving, still = ([0, 1], [[0, 0, 0], [1, 0, 0]]), ([0, 1], [[0, 0, 0], [0, 0, 0]])
     pose = ([0], [[0, 1, 0]])
     plans, rejected = planned(tiny(moving, still, pose, moving))
@@ -121,7 +126,7 @@ def test_poses_are_left_out_with_the_reason_unless_wanted():
     assert len(plans) == 4 and not rejected
 
 
-def test_surface_points_lie_on_the_surface_and_are_spread_by_area():
+def test_surface_points_are_on_the_surface_with_uniform_density():
     asset = gltf.load(tiny(([0, 1], [[0, 0, 0], [1, 0, 0]])).glb())
     corners, weights = surface_points(asset, 6000, 0)
     points = (asset.positions(None, 0)[corners] * weights[..., None]).sum(1)
@@ -137,7 +142,7 @@ def test_surface_points_lie_on_the_surface_and_are_spread_by_area():
     np.testing.assert_allclose(found, np.array(areas) / whole, atol=1e-3)
 
 
-def test_points_are_followed_and_lie_where_the_pictures_show_the_object(robot):
+def test_tracked_points_project_onto_the_rendered_object(robot):
     videos = MotionVideos.open(robot / "motions/robot")
     cameras = MotionRecipe(resolution=48).cameras()
     for motion in range(len(videos)):
@@ -149,14 +154,14 @@ def test_points_are_followed_and_lie_where_the_pictures_show_the_object(robot):
             column, row = pixels.astype(int).transpose(2, 0, 1)
             assert (alpha[np.arange(12)[:, None], row, column] > 0).mean() > 0.97
             control = alpha[np.arange(12)[:, None], row, 47 - column] > 0
-            assert control.mean() < 0.97  # mirrored, they do not
+            assert control.mean() < 0.97  # but not onto its mirror image
         assert np.linalg.norm(points[-1] - points[0], axis=-1).max() > 0.02
 
 
 # --- names, sentences, splits ---------------------------------------------------------------------------
 
 
-def test_what_is_held_out_is_the_creatures_word_or_follows_from_the_names():
+def test_held_out_motions_are_the_creatures_own_or_follow_from_the_names():
     names = [f"motion {i}" for i in range(76)]
     by_hash = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     splits = dict(zip(names, _splits(names, "", MotionRecipe(heldout=16)), strict=True))
@@ -166,11 +171,12 @@ def test_what_is_held_out_is_the_creatures_word_or_follows_from_the_names():
     from factory.sources import creatures
 
     motions = creatures.motions("kangaroo")
-    told = _splits([motion.name for motion in motions], "kangaroo", MotionRecipe())
-    assert told == [motion.split for motion in motions] and told.count("heldout") == 10
+    splits_of_kangaroo = _splits([motion.name for motion in motions], "kangaroo", MotionRecipe())
+    assert splits_of_kangaroo == [motion.split for motion in motions]
+    assert splits_of_kangaroo.count("heldout") == 10
 
 
-def test_words_of_names():
+def test_names_become_sentences_and_slugs():
     assert sentence("1H_Melee_Attack_Chop") == "1H melee attack chop"
     assert sentence("Armature|Robot_ThumbsUp") == "robot thumbs up"
     assert sentence("---") == "---"
@@ -185,13 +191,14 @@ def test_index_and_provenance(robot):
     assert videos.object == "robot" and set(videos.splits) <= {"train", "heldout"}
     assert videos.phases == (0.0, 0.25, 0.5, 0.75)
     assert videos.train_views == tuple(range(8)) and videos.heldout_views == (8, 9, 10, 11)
-    known = videos.provenance
-    assert known["licence"] == "CC0-1.0" and known["author"] == "Menagerie" and known["seconds"] == 2.0
-    assert len(known["sha256"]) == 64 and known["attribution"].startswith('"Robot 0" by Menagerie')
+    provenance = videos.provenance
+    assert provenance["licence"] == "CC0-1.0" and provenance["author"] == "Menagerie"
+    assert provenance["seconds"] == 2.0 and len(provenance["sha256"]) == 64
+    assert provenance["attribution"].startswith('"Robot 0" by Menagerie')
     assert all(" " in sentence for sentence in videos.sentences)
 
 
-# --- running again --------------------------------------------------------------------------------------
+# --- reruns --------------------------------------------------------------------------------------
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -211,7 +218,22 @@ def test_keys_of_existing_ledgers_stay_valid():
     assert MotionRecipe(points_seed=7).hash() == "cc38758fe0621b07"
 
 
-def test_what_is_done_is_not_done_again_and_another_recipe_does_not_disturb_it(robot):
+def test_jobs_survive_json():
+    record = AssetRecord("tiny.glb", "folder", "tiny.glb", "sha256:0", tags=("tiny",))
+    rendered = MotionPlan(
+        "hop", "hops", "train", 2.0, AnimationSource(1, [0.0], [1.0] * 16), [[[1.0]]], [[[2.0]]]
+    )
+    copied = replace(rendered, source=ClipSource("clip-1", [0, 2], [4]))
+    for job in (
+        MotionsJob("tiny", record),
+        MotionsJob("disc", DatasetClips("mv", ("clip-0", "clip-1"))),
+        MotionJob("tiny", record, rendered, "hop-1"),
+        MotionJob("disc", DatasetClips("mv"), copied, "hop-2"),
+    ):
+        assert read_job(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_a_rerun_renders_nothing_and_another_recipe_keeps_the_files(robot):
     before = {file: file.stat().st_mtime_ns for file in robot.rglob("*.npy")}
     (made,) = make_motions([ROBOT], robot, SMALL, workers=0)
     assert {file: file.stat().st_mtime_ns for file in robot.rglob("*.npy")} == before
@@ -221,7 +243,7 @@ def test_what_is_done_is_not_done_again_and_another_recipe_does_not_disturb_it(r
     assert back.key == made.key and MotionVideos.open(back.folder).resolution == 48
 
 
-def test_videos_made_before_are_taken_as_they_are(robot):
+def test_existing_motion_videos_are_used_as_they_are(robot):
     (made,) = make_motions([f"other={robot / 'motions/robot'}"], robot, SMALL, workers=0)
     assert (made.name, made.folder, made.motions) == ("other", robot / "motions/robot", 3)
 
@@ -230,7 +252,7 @@ def test_videos_made_before_are_taken_as_they_are(robot):
 
 
 def clip_rows(count: int = 3) -> list[dict]:
-    """Clips of one asset, each in a world of its own."""
+    """Clips of one asset, each with its own world."""
     rows = []
     for i in range(count):
         scale, offset = 0.3 + 0.1 * i, [0.1 * i, -0.2, 0.05]
@@ -249,7 +271,7 @@ def clip_rows(count: int = 3) -> list[dict]:
     return rows
 
 
-def test_clips_come_into_one_world():
+def test_clips_are_transformed_to_one_world():
     rows = clip_rows()
     plans, fault = plan_clips(rows, replace(SMALL, heldout=0))
     assert not fault and [plan.sentence for plan in plans] == ["roll 0", "roll 1", "roll 2"]
@@ -269,12 +291,12 @@ def test_clips_come_into_one_world():
         )
         theirs = Cameras(np.asarray(row["world_to_camera"])[views], np.asarray(row["K"])[views], 64, 64)
         ours = Cameras(matrices, plan.K, 64, 64)
-        wanted, _ = theirs.project((points @ np.asarray(row["asset_to_world"]).T)[:, :3])
-        found, _ = ours.project((points @ common.T)[:, :3])
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        expected, _ = theirs.project((points @ np.asarray(row["asset_to_world"]).T)[:, :3])
+        projected, _ = ours.project((points @ common.T)[:, :3])
+        np.testing.assert_allclose(projected, expected, atol=1e-6)
 
 
-def test_clips_of_different_kinds_are_refused():
+def test_clips_of_different_sizes_are_refused():
     rows = clip_rows()
     rows[1] = {**rows[1], "num_frames": 7}
     assert plan_clips(rows, SMALL) == ([], "its clips differ in num_frames")
@@ -296,34 +318,34 @@ def test_a_dataset_becomes_motion_videos(tmp_path):
     np.testing.assert_array_equal(videos.read([1], [1], [2])[0, 0, 0].numpy(), clip.frames[0, 0])
 
 
-# --- what cannot be -------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
-def said(capsys, tmp_path, *arguments: str) -> str:
+def printed(capsys, tmp_path, *arguments: str) -> str:
     assert main([*arguments, "--out", str(tmp_path / "out"), "--workers", "0"]) == 1
     out, err = capsys.readouterr()
     (line,) = [line for line in (out + err).splitlines() if line]
     return line
 
 
-def test_what_cannot_be_filmed_is_said_in_a_sentence(capsys, tmp_path):
+def test_objects_without_videos_are_reported_with_a_reason(capsys, tmp_path):
     (tmp_path / "still.glb").write_bytes(tiny().glb())
     (tmp_path / "one.glb").write_bytes(tiny(([0, 1], [[0, 0, 0], [1, 0, 0]])).glb())
     (tmp_path / "text.glb").write_text("no glTF at all")
-    assert said(capsys, tmp_path, str(tmp_path / "still.glb")) == "still  no videos: not animated"
-    assert "one  no videos: 1 motions to train on, and a motion space needs at least 2" in said(
+    assert printed(capsys, tmp_path, str(tmp_path / "still.glb")) == "still  no videos: not animated"
+    assert "one  no videos: 1 motions to train on, and a motion space needs at least 2" in printed(
         capsys, tmp_path, str(tmp_path / "one.glb")
     )
-    assert "text  no videos: text.glb" in said(capsys, tmp_path, str(tmp_path / "text.glb"))
-    assert "no creature is called 'unicorn'" in said(capsys, tmp_path, "creatures://unicorn")
-    assert "no such file or folder" in said(capsys, tmp_path, str(tmp_path / "nowhere"))
+    assert "text  no videos: text.glb" in printed(capsys, tmp_path, str(tmp_path / "text.glb"))
+    assert "no creature is called 'unicorn'" in printed(capsys, tmp_path, "creatures://unicorn")
+    assert "no such file or folder" in printed(capsys, tmp_path, str(tmp_path / "nowhere"))
 
 
-def test_an_output_that_cannot_be_mapped_is_refused():
+def test_a_remote_output_is_refused():
     assert main(["creatures://robot", "--out", "memory://somewhere", "--workers", "0"]) == 1
 
 
-def test_names_of_objects_are_told_apart(tmp_path):
+def test_names_of_objects_are_unique(tmp_path):
     (tmp_path / "Robot.glb").write_bytes(tiny(([0, 1], [[0, 0, 0], [1, 0, 0]])).glb())
     with pytest.raises(SourceError, match="two objects are called 'robot'"):
         find_subjects(["creatures://robot", str(tmp_path / "Robot.glb")])
@@ -336,7 +358,7 @@ def test_names_of_objects_are_told_apart(tmp_path):
         find_subjects([str(tmp_path / "empty")])
 
 
-def test_recipes_that_make_no_sense_are_refused(capsys, tmp_path):
+def test_invalid_recipes_are_refused(capsys, tmp_path):
     for option, value in (
         ("--frames", "1"),
         ("--heldout-views", "9"),
@@ -351,7 +373,7 @@ def test_recipes_that_make_no_sense_are_refused(capsys, tmp_path):
     assert "no object" in capsys.readouterr().err
 
 
-def test_a_motion_that_cannot_be_filmed_is_given_up_and_the_others_stay(tmp_path, monkeypatch):
+def test_a_motion_that_cannot_be_rendered_is_given_up_and_the_others_are_kept(tmp_path, monkeypatch):
     from factory.motion_videos import stage as motions
 
     def fail_on_one(self, job):

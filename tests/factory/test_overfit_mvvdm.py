@@ -1,4 +1,4 @@
-"""The small MV-VDM can learn: one clip by heart, sampled from noise."""
+"""The small MV-VDM overfits one clip, which is then sampled from noise."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from zoo.text_encoder import MINILM
 
 @pytest.fixture(scope="module")
 def clip() -> TrueClip:
-    """A cat that stretches up: four views of eight frames at 64 px."""
-    filming = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
+    """A cat that rears up: four views, eight frames, 64 px."""
+    clip_recipe = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
     asset = gltf.load(creatures.build("cat", 7, ["rears-up"]))
-    (plan, *_), _ = plan_asset(asset, "cat", filming, measure=False)
-    filmed = render_clip(asset, plan.shot(filming), RenderSettings())
-    return TrueClip("cat", "rears up", composite(filmed.frames, GREY), filmed.cameras)
+    (plan, *_), _ = plan_asset(asset, "cat", clip_recipe, measure=False)
+    rendered = render_clip(asset, plan.shot(clip_recipe), RenderSettings())
+    return TrueClip("cat", "rears up", composite(rendered.frames, GREY), rendered.cameras)
 
 
 def psnr(clip: TrueClip, videos: np.ndarray) -> float:
-    """Of all frames but the first, which is given."""
+    """PSNR over all frames except the first, which is the model's input."""
     error = (videos[:, 1:].astype(float) - clip.frames[:, 1:]) / 255
     return float(-10 * np.log10((error**2).mean()))
 
 
 def learnt(clip: TrueClip, steps: int) -> float:
-    """PSNR of a sample after so many steps on this clip alone."""
+    """PSNR of a sample after `steps` training steps on this clip only."""
     torch.manual_seed(0)
     recipe = MVVDMRecipe.tiny()
     frames = torch.from_numpy(clip.frames).movedim(-1, 2).float()[None] / 127.5 - 1
@@ -65,7 +65,7 @@ def learnt(clip: TrueClip, steps: int) -> float:
 
 
 @pytest.mark.slow
-def test_one_clip_is_learnt_by_heart(clip):
-    """Some minutes of one core; before it has learnt anything it is the still first frame, 21.5 dB."""
+def test_one_clip_is_overfitted(clip):
+    """Takes some minutes on one core. An untrained network gives the still first frame, 21.5 dB."""
     assert learnt(clip, 5) < 23
     assert learnt(clip, 400) >= 30

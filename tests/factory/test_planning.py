@@ -1,4 +1,4 @@
-"""Clips by the recipe: when, whether, and from where, down to the pixels."""
+"""Planning of clips: windows, rejections, cameras and framing, checked down to the pixels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from sample_assets import ANIMATED, model, with_bundled
 from scenes import add_square, unlit
 from tiny_gltf import TinyGltf, moving
 
+from factory.assets.licences import Policy
+from factory.assets.record import AssetRecord
+from factory.clips.jobs import AssetJob, ClipJob, read_job
 from factory.clips.plan import (
     ClipPlan,
     ClipRecipe,
@@ -41,7 +44,7 @@ def plan(tiny: TinyGltf, recipe: ClipRecipe = SMALL, identity: str = "tiny"):
     return plan_asset(gltf.load(tiny.glb()), identity, recipe)
 
 
-# --- when -----------------------------------------------------------------------------------------
+# --- windows -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,7 @@ def plan(tiny: TinyGltf, recipe: ClipRecipe = SMALL, identity: str = "tiny"):
 )
 @pytest.mark.parametrize("start", [0.0, 1.25])
 def test_windows(duration, loops, windows, start):
-    """First 2 s; first and last of more than 4 s; shorter ones go round or hold their last pose."""
+    """The first 2 s; of more than 4 s also the last 2 s; shorter animations loop or hold their last pose."""
     clips, rejections = plan(swing(duration, loops=loops, start=start))
     assert rejections == []
     assert [clip.window for clip in clips] == list(windows)
@@ -77,7 +80,7 @@ def test_windows(duration, loops, windows, start):
         if clip.window == "hold":
             assert np.all((np.abs(steps - STEP) < 1e-6) | (times[1:] > duration - 1e-6))
             assert times.max() == pytest.approx(duration, abs=1e-6)
-        elif clip.window == "loop":  # one step further round, always
+        elif clip.window == "loop":  # always one step further in the loop
             np.testing.assert_allclose(
                 np.mod(steps - STEP + 0.5 * duration, duration), 0.5 * duration, atol=1e-6
             )
@@ -96,13 +99,13 @@ def test_windows(duration, loops, windows, start):
         (moving("scale", [0, 3], [[0, 0, 0], [0, 0, 0]]), "nothing to see (first window)"),
     ],
 )
-def test_what_does_not_move_is_rejected_with_the_reason(tiny, reason):
+def test_motionless_animations_are_rejected_with_a_reason(tiny, reason):
     clips, rejections = plan(tiny)
     assert clips == []
     assert [(r.animation, r.animation_name, r.reason) for r in rejections] == [(0, "animation 0", reason)]
 
 
-def test_a_window_without_motion_is_rejected_alone():
+def test_a_motionless_window_does_not_reject_the_other():
     tiny = moving("translation", [0, 8, 10], [[0, 0, 0], [0, 0, 0], [1, 0, 0]])
     tiny.json["animations"][0]["name"] = "wave"
     clips, rejections = plan(tiny)
@@ -110,7 +113,7 @@ def test_a_window_without_motion_is_rejected_alone():
     assert [(r.animation_name, r.reason) for r in rejections] == [("wave", "motionless (first window)")]
 
 
-def test_what_is_transparent_everywhere_gives_no_clip():
+def test_a_fully_transparent_asset_gives_no_clip():
     tiny = TinyGltf()
     node = add_square(tiny, unlit(1, 1, 1, 0, alphaMode="BLEND"))
     tiny.scene(node)
@@ -120,7 +123,7 @@ def test_what_is_transparent_everywhere_gives_no_clip():
     assert [r.reason for r in rejections] == ["nothing to see"]
 
 
-def test_what_moves_to_infinity_costs_only_itself():
+def test_an_animation_that_overflows_does_not_reject_the_others():
     """One animation overflows float32, one its square; the third is planned."""
     tiny = TinyGltf()
     node = tiny.node(mesh=tiny.mesh())
@@ -135,7 +138,7 @@ def test_what_moves_to_infinity_costs_only_itself():
     ]
 
 
-def test_what_grows_from_a_point_is_planned_with_finite_numbers():
+def test_an_object_that_grows_from_a_point_has_finite_statistics():
     clips, _ = plan(moving("scale", [0, 2], [[0, 0, 0], [1, 1, 1]]))
     (clip,) = clips
     assert np.isfinite(list(clip.motion.values())).all()
@@ -160,7 +163,9 @@ def test_at_most_six_animations_chosen_by_the_seed():
     assert len(first) == len(set(first)) == 6
     assert first == sorted(first) == chosen("a")
     assert first != chosen("b") and first != chosen("a", seed=1)
-    assert set().union(*(chosen(str(i)) for i in range(25))) == set(range(20))  # none is left out for good
+    assert set().union(*(chosen(str(i)) for i in range(25))) == set(
+        range(20)
+    )  # every animation is drawn for some asset
     assert chosen("a", max_animations=20) == list(range(20))
 
 
@@ -169,11 +174,28 @@ def test_the_same_asset_and_recipe_give_the_same_plan():
     assert first == again
     assert first != plan(swing(5.0), identity="other")
     for clip in first[0]:
-        data = json.loads(json.dumps(asdict(clip)))
-        shot, restored = clip.shot(SMALL), ClipPlan(**data).shot(SMALL)
+        plan_again = ClipPlan.from_json(json.loads(json.dumps(clip.to_json())))
+        assert plan_again == clip
+        shot, restored = clip.shot(SMALL), plan_again.shot(SMALL)
         np.testing.assert_array_equal(shot.timestamps, restored.timestamps)
         np.testing.assert_array_equal(shot.asset_to_world, restored.asset_to_world)
         np.testing.assert_array_equal(shot.cameras.world_to_camera, restored.cameras.world_to_camera)
+
+
+def test_jobs_survive_json():
+    record = AssetRecord("tiny.glb", "folder", "tiny.glb", "sha256:0", tags=("tiny",))
+    (clip, *_), _ = plan(swing(5.0))
+    for job in (
+        AssetJob(record),
+        AssetJob(record, Policy("commercial", licences=("CC0-1.0",))),
+        ClipJob(record, clip),
+    ):
+        assert read_job(json.loads(json.dumps(job.to_json()))) == job
+    assert set(AssetJob(record).to_json()) == {"asset"}  # as in existing ledgers
+
+
+def test_keys_of_existing_ledgers_stay_valid():
+    assert ClipRecipe().hash() == "aa88ec954a7ae931"
 
 
 def test_every_field_of_a_recipe_is_part_of_its_hash():
@@ -202,7 +224,7 @@ def test_recipes_that_cannot_be_rendered_are_refused(field, value):
         ClipRecipe(**{field: value})
 
 
-# --- from which side ------------------------------------------------------------------------------
+# --- cameras ------------------------------------------------------------------------------
 
 
 def test_elevation_and_azimuth_are_uniform_in_their_ranges():
@@ -213,7 +235,7 @@ def test_elevation_and_azimuth_are_uniform_in_their_ranges():
         clips, _ = plan_asset(asset, f"asset {i}", recipe)
         assert (
             len({(c.elevation_deg, c.azimuth_offset_deg) for c in clips}) == 1
-        )  # of an animation, all windows
+        )  # the same for all windows of an animation
         elevations.append(clips[0].elevation_deg)
         offsets.append(clips[0].azimuth_offset_deg)
     for values, low, high in ((elevations, 0, 30), (offsets, -11.25, 11.25)):
@@ -233,7 +255,7 @@ def test_sixteen_views_evenly_spaced_at_one_elevation():
     assert (cameras.width, cameras.height) == (256, 256)
 
 
-# --- how much -------------------------------------------------------------------------------------
+# --- motion statistics -------------------------------------------------------------------------------------
 
 
 def test_motion_statistics_by_hand():
@@ -245,7 +267,7 @@ def test_motion_statistics_by_hand():
     # Sizes 5, 5, hypot(3, 8), 10; box centres move by (0, 0), (0, 2), (1.5, 0).
     assert statistics == pytest.approx(
         {
-            "motion_reach": 5.0 / 5,  # (3, 4) from where it began
+            "motion_reach": 5.0 / 5,  # (3, 4) from its first position
             "motion_travel": 2.5 / 5,
             "motion_speed": 10 * (0 + 4 / 2 + 3 / 2) / 3 / 5,
             "motion_speed_max": 10 * (4 / 2) / 5,
@@ -261,18 +283,18 @@ def test_motion_does_not_depend_on_the_unit():
     assert motion_statistics(points * 1000, 24) == pytest.approx(motion_statistics(points, 24))
 
 
-# --- from how far ---------------------------------------------------------------------------------
+# --- tightest distance ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_tightest_distance_is_the_smallest_that_shows_everything(seed):
+def test_tightest_distance_is_the_smallest_at_which_all_points_are_inside(seed):
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(int(rng.integers(1, 200)), 3)) * rng.uniform(0.1, 3, 3)
     rotations = orbit_rotations(rng.uniform(0, 7, 5), rng.uniform(-1, 1, 5))
     extent = rng.uniform(0.1, 1.0)
 
     def inside(distance: float) -> bool:
-        """By projecting every point into every view."""
+        """Project every point into every view."""
         camera = np.einsum("vij,nj->vni", rotations, points) + [0, 0, distance]
         depth = camera[..., 2]
         return bool((depth > 0).all() and (np.abs(camera[..., :2]) <= extent * depth[..., None]).all())
@@ -295,11 +317,11 @@ def test_the_first_frame_is_centred_and_no_other():
     np.testing.assert_allclose(matrix[:3, :3], matrix[0, 0] * np.eye(3))
 
 
-# --- framed, in pixels ----------------------------------------------------------------------------
+# --- framing, in pixels ----------------------------------------------------------------------------
 
 
 def free_border(alpha: np.ndarray) -> int:
-    """Of alpha [V, T, H, W]: the fewest pixels left free at any side of any image."""
+    """Smallest margin in pixels at any side of any image of alpha [V, T, H, W]."""
     seen = alpha.any(axis=(0, 1))
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     size = alpha.shape[-1]
@@ -320,12 +342,12 @@ def check_framed(name: str, recipe: ClipRecipe, samples: int, clips: int) -> Non
         free = free_border(alpha)
         assert free >= 1, f"{name}, {clip.animation_name}: pixels on the border"
         assert free <= 0.08 * recipe.resolution, f"{name}, {clip.animation_name}: {free} px are free"
-        assert alpha.any(axis=(2, 3)).any(axis=1).all()  # every view shows it
+        assert alpha.any(axis=(2, 3)).any(axis=1).all()  # visible in every view
 
 
 @pytest.mark.parametrize("name", ANIMATED)
 def test_framed(name):
-    """All frames of all views: nothing on the border, something within 8 % of it."""
+    """In all frames and views, no pixel is on the border, and some pixel is within 8 % of it."""
     check_framed(name, ClipRecipe(resolution=64), samples=4, clips=1)
 
 
@@ -350,7 +372,7 @@ def test_framing_that_is_too_near_or_too_far_is_seen(name, scale, fault):
 
 # --- silhouettes: vertices projected with the stored cameras fall on the mask ----------------------
 
-FINE = 8  # the polygons are filled on a grid this much finer: PIL draws whole pixels
+FINE = 8  # supersampling of the polygons, since PIL draws whole pixels
 
 
 def projected_silhouettes(asset: gltf.Asset, shot: Shot, cameras: Cameras, frames: list[int]) -> np.ndarray:
@@ -386,7 +408,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def opaque_clip(name: str, views: list[int], frames: list[int]) -> tuple[RenderedClip, gltf.Asset, Shot]:
-    """Some views and frames of an asset's first clip with opaque materials, the asset, and the whole shot."""
+    """A subset of views and frames of an asset's first clip with opaque materials, the asset, and the whole shot."""
     recipe = ClipRecipe(max_animations=1)
     asset = opaque(gltf.load(model(name)))
     whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
@@ -396,7 +418,7 @@ def opaque_clip(name: str, views: list[int], frames: list[int]) -> tuple[Rendere
 
 @pytest.mark.parametrize("name", ANIMATED)
 def test_projected_vertices_fall_on_the_mask(name):
-    """IoU >= 0.98 of two rasterisers that share nothing but the stored cameras; wrong cameras fail."""
+    """IoU >= 0.98 of two rasterisers that share only the stored cameras; wrong cameras fail."""
     views = [1, 6]
     clip, asset, shot = opaque_clip(name, views, [20])
     assert overlap(projected_silhouettes(asset, shot, clip.cameras, [20]), clip.mask) >= 0.98

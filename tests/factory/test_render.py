@@ -1,4 +1,4 @@
-"""The command as a user runs it: real sources, a real embedded Ray, real files."""
+"""`factory.render` end to end, with real sources, embedded Ray and files."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def run(out: Path, *arguments: str, sources=SOURCES, code: int = 0) -> str:
 
 
 def shards(out: Path) -> dict[str, str]:
-    """Name → sha256 of every file that holds clips."""
+    """Name → SHA-256 of every file of clips."""
     files = sorted((out / "data").rglob("*.parquet"))
     return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:
-    """Four small clips of two creatures, made by one worker."""
+    """Four small clips of two creatures, rendered by one worker."""
     out = tmp_path_factory.mktemp("render") / "one-worker"
     said = run(out, "--workers", "1")
     assert "rendered     4 clips of 2 assets" in said and "quarantined  0" in said
@@ -59,7 +59,7 @@ def dataset(tmp_path_factory) -> Path:
     return out
 
 
-def test_the_dataset_opens_everywhere(dataset):
+def test_the_dataset_opens_in_all_readers(dataset):
     rows = datasets.load_dataset(str(dataset), split="train")
     assert len(rows) == 4 and rows[0]["licence"] == "CC0-1.0" and rows[0]["view_00"][0].shape == (3, 32, 32)
     streamed = datasets.load_dataset(str(dataset), split="train", streaming=True)
@@ -70,7 +70,7 @@ def test_the_dataset_opens_everywhere(dataset):
     assert "CC0-1.0" in (dataset / "README.md").read_text()
 
 
-def test_a_second_run_finds_nothing_to_do(dataset):
+def test_a_second_run_renders_nothing(dataset):
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()}
     started = time.monotonic()
     said = run(dataset)
@@ -182,14 +182,14 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_is_said_in_a_sentence(tmp_path):
+def test_bad_arguments_are_refused_with_a_sentence(tmp_path):
     assert "no creature is called 'unicorn'" in run(tmp_path / "out", sources=["creatures://unicorn"], code=1)
     assert "no such file or folder" in run(tmp_path / "out", sources=["nowhere"], code=1)
     assert "is not a source" in run(tmp_path / "out", sources=["ftp://models"], code=1)
     assert "--holdout" in run(tmp_path / "out", "--holdout", "0.7", code=2)
 
 
-def test_the_run_leaves_its_configuration(dataset):
+def test_the_run_writes_its_configuration(dataset):
     (file,) = (dataset / "_factory" / "runs").glob("*.json")
     content = json.loads(file.read_text())
     assert content["recipe"]["num_frames"] == 6 and content["tally"]["rendered"] == 4
@@ -197,7 +197,7 @@ def test_the_run_leaves_its_configuration(dataset):
 
 @pytest.mark.slow
 def test_memory_is_steady_over_500_clips(tmp_path):
-    """One worker, one child: its memory after 500 clips is within 10 % of what it was after the first 50."""
+    """The memory of a worker's only child after 500 clips is within 10 % of that after the first 50."""
     psutil = pytest.importorskip("psutil")
     arguments = ["--workers", "1", "--max-animations", "5", "--resolution", "64", "--views", "16"]
     driver = subprocess.Popen(command(tmp_path / "out", *arguments, sources=["creatures://*?count=100"]))
@@ -226,7 +226,7 @@ def test_memory_is_steady_over_500_clips(tmp_path):
 
 
 def _info(row: dict):
-    """The ClipInfo a row was made from."""
+    """The ClipInfo of a row."""
     from dataclasses import fields
 
     from factory import ClipInfo

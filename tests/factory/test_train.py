@@ -1,4 +1,4 @@
-"""Training: models that load, runs that resume to the same bits, tables, and refusals in a sentence."""
+"""Training of motion spaces: the published model, resuming to the same bits, tables and error messages."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ def driver(out: Path, objects: str, workers: int) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> str:
-    said = process.communicate(timeout=1800)[0]
-    assert process.returncode == 0, said
-    return said
+    output = process.communicate(timeout=1800)[0]
+    assert process.returncode == 0, output
+    return output
 
 
 def weights(out: Path) -> dict[str, str]:
-    """Object → sha256 of its model; there is one of each."""
-    found = {}
+    """Object → SHA-256 of its model, of which there must be one."""
+    hashes = {}
     for file in sorted(out.glob("models/dimo/*/snapshots/*/model.safetensors")):
         name = file.parents[2].name
-        assert name not in found, f"{name} was published twice"
-        found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return found
+        assert name not in hashes, f"{name} was published twice"
+        hashes[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashes
 
 
 def losses(out: Path) -> dict[str, dict]:
-    """Object → the figures of its training, without how long it took."""
+    """Object → metrics of its training, without its duration."""
     records = [record for record in Ledger(out) if "psnr" in record.summary]
     return {record.label: {k: v for k, v in record.summary.items() if k != "seconds"} for record in records}
 
@@ -92,12 +92,12 @@ def test_a_trained_object_is_in_the_registry(undisturbed):
     metrics = robot.metrics
     assert metrics["mean"]["psnr"] > 10 and metrics["worst"]["psnr"] <= metrics["mean"]["psnr"]
     assert metrics["training"] == {"steps": 200, "motions": 2, "views": 4}
-    known = zoo.info("local:dimo/robot", home=undisturbed)
-    assert {"README.md", "preview.mp4", "metrics.json", "config.json"} <= set(known.files)
-    assert not list((undisturbed / "_factory/training").iterdir())  # its checkpoint is no longer needed
+    info = zoo.info("local:dimo/robot", home=undisturbed)
+    assert {"README.md", "preview.mp4", "metrics.json", "config.json"} <= set(info.files)
+    assert not list((undisturbed / "_factory/training").iterdir())  # the checkpoint is deleted
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(undisturbed, tmp_path):
+def test_a_killed_training_resumes_from_its_checkpoint_to_the_same_bits(undisturbed, tmp_path):
     out = tmp_path / "killed"
     process = driver(out, "creatures://robot?motions=2", 0)
     try:
@@ -107,14 +107,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(undistur
     finally:
         process.kill()
         process.communicate()
-    assert checkpoint and not weights(out), "it was over before it could be killed: the test shows nothing"
+    assert checkpoint and not weights(out), "the training ended before it was killed"
     step = json.loads((checkpoint.parent / "progress.json").read_text())["step"]
     assert 0 < step < 200
     finish(driver(out, "creatures://robot?motions=2", 0))
     assert weights(out) == weights(undisturbed) and losses(out) == losses(undisturbed)
 
 
-def test_what_is_trained_is_not_trained_again_and_another_seed_trains_another_model(undisturbed, tmp_path):
+def test_a_rerun_trains_nothing_and_another_seed_trains_another_model(undisturbed, tmp_path):
     made = make_motions(["creatures://robot?motions=2"], undisturbed, RECIPE, workers=0)
     stage, config, before = DimoStage(out=str(tmp_path)), configured("laptop", TINY), weights(undisturbed)
     _, record = train_objects(made, stage, config, Ledger(undisturbed), workers=0)["robot"]
@@ -141,7 +141,7 @@ def test_another_training_seed_trains_another_model_and_renders_nothing(tmp_path
     assert trainings[0].summary["model"] != trainings[1].summary["model"]
 
 
-def test_motions_that_were_held_out_are_reconstructed_and_reported(tmp_path):
+def test_held_out_motions_are_reconstructed_and_reported(tmp_path):
     recipe = replace(RECIPE, heldout=1)
     made = make_motions(["creatures://robot?motions=3"], tmp_path, recipe, workers=0)
     stage = DimoStage(out=str(tmp_path))
@@ -152,7 +152,7 @@ def test_motions_that_were_held_out_are_reconstructed_and_reported(tmp_path):
     assert leaderboard(results)[1][5] == f"{robot.metrics['unseen']['psnr']:.2f}"
 
 
-def test_a_checkpoint_that_cannot_be_read_does_not_spoil_every_attempt(undisturbed, tmp_path):
+def test_an_unreadable_checkpoint_fails_one_attempt_only(undisturbed, tmp_path):
     stage, made = DimoStage(out=str(tmp_path)), _made(undisturbed)
     config = configured("laptop", [*TINY, "pretraining.steps=5", "joint.steps=5"])
     (task,) = training_tasks(made, config, stage)
@@ -163,7 +163,7 @@ def test_a_checkpoint_that_cannot_be_read_does_not_spoil_every_attempt(undisturb
     assert record.status == "done" and len(Ledger(tmp_path).attempts(task.key)) == 1
 
 
-def test_an_object_that_cannot_be_trained_is_given_up_with_its_cause(tmp_path):
+def test_an_object_that_cannot_be_trained_is_quarantined_with_its_cause(tmp_path):
     made = SubjectVideos("gone", tmp_path / "nowhere", motions=2, key="x")
     stage = DimoStage(out=str(tmp_path))
     _, record = train_objects([made], stage, configured("laptop", TINY), Ledger(tmp_path), workers=0)["gone"]
@@ -177,7 +177,7 @@ def _made(out: Path) -> list[SubjectVideos]:
 # --- options and tables ---------------------------------------------------------------------------------
 
 
-def test_values_of_a_preset_can_be_changed():
+def test_overrides_of_a_preset():
     config = configured("laptop", ["joint.steps=7", "key_points=9", "losses.ssim=2", "arap=rotations"])
     assert (config.joint.steps, config.key_points, config.losses.ssim, config.arap) == (7, 9, 2, "rotations")
     assert configured("paper").gaussians == 80_000
@@ -192,7 +192,7 @@ def test_values_of_a_preset_can_be_changed():
             configured("laptop", [change])
 
 
-def test_what_makes_no_sense_is_said_in_a_sentence(capsys, tmp_path):
+def test_bad_arguments_are_refused_with_a_sentence(capsys, tmp_path):
     out = ["--out", str(tmp_path / "out"), "--workers", "0"]
     for arguments, words in (
         (["dimo", "creatures://robot", "--preset", "huge"], "invalid choice: 'huge'"),
@@ -211,7 +211,16 @@ def test_what_makes_no_sense_is_said_in_a_sentence(capsys, tmp_path):
     assert "a motion space needs at least 2" in capsys.readouterr().out
 
 
-def test_an_ablation_is_a_task_a_variant_and_two_a_motion(undisturbed):
+def test_a_job_survives_json():
+    config = configured("laptop", TINY)
+    for job in (
+        DIMOTrainingJob("robot", "", (), 0, config, "motions/robot"),
+        DIMOTrainingJob("robot", ALONE, ("hops",), 1, config, "motions/robot"),
+    ):
+        assert DIMOTrainingJob.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_an_ablation_has_a_task_per_variant_and_two_per_motion(undisturbed):
     config = configured("laptop", TINY)
     tasks = list(training_tasks(_made(undisturbed), config, DimoStage(), ablation=True))
     assert len({task.key for task in tasks}) == len(tasks) == 1 + 3 + 2 + 2
@@ -258,17 +267,17 @@ def test_each_training_is_one_line_of_the_progress_display():
     assert training_line(progress) == "joint  500/1200  loss 83.25  PSNR 27.31  12 min left"
 
 
-# --- a fan-out that is killed again and again -----------------------------------------------------------
+# --- trainings whose processes are killed -----------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_twelve_trainings_survive_the_death_of_workers_and_drivers(tmp_path):
-    """12 models, none twice, losses and weights as in an undisturbed run."""
+    """12 models, each published once, with the metrics and weights of an uninterrupted run."""
     objects = "creatures://*?count=12&motions=2"
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     assert "12 trained" in finish(driver(quiet, objects, 2))
     kills, rng = Counter(), random.Random(0)
-    for stop_at in (18, 34, 40, 44, None):  # of 48 tasks: in the middle of filming, then of training
+    for stop_at in (18, 34, 40, 44, None):  # of 48 tasks: while rendering, then while training
         process, next_kill = driver(killed, objects, 2), time.monotonic() + 10
         while process.poll() is None and (stop_at is None or _committed(killed) < stop_at):
             if time.monotonic() > next_kill:
@@ -279,8 +288,8 @@ def test_twelve_trainings_survive_the_death_of_workers_and_drivers(tmp_path):
             kills["driver"] += process.poll() is None
             process.kill()
             process.communicate()
-    said = finish(process)
-    print(f"killed {kills['driver']} drivers and {kills['worker']} workers; {said.strip()}")
+    output = finish(process)
+    print(f"killed {kills['driver']} drivers and {kills['worker']} workers; {output.strip()}")
     assert kills["driver"] == 4 and kills["worker"] >= 2
     assert len(weights(killed)) == 12 and weights(killed) == weights(quiet)
     assert losses(killed) == losses(quiet)
@@ -294,7 +303,7 @@ def _committed(out: Path) -> int:
 
 
 def _kill_a_worker(pid: int, rng: random.Random) -> int:
-    """SIGKILL an actor whose child has been at work for a while; how many were killed."""
+    """SIGKILL an actor whose child has been working for 5 s. Returns the number of actors killed."""
     actors = [other for other in descendants(pid) if command(other).startswith("ray::Worker")]
     busy = [actor for actor in actors if any(age(child) > 5.0 for child in descendants(actor)[:1])]
     if busy:
@@ -302,10 +311,10 @@ def _kill_a_worker(pid: int, rng: random.Random) -> int:
     return bool(busy)
 
 
-def _wait(found, process: subprocess.Popen, seconds: float = 300.0):
-    """What `found` gives once it gives something, while the process lives."""
+def _wait(condition, process: subprocess.Popen, seconds: float = 300.0):
+    """Poll `condition` until it returns something true, while the process is alive; return that."""
     deadline = time.monotonic() + seconds
-    while not (result := found()):
+    while not (result := condition()):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "nothing happened in time"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""`python -m factory.train mvvdm`: a model that loads, the same bits whatever was killed, refusals in a sentence."""
+"""`python -m factory.train mvvdm`: the published model, resuming to the same bits, and error messages."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cluster import connect
 from factory import load_clips
 from factory.train import main
 from factory.training.mvvdm.clips import ClipShare, shrunk, true_clip
+from factory.training.mvvdm.job import MVVDMTrainingJob
 from factory.training.mvvdm.recipe import MVVDMRecipe
 from factory.training.mvvdm.run import training_status
 from factory.training.overrides import apply_overrides
@@ -43,9 +44,9 @@ def start(data: Path, out: Path, *more: str, dies_at: int | None = None) -> subp
 
 
 def finish(process: subprocess.Popen) -> str:
-    said = process.communicate(timeout=1800)[0]
-    assert process.returncode == 0, said
-    return said
+    output = process.communicate(timeout=1800)[0]
+    assert process.returncode == 0, output
+    return output
 
 
 def weights(out: Path) -> str:
@@ -53,7 +54,7 @@ def weights(out: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def learnt(out: Path) -> dict[str, torch.Tensor]:
+def averages(out: Path) -> dict[str, torch.Tensor]:
     (file,) = out.glob("_factory/training/*/network.safetensors")
     return averages_of(file.read_bytes())
 
@@ -92,7 +93,7 @@ def test_a_trained_model_is_in_the_registry(undisturbed):
     assert Image.open(sheets[0]).size == (4 * 16, 2 * 2 * 16)
 
 
-def test_it_is_measured_on_the_dataset_that_is_named_for_it(data, tmp_path):
+def test_the_model_is_evaluated_on_test_data(data, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(data, other)
     out = tmp_path / "out"
@@ -105,7 +106,7 @@ def test_it_is_measured_on_the_dataset_that_is_named_for_it(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_to_the_same_bits(data, undisturbed, tmp_path):
+def test_a_killed_training_resumes_to_the_same_bits(data, undisturbed, tmp_path):
     process = start(data, tmp_path, "--workers", "0", dies_at=6)
     process.communicate(timeout=600)
     assert process.returncode == -9 and not list(tmp_path.glob("models/**/*.safetensors"))
@@ -113,7 +114,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data, undisturbed, tmp_path)
     assert weights(tmp_path) == weights(undisturbed)
 
 
-def test_what_is_trained_is_not_trained_again(data, undisturbed, capsys):
+def test_a_rerun_trains_nothing(data, undisturbed, capsys):
     before = weights(undisturbed)
     assert main(arguments(data, undisturbed, "--workers", "0")) == 0
     assert "local:mvvdm/tiny@" in capsys.readouterr().out and weights(undisturbed) == before
@@ -123,27 +124,27 @@ TWO = ["--save-every", "5", "--set", "plan.steps=16", "--workers", "2"]
 
 
 @pytest.mark.slow
-def test_two_workers_of_which_one_dies_end_as_two_that_live_and_learn_what_one_does(data, tmp_path):
-    """Killed at step 12 with a checkpoint of step 10."""
+def test_two_workers_give_the_same_bits_if_one_is_killed_and_the_weights_of_one_worker(data, tmp_path):
+    """The worker is killed at step 12, with a checkpoint of step 10."""
     alone, lived, died = (tmp_path / name for name in ("alone", "lived", "died"))
     assert main(arguments(data, alone, *TWO[:-1], "0")) == 0
     with connect(2):  # one Ray for both
         assert main(arguments(data, lived, *TWO)) == 0
         assert dying_mvvdm.main(["12", str(data), str(died), *TWO]) == 0
     assert (died / "died").exists() and weights(died) == weights(lived)
-    one, two = learnt(alone), learnt(lived)
+    one, two = averages(alone), averages(lived)
     assert all(torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-4) for name in one)
 
 
 @pytest.mark.slow
-def test_two_workers_whose_driver_is_killed_end_as_two_that_live(data, tmp_path):
+def test_two_workers_give_the_same_bits_if_the_driver_is_killed(data, tmp_path):
     lived, killed = tmp_path / "lived", tmp_path / "killed"
     finish(start(data, lived, *TWO))
     process = start(data, killed, *TWO)
     _wait(lambda: list(killed.glob("_factory/training/*/network.safetensors")), process)
     process.kill()
     process.communicate()
-    assert not list(killed.glob("models/**/*.safetensors")), "it was over before it could be killed"
+    assert not list(killed.glob("models/**/*.safetensors")), "the training ended before it was killed"
     finish(start(data, killed, *TWO))
     assert weights(killed) == weights(lived)
 
@@ -151,16 +152,16 @@ def test_two_workers_whose_driver_is_killed_end_as_two_that_live(data, tmp_path)
 # --- the clips ------------------------------------------------------------------------------------------
 
 
-def test_whoever_shares_a_batch_shares_the_same_batch(data):
+def test_the_batch_does_not_depend_on_the_number_of_workers(data):
     def shares(size: int, first: int = 0) -> list[list[str]]:
-        found = []
+        batches = []
         for rank in range(size):
             clips = ClipShare(
                 load_clips(data, "train"), 16, part=slice(rank, None, size), views=2, frames=4, batch_size=3
             )
             clips.set_epoch(1, first)
-            found.append([[*zip(b["clip_id"], b["view_group"].tolist(), strict=True)] for b in clips])
-        return [[sample for share in step for sample in share] for step in zip(*found, strict=True)]
+            batches.append([[*zip(b["clip_id"], b["view_group"].tolist(), strict=True)] for b in clips])
+        return [[sample for share in step for sample in share] for step in zip(*batches, strict=True)]
 
     alone = shares(1)
     assert len(alone) == 6 and all(len(batch) == 3 for batch in alone)
@@ -169,7 +170,7 @@ def test_whoever_shares_a_batch_shares_the_same_batch(data):
     assert shares(1, first=4) == alone[4:]
 
 
-def test_pictures_shrink_by_their_mean_and_are_never_enlarged():
+def test_frames_are_downsampled_by_averaging_and_never_enlarged():
     frames = torch.rand(1, 2, 3, 3, 8, 8)
     torch.testing.assert_close(shrunk(frames, 4)[0, 0, 0, :, 1, 2], frames[0, 0, 0, :, 2:4, 4:6].mean((1, 2)))
     assert shrunk(frames, 8) is frames
@@ -177,7 +178,7 @@ def test_pictures_shrink_by_their_mean_and_are_never_enlarged():
         shrunk(frames, 16)
 
 
-def test_a_true_clip_is_what_the_model_would_make(data):
+def test_a_true_clip_has_the_shape_of_a_sample(data):
     dataset = load_clips(data, "test")
     recipe = apply_overrides(MVVDMRecipe.tiny(), ["views=2", "frames=4", "resolution=16"])
     clip = true_clip(dataset, dataset[0], recipe)
@@ -192,17 +193,23 @@ def test_a_true_clip_is_what_the_model_would_make(data):
 # --- the command ----------------------------------------------------------------------------------------
 
 
-def test_a_recipe_survives_json():
+def test_recipes_and_jobs_survive_json():
     from dataclasses import asdict
 
     for recipe in (MVVDMRecipe.tiny(), MVVDMRecipe.paper()):
         assert MVVDMRecipe.from_json(json.loads(json.dumps(asdict(recipe)))) == recipe
+        job = MVVDMTrainingJob(
+            recipe=recipe, seed=1, parts={"base": "folder"}, key="0", name="tiny", out="out", data="data",
+            test_data=None, publish="local:mvvdm/tiny", home="out", sharded=False, at_once=1, compile=False,
+            gradient_checkpointing=False, loader_workers=0, save_every=1, validate_every=1, test_clips=1,
+        )  # fmt: skip
+        assert MVVDMTrainingJob.from_json(json.loads(json.dumps(job.to_json()))) == job
     paper = MVVDMRecipe.paper()
     assert (paper.frames, paper.resolution, paper.plan.batch, paper.plan.learning_rate) == (16, 256, 32, 1e-4)
     assert paper.plan.precision == "fp16" and paper.autoencoder is None
 
 
-def test_what_makes_no_sense_is_said_in_a_sentence(data, tmp_path, capsys):
+def test_bad_arguments_are_refused_with_a_sentence(data, tmp_path, capsys):
     for more, words in (
         (["--set", "plan.stops=1"], "TrainingPlan has no 'stops'"),
         (["--set", "plan.precision=int8"], "expected one of fp32, bf16, fp16"),
@@ -243,9 +250,9 @@ def test_the_progress_display_divides_a_steps_time():
     assert line.endswith("minutes left 5")
 
 
-def _wait(found, process: subprocess.Popen, seconds: float = 600.0) -> None:
+def _wait(condition, process: subprocess.Popen, seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
-    while not found():
+    while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "nothing happened in time"
         time.sleep(0.02)
