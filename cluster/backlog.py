@@ -38,6 +38,9 @@ class Progress:
     busy_s: float
 
 
+OnTick = Callable[[Progress], None]
+
+
 @dataclass
 class Report:
     """Statistics of a finished or interrupted run.
@@ -115,6 +118,19 @@ class Backlog:
     def seconds(self) -> float:
         """Time since `start_clock`."""
         return time.monotonic() - self._start
+
+    def progress(self, running: Iterable[Task], workers: int) -> Progress:
+        """Snapshot of the run: the tasks being processed and the number of workers are the caller's."""
+        return Progress(
+            counts=dict(self.report.counts),
+            resumed=self.report.resumed,
+            running=tuple(task.label for task in running),
+            queued=len(self._queue),
+            exhausted=self.exhausted,
+            workers=workers,
+            seconds=self.seconds,
+            busy_s=sum(self.report.busy_s.values()),
+        )
 
     def next(self) -> Task | None:
         """Remove and return the next task; None if the queue and the source are empty."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
-from cluster.backlog import Backlog, OnResolved, Progress, Report
+from cluster.backlog import Backlog, OnResolved, OnTick, Report
 from cluster.child import ChildSpec
+from cluster.inline import run_inline
 from cluster.ledger import Ledger
 from cluster.pool import WorkerPool
 from cluster.session import connect
@@ -48,18 +49,18 @@ def run(
     *,
     workers: int | None = None,
     on_resolved: OnResolved | None = None,
-    on_tick: Callable[[Progress], None] | None = None,
+    on_tick: OnTick | None = None,
     max_in_backlog: int = 256,
 ) -> Report:
     """Process every task exactly once, on the cluster of RAY_ADDRESS or on an embedded Ray.
-
     Survives the loss of child processes, workers and machines.
 
     Args:
         stage: defined in an importable module; it runs in child processes of the workers.
         tasks: pulled lazily, so there may be millions.
         ledger: tasks that it lists as resolved are not processed again.
-        workers: number of concurrent workers; None for as many as fit on the cluster, adjusted as it changes size.
+        workers: number of concurrent workers; None for as many as fit on the cluster, adjusted as it changes size;
+            0 for this process, without Ray and without what requires a child process (see `run_inline`).
         on_resolved: called in this process once per task, including those resolved by earlier runs.
         on_tick: called about twice per second.
         max_in_backlog: maximum number of tasks pulled from the source ahead of the workers.
@@ -75,6 +76,8 @@ def run(
 
         After any of the last three, the same call resumes the job.
     """
+    if workers == 0:
+        return run_inline(stage, tasks, ledger, on_resolved, on_tick)
     if not ledger.storage.is_shared:
         raise ValueError(
             f"{ledger.root} is visible to this process only, not to workers: use run_inline, a folder or an "
@@ -101,9 +104,7 @@ def run(
         raise Interrupted(_final_report(backlog, pool) if pool else backlog.report) from None
 
 
-def _drive(
-    backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: Callable[[Progress], None] | None
-) -> None:
+def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None) -> None:
     """Dispatch tasks until the backlog is empty and no task is running."""
     losses: Counter[str] = Counter()  # key → workers lost in a row
     next_tick = 0.0
@@ -128,7 +129,7 @@ def _drive(
                 backlog.requeue(task)
         if on_tick is not None and time.monotonic() >= next_tick:
             next_tick = time.monotonic() + TICK_S
-            on_tick(_progress(backlog, pool))
+            on_tick(backlog.progress(pool.running, pool.alive))
 
 
 def _handle_loss(task: Task, losses: int, all_losses: int, backlog: Backlog, ledger: Ledger) -> None:
@@ -151,19 +152,6 @@ def _kills_workers(losses: int, all_losses: int) -> bool:
     than half of all losses, unless there are four times as many.
     """
     return (losses >= MAX_LOSSES and losses > all_losses / 2) or losses >= 4 * MAX_LOSSES
-
-
-def _progress(backlog: Backlog, pool: WorkerPool) -> Progress:
-    return Progress(
-        counts=dict(backlog.report.counts),
-        resumed=backlog.report.resumed,
-        running=tuple(task.label for task in pool.running),
-        queued=len(backlog),
-        exhausted=backlog.exhausted,
-        workers=pool.alive,
-        seconds=backlog.seconds,
-        busy_s=sum(backlog.report.busy_s.values()),
-    )
 
 
 def _final_report(backlog: Backlog, pool: WorkerPool) -> Report:

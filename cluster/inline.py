@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from cluster.backlog import Backlog, OnResolved, Report
+from cluster.backlog import Backlog, OnResolved, OnTick, Report
 from cluster.ledger import Ledger, Record
 from cluster.stage import Failure, Stage, Task
 from cluster.storage import StorageError
 
 
 def run_inline(
-    stage: Stage, tasks: Iterable[Task], ledger: Ledger, on_resolved: OnResolved | None = None
+    stage: Stage,
+    tasks: Iterable[Task],
+    ledger: Ledger,
+    on_resolved: OnResolved | None = None,
+    on_tick: OnTick | None = None,
 ) -> Report:
     """Process the tasks one after another in this process, for tests and for debugging with a breakpoint.
 
@@ -24,6 +28,7 @@ def run_inline(
         tasks: pulled lazily.
         ledger: tasks that it lists as resolved are not processed again.
         on_resolved: called once per task, including those resolved by earlier runs.
+        on_tick: called before and after each attempt.
 
     Raises:
         StorageError: the output cannot be written.
@@ -32,6 +37,8 @@ def run_inline(
     stage.setup()
     try:
         while (task := backlog.next()) is not None:
+            if on_tick:
+                on_tick(backlog.progress([task], workers=1))
             start = time.monotonic()
             record = _process(stage, task, ledger)
             backlog.report.add_busy("inline", time.monotonic() - start)
@@ -39,6 +46,8 @@ def run_inline(
                 backlog.requeue(task)
             else:
                 backlog.resolve(task, record)
+            if on_tick:
+                on_tick(backlog.progress([], workers=1))
     finally:
         stage.close()
     backlog.report.wall_s = backlog.seconds

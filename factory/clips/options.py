@@ -78,7 +78,9 @@ class RenderOptions:
     )
     track_points: int = option(1024, "surface points that tracks follow", at_least=1)
     workers: int | None = option(
-        None, "parallel workers (default: as many as the cluster has room for)", at_least=1
+        None,
+        "parallel workers; 0: in this process, without Ray (default: as many as the cluster has room for)",
+        at_least=0,
     )
     limit: int | None = option(None, "take only the first N assets", at_least=1)
     heldout: float = option(

@@ -7,8 +7,7 @@ interruptions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cluster import Ledger, Record, Task, run
@@ -60,39 +59,49 @@ def render(
     tombstones = finish_takedowns(out)
     exclusions = Exclusions(read_deny_list(BENCHMARKS) if denied is None else denied, tuple(tombstones))
     stage = replace(stage, taken_down=frozenset(f for stone in tombstones for f in stone.fingerprints))
-    positions: dict[str, int] = {}  # key of an asset's task → its position; clips are packed in this order
-
-    with ExitStack() as stack:
-        packer = stack.enter_context(ShardPacker(out))
-
-        def tasks() -> Iterator[Task]:
-            listed = tally.count_listed(_records(sources))
-            allowed = exclusions.apply(listed, tally.leave_out)
-            taken = itertools.islice(selection.apply(allowed, tally.leave_out), limit)
-            for task in asset_tasks(taken, stage, selection):
-                if task.key in positions:  # the same file under two names is one asset
-                    tally.leave_out("a copy of another asset")
-                else:
-                    positions[task.key] = len(positions)
-                    yield task
-
-        def on_resolved(task: Task, record: Record) -> None:
-            tally.add(task, record)
-            if isinstance(read_job(task.payload), ClipJob):
-                packer.finished(task.key, record.status == "done")
-            else:
-                packer.planned(positions[task.key], [clip.key for clip in record.follow_up])
-
+    taken = itertools.islice(
+        selection.apply(
+            exclusions.apply(tally.count_listed(_records(sources)), tally.leave_out), tally.leave_out
+        ),
+        limit,
+    )
+    with ShardPacker(out) as packer:
+        order = _ClipOrder(packer, tally)
         report = run(
             stage,
-            tasks(),
+            order.number(asset_tasks(taken, stage, selection)),
             ledger,
             workers=workers,
-            on_resolved=on_resolved,
+            on_resolved=order.on_resolved,
             on_tick=show and (lambda progress: show(lambda: render_status(progress, tally))),
         )
         shards = packer.close()
     return RenderResult(report, tally, shards)
+
+
+class _ClipOrder:
+    """Packs clips in the order in which their assets were listed, whatever order they are rendered in."""
+
+    def __init__(self, packer: ShardPacker, tally: Tally) -> None:
+        self._packer, self._tally = packer, tally
+        self._positions: dict[str, int] = {}  # key of an asset's task → its position
+
+    def number(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """Yield each asset's task once and remember its position."""
+        for task in tasks:
+            if task.key in self._positions:  # the same file under two names is one asset
+                self._tally.leave_out("a copy of another asset")
+            else:
+                self._positions[task.key] = len(self._positions)
+                yield task
+
+    def on_resolved(self, task: Task, record: Record) -> None:
+        """Count a resolved task and tell the packer about its clips."""
+        self._tally.add(task, record)
+        if isinstance(read_job(task.payload), ClipJob):
+            self._packer.finished(task.key, record.status == "done")
+        else:
+            self._packer.planned(self._positions[task.key], [clip.key for clip in record.follow_up])
 
 
 def _records(sources: Sequence[str]) -> Iterator[AssetRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster import Ledger, Progress, Record, StorageError, Task, run, run_inline, task_key
+from cluster import Ledger, Progress, Record, StorageError, Task, run, task_key
 from factory.assets.record import AssetRecord
 from factory.console import Show, Status
 from factory.motion_videos.jobs import MotionJob, read_job
@@ -66,11 +65,10 @@ def make_motions(
         out: a folder that all machines share.
         recipe, settings, backend: which motions, how they are rendered, and with which renderer.
         workers: number of parallel workers; None = as many as fit on the cluster, 0 = this process, without Ray.
-        limit: render only the first `limit` objects.
-        ledger: of `out`; opened here if None.
+        limit: render only the first `limit` objects. ledger: of `out`; opened here if None.
         show: receives the state of the run now and then.
     Returns:
-        One result per object, in the order of `objects`.
+        Results in the order of `objects`.
     Raises:
         SourceError, StageError, StorageError: finished motions are kept; calling this again resumes.
         Interrupted: Ctrl-C or SIGTERM; likewise.
@@ -94,21 +92,14 @@ def make_motions(
         else:
             plans[job.object] = record
 
-    started = time.monotonic()
-
-    def on_inline(task: Task, record: Record) -> None:
-        on_resolved(task, record)
-        if show:
-            show(lambda: _status(time.monotonic() - started, 1, plans, resolved))
-
-    def on_tick(progress: Progress) -> None:
-        if show:
-            show(lambda: _status(progress.seconds, progress.workers, plans, resolved))
-
-    if workers == 0:
-        run_inline(stage, tasks, ledger, on_inline)
-    else:
-        run(stage, tasks, ledger, workers=workers, on_resolved=on_resolved, on_tick=on_tick)
+    run(
+        stage,
+        tasks,
+        ledger,
+        workers=workers,
+        on_resolved=on_resolved,
+        on_tick=show and (lambda progress: show(lambda: _status(progress, plans, resolved))),
+    )
     return [
         _existing_videos(subject.name, subject.folder)
         if subject.folder
@@ -170,15 +161,15 @@ def _existing_videos(name: str, folder: Path) -> SubjectVideos:
     return SubjectVideos(name, folder, "", len(videos), heldout, key=task_key("made", index))
 
 
-def _status(seconds: float, workers: int, plans: dict[str, Record], resolved: dict[str, Record]) -> Status:
+def _status(progress: Progress, plans: dict[str, Record], resolved: dict[str, Record]) -> Status:
     """The run at this moment, for the progress display."""
     return Status(
         unit="motions",
         done=len(resolved),
         total=sum(record.summary.get("motions", 0) for record in plans.values()),
         growing=True,
-        seconds=seconds,
-        facts={"objects": len(plans), "workers": workers},
+        seconds=progress.seconds,
+        facts={"objects": len(plans), "workers": progress.workers},
     )
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import Ledger, Outcome, Progress, Record, Stage, Task, run, run_inline, task_key
+from cluster import Ledger, Outcome, Record, Stage, Task, run, task_key
 from factory.console import Show
 from factory.motion_videos.run import SubjectVideos
 from factory.training.overrides import apply_overrides
@@ -307,14 +307,15 @@ def train_objects(
         if record.status == "done":  # a lost worker cannot need the checkpoint any more
             shutil.rmtree(Path(stage.out, WORK, task.key), ignore_errors=True)
 
-    def on_tick(progress: Progress) -> None:
-        if show:
-            show(lambda: training_status(progress, Path(stage.out, WORK), tasks, results))
-
-    if workers == 0:
-        run_inline(stage, tasks, ledger, on_resolved)
-    else:
-        run(stage, tasks, ledger, workers=workers, on_resolved=on_resolved, on_tick=on_tick)
+    run(
+        stage,
+        tasks,
+        ledger,
+        workers=workers,
+        on_resolved=on_resolved,
+        on_tick=show
+        and (lambda progress: show(lambda: training_status(progress, Path(stage.out, WORK), tasks, results))),
+    )
     return results
 
 

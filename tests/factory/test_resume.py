@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import factory.clips.run
 import factory.render
 import factory.train
 import zoo
-from cluster import run_inline
 from factory import load_clips
 from factory.clips.stage import RenderStage
 from factory.motion_videos.stage import MotionStage
@@ -53,11 +51,6 @@ def written(tmp_path, monkeypatch) -> Path:
     for stage in (RenderStage, MotionStage, DimoStage):
         monkeypatch.setattr(stage, "process", again)
     monkeypatch.setattr(worker, "work", again)
-    monkeypatch.setattr(
-        factory.clips.run,
-        "run",
-        lambda stage, tasks, ledger, *, on_resolved, **_: run_inline(stage, tasks, ledger, on_resolved),
-    )
     return tmp_path / "work"
 
 
@@ -72,7 +65,10 @@ def content(folder: Path) -> dict[str, str]:
 
 def test_a_dataset_is_not_rendered_again(written, capsys):
     before = content(written / "dataset")
-    assert factory.render.main(["--source", "models", "--out", "dataset", *RENDER, "--json"]) == 0
+    assert (
+        factory.render.main(["--source", "models", "--out", "dataset", *RENDER, "--workers", "0", "--json"])
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert (result["rendered"], result["resumed"], result["quarantined"]) == (1, 1, {})
     assert content(written / "dataset") == before
@@ -117,6 +113,6 @@ def test_other_options_are_new_work(written, change):
     if change[0] in options:
         place = options.index(change[0])
         del options[place : place + 2]
-    factory.render.main(["--source", "models", "--out", "dataset", *options, *change])
+    factory.render.main(["--source", "models", "--out", "dataset", *options, *change, "--workers", "0"])
     (quarantined,) = (written / "dataset" / "_factory" / "quarantine").rglob("*.json")
     assert "this was done before" in quarantined.read_text()

@@ -36,9 +36,6 @@ GITHUB = "https://github.com/ada/m/blob/0123456789abcdef"
 RAW = "/raw.githubusercontent.com/ada/m/0123456789abcdef"
 
 
-INLINE = Path(__file__).resolve().parents[1] / "support" / "inline_render.py"
-
-
 def model(number: int) -> bytes:
     return moving("translation", [0, 1], [[0, 0, 0], [1 + number / 100, 0, 0]]).glb()
 
@@ -95,8 +92,8 @@ class World:
     def command(self, out: Path) -> list[str]:
         sources = ("objaverse", str(self.home / "list.jsonl"), "objaverse-xl://github")
         return [
-            *(sys.executable, "-P", *(("-m", "factory.render") if self.ray else (str(INLINE),))),
-            *("--out", str(out), *SMALL, "--animated"),
+            *(sys.executable, "-P", "-m", "factory.render"),
+            *("--out", str(out), *SMALL, "--animated", *(() if self.ray else ("--workers", "0"))),
             *("--source", *sources, "--allow-unknown-noai"),
         ]
 

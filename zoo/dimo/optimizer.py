@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ class NamedAdam:
             parameter = self._groups[name]["params"][int(index)]
             self._adam.state[parameter][kind] = value.to(parameter.device)
 
-    def _replace(self, name: str, change) -> nn.Parameter:
+    def _replace(self, name: str, change: Callable[[Tensor], Tensor]) -> nn.Parameter:
         (old,) = self._groups[name]["params"]
         new = nn.Parameter(change(old.detach()).clone())
         state = self._adam.state.pop(old, {})
