@@ -56,7 +56,7 @@ SHORTENED = {
         "--set joint.steps=2 --set control.steps=2"
     ),
     "creatures://*?count=200": "--resolution 32 --num-frames 16 --limit 3 --max-animations 1",
-    "train mvvdm --data out/clips": "--set steps=1",
+    "train mvvdm --data out/clips": "--set plan.steps=1",
     "--source models/ --out out/mine  ": SMALL,
     "creatures://*?count=100": SMALL,
     "list.jsonl": SMALL,
@@ -95,11 +95,15 @@ content = content if isinstance(content, bytes) else content.read_bytes()
 Path("models").mkdir()
 for name in ("models/knight.glb", "fox.glb", "dragon.glb"):
     Path(name).write_bytes(content)
-Path("list.jsonl").write_text('{"uid": "knight", "uri": "models/knight.glb", "licence": "CC0-1.0"}\\n')
+Path("list.jsonl").write_text('{"uid": "knight", "path": "models/knight.glb", "licence": "CC0-1.0"}\\n')
 
-import zoo
-zoo.load("dimo/kangaroo").sample(7).save("creature.ply", frames=1)
-first = sorted(Path().glob("creature*.ply"), key=str) or sorted(Path("creature.ply").glob("*"))
+import torch
+from renderers.gaussians import Gaussians, ply
+
+means = 0.3 * torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+quats = torch.nn.functional.normalize(torch.ones(100, 4), dim=-1)
+splats = Gaussians(means, quats, torch.full((100, 3), 0.05), torch.full((100,), 0.9), colors=torch.rand(100, 3))
+ply.write("creature.ply", splats)
 """
 RUN_BLOCKS = """
 import json, sys, traceback
@@ -363,7 +367,8 @@ def test_commands_run_whole_pages(page, folder):
 
 
 def test_a_wrong_block_or_command_fails(tmp_path):
-    page = "```python\nvalue = 1\n```\n\n```python\nvalue.no_such_name\n```\n\n```sh\npython -m zoo info dimo/nobody\n```\n"
+    page = "```python\nvalue = 1\n```\n\n```python\nvalue.no_such_name\n```\n"
+    page += "\n```sh\npython -m zoo info dimo/nobody\n```\n"
     assert "page.md:6: AttributeError" in run_blocks(snippets("page.md", page, PYTHON), tmp_path)
     (failure,) = run_lines(snippets("page.md", page, SHELL), tmp_path)
     assert failure.startswith("page.md:10")
