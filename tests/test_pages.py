@@ -100,9 +100,10 @@ Path("list.jsonl").write_text('{"uid": "knight", "path": "models/knight.glb", "l
 import torch
 from renderers.gaussians import Gaussians, ply
 
-means = 0.3 * torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
-quats = torch.nn.functional.normalize(torch.ones(100, 4), dim=-1)
-splats = Gaussians(means, quats, torch.full((100, 3), 0.05), torch.full((100,), 0.9), colors=torch.rand(100, 3))
+means = 0.3 * torch.randn(1, 100, 3, generator=torch.Generator().manual_seed(0))
+quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 100, 4)
+scales, opacities, colors = torch.full((1, 100, 3), 0.05), torch.full((1, 100), 0.9), torch.rand(1, 100, 3)
+splats = Gaussians(means, quats, scales, opacities, colors=colors)
 ply.write("creature.ply", splats)
 """
 RUN_BLOCKS = """
