@@ -166,8 +166,8 @@ class Document:
             self.fail(f"{where}.{key}: expected a list, got {shorten(values)}")
         if None in values:
             self.fail(f"{where}.{key}: expected indices, got null")
-        found = [self.index({key: value}, key, collection, where) for value in values]
-        return [index for index in found if index is not None]
+        indices = [self.index({key: value}, key, collection, where) for value in values]
+        return [index for index in indices if index is not None]
 
     def number(self, owner: dict, key: str, default: float, where: str) -> float:
         """Return a finite number."""

@@ -140,16 +140,18 @@ def visible(points: np.ndarray, normals: np.ndarray, cameras: Cameras, surface: 
 
 
 def _opaque(asset: Asset, triangles: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return bool [n]: whether the material at a point is at least half opaque, or passes its alpha cutoff."""
+    """Return bool [n]: whether the material at a point is at smallest half opaque, or passes its alpha cutoff."""
     result = np.ones(len(triangles), bool)
     first = 0
     for primitive in asset.primitives:
-        mine = (triangles >= first) & (triangles < first + len(primitive.triangles))
+        of_primitive = (triangles >= first) & (triangles < first + len(primitive.triangles))
         first += len(primitive.triangles)
         material = asset.materials[primitive.material]
-        if material.alpha_mode != "OPAQUE" and mine.any():
-            least = material.alpha_cutoff if material.alpha_mode == "MASK" else 0.5
-            result[mine] = _alpha(asset, material, corners[mine], weights[mine]) >= least
+        if material.alpha_mode != "OPAQUE" and of_primitive.any():
+            smallest = material.alpha_cutoff if material.alpha_mode == "MASK" else 0.5
+            result[of_primitive] = (
+                _alpha(asset, material, corners[of_primitive], weights[of_primitive]) >= smallest
+            )
     return result
 
 

@@ -1,4 +1,4 @@
-"""Every back end draws the same picture of the same shot."""
+"""All back ends render the same image of the same shot."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ VIEWS, FRAMES = [0, 5, 10], [4, 26]
 requires_blender = pytest.mark.skipif(blender.find() is None, reason="no Blender here: run `make blender`")
 
 
-def some(name: str, views: list[int] = VIEWS, frames: list[int] = FRAMES) -> tuple[gltf.Asset, Shot]:
-    """An asset, and a few views and frames of its first clip, 256 px."""
+def asset_and_shot(
+    name: str, views: list[int] = VIEWS, frames: list[int] = FRAMES
+) -> tuple[gltf.Asset, Shot]:
+    """Return an asset, and a few views and frames of its first planned clip at 256 px."""
     recipe = ClipRecipe(max_animations=1)
     asset = gltf.load(model(name))
     whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
@@ -31,20 +33,20 @@ def some(name: str, views: list[int] = VIEWS, frames: list[int] = FRAMES) -> tup
 
 
 def coverage(clip: RenderedClip, size: int = 256) -> np.ndarray:
-    """Alpha 0-1, [V, T, size, size], of a clip averaged down to that size."""
+    """Return the alpha of a clip, averaged down to `size`: [V, T, size, size], 0-1."""
     alpha = clip.frames[..., 3] / 255.0
     n = alpha.shape[-1] // size
     return alpha.reshape(*alpha.shape[:2], size, n, size, n).mean(axis=(3, 5))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """The worst view's intersection over union of where coverages reach a half."""
+    """Return the intersection over union of pixels with coverage >= 0.5, of the worst view."""
     pairs = zip(a >= 0.5, b >= 0.5, strict=True)
-    return min(float((one & other).sum() / (one | other).sum()) for one, other in pairs)
+    return min(float((p & q).sum() / (p | q).sum()) for p, q in pairs)
 
 
 def enlarged(view: Shot, times: int) -> Shot:
-    """The same shot with more pixels."""
+    """Return the same shot with `times` as many pixels per side."""
     cameras = view.cameras
     K = cameras.K.copy()
     K[:, :2] *= times
@@ -54,13 +56,13 @@ def enlarged(view: Shot, times: int) -> Shot:
 
 
 def colour_distance(a: RenderedClip, b: RenderedClip) -> float:
-    """Mean difference, 0-255, where both see something solid."""
+    """Return the mean colour difference, 0-255, where both clips are opaque."""
     both = (a.frames[..., 3] == 255) & (b.frames[..., 3] == 255)
     return float(np.abs(a.frames[..., :3][both].astype(int) - b.frames[..., :3][both]).mean())
 
 
 def write_sheet(path: Path, *clips: RenderedClip) -> None:
-    """PNG: one row a back end, its views and frames side by side on grey."""
+    """Write a PNG with one row per clip: views and frames side by side over grey."""
     rows = [
         np.concatenate(list(clip.over(GREY).reshape(-1, *clip.frames.shape[2:4], 3)), axis=1)
         for clip in clips
@@ -69,9 +71,9 @@ def write_sheet(path: Path, *clips: RenderedClip) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pyrender_draws_the_same_picture(name, tmp_path):
-    """Silhouettes of both with as many samples as shows their geometry: how each samples is its own business."""
-    asset, view = some(name)
+def test_pyrender_renders_the_same_image(name, tmp_path):
+    """Silhouettes are compared at high sample counts, which show the geometry rather than the sampling."""
+    asset, view = asset_and_shot(name)
     ours, theirs = render_clip(asset, view), render_clip(asset, view, backend="pyrender")
     write_sheet(tmp_path / "sheet.png", ours, theirs)
     assert colour_distance(ours, theirs) < 20
@@ -86,8 +88,8 @@ def test_pyrender_draws_the_same_picture(name, tmp_path):
 @requires_blender
 @pytest.mark.blender
 @pytest.mark.parametrize("name", NAMES)
-def test_cycles_draws_the_same_picture(name, tmp_path):
-    asset, view = some(name, VIEWS[:2], FRAMES[:1])
+def test_cycles_renders_the_same_image(name, tmp_path):
+    asset, view = asset_and_shot(name, VIEWS[:2], FRAMES[:1])
     ours = render_clip(asset, view, RenderSettings(samples=16))
     theirs = blender.render_clip(model(name), view, samples_per_pixel=16)
     write_sheet(tmp_path / "sheet.png", ours, theirs)
@@ -97,13 +99,13 @@ def test_cycles_draws_the_same_picture(name, tmp_path):
     assert overlap(coverage(render_clip(asset, late, RenderSettings(samples=16))), coverage(theirs)) < 0.98
 
 
-# --- pyrender on scenes computed by hand -----------------------------------------------------------
+# --- pyrender on scenes with known results -----------------------------------------------------------
 
 
 QUARTERS = np.array([[(250, 10, 10), (10, 250, 10)], [(10, 10, 250), (200, 200, 200)]], np.uint8)
 
 
-def test_pyrender_pictures_are_upright_with_straight_alpha():
+def test_pyrender_images_are_upright_with_straight_alpha():
     image = render(textured_square(QUARTERS), shot(half_height=1.51, width=60, height=60), "pyrender").frames[
         0, 0
     ]
@@ -125,8 +127,8 @@ def test_pyrender_edges_are_not_darkened_by_coverage():
     assert np.abs(image[edge][:, 0] - image[30, 30, 0]).max() < 30
 
 
-def test_pyrender_shows_what_lies_behind_something_transparent():
-    """It sorts nothing: a square whose left half is transparent is drawn before the red one behind it."""
+def test_pyrender_shows_objects_behind_transparent_ones():
+    """pyrender does not sort: a square with a transparent left half is drawn before the red one behind it."""
     tiny = TinyGltf()
     texels = np.full((8, 8, 4), 255, np.uint8)
     texels[:, :4, 3] = 0
@@ -142,14 +144,14 @@ def test_pyrender_shows_what_lies_behind_something_transparent():
 
 
 @pytest.mark.parametrize(("alpha", "cutoff", "drawn"), [(0.7, 0.6, True), (0.5, 0.6, False)])
-def test_pyrender_cuts_at_the_cutoff(alpha, cutoff, drawn):
+def test_pyrender_applies_the_alpha_cutoff(alpha, cutoff, drawn):
     tiny = textured_square(np.full((4, 4, 4), (255, 255, 255, round(255 * alpha))))
     tiny.json["materials"][0] |= {"alphaMode": "MASK", "alphaCutoff": cutoff}
     assert (render(tiny, shot(), "pyrender").frames[..., 3] == (255 if drawn else 0)).all()
 
 
 def test_pyrender_reads_roughness_and_metallic_from_gltfs_channels():
-    """A texture that says rough dielectric looks as factors that say so; one that says metal does not."""
+    """A texture of a rough dielectric looks like the same values given as factors; that of a metal does not."""
 
     def sphere_with(packed: tuple[int, int, int] | None) -> np.ndarray:
         tiny = ball(lit((0.6, 0.5, 0.4), 0.0 if packed is None else 1.0, 0.8 if packed is None else 1.0), 48)
@@ -177,7 +179,7 @@ def test_pyrender_adds_emission_once():
 
 @pytest.mark.parametrize("backend", ["opengl", "pyrender"])
 @pytest.mark.parametrize("scale", [[1, 1, 1], [-1, 1, 1]])
-def test_the_front_of_a_mirrored_part_is_its_front(backend, scale):
+def test_mirrored_parts_keep_their_front_faces(backend, scale):
     clip = render(square(lit((1, 0, 0)), scale=scale), shot([0, 180]), backend)
     assert (clip.frames[0, ..., 3] == 255).all()
     assert (clip.frames[1, ..., 3] == 0).all()
@@ -191,8 +193,8 @@ def test_pyrender_depth_is_along_the_optical_axis():
         render(square(unlit()), view, "pyrender", normals=True)
 
 
-def test_one_process_may_use_both_by_turns():
-    """Each has an OpenGL context of its own, and leaves the other's alone."""
+def test_two_back_ends_in_one_process():
+    """Each has its own OpenGL context and leaves that of the other unchanged."""
     tiny, view = ball(lit((0.5, 0.3, 0.2))), shot(width=48, height=48, half_height=1.2)
     first = {name: render(tiny, view, name).frames for name in ("opengl", "pyrender")}
     for name in ("pyrender", "opengl", "opengl", "pyrender"):

@@ -1,4 +1,4 @@
-"""Blender as the judge of poses, and as a back end. Skipped where `make blender` has not been run."""
+"""Blender as the reference for poses, and as a back end. Skipped unless `make blender` has been run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ pytestmark = [
 
 FPS = 24
 FRAMES = (0, 8, 15, 47)
-TOLERANCE = 1e-5  # of the bounding box's diagonal
+TOLERANCE = 1e-5  # relative to the diagonal of the bounding box
 
 
 class Comparison:
-    """Ours against Blender's at some times of an animation. All distances are over the box's diagonal."""
+    """Our poses compared with Blender's. Distances are relative to the diagonal of the bounding box."""
 
     def __init__(self, path: Path, animation: int, times) -> None:
         self.asset, self.animation, self.times = gltf.load(path), animation, times
@@ -35,32 +35,33 @@ class Comparison:
         assert {(part.node, part.index) for part in self.asset.primitives} == set(self.truth)
 
     def deviations(self, late: float = 0.0) -> np.ndarray:
-        """Per time, the vertex farthest from Blender's. `late`: seconds of error put into ours."""
-        found = np.zeros(len(self.times))
+        """Return the largest distance from Blender's vertices per time; ours are evaluated `late` seconds later."""
+        distances = np.zeros(len(self.times))
         for index, when in enumerate(self.times):
             points = self.asset.pose(self.animation, when + late).positions
             for part in self.asset.primitives:
-                distance = points[part.triangles] - self.truth[part.node, part.index][index]
-                found[index] = max(
-                    found[index], np.linalg.norm(distance, axis=-1).max() / self.diagonal(when)
+                difference = points[part.triangles] - self.truth[part.node, part.index][index]
+                distances[index] = max(
+                    distances[index], np.linalg.norm(difference, axis=-1).max() / self.diagonal(when)
                 )
-        return found
+        return distances
 
     def moves(self) -> np.ndarray:
-        """Per time, whether anything goes farther than twice the tolerance in the frame that follows."""
-        found = []
+        """Return, for every time, whether a vertex moves by more than twice the tolerance until the next frame."""
+        moving = []
         for when in self.times:
             a, b = (self.asset.pose(self.animation, t).positions for t in (when, when + 1 / FPS))
-            found.append(np.linalg.norm(a - b, axis=1).max() / self.diagonal(when) > 2 * TOLERANCE)
-        return np.array(found)
+            moving.append(np.linalg.norm(a - b, axis=1).max() / self.diagonal(when) > 2 * TOLERANCE)
+        return np.array(moving)
 
     def diagonal(self, when: float) -> float:
+        """Return the diagonal of the bounding box at a time."""
         points = self.asset.pose(self.animation, when).positions[self.asset.visible]
         return float(np.linalg.norm(np.ptp(points, axis=0)))
 
 
-def chosen(asset: gltf.Asset) -> list[int]:
-    """All of up to three; else the first, the longest and the one with most channels."""
+def animations_to_test(asset: gltf.Asset) -> list[int]:
+    """Return all animations if there are at most three, else the first, the longest and the one with most channels."""
     indices = range(len(asset.animations))
     if len(indices) <= 3:
         return list(indices)
@@ -70,24 +71,24 @@ def chosen(asset: gltf.Asset) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ANIMATED)
-def test_real_models_stand_where_blender_puts_them(name, record_property):
+def test_poses_of_real_models_match_blender(name, record_property):
     path = model(name)
     asset = gltf.load(path)
     moved = 0
-    for animation in chosen(asset):
+    for animation in animations_to_test(asset):
         times = [asset.animations[animation].start + frame / FPS for frame in FRAMES]
         comparison = Comparison(path, animation, times)
         right = comparison.deviations()
         record_property(f"animation {animation}", right.tolist())
         assert right.max() < TOLERANCE, f"{asset.animations[animation].name}: {right}"
-        # The control: one frame late must not pass, wherever the model moves at all in that frame.
+        # Control: a delay of one frame must exceed the tolerance wherever the model moves in that frame.
         moves, late = comparison.moves(), comparison.deviations(late=1 / FPS)
         assert (late[moves] > TOLERANCE).all(), f"{asset.animations[animation].name}: {late}"
         moved += moves.sum()
-    assert moved, "a model that stands still is no evidence"
+    assert moved, "the model does not move, so the test shows nothing"
 
 
-# --- what the real models do not contain -----------------------------------------------------------
+# --- features that the real models lack -----------------------------------------------------------
 
 
 def stepped() -> TinyGltf:
@@ -121,7 +122,7 @@ def splines() -> TinyGltf:
 
 
 def weights(interpolation: str) -> TinyGltf:
-    """Two targets, one of them sparse, and weights that leave 0-1."""
+    """Two targets, one of them sparse, with weights outside 0-1."""
     rng = np.random.default_rng(1)
     tiny = TinyGltf()
     targets = [
@@ -136,7 +137,7 @@ def weights(interpolation: str) -> TinyGltf:
 
 
 def skins(sets: int, interpolation: str = "LINEAR") -> TinyGltf:
-    """Two bodies on two chains of three joints; with two sets the third joint's share is in JOINTS_1."""
+    """Two bodies on two chains of three joints; with two sets the influence of the third joint is in JOINTS_1."""
     rng = np.random.default_rng(2)
     tiny = TinyGltf()
     channels, bodies = [], []
@@ -171,7 +172,7 @@ def skins(sets: int, interpolation: str = "LINEAR") -> TinyGltf:
 
 
 def mirrored() -> TinyGltf:
-    """Negative scales on a parent and on an animated child, the parent a matrix."""
+    """Negative scales on a parent (given as a matrix) and on an animated child."""
     tiny = TinyGltf()
     child = tiny.node(mesh=tiny.mesh(), scale=[1, -1, 1], name="child")
     tiny.scene(
@@ -216,7 +217,7 @@ SYNTHETIC = {
 
 
 @pytest.mark.parametrize("case", SYNTHETIC)
-def test_synthetic_cases_agree_with_blender(case, tmp_path, record_property):
+def test_synthetic_cases_match_blender(case, tmp_path, record_property):
     path = tmp_path / "case.glb"
     path.write_bytes(SYNTHETIC[case]().glb())
     times = [frame / FPS for frame in (0, 8, 15, 28, 47)]
@@ -226,15 +227,15 @@ def test_synthetic_cases_agree_with_blender(case, tmp_path, record_property):
     assert right.max() < TOLERANCE, right
     moves, late = comparison.moves(), comparison.deviations(late=1 / FPS)
     assert (late[moves] > TOLERANCE).all(), late
-    # Steps hold between keys, so being late shows only across them.
+    # Between keys a STEP is constant, so a delay is visible only across keys.
     assert (comparison.deviations(late=0.7).max() > TOLERANCE) if "STEP" in case else moves.any()
 
 
-# --- pictures --------------------------------------------------------------------------------------
+# --- rendering --------------------------------------------------------------------------------------
 
 
 def quad(material: dict) -> TinyGltf:
-    """A square in the plane z = 0 that faces +Z."""
+    """Return a square in the plane z = 0 that faces +Z."""
     tiny = TinyGltf()
     tiny.add("materials", **material)
     corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
@@ -247,8 +248,8 @@ def shot(cameras: Cameras, to_world=None) -> Shot:
     return Shot(None, np.zeros(1), np.eye(4) if to_world is None else to_world, cameras)
 
 
-def test_a_mirror_shows_the_houses_environment(tmp_path):
-    """Up to Cycles' noise the pixel in the middle is the radiance along the reflected ray, sRGB-encoded."""
+def test_a_mirror_reflects_the_environment(tmp_path):
+    """Up to noise, the central pixel is the sRGB-encoded radiance along the reflected ray."""
     path = tmp_path / "mirror.glb"
     path.write_bytes(quad({"pbrMetallicRoughness": {"metallicFactor": 1, "roughnessFactor": 0}}).glb())
     azimuths, elevations = np.array([0.0, 0.6, -0.9]), np.array([0.1, 0.7, -0.5])
@@ -263,8 +264,8 @@ def test_a_mirror_shows_the_houses_environment(tmp_path):
         assert np.abs(a - b).max() > 12, "the three directions must differ for this to mean anything"
 
 
-def test_silhouettes_fall_where_the_cameras_project(tmp_path):
-    """Principal point, uneven focal lengths and the similarity to the world are all off-centre on purpose."""
+def test_silhouettes_match_projections(tmp_path):
+    """With an off-centre principal point, unequal focal lengths and a similarity transform to the world."""
     path = tmp_path / "quad.glb"
     path.write_bytes(quad({"doubleSided": True}).glb())
     cameras = orbit_cameras(np.array([0.3, 2.9]), 0.4, 5.0, fov_y=0.7, width=128, height=96)
@@ -303,7 +304,7 @@ def test_single_sided_faces_are_culled_and_double_sided_ones_not(tmp_path):
 # --- failures ---------------------------------------------------------------------------------------
 
 
-def test_failures_say_what_blender_said(tmp_path, monkeypatch):
+def test_errors_contain_the_output_of_blender(tmp_path, monkeypatch):
     (tmp_path / "broken.glb").write_bytes(b"glTF nonsense")
     with pytest.raises(RenderError, match=r"broken\.glb: exited with"):
         blender.corner_positions(tmp_path / "broken.glb", None, [0.0])

@@ -1,4 +1,4 @@
-"""renderers.cameras against projections computed by hand, one convention at a time."""
+"""renderers.cameras, compared with projections computed by hand, one convention at a time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RIGHT_ANGLE = np.pi / 2
 
 
 def camera(azimuth: float = 0.0, elevation: float = 0.0, distance: float = 2.0) -> Cameras:
-    """One camera of 200 x 100 px with a vertical field of view of 90 degrees: a focal length of 50 px."""
+    """Return one camera of 200 x 100 px with a vertical field of view of 90 degrees, i.e. a focal length of 50 px."""
     return orbit_cameras([azimuth], elevation, distance, fov_y=RIGHT_ANGLE, width=200, height=100)
 
 
 def ring() -> Cameras:
-    """Views from everywhere, not square, with a centre that is off and axes that are not at right angles."""
+    """Return views from all sides, not square, with an off-centre principal point and skew."""
     views = orbit_cameras(
         np.linspace(0, 6, 7), np.linspace(-1.4, 1.4, 7), 3.0, fov_y=0.7, width=320, height=200
     )
@@ -41,17 +41,17 @@ def ring() -> Cameras:
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "point", "pixel", "depth"),
     [
-        # In front, on +Z, 2 m away: +X is right, +Y is up; 50 px a metre at 1 m.
+        # In front, on +Z, 2 m away: +X is right, +Y is up; 50 px per metre at a depth of 1 m.
         (0, 0, (0, 0, 0), (100, 50), 2),
         (0, 0, (1, 0, 0), (125, 50), 2),
         (0, 0, (0, 1, 0), (100, 25), 2),
         (0, 0, (1, 1, 1), (150, 0), 1),
-        # Azimuth grows towards +X: from +X, the front (+Z) is on the left.
+        # Azimuth increases towards +X: from +X, the front (+Z) is on the left.
         (RIGHT_ANGLE, 0, (0, 0, 1), (75, 50), 2),
         (RIGHT_ANGLE, 0, (1, 0, 0), (100, 50), 1),
         # From behind, +X is on the left.
         (np.pi, 0, (1, 0, 0), (75, 50), 2),
-        # Elevation > 0 is above: from straight above, the front points down and +X right.
+        # Elevation > 0 is above: from straight above, the front points down and +X to the right.
         (0, RIGHT_ANGLE, (0, 0, 1), (100, 75), 2),
         (0, RIGHT_ANGLE, (1, 0, 0), (125, 50), 2),
         (0, RIGHT_ANGLE, (0, 1, 0), (100, 50), 1),
@@ -60,14 +60,14 @@ def ring() -> Cameras:
         (0, np.pi / 6, (0, 0, 1), (100, 50 + 50 * 0.5 / (2 - 0.8660254)), 2 - 0.8660254),
     ],
 )
-def test_points_land_where_they_should(azimuth, elevation, point, pixel, depth):
+def test_golden_projections(azimuth, elevation, point, pixel, depth):
     pixels, depths = camera(azimuth, elevation).project(np.array(point, float))
     np.testing.assert_allclose(pixels[0], pixel, atol=1e-6)
     np.testing.assert_allclose(depths[0], depth, atol=1e-6)
 
 
 def test_a_mirrored_azimuth_fails_the_golden_case():
-    """The control: were azimuth to grow towards -X, the front would be seen on the right from 90 degrees."""
+    """Control: if azimuth increased towards -X, the front would be on the right from 90 degrees."""
     pixels, _ = camera(-RIGHT_ANGLE).project(np.array([0.0, 0, 1]))
     assert not np.allclose(pixels[0], (75, 50), atol=1)
 
@@ -100,7 +100,7 @@ def test_orbit_cameras_are_upright_and_rigid():
 
 
 def test_intrinsics_of_a_field_of_view():
-    """At 90 degrees half the height is seen at a distance of half the height."""
+    """At 90 degrees the focal length is half the image height."""
     K = intrinsics(RIGHT_ANGLE, 640, 480)
     np.testing.assert_allclose(K, [[240, 0, 320], [0, 240, 240], [0, 0, 1]])
 
@@ -112,7 +112,7 @@ def test_projection_keeps_the_shape_of_its_points():
     assert depth.shape == (7, 5, 4)
 
 
-def test_views_are_chosen_by_index_list_and_slice():
+def test_views_are_selected_by_index_list_and_slice():
     views = ring()
     for choice, expected in ((3, [3]), ([1, 5], [1, 5]), (slice(0, 7, 3), [0, 3, 6])):
         chosen = views[choice]
@@ -121,7 +121,7 @@ def test_views_are_chosen_by_index_list_and_slice():
         assert (chosen.width, chosen.height) == (320, 200)
 
 
-def test_matrices_of_other_shapes_are_refused():
+def test_matrices_of_wrong_shape_are_rejected():
     with pytest.raises(ValueError, match=r"same V.*\(2, 4, 4\) and \(3, 3, 3\)"):
         Cameras(np.zeros((2, 4, 4)), np.zeros((3, 3, 3)), 8, 8)
 
@@ -164,8 +164,8 @@ def test_opengl_depth_range_ends_at_near_and_far():
 
 @pytest.mark.parametrize("azimuth_deg", [0, 90, 180, 270, 17])
 @pytest.mark.parametrize("elevation_deg", [15, 0, 29])
-def test_mvvdm_vector_is_the_published_formula(azimuth_deg, elevation_deg):
-    """camera_to_world in a z-up world: columns right, up, -forward, position on the unit sphere (methods §1.5)."""
+def test_mvvdm_vector_matches_the_published_formula(azimuth_deg, elevation_deg):
+    """camera_to_world in a z-up world: columns right, up, -forward, position on the unit sphere (MVDream)."""
     a, e = np.deg2rad([azimuth_deg, elevation_deg])
     position = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
     forward = -position

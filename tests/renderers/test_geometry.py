@@ -1,4 +1,4 @@
-"""Depth, normals, flow and tracks against closed forms, against rays cast by Embree, and against each other."""
+"""Depth, normals, flow and tracks, compared with closed forms, with rays cast by Embree, and with each other."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from renderers.meshes.clip import RenderedClip
 
 EVERYTHING = {"depth": True, "normals": True, "flow": True, "tracks": 500}
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Faster and faster, and about a slanted axis: no frame moves like another.
+# Accelerating rotation about an oblique axis: every frame moves differently.
 TURNS = Rotation.from_rotvec(np.outer([0.0, 4.0, 12.0, 26.0, 45.0], [0.6, 0.8, 0.0]), degrees=True)
 
 
-# --- a cube that turns, in closed form ------------------------------------------------------------
+# --- a rotating cube, in closed form ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def cube() -> tuple[RenderedClip, Shot]:
-    """A cube of 1 m that turns before two cameras."""
+    """Render a cube of 1 m that rotates in front of two cameras."""
     tiny = TinyGltf()
     corners, faces = [], []
     for axis in range(3):
@@ -47,17 +47,17 @@ def cube() -> tuple[RenderedClip, Shot]:
 
 
 def cube_hits(view: Shot, v: int, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where rays through pixel centres meet the cube (slabs): hit [H, W], points, normals [H, W, 3], rim [H, W]."""
+    """Intersect pixel-centre rays with the cube (slabs): hit [H, W], points and normals [H, W, 3], rim [H, W]."""
     cameras, turn = view.cameras, TURNS[t]
     y, x = np.mgrid[: cameras.height, : cameras.width] + 0.5
     rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(cameras.K[v]).T
-    rays = rays @ cameras.camera_to_world[v, :3, :3].T @ turn.as_matrix()  # into the cube's own axes
+    rays = rays @ cameras.camera_to_world[v, :3, :3].T @ turn.as_matrix()  # to the axes of the cube
     eye = turn.inv().apply(cameras.camera_to_world[v, :3, 3])
     low, high = np.sort([(-0.5 - eye) / rays, (0.5 - eye) / rays], axis=0)
     near, far = low.max(-1), high.min(-1)
     axis = low.argmax(-1)
     normals = np.eye(3)[axis] * -np.sign(np.take_along_axis(rays, axis[..., None], -1))
-    rim = np.abs(far - near) < 0.02  # pixels whose ray only grazes an edge may fall on either side
+    rim = np.abs(far - near) < 0.02  # rays that graze an edge: hit or miss depends on rounding
     return (
         near < far,
         turn.apply((eye + rays * near[..., None]).reshape(-1, 3)).reshape(*x.shape, 3),
@@ -66,7 +66,7 @@ def cube_hits(view: Shot, v: int, t: int) -> tuple[np.ndarray, np.ndarray, np.nd
     )
 
 
-def test_depth_normals_and_flow_of_a_turning_cube(cube):
+def test_depth_normals_and_flow_of_a_rotating_cube(cube):
     clip, view = cube
     for v in range(2):
         for t in range(len(TIMES)):
@@ -75,7 +75,7 @@ def test_depth_normals_and_flow_of_a_turning_cube(cube):
             inside = hit & ~rim
             pixels, depth = view.cameras.project(points)
             np.testing.assert_allclose(clip.depth[v, t][inside], depth[v][inside], atol=1e-5)
-            # On an edge between two faces rounding decides which one is met.
+            # On an edge between two faces, rounding decides which one is hit.
             agree = (clip.normals[v, t][inside] * normals[inside]).sum(-1) > 0.99999
             assert agree.mean() > 0.99
             if t + 1 < len(TIMES):
@@ -84,12 +84,12 @@ def test_depth_normals_and_flow_of_a_turning_cube(cube):
                 expected = moved[v] - pixels[v][inside]
                 np.testing.assert_allclose(clip.flow[v, t][inside], expected, atol=1e-3)
                 assert np.isnan(clip.flow[v, t][~hit & ~rim]).all()
-                if t:  # the control: the flow of the frame before
+                if t:  # control: the flow of the previous frame
                     assert np.nanmax(np.abs(clip.flow[v, t - 1][inside] - expected)) > 0.5
 
 
-def test_tracks_of_a_turning_cube(cube):
-    """A convex body hides of itself exactly what is turned away."""
+def test_tracks_of_a_rotating_cube(cube):
+    """A point on a convex body is hidden exactly if its face is turned away."""
     clip, view = cube
     points, eyes = clip.tracks.points.astype(np.float64), view.cameras.camera_to_world[:, :3, 3]
     assert points.shape == (len(TIMES), 500, 3)
@@ -104,11 +104,11 @@ def test_tracks_of_a_turning_cube(cube):
     pixels, depth = view.cameras.project(points)
     np.testing.assert_array_equal(clip.tracks.pixels, pixels)
     np.testing.assert_array_equal(clip.tracks.depth, depth)
-    assert (clip.tracks.visible[:, 0] == clip.tracks.visible[:, -1]).mean() < 0.95  # the control
+    assert (clip.tracks.visible[:, 0] == clip.tracks.visible[:, -1]).mean() < 0.95  # control
 
 
-def test_between_keys_the_picture_and_the_points_are_one():
-    """At a moment between two keys the points stand where slerp puts them."""
+def test_points_match_the_image_between_keys():
+    """Between two keys the points are where spherical interpolation puts them."""
     tiny = TinyGltf()
     node = add_square(tiny, unlit(doubleSided=True))
     tiny.scene(node)
@@ -118,11 +118,11 @@ def test_between_keys_the_picture_and_the_points_are_one():
     np.testing.assert_allclose(clip.tracks.points[1], turn.apply(clip.tracks.points[0]), atol=1e-5)
 
 
-# --- what is a surface, and which points of it are chosen -----------------------------------------
+# --- which surface is visible, and which of its points are tracked -----------------------------------------
 
 
-def test_points_are_spread_by_area_over_what_is_seen():
-    """A small and a large square side by side; a third one behind the large one is never seen."""
+def test_points_are_distributed_by_area_over_the_visible_surface():
+    """A small and a large square side by side; a third one behind the large one is never visible."""
     tiny = TinyGltf()
     small = add_square(tiny, unlit(), translation=[-0.7, 0, 0], scale=[0.2, 0.2, 1])
     large = add_square(tiny, unlit(), translation=[0.3, 0, 0], scale=[0.6, 0.6, 1])
@@ -152,8 +152,8 @@ def test_the_surface_is_the_first_that_is_half_opaque(alpha, first):
     assert (clip.flow == 0).all()
 
 
-def test_nobody_follows_what_is_transparent():
-    """The left half of a picture is cut out of the square."""
+def test_transparent_parts_are_not_tracked():
+    """The left half of the square's texture is transparent."""
     pixels = np.full((4, 4, 4), 255, np.uint8)
     pixels[:, :2, 3] = 0
     tiny = TinyGltf()
@@ -167,7 +167,7 @@ def test_nobody_follows_what_is_transparent():
     assert (clip.depth[0, 0, :, :16] == 0).all() and (clip.depth[0, 0, :, 16:] > 0).all()
 
 
-def test_a_point_is_hidden_while_something_passes_before_it():
+def test_a_point_is_hidden_while_an_object_passes_in_front():
     tiny = TinyGltf()
     screen = add_square(tiny, unlit(), scale=[0.25, 2, 1], translation=[-3, 0, 1])
     tiny.scene(add_square(tiny, unlit()), screen)
@@ -181,7 +181,7 @@ def test_a_point_is_hidden_while_something_passes_before_it():
     assert (clip.tracks.visible[0, 1] == (np.abs(x) > 1 / 3))[sure].all()
 
 
-def test_nothing_seen_gives_no_points():
+def test_an_invisible_surface_has_no_points():
     tiny = TinyGltf()
     node = add_square(tiny, unlit())
     tiny.scene(node)
@@ -191,7 +191,7 @@ def test_nothing_seen_gives_no_points():
     assert np.isnan(clip.flow).all() and not clip.depth[0, 0].any() and clip.depth[0, 1].all()
 
 
-def test_what_passes_the_camera_has_no_flow():
+def test_points_that_move_behind_the_camera_have_no_flow():
     tiny = TinyGltf()
     node = add_mesh(tiny, SQUARE, SQUARE_FACES, unlit())
     tiny.scene(node)
@@ -200,8 +200,8 @@ def test_what_passes_the_camera_has_no_flow():
     assert clip.depth[0, 0].all() and np.isnan(clip.flow).all()
 
 
-def test_settings_without_modalities_are_what_they_were():
-    """Keys and rows of existing datasets hang on these."""
+def test_default_settings_keep_their_stored_form():
+    """Keys and rows of existing datasets depend on them."""
     assert RenderSettings().hash() == "4c418bbfae8bf243"
     assert RenderSettings().to_dict() == {"samples": 4, "depth": False, "normals": False}
     settings = RenderSettings(flow=True, tracks=64, track_seed=3)
@@ -215,7 +215,7 @@ def test_settings_without_modalities_are_what_they_were():
 
 @pytest.fixture(scope="module")
 def creature() -> tuple[gltf.Asset, Shot, RenderedClip]:
-    """A kangaroo in motion, 3 views of 6 frames."""
+    """Render a moving kangaroo, 3 views of 6 frames."""
     asset = gltf.load(build("kangaroo", 1))
     recipe = ClipRecipe(resolution=128, num_frames=6, fps=12, views=3)
     view = plan_asset(asset, "test", recipe)[0][0].shot(recipe)
@@ -223,9 +223,9 @@ def creature() -> tuple[gltf.Asset, Shot, RenderedClip]:
 
 
 def flow_error(clip: RenderedClip, flow: np.ndarray) -> np.ndarray:
-    """Pixels between where visible points go and where the flow at their place says.
+    """Return the distance in pixels between the tracked motion of visible points and the flow at their pixels.
 
-    Points on a rim are left out: the four pixels around them show another surface, or more than one.
+    Points near silhouettes are excluded: the four pixels around them show another surface, or several.
     """
     errors = []
     for v in range(len(clip.depth)):
@@ -245,7 +245,7 @@ def flow_error(clip: RenderedClip, flow: np.ndarray) -> np.ndarray:
     return np.concatenate(errors)
 
 
-def test_projected_tracks_are_the_flow(creature):
+def test_projected_tracks_match_the_flow(creature):
     _, _, clip = creature
     errors = flow_error(clip, clip.flow)
     print(
@@ -253,19 +253,19 @@ def test_projected_tracks_are_the_flow(creature):
     )
     assert len(errors) > 1500 and np.percentile(errors, 99.9) < 0.1
     assert np.percentile(errors, 99) < 0.05
-    late = np.roll(clip.flow, 1, axis=1)  # the control: the flow of the frame before
+    late = np.roll(clip.flow, 1, axis=1)  # control: the flow of the previous frame
     assert np.nanmedian(flow_error(clip, late)) > 0.2
 
 
 def rays_at(view: Shot, v: int, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eye and rays [n, 3] of depth 1 through pixels [n, 2]."""
+    """Return the camera centre, and rays [n, 3] of depth 1 through pixels [n, 2]."""
     camera_to_world = view.cameras.camera_to_world[v]
     rays = np.concatenate([pixels, np.ones((len(pixels), 1))], 1) @ np.linalg.inv(view.cameras.K[v]).T
     return camera_to_world[:3, 3], rays @ camera_to_world[:3, :3].T
 
 
 def cast(asset: gltf.Asset, view: Shot, t: int, eye: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Distance along rays [n, 3], in their lengths, to the first surface of frame t; inf where there is none."""
+    """Return distances along rays [n, 3], in units of their length, to the surface of frame t; inf for misses."""
     trimesh = pytest.importorskip("trimesh")
     pytest.importorskip("embreex", reason="casts the rays")
     points = asset.pose(view.animation, float(view.timestamps[t])).positions.astype(np.float64)
@@ -281,24 +281,24 @@ def cast(asset: gltf.Asset, view: Shot, t: int, eye: np.ndarray, rays: np.ndarra
     return distance
 
 
-def test_depth_of_a_creature_is_what_rays_find(creature):
+def test_depth_of_a_creature_matches_ray_casting(creature):
     asset, view, clip = creature
     y, x = np.mgrid[:128, :128] + 0.5
     pixels = np.stack([x.ravel(), y.ravel()], 1)
     for v, t in ((0, 0), (1, 3), (2, 5)):
-        found = cast(asset, view, t, *rays_at(view, v, pixels)).reshape(128, 128)
+        expected = cast(asset, view, t, *rays_at(view, v, pixels)).reshape(128, 128)
         ours = clip.depth[v, t]
-        assert ((ours > 0) == np.isfinite(found)).mean() > 0.9995
-        both = (ours > 0) & np.isfinite(found)
-        error = np.abs(ours[both] - found[both])
+        assert ((ours > 0) == np.isfinite(expected)).mean() > 0.9995
+        both = (ours > 0) & np.isfinite(expected)
+        error = np.abs(ours[both] - expected[both])
         print(f"view {v}, frame {t}: 99.5 % within {np.percentile(error, 99.5):.1e} m of {both.sum()} pixels")
         assert np.percentile(error, 99.5) < 1e-4
-        late = np.abs(clip.depth[v, t - 1][both] - found[both])  # the control: another frame
+        late = np.abs(clip.depth[v, t - 1][both] - expected[both])  # control: another frame
         assert np.percentile(late, 99.5) > 0.01
 
 
-def test_visibility_of_a_creature_is_what_rays_find(creature):
-    """Points near a rim, where the pixel's centre may see something else, are few."""
+def test_visibility_of_a_creature_matches_ray_casting(creature):
+    """Few points differ: those near silhouettes, where the pixel centre may show another surface."""
     asset, view, clip = creature
     agree, turned = [], []
     for v in range(3):
@@ -306,7 +306,7 @@ def test_visibility_of_a_creature_is_what_rays_find(creature):
             pixels, depth = clip.tracks.pixels[v, t], clip.tracks.depth[v, t]
             truth = cast(asset, view, t, *rays_at(view, v, pixels)) > depth - 2e-3
             agree.append((truth == clip.tracks.visible[v, t]).mean())
-            turned.append((truth == clip.tracks.visible[(v + 1) % 3, t]).mean())  # the control
+            turned.append((truth == clip.tracks.visible[(v + 1) % 3, t]).mean())  # control
     print(f"visibility as by rays: {np.mean(agree):.4f}, least {np.min(agree):.4f}")
     assert np.mean(agree) > 0.98 and np.min(agree) > 0.965
     assert np.mean(turned) < 0.8

@@ -1,4 +1,4 @@
-"""renderers.gltf on cases small enough to compute by hand, on real models, and on bad input."""
+"""renderers.gltf: cases small enough to compute by hand, real models, and invalid input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUARTER_TURN_Z = (0, 0, HALF, HALF)  # x to y
 
 
 def positions(tiny: TinyGltf, when: float | None = None, animation: int = 0) -> np.ndarray:
-    """World positions by triangle corner, so that the order of vertices does not matter."""
+    """Return world positions per triangle corner, independent of the order of vertices."""
     asset = gltf.load(tiny.glb())
     pose = asset.pose(None if when is None else animation, when or 0.0)
     return np.concatenate([pose.positions[p.triangles] for p in asset.primitives])
@@ -49,14 +49,14 @@ KEYS = [0, 1, 2, 3], [[0, 0, 0], [2, 0, 0], [2, 0, 0], [6, 0, 0]]
         ("STEP", {-1: 0, 0: 0, 0.5: 0, 1: 2, 1.5: 2, 2: 2, 2.999: 2, 3: 6, 9: 6}),
     ],
 )
-def test_linear_blends_step_holds_and_ends_clamp(interpolation, expected):
+def test_linear_and_step_interpolation(interpolation, expected):
     tiny = moving("translation", *KEYS, interpolation)
     for when, x in expected.items():
         same(positions(tiny, when), CORNERS[FACES] + [x, 0, 0])
 
 
-def test_rotation_is_slerp_the_short_way():
-    """A third of the way from 0 to 120 degrees is 40 degrees, where blending components gives 38.2."""
+def test_rotations_use_slerp_along_the_shorter_arc():
+    """A third of the way from 0 to 120 degrees is 40 degrees; component-wise interpolation gives 38.2."""
     angle = np.radians(120)
     end = np.array([0, 0, np.sin(angle / 2), np.cos(angle / 2)])
     for sign in (1, -1):  # q and -q are the same rotation
@@ -66,7 +66,7 @@ def test_rotation_is_slerp_the_short_way():
 
 
 def test_cubic_spline_translation():
-    """Hermite with tangents in units per second: at the middle of 2 s, (p0 + p1) / 2 + 2 (m0 - m1) / 8."""
+    """Hermite spline with tangents per second: at the middle of 2 s, (p0 + p1) / 2 + 2 (m0 - m1) / 8."""
     zero = [0, 0, 0]
     tiny = moving(
         "translation", [1, 3], [zero, [1, 0, 0], [4, 0, 8], [0, 4, 0], [5, 0, 0], zero], "CUBICSPLINE"
@@ -77,7 +77,7 @@ def test_cubic_spline_translation():
 
 
 def test_cubic_spline_rotation_is_normalised():
-    """Zero tangents: halfway the components are the mean, normalised; at a quarter 27/32 and 5/32."""
+    """With zero tangents: at one half the normalised mean of the components; at a quarter weights 27/32 and 5/32."""
     end = np.array(QUARTER_TURN_Z)
     start, zero = np.array([0, 0, 0, 1.0]), np.zeros(4)
     tiny = moving("rotation", [0, 1], [zero, start, zero, zero, end, zero], "CUBICSPLINE")
@@ -93,10 +93,13 @@ def test_scale_and_rotation_and_translation_compose_in_that_order():
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2"])
 def test_normalised_integers(dtype):
-    """A quarter turn about z by quaternions stored as integers, as exact as the type allows."""
-    most = np.iinfo(dtype).max
+    """A quarter turn about z with quaternions stored as integers, as exact as the type allows."""
+    largest = np.iinfo(dtype).max
     tiny = moving(
-        "rotation", [0, 1], [[0, 0, 0, most], [0, 0, round(HALF * most), round(HALF * most)]], dtype=dtype
+        "rotation",
+        [0, 1],
+        [[0, 0, 0, largest], [0, 0, round(HALF * largest), round(HALF * largest)]],
+        dtype=dtype,
     )
     asset = gltf.load(tiny.glb())
     np.testing.assert_allclose(
@@ -113,7 +116,7 @@ def test_the_most_negative_integer_is_minus_one():
     same(positions(tiny), [[[-1, 0, 0], [-1, 1, 0], [0, 64 / 127, 1]]])
 
 
-def test_an_animation_starts_and_ends_with_its_keys_and_leaves_the_rest_alone():
+def test_an_animation_spans_its_keys_and_moves_only_its_nodes():
     tiny = moving("translation", [0.5, 2], [[0, 0, 0], [1, 0, 0]])
     other = tiny.node(mesh=0, translation=[0, 9, 0])
     tiny.json["scenes"][0]["nodes"].append(other)
@@ -130,7 +133,7 @@ def test_an_animation_starts_and_ends_with_its_keys_and_leaves_the_rest_alone():
 
 
 def test_matrix_nodes_and_their_children():
-    """Matrices are column-major: this one turns by a quarter about z, doubles x and moves by (1, 2, 3)."""
+    """Column-major matrix: a quarter turn about z, x doubled, translated by (1, 2, 3)."""
     tiny = TinyGltf()
     child = tiny.node(mesh=tiny.mesh(), translation=[0, 0, 1])
     matrix = [0, 2, 0, 0, -1, 0, 0, 0, 0, 0, 1, 0, 1, 2, 3, 1]
@@ -138,7 +141,7 @@ def test_matrix_nodes_and_their_children():
     same(positions(tiny), (turned_z((CORNERS + [0, 0, 1]) * [2, 1, 1], np.pi / 2) + [1, 2, 3])[FACES])
 
 
-def test_a_matrix_node_that_is_animated_after_all_is_decomposed():
+def test_an_animated_matrix_node_is_decomposed():
     tiny = moving("translation", [0, 1], [[0, 0, 0], [5, 0, 0]])
     tiny.json["nodes"][0]["matrix"] = [0, 2, 0, 0, -1, 0, 0, 0, 0, 0, 1, 0, 1, 2, 3, 1]
     same(positions(tiny, 1.0), (turned_z(CORNERS * [2, 1, 1], np.pi / 2) + [5, 0, 0])[FACES])
@@ -164,7 +167,7 @@ def test_negative_scale_mirrors_faces_but_not_normals():
     np.testing.assert_allclose(np.linalg.norm(pose.normals, axis=1), 1, atol=1e-6)
 
 
-def test_normals_under_uneven_scale_stay_perpendicular():
+def test_normals_stay_perpendicular_under_nonuniform_scale():
     tiny = TinyGltf()
     points = np.array([[0, 0, 0], [1, 1, 0], [0, 0, 1]], np.float32)
     normal = np.array([[HALF, -HALF, 0]] * 3)
@@ -190,7 +193,7 @@ def test_only_the_default_scene_is_drawn():
 # --- meshes ---------------------------------------------------------------------------------------
 
 
-def test_strips_fans_and_lists_wind_alike():
+def test_strips_fans_and_lists_have_equal_winding():
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 2, 0]], np.float32)
     for mode, faces in (
         (4, [[0, 1, 2]]),
@@ -202,7 +205,7 @@ def test_strips_fans_and_lists_wind_alike():
         assert positions(tiny).tolist() == corners[np.array(faces)].tolist()
 
 
-def test_lines_and_points_are_left_out_and_alone_refused():
+def test_lines_and_points_are_skipped_and_rejected_without_triangles():
     tiny = TinyGltf()
     tiny.scene(tiny.node(mesh=tiny.mesh()))
     tiny.json["meshes"][0]["primitives"].insert(0, {"attributes": {"POSITION": 0}, "mode": 1})
@@ -223,14 +226,14 @@ def test_strided_sparse_and_quantised_positions():
     tiny.json["accessors"][integers]["type"] = "VEC3"
     tiny.json["extensionsRequired"] = ["KHR_mesh_quantization"]
     tiny.scene(*(tiny.node(mesh=tiny.mesh(a)) for a in (strided, replaced, patched, integers)))
-    found = positions(tiny).reshape(4, 4, 3, 3)
-    same(found[0], CORNERS[FACES])
-    same(found[1], np.array([[0, 0, 0], [8, 0, 0], [0, 0, 0], [0, 0, 9]])[FACES])
-    same(found[2], (CORNERS + [[0, 0, 0], [0, 0, 0], [0, 5, 0], [0, 0, 0]])[FACES])
-    same(found[3], CORNERS[FACES])
+    result = positions(tiny).reshape(4, 4, 3, 3)
+    same(result[0], CORNERS[FACES])
+    same(result[1], np.array([[0, 0, 0], [8, 0, 0], [0, 0, 0], [0, 0, 9]])[FACES])
+    same(result[2], (CORNERS + [[0, 0, 0], [0, 0, 0], [0, 5, 0], [0, 0, 0]])[FACES])
+    same(result[3], CORNERS[FACES])
 
 
-def test_flat_normals_where_the_file_has_none():
+def test_flat_normals_if_the_file_has_none():
     tiny = TinyGltf()
     tiny.scene(tiny.node(mesh=tiny.mesh()))
     asset = gltf.load(tiny.glb())
@@ -261,7 +264,7 @@ def test_colours_texcoords_and_visible_vertices():
 
 
 def test_draco_and_meshopt_meshes_decode():
-    """Compressed here by the libraries' own encoders."""
+    """The data is compressed by the encoders of the same libraries."""
     draco, meshopt = pytest.importorskip("DracoPy"), pytest.importorskip("meshoptimizer")
     cube = np.array([[x, y, z] for x in (0, 4) for y in (0, 2) for z in (0, 1)], np.float32)
     faces = np.array([[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1]], np.uint32)
@@ -274,10 +277,10 @@ def test_draco_and_meshopt_meshes_decode():
     mesh = tiny.mesh(position, None, extensions={"KHR_draco_mesh_compression": extension}, indices=indices)
     tiny.scene(tiny.node(mesh=mesh))
     tiny.json["extensionsRequired"] = ["KHR_draco_mesh_compression"]
-    found = positions(tiny)
-    assert found.shape == (6, 3, 3)
-    np.testing.assert_allclose(found.max((0, 1)), [4, 2, 1], atol=1e-3)
-    areas = np.linalg.norm(np.cross(found[:, 1] - found[:, 0], found[:, 2] - found[:, 0]), axis=1) / 2
+    result = positions(tiny)
+    assert result.shape == (6, 3, 3)
+    np.testing.assert_allclose(result.max((0, 1)), [4, 2, 1], atol=1e-3)
+    areas = np.linalg.norm(np.cross(result[:, 1] - result[:, 0], result[:, 2] - result[:, 0]), axis=1) / 2
     np.testing.assert_allclose(areas.sum(), 2 + 2 + 4, atol=1e-2)
 
     tiny = TinyGltf()
@@ -295,14 +298,16 @@ def test_draco_and_meshopt_meshes_decode():
     tiny.add("accessors", bufferView=1, componentType=5125, count=18, type="SCALAR")
     tiny.scene(tiny.node(mesh=tiny.mesh(0, None, indices=1)))
     rolled = lambda triangle: min(np.roll(triangle, i, 0).tolist() for i in range(3))  # noqa: E731
-    assert sorted(map(rolled, positions(tiny))) == sorted(map(rolled, cube[faces])), "it may roll corners"
+    assert sorted(map(rolled, positions(tiny))) == sorted(map(rolled, cube[faces])), (
+        "corners may be rotated within a triangle"
+    )
 
 
 # --- morph targets and skins ----------------------------------------------------------------------
 
 
 def morphed(**extra) -> TinyGltf:
-    """A tetrahedron with two targets: everything +x, and (sparse) only corner 3 +z with its normal turned."""
+    """Return a tetrahedron with two targets: all corners +x, and (sparse) corner 3 +z with another normal."""
     tiny = TinyGltf()
     normals = tiny.accessor(np.tile([0, 1, 0], (4, 1)))
     targets = [
@@ -330,7 +335,7 @@ def test_animated_weights_in_every_interpolation():
     cases = {
         "LINEAR": ([[0, 1], [1, 0]], 0.25, 0.75),
         "STEP": ([[0, 1], [1, 0]], 0, 1),
-        # Per key: in-tangents, values, out-tangents, each for both targets. At 1/4 of 2 s from 0 to 1 that is
+        # Per key: in-tangents, values, out-tangents, each for both targets. At 1/4 of 2 s, from 0 to 1, the result is
         # 10/64 * 1 + 2 * 9/64 * out-tangent; the second target goes from 1 to 0 and has no tangent.
         "CUBICSPLINE": ([[0, 0], [0, 1], [3, 0], [0, 0], [1, 0], [0, 0]], 10 / 64 + 2 * 9 / 64 * 3, 54 / 64),
     }
@@ -340,10 +345,12 @@ def test_animated_weights_in_every_interpolation():
         same(positions(tiny, 1.5), (CORNERS + np.array([first, 0, 0]) + second * last)[FACES])
 
 
-def test_a_skin_ignores_its_nodes_transform_and_blends_joints():
-    """Corner 3 hangs on both joints evenly; joint 1 moves by (0, 4, 0) from where it was bound."""
+def test_a_skin_ignores_its_node_transform_and_blends_joints():
+    """Corner 3 is bound to both joints equally; joint 1 moves by (0, 4, 0) from its bind pose."""
     tiny = TinyGltf()
-    joints = tiny.accessor([[0, 9, 0, 0]] * 3 + [[0, 1, 0, 0]], "u1")  # a weight of 0 makes the 9 harmless
+    joints = tiny.accessor(
+        [[0, 9, 0, 0]] * 3 + [[0, 1, 0, 0]], "u1"
+    )  # joint 9 does not exist, but has weight 0
     weights = tiny.accessor([[1, 0, 0, 0]] * 3 + [[0.5, 0.5, 0, 0]])
     mesh = tiny.mesh(attributes={"JOINTS_0": joints, "WEIGHTS_0": weights})
     bind = np.tile(np.eye(4), (2, 1, 1))
@@ -358,7 +365,7 @@ def test_a_skin_ignores_its_nodes_transform_and_blends_joints():
 
 
 def skinned(weights_dtype: str = "f4", joint_sets: int = 1) -> TinyGltf:
-    """Two skins, one mesh each; with `joint_sets` 2 all influence is split between JOINTS_0 and JOINTS_1."""
+    """Return two skins with one mesh each; with two joint sets, weights are split between JOINTS_0 and JOINTS_1."""
     tiny = TinyGltf()
     one = 1 if weights_dtype == "f4" else np.iinfo(weights_dtype).max
     normalized = {} if weights_dtype == "f4" else {"normalized": True}
@@ -387,14 +394,14 @@ def skinned(weights_dtype: str = "f4", joint_sets: int = 1) -> TinyGltf:
 
 @pytest.mark.parametrize("dtype", ["f4", "u1", "u2"])
 @pytest.mark.parametrize("sets", [1, 2])
-def test_several_skins_more_joint_sets_and_integer_weights(dtype, sets):
-    """With two sets half of the influence stays with the joint at rest."""
-    found = positions(skinned(dtype, sets), 1.0).reshape(2, 4, 3, 3)
+def test_several_skins_joint_sets_and_integer_weights(dtype, sets):
+    """With two sets, half of the weight belongs to a joint that does not move."""
+    result = positions(skinned(dtype, sets), 1.0).reshape(2, 4, 3, 3)
     for side in (0, 1):
-        same(found[side], (CORNERS + np.array([8, side, 0]) / sets)[FACES])
+        same(result[side], (CORNERS + np.array([8, side, 0]) / sets)[FACES])
 
 
-def test_skinned_normals_turn_and_mirror_with_their_joint():
+def test_skinned_normals_rotate_and_mirror_with_their_joint():
     tiny = skinned()
     tiny.json["nodes"][1]["scale"] = [-1, 1, 1]
     asset = gltf.load(tiny.glb())
@@ -425,7 +432,7 @@ def textured(material: dict, *images: bytes, **root) -> TinyGltf:
     return tiny
 
 
-def test_materials_are_read_and_equal_images_shared():
+def test_materials_are_read_and_identical_images_shared():
     material = {
         "name": "skin",
         "pbrMetallicRoughness": {
@@ -452,40 +459,42 @@ def test_materials_are_read_and_equal_images_shared():
     tiny.json["textures"][0]["sampler"] = 0
     tiny.json["textures"][2] = {"extensions": {"EXT_texture_webp": {"source": 2}}}
     asset = gltf.load(tiny.glb())
-    (found,) = asset.materials
-    assert (found.name, found.alpha_mode, found.alpha_cutoff) == ("skin", "MASK", 0.3)
-    assert found.double_sided and found.unlit
-    assert found.base_color == (0.5, 0.25, 1, 0.75) and found.emissive == (4, 2, 0)
-    base, emissive, normal = found.base_color_texture, found.emissive_texture, found.normal_texture
+    (loaded,) = asset.materials
+    assert (loaded.name, loaded.alpha_mode, loaded.alpha_cutoff) == ("skin", "MASK", 0.3)
+    assert loaded.double_sided and loaded.unlit
+    assert loaded.base_color == (0.5, 0.25, 1, 0.75) and loaded.emissive == (4, 2, 0)
+    base, emissive, normal = loaded.base_color_texture, loaded.emissive_texture, loaded.normal_texture
     assert base.image.shape == (3, 2, 4) and (base.image == [255, 0, 0, 255]).all()
     assert base.image is emissive.image and base.texcoord == 1 and base.nearest
     assert (base.wrap_s, base.wrap_t, emissive.wrap_s) == ("clamp", "mirror", "repeat")
-    # A quarter turn counter-clockwise as seen, v pointing down: (u, v) goes to (v, -u).
+    # A quarter turn counter-clockwise on screen, v pointing down: (u, v) goes to (v, -u).
     same(emissive.transform @ [0.1, 0.2, 1], [1 + 0.8, 2 - 0.3, 1])
-    assert normal.image[0, 0].tolist() == [0, 9, 0, 128] and found.normal_scale == 0.5
-    assert asset.texcoords.shape[1] == 2, "the set that a material reads exists, if only as zeros"
+    assert normal.image[0, 0].tolist() == [0, 9, 0, 128] and loaded.normal_scale == 0.5
+    assert asset.texcoords.shape[1] == 2, (
+        "a texture coordinate set used by a material exists, filled with zeros if absent"
+    )
 
 
 def test_specular_glossiness_becomes_metallic_roughness():
-    """Black diffuse under gold specular is gold; red plastic stays red plastic; pixels likewise."""
+    """Black diffuse with gold specular becomes gold; red plastic stays red plastic; textures likewise."""
     name = "KHR_materials_pbrSpecularGlossiness"
     gold = {"diffuseFactor": [0, 0, 0, 1], "specularFactor": [1, 0.77, 0.34], "glossinessFactor": 0.8}
-    found = gltf.load(textured({"extensions": {name: gold}}).glb()).materials[0]
-    assert found.metallic > 0.99 and found.roughness == pytest.approx(0.2)
-    np.testing.assert_allclose(found.base_color, [1, 0.77, 0.34, 1], atol=0.01)
+    loaded = gltf.load(textured({"extensions": {name: gold}}).glb()).materials[0]
+    assert loaded.metallic > 0.99 and loaded.roughness == pytest.approx(0.2)
+    np.testing.assert_allclose(loaded.base_color, [1, 0.77, 0.34, 1], atol=0.01)
     red = {"diffuseFactor": [0.8, 0.1, 0.1, 0.5], "specularFactor": [0.04, 0.04, 0.04], "glossinessFactor": 0}
-    found = gltf.load(textured({"extensions": {name: red}}).glb()).materials[0]
-    assert found.metallic < 0.01 and found.roughness == 1
-    np.testing.assert_allclose(found.base_color, [0.8, 0.1, 0.1, 0.5], atol=0.01)
+    loaded = gltf.load(textured({"extensions": {name: red}}).glb()).materials[0]
+    assert loaded.metallic < 0.01 and loaded.roughness == 1
+    np.testing.assert_allclose(loaded.base_color, [0.8, 0.1, 0.1, 0.5], atol=0.01)
     textures = {"diffuseTexture": {"index": 0}, "specularGlossinessTexture": {"index": 1}}
     images = png(8, 8, (0, 0, 0, 255)), png(4, 4, (255, 226, 158, 204))
-    found = gltf.load(textured({"extensions": {name: textures}}, *images).glb()).materials[0]
-    assert found.base_color_texture.image.shape == (8, 8, 4)
-    np.testing.assert_allclose(found.base_color_texture.image[0, 0], [255, 226, 158, 255], atol=2)
-    np.testing.assert_allclose(found.metallic_roughness_texture.image[0, 0, 1:3], [51, 255], atol=2)
+    loaded = gltf.load(textured({"extensions": {name: textures}}, *images).glb()).materials[0]
+    assert loaded.base_color_texture.image.shape == (8, 8, 4)
+    np.testing.assert_allclose(loaded.base_color_texture.image[0, 0], [255, 226, 158, 255], atol=2)
+    np.testing.assert_allclose(loaded.metallic_roughness_texture.image[0, 0, 1:3], [51, 255], atol=2)
 
 
-def test_metadata_as_sketchfab_writes_it():
+def test_metadata_in_the_form_of_sketchfab():
     tiny = moving("translation", [0, 1], [[0, 0, 0], [1, 0, 0]])
     tiny.json["asset"] |= {"generator": "G", "copyright": "C", "extras": {"license": "CC0", "author": 7}}
     assert gltf.load(tiny.glb()).metadata == {"generator": "G", "copyright": "C", "license": "CC0"}
@@ -501,7 +510,7 @@ def test_gltf_with_a_data_uri_equals_the_glb():
     assert (a.name, b.name) == ("glTF in memory", "other")
 
 
-def test_uris_stay_inside_the_assets_folder(tmp_path):
+def test_uris_outside_the_asset_folder_are_rejected(tmp_path):
     tiny = moving("translation", [0, 1], [[0, 0, 0], [1, 0, 0]])
     folder = tmp_path / "asset"
     (folder / "sub dir").mkdir(parents=True)
@@ -533,7 +542,7 @@ def test_uris_stay_inside_the_assets_folder(tmp_path):
         gltf.load((folder / "a.gltf").read_bytes())
 
 
-# --- refusals: each says what is wrong, and the file without the fault loads -----------------------
+# --- errors: each names the fault, and the file without the fault loads -----------------------
 
 GOOD = lambda: textured({"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}, png(2, 2))  # noqa: E731
 
@@ -550,7 +559,7 @@ def edit(*path_and_value):
     return apply
 
 
-REFUSED = {
+INVALID_EDITS = {
     "node cycle": (edit("nodes", 0, "children", [0]), "is its own child"),
     "no triangles": (edit("meshes", 0, "primitives", []), "the scene has no mesh"),
     "index out of range": (edit("accessors", 0, "count", 3), "expected triangles with indices below 3"),
@@ -580,30 +589,30 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals_name_the_asset_and_the_fault(case):
-    fault, message = REFUSED[case]
+@pytest.mark.parametrize("case", INVALID_EDITS)
+def test_errors_name_the_asset_and_the_fault(case):
+    fault, message = INVALID_EDITS[case]
     tiny = GOOD()
     gltf.load(tiny.glb())
     fault(tiny)
-    with pytest.raises(gltf.GltfError, match=message) as refused:
+    with pytest.raises(gltf.GltfError, match=message) as error:
         gltf.load(tiny.glb(), name="thing.glb")
-    assert str(refused.value).startswith("thing.glb: ")
+    assert str(error.value).startswith("thing.glb: ")
 
 
-def test_unsupported_is_told_from_broken():
+def test_unsupported_files_are_distinguished_from_invalid_ones():
     tiny = GOOD()
     tiny.json["extensionsRequired"] = ["ACME_magic"]
     with pytest.raises(gltf.UnsupportedGltf):
         gltf.load(tiny.glb())
-    tiny.json["extensionsRequired"] = ["KHR_materials_clearcoat"]  # only looks: ignored
+    tiny.json["extensionsRequired"] = ["KHR_materials_clearcoat"]  # affects only shading: ignored
     gltf.load(tiny.glb())
     with pytest.raises(gltf.GltfError) as broken:
         gltf.load(b"hello")
     assert not isinstance(broken.value, gltf.UnsupportedGltf)
 
 
-def test_nan_in_the_data_is_refused():
+def test_nan_in_the_data_is_rejected():
     points = CORNERS.copy()
     points[2, 1] = np.nan
     tiny = TinyGltf()
@@ -612,7 +621,7 @@ def test_nan_in_the_data_is_refused():
         gltf.load(tiny.glb())
 
 
-def test_a_pose_at_infinity_is_refused():
+def test_an_infinite_pose_is_rejected():
     tiny = moving("scale", [0, 1], [[1, 1, 1], [1e30, 1e30, 1e30]])
     tiny.json["nodes"][0]["mesh"] = tiny.mesh(CORNERS * 1e20)
     asset = gltf.load(tiny.glb())
@@ -620,7 +629,7 @@ def test_a_pose_at_infinity_is_refused():
         asset.pose(0, 1.0)
 
 
-def test_pointer_animations_alone_are_refused_beside_others_noted():
+def test_pointer_animations_are_noted_and_rejected_if_alone():
     tiny = moving("translation", [0, 1], [[0, 0, 0], [1, 0, 0]])
     pointer = {"path": "pointer", "extensions": {"KHR_animation_pointer": {"pointer": "/nodes/0/scale"}}}
     tiny.json["animations"][0]["channels"].append({"sampler": 0, "target": pointer})
@@ -630,8 +639,8 @@ def test_pointer_animations_alone_are_refused_beside_others_noted():
         gltf.load(tiny.glb())
 
 
-def test_a_huge_texture_is_refused_by_its_header():
-    """30 000 x 30 000 pixels would be 3.6 GB; the file says so in its first 33 bytes."""
+def test_a_huge_texture_is_rejected_by_its_header():
+    """30,000 x 30,000 pixels would be 3.6 GB; the size is in the first 33 bytes of the file."""
     import zlib
 
     chunk = lambda kind, data: (  # noqa: E731
@@ -659,7 +668,7 @@ def test_limits_can_be_set():
             gltf.load(tiny.glb(), limits=gltf.Limits(**limit))
 
 
-def test_cut_off_files_are_refused():
+def test_truncated_files_are_rejected():
     data = moving("translation", [0, 1], [[0, 0, 0], [1, 0, 0]]).glb()
     for length in range(0, len(data), 7):
         with pytest.raises(gltf.GltfError):

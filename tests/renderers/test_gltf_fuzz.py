@@ -1,6 +1,6 @@
-"""1 000 mutated GLBs: each loads or raises GltfError, within bounded memory and time, in one process.
+"""1,000 mutated GLB files: each loads or raises GltfError, within limits on memory and time, in one process.
 
-The child sets its own address-space limit and a deadline per file, so that passing proves the bounds.
+The child process limits its own address space and the time per file, so that passing proves the bounds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tiny_gltf import CORNERS, TinyGltf, pack_glb, split_glb
 
 FILES = 1000
 SECONDS_PER_FILE = 5
-EXTRA_MEMORY = 1 << 30  # above what the process has once everything is imported
+EXTRA_MEMORY = 1 << 30  # bytes beyond the memory of the process after its imports
 
 
 # --- mutations ------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ WEIRD = (
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """One to three faults in the JSON's values and keys or in the binary part, or one in the container."""
+    """Insert one to three faults in the JSON values and keys or in the binary part, or one in the container."""
     kind = rng.random()
     if kind < 0.05:
         return data[: rng.randrange(len(data))]
@@ -69,12 +69,12 @@ def mutate_json(root: dict, rng: random.Random) -> None:
             (value + 1, value - 1, -value, value * 2, value * 1000, value + rng.randrange(99))
         )
     elif choice < 0.75:
-        container[key] = places[rng.randrange(len(places))][0]  # a piece from elsewhere
+        container[key] = places[rng.randrange(len(places))][0]  # a part copied from another place
     else:
         container[key] = rng.choice(WEIRD)
     try:
         json.dumps(root)
-    except ValueError:  # a piece that contains itself
+    except ValueError:  # a part that contains itself
         container[key] = value
 
 
@@ -86,7 +86,7 @@ def walk(node):
             yield from walk(value)
 
 
-# --- seeds: every feature in a small file ----------------------------------------------------------
+# --- seeds: all features in small files ----------------------------------------------------------
 
 
 def everything() -> TinyGltf:
@@ -155,14 +155,14 @@ def compressed() -> TinyGltf:
 
 
 def seeds() -> list[bytes]:
-    found = [everything().glb(), everything().glb(), compressed().glb()]
+    files = [everything().glb(), everything().glb(), compressed().glb()]
     for name in ("box_sparse.glb", "unsupported/BoxMeshopt.glb", "greenman.glb", "Fox.glb"):
         if model(name).is_file():  # all but greenman.glb are in the optional collection
-            found.append(model(name).read_bytes())
-    return found
+            files.append(model(name).read_bytes())
+    return files
 
 
-# --- the child: loads and poses them all ----------------------------------------------------------
+# --- the child process: loads and poses all files ----------------------------------------------------------
 
 CHILD = """
 import json, resource, signal, sys, time
@@ -176,7 +176,7 @@ limit = pages * resource.getpagesize() + extra
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 def too_slow(*_):
-    raise SystemExit("a file took too long")
+    raise SystemExit("a file exceeded the time limit")
 
 signal.signal(signal.SIGALRM, too_slow)
 report = {"loaded": 0, "refused": 0, "slowest_s": 0.0, "unforeseen": []}
@@ -195,7 +195,7 @@ for path in sorted(folder.iterdir()):
         report["refused"] += 1
         assert path.name in str(error), error
         if isinstance(error.__cause__, MemoryError):
-            raise SystemExit(f"{path.name} ran into the memory limit")
+            raise SystemExit(f"{path.name} exceeded the memory limit")
         if "malformed glTF" in str(error):
             report["unforeseen"].append(str(error))
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -217,7 +217,7 @@ def _libraries():
     pytest.importorskip("meshoptimizer")
 
 
-def test_mutated_files_load_or_are_refused(tmp_path, record_property):
+def test_mutated_files_load_or_are_rejected(tmp_path, record_property):
     originals = seeds()
     for number in range(FILES):
         rng = random.Random(number)
@@ -229,11 +229,11 @@ def test_mutated_files_load_or_are_refused(tmp_path, record_property):
     record_property("fuzz", report)
     print(report)
     assert report["loaded"] + report["refused"] == FILES
-    assert min(report["loaded"], report["refused"]) > FILES // 8, "the mutations test nothing"
+    assert min(report["loaded"], report["refused"]) > FILES // 8, "the mutations are too weak or too strong"
 
 
-def test_the_memory_limit_would_be_noticed(tmp_path):
-    """The control: a legitimate mesh larger than a tiny limit makes the child say so."""
+def test_the_memory_limit_is_enforced(tmp_path):
+    """Control: a valid mesh larger than a small limit makes the child report it."""
     tiny = TinyGltf()
     points = np.random.default_rng(0).random((300_000, 3), np.float32)
     tiny.scene(tiny.node(mesh=tiny.mesh(points, None)))

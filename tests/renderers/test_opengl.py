@@ -1,4 +1,4 @@
-"""The OpenGL back end against pictures computed by hand."""
+"""The OpenGL back end, compared with images computed by hand."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 
 
 def centre(image: np.ndarray) -> np.ndarray:
-    """The value in the middle, where no edge of the square's two triangles or of a texel lies."""
+    """Return a pixel near the centre, away from the diagonal of the square and from texel edges."""
     return image[image.shape[0] // 2 - 3, image.shape[1] // 2 + 5].astype(int)
 
 
@@ -62,14 +62,14 @@ def near(colour, expected, within: float = 1.0) -> bool:
 
 
 @pytest.mark.parametrize("linear", [(0.2, 0.5, 0.8), (0.001, 0.003, 0.0), (1.0, 0.25, 0.0313)])
-def test_factor_is_linear_and_the_picture_srgb(linear):
+def test_factors_are_linear_and_images_srgb(linear):
     colour = centre(picture(square(unlit(*linear))))
     assert near(colour, [*encode(np.array(linear)), 255])
-    assert not near(colour[:3], 255 * np.array(linear), 10) or max(linear) < 0.01  # the control: not encoded
+    assert not near(colour[:3], 255 * np.array(linear), 10) or max(linear) < 0.01  # control: not encoded
 
 
-def test_every_texture_level_comes_out_as_it_is():
-    """256 greys, one a texel of 8 x 8 px: stored sRGB-encoded, shown sRGB-encoded."""
+def test_texture_levels_are_preserved():
+    """256 greys, each a texel of 8 x 8 px: stored and rendered sRGB-encoded."""
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     image = picture(textured_square(levels), width=128, height=128)
     assert near(image[4::8, 4::8, :3], levels)
@@ -87,7 +87,7 @@ def test_texture_factor_and_vertex_colour_multiply_in_linear_light():
 
 
 def test_vertex_colours_are_linear_and_interpolated():
-    """Black on the left to white on the right: in the middle of a pixel x of 32, (x + 0.5) / 32."""
+    """From black on the left to white on the right: (x + 0.5) / 32 at pixel x of 32."""
     ramp = np.array([[0, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]], np.float32)
     image = picture(square(unlit(), colors=ramp))
     expected = encode((np.arange(32) + 0.5) / 32)
@@ -100,7 +100,7 @@ QUARTERS = np.array([[RED, GREEN], [BLUE, YELLOW]], np.uint8)
 
 
 def test_top_row_is_up_and_left_is_left():
-    """To the pixel, at an odd and an even size, with every number of samples."""
+    """Exact to the pixel, at odd and even sizes, for every number of samples."""
     for size in (31, 32):
         for samples in (1, 4, 16):
             image = picture(textured_square(QUARTERS), width=size, height=size, samples=samples)[..., :3]
@@ -114,8 +114,8 @@ def test_top_row_is_up_and_left_is_left():
                 assert (image[rows, columns] == colour).all(), (size, samples, colour)
 
 
-def test_pixels_fall_where_the_cameras_say():
-    """A small square far from the centre of an image that is not square, seen from a corner above."""
+def test_pixels_match_projections():
+    """A small square far from the centre of a non-square image, seen obliquely from above."""
     tiny = TinyGltf()
     place = np.array([0.2, 0.4, 0.3])
     tiny.scene(add_square(tiny, unlit(doubleSided=True), scale=[0.05] * 3, translation=place.tolist()))
@@ -125,12 +125,12 @@ def test_pixels_fall_where_the_cameras_say():
         pixels, _ = view.cameras.project(place)
         for alpha, expected in zip(clip.frames[:, 0, ..., 3] / 255.0, pixels, strict=True):
             y, x = np.mgrid[:height, :width] + 0.5
-            found = [(x * alpha).sum() / alpha.sum(), (y * alpha).sum() / alpha.sum()]
-            np.testing.assert_allclose(found, expected, atol=0.1)
+            centroid = [(x * alpha).sum() / alpha.sum(), (y * alpha).sum() / alpha.sum()]
+            np.testing.assert_allclose(centroid, expected, atol=0.1)
 
 
 def test_frames_and_views_are_in_order():
-    """A square that moves right by half its width a second: seen from behind it moves left."""
+    """A square that moves right by half its width per second moves left when seen from behind."""
     tiny = moving("translation", [0, 1], [[0, 0, 0], [1, 0, 0]])
     view = shot([0, 180], half_height=4.0, animation=0, times=(0.0, 0.5, 1.0), width=64, height=64)
     clip = render(tiny, view, samples=4)
@@ -144,7 +144,7 @@ def test_frames_and_views_are_in_order():
 # --- alpha modes ----------------------------------------------------------------------------------
 
 
-def test_mask_cuts_at_the_cutoff():
+def test_mask_applies_the_cutoff():
     levels = np.zeros((16, 16, 4), np.uint8)
     levels[..., 0] = 200
     levels[..., 3] = np.arange(256).reshape(16, 16)
@@ -189,7 +189,7 @@ def two_layers(one_mesh: bool, front_alpha: float = 0.5, back_alpha: float = 0.5
 
 @pytest.mark.parametrize("one_mesh", [True, False])
 def test_two_translucent_layers_from_both_sides(one_mesh):
-    """Half red over half green: premultiplied (1/2, 1/4), alpha 3/4, so straight (2/3, 1/3); and the other way."""
+    """Half red over half green: premultiplied (1/2, 1/4), alpha 3/4, i.e. straight (2/3, 1/3); and vice versa."""
     tiny = two_layers(one_mesh)
     front, back = (centre(picture(tiny, azimuth, half_height=0.8)) for azimuth in (0, 180))
     assert near(front, [170, 85, 0, 191.25])
@@ -205,7 +205,7 @@ def test_a_translucent_layer_over_a_solid_one(one_mesh):
 
 
 def test_a_stack_of_layers_of_one_mesh_from_any_side():
-    """Five layers in an order of their own in the file; the nearest counts most."""
+    """Five layers in arbitrary order in the file; the nearest has the largest weight."""
     depths = np.array([0.0, 0.4, -0.2, 0.2, -0.4])
     colours = np.eye(5)[:, :3] + np.array([0, 0, 0, 1, 0.5])[:, None]
     positions = np.concatenate([SQUARE + [0, 0, z] for z in depths])
@@ -223,7 +223,7 @@ def test_a_stack_of_layers_of_one_mesh_from_any_side():
 
 
 def test_two_materials_that_interleave():
-    """Red, green and red again, each half opaque: the nearest red counts most, from both sides."""
+    """Red, green and red again, each half opaque: the nearest red has the largest weight, from both sides."""
     tiny = TinyGltf()
     red, green = (
         tiny.add("materials", **unlit(*c, 0.5, alphaMode="BLEND", doubleSided=True))
@@ -245,7 +245,7 @@ def test_two_materials_that_interleave():
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("double_sided", [False, True])
 def test_back_faces_are_culled_unless_double_sided(mirrored, double_sided):
-    """A node that mirrors turns the winding round but not which side is the front."""
+    """A mirroring node reverses the winding, but not which side is the front."""
     scale = [-1, 1, 1] if mirrored else [1, 1, 1]
     tiny = TinyGltf()
     material = unlit(doubleSided=double_sided)
@@ -260,8 +260,10 @@ def test_back_faces_are_culled_unless_double_sided(mirrored, double_sided):
 
 
 def test_both_sides_of_a_double_sided_face_are_lit_from_their_own_side():
-    """The world is brightest above its front: a face that looks up there is brighter than its back, which looks
-    down; single-sided faces turned to that side say how bright."""
+    """The light is brightest from the front above: a face turned there is brighter than its back, which faces down.
+
+    Single-sided faces with these orientations give the expected values.
+    """
     up = [-0.5, 0, 0, 0.8660254]  # +Z to 60 degrees above the front
     sheet = square(lit((0.5, 0.5, 0.5), doubleSided=True), rotation=up)
     turned = square(
@@ -282,7 +284,7 @@ def test_both_sides_of_a_double_sided_face_are_lit_from_their_own_side():
 @pytest.mark.parametrize("axis", ["s", "t"])
 @pytest.mark.parametrize("filter", ["nearest", "linear"])
 def test_wrap_modes(mode, expected, axis, filter):
-    """Four texels over coordinates -0.5 to 2.5: twelve bands of 8 px; read in the middle of each."""
+    """Four texels over coordinates -0.5 to 2.5: twelve bands of 8 px, read at their centres."""
     levels = np.array([40, 100, 160, 220], np.uint8)
     texels = levels[None, :, None].repeat(3, 2)
     uv = SQUARE_UV.copy()
@@ -290,7 +292,7 @@ def test_wrap_modes(mode, expected, axis, filter):
     if axis == "t":
         texels = texels.transpose(1, 0, 2)
     uv[:, column] = uv[:, column] * 3 - 0.5
-    if filter == "linear":  # the middle of a texel is the texel
+    if filter == "linear":  # the value at a texel centre is that of the texel
         texels = texels.repeat(8, 0 if axis == "t" else 1)
     options = {axis: mode, "filter": LINEAR if filter == "linear" else 9728}
     image = picture(textured_square(texels, uv=uv, **options), width=96, height=96)
@@ -309,10 +311,10 @@ def test_wrap_modes(mode, expected, axis, filter):
         ({"offset": [0, 0.5]}, BLUE),
         ({"scale": [3, 1]}, GREEN),  # u = 3/4
         ({"scale": [3, 3]}, YELLOW),
-        # Coordinates turn counter-clockwise as seen, v pointing down: (u, v) to (v, -u) = (1/4, 3/4).
+        # Coordinates rotate counter-clockwise on screen, v pointing down: (u, v) to (v, -u) = (1/4, 3/4).
         ({"rotation": np.pi / 2}, BLUE),
         ({"rotation": -np.pi / 2}, GREEN),
-        # Scale first: (3/4, 1/4), turned to (1/4, -3/4), moved to (3/4, -3/4).
+        # Scale first: (3/4, 1/4), rotated to (1/4, -3/4), translated to (3/4, -3/4).
         ({"scale": [3, 1], "rotation": np.pi / 2, "offset": [0.5, 0]}, GREEN),
     ],
 )
@@ -325,7 +327,7 @@ def test_texture_transform(transform, corner):
 
 
 def sphere_hits(view, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where the rays of view 0 through pixel centres hit the unit sphere at the origin.
+    """Intersect the pixel-centre rays of view 0 with the unit sphere at the origin.
 
     Returns mask [H, W], unit normals [H, W, 3], unit directions to the eye [H, W, 3], depth [H, W].
     """
@@ -342,7 +344,7 @@ def sphere_hits(view, width: int, height: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def test_diffuse_light_is_the_integral_of_the_environment():
-    """A grey and a black sphere differ by the diffuse light alone: 0.96 of the albedo times irradiance over pi."""
+    """A grey and a black sphere differ only in diffuse light: 0.96 times the albedo times irradiance over pi."""
     view = shot(30, 25, width=96, height=96, half_height=1.1)
     grey, black = (
         decode(render(ball(lit((albedo,) * 3)), view, samples=1).frames[0, 0, ..., :3])
@@ -351,7 +353,7 @@ def test_diffuse_light_is_the_integral_of_the_environment():
     hit, normals, to_eye, _ = sphere_hits(view, 96, 96)
     inside = hit & ((normals * to_eye).sum(-1) > 0.3)
     measured = (grey - black)[inside] / 0.48
-    # Directions spread evenly over the sphere (Fibonacci), so that a mean is an integral.
+    # Directions distributed uniformly over the sphere (Fibonacci lattice), so that a mean is an integral.
     k = np.arange(4096)
     z = 1 - (2 * k + 1) / 4096
     turn = k * np.pi * (3 - np.sqrt(5))
@@ -363,11 +365,11 @@ def test_diffuse_light_is_the_integral_of_the_environment():
     assert error.mean() < 0.02
     assert error.max() < 0.06
     flat = np.broadcast_to(integral.mean(0), integral.shape)
-    assert (np.abs(measured - flat) / flat).mean() > 0.1  # the control: it is no constant
+    assert (np.abs(measured - flat) / flat).mean() > 0.1  # control: it is not constant
 
 
-def test_a_mirror_shows_the_environment():
-    """A polished white metal sphere: each pixel is the radiance that its reflection sees."""
+def test_a_mirror_reflects_the_environment():
+    """A polished white metal sphere: each pixel is the radiance in the reflected direction."""
     view = shot(200, 10, width=96, height=96, half_height=1.1)
     image = render(ball(lit((1, 1, 1), metallic=1.0, roughness=0.0)), view).frames[0, 0, ..., :3]
     hit, normals, to_eye, _ = sphere_hits(view, 96, 96)
@@ -376,7 +378,7 @@ def test_a_mirror_shows_the_environment():
     inside = hit & (facing[..., 0] > 0.3)
     assert np.abs(image - expected)[inside].mean() < 3
     assert image[inside].min() > 60  # nothing is black
-    assert image[inside].std() > 15  # and something is to be seen
+    assert image[inside].std() > 15  # and there is contrast
 
 
 @pytest.mark.parametrize("roughness", [0.0, 0.3, 0.6, 1.0])
@@ -430,21 +432,23 @@ def test_emissive_texture_occlusion_and_roughness_textures_are_read_from_their_c
         tiny.scene(add_square(tiny, material))
         return centre(picture(tiny))
 
-    # Blue is metallic, green roughness; red is nobody's.
+    # Blue is metallic, green is roughness, red is unused.
     dielectric = centre(picture(square(lit((0.5, 0.5, 0.5), 0.0, 0.6))))
     assert near(with_textures(metallicRoughnessTexture=(255, 153, 0)), dielectric)
     metal = centre(picture(square(lit((0.5, 0.5, 0.5), 1.0, 0.6))))
     assert near(with_textures(metallicRoughnessTexture=(0, 153, 255)), metal)
     assert np.abs(metal - dielectric).max() > 4
-    assert near(with_textures(occlusionTexture=(0, 255, 255))[:3], 0)  # red: all light is kept out
+    assert near(with_textures(occlusionTexture=(0, 255, 255))[:3], 0)  # red is occlusion: no light
     assert near(with_textures(occlusionTexture=(255, 0, 0)), with_textures())
     glow = decode(with_textures(emissiveTexture=(188, 0, 0))[:3]) - decode(with_textures()[:3])
     np.testing.assert_allclose(glow, [decode(188), 0, 0], atol=0.006)
 
 
 def test_normal_maps_tilt_the_surface():
-    """A map that leans every normal 40 degrees to the right or up (+v is down in the image, green is up)
-    lights the square like one whose own normals lean so."""
+    """A map that tilts all normals by 40 degrees to the right or up gives the same shading as tilted vertex normals.
+
+    +v points down in the image, green points up.
+    """
     s, c = np.sin(np.radians(40)), np.cos(np.radians(40))
     for lean, pixel in (((s, 0, c), (s, 0, c)), ((0, s, c), (0, s, c)), ((-s, 0, c), (-s, 0, c))):
         tiny = TinyGltf()
@@ -461,8 +465,8 @@ def test_normal_maps_tilt_the_surface():
 # --- depth and normals ----------------------------------------------------------------------------
 
 
-def test_depth_of_a_plane_seen_askew():
-    """Metres along the optical axis, of the world: the asset is shown at half its size and moved."""
+def test_depth_of_an_oblique_plane():
+    """Depth is in metres of the world, along the optical axis; the asset is scaled by one half and moved."""
     matrix = np.diag([0.5, 0.5, 0.5, 1.0])
     matrix[:3, 3] = (0.1, -0.2, 0.3)
     tiny = square(unlit(doubleSided=True), scale=[3, 3, 3])
@@ -476,7 +480,7 @@ def test_depth_of_a_plane_seen_askew():
     np.testing.assert_allclose(clip.depth[0, 0], expected, rtol=1e-4)
     np.testing.assert_allclose(clip.normals[0, 0], np.broadcast_to([0, 0, 1], (32, 48, 3)), atol=1e-5)
     along_the_ray = expected * np.linalg.norm(rays, axis=-1)
-    assert not np.allclose(clip.depth[0, 0], along_the_ray, rtol=1e-4)  # the control
+    assert not np.allclose(clip.depth[0, 0], along_the_ray, rtol=1e-4)  # control
 
 
 def test_depth_and_normals_of_a_sphere():
@@ -494,14 +498,14 @@ def test_depth_and_normals_of_a_sphere():
     assert (np.abs(np.linalg.norm(clip.normals[0, 0][~outside], axis=-1) - 1) < 1e-5).all()
 
 
-def test_depth_and_normals_come_only_when_asked_for():
+def test_depth_and_normals_are_optional():
     clip = render(square(), shot())
     assert clip.depth is None and clip.normals is None
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_depth_tests_hold_at_any_scale(scale):
-    """A green square a hundredth of its size behind a red one stays behind, whatever the unit."""
+    """A green square behind a red one, at a hundredth of its size, stays behind at any scale."""
     tiny = TinyGltf()
     tiny.scene(
         add_square(tiny, unlit(0, 1, 0), translation=[0, 0, -0.01 * scale], scale=[scale] * 3),
@@ -524,36 +528,36 @@ def test_numbers_of_samples_agree_away_from_edges():
     inside = binary_erosion(sixteen[..., 3] == 255, iterations=2)
     assert np.abs(one - sixteen)[inside].max() <= 3
     assert np.abs(four - sixteen)[inside].max() <= 2
-    # At edges they are what they should be: coverage in steps of a quarter, or of a sixteenth.
+    # At edges alpha is the coverage, in steps of a quarter or of a sixteenth.
     for image, n in ((one, 1), (four, 4), (sixteen, 16)):
-        found = np.unique(image[..., 3])
-        assert near(found, np.rint(found / 255 * n) / n * 255, 0.51)
-        assert len(found) > n / 2
+        levels = np.unique(image[..., 3])
+        assert near(levels, np.rint(levels / 255 * n) / n * 255, 0.51)
+        assert len(levels) > n / 2
     y, x = np.mgrid[: 64 * 8, : 64 * 8] / 8.0
     rim = np.hypot(
         x + 1 / 16 - 32, y + 1 / 16 - 32
-    )  # the sphere is seen as a disc of radius tan(asin(1 / 4)) * f
+    )  # the sphere projects to a disc of radius tan(asin(1 / 4)) * f
     radius = view.cameras.K[0, 0, 0] * np.tan(np.arcsin(1 / 4))
     coverage = (rim < radius).reshape(64, 8, 64, 8).mean((1, 3)) * 255
     assert np.abs(sixteen[..., 3] - coverage).mean() < np.abs(one[..., 3] - coverage).mean() / 2
     assert np.abs(sixteen[..., 3] - coverage).max() < 40
 
 
-def test_other_numbers_of_samples_are_refused():
+def test_invalid_numbers_of_samples_are_rejected():
     with pytest.raises(ValueError, match="1, 4 or 16, got 8"):
         RenderSettings(samples=8)
 
 
-def test_a_picture_that_is_too_large_is_refused():
+def test_images_that_are_too_large_are_rejected():
     with pytest.raises(RenderError, match=r"32768 pixels, .* at most \d+; render at a lower resolution"):
         render(square(), shot(width=8192, height=8), samples=16)
 
 
-# --- the whole of it ------------------------------------------------------------------------------
+# --- real models, and surfaces that are skipped -----------------------------------------------------
 
 
 def asset_shot(name: str, size: int, frames: int = 2, views: int = 4, index: int | None = None):
-    """A real model with a few frames and views of its first planned clip."""
+    """Return a model, and a shot of a few frames and views of its first planned clip."""
     asset = gltf.load(model(name))
     recipe = ClipRecipe(resolution=size, views=views, num_frames=48, max_animations=1)
     plans, _ = plan_asset(asset, name, recipe)
@@ -563,7 +567,7 @@ def asset_shot(name: str, size: int, frames: int = 2, views: int = 4, index: int
 
 
 def white_view(targets_class):
-    """`Targets` whose view starts as opaque white instead of nothing: a direct render on white."""
+    """Return a subclass of `Targets` that clears to opaque white: a direct render over white."""
 
     class OnWhite(targets_class):
         def __init__(self, *arguments) -> None:
@@ -576,12 +580,12 @@ def white_view(targets_class):
 
 @pytest.mark.parametrize("name", with_bundled("Fox.glb", "phoenix_bird.glb", "KayKit_Knight.glb"))
 def test_composited_equals_a_direct_render_on_white(name, monkeypatch):
-    """>= 38 dB inside a 2-px band around the silhouette; a premultiplied reading of the same pixels fails."""
+    """>= 38 dB in a 2-px band around the silhouette; interpreting the same pixels as premultiplied fails."""
     asset, view = asset_shot(name, 128, frames=2, views=4)
     clip = render_clip(asset, view)
     monkeypatch.setattr(opengl.renderer, "Targets", white_view(opengl.renderer.Targets))
     direct = render_clip(asset, view).frames
-    assert direct[..., 3].min() >= 253  # opaque but for rounding
+    assert direct[..., 3].min() >= 253  # opaque up to rounding
     for frames, truth in zip(clip.frames, direct[..., :3], strict=True):
         band = silhouette_band(frames[..., 3])
         partly = (frames[..., 3] > 0) & (frames[..., 3] < 255) & band
@@ -598,8 +602,8 @@ def test_composited_equals_a_direct_render_on_white(name, monkeypatch):
         "phoenix_bird.glb", "KayKit_Knight.glb", "Fox.glb", "CesiumMilkTruck.glb", "Quaternius_robot.glb"
     ),
 )
-def test_what_is_skipped_cannot_be_seen(name, monkeypatch):
-    """Back faces of closed parts are not drawn; drawing them all gives the same picture."""
+def test_skipped_surfaces_are_invisible(name, monkeypatch):
+    """Back faces of closed parts are not drawn; drawing them gives the same image."""
     asset, view = asset_shot(name, 128, frames=2, views=4)
     culled = render_clip(asset, view).frames
     call_closed(monkeypatch, False)
@@ -607,8 +611,8 @@ def test_what_is_skipped_cannot_be_seen(name, monkeypatch):
     assert differing(culled, everything) <= 1e-3
 
 
-def test_calling_every_part_closed_is_seen(monkeypatch):
-    """The control: a knight's cape is open."""
+def test_treating_all_parts_as_closed_changes_the_image(monkeypatch):
+    """Control: the knight's cape is open."""
     asset, view = asset_shot("knight.glb", 128, frames=2, views=4)
     right = render_clip(asset, view).frames
     call_closed(monkeypatch, True)
@@ -616,7 +620,7 @@ def test_calling_every_part_closed_is_seen(monkeypatch):
 
 
 def box_with_a_lid(lid_opens: float) -> TinyGltf:
-    """A closed cube, double-sided, whose top face has corners of its own and is lifted by a morph target."""
+    """Return a double-sided closed cube whose top face has its own vertices and is lifted by a morph target."""
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32) / 2
     sides = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (0, 2, 6, 4), (1, 5, 7, 3)]
     quads = [*sides, (8, 9, 10, 11)]
@@ -635,7 +639,7 @@ def box_with_a_lid(lid_opens: float) -> TinyGltf:
 
 
 def test_a_box_is_closed_until_its_lid_opens():
-    """Faces that only touch at rest do not bound a volume once they part; each judged over the clip's own poses."""
+    """Faces that only touch at rest do not bound a volume once they separate in a pose of the clip."""
     for lift, closed in ((0.0, True), (3.0, False)):
         asset = gltf.load(box_with_a_lid(lift).glb())
         assert np.all(closed_triangles(asset))  # at rest
@@ -656,14 +660,14 @@ def test_inside_out_and_open_surfaces_are_not_closed():
         tiny = TinyGltf()
         tiny.scene(add_mesh(tiny, points, triangles, unlit()))
         assert np.all(np.concatenate(closed_triangles(gltf.load(tiny.glb()))) == closed)
-    for scale in ([-1, 1, 1], [1, 1, 1]):  # a mirrored ball is still closed and still points outwards
+    for scale in ([-1, 1, 1], [1, 1, 1]):  # a mirrored ball is closed and points outwards, too
         tiny = TinyGltf()
         tiny.scene(add_mesh(tiny, points, faces, unlit(), scale=scale))
         assert np.concatenate(closed_triangles(gltf.load(tiny.glb()))).all()
 
 
 def call_closed(monkeypatch, closed: bool) -> None:
-    """Judge every triangle of every asset to be part of a closed surface, or of an open one."""
+    """Make the back end treat all triangles as closed, or all as open."""
 
     def judge(asset: gltf.Asset, *_: object) -> list[np.ndarray]:
         return [np.full(len(primitive.triangles), closed) for primitive in asset.primitives]
@@ -672,20 +676,20 @@ def call_closed(monkeypatch, closed: bool) -> None:
 
 
 def differing(a: np.ndarray, b: np.ndarray) -> float:
-    """Part of all pixels whose values differ by more than 2 of 255."""
+    """Return the fraction of pixels whose values differ by more than 2 of 255."""
     return float((np.abs(a.astype(int) - b).max(-1) > 2).mean())
 
 
-def test_rendering_again_gives_the_same_bytes():
+def test_rendering_is_deterministic():
     tiny, view = two_layers(False), shot([0, 100, 200], 15, width=40, height=24)
     first = render(tiny, view, samples=4, depth=True)
-    render(ball(lit((1, 0, 0))), shot(width=16, height=16))  # something else in between
+    render(ball(lit((1, 0, 0))), shot(width=16, height=16))  # another clip in between
     again = render(tiny, view, samples=4, depth=True)
     np.testing.assert_array_equal(first.frames, again.frames)
     np.testing.assert_array_equal(first.depth, again.depth)
 
 
-def test_the_renderer_says_what_it_is():
+def test_the_renderer_has_a_name():
     clip = render(square(), shot())
     assert clip.renderer == renderer("opengl").name
     assert clip.renderer.startswith("opengl 1 (")
@@ -695,8 +699,8 @@ def test_the_renderer_says_what_it_is():
         renderer("vulkan")
 
 
-@pytest.mark.skipif(nvidia_gpu_present(), reason="this machine has the GPU that the test pretends to")
-def test_software_rendering_beside_a_gpu_must_be_asked_for(monkeypatch):
+@pytest.mark.skipif(nvidia_gpu_present(), reason="the test simulates a GPU, and this machine has one")
+def test_software_rendering_on_a_gpu_machine_must_be_requested(monkeypatch):
     monkeypatch.setattr(opengl.context, "nvidia_gpu_present", lambda: True)
     monkeypatch.delenv("LIBGL_ALWAYS_SOFTWARE", raising=False)
     with pytest.raises(RenderError, match=r"NVIDIA GPU.*llvmpipe.*LIBGL_ALWAYS_SOFTWARE=1"):
@@ -705,11 +709,11 @@ def test_software_rendering_beside_a_gpu_must_be_asked_for(monkeypatch):
     assert "llvmpipe" in opengl.OpenGLRenderer().name
 
 
-def test_no_opengl_at_all_is_an_error_that_names_the_packages(monkeypatch):
-    def nothing(**_: object) -> None:
+def test_without_opengl_an_error_names_the_packages(monkeypatch):
+    def fail(**_: object) -> None:
         raise RuntimeError("cannot load libEGL.so")
 
-    monkeypatch.setattr(opengl.context.moderngl, "create_context", nothing)
+    monkeypatch.setattr(opengl.context.moderngl, "create_context", fail)
     with pytest.raises(
         RenderError, match=r"libEGL\.so.*apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri"
     ):

@@ -1,4 +1,4 @@
-"""Small scenes whose pictures can be computed by hand, and cameras that look at them."""
+"""Small scenes whose images can be computed by hand, and cameras for them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from renderers.meshes import RenderedClip, RenderSettings, Shot, render_clip
 NEAREST, LINEAR = 9728, 9729
 REPEAT, MIRROR, CLAMP = 10497, 33648, 33071
 
-# A 2 m square that faces +Z, counter-clockwise; texture coordinates as glTF has them: (0, 0) is the top left.
+# A 2 m square that faces +Z, counter-clockwise; texture coordinates as in glTF: (0, 0) is the top left.
 SQUARE = np.array([[-1, 1, 0], [-1, -1, 0], [1, -1, 0], [1, 1, 0]], np.float32)
 SQUARE_FACES = np.array([[0, 1, 2], [0, 2, 3]])
 SQUARE_UV = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float32)
 
 
 def encode(linear: np.ndarray) -> np.ndarray:
-    """Linear light 0-1 to sRGB 0-255, not rounded (IEC 61966-2-1)."""
+    """Convert linear light 0-1 to sRGB 0-255, not rounded (IEC 61966-2-1)."""
     linear = np.clip(linear, 0, 1)
     return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def decode(srgb: np.ndarray) -> np.ndarray:
-    """sRGB 0-255 to linear light 0-1."""
+    """Convert sRGB 0-255 to linear light 0-1."""
     value = np.asarray(srgb, float) / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
 def unlit(*factor: float, **material) -> dict:
-    """A material that shows its base colour as it is."""
+    """Return an unlit material."""
     colour = [*factor, 1.0][:4] if factor else [1.0] * 4
     return {
         "pbrMetallicRoughness": {"baseColorFactor": colour},
@@ -45,12 +45,13 @@ def unlit(*factor: float, **material) -> dict:
 
 
 def lit(colour: Sequence[float], metallic: float = 0.0, roughness: float = 1.0, **material) -> dict:
+    """Return a metallic-roughness material."""
     pbr = {"baseColorFactor": [*colour, 1.0], "metallicFactor": metallic, "roughnessFactor": roughness}
     return {"pbrMetallicRoughness": pbr, **material}
 
 
 def add_texture(tiny: TinyGltf, pixels: np.ndarray, *, s=REPEAT, t=REPEAT, filter: int = NEAREST) -> int:
-    """A texture of uint8 [H, W, 3 or 4] pixels; its index."""
+    """Add a texture of uint8 [H, W, 3 or 4] pixels; return its index."""
     png = io.BytesIO()
     Image.fromarray(np.asarray(pixels, np.uint8)).save(png, "PNG")
     image = tiny.add("images", bufferView=tiny.view(png.getvalue()), mimeType="image/png")
@@ -61,7 +62,7 @@ def add_texture(tiny: TinyGltf, pixels: np.ndarray, *, s=REPEAT, t=REPEAT, filte
 def add_mesh(
     tiny: TinyGltf, positions, faces, material: dict | int, *, normals=None, uv=None, colors=None, **node
 ) -> int:
-    """A node with a mesh of one material; the node's index."""
+    """Add a node with a mesh of one material; return the index of the node."""
     index = material if isinstance(material, int) else tiny.add("materials", **material)
     attributes = {}
     for name, values in (("NORMAL", normals), ("TEXCOORD_0", uv), ("COLOR_0", colors)):
@@ -72,13 +73,13 @@ def add_mesh(
 
 
 def add_square(tiny: TinyGltf, material: dict | int, *, uv=SQUARE_UV, colors=None, **node) -> int:
-    """The square as a node of its own, with normals towards +Z."""
+    """Add the square as a node, with normals towards +Z; return the index of the node."""
     normals = np.broadcast_to(np.float32([0, 0, 1]), SQUARE.shape)
     return add_mesh(tiny, SQUARE, SQUARE_FACES, material, normals=normals, uv=uv, colors=colors, **node)
 
 
 def square(material: dict | None = None, **options) -> TinyGltf:
-    """A file with one square."""
+    """Return a file with one square."""
     tiny = TinyGltf()
     tiny.scene(add_square(tiny, material or unlit(), **options))
     return tiny
@@ -87,7 +88,7 @@ def square(material: dict | None = None, **options) -> TinyGltf:
 def textured_square(
     pixels: np.ndarray, *, uv=SQUARE_UV, transform: dict | None = None, **sampler
 ) -> TinyGltf:
-    """One unlit square with a texture."""
+    """Return a file with one unlit, textured square."""
     tiny = TinyGltf()
     info: dict = {"index": add_texture(tiny, pixels, **sampler)}
     if transform is not None:
@@ -99,7 +100,7 @@ def textured_square(
 
 
 def sphere(rings: int = 96) -> tuple[np.ndarray, np.ndarray]:
-    """Unit sphere: points float32 [N, 3], which are their own normals, and outward triangles [F, 3]."""
+    """Return a unit sphere: points float32 [N, 3], which are also its normals, and outward triangles [F, 3]."""
     latitude = np.linspace(np.pi / 2, -np.pi / 2, rings + 1)[:, None]
     longitude = np.linspace(0, 2 * np.pi, 2 * rings + 1)[None]
     points = np.stack(
@@ -115,7 +116,7 @@ def sphere(rings: int = 96) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ball(material: dict, rings: int = 96) -> TinyGltf:
-    """A file with one smooth unit sphere."""
+    """Return a file with one smooth unit sphere."""
     tiny = TinyGltf()
     points, faces = sphere(rings)
     tiny.scene(add_mesh(tiny, points, faces, material, normals=points))
@@ -134,7 +135,7 @@ def shot(
     times: Sequence[float] = (0.0,),
     asset_to_world: np.ndarray | None = None,
 ) -> Shot:
-    """Views in whose images `half_height` metres fill the upper half at the origin: the square fills them."""
+    """Return a shot in which `half_height` metres at the origin span half the image height: the square fills it."""
     cameras = orbit_cameras(
         np.deg2rad(np.atleast_1d(azimuth_deg)),
         np.deg2rad(elevation_deg),
@@ -148,13 +149,13 @@ def shot(
 
 
 def render(tiny: TinyGltf, shot: Shot, backend: str = "opengl", **settings) -> RenderedClip:
-    """The clip of a small scene."""
+    """Render a small scene."""
     return render_clip(
         gltf.load(tiny.glb()), shot, RenderSettings(**{"samples": 1, **settings}), backend=backend
     )
 
 
 def picture(tiny: TinyGltf, azimuth_deg: float = 0.0, elevation_deg: float = 0.0, **options) -> np.ndarray:
-    """One picture, uint8 [H, W, 4]."""
+    """Render one image, uint8 [H, W, 4]."""
     samples = options.pop("samples", 1)
     return render(tiny, shot(azimuth_deg, elevation_deg, **options), samples=samples).frames[0, 0]
