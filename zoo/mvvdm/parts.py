@@ -5,9 +5,9 @@
     IP-Adapter       ip-adapter_sd15
     Animate3D        the trained tensors, or a dump of all
 
-A file must contain all expected tensors, in the right shapes, and no unknown ones; otherwise it is refused with an error
-that names the tensor. Files are safetensors, or pickles that torch reads with `weights_only=True`, which creates tensors
-but executes no code.
+A file must contain all expected tensors, in the right shapes, and no unknown ones; otherwise it is refused with an
+error that names the tensor. Files are safetensors, or pickles that torch reads with `weights_only=True`, which creates
+tensors but executes no code.
 """
 
 from __future__ import annotations
