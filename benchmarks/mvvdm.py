@@ -1,4 +1,4 @@
-"""Measure the cost of a training step of MV-VDM, and how its time is divided.
+"""What does a step of MV-VDM's training take, and where does its time go?
 
     python -m benchmarks.mvvdm laptop               `MVVDMConfig.tiny()` on one CPU core
     python -m benchmarks.mvvdm loader --data FOLDER the same, fed by two loader processes from a dataset
