@@ -1,4 +1,4 @@
-"""An MV-VDM of some thousand parameters, clips that need no encoder, and a group of two processes to train it."""
+"""A small MV-VDM, examples that need no encoder, and a worker process of a distributed training of it."""
 
 from __future__ import annotations
 
