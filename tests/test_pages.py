@@ -66,6 +66,7 @@ SLOW = (
     *SHORTENED,
     "zoo sample dimo/knight",  # needs the training above it
     "zoo animate mvvdm/tiny",
+    "kangaroo.reconstruct(",  # fits a latent
     'zoo.load("mvvdm/tiny"',
     'zoo.load("local:mvvdm/tiny")',
     "--source models/ --out out/mine --dry-run",
