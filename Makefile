@@ -34,6 +34,7 @@ models: install system
 	  rm -rf zoo/bundled/$$name && mkdir -p zoo/bundled/$$name && \
 	  cp -r "$$($(RUN) zoo info $$name --home out/models --json | $(BIN)/python -c \
 	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/$$name; done
+	$(BIN)/python -m benchmarks.needs
 
 # Two processes, a file of tests at a time: much of a test is waiting for others to start.
 test: install system blender validator
