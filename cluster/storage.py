@@ -73,7 +73,14 @@ class Storage:
         import fsspec
         from fsspec.implementations.local import LocalFileSystem
 
-        self.filesystem, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        try:
+            self.filesystem, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except ImportError as error:  # "Install s3fs to access S3"
+            raise StorageError(
+                f"{self.url}: its driver is missing here ({error}); install it with pip"
+            ) from error
+        except ValueError as error:  # an unknown scheme
+            raise StorageError(f"{self.url}: expected a path or a URL that fsspec opens, {error}") from error
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
         self.is_shared = self.filesystem.protocol != "memory"
 

@@ -18,7 +18,6 @@ import factory.publish
 import factory.render
 import zoo.__main__
 from cluster import Interrupted, Report, StageError, StorageError
-from factory.clips import options as render_options
 from factory.clips.plan import ClipRecipe
 from factory.console import (
     OutputOptions,
@@ -125,7 +124,7 @@ def test_old_spellings_work_with_a_notice(capsys):
 
 def test_every_recipe_flag_has_a_help_text():
     for recipe, texts in (
-        (ClipRecipe, render_options.RECIPE_HELP),
+        (ClipRecipe, factory.render.RECIPE_HELP),
         (MotionRecipe, motion_options.RECIPE_HELP),
     ):
         assert set(texts) == {each.name for each in fields(recipe)}
@@ -272,3 +271,20 @@ def test_a_whole_command_speaks_json(tmp_path, capsys):
     assert factory.render.main(["--out", str(tmp_path / "out"), "--source", "nowhere", "--json"]) == 1
     event = json.loads(capsys.readouterr().err)
     assert event["event"] == "error" and "nowhere" in event["message"]
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("s3://bucket/data", "s3://bucket/data: its driver is missing here (Install s3fs to access S3)"),
+        ("nosuch://x", "nosuch://x: expected a path or a URL that fsspec opens, Protocol not known: nosuch"),
+    ],
+)
+@pytest.mark.parametrize("command", ["render", "motions"])
+def test_an_output_that_cannot_be_opened_is_an_error_in_a_sentence(command, out, words, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # whatever is installed here
+    arguments = {"render": ["--source", "creatures://bird"], "motions": ["--objects", "creatures://bird"]}[
+        command
+    ]
+    assert factory.__main__.main([command, "--out", out, *arguments]) == 1
+    assert words in capsys.readouterr().err
