@@ -14,6 +14,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from zoo.lazy import lazy_names
+
 if TYPE_CHECKING:
     from factory.assets.licences import attribution
     from factory.assets.splits import assign_split
@@ -81,14 +83,8 @@ _MODULES = {
     "encode_h264": "renderers.video",
 }
 
+_lazy, __dir__ = lazy_names(__name__, _MODULES)
+
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.metadata.version("menagerie4d")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return importlib.metadata.version("menagerie4d") if name == "__version__" else _lazy(name)

@@ -8,8 +8,9 @@ Names are imported on first use; modules of this package import each other direc
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from factory.dataset.captioning import Captioner, CaptionStage, caption_dataset
@@ -91,12 +92,4 @@ _MODULES = {
     "finish_takedowns": "factory.dataset.takedown",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,6 @@ from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.parts import KINDS, Source, kind, load_parts
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
-
-if TYPE_CHECKING:
-    from zoo.mvvdm.pipeline import MVVDMPipeline
 
 WEIGHTS, PREVIEW, EXAMPLE = "model.safetensors", "preview.mp4", "example"
 # Stable Diffusion's text encoder and autoencoder, which MVDream uses unchanged.
@@ -131,8 +128,8 @@ _PREPROCESSORS: dict[str, Any] = {"tokenizer": CLIPTokenizer, "feature_extractor
 _SETTINGS = ("num_frames", "resolution", "sentence_encoder", "guidance_scale", "temperature")
 
 
-def save_pipeline(pipeline: MVVDMPipeline, folder: Path) -> dict[str, Any]:
-    """Write a pipeline as a repository of the zoo; see `MVVDMPipeline.save_to`."""
+def save_pipeline(pipeline: Any, folder: Path) -> dict[str, Any]:
+    """Write an `MVVDMPipeline` (which imports this file) as a repository of the zoo; see its `save_to`."""
     from safetensors.torch import save
 
     state: dict[str, torch.Tensor] = {}
@@ -156,8 +153,8 @@ def save_pipeline(pipeline: MVVDMPipeline, folder: Path) -> dict[str, Any]:
     return init
 
 
-def load_pipeline(cls: type[MVVDMPipeline], folder: Path, init: dict[str, Any]) -> MVVDMPipeline:
-    """Read what `save_pipeline` wrote; see `MVVDMPipeline.load_from`."""
+def load_pipeline(cls: type[Any], folder: Path, init: dict[str, Any]) -> Any:
+    """Read what `save_pipeline` wrote into an `MVVDMPipeline`, which is `cls`; see its `load_from`."""
     from safetensors.torch import load_file
 
     state = load_file(folder / WEIGHTS)

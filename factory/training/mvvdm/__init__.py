@@ -5,8 +5,9 @@ Names are imported on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from factory.training.mvvdm.job import MVVDMTrainingJob, job_of
@@ -24,12 +25,4 @@ _HOME = {
 }
 __all__ = ["RECIPES", "MVVDMRecipe", "MVVDMTrainingJob", "job_of", "train_model", "work"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
