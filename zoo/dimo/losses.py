@@ -30,15 +30,7 @@ __all__ = [
 
 
 def depth_smoothness(depth: Tensor, image: Tensor) -> Tensor:
-    """Edge-aware smoothness of depth (L_depth of paper eq. 8): mean |∂D| · exp(−|∂I|), summed over x and y.
-
-    ∂ is a forward difference and |∂I| its magnitude averaged over the colour channels, so a depth discontinuity is
-    cheap where the image has an edge.
-
-    Args:
-        depth: [..., H, W, 1], world units.
-        image: [..., H, W, 3] in [0, 1].
-    """
+    """Mean |∂D| · exp(−|∂I|): depth [..., H, W, 1] may jump only where the colour [..., H, W, 3] does."""
     return sum((_step(depth, axis).abs() * (-_edges(image, axis)).exp()).mean() for axis in (-3, -2))
 
 

@@ -194,7 +194,7 @@ def _draw(
             gaussians.colors,
         )
         picture = render(scenes, cameras, background=None if behind is None else behind.to(scenes.means))
-        if behind is None:  # the renderer's colour is premultiplied; images use straight alpha
+        if behind is None:  # premultiplied by nature; files and the house want straight alpha
             frames = torch.cat([picture.rgb / picture.alpha.clamp(min=1e-6), picture.alpha], -1)
         else:
             frames = picture.rgb

@@ -92,7 +92,7 @@ class DIMOPipeline:
 
     @staticmethod
     def of(model: DIMO, videos: MotionVideos, **fields: object) -> DIMOPipeline:
-        """Build a pipeline from a model and its training videos, which give names, sentences, phases and provenance."""
+        """The pipeline of a model trained on these videos, which give names, sentences, phases and provenance."""
         return DIMOPipeline(
             model,
             videos.object,
