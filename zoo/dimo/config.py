@@ -1,18 +1,19 @@
-"""What a DIMO is made of and how it is trained: one frozen, JSON-able record, with presets."""
+"""Configuration of a DIMO model and its training: one frozen, JSON-serialisable dataclass, with presets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-Rate = tuple[float, float]  # learning rate at a stage's first and last step, exponential between
+Rate = tuple[float, float]  # learning rates at a stage's first and last step, interpolated exponentially
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses (methods §4.5); a weight of 0 leaves a loss out. `zoo.dimo.losses` says what each is.
+    """Weights of the losses in `zoo.dimo.losses` (methods §4.5); a weight of 0 disables a loss.
 
-    `between`, which the paper has not, is that of motions between two of the step's being less rigid than both.
+    The defaults are those of the published code. `between` is not in the paper: it penalises interpolated motions that
+    are less rigid than both of the motions they interpolate.
     """
 
     rgb: float = 5000.0
@@ -29,20 +30,29 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Stage 1: key points, drawn as isotropic Gaussians of one radius, learn the motions.
+    """Stage 1, motion pre-training: the key points are rendered as isotropic Gaussians that share one radius.
+
+    Defaults follow methods §4.6.
 
     Attributes:
-        steps: 0 skips the stage. batch: motions, views and frames of a step; motions share views and frames.
-        resolutions: (first step, pixels) pairs.
+        steps: number of steps; 0 skips the stage.
+        batch: motions, views and frames per step. The motions of a step share its views and frames.
+        resolutions: (first step, image size in pixels) pairs.
         initial: "ball" (uniform in a ball of radius 0.5) or "hull" (inside the visual hull of one frame).
-        alpha_only: learn from silhouettes alone, which takes a third of the time; needs no colours.
-        densify_every, densify_until: clone or split key points whose screen gradient is above `densify_gradient`
-            (per unit of normalised device coordinates), except in the first `densify_pause` steps after an annealing.
-        prune_opacity, prune_scale: key points fainter or larger are taken away at each densification.
-        anneal_at: steps at which farthest-point sampling goes back to the wanted number of key points.
-        smooth_from: first step of depth and normal smoothness. arap_from: first step of the rigidity loss.
-        decoder, latents, points, radius, color, opacity: learning rates. points_steps: over how many steps
-            `points` decays, None for the whole stage.
+        alpha_only: train on silhouettes only, which takes a third of the time.
+        densify_every: steps between two densifications, which clone or split key points; 0 disables them.
+        densify_until: last step of densification.
+        densify_pause: steps after an annealing without densification.
+        densify_gradient: threshold on the view-space gradient, per unit of normalised device coordinates.
+        clone_scale: key points up to this radius are cloned, larger ones are split; world units.
+        prune_opacity, prune_scale: at each densification, key points below this opacity or above this radius are
+            removed.
+        anneal_at: steps at which farthest-point sampling reduces the key points to `DIMOConfig.key_points`.
+        final_opacity: key points below this opacity are removed at the end of the stage.
+        smooth_from: first step of the depth and normal smoothness losses.
+        arap_from: first step of the ARAP loss.
+        decoder, latents, points, radius, color, opacity: learning rates.
+        points_steps: number of steps over which the rate `points` decays; None = the whole stage.
     """
 
     steps: int = 2800
@@ -72,15 +82,19 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Joint:
-    """Stage 2: canonical Gaussians, key points, latents and decoder together.
+    """Stage 2, joint training of canonical Gaussians, key points, latents and decoder.
+
+    Defaults follow methods §4.6.
 
     Attributes:
-        steps, batch, resolutions: as in stage 1.
-        prune_every, prune_until, prune_opacity, prune_scale: Gaussians fainter or larger are taken away.
-        smooth_from: first step of depth and normal smoothness. arap_until: last step of the rigidity loss.
-        graph_every: how often the motion graph and each Gaussian's neighbours are computed anew.
-        means_hold: steps before the rate of `means` begins to fall.
-        decoder … quats: learning rates.
+        steps, batch, resolutions: as in `Pretraining`.
+        prune_every, prune_until: steps between two prunings (0 disables them), and the last step of pruning.
+        prune_opacity, prune_scale: Gaussians below this opacity or above this scale (world units) are removed.
+        smooth_from: first step of the depth and normal smoothness losses.
+        arap_until: the ARAP loss is used in steps before this one.
+        graph_every: steps between two updates of the motion graph and of each Gaussian's key points.
+        means_hold: steps before the rate `means` starts to decay.
+        decoder, latents, key_points, radii, means, colors, opacities, scales, quats: learning rates.
     """
 
     steps: int = 8000
@@ -107,7 +121,14 @@ class Joint:
 
 @dataclass(frozen=True)
 class LatentFit:
-    """How an unseen motion is found: its latent alone is learnt, from its videos."""
+    """Fitting of an unseen motion: only its latent is optimised, against its videos (methods §4.7).
+
+    Attributes:
+        steps: number of steps.
+        batch: views and frames per step.
+        resolutions: (first step, image size in pixels) pairs.
+        latents: learning rate.
+    """
 
     steps: int = 300
     batch: tuple[int, int] = (3, 2)
@@ -117,22 +138,28 @@ class LatentFit:
 
 @dataclass(frozen=True)
 class DIMOConfig:
-    """A DIMO and its training.
+    """Architecture and training schedule of a DIMO model.
 
     Attributes:
-        key_points: K. gaussians: N at the beginning of stage 2; pruning leaves fewer. latent: Z.
-        width, depth, skip: of the decoder's trunk; after layer `skip` (0-based) the input is appended again.
-        position_frequencies, phase_frequencies: octaves of the two encodings.
-        neighbours: key points that move one Gaussian. graph: those in a row of the motion graph, itself among them.
-        frames, views, resolution: of the videos it is meant for: T, V and pixels. Sampling draws `frames` frames;
-            training uses no more than `views` views and `resolution` pixels.
-        latent_distribution: learn mean and variance of every motion's latent; otherwise the latent itself.
-        latent_spread, latent_log_var: standard deviation of the means, and the log variance, before training.
-        arap: "rotations" (neighbourhoods turn rigidly, at 8 moments that are decoded for it) or "distances" (eq. 9
-            of the paper, between the moments that the step renders and the canonical pose).
-        factorised, latent_space: switch off for the ablations (the paper's Table 5): without the first the decoder
-            moves every Gaussian by itself, without the second it is given the motion's number, which is not learnt.
-            Without pre-training is `pretraining.steps = 0`; without joint training is `train` on one motion at a time.
+        key_points: K.
+        gaussians: N at the start of stage 2; pruning reduces it.
+        latent: Z.
+        width, depth, skip: width and number of layers of the decoder's trunk; the input is concatenated again to the
+            output of layer `skip` (0-based).
+        position_frequencies, phase_frequencies: octaves of the two positional encodings.
+        neighbours: J, key points that drive one Gaussian.
+        graph: G, length of a row of the motion graph, which includes the key point itself.
+        frames, views, resolution: T, V and image size in pixels of the training videos. A sample has `frames` frames;
+            training uses at most `views` views.
+        latent_distribution: optimise mean and log variance of each motion's latent (paper eq. 5); False = the latent
+            itself.
+        latent_spread, latent_log_var: standard deviation of the means, and the log variance, at initialisation.
+        arap: "rotations" (deviation from the best rigid rotation, at 8 phases decoded for this loss) or "distances"
+            (paper eq. 9, between the rendered phases and the canonical pose).
+        factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
+        latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
+            other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
+        losses, pretraining, joint, fit: see their classes.
     """
 
     key_points: int = 512
@@ -160,7 +187,7 @@ class DIMOConfig:
     fit: LatentFit = field(default_factory=LatentFit)
 
     def __post_init__(self) -> None:
-        # From JSON the parts come as dictionaries, and their tuples as lists.
+        # JSON gives nested dataclasses as dictionaries and tuples as lists.
         for name, kind in (
             ("losses", LossWeights),
             ("pretraining", Pretraining),
@@ -182,12 +209,12 @@ class DIMOConfig:
 
     @staticmethod
     def paper() -> DIMOConfig:
-        """As published: for a GPU with 40 GB."""
+        """The published configuration, for a GPU with 40 GB."""
         return DIMOConfig()
 
     @staticmethod
     def laptop() -> DIMOConfig:
-        """A few motions at 128 px in two minutes of one CPU core."""
+        """A few motions at 128 px; trains in two minutes on one CPU core."""
         return _on_cpu(
             DIMOConfig(key_points=64, gaussians=3000, resolution=128),
             Pretraining(steps=500, resolutions=((0, 64),)),
@@ -196,7 +223,7 @@ class DIMOConfig:
 
     @staticmethod
     def bundled() -> DIMOConfig:
-        """Fifty motions at 256 px in half an hour of one CPU core, in a file under 5 MB: the bundled models."""
+        """The bundled models: fifty motions at 256 px, half an hour on one CPU core, a file under 5 MB."""
         return _on_cpu(
             DIMOConfig(key_points=96, gaussians=6000, resolution=256),
             Pretraining(steps=3000, resolutions=((0, 64),)),
@@ -205,7 +232,7 @@ class DIMOConfig:
 
 
 def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOConfig:
-    """What a CPU needs: a first pose from the visual hull, silhouettes alone in stage 1, quick rates, no networks."""
+    """Adapt a configuration to a CPU: visual-hull start, silhouettes only in stage 1, higher rates, no LPIPS."""
     return replace(
         config,
         arap="distances",

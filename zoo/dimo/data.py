@@ -1,10 +1,11 @@
-"""The videos a motion space learns from: M motions of one object, each seen by V cameras in T frames.
+"""Training videos of DIMO: M motions of one object, each rendered from V cameras in T frames.
 
-A folder holds `motions.json` and, for each motion, `<file>.npy` (uint8 [V, T, H, W, 4], straight alpha) and perhaps
-`<file>.points.npy` (float32 [T, P, 3], true points of the surface in the world). Frames are memory-mapped: only what is
-asked for is read, and it stays uint8 until it is on the device that needs it.
+A folder contains `motions.json` and, for each motion, `<file>.npy` (uint8 [V, T, H, W, 4], straight alpha) and
+optionally `<file>.points.npy` (float32 [T, P, 3], ground-truth surface points in world coordinates). Frames are
+memory-mapped, so only the requested ones are read; they stay uint8 until they are on the training device.
 
-World: one per object, +Y up, the object's rest pose centred, scaled so that all its motions fit the cameras.
+World coordinates are shared by all motions of an object: +Y up, the rest pose centred, scaled so that every motion
+is inside the cameras' view.
 """
 
 from __future__ import annotations
@@ -31,15 +32,19 @@ SPLITS = ("train", "heldout")
 
 @dataclass(frozen=True)
 class MotionVideos:
-    """A folder of motion videos; what is in `motions.json`, and lazy access to the frames.
+    """A folder of motion videos: the contents of `motions.json`, and lazy access to the frames.
 
     Attributes:
-        folder: where the files are.
-        object: the object's name. provenance: its licence, author, source and so on, as they go into a model card.
-        names, sentences, splits, files: [M] each; splits are "train" or "heldout", files are stems in the folder.
-        frames: T. resolution: H = W in pixels. phases: [T] in 0..1, the moments of the frames.
-        world_to_camera: float64 [M, V, 4, 4], OpenCV axes. K: float64 [M, V, 3, 3] in pixels at `resolution`.
-        train_views, heldout_views: indices into V; the latter are for measuring only.
+        folder: folder of the files.
+        object: the object's name.
+        names, sentences, splits, files: one per motion, [M]; splits are "train" or "heldout", files are file stems.
+        frames: T.
+        resolution: H = W in pixels.
+        phases: times of the frames, [T] in [0, 1].
+        world_to_camera: float64 [M, V, 4, 4], OpenCV axes.
+        K: intrinsics, float64 [M, V, 3, 3], in pixels at `resolution`.
+        train_views, heldout_views: indices into V; held-out views are used for evaluation only.
+        provenance: licence, author, source and so on, copied into model cards.
     """
 
     folder: Path
@@ -67,13 +72,18 @@ class MotionVideos:
 
     @staticmethod
     def open(folder: str | os.PathLike) -> MotionVideos:
-        """The videos of a folder. Raises FileNotFoundError or ValueError with what is missing or wrong."""
+        """Open a folder and check its files.
+
+        Raises:
+            FileNotFoundError: the index or a motion's file is missing.
+            ValueError: the index is malformed, or a file has another shape or dtype than the index specifies.
+        """
         folder = Path(folder)
         try:
             text = (folder / INDEX).read_text()
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{folder} holds no {INDEX}: motion videos are made by python -m factory.motions"
+                f"{folder} holds no {INDEX}; create motion videos with python -m factory.motions"
             ) from None
         try:
             videos = MotionVideos(folder, **json.loads(text))
@@ -89,7 +99,7 @@ class MotionVideos:
         return videos
 
     def write(self) -> None:
-        """Write `motions.json`, whole or not at all. Call it last: a folder without it does not open."""
+        """Write `motions.json` atomically. Call this after all motions are written: `open` requires the index."""
         lists = ("world_to_camera", "K")
         values = {k: v.tolist() if k in lists else v for k, v in vars(self).items() if k != "folder"}
         part = self.folder / (INDEX + ".part")
@@ -98,14 +108,14 @@ class MotionVideos:
 
     @property
     def num_views(self) -> int:
-        """V."""
+        """V, the number of cameras per motion."""
         return self.world_to_camera.shape[1]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def select(self, motions: Sequence[int | str] | str) -> MotionVideos:
-        """Some of the motions, by index or name in the order given, or those of a split ("train", "heldout")."""
+        """Select motions by index or name, in the given order, or all motions of a split ("train", "heldout")."""
         if isinstance(motions, str):
             if motions not in SPLITS:
                 raise ValueError(
@@ -131,11 +141,15 @@ class MotionVideos:
         frames: Sequence[int] | np.ndarray,
         resolution: int | None = None,
     ) -> Tensor:
-        """Frames of every combination, uint8 [M, V, T, h, w, 4], straight alpha, sRGB-encoded.
+        """Read the frames of every combination of motion, view and frame.
 
         Args:
-            resolution: h = w, at most the stored one (the default); smaller is the area average of premultiplied
-                colour, so that the background does not bleed into silhouettes.
+            motions, views, frames: indices.
+            resolution: h = w in pixels, at most the stored one, which is the default. Smaller images are area averages
+                of premultiplied colour, so that the background does not bleed into silhouettes.
+
+        Returns:
+            uint8 [len(motions), len(views), len(frames), h, w, 4], straight alpha, sRGB-encoded.
         """
         resolution = self.resolution if resolution is None else resolution
         if not 1 <= resolution <= self.resolution:
@@ -147,7 +161,7 @@ class MotionVideos:
         return stack if resolution == self.resolution else shrink(stack, resolution, resolution)
 
     def points(self, motion: int) -> np.ndarray | None:
-        """True points of a motion's surface, float32 [T, P, 3] in the world; None where the folder has none."""
+        """Ground-truth surface points of a motion, float32 [T, P, 3], world coordinates; None if there are none."""
         path = self.folder / f"{self.files[motion]}.points.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
@@ -158,9 +172,14 @@ class MotionVideos:
         frames_count: int,
         resolution: int | None = None,
     ) -> TensorCameras:
-        """Cameras of S = motions × frames scenes (frames fastest), C = views each, at an image size.
+        """Cameras of S = motions × frames scenes (frames fastest) with C = len(views) views each.
 
-        One set serves all scenes where the motions share their cameras.
+        If the motions share their cameras, a single set (S = 1) is returned, which broadcasts over the scenes.
+
+        Args:
+            motions, views: indices.
+            frames_count: number of frames per motion.
+            resolution: image size in pixels; None = that of the videos.
         """
         resolution = self.resolution if resolution is None else resolution
         picked = np.ix_(list(motions), list(views))
@@ -181,13 +200,15 @@ class MotionVideos:
             return np.load(self.folder / f"{stem}.npy", mmap_mode="r")
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{self.folder / stem}.npy is missing, though {INDEX} names it: make the folder again"
+                f"{self.folder / stem}.npy is missing, although {INDEX} lists it; create the folder again"
             ) from None
 
     def _index(self, motion: int | str) -> int:
         if isinstance(motion, str):
             if motion not in self.names:
-                raise KeyError(f"{self.object} has no motion {motion!r}: it has {', '.join(self.names)}")
+                raise KeyError(
+                    f"{self.object} has no motion {motion!r}; its motions are {', '.join(self.names)}"
+                )
             return self.names.index(motion)
         if not -len(self) <= motion < len(self):
             raise IndexError(f"{self.object} has {len(self)} motions, got index {motion}")
@@ -197,7 +218,7 @@ class MotionVideos:
         M, where = len(self.names), self.folder / INDEX
         sizes = {n: len(getattr(self, n)) for n in ("sentences", "splits", "files")}
         if set(sizes.values()) != {M}:
-            raise ValueError(f"{where}: expected {M} of each, as there are names, got {sizes}")
+            raise ValueError(f"{where}: expected {M} of each, one per name, got {sizes}")
         V = self.world_to_camera.shape[1] if self.world_to_camera.ndim == 4 else -1
         if self.world_to_camera.shape != (M, V, 4, 4) or self.K.shape != (M, V, 3, 3):
             raise ValueError(
@@ -205,7 +226,7 @@ class MotionVideos:
                 f"got {list(self.world_to_camera.shape)} and {list(self.K.shape)}"
             )
         if len(self.phases) != self.frames:
-            raise ValueError(f"{where}: expected {self.frames} phases, one a frame, got {len(self.phases)}")
+            raise ValueError(f"{where}: expected {self.frames} phases, one per frame, got {len(self.phases)}")
         if not set(self.train_views) | set(self.heldout_views) <= set(range(V)):
             raise ValueError(f"{where}: train_views and heldout_views expect indices under {V}")
         if not set(self.splits) <= set(SPLITS):
@@ -217,10 +238,16 @@ class MotionVideos:
 def write_motion(
     folder: str | os.PathLike, stem: str, frames: np.ndarray, points: np.ndarray | None = None
 ) -> None:
-    """Write one motion's files, each whole or not at all.
+    """Write the files of one motion, each atomically.
 
     Args:
-        frames: uint8 [V, T, H, W, 4], straight alpha, sRGB-encoded. points: float32 [T, P, 3] in the world.
+        folder: an existing folder.
+        stem: file name without ending, as listed in `MotionVideos.files`.
+        frames: uint8 [V, T, H, H, 4], straight alpha, sRGB-encoded.
+        points: ground-truth surface points, float32 [T, P, 3], world coordinates.
+
+    Raises:
+        ValueError: wrong shape or dtype.
     """
     frames = np.asarray(frames)
     if (
@@ -247,7 +274,7 @@ def write_motion(
 
 
 def shrink(frames: Tensor, height: int, width: int) -> Tensor:
-    """Straight-alpha uint8 [..., H, W, 4] to a smaller size by area averages of premultiplied colour."""
+    """Downsample straight-alpha uint8 [..., H, W, 4] by area averages of premultiplied colour."""
     batch = frames.shape[:-3]
     pixels = frames.flatten(0, -4).permute(0, 3, 1, 2).float()
     pixels[:, :3] *= pixels[:, 3:] / 255.0
@@ -258,7 +285,11 @@ def shrink(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def over(frames: Tensor, background: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Straight-alpha uint8 [..., 4] on a grey of 0..1: colour float32 [..., 3] and alpha [..., 1], both 0..1."""
+    """Composite straight-alpha uint8 [..., 4] over a grey in [0, 1].
+
+    Returns:
+        Colour float32 [..., 3] and alpha float32 [..., 1], both in [0, 1].
+    """
     straight = frames.float() / 255.0
     alpha = straight[..., 3:]
     return straight[..., :3] * alpha + background * (1.0 - alpha), alpha

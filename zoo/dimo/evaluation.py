@@ -1,4 +1,4 @@
-"""How good a DIMO is: pictures of views it never saw, silhouettes, rigidity, and motion against true points."""
+"""Evaluation of a DIMO model: image metrics on held-out views, silhouette IoU, rigidity, and 3D motion error."""
 
 from __future__ import annotations
 
@@ -27,18 +27,24 @@ def evaluate(
     every: int = 1,
     perceptual: bool = False,
 ) -> dict[str, object]:
-    """Measure a model against videos, on white, with the means of the latents.
+    """Evaluate a model against videos, rendered on white with the latents' means (z = μ).
 
     Args:
-        latents: [M, Z], one a motion of `videos`. Unless given, the model's own: then `videos` holds the motions it was
-            trained on, in that order.
-        views: the held-out views unless given. resolution: the videos' own unless given. every: only every so manyeth
-            frame, to save time.
-        perceptual: also LPIPS, where its weights can be had.
+        latents: [M, Z], one per motion of `videos`. None = the model's own means; `videos` must then hold the training
+            motions in training order.
+        views: indices of the views to compare; None = the held-out views.
+        resolution: in pixels, at most that of the videos, which is the default.
+        every: stride over frames; 2 evaluates every second frame.
+        perceptual: also compute LPIPS; requires its network weights.
+
     Returns:
-        "motions": a dict a motion with name, psnr (dB of the mean squared error over its pictures), ssim, iou (of
-        silhouettes at half coverage), and, where the folder has true points, motion_error (see `motion_error`);
-        the mean of each over motions, worst_psnr, worst_motion, arap (mean of `arap_energy`), views, resolution.
+        A dict with the means over motions of psnr (dB, from the mean squared error over a motion's images), ssim, iou
+        (silhouettes at alpha 0.5), arap (see `arap_energy`) and, where the folder has surface points, motion_error
+        (see `motion_error`); worst_psnr, worst_motion, views, resolution, gaussians; and "motions", one dict per
+        motion with its name and the same metrics.
+
+    Raises:
+        ValueError: the number of latents differs from the number of motions.
     """
     z = model.mu if latents is None else latents
     if len(z) != len(videos):
@@ -103,16 +109,29 @@ def _measure(
 
 @torch.no_grad()
 def arap_energy(model: DIMO, z: Tensor, phases: Tensor | None = None) -> Tensor:
-    """How unlike rigid the key points' motion is, [B]: `arap_rotations` over the frames in the model's graph."""
+    """ARAP energy (`arap_rotations`) of the decoded key points over the motion graph; 0 for a rigid motion.
+
+    Args:
+        z: latents, [B, Z].
+        phases: [T] in [0, 1]; None = the model's own.
+
+    Returns:
+        [B].
+    """
     phases = model.phases if phases is None else phases
     return arap_rotations(model.paths(z, phases), model.graph)
 
 
 @torch.no_grad()
 def interpolation_rigidity(model: DIMO, pairs: int = 20, seed: int = 0) -> dict[str, float]:
-    """How rigid the motions half-way between two known ones are, against the less rigid of the two.
+    """Rigidity of interpolated motions: `arap_energy` at the midpoint of two latents over the larger of the two ends'.
 
-    Returns the mean and the largest ratio of `arap_energy` over random pairs of motions.
+    Args:
+        pairs: number of random pairs of training motions.
+        seed: seed of the pairs.
+
+    Returns:
+        "mean_ratio" and "worst_ratio" over the pairs; at most 1 where midpoints are as rigid as the less rigid end.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.stack([torch.randperm(model.num_motions, generator=generator)[:2] for _ in range(pairs)])
@@ -127,9 +146,15 @@ def interpolation_rigidity(model: DIMO, pairs: int = 20, seed: int = 0) -> dict[
 
 @torch.no_grad()
 def motion_error(model: DIMO, z: Tensor, points: Tensor, phases: Sequence[float]) -> float:
-    """Mean distance between true points [T, P, 3] and where the model carries them from their first frame, in metres.
+    """Mean distance in metres between ground-truth surface points and their tracks predicted by the model.
 
-    The points are given to the model's Gaussians at the first frame (the nearest few by distance) and follow those.
+    Each point is bound to the four Gaussians nearest to it in the first frame and moves with their RBF-weighted mean
+    displacement.
+
+    Args:
+        z: one latent, [Z].
+        points: ground truth, [T, P, 3], world coordinates.
+        phases: T phases in [0, 1], those of `points`.
     """
     points = points.to(z.device, torch.float32)
     moments = torch.tensor(list(phases), device=z.device, dtype=torch.float32)

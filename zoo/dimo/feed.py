@@ -1,6 +1,6 @@
-"""What each step of training sees: a few motions, views and frames, cut to where the object is.
+"""Training batches: random motions, views and frames, cropped to the object.
 
-A batch follows from the seed and the step alone, so a resumed run reads what an undisturbed one would have.
+A batch is a function of the seed and the step only, so a resumed run sees the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ from torch import Tensor
 from renderers.gaussians import TensorCameras
 from zoo.dimo.data import MotionVideos, shrink
 
-FULL_EVERY = 8  # every so many steps the whole picture, so that nothing can hide outside the cuts
-KEPT_BYTES = 768 << 20  # a small size of all the videos is kept in memory once made, up to this
+FULL_EVERY = 8  # uncropped images every this many steps, to penalise Gaussians outside the crops
+KEPT_BYTES = 768 << 20  # limit of the in-memory cache of downsampled frames, in bytes
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's pictures: S = motions × frames scenes (frames fastest), C views each.
+    """Data of one step: S = M'·T' scenes (frames fastest) with C views each.
 
     Attributes:
-        motions: int64 [M']. frames: int64 [T'], the same for all its motions. phases: float32 [T'].
-        targets: uint8 [S, C, h, w, 4], straight alpha. cameras: theirs.
-        share: which part of a whole picture's pixels h × w is.
-        noise: float32 [M', Z], standard normal. blend: float32 [M'], uniform in 0..1.
+        motions: int64 [M'], indices of the motions.
+        frames: int64 [T'], indices of the frames, shared by all motions.
+        phases: float32 [T'] in [0, 1].
+        targets: uint8 [S, C, h, w, 4], straight alpha.
+        cameras: the cameras of the targets, with principal points shifted by the crops.
+        share: h·w over the number of pixels of an uncropped image. Multiplying a mean over the crop with it gives
+            the mean over the whole image if the render, like the target, is empty outside the crop.
+        noise: ε of paper eq. 5, float32 [M', Z], standard normal.
+        blend: interpolation weights for the loss `between`, float32 [M'] in [0, 1).
     """
 
     motions: Tensor
@@ -41,7 +46,7 @@ class Batch:
     blend: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on a device; copies to a GPU run beside its work."""
+        """Copy the batch to a device; copies to a GPU are asynchronous."""
         targets = self.targets.pin_memory() if torch.device(device).type == "cuda" else self.targets
         moved = vars(self) | {"targets": targets}
         return Batch(
@@ -50,7 +55,7 @@ class Batch:
 
 
 class Feed:
-    """Batches of a stage, drawn from motions × views × frames."""
+    """Batch sampler of one stage: draws motions, views and frames without replacement."""
 
     def __init__(
         self,
@@ -68,7 +73,7 @@ class Feed:
         self._kept: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps first..last-1; while one is used the next is read."""
+        """Yield the batches of steps first..last−1; a thread reads the next batch in the meantime."""
         with ThreadPoolExecutor(1, thread_name_prefix="dimo-feed") as reader:
             ahead = reader.submit(self.batch, first)
             for step in range(first, last):
@@ -78,7 +83,7 @@ class Feed:
                 yield batch
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+        """Return the batch of one step."""
         rng = np.random.default_rng([*self.seed, step])
         motions, picked, frames = (
             np.sort(rng.choice(there, size, replace=False))
@@ -88,7 +93,7 @@ class Feed:
         )
         views = [self.views[i] for i in picked]
         resolution = self.resolution(step)
-        frames_in = self._frames(motions, picked, frames, resolution)  # [S, C, H, H, 4], perhaps larger
+        frames_in = self._frames(motions, picked, frames, resolution)  # [S, C, H, H, 4] with H ≥ resolution
         factor = frames_in.shape[2] // resolution
         whole = step % FULL_EVERY == 0 or frames_in.shape[2] != factor * resolution
         if whole:
@@ -114,14 +119,14 @@ class Feed:
         )
 
     def resolution(self, step: int) -> int:
-        """Pixels of the pictures at a step."""
+        """Image size in pixels at a step, at most that of the videos."""
         wanted = [pixels for first, pixels in self.resolutions if step >= first][-1]
         return min(wanted, self.videos.resolution)
 
     def _frames(
         self, motions: np.ndarray, picked: np.ndarray, frames: np.ndarray, resolution: int
     ) -> np.ndarray:
-        """uint8 [S, C, H, H, 4] at the wanted size where that is kept, else as stored."""
+        """Frames uint8 [S, C, H, H, 4], at `resolution` if the cache can hold that size, else at the stored size."""
         M, V, T = len(self.videos), len(self.views), self.videos.frames
         scenes = len(motions) * len(frames)
         if M * V * T * resolution**2 * 4 > KEPT_BYTES or resolution == self.videos.resolution:
@@ -142,16 +147,19 @@ class Feed:
 
 
 def windows(alpha: np.ndarray, factor: int) -> tuple[int, int, np.ndarray]:
-    """One size and many places of windows that hold what is seen in each picture, with a margin.
+    """Crop windows of one common size, with a margin, around the non-zero alpha of each image.
 
     Args:
-        alpha: uint8 [S, C, H, H]. factor: pixels of these pictures per pixel of the smaller ones wanted.
+        alpha: uint8 [S, C, H, H].
+        factor: input pixels per output pixel, along each axis.
+
     Returns:
-        height, width and corners [S, C, 2] (y, x) in wanted pixels.
+        Height, width and top-left corners [S, C, 2] (y, x) in output pixels; height and width are multiples of 4 or
+        the full size.
     """
     size = alpha.shape[2] // factor
     spans, middles = [], []
-    for axis in (3, 2):  # rows that are not empty, then columns
+    for axis in (3, 2):  # extent along y (reduce over x), then along x
         filled = alpha.max(axis=axis) > 0
         first = filled.argmax(-1)
         last = filled.shape[-1] - filled[..., ::-1].argmax(-1)

@@ -1,6 +1,7 @@
-"""The losses of DIMO as functions of tensors (paper §3.3; methods §4.5). Pictures are [..., H, W, C], values 0..1.
+"""Loss functions of DIMO (Mou et al., ICCV 2025, §3.3; methods §4.5).
 
-Each returns a scalar unless it says otherwise. Weights are the caller's.
+Images are [..., H, W, C] with values in [0, 1]. Each function returns an unweighted scalar unless its docstring gives
+another shape; the weights are applied by the training loop (`zoo.dimo.config.LossWeights`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = [
     "ssim",
 ]
 
-# --- pictures ---------------------------------------------------------------------------------------
+# --- image losses -----------------------------------------------------------------------------------
 
 
 def depth_smoothness(depth: Tensor, image: Tensor) -> Tensor:
@@ -35,9 +36,13 @@ def depth_smoothness(depth: Tensor, image: Tensor) -> Tensor:
 
 
 def normal_smoothness(normal: Tensor, image: Tensor) -> Tensor:
-    """Mean √(1 + (|∂n| · exp(−3|∂I|))²), bilateral: normals [..., H, W, 3] may turn only where the colour changes.
+    """Bilateral smoothness of normals (L_normal of paper eq. 8): mean √(1 + (|∂n| · exp(−3|∂I|))²) over x plus over y.
 
-    1 per direction at best, so 2 for a plane.
+    The minimum is 2 (1 per direction), reached by a plane.
+
+    Args:
+        normal: [..., H, W, 3], unit vectors.
+        image: [..., H, W, 3] in [0, 1].
     """
     rows, columns = (
         (1 + (_step(normal, axis).abs() * (-3 * _edges(image, axis)).exp()).square()).sqrt().mean()
@@ -47,11 +52,12 @@ def normal_smoothness(normal: Tensor, image: Tensor) -> Tensor:
 
 
 def _step(values: Tensor, axis: int) -> Tensor:
-    """Forward differences along an axis."""
+    """Forward differences along `axis`, which becomes one element shorter."""
     return values.diff(dim=axis)
 
 
 def _edges(image: Tensor, axis: int) -> Tensor:
+    """|∂I| along `axis`, averaged over the channels: [..., H, W, C] to [..., 1], one shorter along `axis`."""
     return _step(image, axis).abs().mean(-1, keepdim=True)
 
 
@@ -59,19 +65,33 @@ def _edges(image: Tensor, axis: int) -> Tensor:
 
 
 def kl_divergence(mu: Tensor, log_var: Tensor) -> Tensor:
-    """KL of N(mu, exp(log_var)) from N(0, 1), summed over the latent's dimensions: [M, Z] to [M] (paper eq. 10)."""
+    """KL divergence of N(μ, σ²) from N(0, I), −½ Σ_d (1 + log σ_d² − μ_d² − σ_d²) (paper eq. 10).
+
+    Args:
+        mu: μ, [M, Z].
+        log_var: log σ², [M, Z].
+
+    Returns:
+        One value ≥ 0 per motion, [M].
+    """
     return -0.5 * (1 + log_var - mu.square() - log_var.exp()).sum(-1)
 
 
 def arap_distances(positions: Tensor, canonical: Tensor, graph: Tensor, radii: Tensor) -> Tensor:
-    """Change of the distances between graph neighbours from moment to moment (paper eq. 9), per motion [B].
+    """As-rigid-as-possible energy in the distance-preserving form of paper eq. 9.
 
-    Σ_k Σ_t Σ_j w_jk | d(p_j^t, p_k^t) − d(p_j^t', p_k^t') |, where t' is the next of the given moments and, after the
-    last, the canonical pose.
+    L_arap = Σ_k Σ_t Σ_{j∈Ω_k} w_jk | d(p_j^t, p_k^t) − d(p_j^{t+Δt}, p_k^{t+Δt}) |, where d is the Euclidean distance,
+    Ω_k the neighbours of key point k in the motion graph, and w_jk the blending weight of eq. 1. t + Δt is the next
+    of the given time steps; the last one is compared with the canonical pose.
 
     Args:
-        positions: [B, T, K, 3]. canonical: [K, 3]. graph: [K, J]; a key point in its own row adds nothing.
-        radii: [K], for the weights.
+        positions: p_k^t, [B, T, K, 3], world units.
+        canonical: p_k, [K, 3]; receives no gradient.
+        graph: Ω, int64 [K, J]. A key point in its own row contributes 0.
+        radii: r_k, [K], for the weights w_jk; receives no gradient.
+
+    Returns:
+        One energy per motion, [B].
     """
     moments = torch.cat([positions, canonical.detach().expand(len(positions), 1, -1, -1)], 1)
     lengths = _length(moments[:, :, graph] - moments[:, :, :, None])
@@ -82,13 +102,21 @@ def arap_distances(positions: Tensor, canonical: Tensor, graph: Tensor, radii: T
 
 
 def chamfer(points: Tensor, guide: Tensor) -> Tensor:
-    """Σ over points [..., K, 3] of the squared distance to the nearest of the guide [..., G, 3]: one way, per cloud."""
+    """One-sided Chamfer distance Σ_k min_j ‖p_k − p̃_j‖² (L_chamfer, paper §3.3; methods §4.5).
+
+    Args:
+        points: p_k, the current key points, [..., K, 3].
+        guide: p̃_j, the key points at the end of stage 1, [..., G, 3].
+
+    Returns:
+        One sum per point cloud, [...].
+    """
     with torch.no_grad():
         nearest = torch.cdist(points, guide).argmin(-1, keepdim=True).expand(*points.shape)
     return (points - guide.gather(-2, nearest)).square().sum((-1, -2))
 
 
 def _length(vectors: Tensor) -> Tensor:
-    """Euclidean length with gradient 0, not NaN, at zero."""
+    """Euclidean norm over the last axis. Its gradient at the zero vector is 0, where that of `norm` is NaN."""
     squared = vectors.square().sum(-1)
     return torch.where(squared > 0, squared.clamp(min=1e-20).sqrt(), squared)

@@ -1,6 +1,9 @@
-"""The model: canonical Gaussians, key points that carry them, one latent a motion, and the decoder between.
+"""The DIMO network: canonical Gaussians, neural key points, motion latents and the motion decoder (paper §3.2).
 
-Letters: B latents, T phases, K key points, N Gaussians, Z latent size, J neighbours. Quaternions are wxyz.
+Shapes: B latents, T phases, K key points, N Gaussians, M training motions, Z latent size, J key points per Gaussian,
+G key points per row of the motion graph. Symbols follow the paper: p_k and r_k are the canonical position and radius
+of key point k, Δ_k(t) and q_k(t) its displacement and rotation, x_i and q_i the centre and rotation of Gaussian i.
+Quaternions are (w, x, y, z).
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from zoo.dimo.config import DIMOConfig
 
 
 class KeyPointMotion(NamedTuple):
-    """Where the key points are and how they have turned.
+    """Key-point trajectories.
 
     Attributes:
-        positions: [B, T, K, 3], world. rotations: [B, T, K, 4], any length but zero.
+        positions: p_k(t) = p_k + Δ_k(t), [B, T, K, 3], world coordinates.
+        rotations: q_k(t), [B, T, K, 4], non-zero quaternions that are not normalised.
     """
 
     positions: Tensor
@@ -30,9 +34,11 @@ class KeyPointMotion(NamedTuple):
 
 
 class MotionDecoder(nn.Module):
-    """Latent, phase and canonical key point to its displacement and rotation (paper §3.2.2; methods §4.3).
+    """MLP from (canonical key point, phase, latent) to the key point's displacement and rotation (paper eq. 4).
 
-    At first it moves nothing: displacements are 0 and rotations the identity, whatever the latent.
+    Its input is γ(p) ‖ γ(t) ‖ z with the encoding γ of `encode`; the trunk has a skip connection, and one two-layer
+    head each for Δ and q (methods §4.3). The heads are initialised so that Δ = 0 and q is the identity for every
+    latent.
     """
 
     def __init__(self, config: DIMOConfig) -> None:
@@ -58,10 +64,15 @@ class MotionDecoder(nn.Module):
         self.rotation_head = nn.ModuleList(rotation_head)
 
     def forward(self, points: Tensor, phases: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets [B, T, K, 3] and quaternions [B, T, K, 4] (not normalised).
+        """Decode every combination of latent, phase and key point.
 
         Args:
-            points: [K, 3] canonical. phases: [T] in 0..1. z: [B, Z].
+            points: p_k, [K, 3], canonical.
+            phases: t, [T] in [0, 1].
+            z: latents, [B, Z].
+
+        Returns:
+            Displacements Δ_k(t) [B, T, K, 3] and quaternions q_k(t) [B, T, K, 4], not normalised.
         """
         B, T, K = len(z), len(phases), len(points)
         places = encode(points, self.config.position_frequencies)
@@ -85,9 +96,10 @@ class MotionDecoder(nn.Module):
 
     @staticmethod
     def _of_inputs(weight: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """`weight` times the concatenation of place, moment and latent, for every combination: [B, T, K, width].
+        """Apply `weight` to γ(p) ‖ γ(t) ‖ z for every combination, [B, T, K, width].
 
-        A sum of three small products: the concatenation for all B·T·K rows is never made.
+        W [a; b; c] = W_a a + W_b b + W_c c: the three products are computed separately and broadcast, so the
+        concatenated [B·T·K, inputs] matrix is never materialised.
         """
         places, moments, z = parts
         of_place, of_moment, of_latent = weight.split([places.shape[1], moments.shape[1], z.shape[1]], 1)
@@ -96,16 +108,18 @@ class MotionDecoder(nn.Module):
 
 
 class DIMO(nn.Module):
-    """One object with all its motions.
+    """Parameters of one object and its motions.
 
     Attributes:
-        means, log_scales [N, 3], quats [N, 4], opacity_logits [N], colors [N, 3]: the canonical Gaussians; colours are
-            sRGB-encoded, about 0..1.
-        key_points: [K, 3], canonical. log_radii: [K], of their influence.
-        mu, log_var: [M, Z], the latents of the motions trained on.
+        means, log_scales: centres x_i and log scales of the canonical Gaussians, [N, 3] each.
+        quats, opacity_logits: their rotations [N, 4] and opacity logits [N].
+        colors: sRGB-encoded, approximately in [0, 1] (not clamped), [N, 3].
+        key_points: p_k, [K, 3], canonical.
+        log_radii: log r_k, [K].
+        mu, log_var: mean and log variance of each training motion's latent, [M, Z] each (paper eq. 5).
         decoder: the `MotionDecoder`.
-        graph: int64 [K, G], each key point and those that move most like it. neighbours: int64 [N, J], the key
-            points that move each Gaussian. Both are found by `refresh`.
+        graph: int64 [K, G], the motion graph Ω: each key point followed by those with the most similar trajectories.
+        neighbours: int64 [N, J], the key points that drive each Gaussian. `refresh` computes both.
     """
 
     def __init__(
@@ -137,35 +151,38 @@ class DIMO(nn.Module):
 
     @staticmethod
     def from_state(config: DIMOConfig, state: dict[str, Tensor]) -> DIMO:
-        """The model whose `state_dict()` this is; sizes are taken from the tensors."""
+        """Build the model from its `state_dict()`; M, N and K are read from the tensors' shapes."""
         model = DIMO(config, len(state["mu"]), len(state["means"]), len(state["key_points"]))
         model.load_state_dict(state)
         return model
 
     @property
     def num_motions(self) -> int:
-        """M, the motions it was trained on."""
+        """M, the number of training motions."""
         return len(self.mu)
 
     @property
     def phases(self) -> Tensor:
-        """The phases of `config.frames` evenly spaced frames, [T] in 0..1."""
+        """Phases i / T of `config.frames` evenly spaced frames, [T] in [0, 1)."""
         return torch.arange(self.config.frames, device=self.mu.device) / self.config.frames
 
     def trajectories(self, z: Tensor, phases: Tensor) -> KeyPointMotion:
-        """The key points' motion for latents [B, Z] at phases [T]. Without factorisation: that of all Gaussians."""
+        """Decode p_k(t) and q_k(t) for latents [B, Z] at phases [T].
+
+        Without motion factorisation the decoder is applied to the Gaussians' centres, so K = N.
+        """
         points = self.key_points if self.config.factorised else self.means
         offsets, rotations = self.decoder(points, phases, z)
         return KeyPointMotion(points + offsets, rotations)
 
     def paths(self, z: Tensor, phases: Tensor) -> Tensor:
-        """Where the key points are, [B, T, K, 3]; with or without factorisation."""
+        """Key-point positions p_k(t), [B, T, K, 3], with or without motion factorisation."""
         return self.key_points + self.decoder(self.key_points, phases, z)[0]
 
     def skin(self, motion: KeyPointMotion) -> Gaussians:
-        """Gaussians in S = B·T scenes (T fastest) by linear blend skinning (methods §4.4).
+        """Deform the canonical Gaussians into S = B·T scenes (T fastest) by linear blend skinning (methods §4.4).
 
-        Scales, opacities and colours are shared by all scenes.
+        q_i(t) = q̄_i(t) ⊗ q_i, with q̄_i from `_blend`. Scales, opacities and colours are shared by all scenes.
         """
         B, T = motion.positions.shape[:2]
         if self.config.factorised:
@@ -181,9 +198,10 @@ class DIMO(nn.Module):
         )
 
     def skinning_weights(self) -> Tensor:
-        """Each Gaussian's share of each key point, [N, K]; rows sum to 1 and have J entries (methods §4.2).
+        """Blending weights w_ik of paper eq. 1, [N, K]: J non-zero entries per row, which sum to 1.
 
-        The gradient reaches the radii only: positions learn through the blend itself.
+        Distances are detached, so these weights are differentiable in r_k only; x_i and p_k receive their gradients
+        through the blend itself (methods §4.4).
         """
         with torch.no_grad():
             apart = self.means[:, None] - self.key_points[self.neighbours]
@@ -194,11 +212,18 @@ class DIMO(nn.Module):
         )
 
     def _blend(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor]:
-        """Means [S, N, 3] and turns [S, N, 4]: one matrix product for all scenes."""
+        """Linear blend skinning (paper eq. 7; methods §4.4) of all S = B·T scenes in one matrix product.
+
+        x_i(t) = Σ_k w_ik [R(q_k(t)) (x_i − p_k) + p_k + Δ_k(t)] and q̄_i(t) = Σ_k w_ik q_k(t).
+
+        Returns:
+            Centres x_i(t) [S, N, 3] and blended quaternions q̄_i(t) [S, N, 4], not normalised.
+        """
         positions, rotations = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)  # [S, K, …]
         S, K, _ = positions.shape
         matrices = rotation_matrices(rotations)
-        # R (x − p) + p + Δ = R x + (p + Δ − R p): blended are R, the constant part and the quaternion.
+        # R (x − p) + p + Δ = R x + (p + Δ − R p) is affine in x. R, the constant part and q are therefore blended
+        # once per Gaussian (16 numbers per key point) before R x is evaluated.
         constant = positions - (matrices @ self.key_points[..., None]).squeeze(-1)
         columns = matrices.transpose(-1, -2).flatten(2)
         table = torch.cat([columns, constant, rotations], -1)  # [S, K, 16]
@@ -211,37 +236,56 @@ class DIMO(nn.Module):
 
     @torch.no_grad()
     def refresh(self, phases: Tensor | None = None) -> None:
-        """Find the motion graph from the key points' paths in all motions, and each Gaussian's neighbours in it.
+        """Recompute the motion graph from trajectories decoded for all motions, and each Gaussian's key points.
 
-        Paper eq. 3: the distance of two key points is the length of the difference of their whole paths. A Gaussian is
-        moved by its nearest key point and the next in that one's row of the graph.
+        Paper eq. 3: Ω_k holds the nearest neighbours of k under ‖P_k − P_j‖, where P_k concatenates p_k(t) over time
+        (here also over motions). A Gaussian is driven by the key point nearest to x_i and the next J − 1 entries of
+        that key point's row.
+
+        Args:
+            phases: time steps to compare, [T] in [0, 1]; None = about four spread over the motion.
         """
         phases = self.phases[:: max(1, self.config.frames // 4)] if phases is None else phases
         paths = self.paths(self.mu, phases).flatten(0, 1).transpose(0, 1).flatten(1)
         G, J = self.graph.shape[1], self.neighbours.shape[1]
         apart = torch.cdist(paths, paths)
-        apart.fill_diagonal_(-1.0)  # each is its own first neighbour, also among coincident points
+        apart.fill_diagonal_(-1.0)  # a key point comes first in its own row even if others coincide with it
         self.graph.copy_(apart.topk(G, largest=False).indices)
         self.neighbours = self.graph[torch.cdist(self.means, self.key_points).argmin(1), :J]
 
 
 def encode(values: Tensor, frequencies: int) -> Tensor:
-    """Sines and cosines of [..., D] at 1, 2, 4, … radians per unit: [..., 2·D·frequencies] (methods §4.3)."""
+    """Positional encoding γ(u) = {sin(2^f u), cos(2^f u)} for f = 0..frequencies−1, without π (methods §4.3).
+
+    Args:
+        values: u, [..., D].
+
+    Returns:
+        [..., 2·D·frequencies].
+    """
     scaled = values[..., None, :] * 2.0 ** torch.arange(frequencies, device=values.device)[:, None]
     return torch.stack([scaled.sin(), scaled.cos()], -2).flatten(-3)
 
 
 def rbf_weights(squared: Tensor, radii: Tensor) -> Tensor:
-    """Normalised influence exp(−d² / 2r²) of [..., J] neighbours, from squared distances and radii (methods §4.2).
+    """Blending weights of paper eq. 1: w_j ∝ exp(−d_j² / 2r_j²) + 1e−7, normalised over the last axis.
 
-    The paper's eq. 1 prints 2r; r² is what makes the exponent a number. The 1e-7 keeps far points governed.
+    Eq. 1 is printed with 2r; 2r² makes the exponent dimensionless and is the form of the published code (methods
+    §4.2). The 1e−7 avoids 0/0 for points far from every key point.
+
+    Args:
+        squared: squared distances d², [..., J].
+        radii: r > 0, broadcastable to [..., J].
+
+    Returns:
+        [..., J] in [0, 1].
     """
     influence = (-squared / (2.0 * radii.square())).exp() + 1e-7
     return influence / influence.sum(-1, keepdim=True)
 
 
 def multiply_quaternions(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product a ⊗ b, [..., 4] wxyz: first turn by b, then by a."""
+    """Hamilton product a ⊗ b of [..., 4] quaternions (w, x, y, z): the rotation b followed by a."""
     aw, ax, ay, az = a.unbind(-1)
     bw, bx, by, bz = b.unbind(-1)
     return torch.stack(

@@ -1,4 +1,4 @@
-"""One motion of one object: a latent and the key points' paths that it decodes to; what else one wants, on demand."""
+"""One motion of one object: its latent and key-point trajectories, with rendering and export on demand."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ if TYPE_CHECKING:
     from zoo.dimo.model import DIMO, KeyPointMotion
     from zoo.export.animation import SkinnedAnimation
 
-# The fixed view of previews and of `save("….mp4")`: three quarters from the front, slightly from above, through the
-# lens that DIMO's training cameras have.
+# Camera of previews and of `save("….mp4")`: a three-quarter view from slightly above, with the field of view of the
+# training cameras.
 AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
-DRAWN_AT_ONCE = 8  # frames; more gains no speed and costs memory
+DRAWN_AT_ONCE = 8  # frames per render call; more use memory without being faster
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What `DIMOPipeline.sample` returns: one pass of the decoder; Gaussians and pictures come when asked for.
+    """A decoded motion, as returned by `DIMOPipeline.sample`. Gaussians and images are computed on request.
 
     Attributes:
-        name: what it is, for titles and files.
-        z: [Z], its latent. phases: [T] in 0..1, the moments of the frames. seconds: how long 0..1 lasts.
-        trajectories: positions [T, K, 3] of the key points in the world and their rotations [T, K, 4] (wxyz).
+        name: a title, also stored in exported files.
+        z: the latent, [Z].
+        phases: times of the frames, [T] in [0, 1].
+        seconds: duration of the phases 0..1.
+        trajectories: key-point positions [T, K, 3], world coordinates, and rotations [T, K, 4] (w, x, y, z).
+        model: the model that decoded it.
     """
 
     name: str
@@ -44,10 +47,13 @@ class Motion:
     model: DIMO
 
     def at(self, phases: float | Sequence[float] | Tensor) -> Motion:
-        """The same motion at other moments, decoded anew rather than interpolated.
+        """Evaluate the motion at other phases with the decoder, without interpolating frames.
 
         Args:
-            phases: one or T of them, in 0..1.
+            phases: one phase or several, in [0, 1].
+
+        Raises:
+            ValueError: no phase is given, or one is outside [0, 1].
         """
         phases = torch.as_tensor(phases, dtype=torch.float32, device=self.z.device).reshape(-1)
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
@@ -55,21 +61,21 @@ class Motion:
         return decode(self.model, self.z, phases, self.name, self.seconds)
 
     def resampled(self, frames: int) -> Motion:
-        """The same motion in so many frames, evenly spaced from the first to the last moment."""
+        """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""
         return self.at(evenly(self.phases, frames))
 
     @property
     def fps(self) -> float:
-        """Frames per second at the motion's own speed."""
+        """Frame rate at which the frames play in real time; 1 if there is a single frame."""
         spacing = float(self.phases[-1] - self.phases[0]) / max(len(self.phases) - 1, 1)
         return 1.0 / (spacing * self.seconds) if spacing > 0 else 1.0
 
     @torch.no_grad()
     def gaussians(self, phase: float | Sequence[float] | None = None) -> Gaussians:
-        """The object as 3D Gaussians, one scene a moment; scales, opacities and colours are shared by all scenes.
+        """The object as 3D Gaussians, one scene per phase; scales, opacities and colours are shared by all scenes.
 
         Args:
-            phase: one moment or several, 0..1; None = the motion's own T.
+            phase: one phase or several, in [0, 1]; None = the T phases of the motion.
         """
         motion = (self if phase is None else self.at(phase)).trajectories
         return self.model.skin(type(motion)(*(field[None] for field in motion)))
@@ -80,19 +86,20 @@ class Motion:
         phases: Sequence[float] | None = None,
         background: float | Sequence[float] | None = 1.0,
     ) -> np.ndarray:
-        """Frames as all cameras see them. For gradients, depth or normals call `renderers.gaussians.render` yourself.
+        """Render every frame from every camera. For gradients, depth or normals use `renderers.gaussians.render`.
 
         Args:
-            cameras: V of them, for all frames.
-            phases: the moments, 0..1; None = the motion's own T.
-            background: a grey or RGB in 0..1, sRGB-encoded; None leaves it transparent.
+            cameras: V cameras, the same for all frames.
+            phases: in [0, 1]; None = the T phases of the motion.
+            background: grey or RGB in [0, 1], sRGB-encoded; None = transparent.
+
         Returns:
-            uint8 [V, T, H, W, 3], or [V, T, H, W, 4] with straight alpha where the background is None.
+            uint8 [V, T, H, W, 3], or [V, T, H, W, 4] with straight alpha if the background is None.
         """
         return _draw(self.gaussians(phases), cameras, background)
 
     def default_camera(self, resolution: int = 384) -> Cameras:
-        """A fixed square view that holds the whole motion, a little margin around it."""
+        """A fixed square three-quarter view that frames the whole motion with a small margin."""
         from renderers.cameras import orbit_cameras
 
         distance = 2.0
@@ -104,8 +111,8 @@ class Motion:
         solid = gaussians.opacities[0] > 0.1
         centres = gaussians.means[:, solid] if solid.any() else gaussians.means
         pixels, depth = view.project(centres.cpu().numpy())
-        seen = pixels[0][depth[0] > 0.1]  # one camera; what lies behind it has no place in the picture
-        # A few stray splats must not decide the framing.
+        seen = pixels[0][depth[0] > 0.1]  # one camera; points behind it have no valid projection
+        # Percentiles instead of the extent, so that a few stray Gaussians do not affect the framing.
         low, high = (
             np.percentile(seen, [0.1, 99.9], axis=0) if len(seen) else np.array([[0.0] * 2, [resolution] * 2])
         )
@@ -117,7 +124,7 @@ class Motion:
         return type(view)(view.world_to_camera, K, resolution, resolution)
 
     def animation(self, detail: int = 128) -> SkinnedAnimation:
-        """The motion as a skinned animation: key points as joints, the surface of the Gaussians as the mesh.
+        """Convert the motion to a skinned animation: key points as joints, the Gaussians' surface as the mesh.
 
         Args:
             detail: grid cells along the object's longest side for the surface extraction.
@@ -131,36 +138,37 @@ class Motion:
         return skinned_animation(self.model, self.trajectories, times, name=self.name, detail=detail)
 
     def save(self, path: str | os.PathLike[str], **options: object) -> Path:
-        """Write the motion in the format that the name's ending says; a file appears complete or not at all.
+        """Write the motion in the format given by the file extension. Files are written atomically.
 
-        .mp4  a video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=one of yours)
-        .glb  an animated glTF for Blender and viewers: key points as joints, a coloured surface of the splats
-              (options: frames, detail=128, cells along the object's longest side)
-        .ply  a folder of splats, one file a frame in the layout of 3DGS: "hop.ply" gives hop/000.ply …
-        .npz  arrays: trajectories, rotations, skinning weights, names
+        .mp4  video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera)
+        .glb  animated glTF for Blender and viewers: key points as joints, the Gaussians' surface as a coloured mesh
+              (options: frames, detail=128: grid cells along the object's longest side)
+        .ply  folder with one splat file per frame in the layout of 3DGS: "hop.ply" writes hop/000.ply …
+        .npz  arrays: trajectories, rotations, skinning weights, canonical Gaussians
 
         Returns:
-            what was written: the file, or the folder.
+            The path written: a file, or a folder for .ply.
+
         Raises:
-            ValueError: an ending that is none of these.
+            ValueError: unknown extension.
         """
         path = Path(path)
         if path.suffix.lower() not in _WRITERS:
             raise ValueError(
-                f"{path}: a motion is saved as one of {', '.join(_WRITERS)}; choose one of these endings"
+                f"{path}: a motion is saved as one of {', '.join(_WRITERS)}; use one of these file extensions"
             )
         return _WRITERS[path.suffix.lower()](self, path, **options)
 
 
 @torch.no_grad()
 def decode(model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float) -> Motion:
-    """The motion of one latent [Z] at phases [T], by one pass of the decoder."""
+    """Decode one latent [Z] at phases [T] in a single pass."""
     decoded = model.trajectories(z[None], phases)
     return Motion(name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model)
 
 
 def evenly(phases: Tensor, frames: int) -> Tensor:
-    """So many phases, evenly spaced from the first to the last of `phases`."""
+    """`frames` evenly spaced phases from the first to the last of `phases`, [frames]."""
     if frames < 1:
         raise ValueError(f"expected at least 1 frame, got {frames}")
     return torch.linspace(float(phases[0]), float(phases[-1]), frames, device=phases.device)
@@ -200,12 +208,14 @@ def _save_mp4(
 ) -> Path:
     from zoo.export.video import write_mp4
 
-    # One frame period less than the whole, so that a motion that returns to its beginning loops without a stutter.
+    # The phases end one frame before 1, so a cyclic motion loops without a repeated frame.
     length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
     smooth = motion.resampled(max(2, round(length * fps) + 1))
     view = smooth.default_camera(resolution) if cameras is None else cameras
     if len(view) != 1:
-        raise ValueError(f"{path}: a video has one view, got {len(view)} cameras; pass cameras[i]")
+        raise ValueError(
+            f"{path}: a video has one view, got {len(view)} cameras; pass a single one, cameras[i]"
+        )
     write_mp4(path, smooth.render(view)[0], fps)
     return path
 

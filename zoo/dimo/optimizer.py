@@ -1,4 +1,4 @@
-"""Adam over named tensors that may lose and gain rows while they are learnt."""
+"""Adam over named tensors whose rows can be removed and added during training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class NamedAdam:
-    """`torch.optim.Adam` with one group a name, so that rates, rows and checkpoints go by name."""
+    """`torch.optim.Adam` with one named parameter group per name; rates, row edits and checkpoints use the names."""
 
     def __init__(self, groups: dict[str, list[nn.Parameter]]) -> None:
         listed = [{"name": name, "params": parameters, "lr": 0.0} for name, parameters in groups.items()]
@@ -19,18 +19,18 @@ class NamedAdam:
         self._groups = {group["name"]: group for group in self._adam.param_groups}
 
     def step(self, rates: dict[str, float]) -> None:
-        """One step with a learning rate for each name; gradients are dropped after it."""
+        """Take one step with a learning rate per name, then reset the gradients."""
         for name, group in self._groups.items():
             group["lr"] = rates[name]
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
 
     def select(self, name: str, rows: Tensor) -> nn.Parameter:
-        """Keep some rows of a tensor, in the order given, and the same rows of its moments; the new parameter."""
+        """Keep the given rows of a tensor and of its Adam moments, in this order; return the new parameter."""
         return self._replace(name, lambda tensor: tensor[rows])
 
     def append(self, name: str, values: Tensor) -> nn.Parameter:
-        """Add rows with moments 0; the new parameter."""
+        """Append rows with zero Adam moments; return the new parameter."""
         (old,) = self._groups[name]["params"]
         parameter = self._replace(name, lambda t: torch.cat([t, torch.zeros_like(values)]))
         with torch.no_grad():
@@ -38,7 +38,7 @@ class NamedAdam:
         return parameter
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts, as tensors by name."""
+        """Adam moments and step counts as tensors, keyed "<name>.<index>.<moment>"."""
         return {
             f"{name}.{i}.{key}": value
             for name, group in self._groups.items()
@@ -47,7 +47,7 @@ class NamedAdam:
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Restore what `state` returned."""
         for key, value in state.items():
             name, index, kind = key.rsplit(".", 2)
             parameter = self._groups[name]["params"][int(index)]

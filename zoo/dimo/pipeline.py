@@ -1,9 +1,9 @@
-"""A trained object, ready to use: `zoo.load("dimo/kangaroo")` gives one of these.
+"""A trained DIMO model with its metadata, as returned by `zoo.load("dimo/kangaroo")`.
 
 kangaroo = zoo.load("dimo/kangaroo")
-kangaroo.motions                                  # what it was taught
-kangaroo.motion("hops forward").save("hop.mp4")   # one of them
-kangaroo.sample(7).save("new.glb")                # one that nobody showed it
+kangaroo.motions                                  # names of the training motions
+kangaroo.motion("hops forward").save("hop.mp4")   # a training motion
+kangaroo.sample(7).save("new.glb")                # a new motion
 """
 
 from __future__ import annotations
@@ -29,22 +29,25 @@ if TYPE_CHECKING:
     from zoo.dimo.data import MotionVideos
     from zoo.dimo.text import TextHead
 
-SECONDS = 2.0  # what phases 0..1 last, as in the clips that models are trained on
+SECONDS = 2.0  # duration of the phases 0..1, as in the training clips
 WEIGHTS, PREVIEW = "model.safetensors", "preview.mp4"
-# Stored in half precision, at no loss in pictures (docs/dimo.md). Places are not: the decoder sees their sines
-# at up to 512 radians a metre, where half precision would shake.
+# Stored in half precision, without a visible difference in renders. Positions stay in single precision: the decoder
+# encodes them at up to 2⁹ radians per metre, where half-precision rounding would cause jitter.
 HALVED = ("log_scales", "quats", "opacity_logits", "colors", "decoder.")
 
 
 class DIMOPipeline:
-    """One object's space of motions.
+    """Motion space of one object.
 
     Attributes:
-        object: its name. model: the `DIMO`, frozen. phases: [T], the moments it was trained at.
-        motions, sentences: [M], names of the motions trained on and what a person says to have them.
-        text: the `TextHead` that finds latents for sentences, or None.
-        metrics: how it was measured and what came out, as it goes to metrics.json.
-        provenance: of the object: licence, author, source_url, title, …
+        object: the object's name.
+        model: the `DIMO`, frozen.
+        phases: training phases, [T] in [0, 1].
+        seconds: duration of the phases 0..1.
+        motions, sentences: name and description of each training motion, [M] each.
+        text: the `TextHead` that predicts latents from sentences, or None.
+        metrics: evaluation protocol and results, the content of metrics.json.
+        provenance: licence, author, source_url, title and so on of the object.
     """
 
     def __init__(
@@ -60,9 +63,12 @@ class DIMOPipeline:
         metrics: dict[str, object] | None = None,
         text: TextHead | None = None,
     ) -> None:
-        """Takes a copy of the model, with its weights rounded to what the file will hold.
+        """Copy the model and round its weights to the precision of the file format.
 
-        Rounding here and not while saving means that what is measured is what is published, bit for bit.
+        Rounding here instead of on saving makes the evaluated model and the published one identical to the bit.
+
+        Raises:
+            ValueError: the number of names or sentences differs from the model's number of motions.
         """
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         _round(self.model)
@@ -106,16 +112,19 @@ class DIMOPipeline:
     # --- files ------------------------------------------------------------------------------------
 
     def save_to(self, folder: Path) -> dict:
-        """Write model.safetensors and preview.mp4; what `load_from` needs beside them, for JSON.
+        """Write model.safetensors and preview.mp4.
 
-        The same model gives the same bytes.
+        The bytes are deterministic.
+
+        Returns:
+            The JSON-serialisable argument `init` of `load_from`.
         """
         from safetensors.torch import save
 
         state = {f"dimo.{name}": _packed(name, tensor) for name, tensor in self.model.state_dict().items()}
         if self.text is not None:
             state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
-        (folder / WEIGHTS).write_bytes(save(state))  # save_file would keep it from other users of the machine
+        (folder / WEIGHTS).write_bytes(save(state))  # save_file would make it readable for its owner only
         self.motion(0).save(folder / PREVIEW)
         return {
             "object": self.object,
@@ -130,10 +139,10 @@ class DIMOPipeline:
 
     @classmethod
     def load_from(cls, folder: Path, init: dict) -> DIMOPipeline:
-        """The pipeline that `save_to` wrote.
+        """Load a pipeline written by `save_to`.
 
         Raises:
-            ValueError: files and `init` do not fit together.
+            ValueError: the files do not match `init`.
         """
         from safetensors.torch import load_file
 
@@ -152,7 +161,7 @@ class DIMOPipeline:
 
     @property
     def card(self) -> dict:
-        """What a model card says of this model beside its metrics."""
+        """Content of the model card except the metrics."""
         rows = [{"motion": n, "say": s} for n, s in zip(self.motions, self.sentences, strict=True)]
         words = " and answers sentences in any words" if self.text is not None else ""
         return {
@@ -175,11 +184,11 @@ class DIMOPipeline:
     # --- motions ----------------------------------------------------------------------------------
 
     def sample(self, z: int | Tensor | Sequence[float] | None = None, frames: int | None = None) -> Motion:
-        """A motion, by one pass of the decoder.
+        """Decode a motion.
 
         Args:
-            z: a latent [Z]; or a seed that a new one is drawn with (see `draw`); None = any.
-            frames: how many, evenly spaced; None = those it was trained at.
+            z: a latent [Z], or a seed for `draw`; None = a random seed.
+            frames: number of evenly spaced frames; None = the training phases.
         """
         if z is None or isinstance(z, int):
             seed = torch.seed() % 2**31 if z is None else z
@@ -187,10 +196,10 @@ class DIMOPipeline:
         return self._decode(z, "sample", frames)
 
     def draw(self, seed: int) -> Tensor:
-        """A latent [Z] of a plausible new motion: a random point between two of the trained ones, near the first.
+        """Draw a latent [Z] between two random training motions; the weight of the second is uniform in [0, ½).
 
-        Few motions fill little of 32 dimensions. A standard normal draw, which the paper's KL term hopes for, lies
-        far from all that the decoder has seen; between two motions it has learnt to go.
+        Deviation from the paper, which samples N(0, I): a few dozen motions cover little of a 32-dimensional space, so
+        such a sample is usually far from every latent that the decoder was trained on.
         """
         generator = torch.Generator().manual_seed(seed)
         M = self.model.num_motions
@@ -199,19 +208,20 @@ class DIMOPipeline:
         return torch.lerp(self.model.mu[first], self.model.mu[second], share)
 
     def motion(self, which: str | int) -> Motion:
-        """One of the motions trained on, by its name, its sentence or its number."""
+        """Decode a training motion, given by name, sentence or index."""
         index = self.index(which)
         return self._decode(self.model.mu[index], self.sentences[index])
 
     def interpolate(self, a: str | int | Motion, b: str | int | Motion, steps: int = 5) -> list[Motion]:
-        """Motions from `a` to `b`, both included, in even steps through the latent space.
+        """Interpolate linearly in latent space from `a` to `b`, both included.
 
         Args:
-            a, b: trained motions by name, sentence or number, or any `Motion` of this object.
+            a, b: training motions by name, sentence or index, or any `Motion` of this object.
+            steps: number of motions returned, at least 2.
         """
         if steps < 2:
             raise ValueError(
-                f"dimo/{self.object}: interpolate expects at least 2 steps, which are the ends, got {steps}"
+                f"dimo/{self.object}: interpolate expects at least 2 steps (the two ends), got {steps}"
             )
         ends = [each if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
         name = f"{ends[0].name} → {ends[1].name}"
@@ -221,11 +231,11 @@ class DIMOPipeline:
         ]
 
     def from_text(self, sentence: str) -> Motion:
-        """The motion that a sentence asks for, in any words.
+        """Decode the motion described by a sentence in free wording.
 
         Raises:
-            ValueError: the model has no text head. RuntimeError: the language model is not here; the message says
-                what to install.
+            ValueError: the model has no text head.
+            RuntimeError: the language model is not installed; the message says what to install.
         """
         if self.text is None:
             raise ValueError(
@@ -237,12 +247,15 @@ class DIMOPipeline:
     def reconstruct(
         self, videos: MotionVideos | np.ndarray, cameras: Cameras | None = None, **options: Any
     ) -> Motion:
-        """The motion seen in videos: finds its latent, all else staying as it is (methods §4.7; at most 300 steps).
+        """Fit a latent to videos of a motion with all other parameters frozen (methods §4.7; 300 steps by default).
 
         Args:
-            videos: a `MotionVideos` of one motion; or frames uint8 [V, T, H, W, 4], straight alpha.
-            cameras: with frames, the V `renderers.cameras.Cameras` that took them, in the object's own world.
-            options: of `zoo.dimo.training.fit_latent`.
+            videos: a `MotionVideos` with one motion, or frames uint8 [V, T, H, H, 4], straight alpha.
+            cameras: the V cameras of the frames, in the object's world coordinates; only used with frames.
+            options: keyword arguments of `zoo.dimo.training.fit_latent`.
+
+        Raises:
+            ValueError: more than one motion, or frames and cameras of different sizes.
         """
         from zoo.dimo.data import MotionVideos
         from zoo.dimo.training import fit_latent
@@ -250,7 +263,7 @@ class DIMOPipeline:
         if isinstance(videos, MotionVideos):
             if len(videos) != 1:
                 raise ValueError(
-                    f"dimo/{self.object}: one motion is reconstructed at a time, got {len(videos)}; choose one with "
+                    f"dimo/{self.object}: reconstruct expects one motion, got {len(videos)}; select one with "
                     "videos.select([name])"
                 )
             return self._decode(fit_latent(self.model, videos, **options)[0], videos.sentences[0])
@@ -259,7 +272,7 @@ class DIMOPipeline:
         return self._decode(z, "reconstruction")
 
     def _as_videos(self, folder: Path, frames: np.ndarray, cameras: Cameras | None) -> MotionVideos:
-        """Frames and their cameras as a folder of one motion."""
+        """Write frames and cameras as `MotionVideos` of one motion in `folder`."""
         from zoo.dimo.data import MotionVideos, write_motion
 
         frames = np.asarray(frames)
@@ -278,10 +291,10 @@ class DIMOPipeline:
         )  # fmt: skip
 
     def index(self, which: str | int) -> int:
-        """The number of a motion given by name, sentence or number.
+        """Index of a training motion given by name, sentence or index (negative ones count from the end).
 
         Raises:
-            LookupError: there is none; the message names those that are close.
+            LookupError: no such motion; the message suggests similar ones.
         """
         if isinstance(which, int):
             if not -len(self.motions) <= which < len(self.motions):
@@ -312,7 +325,7 @@ class DIMOPipeline:
 
 
 def _plain(words: str) -> str:
-    """Names and sentences alike: lower case, words between single spaces."""
+    """Normalise a name or sentence: lower case, alphanumeric words separated by single spaces."""
     return " ".join("".join(c if c.isalnum() else " " for c in words.lower()).split())
 
 
@@ -324,7 +337,7 @@ def _round(model: DIMO) -> None:
 
 
 def _packed(name: str, tensor: Tensor) -> Tensor:
-    """As it is stored: half precision where that costs nothing, indices in 32 bits."""
+    """Convert a tensor to its stored type: half precision for the names in `HALVED`, int32 for indices."""
     if not tensor.is_floating_point():
         return tensor.int().cpu()
     return (tensor.half() if name.startswith(HALVED) else tensor).cpu().contiguous()

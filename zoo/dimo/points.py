@@ -1,4 +1,4 @@
-"""Where key points and Gaussians begin: farthest-point sampling and the visual hull of one frame."""
+"""Initial positions of key points and Gaussians: farthest-point sampling and the visual hull of one frame."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from zoo.dimo.data import MotionVideos, over
 
 @torch.no_grad()
 def farthest_points(points: Tensor, count: int) -> Tensor:
-    """Indices [count] of points [N, 3], each the farthest from those before it; the first is the one at index 0.
+    """Farthest-point sampling of points [N, 3], starting with index 0.
 
-    With count >= N, all of them in their order.
+    Returns:
+        int64 [min(count, N)]: each index is the point farthest from all previous ones; 0..N−1 in order if count ≥ N.
     """
     if count >= len(points):
         return torch.arange(len(points), device=points.device)
@@ -27,7 +28,7 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def spacing(points: Tensor, neighbours: int = 3) -> Tensor:
-    """Root mean square distance of each point to its nearest neighbours: [N, 3] to [N]."""
+    """Root mean square distance of each point [N, 3] to its `neighbours` nearest ones, at least 1e−4: [N]."""
     squares = [
         torch.cdist(part, points).topk(neighbours + 1, largest=False).values[:, 1:].square().mean(-1)
         for part in points.split(2048)
@@ -36,7 +37,7 @@ def spacing(points: Tensor, neighbours: int = 3) -> Tensor:
 
 
 def calmest_frame(videos: MotionVideos, views: list[int], resolution: int = 32) -> tuple[int, int]:
-    """The motion and frame whose silhouettes are nearest to those of all first frames: a pose to begin from."""
+    """Motion and frame of the most typical first frame: least mean L1 distance of its silhouettes to the others'."""
     masks = videos.read(range(len(videos)), views, [0], resolution)[..., 3].float().flatten(1)
     return int(torch.cdist(masks, masks, p=1).mean(1).argmin()), 0
 
@@ -44,10 +45,15 @@ def calmest_frame(videos: MotionVideos, views: list[int], resolution: int = 32) 
 def visual_hull(
     videos: MotionVideos, motion: int, frame: int, views: list[int], count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points in the visual hull of one frame, and their colours as seen by the cameras that look at them squarely.
+    """Sample points near the surface of one frame's visual hull, with colours from the cameras that face them.
+
+    The hull is the set of cells of a 96³ grid whose projections are inside every silhouette (alpha > 0.5).
 
     Returns:
-        points float32 [count, 3] near the hull's surface, colours float32 [count, 3] in 0..1.
+        Points float32 [count, 3], world coordinates, and colours float32 [count, 3] in [0, 1].
+
+    Raises:
+        ValueError: the silhouettes have no common hull.
     """
     frames = videos.read([motion], views, [frame])[0, :, 0]
     colour, alpha = (t.numpy() for t in over(frames))
@@ -82,10 +88,11 @@ def visual_hull(
 
 
 def _bounds(masks: np.ndarray, world_to_camera: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A box that holds the hull: the cube that the cameras all see, shrunk to the silhouettes."""
+    """Bounding box (low, high), [3] each, of the visual hull: a cube around the cameras' focus, shrunk to the hull."""
     centres = -np.einsum("vji,vj->vi", world_to_camera[:, :3, :3], world_to_camera[:, :3, 3])
     forward = world_to_camera[:, 2, :3]
-    # The point nearest to all optical axes, and half the width of the picture there.
+    # Least-squares intersection of the optical axes: Σ_v (I − f fᵀ) x = Σ_v (I − f fᵀ) c for axes f and centres c.
+    # `reach` is half the image width at that distance.
     across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
     middle = np.linalg.lstsq(across.sum(0), (across @ centres[..., None]).sum(0)[:, 0], rcond=None)[0]
     reach = max(
@@ -93,7 +100,7 @@ def _bounds(masks: np.ndarray, world_to_camera: np.ndarray, K: np.ndarray) -> tu
         for c, mask, k in zip(centres, masks, K, strict=True)
     )
     low, high = middle - reach, middle + reach
-    for _ in range(2):  # the second time on a finer grid
+    for _ in range(2):  # the second pass has a smaller box, hence smaller cells
         axes = [np.linspace(a, b, 48, dtype=np.float32) for a, b in zip(low, high, strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         inside = np.ones(len(grid), bool)
@@ -109,7 +116,7 @@ def _bounds(masks: np.ndarray, world_to_camera: np.ndarray, K: np.ndarray) -> tu
 def _sample(
     image: np.ndarray, points: np.ndarray, world_to_camera: np.ndarray, K: np.ndarray, outside: object
 ) -> np.ndarray:
-    """The image's value at the pixel each point falls on; `outside` where it falls on none."""
+    """Nearest-pixel lookup of the points' projections; `outside` for projections outside the image."""
     seen = points @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]
     x = np.floor(seen[:, 0] / seen[:, 2] * K[0, 0] + K[0, 2]).astype(int)
     y = np.floor(seen[:, 1] / seen[:, 2] * K[1, 1] + K[1, 2]).astype(int)
@@ -137,7 +144,10 @@ def _seen_colours(
     world_to_camera: np.ndarray,
     K: np.ndarray,
 ) -> np.ndarray:
-    """Average of what the cameras show at each point, those that look at it squarely above all."""
+    """Average colour of each point over the cameras, [N, 3], weighted with cos⁴ of the angle between normal and view.
+
+    Occlusion is not tested. Points that no camera faces become grey (0.5).
+    """
     total, weight = np.full((len(points), 3), 0.5e-4, np.float32), np.full((len(points), 1), 1e-4, np.float32)
     for view in range(len(masks)):
         facing = np.clip(-normals @ world_to_camera[view, 2, :3], 0, 1)[:, None] ** 4

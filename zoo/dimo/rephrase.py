@@ -1,8 +1,9 @@
-"""Sentences about movements in other words, from a small thesaurus: what a text head learns from besides the sentence.
+"""Paraphrases of motion sentences from a small thesaurus, used as training data of the text head.
 
-The entries follow WordNet 3.1 (Princeton University) where it has the word's sense of moving: synonyms, the plainer
-word above, the narrower ones below, what the gloss says. The rest is everyday English. The thesaurus was written after
-the kangaroo's evaluation sentences and by the same hand, so a figure on those says less than one on a stranger's.
+The entries follow WordNet 3.1 (Princeton University) where it has the motion sense of a word: synonyms, the hypernym,
+hyponyms and words of the gloss. The rest is everyday English. The thesaurus was written after the evaluation sentences
+of the kangaroo and by the same author, so results on those are weaker evidence than results on sentences written
+independently.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 import re
 from functools import cache
 
-# word or phrase: alternatives, all in the form that stands after "it".
+# word or phrase: alternatives, all in the third person singular, as after "it".
 THESAURUS = """
 hops: jumps | leaps | bounds | springs | skips | jumps lightly
 jumps: leaps | bounds | springs | hops | bounces | moves forward by leaps and bounds
@@ -140,29 +141,32 @@ SUBJECTS = ("", "", "it ", "the animal ", "the creature ")
 
 
 def rephrase(sentence: str, count: int, seed: int = 0) -> list[str]:
-    """A sentence in so many other words; deterministic. Sentences without a known word come back as they are."""
+    """Return `count` paraphrases of a sentence, deterministic in the sentence and the seed.
+
+    Words outside the thesaurus are kept; a subject such as "the animal" may be added.
+    """
     rng = random.Random(f"{seed}:{sentence}")
     return [_once(sentence, rng) for _ in range(count)]
 
 
 def _once(sentence: str, rng: random.Random) -> str:
-    known, words, said, place = _thesaurus(), re.findall(r"[\w'-]+|,", sentence.lower()), [], 0
+    thesaurus, words, output, place = _thesaurus(), re.findall(r"[\w'-]+|,", sentence.lower()), [], 0
     while place < len(words):
         for length in (3, 2, 1):
             phrase = " ".join(words[place : place + length])
-            # "its left paw" has a left that is no direction.
+            # In "its left paw", "left" is not a direction.
             noun = (
                 phrase in ("left", "right")
                 and words[place + 1 : place + 2]
                 and words[place + 1] in NOUNS_AFTER
             )
-            if phrase in known and not noun:
-                said.append(rng.choice(known[phrase]) if rng.random() < 0.7 else phrase)
+            if phrase in thesaurus and not noun:
+                output.append(rng.choice(thesaurus[phrase]) if rng.random() < 0.7 else phrase)
                 break
         else:
-            said.append(phrase)
+            output.append(phrase)
         place += length
-    return rng.choice(SUBJECTS) + " ".join(said).replace(" ,", ",")
+    return rng.choice(SUBJECTS) + " ".join(output).replace(" ,", ",")
 
 
 @cache

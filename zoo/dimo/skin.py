@@ -1,7 +1,8 @@
-"""A DIMO's motions as skinned animations: key points become joints, the Gaussians a coloured surface.
+"""Skinned animations of DIMO motions: key points become joints, and the Gaussians become a coloured mesh.
 
-Linear blend skinning is the model's own deformation: with key point k at p_k in canonical space and moved to
-p_k + Δ_k(t) with the rotation R(q_k(t)), a point x goes to Σ_k w_k [R(q_k) (x − p_k) + p_k + Δ_k] (methods §4.4).
+Linear blend skinning is the model's own deformation (paper eq. 7): key point k moves from
+p_k to p_k + Δ_k(t) with the rotation R(q_k(t)), and a point x to Σ_k w_k [R(q_k) (x − p_k) + p_k + Δ_k]
+(methods §4.4).
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from zoo.export.surface import gaussian_surface
 
 INFLUENCES = 4  # joints per vertex, the number that every viewer and game engine supports
 NEGLIGIBLE = 1e-6  # smaller skin weights are set to 0
-DETAIL = 128  # cells along the object's longest side
+DETAIL = 128  # grid cells along the object's longest side
 
 
 def skinned_animation(
     model: DIMO, trajectories: KeyPointMotion, times: np.ndarray, *, name: str, detail: int = DETAIL
 ) -> SkinnedAnimation:
-    """One motion of a model as a skinned animation.
+    """Convert one motion to a skinned animation.
 
     Args:
-        model: whose Gaussians become the surface.
-        trajectories: the motion's key points, positions [T, K, 3] and rotations [T, K, 4].
-        times: float64 [T], seconds from the beginning.
-        name: of the animation.
+        model: the model; its Gaussians become the mesh.
+        trajectories: key-point positions [T, K, 3] and rotations [T, K, 4] of the motion.
+        times: seconds from the first frame, float64 [T].
+        name: name of the animation.
         detail: grid cells along the object's longest side for the surface extraction.
 
     Raises:
@@ -56,7 +57,7 @@ def skinned_animation(
 
 @torch.no_grad()
 def canonical_surface(model: DIMO, detail: int = DETAIL) -> Mesh:
-    """The surface of a model's canonical Gaussians."""
+    """Extract the surface of the canonical Gaussians as a coloured mesh."""
     return gaussian_surface(
         _numpy(model.means),
         _numpy(rotation_matrices(model.quats)),
@@ -71,8 +72,7 @@ def canonical_surface(model: DIMO, detail: int = DETAIL) -> Mesh:
 def vertex_weights(model: DIMO, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Skin weights of points [P, 3] in canonical space.
 
-    A point is moved by the key points that move its nearest Gaussian, weighted by its own distances from them
-    (methods §4.2).
+    A point uses the key points of its nearest Gaussian, with the weights of paper eq. 1 at its own position.
 
     Returns:
         Joints int64 [P, 4] and weights float64 [P, 4]; rows of weights sum to 1.

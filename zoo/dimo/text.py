@@ -1,4 +1,4 @@
-"""Sentences to latents: a small network from a sentence's embedding to a mean of known latents."""
+"""Text head: predicts from a sentence's embedding a weighted mean of the training motions' latents."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from zoo.dimo.rephrase import rephrase
 from zoo.text_encoder import MINILM, load_text_encoder
 
-PHRASINGS = 24  # of each sentence, made for training
-NOISE = 0.3  # length of the noise added to the unit embeddings in training
-SHARPNESS = 3.0  # a sentence between motions still means one of them rather than all
+PHRASINGS = 24  # paraphrases per sentence in training
+NOISE = 0.3  # expected norm of the Gaussian noise added to the unit embeddings in training
+SHARPNESS = 3.0  # inverse softmax temperature at inference: ambiguous sentences select few motions
 
 
 class TextHead(nn.Module):
-    """From a sentence to shares [M] of the motions that a model knows; its latent is their mean by these shares.
+    """MLP from a sentence embedding to weights [M] of the training motions; their weighted mean is the latent.
 
-    A sentence about one motion gives that one's latent, one about two something between, and none a place where the
-    decoder has never been. Deviation: the paper projects to the latent's coordinates freely (methods §4.7), which
-    shrinks uncertain sentences towards the mean of all motions.
+    The result is a convex combination of the trained latents, so the decoder is never evaluated far from them.
+    Deviation from the paper, which regresses the latent's coordinates (methods §4.7): regression shrinks ambiguous
+    sentences towards the mean of all motions.
     """
 
     def __init__(self, encoder: str, width: int, motions: int, hidden: int = 128) -> None:
@@ -33,19 +33,19 @@ class TextHead(nn.Module):
 
     @staticmethod
     def from_state(encoder: str, state: dict[str, Tensor]) -> TextHead:
-        """The head whose `state_dict()` this is; sizes are taken from the tensors."""
+        """Build the head from its `state_dict()`; layer sizes are read from the tensors' shapes."""
         hidden, width = state["network.0.weight"].shape
         head = TextHead(encoder, width, len(state["network.3.weight"]), hidden)
         head.load_state_dict(state)
         return head.requires_grad_(False).eval()
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Shares [S, M] of embedded sentences [S, E]; each row sums to 1."""
+        """Weights [S, M] of sentence embeddings [S, E]; each row sums to 1."""
         return (SHARPNESS * self.network(embeddings)).softmax(-1)
 
     @torch.no_grad()
     def shares(self, sentence: str) -> Tensor:
-        """Shares [M] of one sentence."""
+        """Weights [M] of one sentence."""
         return self(load_text_encoder(self.encoder)([sentence]))[0]
 
 
@@ -57,13 +57,17 @@ def train_text_head(
     steps: int = 1000,
     seed: int = 0,
 ) -> TextHead:
-    """Learn to find motions by sentences in other words (methods §4.7; about ten seconds on one CPU core).
+    """Train a text head by cross-entropy on paraphrases (methods §4.7; about ten seconds on one CPU core).
 
     Args:
-        sentences: [M], one a motion, in the model's order.
-        paraphrases: other words for each; None = `rephrase` makes them from its thesaurus.
-        name: of the language model, see `zoo.text_encoder`.
-        steps: of AdamW at 1e-3, each with four phrasings of every motion.
+        sentences: one per motion, in the model's order, [M].
+        paraphrases: further phrasings of each sentence; None = generate them with `rephrase`.
+        name: name of the language model, see `zoo.text_encoder`.
+        steps: number of AdamW steps at learning rate 1e-3; a batch has four phrasings of every motion.
+        seed: seed of initialisation, batches, noise and paraphrases.
+
+    Raises:
+        ValueError: the number of paraphrase lists differs from the number of sentences.
     """
     if paraphrases is None:
         paraphrases = [rephrase(sentence, PHRASINGS, seed) for sentence in sentences]
