@@ -60,8 +60,7 @@ def settled(record: AssetRecord, policy: Policy) -> AssetRecord:
     except DeadLink:
         raise
     except DownloadError as error:
-        if (
-            error.errno or not policy.takes_unknown_noai
-        ):  # errno is set for local failures, such as a full disk
+        # errno is set for local failures such as a full disk, which do not mean that the source is unreachable.
+        if error.errno or not policy.takes_unknown_noai:
             raise
         return replace(record, unsettled=False)
