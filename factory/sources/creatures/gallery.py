@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from factory.sources import creatures
+from factory.sources.creatures import catalogue as creatures
 from factory.sources.creatures.motion import FPS, SECONDS
 from renderers import gltf
 from renderers.cameras import orbit_cameras, orbit_rotations
