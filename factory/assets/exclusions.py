@@ -1,4 +1,4 @@
-"""What may not come in, whatever its licence says: objects that benchmarks test with, and what was taken down."""
+"""Assets excluded regardless of licence: benchmark test objects and assets that were taken down."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from factory.assets.tombstones import Tombstone
 
 BENCHMARKS = Path(__file__).with_name("benchmark_deny_list.txt")
 TAKEN_DOWN = "taken down"
-_UID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # as Sketchfab and Objaverse name models
+_UID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")  # uid format of Sketchfab and Objaverse
 
 
 class DenyListError(ValueError):
-    """A deny-list that cannot be read; the message names the file and the line."""
+    """A deny-list file cannot be read. The message names the file."""
 
 
 def read_deny_list(*files: str | Path) -> dict[str, str]:
-    """uid → benchmark of files with one object a line: its uid, and optionally whose it is; # begins a comment.
+    """Read deny-list files into a mapping from uid to benchmark name.
+
+    Each line holds one uid, optionally followed by a space and the name of the benchmark that uses the object
+    (default: the file's stem). `#` starts a comment.
+
+    Args:
+        files: paths of UTF-8 text files. A later file overrides an earlier one.
+
+    Returns:
+        uid → benchmark name.
 
     Raises:
-        DenyListError: there is no such file, or it is not text.
+        DenyListError: a file does not exist or is not UTF-8 text.
     """
     denied: dict[str, str] = {}
     for file in map(Path, files):
@@ -31,7 +40,7 @@ def read_deny_list(*files: str | Path) -> dict[str, str]:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DenyListError(
-                f"deny-list {file}: {error}; expected a text file with one uid a line"
+                f"deny-list {file}: {error}; expected a text file with one uid per line"
             ) from None
         for line in lines:
             uid, _, benchmark = line.partition("#")[0].strip().partition(" ")
@@ -41,9 +50,15 @@ def read_deny_list(*files: str | Path) -> dict[str, str]:
 
 
 def benchmark_of(uid: str, source_url: str, denied: Mapping[str, str]) -> str:
-    """The benchmark that tests with an asset, "" if none.
+    """Return the benchmark that uses an asset as a test object, or "" if there is none.
 
-    The uid is looked for in the asset's name and in the address of its page: file names of downloads have it in them.
+    Besides the uid itself, 32-digit hexadecimal ids inside the uid and the URL are looked up, because the file names
+    of downloads usually contain the original id.
+
+    Args:
+        uid: the asset's uid.
+        source_url: URL of the asset's page; may be "".
+        denied: uid → benchmark name, as returned by `read_deny_list`.
     """
     for name in (uid, *_UID.findall(uid.lower()), *_UID.findall(source_url.lower())):
         if name in denied:
@@ -53,17 +68,18 @@ def benchmark_of(uid: str, source_url: str, denied: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Asked of every record before anything of it is fetched.
+    """Exclusion rules, applied to every record before its files are fetched.
 
     Attributes:
-        denied: uid → benchmark. tombstones: of the dataset that is being made.
+        denied: uid → benchmark name.
+        tombstones: tombstones of the output dataset.
     """
 
     denied: Mapping[str, str] = field(default_factory=dict)
     tombstones: tuple[Tombstone, ...] = ()
 
     def reason(self, record: AssetRecord) -> str:
-        """Why an asset is left out, "" if it is not."""
+        """Return why a record is excluded, or "" if it is not."""
         if any(tombstone.covers(record) for tombstone in self.tombstones):
             return TAKEN_DOWN
         benchmark = benchmark_of(record.uid, record.source_url, self.denied)
@@ -72,7 +88,7 @@ class Exclusions:
     def apply(
         self, records: Iterable[AssetRecord], leave_out: Callable[[str], object]
     ) -> Iterator[AssetRecord]:
-        """The records that may come in; `leave_out` is told the reason for each of the others."""
+        """Yield the records that are not excluded and call `leave_out(reason)` for every other record."""
         for record in records:
             if reason := self.reason(record):
                 leave_out(reason)

@@ -1,4 +1,4 @@
-"""Licence strings as people write them, to SPDX expressions; and what a dataset may be made of."""
+"""Conversion of licence strings to SPDX expressions, and the licence policies of datasets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Protocol
 
 UNKNOWN = "unknown"
-# What each licence asks of who shares pictures of a model: "-NC" no money; "-SA" the same licence again; "-ND" not
-# to, a rendered clip being an adaptation. Software licences are here because models on GitHub have them.
+# Conditions that each licence imposes on sharing renders of a model. "-NC": non-commercial; "-SA": share alike; "-ND":
+# not allowed, because a rendered clip is an adaptation. Software licences are listed because models on GitHub use them.
 _CREATIVE_COMMONS = {
     f"CC-BY{terms}-{version}": terms
     for terms in ("", "-SA", "-ND", "-NC", "-NC-SA", "-NC-ND")
@@ -64,7 +64,7 @@ _COPYLEFT = (
         "CERN-OHL-W-2.0",
     ),
 )
-# Sketchfab's own, which let a buyer use a model and nobody pass it on.
+# Sketchfab's own licences, which do not allow redistribution.
 _RESERVED = tuple(f"LicenseRef-Sketchfab-{name}" for name in ("Standard", "Editorial", "Free-Standard"))
 _TERMS_OF = {
     **_CREATIVE_COMMONS,
@@ -73,8 +73,8 @@ _TERMS_OF = {
     **dict.fromkeys(_RESERVED, "reserved"),
 }
 _IDS = {name.lower(): name for name in _TERMS_OF}
-# Whole strings, lower-cased: the names GitHub gives licences (Objaverse-XL's tables have those) and Thingiverse's,
-# as far as the patterns below do not read them.
+# Complete strings in lower case: GitHub's licence names (used in Objaverse-XL's tables) and Thingiverse's, where the
+# patterns below do not cover them.
 _NAMES = {
     'bsd 2-clause "simplified" license': "BSD-2-Clause",
     'bsd 3-clause "new" or "revised" license': "BSD-3-Clause",
@@ -82,7 +82,7 @@ _NAMES = {
     'bsd 4-clause "original" or "old" license': "BSD-4-Clause",
     "bsd-2-clause plus patent license": "BSD-2-Clause-Patent",
     "bsd zero clause license": "0BSD",
-    "bsd license": "BSD-3-Clause",  # which one is not said; this one asks for more than BSD-2-Clause
+    "bsd license": "BSD-3-Clause",  # unspecified; BSD-3-Clause is stricter than BSD-2-Clause
     "mit no attribution": "MIT-0",
     "isc license": "ISC",
     "zlib license": "Zlib",
@@ -114,7 +114,7 @@ _NAMES = {
     "gnu general public license v3.0": "GPL-3.0-only",
     "gnu lesser general public license v2.1": "LGPL-2.1-only",
     "gnu lesser general public license v3.0": "LGPL-3.0-only",
-    "gnu - gpl": "GPL-1.0-or-later",  # no version given: any ever published, as the GPL itself says
+    "gnu - gpl": "GPL-1.0-or-later",  # without a version, any published version may be chosen (stated in the GPL)
     "gnu - lgpl": "LGPL-2.0-or-later",
     "microsoft public license": "MS-PL",
     "microsoft reciprocal license": "MS-RL",
@@ -124,7 +124,7 @@ _NAMES = {
     "sil open font license 1.1": "OFL-1.1",
     "public domain": "LicenseRef-Public-Domain",
 }
-# Matched after lower-casing, every run of spaces, underscores and hyphens being one hyphen.
+# Matched after lower-casing and replacing every run of spaces, underscores and hyphens with one hyphen.
 _TERMS = (("NC", "nc|non-?commercial"), ("SA", "sa|share-?alike"), ("ND", r"nd|no-?deriv\w*"))
 _ANY_TERM = "|".join(pattern for _, pattern in _TERMS)
 _BY = rf"(?:by|attribution)(?P<terms>(?:-(?:{_ANY_TERM}))*)\b(?:[-/]*v?(?P<version>\d\.\d))?"
@@ -140,11 +140,14 @@ _OTHERS = (
 
 
 def to_spdx(text: object) -> str:
-    """An SPDX expression for a licence string, "unknown" if none is recognised (or it is no string).
+    """Return the SPDX expression for a licence string.
 
-    Several licences in one string (a model and its animation, say) all bind: they are joined with AND, or
-    with OR where the text itself offers a choice. A Creative Commons licence without a version is 4.0, the
-    version the sources of this field use.
+    Several licences in one string (for example, of a model and of its animation) are joined with AND, or with OR if
+    the text offers a choice. Creative Commons licences without a version are taken as 4.0, the version in use at the
+    supported sources.
+
+    Returns:
+        The SPDX expression, or "unknown" if the value is not a string or no licence is recognised.
     """
     if not isinstance(text, str) or len(text) > 10_000:
         return UNKNOWN
@@ -152,20 +155,22 @@ def to_spdx(text: object) -> str:
     if text in _NAMES:
         return _NAMES[text]
     parts = re.split(r" (and|or) ", text)
-    if all(part in _IDS for part in parts[::2]):  # an expression already
+    if all(part in _IDS for part in parts[::2]):  # already an SPDX expression
         return " ".join(_IDS.get(part, part.upper()) for part in parts)
     text = re.sub(r"[\s_-]+", "-", text)
-    if re.fullmatch(_BY, text):  # "by-nc": how Objaverse's records abbreviate it
+    if re.fullmatch(_BY, text):  # "by-nc", the abbreviation in Objaverse's records
         text = f"cc-{text}"
-    found = [(match.span(), _creative_commons(match)) for match in re.finditer(_ATTRIBUTION, text)]
+    matches = [(match.span(), _creative_commons(match)) for match in re.finditer(_ATTRIBUTION, text)]
     for pattern, name in _OTHERS:
-        found += [(match.span(), name) for match in re.finditer(pattern, text)]
-    found.sort()
+        matches += [(match.span(), name) for match in re.finditer(pattern, text)]
+    matches.sort()
     between = [
-        text[end:start] for ((_, end), name), ((start, _), following) in pairwise(found) if name != following
+        text[end:start]
+        for ((_, end), name), ((start, _), following) in pairwise(matches)
+        if name != following
     ]
     choice = all(re.search(r"\bor\b", gap) for gap in between)
-    return (" OR " if choice else " AND ").join(dict.fromkeys(name for _, name in found)) or UNKNOWN
+    return (" OR " if choice else " AND ").join(dict.fromkeys(name for _, name in matches)) or UNKNOWN
 
 
 def _creative_commons(match: re.Match) -> str:
@@ -198,13 +203,13 @@ class Claim(Protocol):
 
 @dataclass(frozen=True)
 class Policy:
-    """Which licences are put up with, and whether not knowing is.
+    """Which licences are accepted, and whether an unknown licence or NoAI status is.
 
     Attributes:
         name: "any"; "research" (no ND, nothing proprietary); "commercial" (no NC either); "permissive-only" (no
-            share-alike or copyleft either). Whatever the name, an author's "no AI" is obeyed.
-        allow_unknown_licence, allow_unknown_noai: take what nobody could tell. "any" does so by itself.
-        licences: if not empty, SPDX expressions one of which it has to be.
+            share-alike or copyleft either). Assets whose author forbids AI use are refused by every policy.
+        allow_unknown_licence, allow_unknown_noai: accept an unknown licence or NoAI status. "any" always does.
+        licences: accepted SPDX expressions; empty accepts all that the policy allows.
     """
 
     name: str = "any"
@@ -225,7 +230,7 @@ class Policy:
         return POLICIES[self.name] is None or self.allow_unknown_noai
 
     def refusal(self, claim: Claim) -> str:
-        """Why the policy leaves an asset out; "" if it does not, or if the asset is unsettled and nothing says no."""
+        """Return why an asset is refused, or "". An unsettled asset is refused only for what is already known."""
         if claim.noai == "yes":
             return "noai: the author forbids AI use"
         permitted = POLICIES[self.name]
@@ -246,10 +251,10 @@ class Policy:
 
 
 def publishable(metadata: Mapping) -> str:
-    """Why a clip may not be published, "" if it may.
+    """Return why a clip may not be published, or "" if it may.
 
     Args:
-        metadata: its row, or the columns `licence`, `source`, `attribution` and `noai` of it.
+        metadata: the clip's row, or its columns `licence`, `source`, `attribution` and `noai`.
     """
     for name in ("licence", "source", "attribution"):
         if not str(metadata.get(name) or "").strip():
@@ -265,12 +270,12 @@ def publishable(metadata: Mapping) -> str:
 
 
 def _permits(licence: str, permitted: frozenset[str]) -> bool:
-    """Whether an expression's licences all ask for no more than that; of a choice, one of them."""
+    """Return whether every licence of at least one OR alternative imposes only permitted conditions."""
     choices = [choice.split(" AND ") for choice in licence.split(" OR ")]
     return any(all(_TERMS_OF.get(name) in permitted for name in names) for names in choices)
 
 
 def attribution(title: str, author: str, source_url: str, licence: str) -> str:
-    """The line that credits an asset: title, author, licence and where it came from, as far as known."""
+    """Return the credit line of an asset: title, author, licence and, if known, URL."""
     line = f'"{title or "Untitled"}" by {author or "an unnamed author"}, licence: {licence}'
     return f"{line}, {source_url}" if source_url else line

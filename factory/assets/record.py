@@ -1,4 +1,4 @@
-"""What is known of an asset before it is opened."""
+"""Asset metadata that is available before the asset file is opened."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from factory.assets.sanitize import text
 
 @dataclass(frozen=True)
 class AssetRecord:
-    """One animated 3D model of a source.
+    """Metadata of one animated 3D model, as listed by its source.
 
     Attributes:
-        uid: unique and stable within its source; file-name safe once hashed, shown to people as it is.
+        uid: unique and stable within its source. Displayed as is; hash it before using it in a file name.
         source: scheme of the source, e.g. "creatures", "folder".
-        location: what the source needs to fetch it: a path, a URL, a generator's arguments.
-        fingerprint: content address: "sha256:…" of its bytes, or the generator's name, version and arguments.
-            Clips are keyed by it, so a changed asset is rendered again and an unchanged one is not.
-        title, author, source_url: for attribution; "" where unknown.
+        location: where the source fetches it from: a path, a URL, or a generator URI.
+        fingerprint: content address: "sha256:…" of the file, or the generator's name, version and arguments.
+            It is part of the clip keys, so only changed assets are rendered again.
+        title, author, source_url: used for attribution; "" if unknown.
         licence: SPDX expression, or "unknown".
-        noai: whether the author forbids AI use: "yes", "no" or "unknown". noai_checked_at: ISO date, "" if never.
-        tags: words of the source.
-        animations, faces: how many, None if the source does not say.
-        unsettled: the source will be asked for licence and noai again before the file is fetched, or the file
-            itself may say more (`completed`); then "unknown" is not the last word.
-        fault: why it cannot be had, in words that many records share; such a record is counted, never fetched.
+        noai: whether the author forbids AI use: "yes", "no" or "unknown".
+        noai_checked_at: ISO date of the last check, "" if never checked.
+        tags: lower-case tags assigned by the source.
+        animations, faces: number of animations and of faces; None if the source does not provide it.
+        unsettled: licence and noai are provisional. The source is queried again before the file is fetched, or the
+            file's own metadata may supply them (`completed`), so "unknown" may still be resolved.
+        fault: why the asset cannot be fetched, worded identically for identical causes so that records can be
+            counted by cause. Such a record is reported but never fetched.
     """
 
     uid: str
@@ -47,19 +49,23 @@ class AssetRecord:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on the user's own disk or is made here, so that nobody else's terms were agreed to."""
+        """Whether the asset is a local file or is generated, so that no third party's download terms apply."""
         scheme, separator, _ = self.location.partition("://")
         return not separator or scheme in ("file", "creatures")
 
-    def completed(self, said: Mapping[str, str]) -> AssetRecord:
-        """With what the opened file says of itself (`Asset.metadata`) where the source is silent; settled."""
-        licence = to_spdx(said.get("license") or said.get("copyright"))
+    def completed(self, metadata: Mapping[str, str]) -> AssetRecord:
+        """Fill fields that the source left empty from the file's own metadata, and mark the record as settled.
+
+        Args:
+            metadata: `Asset.metadata` of the opened file; keys `title`, `author`, `license`, `copyright`, `source`.
+        """
+        licence = to_spdx(metadata.get("license") or metadata.get("copyright"))
         return replace(
             self,
             licence=self.licence if self.licence != UNKNOWN else licence,
-            title=self.title or text(said.get("title")) or self.uid,
-            author=self.author or text(said.get("author")),
-            source_url=self.source_url or text(said.get("source"), 2000),
+            title=self.title or text(metadata.get("title")) or self.uid,
+            author=self.author or text(metadata.get("author")),
+            source_url=self.source_url or text(metadata.get("source"), 2000),
             unsettled=False,
         )
 

@@ -1,6 +1,6 @@
-"""What strangers wrote about their models, made safe to store: right types, bounded, nothing invisible.
+"""Sanitise untrusted metadata: check types, limit lengths and remove invisible characters.
 
-Every reader but `parse` takes anything at all and never raises; what makes no sense counts as absent.
+Every function except `parse` accepts any value and never raises. Invalid values are treated as missing.
 """
 
 from __future__ import annotations
@@ -17,17 +17,28 @@ _MOST_TAGS = 100
 
 
 def parse(data: bytes | str) -> Any:
-    """JSON, also where one number has thousands of digits. Raises ValueError or RecursionError if it is none."""
+    """Parse JSON, truncating integers to 19 characters so that very long ones do not raise.
+
+    Raises:
+        ValueError: the data is not valid JSON.
+        RecursionError: the data is nested too deeply.
+    """
     return json.loads(data, parse_int=lambda digits: int(digits[:19]))
 
 
 def text(value: Any, longest: int = _LONGEST) -> str:
-    """One line without control, formatting and unpaired surrogate characters; "" if it is no string or number."""
+    """Return a value as one line of text without control, formatting or unpaired surrogate characters.
+
+    Args:
+        value: a string or a number; anything else gives "".
+        longest: maximum length in characters. Longer text is cut and ends in "…".
+    """
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
         value = str(value)
     if not isinstance(value, str):
         return ""
-    # "C": controls, bidirectional overrides, surrogates, unassigned. The joiner of emoji and of many scripts stays.
+    # Unicode category "C" covers controls, bidirectional overrides, surrogates and unassigned code points. The
+    # zero-width joiner (U+200D) is kept because emoji and several scripts need it.
     value = value[: 20 * longest]
     kept = "".join(c if c == "\u200d" or unicodedata.category(c)[0] != "C" else " " for c in value)
     kept = " ".join(kept.split())
@@ -35,7 +46,7 @@ def text(value: Any, longest: int = _LONGEST) -> str:
 
 
 def number(value: Any) -> int | None:
-    """A count: a whole number from 0 to 10^12, None otherwise."""
+    """Return a count (an integer in [0, 10^12]), or None if the value is not one."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value.strip(), re.ASCII):
         value = int(value)
     if isinstance(value, float) and value.is_integer():
@@ -46,7 +57,7 @@ def number(value: Any) -> int | None:
 
 
 def address(value: Any) -> str:
-    """A web address, "" otherwise."""
+    """Return an http(s) URL of at most 2,000 characters, or "" if the value is not one."""
     value = value.strip() if isinstance(value, str) else ""
     if len(value) > 2000 or not re.fullmatch(
         r"https?://[^\s\x00-\x20\x7f<>\"\\^`{|}]+", value, re.IGNORECASE
@@ -59,7 +70,11 @@ def address(value: Any) -> str:
 
 
 def tags(value: Any) -> tuple[str, ...]:
-    """Words, lower-case, from a list of strings or of objects with a `slug` or `name`."""
+    """Return up to 100 distinct lower-case tags.
+
+    Args:
+        value: a string separated by `;` or `,`, or a list of strings or of objects with a `slug` or `name`.
+    """
     if isinstance(value, str):
         value = re.split(r"[;,]", value)
     if not isinstance(value, list | tuple):
@@ -70,12 +85,13 @@ def tags(value: Any) -> tuple[str, ...]:
 
 
 def sha256(value: Any) -> str:
-    """A hexadecimal SHA-256 in lower case, "" otherwise."""
+    """Return a hexadecimal SHA-256 in lower case, or "" if the value is not one."""
     value = value.strip().lower() if isinstance(value, str) else ""
     return value if re.fullmatch(r"[0-9a-f]{64}", value) else ""
 
 
-def mapping(value: Any) -> dict:
+def mapping(value: Any) -> dict[str, Any]:
+    """Return the value if it is a dictionary, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 

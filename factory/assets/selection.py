@@ -1,4 +1,4 @@
-"""Which records of the sources are taken, decided from what is listed, before anything is fetched."""
+"""Selection of listed records, before any file is fetched."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ SAMPLED_OUT = "not in the sample"
 
 @dataclass(frozen=True)
 class Selection:
-    """What a user asks for. A record is left out where its source says that it does not fit.
+    """The user's selection criteria.
 
-    Where the source says nothing, a record stays: the file will tell, or the source when it is asked again. Only
-    `tags` need to be there.
+    A record is left out if its listed metadata fails a criterion. Missing metadata does not exclude a record, because
+    the file or a second query to the source may supply it. The exception is `tags`: an untagged record never matches.
 
     Attributes:
-        animated: at least one animation.
-        licences: SPDX expressions, one of which it has.
-        tags: one of which it has. max_faces: at most so many.
-        sample: so many, drawn by the seed; the same records stay drawn when the source grows around them.
-        policy: name of a preset; None = "research" for what others publish, "any" for what lies on the user's disk.
+        animated: require at least one animation.
+        licences: accepted SPDX expressions; empty accepts all.
+        tags: require at least one of these tags; empty accepts all.
+        max_faces: maximum number of faces.
+        sample: number of records to draw. Each record is ranked by a hash of the seed and its uid, so the draw does
+            not depend on listing order.
+        seed: seed of the draw.
+        policy: name of a licence policy. None selects "any" for local and generated assets, "research" otherwise.
         allow_unknown_licence, allow_unknown_noai: see `Policy`.
     """
 
@@ -40,11 +43,12 @@ class Selection:
     allow_unknown_noai: bool = False
 
     def policy_for(self, record: AssetRecord) -> Policy:
+        """Return the licence policy that applies to a record."""
         name = self.policy or ("any" if record.is_local else "research")
         return Policy(name, self.allow_unknown_licence, self.allow_unknown_noai, self.licences)
 
     def reason(self, record: AssetRecord) -> str:
-        """Why a record is left out, the same for the same cause; "" if it is not."""
+        """Return why a record is left out, worded identically for identical causes; "" if it is selected."""
         if record.fault:
             return record.fault
         if self.animated and record.animations == 0:
@@ -58,7 +62,7 @@ class Selection:
     def apply(
         self, records: Iterable[AssetRecord], leave_out: Callable[[str], object]
     ) -> Iterator[AssetRecord]:
-        """The records that are taken, in order; `leave_out` is told the reason for each of the others."""
+        """Yield the selected records in order and call `leave_out(reason)` for every other record."""
 
         def fitting() -> Iterator[AssetRecord]:
             for record in records:
@@ -72,7 +76,7 @@ class Selection:
     def _draw(
         self, records: Iterable[AssetRecord], count: int, leave_out: Callable[[str], object]
     ) -> Iterator[AssetRecord]:
-        drawn: list[_Lot] = []  # a heap, the first to go on top
+        drawn: list[_Lot] = []  # a heap of the `count` smallest hashes, the largest of them on top
         for place, record in enumerate(records):
             digest = hashlib.sha256(f"{self.seed}\x1f{record.source}\x1f{record.uid}".encode()).digest()
             lot = _Lot(tuple(-byte for byte in digest), -place, record)

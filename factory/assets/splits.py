@@ -1,4 +1,4 @@
-"""Which split an asset belongs to: a function of its content alone, so that a growing dataset never leaks."""
+"""Assign assets to splits by content hash, so that no asset changes split when the dataset grows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ FRACTIONS: Mapping[str, float] = {"train": 0.98, "validation": 0.01, "test": 0.0
 
 
 def assign_split(asset_sha256: str, fractions: Mapping[str, float] = FRACTIONS) -> str:
-    """The split of all clips of an asset, and of every copy of the same file under another name.
+    """Return the split of an asset. All its clips, and copies of the file under other names, get the same split.
 
     Args:
-        asset_sha256: content address of the asset, any stable text.
-        fractions: split → part of the assets; in sum 1.
+        asset_sha256: content address of the asset; any stable string.
+        fractions: split → fraction of the assets, each >= 0 and summing to 1.
+
+    Raises:
+        ValueError: a fraction is negative or the fractions do not sum to 1.
     """
     if abs(sum(fractions.values()) - 1.0) > 1e-9 or min(fractions.values()) < 0:
         raise ValueError(f"assign_split: fractions must be >= 0 and add up to 1, got {dict(fractions)}")
@@ -22,4 +25,4 @@ def assign_split(asset_sha256: str, fractions: Mapping[str, float] = FRACTIONS) 
         position -= fraction
         if position < 0:
             return split
-    return list(fractions)[-1]  # rounding left a position of almost exactly 1
+    return list(fractions)[-1]  # rounding errors can leave position >= 0 after the last split

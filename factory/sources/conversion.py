@@ -1,4 +1,4 @@
-"""Files that are not glTF, made into it by Blender in a process of its own."""
+"""Convert FBX and BLEND files to .glb with Blender, in a separate process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 from factory.sources.downloads import Cache, file_sha256
 
 CONVERTED = ("fbx", "blend")
-CONVERTER_VERSION = "1"  # raise it when the same file would give another .glb
+CONVERTER_VERSION = "1"  # increment when the same input would convert to a different .glb
 _TIMEOUT_S = 300.0
 
 
 def to_glb(file: Path, kind: str) -> Path:
-    """The .glb of an FBX or BLEND file, made once and kept in the cache.
+    """Convert an FBX or BLEND file to .glb, or return the cached result of an earlier conversion.
+
+    Args:
+        file: the input file.
+        kind: "fbx" or "blend".
 
     Raises:
-        RenderError: there is no Blender here, or it cannot read the file.
+        RenderError: Blender is not installed, or it cannot read the file.
     """
     from renderers.meshes import blender
 

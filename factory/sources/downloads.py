@@ -1,14 +1,14 @@
-"""The one downloader, and the cache that all processes of a machine share.
+"""Downloads, and the cache shared by all processes on a machine.
 
 Below the cache folder (`MENAGERIE_CACHE`, by default `menagerie4d` in the user's cache folder):
 
-    objects/<2 hex>/<sha256>    files by their content, complete or not there
-    names/<2 hex>/<digest>.json which object a name (a URL, say) stands for
-    trees/<digest>/             folders of files that belong together, complete or not there
-    partial/                    what is being fetched; a killed download goes on from there
-    locks/, hosts/              who fetches what; when each host may be asked again
+    objects/<2 hex>/<sha256>    complete files, by content hash
+    names/<2 hex>/<digest>.json mapping from a name (such as a URL) to an object
+    trees/<digest>/             complete folders of files that belong together
+    partial/                    unfinished downloads; an interrupted download resumes from here
+    locks/, hosts/              one lock per name; the earliest time of the next request to each host
 
-Locks are the kernel's (flock) and end with their process. Deleting the folder costs time and nothing else.
+Locks use flock, so the kernel releases them when their process ends. The folder can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 
 CACHE_VARIABLE = "MENAGERIE_CACHE"
-MIRROR_VARIABLE = "MENAGERIE_MIRROR"  # https://host/path is then asked of <mirror>/host/path
-_TRIES = 5  # without getting any further
-_BACK_OFF_S = 0.25  # doubled with every try in vain
-_LONGEST_WAIT_S = 300.0  # what a host may ask for; more than that is for another day
-_TIMEOUT_S = (15.0, 60.0)  # to connect; between two pieces
+MIRROR_VARIABLE = "MENAGERIE_MIRROR"  # if set, https://host/path is requested as <mirror>/host/path
+_TRIES = 5  # consecutive attempts without progress
+_BACK_OFF_S = 0.25  # doubled after every failed attempt
+_LONGEST_WAIT_S = 300.0  # longest Retry-After that is waited for
+_TIMEOUT_S = (15.0, 60.0)  # (connect, read) timeouts
 _LARGEST_FILE = 4 * 2**30
 _LARGEST_ANSWER = 32 * 2**20
-_PIECE = 1 << 14  # at most so much is lost when a line breaks
-_INTERVALS_S = {"api.sketchfab.com": 0.25}  # between two requests of this machine
+_PIECE = 1 << 14  # bytes per read; at most this much is lost when the connection breaks
+_INTERVALS_S = {"api.sketchfab.com": 0.25}  # minimum time between two requests from this machine
 _INTERVAL_S = 0.05
 _LOOPBACK = ("127.0.0.1", "localhost")
 Link = str | Callable[[], str]
@@ -53,11 +53,11 @@ _T = TypeVar("_T")
 
 
 class DownloadError(OSError):
-    """A file did not come. The message names it, what was expected and what to do. Another try may help."""
+    """A download failed. It may succeed if retried later; the message says how."""
 
 
 class DeadLink(DownloadError):
-    """There is nothing there (any more). `reason` is short and the same for the same cause, e.g. "HTTP 404"."""
+    """The file does not exist at its URL. `reason` is short and identical for identical causes, e.g. "HTTP 404"."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: dead link ({reason})")
@@ -65,13 +65,13 @@ class DeadLink(DownloadError):
 
 
 class WrongChecksum(DownloadError):
-    """What came, twice, is not what was announced."""
+    """The downloaded file has a different checksum than listed, in two attempts."""
 
 
 class _InVain(Exception):
-    """This try did not help.
+    """One attempt failed.
 
-    `held`: the host said when to come back. `fatal`: what it means unless the link can be renewed.
+    `held`: the host requested a delay. `fatal`: the error to raise unless the link can be renewed.
     """
 
     def __init__(self, cause: str, *, held: bool = False, fatal: DownloadError | None = None) -> None:
@@ -80,7 +80,7 @@ class _InVain(Exception):
 
 
 class Cache:
-    """Files fetched once for all processes; safe between them, and to be killed at any moment."""
+    """A file cache shared by processes. It stays consistent if a process is killed at any time."""
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         chosen = root or os.environ.get(CACHE_VARIABLE)
@@ -90,7 +90,7 @@ class Cache:
     # Reading
 
     def find(self, name: str, sha256: str = "") -> Path | None:
-        """The file of that content, or else of that name, if it is here."""
+        """Return the cached file with this SHA-256, or with this name if no hash is given; None if it is not cached."""
         if sha256:
             path = self._object(sha256)
             return path if path.is_file() else None
@@ -112,25 +112,26 @@ class Cache:
         headers: Mapping[str, str] | None = None,
         largest: int = _LARGEST_FILE,
     ) -> Path:
-        """A file from the network, or from an earlier call.
+        """Download a file, or return it from the cache.
 
         Args:
-            link: an http(s) URL, or what asks for a short-lived one; that is asked again when it has expired.
-            name: what stands for this content for ever; the URL by default.
-            sha256: hexadecimal, if known. headers: sent along. largest: bytes.
+            link: an http(s) URL, or a function that returns a short-lived one and is called again when it expires.
+            name: permanent name of the content in the cache; default: the URL.
+            sha256: expected hexadecimal checksum, if known. headers: extra request headers. largest: limit in bytes.
+
         Raises:
-            DeadLink: nothing is there. WrongChecksum: what came, twice, is something else.
-            DownloadError: it did not come; `errno` is ENOSPC if there is no room in the cache.
+            DeadLink: the file does not exist. WrongChecksum: two downloads had another checksum.
+            DownloadError: the download failed; `errno` is ENOSPC if the cache's disk is full.
         """
         if not name:
             if not isinstance(link, str):
-                raise ValueError("Cache.fetch: a link that changes needs a name")
+                raise ValueError("Cache.fetch: a link given as a function needs a name")
             name = link
         if (found := self.find(name, sha256)) is not None:
             return found
         with self._writing(name), self._lock(name):
             if (found := self.find(name, sha256)) is not None:
-                return found  # somebody else was quicker
+                return found  # another process downloaded it meanwhile
             partial = self._partial(name)
 
             def read(url: str) -> None:
@@ -138,20 +139,20 @@ class Cache:
 
             for last in (False, True):
                 _insist(link, name, read, lambda: partial.stat().st_size if partial.exists() else 0)
-                came = file_sha256(partial)
-                if not sha256 or came == sha256:
-                    return self._keep(name, partial, came)
+                actual = file_sha256(partial)
+                if not sha256 or actual == sha256:
+                    return self._keep(name, partial, actual)
                 size = partial.stat().st_size
                 self._drop_partial(name)
                 if last:
                     raise WrongChecksum(
-                        f"{name}: wrong checksum: expected sha256 {sha256}, got {came} ({size} bytes), twice; "
+                        f"{name}: wrong checksum: expected sha256 {sha256}, got {actual} ({size} bytes), twice; "
                         f"it has changed since it was listed"
                     )
         raise AssertionError("unreachable")
 
     def ask(self, url: str, *, headers: Mapping[str, str] | None = None) -> Any:
-        """The JSON that an API answers; never cached. Raises as `fetch` does."""
+        """Request JSON from an API, without caching. Raises the same errors as `fetch`."""
 
         def read(url: str) -> Any:
             with self._request(url, dict(headers or {})) as response:
@@ -160,20 +161,20 @@ class Cache:
             try:
                 return parse(data)
             except (ValueError, RecursionError):
-                raise _InVain("the answer is no JSON") from None
+                raise _InVain("the response is not JSON") from None
 
         with self._writing(url):
             return _insist(url, url, read)
 
     def _read_file(self, url: str, name: str, headers: dict[str, str], largest: int) -> None:
-        """One try: everything that is still missing of the partial file. Raises _InVain if that breaks off."""
+        """Make one attempt to complete the partial file. Raises `_InVain` if the attempt fails."""
         partial, note = self._partial(name), self._partial(name).with_suffix(".json")
         validator = _read_text(note)
         have = partial.stat().st_size if partial.exists() else 0
-        if have and validator:  # without one, nobody could tell whether the rest belongs to the same file
+        if have and validator:  # without a validator the rest might belong to a newer version
             headers = headers | {"Range": f"bytes={have}-", "If-Range": validator}
         with self._request(url, headers) as response:
-            if response.status_code == 416:  # nothing is left to send, or it has become shorter
+            if response.status_code == 416:  # the partial file is complete, or the remote file is now shorter
                 if response.headers.get("Content-Range", "").endswith(f"/{have}"):
                     return
                 self._drop_partial(name)
@@ -182,7 +183,7 @@ class Cache:
             start = have if response.status_code == 206 and _starts_at(response) == have else 0
             if response.status_code == 206 and start != have:
                 self._drop_partial(name)
-                raise _InVain("another part came than was asked for")
+                raise _InVain("the response has a different range than requested")
             if not start:
                 partial.unlink(missing_ok=True)
                 etag = response.headers.get("ETag", "")
@@ -196,7 +197,7 @@ class Cache:
 
     @contextmanager
     def _request(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """A response, when the host may be asked."""
+        """Open a streaming response, after waiting until the host may be contacted."""
         import requests
 
         mirror = os.environ.get(MIRROR_VARIABLE)
@@ -217,9 +218,9 @@ class Cache:
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema):
             raise DeadLink(host, "no http(s) address") from None
         except requests.RequestException as error:
-            raise _InVain(type(error).__name__) from None  # its words may hold a signed address
+            raise _InVain(type(error).__name__) from None  # its message may contain a signed URL
 
-    # Manners: one line a host, "may be asked again at" in seconds since the epoch
+    # Rate limits: one file per host with the earliest time of the next request, in seconds since the epoch
 
     def _wait_for(self, host: str) -> None:
         interval = 0.0 if host in _LOOPBACK else _INTERVALS_S.get(host, _INTERVAL_S)
@@ -231,13 +232,13 @@ class Cache:
                 _rewrite(file, at + interval)
         if wait > _LONGEST_WAIT_S:
             raise DownloadError(
-                f"{host}: asks to be left alone for {wait:.0f} s more, at most {_LONGEST_WAIT_S:g} s are waited; "
-                f"run the same command later, with --retry-quarantined"
+                f"{host}: rate limit ends in {wait:.0f} s, longer than the maximum wait of {_LONGEST_WAIT_S:g} s; "
+                f"run the same command later with --retry-quarantined"
             )
         time.sleep(wait)
 
     def _hold(self, host: str, seconds: float) -> None:
-        """Every process of this machine leaves the host alone for so long."""
+        """Delay requests of all processes on this machine to a host."""
         with self._host_file(host) as file:
             _rewrite(file, max(_number(file.read()), time.time() + seconds))
 
@@ -250,10 +251,10 @@ class Cache:
             file.seek(0)
             yield file
 
-    # Keeping
+    # Storing
 
     def tree(self, name: str, build: Callable[[Path], None]) -> Path:
-        """A folder that `build` fills, once for all processes; complete or not there."""
+        """Return a cached folder, filled by `build` on the first call. An incomplete folder is never visible."""
         target = self.root / "trees" / _digest(name)
         if target.is_dir():
             return target
@@ -269,7 +270,7 @@ class Cache:
         return target
 
     def make(self, name: str, build: Callable[[Path], None]) -> Path:
-        """A file that `build` writes, once for all processes."""
+        """Return a cached file, written by `build` on the first call."""
         if (found := self.find(name)) is not None:
             return found
         with self._writing(name), self._lock(name):
@@ -314,7 +315,7 @@ class Cache:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
-        """Say which folder is full, or may not be written, and keep what says so to the cluster."""
+        """Turn "disk full" and "permission denied" into a `DownloadError` that names the cache, keeping `errno`."""
         try:
             yield
         except DownloadError:
@@ -324,20 +325,21 @@ class Cache:
                 raise
             raise DownloadError(
                 error.errno,
-                f"{name}: cannot be kept in {self.root} ({error.strerror}); make room there or set {CACHE_VARIABLE}",
+                f"{name}: cannot be written to the cache {self.root} ({error.strerror}); free space there "
+                f"or set {CACHE_VARIABLE}",
             ) from None
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _insist(link: Link, name: str, read: Callable[[str], _T], have: Callable[[], int] = lambda: 0) -> _T:
-    """What `read` makes of the link, asked again with growing patience as long as that may help.
+    """Call `read` with the URL until it succeeds, with exponential back-off between failed attempts.
 
-    `have` says how far it has come: whoever gets further is not trying in vain.
+    `have` returns the number of bytes received so far; progress resets the count of failed attempts.
     """
     in_vain, furthest = 0.0, have()
     while True:
@@ -346,21 +348,21 @@ def _insist(link: Link, name: str, read: Callable[[str], _T], have: Callable[[],
         except _InVain as error:
             if error.fatal is not None and isinstance(link, str):
                 raise error.fatal from None
-            # Among many workers a throttled one may have to come back often; an expired link is renewed once or twice.
+            # Throttled attempts count least, as they are frequent with many workers; a link is renewed once or twice.
             in_vain += 0.25 if error.held else 2.0 if error.fatal else 1.0
             if have() > furthest:
                 in_vain, furthest = 0.0, have()
             if in_vain >= _TRIES:
                 raise error.fatal or DownloadError(
-                    f"{name}: did not come after {_TRIES} tries ({error}); run the same command later, "
+                    f"{name}: download failed after {_TRIES} attempts ({error}); run the same command later, "
                     f"with --retry-quarantined"
                 ) from None
-            if not error.held:  # jitter keeps workers from coming all at once
+            if not error.held:  # jitter keeps workers from retrying simultaneously
                 time.sleep(_BACK_OFF_S * 2**in_vain * random.uniform(0.5, 1.0))
 
 
 def _check(response: requests.Response, name: str) -> None:
-    """Raise unless the body is what was asked for."""
+    """Raise unless the status is 200 or 206."""
     status = response.status_code
     if status in (200, 206):
         return
@@ -377,19 +379,19 @@ def _pieces(response: requests.Response, largest: int, name: str) -> Iterator[by
         largest -= len(piece)
         if largest < 0:
             raise DownloadError(
-                f"{name}: larger than anything expected here; look at it before raising the limit"
+                f"{name}: exceeds the size limit for downloads; inspect the file before raising the limit"
             )
         yield piece
 
 
 def _starts_at(response: requests.Response) -> int:
-    """Where the part that comes begins in the file; -1 if that is not said."""
+    """Return the offset of a partial response; -1 if it has no Content-Range."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else -1
 
 
 def _retry_after(response: requests.Response) -> float:
-    """Seconds that the host asks for; one if it does not say."""
+    """Return the delay in seconds requested by the host; 1 if it specifies none."""
     text = response.headers.get("Retry-After", "")
     try:
         return max(float(text), 0.0)

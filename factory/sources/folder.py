@@ -1,4 +1,4 @@
-"""A folder of .glb and .gltf files, with the licences that lie beside them."""
+"""Folders of .glb and .gltf files with an optional licence table."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TABLES = ("LICENSES.csv", "LICENCES.csv", "LICENSES.md", "LICENCES.md")
 
 
 class FolderSource(Source):
-    """Every .glb and .gltf below a folder, or one such file.
+    """All .glb and .gltf files in a folder and its subfolders, or a single such file.
 
-    A table `LICENSES.csv` or `LICENSES.md` in the folder may name, per file: `file`, `licence`, `author`, `title`,
-    `url`. Where it is silent, what the file says of itself is used once it is opened.
+    A table `LICENSES.csv` or `LICENSES.md` in the folder may provide the columns `file`, `licence`, `author`, `title`
+    and `url`. Missing values are filled from the file's own metadata when it is opened.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -52,7 +52,7 @@ class FolderSource(Source):
                 author=row.get("author", ""),
                 source_url=row.get("url", ""),
                 licence=to_spdx(row.get("licence")),
-                unsettled=True,  # what the table leaves open, the file may say
+                unsettled=True,  # the file's own metadata may fill what the table leaves empty
             )
 
     def fetch(self, record: AssetRecord) -> Path:
@@ -63,7 +63,7 @@ class FolderSource(Source):
 
 
 def fingerprint(file: Path) -> str:
-    """sha256 of a file and, for .gltf, of the files beside it that it names."""
+    """Return "sha256:…" over a file and, for a .gltf, the local files it references."""
     digest = hashlib.sha256()
     _digest_file(file, digest)
     if file.suffix.lower() == ".gltf":
@@ -93,7 +93,9 @@ def _licence_table(root: Path) -> list[dict[str, str]]:
     for name in _TABLES:
         path = root / name
         if path.is_file():
-            text = path.read_text(encoding="utf-8-sig", errors="replace")  # spreadsheets write a mark first
+            text = path.read_text(
+                encoding="utf-8-sig", errors="replace"
+            )  # spreadsheets write a byte-order mark
             rows = list(csv.reader(io.StringIO(text))) if path.suffix == ".csv" else _markdown_rows(text)
             header = [_column(cell) for cell in rows[0]] if rows else []
             return [dict(zip(header, (c.strip() for c in row), strict=False)) for row in rows[1:]]
@@ -106,7 +108,7 @@ def _markdown_rows(text: str) -> list[list[str]]:
 
 
 def _column(heading: str) -> str:
-    """Our name for a column, whatever English its heading is in."""
+    """Return the canonical name of a column: both spellings of "licence", and synonyms of "url", are accepted."""
     heading = heading.strip().lower()
     if heading.startswith(("licen",)):
         return "licence"
@@ -116,7 +118,7 @@ def _column(heading: str) -> str:
 
 
 def _row_for(table: list[dict[str, str]], uid: str) -> dict[str, str]:
-    """The row whose `file` is this asset, or the folder it lies in."""
+    """Return the row whose `file` is this asset or a folder that contains it; {} if there is none."""
     for row in table:
         name = re.split(r"\s\(", row.get("file", ""))[0].strip("` ")  # "Fox.glb (was fox.glb)"
         if name and (uid == name or (name.endswith("/") and uid.startswith(name))):

@@ -1,4 +1,4 @@
-"""A list of models, one a line: JSON objects (.jsonl) or a table (.csv)."""
+"""Manifests: lists of models with one line per model, as JSON objects (.jsonl) or as a table (.csv)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from factory.sources.source import Source, SourceError
 
 
 class ManifestSource(Source):
-    """Models at the paths and web addresses that a file lists.
+    """Models at the paths and URLs listed in a manifest file.
 
-    Columns: `location` (or `path`, `file`, `url`: a path, from the manifest's own folder, or an http(s) address),
-    and where known `uid`, `title`, `author`, `licence` (or `license`), `source_url`, `tags` (in a .csv separated by
+    Columns: `location` (or `path`, `file`, `url`: an http(s) URL or a path relative to the manifest's folder) and,
+    optionally, `uid`, `title`, `author`, `licence` (or `license`), `source_url`, `tags` (in a .csv separated by
     `;`), `sha256`, `animations`, `faces`, `noai` (yes, no), `noai_checked_at`.
     """
 
@@ -42,12 +42,12 @@ class ManifestSource(Source):
 
     def _record(self, line: int, row: dict[str, Any]) -> AssetRecord:
         named = next((row[key] for key in ("location", "path", "file", "url") if row.get(key)), None)
-        location, print_, fault = self._locate(named, sha256(row.get("sha256")))
+        location, content_id, fault = self._locate(named, sha256(row.get("sha256")))
         return AssetRecord(
             uid=text(row.get("uid")) or text(named) or f"{self.path.name}, line {line}",
             source="manifest",
             location=location,
-            fingerprint=print_,
+            fingerprint=content_id,
             title=text(row.get("title")),
             author=text(row.get("author")),
             source_url=address(row.get("source_url")) or (location if address(location) else ""),
@@ -64,7 +64,7 @@ class ManifestSource(Source):
         )
 
     def _locate(self, named: Any, known: str) -> tuple[str, str, str]:
-        """Location, fingerprint and fault."""
+        """Return location, fingerprint and fault of the model at a listed path or URL."""
         if not isinstance(named, str):
             return "", "", "malformed: no location"
         if url := address(named):
@@ -74,7 +74,7 @@ class ManifestSource(Source):
             if not file.is_file():
                 return "", "", "malformed: no such scheme" if "://" in named else "dead: no such file"
             return str(file), fingerprint(file), ""
-        except (OSError, ValueError):  # a name no file can have, or one that may not be read
+        except (OSError, ValueError):  # not a valid file name, or the file may not be read
             return "", "", "dead: no such file"
 
 
@@ -95,7 +95,7 @@ def _table(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error:  # a field without end
+        except csv.Error:  # unterminated quoted field
             yield reader.line_num, {}
             continue
         if header is None:

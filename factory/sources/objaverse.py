@@ -1,8 +1,8 @@
-"""Objaverse 1.0: 800 000 models of Sketchfab, as the `objaverse` package keeps them on a disk.
+"""Objaverse 1.0: 800,000 models from Sketchfab, in the on-disk layout of the `objaverse` package.
 
-What that package has downloaded (`~/.objaverse/hf-objaverse-v1`: `object-paths.json.gz`, `metadata/*.json.gz`,
-`glbs/*/*.glb`) is read where it lies and never written to. What is missing there, or was cut off, comes through the
-cache, from `HF_ENDPOINT` if that is set.
+Files already downloaded by that package (`~/.objaverse/hf-objaverse-v1`: `object-paths.json.gz`,
+`metadata/*.json.gz`, `glbs/*/*.glb`) are read in place and never modified. Missing or truncated files are downloaded
+into the cache, from `HF_ENDPOINT` if it is set.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PATH = re.compile(r"glbs/(\d{3}-\d{3})/([0-9a-f]{32})\.glb")
 
 
 class ObjaverseSource(Source):
-    """`objaverse` for all, or `objaverse://UID,UID`."""
+    """`objaverse` for all models, or `objaverse://UID,UID` for some."""
 
     is_remote = True
 
@@ -72,11 +72,12 @@ class ObjaverseSource(Source):
 
 
 def object_paths() -> dict[str, Any]:
-    """Uid → where its file lies in the repository."""
+    """Return the index of the collection: uid → path of the file in the repository."""
     return mapping(_read("object-paths.json.gz"))
 
 
 def hub_address(repository: str, path: str) -> str:
+    """Return the download URL of a file in one of the `allenai` dataset repositories on the hub."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     return f"{endpoint}/datasets/allenai/{repository}/resolve/main/{path}"
 
@@ -86,13 +87,13 @@ def _home() -> Path:
 
 
 def _read(name: str) -> Any:
-    """A gzipped JSON file, the package's own copy if it is whole."""
+    """Read a gzipped JSON file, preferring the `objaverse` package's copy if that is complete."""
     seeded = _home() / name
     if seeded.is_file():
         try:
             return _unpack(seeded)
         except (OSError, EOFError, zlib.error, ValueError, RecursionError):
-            pass  # its download was cut off: the package would not notice
+            pass  # truncated download, which the package does not detect
     fetched = Cache().fetch(hub_address("objaverse", name))
     try:
         return _unpack(fetched)
@@ -107,22 +108,22 @@ def _unpack(path: Path) -> Any:
     return parse(gzip.decompress(path.read_bytes()))
 
 
-def _record(uid: str, said: dict[str, Any], path: str, fault: str) -> AssetRecord:
-    user, words = mapping(said.get("user")), tags(said.get("tags"))
+def _record(uid: str, metadata: dict[str, Any], path: str, fault: str) -> AssetRecord:
+    user, words = mapping(metadata.get("user")), tags(metadata.get("tags"))
     return AssetRecord(
         uid=text(uid),
         source="objaverse",
         location=f"objaverse://{uid}?path={path}" if path else "",
         fingerprint=f"objaverse-1.0:{uid}",
-        title=text(said.get("name")),
+        title=text(metadata.get("name")),
         author=text(user.get("displayName")) or text(user.get("username")),
-        source_url=address(said.get("viewerUrl"))
+        source_url=address(metadata.get("viewerUrl"))
         or (f"https://sketchfab.com/3d-models/{uid}" if path else ""),
-        licence=sketchfab.licence_of(said.get("license")),
+        licence=sketchfab.licence_of(metadata.get("license")),
         noai="yes" if sketchfab.forbids_ai(words) else "unknown",
         tags=words,
-        animations=number(said.get("animationCount")),
-        faces=number(said.get("faceCount")),
+        animations=number(metadata.get("animationCount")),
+        faces=number(metadata.get("faceCount")),
         unsettled=True,
         fault=fault,
     )

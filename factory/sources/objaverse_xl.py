@@ -1,8 +1,8 @@
-"""Objaverse-XL: ten million files of GitHub, Thingiverse, Sketchfab and the Smithsonian, by its annotation tables.
+"""Objaverse-XL: ten million files from GitHub, Thingiverse, Sketchfab and the Smithsonian.
 
-The tables (`~/.objaverse/<part>/<part>.parquet`, as the `objaverse` package keeps them) say where each file was, of
-what type, under which licence, and its SHA-256; not whether it is animated: opening it tells. Types that cannot be
-animated are counted and not fetched. FBX and BLEND are converted by Blender.
+The annotation tables (`~/.objaverse/<part>/<part>.parquet`, the location used by the `objaverse` package) list the
+URL, type, licence and SHA-256 of each file, but not whether it is animated, so files are opened to find out. File
+types that cannot hold animation are reported and not fetched. FBX and BLEND files are converted with Blender.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from factory.sources.web import fetch_model, known_sha256
 PARTS = ("github", "sketchfab", "smithsonian", "thingiverse")
 
 _READ = ("glb", "gltf")
-_STILL = ("obj", "stl", "ply")  # formats without time
+_STILL = ("obj", "stl", "ply")  # formats that cannot hold animation
 _COLUMNS = ("fileIdentifier", "license", "fileType", "sha256", "metadata")
 _BATCH = 4096
 
 
 class ObjaverseXLSource(Source):
-    """`objaverse-xl` for all, or `objaverse-xl://github,smithsonian`."""
+    """`objaverse-xl` for all parts, or a selection such as `objaverse-xl://github,smithsonian`."""
 
     is_remote = True
 
@@ -49,7 +49,7 @@ class ObjaverseXLSource(Source):
 
     def list(self) -> Iterator[AssetRecord]:
         for part in self.parts:
-            # Sketchfab's files are Objaverse 1.0's, which knows where they lie.
+            # The Sketchfab part consists of Objaverse 1.0 files, whose index has their paths.
             paths = objaverse.object_paths() if part == "sketchfab" else {}
             for row in _rows(part):
                 yield _record(part, row, paths)
@@ -66,14 +66,14 @@ class ObjaverseXLSource(Source):
 def _record(part: str, row: dict[str, Any], paths: dict[str, Any]) -> AssetRecord:
     identifier, kind = row.get("fileIdentifier"), text(row.get("fileType"), 20).lower().lstrip(".")
     url, known = address(identifier), sha256(row.get("sha256"))
-    said = _metadata(row.get("metadata"))
-    location, fault, print_ = "", "", f"objaverse-xl:{text(identifier, 2000)}"
+    metadata = _metadata(row.get("metadata"))
+    location, fault, fingerprint = "", "", f"objaverse-xl:{text(identifier, 2000)}"
     if not url:
         fault = "malformed: no address"
     elif part == "sketchfab":
         uid = url.rstrip("/").rpartition("/")[2]
         path = paths.get(uid)
-        location, print_ = f"objaverse://{uid}?path={path}", f"objaverse-1.0:{uid}"
+        location, fingerprint = f"objaverse://{uid}?path={path}", f"objaverse-1.0:{uid}"
         fault = "" if isinstance(path, str) else "malformed: no path in object-paths"
     elif kind in _STILL:
         fault = f"type {kind}: holds no animation"
@@ -87,21 +87,21 @@ def _record(part: str, row: dict[str, Any], paths: dict[str, Any]) -> AssetRecor
         uid=text(identifier, 2000),
         source="objaverse-xl",
         location=location,
-        fingerprint=f"sha256:{known}" if known else print_,
-        title=text(said.get("title") or said.get("name")) or _file_name(url),
-        author=text(said.get("author")) or _owner(part, url),
+        fingerprint=f"sha256:{known}" if known else fingerprint,
+        title=text(metadata.get("title") or metadata.get("name")) or _file_name(url),
+        author=text(metadata.get("author")) or _owner(part, url),
         source_url=url,
         licence=sketchfab.licence_of(row.get("license"))
         if part == "sketchfab"
         else to_spdx(row.get("license")),
-        tags=tags(said.get("tags")),
+        tags=tags(metadata.get("tags")),
         unsettled=part == "sketchfab",
         fault=fault,
     )
 
 
 def _rows(part: str) -> Iterator[dict[str, Any]]:
-    """A table's rows, the package's own copy if it is whole."""
+    """Yield the rows of a part's table, read from the `objaverse` package's copy if that is complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -109,7 +109,7 @@ def _rows(part: str) -> Iterator[dict[str, Any]]:
     seeded = Path.home() / ".objaverse" / name
     try:
         table = pq.ParquetFile(seeded)
-    except (OSError, pa.ArrowException):  # not there, or its download was cut off
+    except (OSError, pa.ArrowException):  # missing, or the download was interrupted
         fetched = Cache().fetch(objaverse.hub_address("objaverse-xl", name))
         try:
             table = pq.ParquetFile(fetched)
@@ -132,7 +132,10 @@ def _metadata(value: Any) -> dict[str, Any]:
 
 
 def _raw(url: str) -> tuple[str, str] | None:
-    """For https://github.com/OWNER/REPOSITORY/blob/COMMIT/PATH, where its bytes are: plain, and from Git LFS."""
+    """Return the raw and the Git LFS download URL of https://github.com/OWNER/REPOSITORY/blob/COMMIT/PATH.
+
+    None if the URL does not have this form.
+    """
     parts = urlsplit(url)
     names = parts.path.split("/")
     if parts.hostname != "github.com" or len(names) < 6 or names[3] != "blob" or not all(names[1:]):
@@ -144,14 +147,14 @@ def _raw(url: str) -> tuple[str, str] | None:
 
 
 def _fetch_from_github(url: str, known: str) -> Path:
-    found = _raw(url)
-    if found is None:
+    urls = _raw(url)
+    if urls is None:
         raise DeadLink(url, "no file on GitHub")
-    raw, media = found
+    raw, media = urls
     try:
         file = fetch_model(raw, known)
     except WrongChecksum:
-        try:  # what lies in Git LFS has only a pointer in its place
+        try:  # for files in Git LFS, the raw URL serves a pointer file
             return fetch_model(media, known)
         except DeadLink:
             pass
@@ -161,7 +164,7 @@ def _fetch_from_github(url: str, known: str) -> Path:
 
 
 def _owner(part: str, url: str) -> str:
-    """Whom to credit where the table does not say."""
+    """Return the author to credit if the table names none: the repository owner or the institution."""
     if part == "github" and url:
         return text(unquote(urlsplit(url).path.split("/")[1]))
     return {"smithsonian": "Smithsonian Institution"}.get(part, "")

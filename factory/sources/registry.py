@@ -1,4 +1,4 @@
-"""Which source a URI names: the one place to register a new source."""
+"""Map source URIs to source classes. New sources are registered here."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ COLLECTIONS = ("objaverse", "objaverse-xl", "sketchfab")
 
 
 def open_source(uri: str) -> Source:
-    """The source a user names.
+    """Return the source for a URI or path.
 
-    `creatures://kangaroo?seed=7`; the path of a folder, of one file or of a manifest (.jsonl, .csv); the web
-    address of a file; `objaverse`, `objaverse-xl`, `sketchfab` or a part of them, as in `objaverse://UID`.
-
-    A record's `location` is such a name too, so `open_source(record.location).fetch(record)` works anywhere.
+    Args:
+        uri: `creatures://kangaroo?seed=7`; the path of a folder, a model file or a manifest (.jsonl, .csv); the URL
+            of a model file; or a collection (`objaverse`, `objaverse-xl`, `sketchfab`) or a subset of one, such as
+            `objaverse://UID`. A record's `location` is also accepted, so that any worker can call
+            `open_source(record.location).fetch(record)`.
 
     Raises:
-        SourceError: nothing of ours answers to that name.
+        SourceError: the URI has an unknown scheme, or the source it names cannot be opened.
     """
     scheme, separator, _ = uri.partition("://")
     if uri in COLLECTIONS:

@@ -1,7 +1,7 @@
-"""Sketchfab's data API: what there is, what its authors allow today, and the files, with the user's token.
+"""Sketchfab's data API: search, current licence and NoAI status, and downloads with the user's API token.
 
-Objaverse's models come from Sketchfab too. Their authors could not forbid AI use when that collection was made (the
-NoAI tag is younger), and some have withdrawn their models since, so that `ask` is asked about every one at build time.
+Objaverse's models also come from Sketchfab. The NoAI tag was introduced after Objaverse was compiled, and some authors
+have withdrawn their models since, so the status of every Objaverse model is queried with `ask` before it is fetched.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ TOKEN_VARIABLE = "SKETCHFAB_API_TOKEN"
 URL_VARIABLE = "SKETCHFAB_API_URL"
 UID = re.compile(r"[0-9a-f]{32}")
 
-_PAGE = 24  # as many as a search gives at once
+_PAGE = 24  # largest page size of the search API
 _LARGEST_UNZIPPED = 4 * 2**30
-_REST_S = 60.0  # after the API could not be reached
-_OWN_LICENCES = {  # slugs and labels of what is no open licence
+_REST_S = 60.0  # no new queries for this long after the API was unreachable
+_OWN_LICENCES = {  # slugs and labels of licences that are not open
     **dict.fromkeys(("st", "standard"), "LicenseRef-Sketchfab-Standard"),
     **dict.fromkeys(("ed", "editorial"), "LicenseRef-Sketchfab-Editorial"),
     **dict.fromkeys(("free-st", "free-standard", "free standard"), "LicenseRef-Sketchfab-Free-Standard"),
 }
-_unreachable_until: dict[str, float] = {}  # by the API's address
+_unreachable_until: dict[str, float] = {}  # API URL → time.monotonic() value
 
 
 class SketchfabSource(Source):
-    """`sketchfab://UID,UID`, `sketchfab://search?q=dragon` with the parameters of Sketchfab's search, or `sketchfab`.
+    """`sketchfab://UID,UID`, `sketchfab://search?q=dragon` with parameters of Sketchfab's search, or `sketchfab`.
 
-    What is searched is animated and downloadable unless the parameters say otherwise. Files need the user's token in
-    SKETCHFAB_API_TOKEN, on every machine of the cluster.
+    Searches are limited to animated, downloadable models unless the parameters override that. Downloads need the
+    user's API token in SKETCHFAB_API_TOKEN on every machine of the cluster.
     """
 
     is_remote = True
@@ -97,7 +97,9 @@ class SketchfabSource(Source):
             raise DeadLink(uid, "no glTF to download")
 
         def link() -> str:
-            return _links(uid).get(kind, "")  # good for some minutes, so asked for when it is needed
+            return _links(uid).get(
+                kind, ""
+            )  # expires after a few minutes, so it is requested only when needed
 
         file = cache.fetch(link, name=names[kind])
         if kind == "glb":
@@ -110,10 +112,11 @@ class SketchfabSource(Source):
 
 
 def ask(uid: str) -> dict[str, Any]:
-    """What the API says of a model.
+    """Return the API's current metadata of a model.
 
     Raises:
-        DeadLink: it is gone. DownloadError: the API could not be asked.
+        DeadLink: the model no longer exists.
+        DownloadError: the API could not be reached.
     """
     if time.monotonic() < _unreachable_until.get(_api(), 0.0):
         raise DownloadError(f"{uid}: Sketchfab's API at {_api()} could not be reached a moment ago")
@@ -127,73 +130,82 @@ def ask(uid: str) -> dict[str, Any]:
 
 
 def checked(record: AssetRecord, uid: str) -> AssetRecord:
-    """A record with licence and NoAI as they are today. Raises as `ask` does."""
-    said = ask(uid)
+    """Return the record with its current licence and NoAI status. Raises the same errors as `ask`."""
+    metadata = ask(uid)
     return replace(
         record,
-        licence=_licence_now(said, record.licence),
-        noai=_noai(said),
+        licence=_licence_now(metadata, record.licence),
+        noai=_noai(metadata),
         noai_checked_at=_today(),
         unsettled=False,
     )
 
 
-def licence_of(said: Any) -> str:
-    """SPDX for what the API or Objaverse's annotations give: a slug, a label, or an object with both."""
-    names = [said.get(key) for key in ("slug", "label", "fullName")] if isinstance(said, dict) else [said]
+def licence_of(value: Any) -> str:
+    """Return the SPDX expression for a licence as given by the API or by Objaverse's annotations.
+
+    Args:
+        value: a slug, a label, or an object with the keys `slug`, `label` and `fullName`.
+
+    Returns:
+        The SPDX expression, or "unknown".
+    """
+    names = [value.get(key) for key in ("slug", "label", "fullName")] if isinstance(value, dict) else [value]
     for name in filter(None, names):
         own = _OWN_LICENCES.get(name.strip().lower()) if isinstance(name, str) else None
-        if (found := own or to_spdx(name)) != UNKNOWN:
-            return found
+        if (licence := own or to_spdx(name)) != UNKNOWN:
+            return licence
     return UNKNOWN
 
 
 def forbids_ai(words: tuple[str, ...]) -> bool:
-    """Whether one of the tags is NoAI, however it is spelt."""
+    """Return whether one of the tags is NoAI, ignoring case and punctuation."""
     return any(re.sub(r"[^a-z0-9]", "", word) == "noai" for word in words)
 
 
-def _record(said: dict[str, Any], uid: str = "", *, unsettled: bool = False, fault: str = "") -> AssetRecord:
-    named = said.get("uid")
+def _record(
+    metadata: dict[str, Any], uid: str = "", *, unsettled: bool = False, fault: str = ""
+) -> AssetRecord:
+    named = metadata.get("uid")
     uid = uid or (named if isinstance(named, str) and UID.fullmatch(named) else "")
-    user = mapping(said.get("user"))
-    changed = text(said.get("updatedAt") or said.get("publishedAt"), 40)
+    user = mapping(metadata.get("user"))
+    changed = text(metadata.get("updatedAt") or metadata.get("publishedAt"), 40)
     if not fault and not uid:
         fault = "malformed: no uid"
-    elif not fault and said.get("isDownloadable") is False:
+    elif not fault and metadata.get("isDownloadable") is False:
         fault = "dead: not downloadable"
     return AssetRecord(
         uid=uid or text(named),
         source="sketchfab",
         location=f"sketchfab://{uid}",
         fingerprint=f"sketchfab:{uid}:{changed}",
-        title=text(said.get("name")),
+        title=text(metadata.get("name")),
         author=text(user.get("displayName")) or text(user.get("username")),
-        source_url=address(said.get("viewerUrl")) or f"https://sketchfab.com/3d-models/{uid}",
-        licence=licence_of(said.get("license")),
-        noai="yes" if forbids_ai(tags(said.get("tags"))) else "unknown" if unsettled else _noai(said),
+        source_url=address(metadata.get("viewerUrl")) or f"https://sketchfab.com/3d-models/{uid}",
+        licence=licence_of(metadata.get("license")),
+        noai="yes" if forbids_ai(tags(metadata.get("tags"))) else "unknown" if unsettled else _noai(metadata),
         noai_checked_at="" if unsettled else _today(),
-        tags=tags(said.get("tags")),
-        animations=number(said.get("animationCount")),
-        faces=number(said.get("faceCount")),
+        tags=tags(metadata.get("tags")),
+        animations=number(metadata.get("animationCount")),
+        faces=number(metadata.get("faceCount")),
         unsettled=unsettled,
         fault=fault,
     )
 
 
-def _licence_now(said: dict[str, Any], before: str) -> str:
-    now = licence_of(said.get("license"))
+def _licence_now(metadata: dict[str, Any], before: str) -> str:
+    now = licence_of(metadata.get("license"))
     return now if now != UNKNOWN else before
 
 
-def _noai(said: dict[str, Any]) -> str:
-    if not isinstance(said.get("tags"), list):
+def _noai(metadata: dict[str, Any]) -> str:
+    if not isinstance(metadata.get("tags"), list):
         return "unknown"
-    return "yes" if forbids_ai(tags(said["tags"])) else "no"
+    return "yes" if forbids_ai(tags(metadata["tags"])) else "no"
 
 
 def _links(uid: str) -> dict[str, str]:
-    """Kind of file → short-lived address, for kinds that can be rendered."""
+    """Return the short-lived download URLs of the formats that can be rendered ("glb", "gltf"), by format."""
     token = os.environ.get(TOKEN_VARIABLE)
     if not token:
         raise DownloadError(f"{uid}: set {TOKEN_VARIABLE} on every machine of the cluster")
@@ -212,7 +224,7 @@ def _links(uid: str) -> dict[str, str]:
 
 
 def _unzip(archive: Path, folder: Path, uid: str) -> None:
-    """Unpack below `folder` and nowhere else, and no more than is sane."""
+    """Unpack a zip archive, skipping entries outside `folder` and refusing more than 4 GiB of content."""
     try:
         with zipfile.ZipFile(archive) as content:
             left = _LARGEST_UNZIPPED
@@ -231,8 +243,8 @@ def _unzip(archive: Path, folder: Path, uid: str) -> None:
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
-        NotImplementedError,  # zipfile's, of a compression it does not know
-        RuntimeError,  # zipfile's, of an archive with a password
+        NotImplementedError,  # raised by zipfile for unsupported compression
+        RuntimeError,  # raised by zipfile for encrypted archives
         FileExistsError,
     ) as error:
         raise DeadLink(uid, f"its archive cannot be unpacked ({type(error).__name__})") from None

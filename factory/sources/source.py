@@ -1,4 +1,4 @@
-"""The interface that every source of animated models implements."""
+"""The interface implemented by every source of animated models."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from factory.assets.record import AssetRecord
 
 
 class SourceError(ValueError):
-    """A source cannot be read; the message says what was expected."""
+    """A source cannot be read. The message states what was expected."""
 
 
 class Source(Protocol):
-    """list → records, fetch → what `renderers.gltf.load` takes. `is_remote`: whether fetching takes time."""
+    """A collection of animated models that can be listed and fetched.
+
+    Attributes:
+        is_remote: whether fetching needs the network.
+    """
 
     is_remote: ClassVar[bool] = False
 
     def list(self) -> Iterator[AssetRecord]:
-        """The records, lazily and always in the same order; one that makes no sense has a `fault`."""
+        """Yield the records lazily, always in the same order. A malformed record has its `fault` set."""
 
     def check(self, record: AssetRecord) -> AssetRecord:
-        """An unsettled record with what the source says of licence and NoAI today.
+        """Return the record with the licence and NoAI status that the source reports now.
 
         Raises:
-            DownloadError: it could not be asked. DeadLink: the asset is gone.
+            DownloadError: the source could not be queried.
+            DeadLink: the asset no longer exists.
         """
         return record
 
     def fetch(self, record: AssetRecord) -> Path | bytes:
-        """A local file, or the bytes of a .glb.
+        """Return the asset as a local file or as the bytes of a .glb, either of which `renderers.gltf.load` accepts.
 
         Raises:
-            DownloadError: it did not come. DeadLink: the asset is gone. WrongChecksum: it has changed.
+            DownloadError: the download failed.
+            DeadLink: the asset no longer exists.
+            WrongChecksum: the file differs from the listed checksum.
         """

@@ -1,4 +1,4 @@
-"""Models at web addresses."""
+"""Models at http(s) URLs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_PARTS = 1000
 
 
 class WebSource(Source):
-    """One .glb or .gltf at an http(s) address."""
+    """One .glb or .gltf file at an http(s) URL."""
 
     is_remote = True
 
@@ -41,13 +41,24 @@ class WebSource(Source):
 
 
 def known_sha256(record: AssetRecord) -> str:
-    """Hexadecimal, "" if the record is not addressed by its content."""
+    """Return the hexadecimal SHA-256 from a record's fingerprint, or "" if the fingerprint is not a content hash."""
     kind, _, digest = record.fingerprint.partition(":")
     return digest if kind == "sha256" else ""
 
 
 def fetch_model(url: str, sha256: str = "") -> Path:
-    """A model at a web address; with a .gltf come the files beside it that it names. Raises as `Cache.fetch`."""
+    """Download a model and, for a .gltf, the buffers and images it references by relative URI.
+
+    Args:
+        url: http(s) URL of the model.
+        sha256: expected hexadecimal checksum of the main file; "" skips the check.
+
+    Returns:
+        Path of the main file in the cache.
+
+    Raises:
+        DownloadError, DeadLink, WrongChecksum: see `Cache.fetch`.
+    """
     cache = Cache()
     main = cache.fetch(url, sha256=sha256)
     if not urlsplit(url).path.lower().endswith(".gltf"):
@@ -68,12 +79,12 @@ def fetch_model(url: str, sha256: str = "") -> Path:
 
 
 def _parts(file: Path) -> list[str]:
-    """The relative addresses below its own folder that a .gltf names; the reader refuses all others anyway."""
+    """Return the relative URIs in a .gltf that stay inside its folder. The glTF reader rejects all others."""
     try:
         document = json.loads(file.read_bytes())
         uris = [part.get("uri") for kind in ("buffers", "images") for part in document.get(kind, [])]
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return []  # no glTF; the reader says why
+        return []  # not valid glTF; the reader reports the reason
     return [
         uri
         for uri in dict.fromkeys(uri for uri in uris[:_MOST_PARTS] if isinstance(uri, str))

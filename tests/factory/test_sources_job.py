@@ -385,7 +385,7 @@ def test_without_an_answer_about_ai_nothing_is_rendered_unless_asked_for(world, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(downloads, "_BACK_OFF_S", 0.001)
     world.server.misbehave = lambda request: "drop"
-    with pytest.raises(DownloadError, match="did not come after 5 tries"):
+    with pytest.raises(DownloadError, match="download failed after 5 attempts"):
         planned(f"objaverse://{uid}", Selection())
     taken = planned(f"objaverse://{uid}", Selection(allow_unknown_noai=True))
     assert taken.status == "done" and taken.summary["clips"] == 1

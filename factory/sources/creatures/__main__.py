@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from factory.sources import creatures
+from factory.sources.creatures import catalogue as creatures
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,7 +1,7 @@
-"""What a module of `kinds` returns, and how its sentences become motion.
+"""The `Creature` class, returned by the modules in `kinds`, and the conversion of sentences to motion.
 
-The sentence is the program: "hops forward twice and looks left, then nods" is read as phrases of the species'
-phrase book, played one after the other at ", then " and at the same time at " and ".
+A sentence such as "hops forward twice and looks left, then nods" is split into phrases of the species' phrase book.
+Phrases joined by " and " play simultaneously; those joined by ", then " play one after the other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Morph = Callable[[Mesh], np.ndarray]
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """The sentences of a text, separated by semicolons; line breaks are spaces."""
+    """Split a text into sentences at semicolons; line breaks count as spaces."""
     return tuple(" ".join(sentence.split()) for sentence in text.split(";"))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-from factory.sources import creatures
+from factory.sources.creatures import catalogue as creatures
 from factory.sources.creatures.motion import FPS, SECONDS
 from renderers import gltf
 from renderers.cameras import orbit_cameras, orbit_rotations

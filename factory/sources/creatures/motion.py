@@ -1,8 +1,8 @@
-"""Motion: gestures written on a take. `pose.solve` turns takes into joint poses.
+"""Gestures and takes, the motion description that `pose.solve` converts to joint poses.
 
-A gesture is a function of a `Take` and its own time s in [0, 1] (float [T], clamped, so that what a gesture ends
-with stays). Gestures add up: everything they write is an offset from the rest pose, and everything is 0 at s = 0.
-Angles follow `shapes.rotation`: pitch bows forward, yaw turns to the left, roll leans to the right.
+A gesture is a function that adds offsets from the rest pose to a `Take`. Its time s (float [T]) is clamped to [0, 1],
+so its final value persists. Gestures are additive, except that scales multiply, and have no effect at s = 0.
+Angles follow `shapes.rotation`: positive pitch bends forward, yaw turns left, roll leans right.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from factory.sources.creatures.skeleton import Skeleton
 
 SECONDS, FPS = 2.0, 24
 TIMES = np.arange(int(SECONDS * FPS) + 1) / FPS
-"""Key times: frames 0–47 of a clip, and the end."""
+"""Key times in seconds: frames 0–47 of a clip, and its end."""
 
 Curve = Callable[[np.ndarray], np.ndarray]
 Gesture = Callable[["Take", np.ndarray], None]
 
 
 class Take:
-    """What gestures write on: offsets from the rest pose over T key times.
+    """Offsets from the rest pose over T key times, to which gestures add.
 
     Attributes:
         angles: [T, J, 3] radians, (pitch, yaw, roll) of each joint, applied as Ry · Rx · Rz.
         shifts: [T, J, 3] metres in the parent's axes.
         scales: [T, J, 3] factors.
-        body_path: [T, 3] where the body stands: x, z in metres and heading in radians.
+        body_path: [T, 3] position (x, z in metres) and heading (radians) of the body.
         foot_path: leg → [T, 3] the same for each foothold.
         foot_shift: leg → [T, 3] metres off the foothold, in its heading.
         foot_angles: leg → [T, 3] radians, tipping about the sole.
@@ -48,7 +48,7 @@ class Take:
 
     @classmethod
     def joined(cls, takes: Sequence[Take]) -> Take:
-        """Several takes of one skeleton end to end, so that they are solved in one go."""
+        """Concatenate takes of one skeleton in time, so that they are solved in one batch."""
         whole = cls(takes[0].skeleton, list(takes[0].morphs), sum(len(take.angles) for take in takes))
         for name in ("angles", "shifts", "scales", "body_path"):
             setattr(whole, name, np.concatenate([getattr(take, name) for take in takes]))
@@ -69,22 +69,22 @@ def _smooth(x: np.ndarray) -> np.ndarray:
 
 
 def ease(start: float = 0.0, end: float = 1.0) -> Curve:
-    """0 → 1 between `start` and `end`, and stays."""
+    """Rise from 0 to 1 between `start` and `end`, then stay at 1."""
     return lambda s: _smooth((s - start) / (end - start))
 
 
 def hold(rise: float = 0.3, fall: float = 0.3) -> Curve:
-    """0 → 1, stays there, and comes back to 0."""
+    """Rise to 1 over the fraction `rise`, hold, and fall to 0 over the last fraction `fall`."""
     return lambda s: _smooth(s / rise) * _smooth((1 - s) / fall)
 
 
 def pulses(count: int = 1) -> Curve:
-    """`count` smooth bumps from 0 to 1 and back."""
+    """`count` sin² pulses from 0 to 1 and back."""
     return lambda s: np.sin(np.pi * count * s) ** 2
 
 
 def waves(count: float = 2, delay: float = 0.0) -> Curve:
-    """`count` swings between -1 and 1 that fade in and out; `delay` in periods, for followers."""
+    """`count` periods of a sine with a smooth window; `delay` is a phase lag in periods, for trailing joints."""
     window = hold(0.25, 0.25)
     return lambda s: np.sin(2 * np.pi * (count * s - delay)) * window(s)
 
@@ -93,7 +93,7 @@ def waves(count: float = 2, delay: float = 0.0) -> Curve:
 
 
 def together(*gestures: Gesture) -> Gesture:
-    """All at once."""
+    """Play gestures simultaneously."""
 
     def play(take: Take, s: np.ndarray) -> None:
         for gesture in gestures:
@@ -103,12 +103,12 @@ def together(*gestures: Gesture) -> Gesture:
 
 
 def within(start: float, end: float, gesture: Gesture) -> Gesture:
-    """The gesture squeezed into a part of the time."""
+    """Play a gesture between the times `start` and `end` (fractions of the whole)."""
     return lambda take, s: gesture(take, np.clip((s - start) / (end - start), 0, 1))
 
 
 def sequence(*gestures: Gesture) -> Gesture:
-    """One after the other, equal times."""
+    """Play gestures one after the other, each for an equal share of the time."""
     edges = np.linspace(0, 1, len(gestures) + 1)
     return together(*(within(a, b, g) for a, b, g in zip(edges[:-1], edges[1:], gestures, strict=True)))
 
@@ -116,7 +116,7 @@ def sequence(*gestures: Gesture) -> Gesture:
 def bend(
     joint: str, pitch: float = 0, yaw: float = 0, roll: float = 0, curve: Curve | None = None
 ) -> Gesture:
-    """Turns a joint by angles in degrees along a curve (default `hold()`)."""
+    """Rotate a joint by angles in degrees, scaled by a curve (default `hold()`)."""
     curve = curve or hold()
     angles = np.radians([pitch, yaw, roll])
 
@@ -127,7 +127,7 @@ def bend(
 
 
 def both(part: str, pitch: float = 0, yaw: float = 0, roll: float = 0, curve: Curve | None = None) -> Gesture:
-    """Turns "left_{part}" by these angles and its right twin by their mirror image: roll > 0 spreads them."""
+    """Rotate "left_{part}" by these angles and "right_{part}" by the mirrored ones; roll > 0 spreads them."""
     left, right = (
         bend(f"left_{part}", pitch, yaw, roll, curve),
         bend(f"right_{part}", pitch, -yaw, -roll, curve),
@@ -136,7 +136,7 @@ def both(part: str, pitch: float = 0, yaw: float = 0, roll: float = 0, curve: Cu
 
 
 def shift(joint: str, x: float = 0, y: float = 0, z: float = 0, curve: Curve | None = None) -> Gesture:
-    """Moves a joint by metres along a curve (default `hold()`)."""
+    """Translate a joint by metres, scaled by a curve (default `hold()`)."""
     curve = curve or hold()
 
     def play(take: Take, s: np.ndarray) -> None:
@@ -146,7 +146,7 @@ def shift(joint: str, x: float = 0, y: float = 0, z: float = 0, curve: Curve | N
 
 
 def swell(joint: str, x: float = 0, y: float = 0, z: float = 0, curve: Curve | None = None) -> Gesture:
-    """Scales a joint by the factors 1 + (x, y, z) along a curve (default `hold()`)."""
+    """Scale a joint by the factors 1 + curve · (x, y, z) (default curve `hold()`)."""
     curve = curve or hold()
 
     def play(take: Take, s: np.ndarray) -> None:
@@ -156,7 +156,7 @@ def swell(joint: str, x: float = 0, y: float = 0, z: float = 0, curve: Curve | N
 
 
 def morph(name: str, amount: float = 1.0, curve: Curve | None = None) -> Gesture:
-    """Adds to the weight of a morph target along a curve (default `hold()`)."""
+    """Add `amount` times a curve (default `hold()`) to the weight of a morph target."""
     curve = curve or hold()
 
     def play(take: Take, s: np.ndarray) -> None:
@@ -169,7 +169,7 @@ def foot(
     leg: str, x: float = 0, y: float = 0, z: float = 0,
     pitch: float = 0, yaw: float = 0, roll: float = 0, curve: Curve | None = None,
 ) -> Gesture:  # fmt: skip
-    """Takes a foot off its foothold by metres and degrees along a curve (default `hold()`)."""
+    """Move and rotate a foot from its foothold, in metres and degrees, scaled by a curve (default `hold()`)."""
     curve = curve or hold()
 
     def play(take: Take, s: np.ndarray) -> None:
@@ -187,23 +187,23 @@ def ripple(
     count: float = 2,
     lag: float = 0.12,
 ) -> Gesture:
-    """A wave that runs down a chain: each joint swings like the one before, `lag` periods later."""
+    """Travelling wave along a chain: each joint repeats the swing of the previous one `lag` periods later."""
     return together(*(bend(j, pitch, yaw, roll, waves(count, k * lag)) for k, j in enumerate(joints)))
 
 
 def curl(
     joints: Sequence[str], pitch: float = 0, yaw: float = 0, roll: float = 0, curve: Curve | None = None
 ) -> Gesture:
-    """Bends a whole chain, the angles shared among its joints."""
+    """Bend a chain, with the angles divided equally among its joints."""
     n = len(joints)
     return together(*(bend(joint, pitch / n, yaw / n, roll / n, curve) for joint in joints))
 
 
-# ---------------------------------------------------------------------------------------- getting about
+# ---------------------------------------------------------------------------------------- locomotion
 
 
 def _advance(path: np.ndarray, u: np.ndarray, x: float, z: float, turn: float) -> np.ndarray:
-    """`path` [T, 3] followed, in its own heading, by the part u of a way to (x, z) while turning."""
+    """Extend `path` [T, 3] by the fraction u [T] of a displacement (x, z), in the path's heading, and of a turn."""
     heading = path[:, 2]
     cos, sin = np.cos(heading), np.sin(heading)
     return path + np.stack([u * (x * cos + z * sin), u * (z * cos - x * sin), u * turn], 1)
@@ -213,15 +213,15 @@ def steps(
     gait: Sequence[Sequence[str]], count: int, forward: float = 0, side: float = 0, turn_deg: float = 0,
     lift: float = 0.06, bob: float = 0.02, tip_deg: float = 25,
 ) -> Gesture:  # fmt: skip
-    """Walks: the groups of legs in `gait` step in turn, `count` steps in all, and every planted foot stays put.
+    """Walk: the groups of legs in `gait` step alternately, `count` steps in total, and planted feet do not slide.
 
-    Counts and distances are for the whole 2 s; a shorter walk keeps the pace and gets less far.
+    Counts and distances are for the whole 2 s. A shorter walk has the same speed and covers less distance.
 
     Args:
         forward, side: metres covered along +Z and +X of the heading at the start.
-        turn_deg: degrees turned to the left on the way.
-        lift: height of a step, metres. bob: how far the body sinks at each step, metres.
-        tip_deg: how far the toes hang down at the top of a step.
+        turn_deg: degrees turned to the left during the walk.
+        lift: height of a step, metres. bob: how far the body drops at each step, metres.
+        tip_deg: pitch of the foot at the top of a step, degrees.
     """
     groups = len(gait)
 
@@ -244,7 +244,7 @@ def steps(
                 take.foot_shift[leg][:, 1] += lift * height
                 take.foot_angles[leg][:, 0] += np.radians(tip_deg) * height
         mean = np.mean(progress, axis=0)
-        kernel = np.hanning(9)[1:-1]  # the body glides where the feet step
+        kernel = np.hanning(9)[1:-1]  # smooths the stepwise progress of the feet into body motion
         padded = np.concatenate([np.full(3, mean[0]), mean, np.full(3, mean[-1])])
         glide = np.convolve(padded, kernel / kernel.sum(), "valid")
         glide = (glide - glide[0]) / (glide[-1] - glide[0])
@@ -258,15 +258,15 @@ def hops(
     count: int, forward: float = 0, side: float = 0, turn_deg: float = 0, height: float = 0.15, crouch: float = 0.08,
     flight: Gesture | None = None,
 ) -> Gesture:  # fmt: skip
-    """Jumps with all feet: crouch, fly `height` metres high, land softly; `count` times, equal parts of the way.
+    """Jump `count` times with all feet: crouch, fly up to `height` metres, land. Each jump covers an equal distance.
 
     `crouch` is in metres; a body without legs squashes by that fraction instead.
-    `flight` is a gesture played once over every flight: tucked feet, spread wings.
+    `flight` is a gesture played during every flight, such as tucking the feet or spreading the wings.
     """
 
     def play(take: Take, s: np.ndarray) -> None:
         up, sink, u = np.zeros_like(s), np.zeros_like(s), np.zeros_like(s)
-        leap = height * np.clip(3 * _share(s) / count, 0.5, 1)  # short flights are low
+        leap = height * np.clip(3 * _share(s) / count, 0.5, 1)  # shorter flights are lower
         for k in range(count):
             local = np.clip(s * count - k, 0, 1)
             air = np.clip((local - 0.3) / 0.45, 0, 1)
@@ -280,7 +280,7 @@ def hops(
         body = take.skeleton.index("body")
         if take.skeleton.legs:
             take.shifts[:, body, 1] -= crouch * sink
-        else:  # what has no knees squashes
+        else:  # a body without legs squashes instead
             take.scales[:, body] *= 1 + sink[:, None] * [0.5 * crouch, -crouch, 0.5 * crouch]
         turn = np.radians(turn_deg)
         take.body_path = _advance(take.body_path, u, side, forward, turn)
@@ -291,10 +291,10 @@ def hops(
 
 
 def _share(s: np.ndarray) -> float:
-    """The part of the take that a gesture has for itself."""
+    """Return the fraction of the take during which a gesture is active."""
     return float(((s > 0) & (s < 1)).sum() + 1) / (len(s) - 1)
 
 
 def _smooth_flight(air: np.ndarray) -> np.ndarray:
-    """Even speed through the air, with the ends rounded only as far as landing needs."""
+    """Blend of linear and smoothstep progress, so that the speed in the air is nearly constant."""
     return 0.5 * air + 0.5 * air * air * (3 - 2 * air)

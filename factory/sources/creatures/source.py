@@ -1,16 +1,16 @@
-"""Creatures as a source of the factory."""
+"""The `creatures://` source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from factory.assets.record import AssetRecord
-from factory.sources.creatures import LICENCE, enumerate_uri
+from factory.sources.creatures.catalogue import LICENCE, enumerate_uri
 from factory.sources.source import Source, SourceError
 
 
 class CreatureSource(Source):
-    """`creatures://SPECIES?seed=N`, `creatures://*?count=N`: built where they are rendered, never stored."""
+    """`creatures://SPECIES?seed=N`, `creatures://*?count=N`: built on the worker that renders them."""
 
     def __init__(self, uri: str) -> None:
         try:
