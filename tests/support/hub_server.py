@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self._read_body()
         try:
             if isinstance(fault, int):
-                raise _Refusal(fault, "Interrupted", "this request was told to fail")
+                raise _Refusal(fault, "Interrupted", "the test makes this request fail")
             with self.hub._lock:
                 answer = self._route()
         except _Refusal as refusal:

@@ -27,7 +27,7 @@ def exported(motion, tmp_path_factory):
 
 
 def skinned(motion, vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The model's own blend (methods §4.4) of any points, float64 [T, P, 3]."""
+    """The model's linear blend skinning (DIMO §3.2.3) of any points, float64 [T, P, 3]."""
     rest = motion.model.key_points.double()
     moved, turns = (
         motion.trajectories.positions.double(),

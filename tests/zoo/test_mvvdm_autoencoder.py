@@ -1,4 +1,4 @@
-"""The small autoencoder: components in closed form, what its network learns by, and that it learns."""
+"""The small autoencoder: closed-form components, the training loss of its network, and training."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_latents_vary_by_one_and_the_same_pictures_give_the_same():
 
 
 def test_the_loss_is_the_error_of_pictures_from_noisy_latents():
-    """Against the definition, written out, with the very noise."""
+    """The loss equals its definition, computed here with the same noise."""
     pictures = discs(4, 16)
     autoencoder = made(pictures)
     loss = Reconstruction(autoencoder)({"frames": pictures[None, None]}, [torch.Generator().manual_seed(3)])
@@ -105,7 +105,7 @@ def test_saved_and_loaded(tmp_path):
 
 def test_reconstruction_is_measured_in_decibels():
     class Off(torch.nn.Module):
-        """Gives back every picture a tenth too bright."""
+        """Reconstructs every image 0.1 too bright."""
 
         def encode(self, pictures):
             kept = type("Kept", (), {"mean": pictures})
