@@ -41,8 +41,8 @@ class SketchfabServer:
     Attributes:
         models: uid → its record. files: uid → kind ("glb", "gltf") → bytes. static: path → bytes.
         lifetime: seconds for which a download link is valid. ranges: whether range requests are supported.
-        misbehave: called before a request is answered. It returns None, "drop" (close the connection), "cut" (close it in
-            the middle of the body), "corrupt" (flip a bit), "throttle:SECONDS" (429 with Retry-After), or a status.
+        misbehave: called before a request is answered. It returns None, "drop" (close the connection), "cut" (close
+            it during the body), "corrupt" (flip a bit), "throttle:SECONDS" (429 with Retry-After), or a status.
         requests: all requests so far.
     """
 
