@@ -120,7 +120,7 @@ def test_reconstruction_is_measured_in_decibels():
 PLAN = TrainingPlan(steps=40, batch=1, learning_rate=2e-3, warmup=5, precision="fp32", ema=0.9)
 
 
-def learnt(plan: TrainingPlan, pictures: torch.Tensor) -> float:
+def trained_psnr(plan: TrainingPlan, pictures: torch.Tensor) -> float:
     autoencoder = made(pictures)
     example = {"frames": pictures[None, None]}
     train(Reconstruction(autoencoder), lambda first: iter([example] * (plan.steps - first)), plan)
@@ -130,10 +130,10 @@ def learnt(plan: TrainingPlan, pictures: torch.Tensor) -> float:
 def test_its_network_learns_what_the_components_leave_out():
     pictures = discs(8, 24)
     linear = reconstruction_psnr(made(pictures), pictures)
-    assert learnt(PLAN, pictures) > linear + 0.5
-    assert learnt(replace(PLAN, learning_rate=1e-9), pictures) == pytest.approx(linear, abs=0.05)
+    assert trained_psnr(PLAN, pictures) > linear + 0.5
+    assert trained_psnr(replace(PLAN, learning_rate=1e-9), pictures) == pytest.approx(linear, abs=0.05)
 
 
 @pytest.mark.slow
 def test_it_brings_pictures_of_64_pixels_back_within_30_decibels():
-    assert learnt(replace(PLAN, steps=500, ema=0.99), discs(16, 64)) >= 30
+    assert trained_psnr(replace(PLAN, steps=500, ema=0.99), discs(16, 64)) >= 30

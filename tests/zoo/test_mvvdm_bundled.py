@@ -44,11 +44,11 @@ def model():
     return model
 
 
-def filmed(species: str, motion: str) -> TrueClip:
-    filming = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
+def rendered_clip(species: str, motion: str) -> TrueClip:
+    recipe = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
     asset = gltf.load(creatures.build(species, 3000, [motion]))
-    (plan, *_), _ = plan_asset(asset, species, filming, measure=False)
-    clip = render_clip(asset, plan.shot(filming), RenderSettings())
+    (plan, *_), _ = plan_asset(asset, species, recipe, measure=False)
+    clip = render_clip(asset, plan.shot(recipe), RenderSettings())
     (known,) = [known for known in creatures.motions(species) if known.name == motion]
     assert known.split == "heldout"
     return TrueClip(motion, known.sentence, composite(clip.frames, GREY), clip.cameras)
@@ -62,7 +62,7 @@ def error(made: np.ndarray, clip: TrueClip) -> float:
 def test_it_hears_the_sentence(model):
     """Samples are closer to the true video than the still first frame, and than samples for another sentence."""
     sample = sampler(model, steps=4, guidance_scale=1.0)
-    clips = [filmed(*which) for which in UNSEEN]
+    clips = [rendered_clip(*which) for which in UNSEEN]
     right, wrong, still = [], [], []
     for clip, other in zip(clips, clips[1:] + clips[:1], strict=True):
         right.append(error(sample(clip), clip))

@@ -288,7 +288,7 @@ def spoilt(trained: State, how: str) -> State:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("renamed", r"attn1\.processor\.to_q_space\.weight is not a parameter of this network \(released\)"),
         (
@@ -302,10 +302,10 @@ def spoilt(trained: State, how: str) -> State:
         ("encoded", r"attn1\.processor\.time_pos_embed\.pe is not AnimateDiff's sinusoidal encoding"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused_by_name(unet, trained, tmp_path, how, said):
+def test_a_file_that_is_not_what_it_should_be_is_refused_by_name(unet, trained, tmp_path, how, message):
     before = copy.deepcopy(unet.state_dict())
     torch.save(spoilt(trained, how), tmp_path / "spoilt.ckpt")
-    with pytest.raises(zoo.ZooError, match=r"spoilt\.ckpt: .*" + said):
+    with pytest.raises(zoo.ZooError, match=r"spoilt\.ckpt: .*" + message):
         load_parts(unet, released=tmp_path / "spoilt.ckpt")
     assert same(unet, before)  # no tensor was copied
     torch.save(spoilt(trained, "not at all"), tmp_path / "whole.ckpt")  # the control

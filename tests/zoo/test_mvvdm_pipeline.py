@@ -310,7 +310,7 @@ def test_clip_is_given_bytes(pipeline):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"images": np.zeros((4, 8, 8, 3))}, r"images: expected .* got an image of float64 \[8, 8, 3\]"),
         ({"images": []}, "images: expected at least one image"),
@@ -324,8 +324,8 @@ def test_clip_is_given_bytes(pipeline):
         ({"callback_on_step_end_tensor_inputs": ["secrets"]}, r"got \['secrets'\]"),
     ],
 )
-def test_arguments_are_refused_by_name(pipeline, options, said):
-    with pytest.raises(ValueError, match=said):
+def test_arguments_are_refused_by_name(pipeline, options, message):
+    with pytest.raises(ValueError, match=message):
         pipeline(**{"images": pictures(), "num_inference_steps": 1, **options})
 
 

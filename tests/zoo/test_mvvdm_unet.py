@@ -366,24 +366,22 @@ def test_a_sentence_reaches_every_layer_with_the_time_step():
     other = {**given, "text_embeds": given["text_embeds"] + 1}
     for sentence in (False, True):
         model = unet(replace(blind, sentence=sentence))
-        model.mid_block.attentions[0].transformer_blocks[
-            0
-        ].attn2.to_v.weight.data.zero_()  # of the middle block
+        model.mid_block.attentions[0].transformer_blocks[0].attn2.to_v.weight.data.zero_()
         with torch.no_grad():
             assert torch.equal(model(**given), model(**other)) is not sentence
 
 
 def test_a_sentence_says_something_else_to_each_frame_and_view():
     torch.manual_seed(0)
-    told, clauses, camera = SentenceEmbedding(8, 16), torch.randn(2, 2, 8), torch.randn(2, 3, 16)
+    embed, clauses, camera = SentenceEmbedding(8, 16), torch.randn(2, 2, 8), torch.randn(2, 3, 16)
     both, one, other = (
-        torch.tensor(said).view(1, 2, 1) for said in ([True, True], [True, False], [False, True])
+        torch.tensor(valid).view(1, 2, 1) for valid in ([True, True], [True, False], [False, True])
     )
     with torch.no_grad():
-        found = told(clauses, both, camera, 5)
+        found = embed(clauses, both, camera, 5)
         assert found.shape == (2, 3, 5, 16)
-        torch.testing.assert_close(told(clauses, both, camera[:, :2], 4), found[:, :2, :4])
-        torch.testing.assert_close(told(clauses, one, camera, 5) + told(clauses, other, camera, 5), found)
+        torch.testing.assert_close(embed(clauses, both, camera[:, :2], 4), found[:, :2, :4])
+        torch.testing.assert_close(embed(clauses, one, camera, 5) + embed(clauses, other, camera, 5), found)
     apart = torch.cdist(found[0].flatten(0, 1), found[0].flatten(0, 1)) + torch.eye(15)
     assert apart.min() > 1e-3
 
@@ -432,7 +430,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("sample", torch.zeros(1, 2, 3, 5, 8, 8), r"sample \[B, V, T, 4, H, W\], got \[1, 2, 3, 5, 8, 8\]"),
         ("camera", torch.zeros(1, 3, 16), r"camera \[1, 2, 16\] .*, got \[1, 3, 16\]"),
@@ -441,8 +439,8 @@ def test_saved_and_loaded(tmp_path):
         ("image_embeds", torch.zeros(1, 2, 5), r"image_embeds None, got \(1, 2, 5\)"),
     ],
 )
-def test_wrong_shapes_are_named(name, value, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_shapes_are_named(name, value, message):
+    with pytest.raises(ValueError, match=message):
         unet()(**{**inputs(), name: value})
 
 
