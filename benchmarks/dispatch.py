@@ -82,15 +82,15 @@ def main() -> None:
     def ratio(numerator: str, denominator: str) -> float:
         return statistics.median(a / b for a, b in zip(rows[numerator], rows[denominator], strict=True))
 
-    print(f"two workers / two plain processes: {ratio('ray 2', 'plain 2'):.3f} (bar {BAR_TWO})")
+    print(f"two workers / two plain processes: {ratio('ray 2', 'plain 2'):.3f} (target {BAR_TWO})")
     print(f"one worker / one plain process:    {ratio('ray 1', 'plain 1'):.3f}")
-    print(f"two workers / one worker:          {ratio('ray 2', 'ray 1'):.2f} (bar {BAR_SCALING}; ", end="")
+    print(f"two workers / one worker:          {ratio('ray 2', 'ray 1'):.2f} (target {BAR_SCALING}; ", end="")
     print(f"plain processes: {ratio('plain 2', 'plain 1'):.2f})")
     print(f"{describe_machine()}; load {os.getloadavg()[0]:.1f}")
     overhead = statistics.median(later - earlier for earlier, later in pairwise(empty))
     print(
         f"HEADLINE dispatch and commit cost {overhead * 1000:.2f} ms per task, "
-        f"{overhead / 0.1:.1%} of a 100 ms task (bar {BAR_OVERHEAD:.0%})"
+        f"{overhead / 0.1:.1%} of a 100 ms task (target {BAR_OVERHEAD:.0%})"
     )
 
 

@@ -182,8 +182,8 @@ def compare(root: str, rounds: int, count: int) -> int:
         )
     peer = "torchcodec, x264's defaults" if decord is None else "decord, x264's defaults"
     print(
-        f"loader: {speed['ceiling']:.2f} of the ceiling (bar {BAR_CEILING}), {speed[peer]:.2f} x as fast as {peer} "
-        f"(bar {BAR_FOLDER})"
+        f"loader: {speed['ceiling']:.2f} of the ceiling (target {BAR_CEILING}), {speed[peer]:.2f} x as fast as {peer} "
+        f"(target {BAR_FOLDER})"
     )
     return int(speed["ceiling"] < BAR_CEILING or speed[peer] < BAR_FOLDER)
 

@@ -233,7 +233,7 @@ def loader(data: str) -> bool:
             yield {name: batch[name] for name in ("frames", "caption", "camera")}
 
     measured = step(TINY._replace(steps=20), "cpu", batches)
-    print(f"loader  {measured['loader']:.2%} of a step is spent waiting for clips (bar {BAR_LOADER:.0%})")
+    print(f"loader  {measured['loader']:.2%} of a step is spent waiting for clips (target {BAR_LOADER:.0%})")
     return measured["loader"] <= BAR_LOADER
 
 

@@ -153,12 +153,14 @@ def measure(out: Path) -> bool:
     )
     print(f"worker-s/clip  {worker_s:.2f}: {parts}")
     print(f"clips/min      by tenths: {' '.join(f'{rate:.1f}' for rate in rates)}")
-    print(f"last / first   {steadiness:.3f}   (bar 0.9; affected by other load on the machine, see --paired)")
+    print(
+        f"last / first   {steadiness:.3f}   (target 0.9; affected by other load on the machine, see --paired)"
+    )
     growth_by_process = ", ".join(f"{name} {ratio:.3f}" for name, ratio in growth.items())
-    print(f"memory         last tenth / sixth tenth: {growth_by_process} (bar 1.1); {peak:.0f} MiB peak")
+    print(f"memory         last tenth / sixth tenth: {growth_by_process} (target 1.1); {peak:.0f} MiB peak")
     print(
         f"bookkeeping    {100 * share:.2f} % of worker time: plan {clips.parts['plan']:.0f} s, ledger {ledger:.0f} s, "
-        f"CPU time of the driver {driver:.0f} s   (bar 5 %)"
+        f"CPU time of the driver {driver:.0f} s   (target 5 %)"
     )
     print(f"decoded        {whole} of {count} clips complete, {assets} distinct assets")
     print(
@@ -194,7 +196,7 @@ def paired(out: Path, resolution: int, workers: int, rounds: int = 3, count: int
     listed = "; ".join(
         f"{kind} {' '.join(f'{rate:.1f}' for rate in values)}" for kind, values in rates.items()
     )
-    print(f"paired         {listed} clips/min: full / empty {ratio:.3f}   (bar 0.9)")
+    print(f"paired         {listed} clips/min: full / empty {ratio:.3f}   (target 0.9)")
     return ratio >= 0.9
 
 

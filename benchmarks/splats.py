@@ -213,7 +213,7 @@ def compare_with_reference(rounds: int, ceiling: float) -> None:
             f"{ms['reference both']:8.1f} | {ratios[0]:13.1f}  {ratios[1]:4.1f} | {used['draw']:18.0%}  "
             f"{used['draw_backward']:8.0%}   ms"
         )
-    print(f"lowest ratio to the tiled torch reference: {lowest:.1f} (bar {BAR_RATIO:.0f})")
+    print(f"lowest ratio to the tiled torch reference: {lowest:.1f} (target {BAR_RATIO:.0f})")
 
 
 def print_size_table(rounds: int) -> None:
@@ -253,7 +253,7 @@ def compare_threads(rounds: int) -> None:
             print(
                 f"speed-up with two threads, {size}² / {count}, {name}: "
                 f"{statistics.median(paths[1]) / statistics.median(paths[2]):.2f} by the critical path "
-                f"(bar {BAR_THREADS}), {min(walls[1]) / min(walls[2]):.2f} by wall time"
+                f"(target {BAR_THREADS}), {min(walls[1]) / min(walls[2]):.2f} by wall time"
             )
 
 

@@ -1,9 +1,9 @@
 """Run a job on Ray: the driver loop.
 
 Each actor processes one task at a time, so every crash and every lost worker can be attributed to one task. A child
-process that dies is a failed attempt of its task, recorded by the actor. An actor that dies is nobody's fault: the task
-is retried on another actor, until it has lost so many that it must be the cause. Ray's own restarts and retries are
-disabled.
+process that dies is a failed attempt of its task, recorded by the actor. The death of an actor does not count as a
+failure of the task: the task is retried on another actor, until `_kills_workers` holds for its number of lost actors.
+Ray's own restarts and retries are disabled.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _handle_loss(task: Task, losses: int, all_losses: int, backlog: Backlog, led
 
 
 def _kills_workers(losses: int, all_losses: int) -> bool:
-    """Whether a task has lost so many workers in a row that it must be the cause.
+    """Whether the number of workers that a task has lost in a row shows that the task is the cause.
 
     On preemptible machines, any task may lose five workers in a row by chance. Its losses must therefore also be more
     than half of all losses, unless there are four times as many.

@@ -73,9 +73,9 @@ SLOW = (
     "factory.TrainingClips(",
     "factory.ray_dataset(",
 )
-# Words of the pages that stand for a value of the reader → the value here.
+# Placeholders in the pages → the value used in the tests.
 PLACEHOLDERS = {"takedown UID": "takedown creature-kangaroo-0"}
-# Page → what its blocks take for granted; the text around them tells where it comes from.
+# Page → code that defines the names that its blocks use and its text introduces.
 GIVEN = {
     "docs/dataset.md": "checkpoint = {}",
     "docs/motions.md": (
@@ -121,7 +121,7 @@ for where, text in json.load(sys.stdin):
 
 @dataclass(frozen=True)
 class Snippet:
-    """A command line or a Python block, and its place."""
+    """A command line or a Python block, and its location."""
 
     where: str
     text: str
@@ -135,7 +135,7 @@ class Snippet:
 
 
 def snippets(page: str, markdown: str, kinds: tuple[str, ...]) -> list[Snippet]:
-    """Fenced blocks of the given languages; of shell blocks, each command line with its continuations."""
+    """Return fenced blocks of the given languages; for shell blocks, each command line with its continuations."""
     result = []
     for token in MarkdownIt().parse(markdown):
         if token.type != "fence" or token.info.strip().split(" ")[0] not in kinds:
@@ -163,11 +163,11 @@ COMMANDS, BLOCKS = of_all_pages(SHELL), of_all_pages(PYTHON)
 
 
 class Parsed(Exception):
-    """The command line was accepted."""
+    """Raised when the arguments of a command were parsed successfully."""
 
 
 def arguments_of(text: str) -> list[str]:
-    """Words of a command line without its comment and environment; of a Ray job, the command that it submits."""
+    """Split a command line, without comment and environment; for a Ray job, return the command that it submits."""
     words = shlex.split(text, comments=True)
     while words and re.match(r"[A-Z_]+=", words[0]):
         del words[0]
@@ -175,7 +175,7 @@ def arguments_of(text: str) -> list[str]:
 
 
 def fault(text: str, monkeypatch, capsys) -> str:
-    """Why a command line is not accepted, or an empty text."""
+    """Return why a command line is not accepted, or an empty string."""
     words = arguments_of(text)
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -283,14 +283,21 @@ def run(argv: list[str], folder: Path, stdin: str = "", seconds: float = 600) ->
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """What the pages assume: a dataset under every name that they give it, models, splats."""
+    """Create the files that the pages assume: a dataset under each name used, models, splats."""
     folder = tmp_path_factory.mktemp("pages")
     prepared = run([sys.executable, "-P", "-c", PREPARE], folder)
     assert prepared.returncode == 0, prepared.stderr
-    script = ROOT / "tests/support/inline_render.py"
-    flags = "--source creatures://kangaroo --out out/mv-video --resolution 32 --limit 2 --max-animations 2 --quiet"
+    flags = "--source creatures://kangaroo --out out/mv-video --resolution 32 --limit 2 --max-animations 2 --workers 0"
     rendered = run(
-        [sys.executable, "-P", str(script), *flags.split(), "--modalities", "depth,normals,flow,tracks"],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "factory.render",
+            *flags.split(),
+            "--modalities",
+            "depth,normals,flow,tracks",
+        ],
         folder,
     )
     assert rendered.returncode == 0, rendered.stderr
@@ -301,7 +308,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def run_blocks(blocks: list[Snippet], folder: Path) -> str:
-    """Run the blocks of a page in order in one namespace; the error, or an empty text."""
+    """Run the blocks of a page in order in one namespace; return the error, or an empty string."""
     given = [("given", GIVEN.get(blocks[0].page, ""))]
     content = json.dumps(given + [(each.where, each.text) for each in blocks])
     result = run([sys.executable, "-P", "-c", RUN_BLOCKS], folder, content)
@@ -309,7 +316,7 @@ def run_blocks(blocks: list[Snippet], folder: Path) -> str:
 
 
 def run_lines(commands: list[Snippet], folder: Path) -> list[str]:
-    """Run command lines in order; one text per failure."""
+    """Run command lines in order; return one message per failure."""
     failures = []
     for command in commands:
         text = command.text
@@ -333,7 +340,7 @@ def selected(all_of: list[Snippet], page: str, slow: bool) -> list[Snippet]:
 
 
 def pages_with(all_of: list[Snippet], slow: bool) -> list[str]:
-    """Pages with something to run; slow: those with an entry of SLOW."""
+    """Return pages with code to run; with `slow`, those with an entry of SLOW."""
     pages = dict.fromkeys(each.page for each in all_of)
     return [
         page

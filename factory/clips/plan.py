@@ -1,4 +1,4 @@
-"""Plan an asset's clips and their framing (methods §1.1–1.2), from its posed vertices, before any rendering."""
+"""Plan an asset's clips and framing from its posed vertices, before any rendering (Animate3D's dataset MV-Video)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOP_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class ClipRecipe:
-    """The MV-Video recipe (methods §1.1–1.2). Every field is part of a clip's key.
+    """The MV-Video recipe (Animate3D, training dataset). Every field is part of a clip's key.
 
     Attributes:
         fps, num_frames: frame rate and length of a clip; by default 48 frames at 24 fps, which is 2 s.
@@ -266,7 +266,7 @@ def _select_animations(asset: Asset, identity: str, recipe: ClipRecipe) -> list[
 def _windows(asset: Asset, index: int, recipe: ClipRecipe) -> list[tuple[str, np.ndarray]]:
     """Name and timestamps [T] of each clip of an animation.
 
-    MV-Video takes the first 2 s, and of animations longer than 4 s also the last 2 s (methods §1.1). It does not
+    MV-Video takes the first 2 s, and of animations longer than 4 s also the last 2 s (dataset card). It does not
     specify what happens to animations shorter than 2 s, which are common in game assets: here, those that end in
     their first pose are looped, and others hold their last pose.
     """

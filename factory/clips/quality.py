@@ -1,4 +1,4 @@
-"""Measure motions, and decide which are good training data (methods §1.1).
+"""Measure motions, and decide which are good training data.
 
 Animate3D's authors left models out by hand: large displacements, very fast motion, sudden changes of appearance,
 several objects. Here each of these criteria is a number in the dataset, and the limits are one dataclass. No clip is
@@ -27,7 +27,7 @@ _FLOW_SIZE = 256  # pixels; the image size that flow is measured in
 _CELL = 4  # pixels; side of the cells of the depth buffer that visibility is tested in
 # Relative depth tolerance of the visibility test: a surface at a slant is deeper at the far side of adjacent cells.
 _THICKNESS = 0.04
-_TOP = 0.05  # fraction of the image that flow is averaged over, as in VBench's dynamic degree (methods §5.1)
+_TOP = 0.05  # fraction of the image that flow is averaged over, as in VBench's dynamic degree
 _FEW_VIEWS = 4  # views a quarter turn apart: no motion is along the line of sight of all of them
 # A triangle is absent below the first, present above the second fraction of its largest area over time.
 _GONE, _PRESENT = 0.01, 0.25
@@ -41,7 +41,7 @@ _COARSE = 4  # every fourth point is enough to measure fractions of the surface
 
 @dataclass(frozen=True)
 class MotionPolicy:
-    """Limits of the measures of a clip. The defaults are the thresholds of methods §1.1.
+    """Limits of the measures of a clip. The paper names the criteria but no thresholds; the defaults are ours.
 
     Attributes:
         max_travel: displacement of the bounding-box centre, in first-frame diagonals.

@@ -96,7 +96,7 @@ class _ClipOrder:
                 yield task
 
     def on_resolved(self, task: Task, record: Record) -> None:
-        """Count a resolved task and tell the packer about its clips."""
+        """Count a resolved task and hand its clips to the packer."""
         self._tally.add(task, record)
         if isinstance(read_job(task.payload), ClipJob):
             self._packer.finished(task.key, record.status == "done")
@@ -105,7 +105,6 @@ class _ClipOrder:
 
 
 def _records(sources: Sequence[str]) -> Iterator[AssetRecord]:
-    opened = [
-        open_source(uri) for uri in sources
-    ]  # all before the first is listed, so that a typo fails early
+    # Open all sources before the first is listed, so that a typo fails early.
+    opened = [open_source(uri) for uri in sources]
     return itertools.chain.from_iterable(source.list() for source in opened)

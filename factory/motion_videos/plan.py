@@ -1,4 +1,4 @@
-"""Plan an object's motions: their frames, cameras and framing, and which are held out (methods §4.1)."""
+"""Plan an object's motions: their frames, cameras and framing, and which are held out (DIMO §3.1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HELDOUT_EVERY = 5  # one in this many motions is held out, unless the source def
 
 @dataclass(frozen=True)
 class MotionRecipe:
-    """How an object's motions are rendered (methods §4.1). Every field is part of a video's key.
+    """How an object's motions are rendered (DIMO §3.1). Every field is part of a video's key.
 
     Attributes:
         frames: T. The frames are at phases 0, 1/T … (T-1)/T of a motion, so that a looping motion repeats seamlessly.

@@ -107,7 +107,7 @@ def test_the_card_is_the_same_every_time(tmp_path):
 @pytest.mark.parametrize(
     "url", ["javascript:alert(1)", "https://x.org/a)b c|<d>", "file:///etc/passwd", "http://[", ""]
 )
-def test_text_of_strangers_stays_text(tmp_path, url):
+def test_untrusted_text_is_escaped(tmp_path, url):
     """Reference: a Markdown renderer with HTML enabled, like those of hubs."""
     credit = attribution(EVIL, EVIL, url, "CC0-1.0")
     write_dataset(tmp_path, rows(title=EVIL, author=EVIL, source_url=url, attribution=credit, source=EVIL))

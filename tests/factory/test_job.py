@@ -93,10 +93,10 @@ def test_the_readme_command_runs_on_a_cluster(dashboard, tmp_path):
             text=True,
             timeout=300,
         )
-        said = submitted.stdout + submitted.stderr
-        if not any(sign in said for sign in NOT_YET):
+        output = submitted.stdout + submitted.stderr
+        if not any(sign in output for sign in NOT_YET):
             break
         time.sleep(2)
-    assert submitted.returncode == 0, said
-    assert "rendered     2 clips of 1 assets" in said
+    assert submitted.returncode == 0, output
+    assert "rendered     2 clips of 1 assets" in output
     assert len(load_clips(out)) == 2

@@ -118,7 +118,7 @@ def test_values_are_those_of_8_bits(clips):
     assert next(iter(training(clips, dtype=torch.bfloat16)))["frames"].dtype == torch.bfloat16
 
 
-def test_memory_is_used_again_once_nobody_holds_it(clips):
+def test_memory_is_reused_once_it_is_released(clips):
     kept, places = [], []
     for number, batch in enumerate(training(clips, batch_size=1, tail="keep")):
         places.append(batch["frames"].data_ptr())

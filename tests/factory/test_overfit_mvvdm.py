@@ -40,7 +40,7 @@ def psnr(clip: TrueClip, videos: np.ndarray) -> float:
     return float(-10 * np.log10((error**2).mean()))
 
 
-def learnt(clip: TrueClip, steps: int) -> float:
+def trained_psnr(clip: TrueClip, steps: int) -> float:
     """PSNR of a sample after `steps` training steps on this clip only."""
     torch.manual_seed(0)
     recipe = MVVDMRecipe.tiny()
@@ -67,5 +67,5 @@ def learnt(clip: TrueClip, steps: int) -> float:
 @pytest.mark.slow
 def test_one_clip_is_overfitted(clip):
     """Takes some minutes on one core. An untrained network gives the still first frame, 21.5 dB."""
-    assert learnt(clip, 5) < 23
-    assert learnt(clip, 400) >= 30
+    assert trained_psnr(clip, 5) < 23
+    assert trained_psnr(clip, 400) >= 30

@@ -170,7 +170,7 @@ def test_histograms_show_what_was_counted(root, tmp_path):
     assert bars[1] > 0 and np.abs(np.array(bars) / bars[1] - [0.25, 1, 0.5]).max() < 0.02
     files = contents(Path(publish(root, f"local:{tmp_path / 'out'}").address))
     pictures = [path for path in files if path.startswith("assets/")]
-    assert "assets/speed.png" in pictures and "assets/flow.png" not in pictures, "nobody measured that"
+    assert "assets/speed.png" in pictures and "assets/flow.png" not in pictures, "flow was not measured"
     assert all(f"]({path})" in files["README.md"].decode() for path in pictures)
 
 

@@ -53,9 +53,9 @@ def shards(out: Path) -> dict[str, str]:
 def dataset(tmp_path_factory) -> Path:
     """Four small clips of two creatures, rendered by one worker."""
     out = tmp_path_factory.mktemp("render") / "one-worker"
-    said = run(out, "--workers", "1")
-    assert "rendered     4 clips of 2 assets" in said and "quarantined  0" in said
-    assert "ceiling" in said and "clips/min" in said
+    output = run(out, "--workers", "1")
+    assert "rendered     4 clips of 2 assets" in output and "quarantined  0" in output
+    assert "ceiling" in output and "clips/min" in output
     return out
 
 
@@ -73,8 +73,8 @@ def test_the_dataset_opens_in_all_readers(dataset):
 def test_a_second_run_renders_nothing(dataset):
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()}
     started = time.monotonic()
-    said = run(dataset)
-    assert "nothing new" in said and "4 of them by earlier runs" in said
+    output = run(dataset)
+    assert "nothing new" in output and "4 of them by earlier runs" in output
     assert time.monotonic() - started < 20
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()} == before
 
@@ -141,13 +141,13 @@ def test_a_folder_of_good_and_bad_files(tmp_path):
     (models / "copy of good.glb").write_bytes((models / "good.glb").read_bytes())
     (models / "text.glb").write_text("no glTF at all")
     (models / "cut.glb").write_bytes((models / "good.glb").read_bytes()[:5000])
-    said = run(tmp_path / "out", sources=[models])
-    assert "rendered     1 clips of 3 assets" in said and "quarantined  2" in said
-    assert "text.glb:" in said and "cut.glb:" in said
+    output = run(tmp_path / "out", sources=[models])
+    assert "rendered     1 clips of 3 assets" in output and "quarantined  2" in output
+    assert "text.glb:" in output and "cut.glb:" in output
     records = {record.label: record for record in Ledger(tmp_path / "out")}
     assert records["cut.glb"].status == "quarantined"
-    said = run(tmp_path / "out", "--retry-quarantined", sources=[models])
-    assert "quarantined  2" in said
+    output = run(tmp_path / "out", "--retry-quarantined", sources=[models])
+    assert "quarantined  2" in output
 
 
 COLLECTED_INVALID = (
@@ -170,15 +170,19 @@ def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path, collected):
         write_invalid_models(models)
         write_compressed_models(models)
     shutil.copy(model("greenman.glb"), models)
-    said = run(tmp_path / "out", "--max-animations", "1", sources=[models])
-    assert "rendered     1 clips of 9 assets" in said and "quarantined  6" in said and "not animated" in said
+    output = run(tmp_path / "out", "--max-animations", "1", sources=[models])
+    assert (
+        "rendered     1 clips of 9 assets" in output
+        and "quarantined  6" in output
+        and "not animated" in output
+    )
     for name in COLLECTED_INVALID if collected else INVALID:
-        assert name in said
+        assert name in output
 
 
 def test_a_dry_run_writes_nothing(tmp_path):
-    said = run(tmp_path / "out", "--dry-run")
-    assert "would render 4 clips of 2 assets" in said
+    output = run(tmp_path / "out", "--dry-run")
+    assert "would render 4 clips of 2 assets" in output
     assert not (tmp_path / "out").exists()
 
 

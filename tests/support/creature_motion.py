@@ -11,7 +11,7 @@ from factory.sources import creatures
 
 @dataclass(frozen=True)
 class Motions:
-    """What a creature's vertices and joints do in each of its motions.
+    """Trajectories of a creature's vertices and joints in each of its motions.
 
     Attributes:
         motions: M of them.
@@ -29,7 +29,7 @@ class Motions:
 
 
 def perform_all(species: str, seed: int = 0, stride: int = 8, frames=range(0, 48, 2)) -> Motions:
-    """All motions of one creature."""
+    """Compute all motions of one creature."""
     creature = creatures.grow(species, seed)
     skeleton, meshes = creature.body.skeleton, creature.body.merged()
     motions = creatures.motions(species)
@@ -72,7 +72,7 @@ def perform_all(species: str, seed: int = 0, stride: int = 8, frames=range(0, 48
 
 
 def distances(vertices: np.ndarray) -> np.ndarray:
-    """[M, M] mean distance in metres between the vertex trajectories of any two motions."""
+    """Return the mean distance between the vertex trajectories of each pair of motions, metres, [M, M]."""
     count = len(vertices)
     out = np.zeros((count, count))
     for i in range(count):
@@ -82,7 +82,7 @@ def distances(vertices: np.ndarray) -> np.ndarray:
 
 
 def _world(skeleton, pose) -> np.ndarray:
-    """[T, J, 4, 4] joint to world."""
+    """Return the joint-to-world transforms [T, J, 4, 4]."""
     frames, joints = pose.translations.shape[:2]
     world = np.zeros((frames, joints, 4, 4))
     world[..., :3, :3] = pose.rotations * pose.scales[:, :, None, :]

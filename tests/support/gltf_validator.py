@@ -1,4 +1,4 @@
-"""The Khronos glTF validator, for tests of what writes glTF."""
+"""Run the Khronos glTF validator on files written by the package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ const { readFileSync } = require("fs");
 
 
 def validator() -> Callable[[list[Path]], list[dict]]:
-    """Paths → the validator's reports; skips the test where it is not installed."""
+    """Return the validator's reports by path; skip the test if the validator is not installed."""
     package = os.environ.get("MENAGERIE_GLTF_VALIDATOR")
     found = (
         [Path(package)]

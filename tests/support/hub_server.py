@@ -1,13 +1,13 @@
 """A Hugging Face hub on the loopback interface, for the real client: models and datasets, kept in a folder.
 
-It speaks what `huggingface_hub` and `datasets` call: create, preupload, LFS, commit, info, tree, paths, resolve with
-ranges, tags, branches, refs, history, listing. What it holds survives a restart on the same folder. The client reads
-its settings when it is imported, so tests run it in child processes with `server.environment(home)`.
+It implements the endpoints that `huggingface_hub` and `datasets` call: create, preupload, LFS, commit, info, tree,
+paths, resolve with ranges, tags, branches, refs, history, listing. Its content survives a restart on the same folder.
+The client reads its settings at import, so tests run it in child processes with `server.environment(home)`.
 
     with HubServer(tmp_path / "hub") as hub:
-        hub.interrupt(3, "drop")                         # the third request from now finds the line cut
+        hub.interrupt(3, "drop")                         # drop the connection of the third request from now
         subprocess.run([sys.executable, script], env=hub.environment(tmp_path / "home"))
-        hub.requests, hub.uploaded                       # what was asked, what arrived
+        hub.requests, hub.uploaded                       # all requests and uploads so far
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LFS_SUFFIXES = (
 )
 _LFS_SUFFIXES = tuple(f".{suffix}" for suffix in (*_LFS_SUFFIXES.split(), "webm", "webp", "zip"))
 _ATTRIBUTES = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LFS_SUFFIXES).encode()
-_LFS_SIZE = 10 * 2**20  # a larger file of any kind goes the same way
+_LFS_SIZE = 10 * 2**20  # larger files of any kind use LFS as well
 _PAGE = 1000
 
 
@@ -48,13 +48,13 @@ class HubServer:
     """The server, running from `__enter__` to `__exit__`.
 
     Attributes:
-        url: what HF_ENDPOINT is set to.
-        requests: every request so far, in the order of arrival.
-        uploaded: sha256 of every object that came in through a PUT, in the order of arrival.
-        hook: called in the server's thread before a request is answered. It may return None (answer it), "drop"
-            (cut the line, do nothing), "lose" (do it, then cut the line instead of answering) or a status to
-            answer with instead. The client tries some requests again after 429, 5xx and a cut line; 403 it
-            takes as final.
+        url: the value for HF_ENDPOINT.
+        requests: all requests so far, in order of arrival.
+        uploaded: sha256 of every object uploaded with PUT, in order of arrival.
+        hook: called in the server's thread before a request is answered. It returns None (answer normally), "drop"
+            (close the connection without processing), "lose" (process, then close the connection without answering)
+            or an HTTP status to answer with. The client retries some requests after 429, 5xx and lost connections,
+            but not after 403.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -77,7 +77,7 @@ class HubServer:
         self._http.server_close()
 
     def environment(self, home: str | os.PathLike[str], token: str | None = "hf_any") -> dict[str, str]:
-        """The environment of a child process that sees this hub and keeps its cache in `home`."""
+        """Return the environment of a child process that uses this hub and has its cache in `home`."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
         }
@@ -87,7 +87,7 @@ class HubServer:
         return environment | ({"HF_TOKEN": token} if token else {})
 
     def interrupt(self, nth: int, how: str | int | Callable[[Request], object], times: int = 1) -> None:
-        """From the nth request from now (1 is the next), `times` of them meet `how`: see `hook`.
+        """Apply the fault `how` to `times` requests, starting with the nth from now (1 is the next); see `hook`.
 
         A function is called with the request (to kill the client, say), and then the line is cut.
         """
@@ -103,10 +103,10 @@ class HubServer:
 
         self.hook = hook
 
-    # --- what is held: one JSON a repository, and its contents by sha256 --------------------------------
+    # --- storage: one JSON file per repository, and contents by sha256 ----------------------------------
 
     def names(self, kind: str) -> list[str]:
-        """Every repository of a kind, "models" or "datasets"."""
+        """List the repositories of a kind, "models" or "datasets"."""
         return sorted(f"{path.parent.name}/{path.stem}" for path in (self.folder / kind).glob("*/*.json"))
 
     def repository(self, kind: str, name: str) -> dict | None:
@@ -117,7 +117,7 @@ class HubServer:
             return None
 
     def files(self, kind: str, name: str, revision: str = "main") -> dict[str, bytes]:
-        """The contents of a revision."""
+        """Return the contents of a revision."""
         repository = self.repository(kind, name)
         files = repository["commits"][_resolve(repository, revision)]["files"]
         return {path: self.object(entry["sha256"]).read_bytes() for path, entry in files.items()}
@@ -126,7 +126,7 @@ class HubServer:
         return self.folder / "objects" / sha256
 
     def put(self, data: bytes) -> str:
-        """Keep a content; its sha256."""
+        """Store a content; return its sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
         _replace(self.object(sha256), data)
         return sha256
@@ -135,7 +135,7 @@ class HubServer:
         _replace(self.folder / kind / f"{name}.json", json.dumps(repository).encode())
 
     def commit(self, kind: str, name: str, branch: str, title: str, files: dict[str, dict]) -> str:
-        """Put a new commit on a branch; its id."""
+        """Add a commit to a branch; return its id."""
         repository = self.repository(kind, name) or {"branches": {}, "tags": {}, "commits": {}}
         parent = repository["branches"].get(branch)
         date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
@@ -148,7 +148,7 @@ class HubServer:
 
 
 class _Refusal(Exception):
-    """An answer that is an error: status, the hub's code for it, a sentence."""
+    """An error response: HTTP status, the hub's error code, and a message."""
 
     def __init__(self, status: int, code: str, message: str, **more: object) -> None:
         super().__init__(message)
@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self._read_body()
         try:
             if isinstance(fault, int):
-                raise _Refusal(fault, "Interrupted", "this request was told to fail")
+                raise _Refusal(fault, "Interrupted", "the test makes this request fail")
             with self.hub._lock:
                 answer = self._route()
         except _Refusal as refusal:
@@ -201,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def _send(self, status: int, content: object, headers: dict[str, str] | None = None) -> None:
-        """JSON, or bytes as they are. A HEAD gets the headers alone."""
+        """Send JSON or bytes; for a HEAD request, only the headers."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
@@ -292,7 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
 
     def _tags(self, card: dict | None) -> list[str]:
-        """`tags` and `library_name` of a card's front matter, written one item a line."""
+        """Return `tags` and `library_name` of a card's front matter, which must have one item per line."""
         text = self.hub.object(card["sha256"]).read_text() if card else ""
         matter = text.split("---\n")[1] if text.startswith("---\n") else ""
         tags = re.search(r"^tags:\n((?:\s*- .*\n)*)", matter, re.MULTILINE)
@@ -375,7 +375,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def lfs_put(self, oid: str) -> tuple:
         if hashlib.sha256(self.body).hexdigest() != oid:
-            raise _Refusal(400, "BadDigest", "the content is not what its sha256 says")
+            raise _Refusal(400, "BadDigest", "the content does not match its sha256")
         self.hub.uploaded.append(self.hub.put(self.body))
         return 200, b""
 
@@ -498,7 +498,7 @@ def _resolve(repository: dict, revision: str) -> str | None:
 
 
 def _entry(sha256: str, content: bytes | Path, lfs: bool) -> dict:
-    """A file of a commit. `oid` is git's name for the blob: the content's, or its LFS pointer's."""
+    """A file of a commit. `oid` is the git hash of the content, or of its LFS pointer."""
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
     blob = pointer if lfs else content
@@ -522,7 +522,7 @@ def _replace(path: Path, data: bytes) -> None:
     os.replace(unfinished, path)
 
 
-# Questions in the form of a POST, and the address that a hub gives out for one upload.
+# POST requests that only read, and the upload URL of an LFS object.
 _WITHOUT_TOKEN = (_Handler.paths_info, _Handler.validate_yaml, _Handler.lfs_put)
 _API = r"/api/(?P<kind>models|datasets)/(?P<name>[^/]+/[^/]+)"
 _ROUTES = [

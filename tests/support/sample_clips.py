@@ -1,4 +1,4 @@
-"""Clips with known content: an anti-aliased disc; its colour names the view, its place the frame."""
+"""Clips with known content: an anti-aliased disc, whose colour encodes the view and whose position the frame."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FPS = 24
 
 
 def disc_colour(view: int, views: int) -> tuple[int, ...]:
-    """A saturated colour of its own for each view."""
+    """Return a different saturated colour for each view."""
     return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(view / views, 0.8, 0.9))
 
 
 @cache
 def disc_coverage(frame: int, frames: int, size: int) -> np.ndarray:
-    """Which part of each pixel the disc covers, 0-1, float [size, size]: 8 x 8 samples a pixel."""
+    """Return the fraction of each pixel that the disc covers, float [size, size], from 8 x 8 samples per pixel."""
     y, x = (np.mgrid[: 8 * size, : 8 * size] + 0.5) / 8.0
     inside = np.hypot(x - size * (0.35 + 0.3 * frame / frames), y - 0.47 * size) < 0.3 * size
     return inside.reshape(size, 8, size, 8).mean(axis=(1, 3))
@@ -83,12 +83,12 @@ def clip_info(views: int = 16, **changes: object) -> ClipInfo:
 
 @cache
 def disc_row(views: int = 16, frames: int = 8) -> dict:
-    """A row of the disc; copy it before changing it."""
+    """Return a cached row with the disc; copy it before changing it."""
     return make_row(disc_clip(views, frames), clip_info(views))
 
 
 def psnr(picture: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
-    """dB over the pixels `where`, 8-bit values."""
+    """Return the PSNR over the pixels `where`, dB, of 8-bit images."""
     error = picture.astype(np.float64)[where] - truth.astype(np.float64)[where]
     return float(10 * np.log10(255.0**2 / np.mean(error**2))) if error.any() else np.inf
 

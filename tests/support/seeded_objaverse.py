@@ -1,4 +1,4 @@
-"""Objaverse's files below a home folder, in the formats that the `objaverse` package keeps them."""
+"""Write Objaverse files below a home folder, in the formats that the `objaverse` package stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHARD = "000-023"
 
 
 def uid_of(name: str) -> str:
-    """32 hexadecimal digits, as Sketchfab's uids."""
+    """Return 32 hexadecimal digits, the format of Sketchfab's uids."""
     return hashlib.md5(name.encode()).hexdigest()
 
 

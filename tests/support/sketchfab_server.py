@@ -1,8 +1,8 @@
-"""Sketchfab's data API on the loopback interface, and any other host's files, as badly behaved as a test wants it.
+"""Sketchfab's data API and files of other hosts on the loopback interface, with configurable faults.
 
 with SketchfabServer() as server:
-    server.models[uid] = annotation(uid)            # what /v3/models/UID says; without it 404
-    server.files[uid] = {"glb": data}               # what can be downloaded
+    server.models[uid] = annotation(uid)            # response of /v3/models/UID; 404 if absent
+    server.files[uid] = {"glb": data}               # files offered for download
     server.static["/huggingface.co/x.bin"] = data   # https://huggingface.co/x.bin, through MENAGERIE_MIRROR
     server.misbehave = lambda request: "cut" if request.number % 3 == 0 else None
     subprocess.run(command, env=server.environment(home))
@@ -40,10 +40,10 @@ class SketchfabServer:
 
     Attributes:
         models: uid → its record. files: uid → kind ("glb", "gltf") → bytes. static: path → bytes.
-        lifetime: seconds that a download link is good for. ranges: whether parts of files are sent.
-        misbehave: called before a request is answered. It may return None, "drop" (cut the line), "cut" (cut it in the
-            middle of the body), "corrupt" (flip a bit), "throttle:SECONDS" (429 with Retry-After), or a status.
-        requests: all so far.
+        lifetime: seconds for which a download link is valid. ranges: whether range requests are supported.
+        misbehave: called before a request is answered. It returns None, "drop" (close the connection), "cut" (close
+            it during the body), "corrupt" (flip a bit), "throttle:SECONDS" (429 with Retry-After), or a status.
+        requests: all requests so far.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class SketchfabServer:
         self._http.server_close()
 
     def variables(self, home: Path) -> dict[str, str]:
-        """What makes a process see this server and nobody else."""
+        """Return the environment variables that make a process use only this server."""
         return {
             "HOME": str(home),
             "MENAGERIE_CACHE": str(home / "cache"),
@@ -82,7 +82,7 @@ class SketchfabServer:
         return {**os.environ, **self.variables(home)}
 
     def asked(self, part: str) -> list[Request]:
-        """The requests with that in their path."""
+        """Return the requests whose path contains a string."""
         return [request for request in self.requests if part in request.path]
 
     def answer(self, path: str, headers: dict[str, str]) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""A dataset of tiny discs that grows by a shard at a time."""
+"""A small dataset of discs to which shards can be added."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VIEWS, FRAMES = 2, 4
 
 
 def grow(root: Path, first: int, last: int, shard: int = 20, **changes: object) -> list[Shard]:
-    """Add the clips first..last-1, two an asset, in shards of so many, as a packer writes them."""
+    """Add the clips first … last-1, two per asset, in shards of `shard` clips."""
     files, seq = ShardFiles(Storage(root)), len(read_manifests(root))
     shards = []
     for start in range(first, last, shard):
@@ -31,7 +31,7 @@ def grow(root: Path, first: int, last: int, shard: int = 20, **changes: object) 
 
 
 def tiny_row(number: int, **changes: object) -> dict:
-    """The clip of that number; its asset is `disc-<half of it>`."""
+    """Return clip number n; its asset is `disc-<n // 2>`."""
     asset = number // 2
     own = {
         "clip_id": f"{number:016x}",

@@ -1,4 +1,4 @@
-"""A small DIMO of the real class, with random weights that move it: a coloured egg."""
+"""A small DIMO of a coloured egg, with random weights that give visible motion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tiny_dimo(seed: int = 0, **config: object) -> DIMO:
 
 
 def tiny_pipeline(seed: int = 0, **config: object) -> DIMOPipeline:
-    """The model with names, sentences and where it comes from."""
+    """Return the model with motion names, sentences and provenance."""
     names = [sentence.replace(",", "").replace(" ", "-") for sentence in SENTENCES]
     provenance = {"licence": "CC0-1.0", "author": "nobody", "title": "Egg"}
     return DIMOPipeline(tiny_dimo(seed, **config), "egg", names, SENTENCES, provenance=provenance)

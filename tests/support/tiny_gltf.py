@@ -1,4 +1,4 @@
-"""Builds tiny glTF files in memory, number by number, so that a test can compute by hand what they mean."""
+"""Build tiny glTF files in memory from explicit numbers, so that tests can compute the expected result by hand."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy as np
 _COMPONENTS = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
-# Four corners that span a volume, so that no transform of them looks like another one.
+# Four vertices that span a volume, so that different transforms give different positions.
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]], np.float32)
 FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
 
 class TinyGltf:
-    """A glTF under construction: `json` may be edited freely, `glb()` and `gltf()` give the file's bytes."""
+    """A glTF file under construction: edit `json` freely, then serialise with `glb()` or `gltf()`."""
 
     def __init__(self) -> None:
         self.json: dict = {"asset": {"version": "2.0"}}
         self.binary = bytearray()
 
     def add(self, collection: str, **entry) -> int:
-        """Appends to a top-level list; the index."""
+        """Append to a top-level list; return the index."""
         entries = self.json.setdefault(collection, [])
         entries.append(entry)
         return len(entries) - 1
 
     def view(self, data: bytes, **entry) -> int:
-        """A buffer view with these bytes, aligned to 4."""
+        """Add a buffer view with these bytes, aligned to 4; return its index."""
         self.binary += bytes(-len(self.binary) % 4)
         offset = len(self.binary)
         self.binary += data
         return self.add("bufferViews", buffer=0, byteOffset=offset, byteLength=len(data), **entry)
 
     def accessor(self, values, dtype: str = "f4", *, stride: int | None = None, **entry) -> int:
-        """An accessor [count] or [count, width] of numbers stored as `dtype`, e.g. "u2", "f4"."""
+        """Add an accessor [count] or [count, width] of numbers stored as `dtype`, e.g. "u2", "f4"; return its index."""
         array = np.asarray(values, np.dtype("<" + dtype))
         array = array.reshape(len(array), -1)
         data = array.tobytes()
@@ -58,7 +58,7 @@ class TinyGltf:
         )
 
     def sparse(self, count: int, rows, values, base: int | None = None) -> int:
-        """A float accessor whose `rows` are replaced by `values`, over zeros or over the view of `base`."""
+        """Add a sparse float accessor: `values` replace the `rows` of `base`, or of zeros; return its index."""
         values = np.asarray(values, "<f4")
         entry = {
             "componentType": 5126,
@@ -78,7 +78,7 @@ class TinyGltf:
         return self.add("accessors", **entry)
 
     def mesh(self, positions=CORNERS, faces=FACES, *, attributes=None, **primitive) -> int:
-        """A mesh of one primitive: positions (numbers, or an accessor's index) and triangles."""
+        """Add a mesh of one primitive: positions (numbers, or an accessor's index) and triangles; return its index."""
         if not isinstance(positions, int):
             positions = self.accessor(positions)
         primitive = {"attributes": {"POSITION": positions, **(attributes or {})}, **primitive}
@@ -93,7 +93,10 @@ class TinyGltf:
         self.json["scene"] = self.add("scenes", nodes=list(nodes))
 
     def animation(self, *channels: tuple) -> int:
-        """Channels (node, path, times, values[, interpolation[, dtype]]); values of splines 3 to a key."""
+        """Add an animation of channels (node, path, times, values[, interpolation[, dtype]]).
+
+        Splines have three values per key frame.
+        """
         samplers, targets = [], []
         for node, path, times, values, *rest in channels:
             interpolation = rest[0] if rest else "LINEAR"
@@ -105,7 +108,7 @@ class TinyGltf:
         return self.add("animations", samplers=samplers, channels=targets)
 
     def skin(self, joints: list[int], inverse_bind=None) -> int:
-        """Inverse bind matrices [J, 4, 4], row-major as one writes them."""
+        """Add inverse bind matrices [J, 4, 4], given row-major."""
         entry: dict = {"joints": joints}
         if inverse_bind is not None:
             columns = np.asarray(inverse_bind, np.float32).transpose(0, 2, 1).reshape(-1, 16)
@@ -113,7 +116,7 @@ class TinyGltf:
         return self.add("skins", **entry)
 
     def glb(self) -> bytes:
-        """The file as a GLB."""
+        """Serialise as GLB."""
         root = dict(self.json)
         if self.binary:
             root["buffers"] = [{"byteLength": len(self.binary)}, *root.get("buffers", [])[1:]]
@@ -121,14 +124,14 @@ class TinyGltf:
         return pack_glb(text, bytes(self.binary))
 
     def gltf(self) -> bytes:
-        """The file as JSON with its data in a URI."""
+        """Serialise as JSON with the data in a URI."""
         uri = "data:application/octet-stream;base64," + base64.b64encode(self.binary).decode()
         root = self.json | {"buffers": [{"byteLength": len(self.binary), "uri": uri}]}
         return json.dumps(root).encode()
 
 
 def pack_glb(text: bytes, binary: bytes) -> bytes:
-    """A GLB container around JSON text and a binary chunk."""
+    """Pack JSON text and a binary chunk into a GLB container."""
     text += b" " * (-len(text) % 4)
     binary += bytes(-len(binary) % 4)
     chunks = struct.pack("<II", len(text), 0x4E4F534A) + text
@@ -138,13 +141,13 @@ def pack_glb(text: bytes, binary: bytes) -> bytes:
 
 
 def split_glb(data: bytes) -> tuple[dict, bytes]:
-    """JSON and binary chunk of a GLB."""
+    """Return the JSON and the binary chunk of a GLB."""
     length = struct.unpack_from("<I", data, 12)[0]
     return json.loads(data[20 : 20 + length]), data[28 + length :]
 
 
 def moving(path: str, times, values, interpolation: str = "LINEAR", dtype: str = "f4", **node) -> TinyGltf:
-    """One tetrahedron at one node, with one animated property."""
+    """Return a file with one tetrahedron at a node with one animated property."""
     tiny = TinyGltf()
     index = tiny.node(mesh=tiny.mesh(), **node)
     tiny.scene(index)

@@ -1,4 +1,4 @@
-"""A small object of coloured balls that bends in two ways, as a folder of motion videos; drawn by our splats."""
+"""A small object of coloured balls that bends in two ways, as a folder of motion videos made with splats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FRAMES, VIEWS = 5, 6
 
 
 def tiny_videos(folder: Path, motions: int = 3, resolution: int = 32) -> MotionVideos:
-    """M motions × 6 views (4 to train) × 5 frames; every motion begins in the same pose."""
+    """M motions × 6 views (4 to train) × 5 frames; all motions start in the same pose."""
     azimuths = np.linspace(0, 2 * np.pi, VIEWS, endpoint=False)
     cameras = orbit_cameras(azimuths, 0.2, 2.0, fov_y=np.deg2rad(33.9), width=resolution, height=resolution)
     names = [f"motion {m}" for m in range(motions)]
@@ -34,7 +34,7 @@ def tiny_videos(folder: Path, motions: int = 3, resolution: int = 32) -> MotionV
 
 
 def tiny_config(**changes: object) -> DIMOConfig:
-    """A model and a schedule that take a second or two."""
+    """A model and a schedule that train in one or two seconds."""
     values = {
         "key_points": 12, "gaussians": 150, "latent": 4, "width": 32, "depth": 3, "skip": 1, "frames": FRAMES,
         "views": 4, "resolution": 32, "latent_spread": 0.5, "latent_log_var": -5.0, "arap": "distances",

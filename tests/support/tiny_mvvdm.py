@@ -26,9 +26,10 @@ VIEWS, FRAMES, SIZE = 2, 3, 8
 
 
 def encode(frames: torch.Tensor, captions: list[str], generators: list[torch.Generator]) -> Encoded:
-    """Pictures are their own latents; a caption is two tokens as long as it is.
+    """Use images as latents, and encode a caption as two tokens with entries proportional to its length.
 
-    They are not alike: attention to tokens that are has no gradient but rounding, which Adam makes as large as any.
+    The two tokens differ: with equal tokens the gradient of the attention is rounding error only, which Adam would
+    scale to full steps.
     """
     lengths = torch.tensor([float(len(caption)) for caption in captions])
     tokens = torch.tensor([[1.0, 0.0, 0.5, -1.0], [0.0, 1.0, -0.5, 0.5]])
@@ -41,7 +42,7 @@ def objective(seed: int = 0) -> Denoising:
 
 
 def examples(step: int, batch: int = PLAN.batch) -> dict[str, Any]:
-    """Those of one step, of all workers together: a square that moves to the right."""
+    """Return the batch of one step, for all workers together: a square that moves to the right."""
     generator = torch.Generator().manual_seed(step)
     frames = torch.zeros(batch, VIEWS, FRAMES, 3, SIZE, SIZE)
     for number in range(batch):
@@ -52,19 +53,19 @@ def examples(step: int, batch: int = PLAN.batch) -> dict[str, Any]:
 
 
 def batches(first: int) -> Iterator[dict[str, Any]]:
-    """This worker's share of each step."""
+    """Yield this worker's share of the batch of each step."""
     grouped = dist.is_initialized()
     rank, size = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
     for step in range(first, 1000):
         yield {name: values[rank::size] for name, values in examples(step).items()}
 
 
-def learnt(model: torch.nn.Module) -> torch.Tensor:
+def weights_of(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def main() -> None:
-    """`tiny_mvvdm.py RANK SIZE MEETING SHARDED STEPS CHECKPOINT`: one of a group; the checkpoint is what is left."""
+    """`tiny_mvvdm.py RANK SIZE MEETING SHARDED STEPS CHECKPOINT`: run one worker of a training group."""
     rank, size, meeting, sharded, steps, checkpoint = sys.argv[1:]
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(size))

@@ -1,4 +1,4 @@
-"""The fan-out that the chaos test starts, kills and starts again: `train_driver.py OUT AUDIT OBJECTS WORKERS`."""
+"""The parallel training that the chaos test starts, kills and restarts: `train_driver.py OUT AUDIT OBJECTS WORKERS`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ TINY = (
 
 
 def write_discs(root: Path) -> None:
-    """Five clips to train on and two to measure with; the disc of clip n starts n frames late."""
+    """Write five training clips and two test clips; the disc of clip n starts n frames late."""
     clip = disc_clip(views=VIEWS, frames=FRAMES, size=SIZE)
     for split, numbers in (("train", range(5)), ("test", range(5, 7))):
         with factory.ShardPacker(str(root)) as packer:

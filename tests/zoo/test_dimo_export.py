@@ -27,7 +27,7 @@ def exported(motion, tmp_path_factory):
 
 
 def skinned(motion, vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The model's own blend (methods §4.4) of any points, float64 [T, P, 3]."""
+    """The model's linear blend skinning (DIMO §3.2.3) of any points, float64 [T, P, 3]."""
     rest = motion.model.key_points.double()
     moved, turns = (
         motion.trajectories.positions.double(),
@@ -108,7 +108,7 @@ def test_a_ball_of_gaussians_has_the_surface_of_a_ball():
     scales, opacities = np.full((3000, 3), 0.02), np.full(3000, 0.9)
     mesh = gaussian_surface(0.5 * directions, still, scales, opacities, colors, detail=48)
     radii = np.linalg.norm(mesh.vertices, axis=1)
-    assert 0.5 < radii.min() and radii.max() < 0.56  # one skin: what lies inside is filled
+    assert 0.5 < radii.min() and radii.max() < 0.56  # a single surface: cavities are filled
     corners = mesh.vertices[mesh.triangles]
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert ((faces * corners.mean(1)).sum(1) > -1e-9).all()  # counter-clockwise from outside

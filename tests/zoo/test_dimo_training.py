@@ -1,4 +1,4 @@
-"""Training from end to end on a tiny object: it learns, resumes bit for bit, measures, and follows unseen motions."""
+"""End-to-end training on a tiny object: convergence, bit-identical resumption, metrics, unseen motions."""
 
 from dataclasses import replace
 
@@ -19,8 +19,8 @@ def videos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def learnt(videos):
-    """A model of the two training motions, a few seconds' worth."""
+def trained(videos):
+    """A model trained on the two training motions for a few seconds."""
     config = tiny_config()
     longer = replace(
         config,
@@ -43,8 +43,8 @@ def _train_killed(videos, config, path, at: int):
         train(videos, config, checkpoint=path, on_step=on_step, save_every=4)
 
 
-def test_it_learns_and_is_measured_on_views_it_never_saw(videos, learnt):
-    report = evaluate(learnt, videos.select("train"))
+def test_it_learns_and_is_measured_on_views_it_never_saw(videos, trained):
+    report = evaluate(trained, videos.select("train"))
     assert report["views"] == [4, 5] and len(report["motions"]) == 2
     assert report["psnr"] > 22 and report["iou"] > 0.8 and report["worst_psnr"] <= report["psnr"]
     assert report["motion_error"] < 0.05
@@ -56,7 +56,7 @@ def test_it_learns_and_is_measured_on_views_it_never_saw(videos, learnt):
 
 @pytest.mark.parametrize("at", [9, 12, 18])
 def test_a_killed_run_resumes_to_the_same_bits(videos, tmp_path, monkeypatch, at):
-    """Killed in stage 1, at its end, and in stage 2 after a pruning."""
+    """Training resumes after a kill in stage 1, at its end, and in stage 2 after pruning."""
     monkeypatch.setattr("zoo.dimo.training.REPORT_EVERY", 1)
     config, both = tiny_config(), videos.select("train")
     undisturbed = train(both, config).state_dict()
@@ -86,7 +86,7 @@ def test_a_checkpoint_of_another_run_is_refused(videos, tmp_path):
 
 
 def test_stage_one_as_published_densifies_prunes_and_anneals(videos):
-    """From a ball, in colour, with every loss but LPIPS; the key points end as many as wanted."""
+    """Training from a ball, in colour, with all losses except LPIPS, ends with the configured number of key points."""
     published = replace(
         Pretraining(),
         steps=30, batch=(2, 2, 2), resolutions=((0, 16),), densify_every=5, densify_until=25, densify_pause=2,
@@ -120,47 +120,47 @@ def test_the_ablations_train(videos, changes):
         assert model.mu[:, 0].tolist() == [-1.0, 1.0] and model.mu[:, 1:].abs().sum() == 0
 
 
-def test_an_unseen_motion_is_followed_by_its_latent_alone(videos, learnt):
-    before = {name: tensor.clone() for name, tensor in learnt.state_dict().items()}
+def test_an_unseen_motion_is_followed_by_its_latent_alone(videos, trained):
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     heldout = videos.select("heldout")
-    z = fit_latent(learnt, heldout, steps=60)
-    assert z.shape == (1, learnt.config.latent)
-    for name, tensor in learnt.state_dict().items():
+    z = fit_latent(trained, heldout, steps=60)
+    assert z.shape == (1, trained.config.latent)
+    for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    assert all(parameter.requires_grad for parameter in learnt.parameters())
-    found = evaluate(learnt, heldout, latents=z)["psnr"]
-    assert found >= evaluate(learnt, heldout, latents=torch.zeros_like(z))["psnr"]
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+    found = evaluate(trained, heldout, latents=z)["psnr"]
+    assert found >= evaluate(trained, heldout, latents=torch.zeros_like(z))["psnr"]
     with pytest.raises(ValueError, match="1 motions of caterpillar, but 2 latents"):
-        evaluate(learnt, heldout)
+        evaluate(trained, heldout)
 
 
-def test_what_is_less_rigid_between_two_motions_than_both_costs_its_share(videos, learnt):
-    """Half-way between a motion and itself nothing is in excess; a decoder that shakes between two is found."""
+def test_what_is_less_rigid_between_two_motions_than_both_costs_its_share(videos, trained):
+    """The excess is zero between a motion and itself, and positive for a decoder that is less rigid between motions."""
     both = videos.select("train")
-    batch = Feed(both, both.train_views, (2, 2, 2), ((0, 16),), learnt.config.latent, (0, 1)).batch(0)
-    points, graph, radii = learnt.key_points, learnt.graph, learnt.log_radii.exp()
+    batch = Feed(both, both.train_views, (2, 2, 2), ((0, 16),), trained.config.latent, (0, 1)).batch(0)
+    points, graph, radii = trained.key_points, trained.graph, trained.log_radii.exp()
 
     def energy(z):
-        return losses.arap_distances(learnt.paths(z, batch.phases), points, graph, radii)
+        return losses.arap_distances(trained.paths(z, batch.phases), points, graph, radii)
 
     def excess(z, positions):
-        return excess_between(learnt, points, positions, z, batch, graph, radii)
+        return excess_between(trained, points, positions, z, batch, graph, radii)
 
-    twice = learnt.mu[:1].repeat(2, 1)
-    assert excess(twice, learnt.paths(twice, batch.phases)).item() == pytest.approx(0, abs=1e-4)
-    # Ends that are said to be quieter than they are: what lies between is in excess by just that share.
-    hushed = points + (learnt.paths(learnt.mu, batch.phases) - points) / 10
+    twice = trained.mu[:1].repeat(2, 1)
+    assert excess(twice, trained.paths(twice, batch.phases)).item() == pytest.approx(0, abs=1e-4)
+    # For end motions at a tenth of the displacement, the excess is energy(mixed) / max energy(ends) - 1.
+    hushed = points + (trained.paths(trained.mu, batch.phases) - points) / 10
     quiet = losses.arap_distances(hushed, points, graph, radii).max()
-    mixed = learnt.mu[:1].lerp(learnt.mu[1:], batch.blend[:1, None])
+    mixed = trained.mu[:1].lerp(trained.mu[1:], batch.blend[:1, None])
     expected = (energy(mixed)[0] / quiet - 1).clamp(min=0)
-    got = excess(learnt.mu, hushed)
+    got = excess(trained.mu, hushed)
     assert got.shape == (1,) and torch.allclose(got[0], expected, rtol=1e-4) and expected > 0
     got.sum().backward()
-    assert learnt.mu.grad.abs().sum() > 0 and learnt.decoder.trunk[0].weight.grad.abs().sum() > 0
-    learnt.zero_grad()
+    assert trained.mu.grad.abs().sum() > 0 and trained.decoder.trunk[0].weight.grad.abs().sum() > 0
+    trained.zero_grad()
 
 
-def test_rigidity_is_measured_for_any_latent(learnt):
-    ends = arap_energy(learnt, learnt.mu)
-    between = arap_energy(learnt, learnt.mu.mean(0, keepdim=True))
+def test_rigidity_is_measured_for_any_latent(trained):
+    ends = arap_energy(trained, trained.mu)
+    between = arap_energy(trained, trained.mu.mean(0, keepdim=True))
     assert ends.shape == (2,) and torch.isfinite(ends).all() and torch.isfinite(between).all()

@@ -1,4 +1,4 @@
-"""The small autoencoder: components in closed form, what its network learns by, and that it learns."""
+"""The small autoencoder: closed-form components, the training loss of its network, and training."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_latents_vary_by_one_and_the_same_pictures_give_the_same():
 
 
 def test_the_loss_is_the_error_of_pictures_from_noisy_latents():
-    """Against the definition, written out, with the very noise."""
+    """The loss equals its definition, computed here with the same noise."""
     pictures = discs(4, 16)
     autoencoder = made(pictures)
     loss = Reconstruction(autoencoder)({"frames": pictures[None, None]}, [torch.Generator().manual_seed(3)])
@@ -105,7 +105,7 @@ def test_saved_and_loaded(tmp_path):
 
 def test_reconstruction_is_measured_in_decibels():
     class Off(torch.nn.Module):
-        """Gives back every picture a tenth too bright."""
+        """Reconstructs every image 0.1 too bright."""
 
         def encode(self, pictures):
             kept = type("Kept", (), {"mean": pictures})
@@ -120,7 +120,7 @@ def test_reconstruction_is_measured_in_decibels():
 PLAN = TrainingPlan(steps=40, batch=1, learning_rate=2e-3, warmup=5, precision="fp32", ema=0.9)
 
 
-def learnt(plan: TrainingPlan, pictures: torch.Tensor) -> float:
+def trained_psnr(plan: TrainingPlan, pictures: torch.Tensor) -> float:
     autoencoder = made(pictures)
     example = {"frames": pictures[None, None]}
     train(Reconstruction(autoencoder), lambda first: iter([example] * (plan.steps - first)), plan)
@@ -130,10 +130,10 @@ def learnt(plan: TrainingPlan, pictures: torch.Tensor) -> float:
 def test_its_network_learns_what_the_components_leave_out():
     pictures = discs(8, 24)
     linear = reconstruction_psnr(made(pictures), pictures)
-    assert learnt(PLAN, pictures) > linear + 0.5
-    assert learnt(replace(PLAN, learning_rate=1e-9), pictures) == pytest.approx(linear, abs=0.05)
+    assert trained_psnr(PLAN, pictures) > linear + 0.5
+    assert trained_psnr(replace(PLAN, learning_rate=1e-9), pictures) == pytest.approx(linear, abs=0.05)
 
 
 @pytest.mark.slow
 def test_it_brings_pictures_of_64_pixels_back_within_30_decibels():
-    assert learnt(replace(PLAN, steps=500, ema=0.99), discs(16, 64)) >= 30
+    assert trained_psnr(replace(PLAN, steps=500, ema=0.99), discs(16, 64)) >= 30

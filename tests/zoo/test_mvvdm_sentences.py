@@ -1,4 +1,4 @@
-"""A sentence taken apart, by hand."""
+"""Splitting sentences into clauses, compared with splits made by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from zoo.mvvdm.sentences import ALL_ALONG, FIRST, LATER, clauses
         ("bows, claps and turns", [("bows", ALL_ALONG), ("claps", ALL_ALONG), ("turns", ALL_ALONG)]),
         ("howls, then sits", [("howls", FIRST), ("sits", LATER)]),
         ("sits and nods, and then barks", [("sits", FIRST), ("nods", FIRST), ("barks", LATER)]),
-        ("strengthens its hand", [("strengthens its hand", ALL_ALONG)]),  # words within words are none
+        (
+            "strengthens its hand",
+            [("strengthens its hand", ALL_ALONG)],
+        ),  # "then" inside a word does not split
     ],
 )
 def test_clauses(sentence, wanted):

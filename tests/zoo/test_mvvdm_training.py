@@ -1,4 +1,4 @@
-"""Training of MV-VDM: the loss as given, the same bits after a kill, the same weights whoever shares the work."""
+"""Training of MV-VDM: the loss, bit-identical resumption, and equal weights for any number of workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_mvvdm import PLAN, batches, encode, examples, learnt, objective
+from tiny_mvvdm import PLAN, batches, encode, examples, objective, weights_of
 
 from renderers.cameras import mvvdm_camera_vectors, orbit_cameras
 from zoo.mvvdm.denoising import Denoising, Encoded, diffuse, mirror, target
@@ -30,7 +30,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 def test_the_schedule_has_the_published_values():
-    """methods §2.7, derived there from the paper's β."""
+    """ᾱ of the linear schedule β = 0.00085 … 0.012, computed independently."""
     known = {0: 0.99915, 20: 0.98000, 200: 0.67326, 500: 0.16077, 961: 0.002478, 999: 0.001579}
     for step, level in known.items():
         assert float(signal_levels()[step]) == pytest.approx(level, rel=5e-4)
@@ -57,7 +57,7 @@ def test_targets_are_those_of_diffusers():
 
 
 class Watching(torch.nn.Module):
-    """In the network's place: keeps what it is given, and finds no noise at all."""
+    """A stand-in for the network that records its inputs and predicts zero noise."""
 
     def __init__(self, answer: float = 0.0) -> None:
         super().__init__()
@@ -76,13 +76,13 @@ def test_the_first_frame_is_clean_and_no_part_of_the_loss():
     (sample, timestep, _, camera, image) = unet.calls[0]
     latents = example["frames"]
     assert torch.equal(sample[:, :, 0], latents[:, :, 0])
-    assert timestep.shape == (2,) and timestep[0] != timestep[1]  # one an object
+    assert timestep.shape == (2,) and timestep[0] != timestep[1]  # one per object
     assert torch.equal(camera, example["camera"]) and image is None
     signal = signal_levels()[timestep].view(2, 1, 1, 1, 1, 1)
     noise = (sample - signal.sqrt() * latents) / (1 - signal).sqrt()
     assert float(loss) == pytest.approx(float(noise[:, :, 1:].square().mean()), rel=1e-4)
     views = noise[0, :, 1:].flatten(1)
-    assert abs(float(torch.corrcoef(views)[0, 1])) < 0.2  # noise of its own for each view
+    assert abs(float(torch.corrcoef(views)[0, 1])) < 0.2  # noise is independent between views
     assert float(Denoising(Watching(1e6), encode)(example, generators(0, 1))) == float(loss)
 
 
@@ -113,22 +113,24 @@ def test_noisier_steps_may_be_drawn_more_often():
 
 
 def test_half_of_the_examples_that_tell_of_a_side_are_mirrored():
-    """Cameras against those of the mirrored world, found without the 16 numbers; sentences by hand."""
+    """Mirrored cameras equal those of a mirrored world, computed from matrices; sentences are mirrored by hand."""
     cameras = orbit_cameras(
         np.deg2rad([10, 100, 190]), np.deg2rad([5, 20, -8]), 3.0, fov_y=0.7, width=8, height=8
     )
     across = np.diag([-1.0, 1.0, 1.0, 1.0])
     mirrored = replace(cameras, world_to_camera=across @ cameras.world_to_camera @ across)
-    vectors, wanted = (torch.from_numpy(mvvdm_camera_vectors(some))[None] for some in (cameras, mirrored))
+    vectors, expected = (torch.from_numpy(mvvdm_camera_vectors(c))[None] for c in (cameras, mirrored))
     frames = torch.rand(3, 3, 2, 3, 4, 4)
-    said = ["raises its left wing, then leans right", "turns around", "leans left"]
-    shown, told, seen = mirror(frames, said, vectors.expand(3, -1, -1), torch.tensor([True, True, False]))
-    assert told == ["raises its right wing, then leans left", *said[1:]]
-    assert torch.equal(shown[0], frames[0].flip(-1)) and torch.equal(shown[1:], frames[1:])
-    torch.testing.assert_close(seen[0], wanted[0])
-    torch.testing.assert_close(seen[1], vectors[0])
-    torch.testing.assert_close(seen[2], vectors[0])
-    assert not torch.allclose(wanted, vectors)
+    captions = ["raises its left wing, then leans right", "turns around", "leans left"]
+    new_frames, new_captions, new_vectors = mirror(
+        frames, captions, vectors.expand(3, -1, -1), torch.tensor([True, True, False])
+    )
+    assert new_captions == ["raises its right wing, then leans left", *captions[1:]]
+    assert torch.equal(new_frames[0], frames[0].flip(-1)) and torch.equal(new_frames[1:], frames[1:])
+    torch.testing.assert_close(new_vectors[0], expected[0])
+    torch.testing.assert_close(new_vectors[1], vectors[0])
+    torch.testing.assert_close(new_vectors[2], vectors[0])
+    assert not torch.allclose(expected, vectors)
 
     heard, texts = Watching(), []
 
@@ -166,20 +168,20 @@ def test_what_is_frozen_stays_to_the_bit_and_all_that_is_trained_moves():
 
 
 def test_the_rate_grows_and_falls():
-    """What is told is the rate of the step that comes next."""
-    told = []
+    """Each report contains the learning rate of the next step."""
+    reports = []
     plan = replace(PLAN, steps=40, batch=1, learning_rate=1e-3, warmup=19, cooldown=19)
-    train(objective(), batches, plan, on_step=told.append)
-    rates = {each["step"]: each["rate"] for each in told}
+    train(objective(), batches, plan, on_step=reports.append)
+    rates = {each["step"]: each["rate"] for each in reports}
     assert rates == pytest.approx({1: 1e-4, 10: 5.5e-4, 20: 1e-3, 30: 5e-4, 40: 0})
 
 
 def test_it_learns():
-    told = []
-    train(objective(), batches, replace(PLAN, steps=60, batch=1, learning_rate=5e-3), on_step=told.append)
-    assert told[-1]["loss"] < 0.6 * told[0]["loss"] and told[-1]["step"] == 60
-    parts = [told[-1][part] for part in ("loader", "forward", "backward", "optimiser", "other")]
-    assert sum(parts) == pytest.approx(1) and told[-1]["backward"] > told[-1]["loader"]
+    reports = []
+    train(objective(), batches, replace(PLAN, steps=60, batch=1, learning_rate=5e-3), on_step=reports.append)
+    assert reports[-1]["loss"] < 0.6 * reports[0]["loss"] and reports[-1]["step"] == 60
+    parts = [reports[-1][part] for part in ("loader", "forward", "backward", "optimiser", "other")]
+    assert sum(parts) == pytest.approx(1) and reports[-1]["backward"] > reports[-1]["loader"]
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
@@ -204,11 +206,11 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
         return batches(first)
 
     resumed = train(objective(seed=1), watched, PLAN, checkpoint=checkpoint, save_every=2)
-    assert seen == [2] and torch.equal(learnt(resumed), learnt(whole))
+    assert seen == [2] and torch.equal(weights_of(resumed), weights_of(whole))
     kept = averages_of(checkpoint.read())
     assert all(torch.equal(kept[name], p) for name, p in resumed.named_parameters())
     other = train(objective(), batches, PLAN, seed=1)
-    assert not torch.equal(learnt(other), learnt(whole))
+    assert not torch.equal(weights_of(other), weights_of(whole))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
@@ -225,14 +227,14 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 @pytest.mark.parametrize("at_once", [2, 3, 8])
 def test_how_many_are_computed_at_once_changes_nothing(at_once):
-    """Captions left out, time steps and noise are an example's own."""
+    """Dropped captions, time steps and noise depend only on the example."""
     models = start, one, some, other = [objective() for _ in range(4)]
     for model in models[:3]:
         model.mirrored = True
     train(one, batches, replace(PLAN, steps=3))
     train(some, batches, replace(PLAN, steps=3), at_once=at_once)
     train(other, batches, replace(PLAN, steps=3), at_once=at_once)
-    start, one, some, other = map(learnt, models)
+    start, one, some, other = map(weights_of, models)
     assert (some - one).norm() < 1e-3 * (one - start).norm() < (other - one).norm()
 
 
@@ -245,11 +247,11 @@ def test_bytes_are_levels_between_minus_one_and_one():
 
 
 def test_what_is_kept_is_the_average(tmp_path):
-    """Against the definition, written out."""
+    """The saved weights equal the moving average, computed here from its definition."""
     plan, last = replace(PLAN, steps=3), []
     for steps in (1, 2, 3):
-        last.append(learnt(train(objective(), batches, replace(plan, steps=steps, ema=0.0))))
-    average = learnt(objective())
+        last.append(weights_of(train(objective(), batches, replace(plan, steps=steps, ema=0.0))))
+    average = weights_of(objective())
     for step, value in enumerate(last):
         decay = min(plan.ema, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * value
@@ -258,17 +260,19 @@ def test_what_is_kept_is_the_average(tmp_path):
         model := objective(),
         batches,
         plan,
-        validate=lambda step: seen.append((step, learnt(model))),
+        validate=lambda step: seen.append((step, weights_of(model))),
         validate_every=2,
     )
-    torch.testing.assert_close(learnt(kept), average, rtol=1e-5, atol=1e-7)
-    assert [step for step, _ in seen] == [2, 3] and torch.equal(seen[1][1], learnt(kept))
+    torch.testing.assert_close(weights_of(kept), average, rtol=1e-5, atol=1e-7)
+    assert [step for step, _ in seen] == [2, 3] and torch.equal(seen[1][1], weights_of(kept))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_what_full_precision_does(precision):
-    full = learnt(train(objective(), batches, PLAN)) - learnt(objective())
-    half = learnt(train(objective(), batches, replace(PLAN, precision=precision))) - learnt(objective())
+    full = weights_of(train(objective(), batches, PLAN)) - weights_of(objective())
+    half = weights_of(train(objective(), batches, replace(PLAN, precision=precision))) - weights_of(
+        objective()
+    )
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.95
 
 
@@ -283,18 +287,20 @@ def test_an_overflow_is_no_step_and_halves_the_scale():
             self.calls += 1
             return (self.weight * (torch.inf if self.calls == 2 else 1.0)).sum()
 
-    def told(steps: int) -> torch.Tensor:
+    def weight_after(steps: int) -> torch.Tensor:
         plan = TrainingPlan(steps=steps, batch=1, precision="fp16", ema=0.0, learning_rate=0.1)
         return train(Overflowing(), lambda first: iter([{}] * 9), plan).weight.detach()
 
-    assert torch.equal(told(1), told(2)) and told(3) < told(2)
+    assert torch.equal(weight_after(1), weight_after(2)) and weight_after(3) < weight_after(2)
 
 
 def test_gradient_checkpointing_changes_nothing():
     model = objective()
     model.unet.enable_gradient_checkpointing()
     kept = train(model, batches, replace(PLAN, steps=2))
-    torch.testing.assert_close(learnt(kept), learnt(train(objective(), batches, replace(PLAN, steps=2))))
+    torch.testing.assert_close(
+        weights_of(kept), weights_of(train(objective(), batches, replace(PLAN, steps=2)))
+    )
 
 
 def test_refusals():
@@ -332,7 +338,7 @@ def test_the_stopwatch_tells_where_the_time_went():
 def group(
     folder: Path, name: str, size: int, sharded: bool = False, steps: int = 99
 ) -> dict[str, torch.Tensor]:
-    """Averages that a group of processes leaves behind, at the end or after so many steps."""
+    """Train with `size` processes for at most `steps` steps; return the averaged weights of their checkpoint."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])}
     checkpoint, meeting = folder / f"{name}.safetensors", folder / f"{name}-{size}-{sharded}-{steps}"
     workers = [
@@ -351,13 +357,13 @@ def group(
         for rank in range(size)
     ]
     for worker in workers:
-        said = worker.communicate(timeout=300)[0]
-        assert worker.returncode == 0, said
+        output = worker.communicate(timeout=300)[0]
+        assert worker.returncode == 0, output
     return averages_of(checkpoint.read_bytes())
 
 
 def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    """To rounding: a step of Adam is 1e-3, five of them were made."""
+    """Whether weights are equal up to rounding, after five Adam steps of 1e-3."""
     assert ours.keys() == theirs.keys()
     return all(torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=2e-5) for name in ours)
 
@@ -371,12 +377,12 @@ def alone() -> dict[str, torch.Tensor]:
 def test_two_workers_equal_one_with_twice_the_batch(alone, tmp_path):
     assert close(group(tmp_path, "two", 2), alone)
     other = train(objective(), batches, replace(PLAN, steps=4)).named_parameters()
-    assert not close(dict(other), alone)  # one step less is seen
+    assert not close(dict(other), alone)  # the tolerance detects one missing step
 
 
 @pytest.mark.slow
 def test_sharded_workers_three_workers_and_workers_that_come_and_go(alone, tmp_path):
-    """FSDP; shares of unlike size; and a run of three that goes on as two, sharded, and then as one."""
+    """FSDP; unequal shares; and a run of three workers that continues with two, sharded, and then with one."""
     assert close(group(tmp_path, "sharded", 2, sharded=True), alone)
     assert close(group(tmp_path, "three", 3), alone)
     group(tmp_path, "fewer", 3, steps=3)

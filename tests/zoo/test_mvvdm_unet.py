@@ -1,4 +1,4 @@
-"""MV-VDM's network: its counts, and what of it must equal diffusers' own networks on the same weights."""
+"""MV-VDM's network: parameter counts, and equality with diffusers' networks on shared weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zoo.mvvdm.schedule import signal_levels
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
 
-# Stable Diffusion's structure, narrow.
+# Stable Diffusion's structure with fewer channels.
 SMALL = MVVDMConfig(
     block_out_channels=(16, 24, 32, 32),
     num_heads=4,
@@ -59,14 +59,14 @@ def inputs(B: int = 1, V: int = 2, T: int = 3, side: int = 16, seed: int = 1) ->
 
 @torch.no_grad()
 def forget_cameras(model: MVVDMUNet) -> None:
-    """Stable Diffusion knows none."""
+    """Make the camera embedding zero, as Stable Diffusion has none."""
     model.camera_embedding.linear_2.weight.zero_()
     model.camera_embedding.linear_2.bias.zero_()
 
 
 @torch.no_grad()
 def stir(model: torch.nn.Module, seed: int = 2) -> None:
-    """Give every parameter something to do, the adapters and blenders too."""
+    """Add noise to every parameter, so that adapters and blenders have an effect."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
@@ -76,11 +76,11 @@ def close(found: torch.Tensor, expected: torch.Tensor, atol: float = 2e-5) -> No
     torch.testing.assert_close(found, expected, atol=atol, rtol=1e-4)
 
 
-# --- counts (methods §2.6) ----------------------------------------------------------------------------
+# --- parameter counts --------------------------------------------------------------------------------
 
 
 def test_counts_of_the_published_size():
-    """On the meta device, where a parameter has a shape and no memory."""
+    """Counted on the meta device, where parameters have shapes but no memory."""
     with torch.device("meta"):
         base = MVVDMUNet(MVVDMConfig.base())
     numbers, tensors = {}, {}
@@ -96,7 +96,7 @@ def test_counts_of_the_published_size():
         "spatial": 164_697_002,
         "adapter": 24_793_280,
     }
-    # 42 encodings of time, which the published file stores, are computed here: 252 + 42 = 294.
+    # The released file also stores 42 temporal encodings, which are computed here: 252 + 42 = 294.
     assert tensors == {
         "backbone": 686, "camera": 4, "image projection": 4, "image attention": 32,
         "motion": 546, "spatial": 252, "adapter": 48,
@@ -117,7 +117,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else():
 
 
 def test_tiny_is_tiny():
-    """Network and autoencoder together, in half precision."""
+    """Size of network and autoencoder in half precision."""
     from zoo.mvvdm.autoencoder import PatchAutoencoder
 
     autoencoder = PatchAutoencoder()
@@ -128,18 +128,18 @@ def test_tiny_is_tiny():
     assert size < 40e6
 
 
-# --- what equals what ------------------------------------------------------------------------------------
+# --- equivalences ----------------------------------------------------------------------------------------
 
 
 def test_one_picture_is_stable_diffusions():
-    """One view, one frame, no motion modules, adapters as at first: diffusers' UNet on the same weights."""
+    """One view, one frame, no motion modules, untrained adapters: equals diffusers' UNet on the same weights."""
     theirs = UNet2DConditionModel(**DIFFUSERS, attention_head_dim=SMALL.num_heads).eval()
     stir(theirs)
     ours = unet()
     missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
     assert unexpected == [] and {kind(name) for name in missing} == {"camera", "motion", "spatial", "adapter"}
     forget_cameras(ours)
-    for side in (16, 20):  # 20, 10, 5, 3: on the way up a side is odd
+    for side in (16, 20):  # 20, 10, 5, 3: upsampling has to restore an odd size
         given = inputs(B=2, V=1, T=1, side=side)
         with torch.no_grad():
             found = ours(**given, motion=False)[:, 0, 0]
@@ -151,7 +151,7 @@ def test_one_picture_is_stable_diffusions():
 
 
 def test_one_view_over_time_is_animatediffs():
-    """One view and a blender that listens to time alone: diffusers' UNetMotionModel on the same weights."""
+    """One view and the temporal branch only: equals diffusers' UNetMotionModel on the same weights."""
     adapter = MotionAdapter(
         block_out_channels=SMALL.block_out_channels, motion_norm_num_groups=8, motion_num_attention_heads=4
     )
@@ -170,7 +170,7 @@ def test_one_view_over_time_is_animatediffs():
     with torch.no_grad():
         found = ours(**given)[0]
         sample = given["sample"][0].movedim(2, 1)  # [V, C, T, H, W]
-        text = given["text_embeds"].expand(5, -1, -1)  # once a frame
+        text = given["text_embeds"].expand(5, -1, -1)  # repeated per frame
         expected = theirs(sample, given["timestep"], text).sample.movedim(1, 2)
     close(found, expected)
 
@@ -186,7 +186,7 @@ def test_a_fresh_model_without_motion_modules_is_its_backbone_frame_by_frame(ada
         stir(model)
         assert not torch.allclose(
             model(**given, motion=False)[:, :, 2:], alone, atol=1e-2
-        )  # adapters at work
+        )  # trained adapters
 
 
 def test_multi_view_attention_is_self_attention_over_all_views():
@@ -202,7 +202,7 @@ def test_multi_view_attention_is_self_attention_over_all_views():
 
 @pytest.mark.parametrize("adapter", ["paper", "released"])
 def test_the_adapter_is_the_papers_sum_or_the_released_one(adapter):
-    """Written out for one frame, without heads (methods §2.3)."""
+    """Multi-view attention with the adapter equals its formula, for one frame and one head (Animate3D §3.1)."""
     torch.manual_seed(0)
     layer = MultiViewAttention(8, 1, adapter)
     stir(layer)
@@ -222,7 +222,7 @@ def test_the_adapter_is_the_papers_sum_or_the_released_one(adapter):
 
 
 def test_text_and_image_attention_are_ip_adapters():
-    """diffusers' processor, view by view: each looks at its own picture."""
+    """Equals diffusers' processor per view: each view attends to its own image."""
     from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
     torch.manual_seed(0)
@@ -251,7 +251,7 @@ def test_text_and_image_attention_are_ip_adapters():
 
 
 def test_place_encoding_by_hand():
-    """Rows first, then columns; the last of each is at 2π (methods §2.5)."""
+    """Channels of the row come first, then those of the column; the last row and column are at 2π."""
     encoded = encode_place(4, 6, 8)
     assert encoded.shape == (4, 6, 8)
     for row, column in ((3, 5), (0, 2), (1, 5)):
@@ -269,7 +269,7 @@ def test_time_encoding_is_animatediffs():
 
 
 def test_views_have_no_number():
-    """Views in another order, with their cameras, give the same videos in that order; frames do not."""
+    """The network is equivariant to a permutation of views and their cameras, but not of frames."""
     model = unet()
     stir(model)
     given = inputs(V=4, side=8)
@@ -291,11 +291,11 @@ def test_the_blend_of_space_and_time():
     layer = SpatiotemporalAttention(32, 4)
     tokens = torch.randn(2, 3, 4, 2, 2, 32)
     with torch.no_grad():
-        close(layer(tokens), (layer.over_space(tokens) + layer.over_time(tokens)) / 2)  # at first
+        close(layer(tokens), (layer.over_space(tokens) + layer.over_time(tokens)) / 2)  # initial blend: 1/2
         layer.mix_factor.fill_(1.0)
         share = 1 / (1 + math.exp(-1))
         close(layer(tokens), share * layer.over_space(tokens) + (1 - share) * layer.over_time(tokens))
-        # Over space frames are alone, over time places are.
+        # The spatial branch treats frames separately; the temporal branch treats positions separately.
         changed = tokens.clone()
         changed[:, :, 3] += 1
         assert torch.equal(layer.over_space(changed)[:, :, :3], layer.over_space(tokens)[:, :, :3])
@@ -308,13 +308,13 @@ def test_the_blend_of_space_and_time():
 
 
 def test_a_network_that_starts_from_the_first_frame():
-    """Before training its answer is the still first frame; afterwards too it is where every change begins."""
+    """With `from_first`, the untrained network predicts the still first frame; training adds changes to it."""
     config = replace(SMALL, from_first=True)
     model, given = unet(config), inputs(side=8)
     sample, first = given["sample"], given["sample"][:, :, :1]
     with torch.no_grad():
         assert torch.equal(model(**given), first.expand_as(sample))
-        assert not torch.allclose(unet()(**given), first.expand_as(sample), atol=1e-3)  # one that does not
+        assert not torch.allclose(unet()(**given), first.expand_as(sample), atol=1e-3)  # without from_first
         model.conv_out.weight.normal_(std=0.1)
         change = model(**given) - first
         other = {**given, "sample": torch.cat([first + 1, sample[:, :, 1:]], dim=2)}
@@ -323,8 +323,8 @@ def test_a_network_that_starts_from_the_first_frame():
 
 
 def test_it_may_believe_what_it_is_given():
-    """By hand: half of its output is how far the noisy frames are to be believed. All the way, without noise, the
-    answer is what it was given; with noise, change and noise times √ᾱ.
+    """With `from_first`, half of the output channels are weights of the noisy input. With all weights at 1, the
+    prediction is z^1 + √ᾱ_t (z_t − √ᾱ_t z^1); at t = 0 this is the input.
     """
     model = unet(replace(SMALL, from_first=True))
     given = inputs(side=8)
@@ -337,7 +337,8 @@ def test_it_may_believe_what_it_is_given():
             found = model(**{**given, "timestep": torch.tensor(timestep)})
             torch.testing.assert_close(found[:, :, 1:], wanted[:, :, 1:], rtol=1e-4, atol=1e-4)
             assert torch.equal(found[:, :, :1], first)
-            between = model(**{**given, "timestep": torch.tensor(timestep + 0.25)})  # as some samplers stop
+            # Some schedulers use fractional time steps.
+            between = model(**{**given, "timestep": torch.tensor(timestep + 0.25)})
             torch.testing.assert_close(between, found)
 
 
@@ -347,46 +348,46 @@ def test_whitening_tells_sentences_apart_that_differ_little():
     turn = torch.tensor([[c, -s], [s, c]])
     along = torch.tensor([[3, 1 / 3], [-3, 1 / 3], [3, -1 / 3], [-3, -1 / 3]])
     whitening = Whitening(2)
-    torch.testing.assert_close(whitening(along), along)  # unless fitted it changes nothing
+    torch.testing.assert_close(whitening(along), along)  # the identity until it is fitted
     whitening.fit(along @ turn.T + 5)
     scales = torch.tensor([(9 / (41 / 9) + 1) ** -0.5, (1 / 9 / (41 / 9) + 1) ** -0.5])
     torch.testing.assert_close(whitening(along @ turn.T + 5), (along * scales) @ turn.T, rtol=1e-5, atol=1e-5)
     again = Whitening(2)
-    again.load_state_dict(whitening.state_dict())  # it is kept with the weights, and not learnt
+    again.load_state_dict(whitening.state_dict())  # the statistics are buffers: saved but not trained
     assert torch.equal(again.matrix, whitening.matrix) and not list(whitening.parameters())
-    whitening.fit(torch.ones(3, 2))  # one sentence said again and again
+    whitening.fit(torch.ones(3, 2))  # the same sentence three times
     assert whitening(torch.ones(1, 2)).abs().max() == 0
 
 
 def test_a_sentence_reaches_every_layer_with_the_time_step():
-    """Also where there is no attention to it: the answer changes with the text, which else it does not see."""
+    """With `sentence`, the output depends on the text even without cross-attention to it."""
     blind = replace(SMALL, attention_levels=(False,) * 4)
     given = inputs(side=8)
     other = {**given, "text_embeds": given["text_embeds"] + 1}
     for sentence in (False, True):
         model = unet(replace(blind, sentence=sentence))
-        model.mid_block.attentions[0].transformer_blocks[0].attn2.to_v.weight.data.zero_()  # the middle's
+        model.mid_block.attentions[0].transformer_blocks[0].attn2.to_v.weight.data.zero_()
         with torch.no_grad():
             assert torch.equal(model(**given), model(**other)) is not sentence
 
 
 def test_a_sentence_says_something_else_to_each_frame_and_view():
     torch.manual_seed(0)
-    told, clauses, camera = SentenceEmbedding(8, 16), torch.randn(2, 2, 8), torch.randn(2, 3, 16)
+    embed, clauses, camera = SentenceEmbedding(8, 16), torch.randn(2, 2, 8), torch.randn(2, 3, 16)
     both, one, other = (
-        torch.tensor(said).view(1, 2, 1) for said in ([True, True], [True, False], [False, True])
+        torch.tensor(valid).view(1, 2, 1) for valid in ([True, True], [True, False], [False, True])
     )
     with torch.no_grad():
-        found = told(clauses, both, camera, 5)
+        found = embed(clauses, both, camera, 5)
         assert found.shape == (2, 3, 5, 16)
-        torch.testing.assert_close(told(clauses, both, camera[:, :2], 4), found[:, :2, :4])
-        torch.testing.assert_close(told(clauses, one, camera, 5) + told(clauses, other, camera, 5), found)
+        torch.testing.assert_close(embed(clauses, both, camera[:, :2], 4), found[:, :2, :4])
+        torch.testing.assert_close(embed(clauses, one, camera, 5) + embed(clauses, other, camera, 5), found)
     apart = torch.cdist(found[0].flatten(0, 1), found[0].flatten(0, 1)) + torch.eye(15)
     assert apart.min() > 1e-3
 
 
 def test_places_without_a_clause_say_nothing():
-    """However many clauses the others have that a sentence is computed with."""
+    """The embedding does not depend on padding to the number of clauses of other sentences."""
     model, given = unet(replace(SMALL, sentence=True)), inputs(side=8)
     text = given["text_embeds"][:, :1]
     model.whitening.fit(torch.randn(20, text.shape[-1]) + 1)
@@ -397,7 +398,7 @@ def test_places_without_a_clause_say_nothing():
         assert not torch.allclose(model(**{**given, "text_embeds": padded.flip(1) + padded}), alone)
 
 
-# --- in use ------------------------------------------------------------------------------------------------
+# --- usage -------------------------------------------------------------------------------------------------
 
 
 def test_gradient_checkpointing_changes_nothing():
@@ -429,7 +430,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("sample", torch.zeros(1, 2, 3, 5, 8, 8), r"sample \[B, V, T, 4, H, W\], got \[1, 2, 3, 5, 8, 8\]"),
         ("camera", torch.zeros(1, 3, 16), r"camera \[1, 2, 16\] .*, got \[1, 3, 16\]"),
@@ -438,8 +439,8 @@ def test_saved_and_loaded(tmp_path):
         ("image_embeds", torch.zeros(1, 2, 5), r"image_embeds None, got \(1, 2, 5\)"),
     ],
 )
-def test_wrong_shapes_are_named(name, value, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_shapes_are_named(name, value, message):
+    with pytest.raises(ValueError, match=message):
         unet()(**{**inputs(), name: value})
 
 
@@ -456,7 +457,7 @@ def test_configs_that_cannot_be_are_refused():
 
 
 def test_the_four_cameras_as_the_network_is_told_them():
-    """Elevation 15°, azimuth 0: at (0.9659, 0, 0.2588) of a z-up world; then round towards +y (methods §1.5, §8.1)."""
+    """Elevation 15°, azimuth 0: at (0.9659, 0, 0.2588) of a z-up world; then counter-clockwise to +y."""
     matrices = mvvdm_camera_vectors(condition_cameras()).reshape(4, 4, 4)
     c, s = math.cos(math.radians(15)), math.sin(math.radians(15))
     np.testing.assert_allclose(matrices[:, :3, 3], [[c, 0, s], [0, c, s], [-c, 0, s], [0, -c, s]], atol=1e-7)
@@ -467,11 +468,11 @@ def test_the_four_cameras_as_the_network_is_told_them():
 
 
 def test_camera_vectors_back_to_the_house():
-    """From z-up and OpenGL's axes back to y-up and OpenCV's: the cameras' own matrices, but for the distance."""
+    """Converted back from z-up OpenGL axes to y-up OpenCV axes, they are the cameras' matrices except for distance."""
     cameras = condition_cameras(5)
     for vector, camera_to_world in zip(mvvdm_camera_vectors(cameras), cameras.camera_to_world, strict=True):
         matrix = vector.reshape(4, 4)
-        y_up = matrix[[1, 2, 0], :]  # x of the house is MVDream's y, y its z, z its x
+        y_up = matrix[[1, 2, 0], :]  # our x is MVDream's y, our y its z, our z its x
         right, up, backward, position = y_up.T
         found = np.stack([right, -up, -backward, position * 3.0], 1)
         np.testing.assert_allclose(found, camera_to_world[:3], atol=1e-6)

@@ -181,7 +181,7 @@ class SpatiotemporalAttention(Attention):
     def over_space(self, tokens: Tensor) -> Tensor:
         """Spatial branch: attention over views and positions, separately for each frame. The shape is kept.
 
-        The encoding is the same in all views: only the camera embedding tells views apart.
+        The encoding is the same in all views: only the camera embedding distinguishes views.
         """
         B, V, T, H, W, C = tokens.shape
         x = tokens + encode_place(H, W, C, tokens.device).to(tokens.dtype)
