@@ -1,4 +1,4 @@
-"""Evaluation of one animation: what it moves is evaluated at every time, everything else once.
+"""Evaluation of one animation: animated parts are evaluated at every time, everything else once.
 
 Interpolation, skinning and morphing follow the glTF 2.0 specification (§3.7.2.2, §3.7.3, §3.11 and appendix C).
 """
