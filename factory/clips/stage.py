@@ -25,7 +25,7 @@ from factory.dataset.captions import caption_from_names
 from factory.dataset.schema import ClipInfo, make_row, write_row
 from factory.dataset.shards import staged_path
 from factory.sources.downloads import DeadLink, WrongChecksum
-from factory.sources.opening import AssetCache, settled
+from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
 from renderers.meshes import PICTURE_VERSIONS, RenderSettings, renderer
 
@@ -96,7 +96,7 @@ class RenderStage(Stage):
 
     def _admit(self, record: AssetRecord, terms: Policy) -> Outcome:
         """Plan an asset if its licence satisfies the terms: first as the source, then as the file states it."""
-        record = settled(record, terms)
+        record = refreshed_record(record, terms)
         if refusal := terms.refusal(record):
             return Outcome("filtered", reason=refusal)
         started = time.perf_counter()

@@ -40,7 +40,7 @@ from factory.motion_videos.plan import (
     surface_points,
 )
 from factory.sources.downloads import DeadLink, WrongChecksum
-from factory.sources.opening import AssetCache, settled
+from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
 from renderers.cameras import Cameras
 from renderers.meshes import PICTURE_VERSIONS, RenderSettings, Shot, renderer
@@ -137,7 +137,7 @@ class MotionStage(Stage):
 
     def _plan_asset(self, listed: AssetRecord) -> _ObjectPlan:
         terms = Selection().policy_for(listed)
-        listed = settled(listed, terms)
+        listed = refreshed_record(listed, terms)
         if refusal := terms.refusal(listed):
             return _ObjectPlan(fault=refusal)
         asset, sha256 = self._assets.open(listed)

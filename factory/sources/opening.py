@@ -43,7 +43,7 @@ class AssetCache:
         return self._assets[record.fingerprint]
 
 
-def settled(record: AssetRecord, policy: Policy) -> AssetRecord:
+def refreshed_record(record: AssetRecord, policy: Policy) -> AssetRecord:
     """Query the source for the current licence and NoAI status of an unsettled record.
 
     Settled and local records are returned unchanged. If the source cannot be reached and the policy accepts an

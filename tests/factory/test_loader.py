@@ -335,7 +335,7 @@ def test_damaged_pixels_are_named(tmp_path):
 
 def test_ray_data_wants_a_running_ray(clips, monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests of this process leave one running
-    with pytest.raises(RuntimeError, match=r"within `cluster.connect\(\)`"):
+    with pytest.raises(RuntimeError, match=r"inside `with cluster.connect\(\):`"):
         factory.ray_dataset(training(clips))
 
 

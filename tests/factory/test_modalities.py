@@ -107,7 +107,7 @@ def test_without_modalities_nothing_changes():
     assert set(disc_row()) == set(clip_schema(16).names)
     args = ["--out", "x", "--seed", "5"]
     assert RenderStage().identity.split(":")[1] == RenderSettings().hash()
-    assert parse_arguments(args)[0].modalities == ()
+    assert parse_arguments(args).render.modalities == ()
     plain = RenderStage(ClipRecipe(), RenderSettings())
     more = RenderStage(ClipRecipe(), RenderSettings(flow=True))
     assert more.identity != plain.identity and more.memory > plain.memory
@@ -197,7 +197,7 @@ def test_other_back_ends_refuse(backend, capsys):
 def test_unknown_modalities_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--out", "x", "--modalities", "depth,colour"])
-    assert "expected some of depth,normals,flow,tracks, got colour" in capsys.readouterr().err
+    assert "expected names from depth,normals,flow,tracks, got colour" in capsys.readouterr().err
 
 
 def test_the_stage_stores_what_the_renderer_gives():

@@ -322,7 +322,7 @@ def test_a_dataset_becomes_motion_videos(tmp_path):
 
 
 def printed(capsys, tmp_path, *arguments: str) -> str:
-    assert main([*arguments, "--out", str(tmp_path / "out"), "--workers", "0"]) == 1
+    assert main(["--objects", *arguments, "--out", str(tmp_path / "out"), "--workers", "0", "--quiet"]) == 1
     out, err = capsys.readouterr()
     (line,) = [line for line in (out + err).splitlines() if line]
     return line
@@ -342,7 +342,7 @@ def test_objects_without_videos_are_reported_with_a_reason(capsys, tmp_path):
 
 
 def test_a_remote_output_is_refused():
-    assert main(["creatures://robot", "--out", "memory://somewhere", "--workers", "0"]) == 1
+    assert main(["--objects", "creatures://robot", "--out", "memory://somewhere", "--workers", "0"]) == 1
 
 
 def test_names_of_objects_are_unique(tmp_path):

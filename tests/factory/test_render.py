@@ -74,7 +74,7 @@ def test_a_second_run_renders_nothing(dataset):
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()}
     started = time.monotonic()
     output = run(dataset)
-    assert "nothing new" in output and "4 of them by earlier runs" in output
+    assert "nothing new" in output and "4 of them in earlier runs" in output
     assert time.monotonic() - started < 20
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()} == before
 

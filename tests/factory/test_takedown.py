@@ -263,7 +263,7 @@ def test_the_command_says_what_it_did(dataset, capsys):
     assert main(["takedown", GONE, "--out", str(dataset), "--reason", "asked"]) == 0
     assert "folder" not in capsys.readouterr().err
     assert main(["takedown", "nobody", "--out", str(dataset)]) == 0
-    assert "nothing of it in the dataset" in capsys.readouterr().out
+    assert "the dataset had no clip of it" in capsys.readouterr().out
     assert main(["report", "--out", str(dataset)]) == 0
     output = capsys.readouterr().out
     assert "taken down: 2" in output and "asked: 2 clips" in output and "nobody" in output

@@ -13,7 +13,7 @@ from renderers.gaussians import Rendered, render
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.model import DIMO
-from zoo.dimo.objective import Progress, decayed_rate, photometric
+from zoo.dimo.objective import StepReport, decayed_rate, photometric
 from zoo.dimo.optimizer import NamedAdam
 
 REPORT_EVERY = 25  # steps between two reports
@@ -25,9 +25,9 @@ def fit_latent(
     *,
     steps: int | None = None,
     seed: int = 0,
-    on_step: Callable[[Progress], object] | None = None,
+    on_step: Callable[[StepReport], object] | None = None,
 ) -> Tensor:
-    """The latents [M, Z] with which a trained model shows the motions of `videos`; nothing else is learnt.
+    """Find the latents [M, Z] with which a trained model reproduces the motions of `videos`; only z is optimised.
 
     Each motion begins at the best of 0 and the latents that the model knows.
 
@@ -75,10 +75,10 @@ def fit_latent(
 
 @torch.no_grad()
 def nearest_latent(model: DIMO, batch: Batch) -> Tensor:
-    """Which of 0 and the known latents shows a batch of one motion best, [1, Z]."""
-    known = torch.cat([torch.zeros_like(model.mu[:1]), model.mu])
-    errors = [photometric(model.config, _show(model, z[None], batch), batch)[1] for z in known]
-    return known[torch.stack(errors).argmin()][None]
+    """The latent [1, Z], among 0 and the trained ones, with the smallest image error on a batch of one motion."""
+    candidates = torch.cat([torch.zeros_like(model.mu[:1]), model.mu])
+    errors = [photometric(model.config, _show(model, z[None], batch), batch)[1] for z in candidates]
+    return candidates[torch.stack(errors).argmin()][None]
 
 
 def _show(model: DIMO, z: Tensor, batch: Batch) -> Rendered:

@@ -28,7 +28,10 @@ def hull_points(run: TrainingContext, count: int, rng: np.random.Generator) -> t
 
 
 def carry_back(run: TrainingContext, places: Tensor) -> Tensor:
-    """Points seen in the frame of the hull, in the canonical pose: moved with the key points around them there."""
+    """Move points on a posed hull to the canonical pose: subtract the displacement of the nearest key points.
+
+    The displacements are blended with the RBF weights of eq. 1 over the four nearest key points.
+    """
     model, videos = run.model, run.videos
     motion, frame = run.pose
     phase = torch.tensor([videos.phases[frame]], device=run.device)

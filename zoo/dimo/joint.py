@@ -27,7 +27,7 @@ from zoo.dimo.points import farthest_points, spacing
 
 
 class JointStage:
-    """Gaussians, key points, latents and decoder learn together, guided by the key points of stage 1."""
+    """Joint optimisation of Gaussians, key points, latents and decoder, guided by the key points of stage 1."""
 
     name = "joint"
     learnt = ("means", "log_scales", "quats", "opacity_logits", "colors")
@@ -59,7 +59,11 @@ class JointStage:
         return {} if self.guide is None else {"guide": self.guide}
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
-        """One step of learning, and what the schedule has after it."""
+        """One optimiser step, then pruning where the schedule has it.
+
+        Args:
+            step: of this stage, from 0.
+        """
         model, config, plan = self.run.model, self.run.config, self.plan
         weights = config.losses
         if step % plan.graph_every == 0:
@@ -79,8 +83,9 @@ class JointStage:
                 model, model.key_points, model.log_radii, motion.positions, z, batch, model.graph
             )
         if self.guide is not None and config.factorised and weights.chamfer:
-            known = self.guide[batch.motions][:, batch.frames]
-            loss = loss + weights.chamfer * losses.chamfer(motion.positions, known).sum() * views_per_motion(
+            # L_chamfer (§3.3): the key points stay near where stage 1 found them.
+            guide = self.guide[batch.motions][:, batch.frames]
+            loss = loss + weights.chamfer * losses.chamfer(motion.positions, guide).sum() * views_per_motion(
                 batch
             ) / len(z)
         loss.backward()
@@ -121,10 +126,10 @@ class JointStage:
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Gaussians around the key points, or on the hull of one frame carried back to the canonical pose."""
+        """Initialise the Gaussians around the key points, or on one frame's visual hull moved to the canonical pose."""
         run, model, N = self.run, self.run.model, self.run.config.gaussians
         rng = run.rng(2)
-        if self.guide is None:  # there was no stage 1
+        if self.guide is None:  # stage 1 was skipped
             points = hull_points(run, 16 * len(model.key_points), rng)[0] if self._on_hull else None
             if points is None:
                 points = points_in_ball(rng, len(model.key_points), 0.5).to(run.device)

@@ -30,7 +30,11 @@ __all__ = [
 
 
 def depth_smoothness(depth: Tensor, image: Tensor) -> Tensor:
-    """Mean |∂D| · exp(−|∂I|): depth [..., H, W, 1] may jump only where the colour [..., H, W, 3] does."""
+    """Edge-aware smoothness of depth (L_depth of eq. 8): mean |∂D| · exp(−|∂I|), summed over x and y.
+
+    Args:
+        depth: [..., H, W, 1]. image: [..., H, W, 3]; depth may jump where the colour does.
+    """
     rows, columns = ((_step(depth, axis).abs() * (-_edges(image, axis)).exp()).mean() for axis in (-3, -2))
     return rows + columns
 

@@ -194,7 +194,7 @@ def _draw(
             gaussians.colors,
         )
         picture = render(scenes, cameras, background=None if behind is None else behind.to(scenes.means))
-        if behind is None:  # premultiplied by nature; files and the house want straight alpha
+        if behind is None:  # the renderer's colour is premultiplied; images use straight alpha
             rgb, alpha = picture.output("rgb"), picture.output("alpha")
             frames = torch.cat([rgb / alpha.clamp(min=1e-6), alpha], -1)
         else:

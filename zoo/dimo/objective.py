@@ -14,18 +14,18 @@ from zoo.dimo.data import over
 from zoo.dimo.feed import Batch
 from zoo.dimo.model import DIMO
 
-Progress = dict[str, object]
+StepReport = dict[str, object]
 
 
 class StepLoss(NamedTuple):
-    """What one step gives: the loss that was descended, and the squared error of the picture for reports."""
+    """Result of a step: the loss that was minimised, and the mean squared colour error for reports."""
 
     loss: Tensor
     error: Tensor
 
 
 def latents(model: DIMO, batch: Batch) -> Tensor:
-    """One z per motion of the step, [M', Z]: drawn from its distribution, or the latent itself."""
+    """One z per motion of the step, [M', Z]: z = μ + σ·ε with σ = exp(log σ² / 2) (eq. 5), or μ itself."""
     mu = model.mu[batch.motions]
     if not model.config.latent_space:
         return mu.detach()
@@ -35,7 +35,10 @@ def latents(model: DIMO, batch: Batch) -> Tensor:
 
 
 def photometric(config: DIMOConfig, picture: Rendered, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The weighted sum of the losses on pictures, and the squared error of their colours."""
+    """The weighted image losses (eq. 8), and the mean squared colour error.
+
+    `batch.share` is the fraction of the image that the step's crop covers; it makes crops count as much as whole images.
+    """
     weights, share = config.losses, batch.share
     target, mask = over(batch.targets)
     rgb, alpha = picture.output("rgb"), picture.output("alpha")
@@ -55,7 +58,7 @@ def photometric(config: DIMOConfig, picture: Rendered, batch: Batch) -> tuple[Te
 
 
 def latent_loss(config: DIMOConfig, model: DIMO, batch: Batch) -> Tensor | float:
-    """The weighted divergence of the step's latents from the standard normal."""
+    """The weighted KL divergence of the step's latents from the standard normal (eq. 10), mean over motions."""
     if not (config.latent_space and config.latent_distribution and config.losses.kl):
         return 0.0
     divergence = losses.kl_divergence(model.mu[batch.motions], model.log_var[batch.motions])
@@ -71,7 +74,7 @@ def rigidity_loss(
     batch: Batch,
     graph: Tensor | None = None,
 ) -> Tensor | float:
-    """The weighted rigidity of the step's motions, in the configured form, and of motions between them.
+    """The weighted ARAP losses (eq. 9, or its form on distances) of the step's motions and of interpolations.
 
     See `losses.arap_distances` and `losses.arap_rotations`. Without a graph, neighbours are the nearest at rest.
     """
@@ -98,7 +101,7 @@ def rigidity_loss(
 def excess_between(
     model: DIMO, points: Tensor, positions: Tensor, z: Tensor, batch: Batch, graph: Tensor, radii: Tensor
 ) -> Tensor:
-    """By how much motions somewhere between pairs of the step's are less rigid than both, [M' // 2].
+    """Excess rigidity energy of interpolated motions over the less rigid of their two ends, [M' // 2].
 
     Rigidity is `losses.arap_distances`. As a share of the less rigid end's, since what shows between two quiet motions
     would be nothing beside a lively one; 0 where it is no larger.
@@ -120,7 +123,7 @@ def wanted_outputs(weights: LossWeights, smooth: bool) -> tuple[str, ...]:
 
 
 def renders_per_motion(batch: Batch) -> int:
-    """Pictures of one motion in the step: the published colour loss is their sum."""
+    """Images per motion in the step. The published colour loss is a sum over them, ours a mean times this."""
     return batch.targets.shape[1] * len(batch.frames)
 
 

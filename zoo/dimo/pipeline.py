@@ -93,7 +93,7 @@ class DIMOPipeline:
 
     @staticmethod
     def of(model: DIMO, videos: MotionVideos, **fields: Any) -> DIMOPipeline:
-        """The pipeline of a model trained on these videos, which give names, sentences, phases and provenance."""
+        """Build a pipeline from a model and its training videos, which give names, sentences, phases and provenance."""
         return DIMOPipeline(
             model,
             videos.object,

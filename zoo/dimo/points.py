@@ -128,7 +128,7 @@ def _sample(
 
 
 def _outward(solid: np.ndarray) -> np.ndarray:
-    """Unit directions out of a solid, at every cell: [cells³, 3]."""
+    """Outward unit normals of a solid at every cell, [cells³, 3]: the negative gradient of its blurred occupancy."""
     soft: np.ndarray = np.pad(solid, 2).astype(np.float32)
     for axis in range(3):
         soft = soft + np.roll(soft, 1, axis) + np.roll(soft, -1, axis)

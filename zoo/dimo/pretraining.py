@@ -28,7 +28,7 @@ from zoo.dimo.points import farthest_points, spacing
 
 
 class KeyPointStage:
-    """Key points drawn as isotropic Gaussians of one radius learn where they are at each moment of each motion."""
+    """Optimises key points, rendered as isotropic Gaussians of one shared radius, with latents and decoder."""
 
     name = "motion"
 
@@ -70,7 +70,11 @@ class KeyPointStage:
         }  # fmt: skip
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
-        """One step of learning, and what the schedule has after it."""
+        """One optimiser step, then densification and pruning where the schedule has them.
+
+        Args:
+            step: of this stage, from 0.
+        """
         model, plan, weights = self.run.model, self.plan, self.run.config.losses
         z = latents(model, batch)
         offsets, _ = model.decoder(self.points, batch.phases, z)
@@ -97,7 +101,11 @@ class KeyPointStage:
         return StepLoss(loss, error)
 
     def finish(self) -> Tensor:
-        """Hand the key points to the model; the guide of stage 2: their positions in all frames, [M, T, K, 3]."""
+        """Copy the key points into the model.
+
+        Returns:
+            The guide of stage 2: their positions in all frames, [M, T, K, 3].
+        """
         self._keep((self.opacities.detach().sigmoid() >= self.plan.final_opacity).nonzero()[:, 0])
         run, config = self.run, self.run.config
         old = run.model
@@ -143,7 +151,7 @@ class KeyPointStage:
         return rates
 
     def _watch(self, picture: Rendered, batch: Batch) -> None:
-        """Add up how strongly the pictures pull at each key point, per unit of normalised device coordinates."""
+        """Accumulate each key point's image-space gradient norm, in normalised device coordinates (as 3DGS does)."""
         whole = (batch.cameras.width * batch.cameras.height / batch.share) ** 0.5
         gradient = picture.means2d.grad
         if gradient is None:
@@ -151,7 +159,7 @@ class KeyPointStage:
         self.moved += (gradient.norm(dim=-1) * (whole / 2)).sum((0, 1))
 
     def _grow(self, step: int) -> None:
-        """Densify and prune; at the annealing steps, back to the wanted number by farthest-point sampling."""
+        """Densify and prune; at the annealing steps, resample to the configured number by farthest-point sampling."""
         plan, done = self.plan, step + 1
         since = done - max((at for at in plan.anneal_at if at <= done), default=0)
         if (
@@ -162,7 +170,7 @@ class KeyPointStage:
         ):
             radius = self.radius.detach().exp()
             pulled = (self.moved / plan.densify_every >= plan.densify_gradient).nonzero()[:, 0]
-            # A small key point is doubled where it is, a large one into two that lie apart.
+            # 3DGS: a small point is cloned in place, a large one is split into two points apart.
             apart = torch.from_numpy(self.run.rng(1, 1, done).standard_normal((len(pulled), 3), np.float32))
             shift = apart.to(self.points.device) * radius * (radius > plan.clone_scale)
             with torch.no_grad():

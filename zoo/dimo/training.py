@@ -1,4 +1,4 @@
-"""Learning a DIMO from motion videos: motions first, on key points alone, then everything together (paper §3.3).
+"""Train a DIMO on motion videos: key points alone first, then all parameters together (paper §3.3).
 
     videos = MotionVideos.open("kangaroo").select("train")
     model = train(videos, DIMOConfig.laptop(), checkpoint=Path("run.safetensors"))
@@ -27,7 +27,7 @@ from zoo.dimo.data import MotionVideos
 from zoo.dimo.fitting import fit_latent, nearest_latent
 from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
-from zoo.dimo.objective import Progress, StepLoss, excess_between
+from zoo.dimo.objective import StepLoss, StepReport, excess_between
 from zoo.dimo.pretraining import KeyPointStage
 
 __all__ = ["REPORT_EVERY", "excess_between", "fit_latent", "nearest_latent", "train"]
@@ -43,10 +43,10 @@ def train(
     checkpoint: Path | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    on_step: Callable[[Progress], object] | None = None,
+    on_step: Callable[[StepReport], object] | None = None,
     save_every: int = 500,
 ) -> DIMO:
-    """Learn a model of all motions in `videos` from their training views.
+    """Train one model on the training views of all motions in `videos`.
 
     Args:
         checkpoint: a .safetensors file; an existing one is resumed, and it is written every `save_every` steps.
@@ -86,7 +86,7 @@ class _Training(TrainingContext):
         self._stage: KeyPointStage | JointStage | None = None
 
     def stage(self) -> KeyPointStage | JointStage | None:
-        """The stage that the next step belongs to, begun where it has to be; None at the end."""
+        """The stage of the next step, created if necessary; None when training is complete."""
         if self.step >= self.steps:
             return None
         first = self.config.pretraining.steps
@@ -97,7 +97,7 @@ class _Training(TrainingContext):
             self._stage = JointStage(self, guide)
         return self._stage
 
-    def progress(self, stage: KeyPointStage | JointStage, outcome: StepLoss) -> Progress:
+    def progress(self, stage: KeyPointStage | JointStage, outcome: StepLoss) -> StepReport:
         loss, error = torch.stack([outcome.loss.detach(), outcome.error.detach()]).tolist()
         if not math.isfinite(loss):
             raise FloatingPointError(f"{self.videos.object}: the loss is {loss} at step {self.step}")
@@ -109,7 +109,7 @@ class _Training(TrainingContext):
     # --- checkpoints ---
 
     def save(self, path: Path) -> None:
-        """Write everything the next step depends on, whole or not at all."""
+        """Write everything that the next step depends on, atomically."""
         from safetensors.torch import save_file
 
         stage = self._stage
@@ -129,7 +129,11 @@ class _Training(TrainingContext):
         os.replace(part, path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint of this very run."""
+        """Restore a checkpoint of the same training.
+
+        Raises:
+            ValueError: the file is damaged, or belongs to another training.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
