@@ -37,7 +37,7 @@ def latents(model: DIMO, batch: Batch) -> Tensor:
 def photometric(config: DIMOConfig, picture: Rendered, batch: Batch) -> tuple[Tensor, Tensor]:
     """The weighted image losses (eq. 8), and the mean squared colour error.
 
-    `batch.share` is the fraction of the image that the step's crop covers; it makes crops count as much as whole images.
+    `batch.share`, the fraction of the image that the crop covers, makes crops count as much as whole images.
     """
     weights, share = config.losses, batch.share
     target, mask = over(batch.targets)
