@@ -221,9 +221,8 @@ def _surface_nets(field_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _cube(detail: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a tessellated cube with shared edge vertices: positions [N, 3] in [-1, 1], outward triangles [M, 3]."""
-    line = np.tan(
-        np.linspace(-1, 1, detail + 1) * np.pi / 4
-    )  # nearly uniform spacing after projection onto a sphere
+    # tan gives a nearly uniform spacing after projection onto a sphere.
+    line = np.tan(np.linspace(-1, 1, detail + 1) * np.pi / 4)
     s, t = (g.ravel() for g in np.meshgrid(line, line, indexing="ij"))
     one = np.ones_like(s)
     i = (np.arange(detail)[:, None] * (detail + 1) + np.arange(detail)).ravel()

@@ -68,9 +68,8 @@ def limb(
 
     def measure(p: np.ndarray) -> np.ndarray:
         offset = p - a
-        if (
-            flat != 1.0
-        ):  # the inverse scale, then a lower bound: exact zero set, underestimated distance elsewhere
+        # Apply the inverse scale. Multiplying the result by `flat` then gives a lower bound of the true distance.
+        if flat != 1.0:
             offset = offset + ((offset @ squeeze) * (1 / flat - 1))[..., None] * squeeze
         along = np.clip(offset @ axis / length2, 0, 1)
         nearest = offset - along[..., None] * axis
