@@ -195,7 +195,7 @@ FIELDS: dict[str, Callable] = {
     "ooze_left": _ooze_x, "ooze_right": _ooze_back_x, "ooze_forward": _ooze_z, "ooze_back": _ooze_back_z,
     "tall": _tall, "puff": _puff, "rings": _rings, "lean_left": _lean_x, "lean_forward": _lean_z,
 }
-"""Displacement fields: x, z in metres and h = y / height → offsets (dx, dy, dz) in metres; dy = 0 on the floor."""
+"""Displacement fields: x, z in metres and h = y / height → offsets (dx, dy, dz) in metres; dy ≈ 0 on the floor."""
 
 OPPOSITE = {"tall": "short", "puff": "slim", "rings": "grooves", "lean_left": "lean_right", "lean_forward": "lean_back"}
 REACH = 1.5
