@@ -178,7 +178,7 @@ def _creative_commons(match: re.Match) -> str:
     return "-".join(["CC-BY", *terms, match["version"] or "4.0"])
 
 
-# Preset → the terms above that it puts up with.
+# Preset → accepted licence terms (see above); None accepts all.
 _RESEARCH = frozenset({"", "-SA", "-NC", "-NC-SA"})
 POLICIES: dict[str, frozenset[str] | None] = {
     "any": None,
@@ -189,7 +189,10 @@ POLICIES: dict[str, frozenset[str] | None] = {
 
 
 class Claim(Protocol):
-    """What a policy looks at; an `AssetRecord` is one. `unsettled`: the answer may still come (see there)."""
+    """The licence fields that a policy checks, as implemented by `AssetRecord`.
+
+    `unsettled` means that the licence or NoAI status may still be resolved (see `AssetRecord.unsettled`).
+    """
 
     @property
     def licence(self) -> str: ...

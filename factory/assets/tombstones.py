@@ -1,4 +1,4 @@
-"""Tombstones: records of assets that were taken down and must not come back."""
+"""Tombstones: records of assets that were taken down and must not be ingested again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ _FOLDER = "_factory/takedown"
 
 @dataclass(frozen=True)
 class Tombstone:
-    """An asset that was taken down.
+    """A record of an asset that was taken down.
 
     Attributes:
-        uid, source: which; source "" = of any source.
-        reason: what was said, for people. at: when, ISO 8601.
-        fingerprints: content addresses; copies under other names are covered too.
-        clips: keys of the clips it gave. finished: nothing of them is left.
+        uid, source: the asset; source "" matches every source.
+        reason: human-readable reason for the takedown.
+        at: time of the takedown, ISO 8601.
+        fingerprints: content hashes, which also match copies under other names.
+        clips: keys of the clips rendered from the asset.
+        finished: whether all of these clips have been deleted.
     """
 
     uid: str
@@ -38,16 +40,16 @@ class Tombstone:
         return f"{_FOLDER}/{name}.json"
 
     def covers(self, record: AssetRecord) -> bool:
-        """Whether a record is this asset, or a copy of it."""
+        """Return whether a record is this asset or a copy of it."""
         same = record.uid == self.uid and self.source in ("", record.source)
         return same or record.fingerprint in self.fingerprints
 
 
 def read_tombstones(root: str | os.PathLike[str]) -> list[Tombstone]:
-    """Everything that was taken down from a dataset.
+    """Read all tombstones of a dataset, sorted by file name.
 
     Raises:
-        StorageError: a tombstone is damaged. Without it an asset would come back, so it must be restored.
+        StorageError: a tombstone is damaged. It must be restored, or its asset could be ingested again.
     """
     storage = Storage(root)
     names = [f"{_FOLDER}/{name}" for name in storage.names(_FOLDER)]
@@ -66,6 +68,6 @@ def read_tombstones(root: str | os.PathLike[str]) -> list[Tombstone]:
 
 
 def write_tombstone(root: str | os.PathLike[str], tombstone: Tombstone) -> None:
-    """Write a tombstone, replacing an earlier version of it."""
+    """Write a tombstone, replacing an earlier version."""
     data = json.dumps(asdict(tombstone), indent=1, sort_keys=True).encode()
     Storage(root).write(tombstone.path, data)

@@ -1,4 +1,4 @@
-"""`python -m factory.sources.creatures gallery` and `… export SPECIES --seed N -o file.glb`."""
+"""Render the creature gallery, or export one creature as GLB."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from factory.sources.creatures import catalogue as creatures
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m factory.sources.creatures", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    gallery = commands.add_parser("gallery", help="draw every species, a few seeds and strips of motions")
+    gallery = commands.add_parser("gallery", help="render every species with several seeds and motions")
     gallery.add_argument(
-        "--out", type=Path, default=Path("docs/creatures"), help="folder (default: %(default)s)"
+        "--out", type=Path, default=Path("docs/creatures"), help="output folder (default: %(default)s)"
     )
-    export = commands.add_parser("export", help="write one creature as GLB, one animation a motion")
+    export = commands.add_parser("export", help="write one creature as GLB, with one animation per motion")
     export.add_argument(
         "species", choices=creatures.species(), metavar="SPECIES", help=", ".join(creatures.species())
     )
-    export.add_argument("--seed", type=int, default=0, help="the individual (default: 0, the portrait)")
-    export.add_argument("--motion", action="append", metavar="NAME", help="only these motions (default: all)")
-    export.add_argument("-o", "--out", type=Path, help="file (default: SPECIES-SEED.glb)")
+    export.add_argument(
+        "--seed", type=int, default=0, help="seed of the individual (default: 0, the species' portrait)"
+    )
+    export.add_argument(
+        "--motion", action="append", metavar="NAME", help="motion to export; repeatable (default: all)"
+    )
+    export.add_argument("-o", "--out", type=Path, help="output file (default: SPECIES-SEED.glb)")
     options = parser.parse_args(arguments)
     if options.command == "gallery":
         for path in _gallery(options.out):
@@ -38,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _gallery(out: Path) -> list[Path]:
-    from factory.sources.creatures.gallery import write  # renders: not needed to export
+    from factory.sources.creatures.gallery import write  # imports the renderers, which export does not need
 
     return write(out)
 

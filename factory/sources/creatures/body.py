@@ -1,7 +1,8 @@
-"""Bodies: shapes melted into one smooth skin, crisp solids set on it, paint, and the weights that let it move.
+"""Polygonise signed distance shapes into skinned, vertex-coloured meshes.
 
-A skin is the zero surface of a smooth union, found once on a grid (surface nets), pulled exactly onto the
-surface, and coloured and weighted from the distances to the shapes it came from.
+A skin is the zero level set of a smooth union. It is extracted on a regular grid with surface nets, its vertices are
+projected onto the level set, and vertex colours and skinning weights are computed from the distances to the shapes.
+Solids are convex shapes meshed separately, with a hard seam.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from factory.sources.creatures.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class Material:
-    """Metallic-roughness of glTF; the base colour is the vertices'."""
+    """A glTF metallic-roughness material. The base colour comes from the vertex colours."""
 
     name: str
     metallic: float = 0.0
@@ -33,9 +34,13 @@ METAL = Material("metal", metallic=0.6, roughness=0.45)
 
 @dataclass(frozen=True)
 class Paint:
-    """Colour laid on a skin where `inside` (float [N, 3] → [N], negative inside, metres) says so.
+    """A colour applied to the part of a skin that lies inside a signed distance function.
 
-    `edge` is the width of the soft border in metres, `only` restricts it to parts that follow these joints.
+    Attributes:
+        colour: linear RGB.
+        inside: float [N, 3] points → float [N] signed distances in metres, negative inside.
+        edge: width in metres of the smoothstep transition centred on the boundary.
+        only: restricts the paint to shapes attached to these joints; empty applies it to all.
     """
 
     colour: Colour
@@ -46,7 +51,7 @@ class Paint:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles of one material in the rest pose; joints and weights hold four influences a vertex."""
+    """A triangle mesh with one material, in the rest pose, with four joint influences per vertex."""
 
     material: Material
     positions: np.ndarray  # float [N, 3]
@@ -57,7 +62,7 @@ class Mesh:
     triangles: np.ndarray  # int [M, 3]
 
     def face_normals(self, positions: np.ndarray) -> np.ndarray:
-        """Vertex normals [N, 3] from the faces when the vertices are at `positions`."""
+        """Return area-weighted vertex normals [N, 3] for deformed vertex `positions` [N, 3]."""
         a, b, c = positions[self.triangles.T]
         faces = np.cross(b - a, c - a)
         sums = np.zeros_like(positions)
@@ -69,7 +74,7 @@ class Mesh:
 
 @dataclass
 class Body:
-    """Everything of a creature that is seen, built piece by piece."""
+    """The skeleton and meshes of a creature. `skin` and `solid` append meshes."""
 
     skeleton: Skeleton
     meshes: list[Mesh] = field(default_factory=list)
@@ -77,7 +82,7 @@ class Body:
     def skin(
         self, shapes: Sequence[Shape], cell: float, paints: Sequence[Paint] = (), material: Material = MATTE
     ) -> None:
-        """Adds one smooth skin over `shapes`, polygonised at a resolution of `cell` metres."""
+        """Add one smooth skin over `shapes`, polygonised on a grid with a spacing of `cell` metres."""
         positions, triangles = _surface(shapes, cell)
         positions = project(shapes, positions, 0.2 * cell, 0.5 * cell, rounds=4)
         normals = _unit(gradient(shapes, positions, 0.2 * cell))
@@ -90,7 +95,7 @@ class Body:
     def solid(
         self, *shapes: Shape, material: Material = MATTE, detail: int = 7, paints: Sequence[Paint] = ()
     ) -> None:
-        """Adds each convex shape as a crisp solid of its own, with `detail`² quads on each of six sides."""
+        """Add each convex shape as a separate mesh: a projected cube with `detail`² quads per side."""
         for shape in shapes:
             directions, triangles = _cube(detail)
             positions = (shape.low + shape.high) / 2 + directions * (shape.high - shape.low) / 2
@@ -116,7 +121,7 @@ class Body:
         joints = np.argsort(-weights, axis=1, kind="stable")[:, :4]
         strongest = np.take_along_axis(weights, joints, 1)
         strongest[strongest < 0.02] = 0
-        # Multiples of 1/1024, so that they sum to exactly 1 in single precision too.
+        # Quantise to multiples of 1/1024, so that the weights also sum to exactly 1 in single precision.
         strongest = np.round(strongest / strongest.sum(1, keepdims=True) * 1024) / 1024
         strongest[:, 0] = 1 - strongest[:, 1:].sum(1)
         joints = np.where(strongest > 0, joints, 0).astype(np.uint8)
@@ -124,7 +129,7 @@ class Body:
         self.meshes.append(Mesh(material, positions, normals, colours, joints, strongest, triangles))
 
     def merged(self) -> list[Mesh]:
-        """The meshes joined into one a material, in the order in which materials first appear."""
+        """Return one concatenated mesh per material, in order of first appearance."""
         materials = list(dict.fromkeys(mesh.material for mesh in self.meshes))
         return [
             _joined([mesh for mesh in self.meshes if mesh.material == material]) for material in materials
@@ -147,15 +152,19 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _surface(shapes: Sequence[Shape], cell: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [N, 3] and triangles [M, 3] of the zero surface, by surface nets on a grid of `cell` metres."""
+    """Extract the zero level set with surface nets on a grid with a spacing of `cell` metres.
+
+    Returns:
+        World positions float [N, 3] and triangles int [M, 3].
+    """
     reach = max(shape.blend for shape in shapes) + 2 * cell
     low = np.min([shape.low for shape in shapes], axis=0) - 2 * cell
     high = np.max([shape.high for shape in shapes], axis=0) + 2 * cell
     size = np.ceil((high - low) / cell).astype(int) + 1
-    # Single precision halves the cost of the grid; vertices are refined in double afterwards.
+    # Single precision halves the memory of the grid. Vertices are refined in double precision later.
     axes = [(low[k] + cell * np.arange(size[k])).astype(np.float32) for k in range(3)]
     field_ = np.full(size, 1e3, np.float32)
-    for shape in shapes:  # each shape is measured only where it can matter
+    for shape in shapes:  # evaluate each shape only where it can affect the union
         begin = np.maximum(np.floor((shape.low - reach - low) / cell).astype(int), 0)
         end = np.minimum(np.ceil((shape.high + reach - low) / cell).astype(int) + 1, size)
         window = tuple(slice(b, e) for b, e in zip(begin, end, strict=True))
@@ -169,7 +178,13 @@ def _surface(shapes: Sequence[Shape], cell: float) -> tuple[np.ndarray, np.ndarr
 
 
 def _surface_nets(field_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One vertex in each cell that the surface crosses, one quad (two triangles) for each edge it crosses."""
+    """Naive surface nets (Gibson 1998): one vertex per crossed cell, one quad (two triangles) per crossed edge.
+
+    A vertex is the mean of the zero crossings on the edges of its cell. Quads are split along the shorter diagonal.
+
+    Returns:
+        Positions float [N, 3] in grid units and triangles int [M, 3], facing outwards.
+    """
     cells = tuple(n - 1 for n in field_.shape)
     strides = np.array([cells[1] * cells[2], cells[2], 1])
     total = int(np.prod(cells))
@@ -205,8 +220,9 @@ def _surface_nets(field_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cube(detail: int) -> tuple[np.ndarray, np.ndarray]:
-    """A cube's surface as a welded grid: positions [N, 3] in ±1 and outward triangles."""
-    line = np.tan(np.linspace(-1, 1, detail + 1) * np.pi / 4)  # even once it is a sphere
+    """Return a tessellated cube with shared edge vertices: positions [N, 3] in [-1, 1], outward triangles [M, 3]."""
+    # tan gives a nearly uniform spacing after projection onto a sphere.
+    line = np.tan(np.linspace(-1, 1, detail + 1) * np.pi / 4)
     s, t = (g.ravel() for g in np.meshgrid(line, line, indexing="ij"))
     one = np.ones_like(s)
     i = (np.arange(detail)[:, None] * (detail + 1) + np.arange(detail)).ravel()
@@ -234,7 +250,7 @@ def _colours(
     paints: Sequence[Paint],
     cell: float,
 ) -> np.ndarray:
-    """Each vertex takes the nearest shape's colour, blended over about a cell, then the paints in order."""
+    """Return vertex colours [N, 3]: a softmin blend of shape colours over about one cell, then paints in order."""
     share = np.exp(-(distances - distances.min(0)) / (0.35 * cell))
     share /= share.sum(0)
     colours = share.T @ np.array([shape.colour for shape in shapes])
@@ -249,7 +265,10 @@ def _colours(
 
 
 def _openness(shapes: Sequence[Shape], positions: np.ndarray, normals: np.ndarray, cell: float) -> np.ndarray:
-    """1 in the open, down to 0.7 in creases: how far the surface recedes along the normal."""
+    """Return ambient occlusion factors [N], from 0.7 in creases to 1 on exposed surfaces.
+
+    The distance field is sampled once, four cells along the normal; an unoccluded sample is at that distance.
+    """
     reach = 4 * cell
     clear = union(shapes, positions + reach * normals) / reach
     return 0.7 + 0.3 * np.clip(clear, 0, 1)
@@ -258,7 +277,11 @@ def _openness(shapes: Sequence[Shape], positions: np.ndarray, normals: np.ndarra
 def _skin_weights(
     shapes: Sequence[Shape], distances: np.ndarray, triangles: np.ndarray, skeleton: Skeleton
 ) -> np.ndarray:
-    """float [N, J]: shares by distance among the nearest joint and its kin, then smoothed along the surface."""
+    """Return skinning weights, float [N, J].
+
+    Weights fall off with the distance to the shapes of the nearest joint, its parent and its children, and are then
+    smoothed over mesh edges with Laplacian iterations.
+    """
     owner = np.array([skeleton.index(shape.joint) for shape in shapes])
     weights = np.zeros((distances.shape[1], len(skeleton.names)))
     closest = distances.min(0)

@@ -15,7 +15,7 @@ from factory.sources.creatures.body import Body, Mesh
 from factory.sources.creatures.motion import SECONDS, TIMES, Gesture, Take, sequence, together
 
 Morph = Callable[[Mesh], np.ndarray]
-"""A morph target: a mesh at rest → position offsets [N, 3]."""
+"""A morph target: maps a mesh in the rest pose to position offsets [N, 3] in metres."""
 
 
 def sentences(text: str) -> tuple[str, ...]:
@@ -25,20 +25,24 @@ def sentences(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Creature:
-    """One individual: its body, the gestures it knows by phrase, and its morph targets by name."""
+    """An individual: its body, its gestures by phrase, and its morph targets by name."""
 
     body: Body
     phrases: dict[str, Gesture]
     morphs: dict[str, Morph] = field(default_factory=dict)
 
     def act(self, sentence: str) -> Take:
-        """The take of one sentence."""
+        """Convert a sentence to a take.
+
+        Raises:
+            KeyError: a phrase is not in the phrase book of this species.
+        """
         take = Take(self.body.skeleton, list(self.morphs))
         parts = [[phrase.strip() for phrase in part.split(" and ")] for part in sentence.split(", then ")]
         for phrase in (phrase for part in parts for phrase in part):
             if phrase not in self.phrases:
                 known = ", ".join(sorted(self.phrases))
-                raise KeyError(f"{sentence!r}: no gesture is called {phrase!r}; this species knows {known}")
+                raise KeyError(f"{sentence!r}: no gesture is called {phrase!r}; expected one of: {known}")
         gesture = sequence(*(together(*(self.phrases[phrase] for phrase in part)) for part in parts))
         gesture(take, TIMES / SECONDS)
         return take

@@ -1,4 +1,4 @@
-"""The gallery: pictures of every species, a few seeds, strips of motions, and a page that shows them."""
+"""Render the gallery: an overview of species and seeds, a sheet of motions per species, and a README page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INK = (60, 60, 64)
 
 
 def write(out: Path) -> list[Path]:
-    """Writes `species.png` (no labels: can you tell?), a sheet a species, and README.md; returns the paths."""
+    """Write `species.png` (unlabelled), one sheet per species, and README.md, and return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     portraits, pages = [], []
     for species in creatures.species():
@@ -42,7 +42,7 @@ def write(out: Path) -> list[Path]:
 
 
 def _sheet(species: str) -> Image.Image:
-    """A turn of the portrait, then motions, evenly chosen among the training ones, with their sentences."""
+    """Draw a turntable of the portrait, then evenly spaced training motions captioned with their sentences."""
     motions = [motion for motion in creatures.motions(species) if motion.split == "train"]
     chosen = [motions[k] for k in np.linspace(0, len(motions) - 1, STRIPS).round().astype(int)]
     glb = creatures.build(species, 0, [motion.name for motion in chosen])
@@ -57,12 +57,12 @@ def _sheet(species: str) -> Image.Image:
 
 
 def _turned(glb: bytes, azimuths_deg: ArrayLike) -> np.ndarray:
-    """The rest pose from some sides, uint8 [V, H, W, 3]."""
+    """Render the rest pose from several azimuths, uint8 [V, H, W, 3]."""
     return _render(glb, None, np.zeros(1), azimuths_deg)[:, 0]
 
 
 def _strip(glb: bytes, animation: int) -> np.ndarray:
-    """One animation at even moments, uint8 [T, H, W, 3]."""
+    """Render one animation at evenly spaced times, uint8 [T, H, W, 3]."""
     times = np.linspace(0, SECONDS - 1 / FPS, FRAMES)
     return _render(glb, animation, times, [35.0])[0]
 
@@ -75,7 +75,7 @@ def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg: 
     to_world[:3, 3] = -centre
     azimuths, elevation = np.radians(np.asarray(azimuths_deg, float)), np.radians(12.0)
     seen = np.einsum("vij,nj->vni", orbit_rotations(azimuths, elevation), points - centre)
-    half = 0.95 * np.tan(FOV_Y / 2)  # the nearest distance from which every point is in every picture
+    half = 0.95 * np.tan(FOV_Y / 2)  # the smallest distance at which all points are in every view
     distance = float((np.abs(seen[..., :2]).max(-1) / half - seen[..., 2]).max())
     side = 2 * CELL
     cameras = orbit_cameras(azimuths, elevation, distance, fov_y=FOV_Y, width=side, height=side)

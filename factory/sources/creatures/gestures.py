@@ -1,7 +1,7 @@
-"""What many species can do, as books of phrases, for joints that go by the usual names; and eyes.
+"""Phrase books shared by several species, for skeletons with the standard joint names, and the eye geometry.
 
-Each book is a dict from phrase to gesture. `size` is the height of the creature in metres: weights shift and knees
-bend in proportion to it. `neck` is the chain that turns a head, from the trunk outwards.
+A book maps a phrase to a gesture. `size` is the height of the creature in metres; translations are proportional to it.
+`neck` lists the joints that rotate the head, starting at the trunk. `own` is the possessive used in phrases.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ Book = dict[str, Gesture]
 
 
 def crouch(depth: float, curve: Curve | None = None) -> Gesture:
-    """Sinks by `depth` metres on bent knees (the feet stay)."""
+    """Lower the body by `depth` metres; the feet stay planted."""
     return shift("body", y=-depth, curve=curve)
 
 
 def lean(x: float = 0, z: float = 0, degrees: float = 0, curve: Curve | None = None) -> Gesture:
-    """Shifts the weight by metres to the left (x) and forward (z), tilting the body that way by `degrees`."""
+    """Shift the body left (x) and forward (z) in metres, and tilt it in that direction by `degrees`."""
     size = max((x * x + z * z) ** 0.5, 1e-9)
     tilt = bend("body", pitch=degrees * z / size, roll=-degrees * x / size, curve=curve)
     return together(shift("body", x=x, z=z, curve=curve), tilt)
 
 
 def tumble(pivot: float, pitch: float = 0, roll: float = 0, curve: Curve | None = None) -> Gesture:
-    """Turns everything head over heels (pitch) or sideways (roll), degrees, about a point `pivot` metres up."""
+    """Rotate the root forwards (pitch) or sideways (roll), in degrees, about a point `pivot` metres above the floor."""
     curve = curve or ease(0.3, 0.75)
 
     def around(s: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def tumble(pivot: float, pitch: float = 0, roll: float = 0, curve: Curve | None 
 
 
 def alternate(which: int, count: int = 4) -> Curve:
-    """`count` bumps in all, of which this curve has the even ones (0) or the odd ones (1)."""
+    """Return a curve with the even (`which` = 0) or odd (1) pulses of a train of `count` pulses."""
     return lambda s: np.sin(count * np.pi * s) ** 2 * (np.floor(count * s).clip(0, count - 1) % 2 == which)
 
 
@@ -71,9 +71,9 @@ def alternate(which: int, count: int = 4) -> Curve:
 
 
 def looks(size: float, neck: Sequence[str], ease_off: float = 1.0, own: str = "its") -> Book:
-    """Looks about, nods, shakes and tilts its head; the body goes along a little.
+    """Head gestures: look, nod, shake and tilt, with small body motion.
 
-    `ease_off` < 1 is for heads that cannot bow so far; `own` is the creature's possessive.
+    `ease_off` < 1 reduces the pitch, for heads with a smaller range of motion.
     """
     low = ease_off
     book = {
@@ -99,7 +99,7 @@ def looks(size: float, neck: Sequence[str], ease_off: float = 1.0, own: str = "i
 
 
 def stances(size: float, trunk: Sequence[str], head: str = "head", own: str = "its") -> Book:
-    """Leans, sways, twists, crouches, bounces: the whole body over planted feet."""
+    """Whole-body gestures with planted feet: crouch, lean, sway, twist, bounce, shiver and turn."""
     book = {
         "crouches": together(crouch(0.15 * size), curl(trunk, pitch=20), bend(head, pitch=-14)),
         "leans forward": together(lean(z=0.075 * size, degrees=9), curl(trunk, pitch=9), bend(head, pitch=-8)),
@@ -128,7 +128,7 @@ def stances(size: float, trunk: Sequence[str], head: str = "head", own: str = "i
 def walks(
     size: float, gait: Sequence[Sequence[str]], count: int = 6, stride: float = 0.5, verb: str = "walks"
 ) -> Book:
-    """Walks and turns; `stride` is the way covered in 2 s, in sizes."""
+    """Walking and turning gaits. `stride` is the distance covered in one clip (2 s), as a multiple of `size`."""
     way, lift, bob = stride * size, 0.055 * size, 0.014 * size
     book = {
         f"{verb} forward": steps(gait, count, forward=way, lift=lift, bob=bob),
@@ -150,7 +150,7 @@ def walks(
 def leaps(
     size: float, verb: str, forward: float = 0.25, height: float = 0.16, flight: Gesture | None = None
 ) -> Book:
-    """Hops or jumps with all feet, on the spot and about; `flight` is played over each flight."""
+    """Jumps with all feet, in place, in a direction and turning. `flight` is applied during each airborne phase."""
     hop = partial(hops, crouch=0.07 * size, flight=flight)
     book = {f"{verb} backwards": hop(1, forward=-forward * size, height=0.7 * height * size)}
     for times, n in TIMES.items():
@@ -170,7 +170,7 @@ def leaps(
 
 
 def arms(size: float, trunk: Sequence[str], hand: str = "hand", reach: float = 1.0, own: str = "its") -> Book:
-    """Waves, points, raises, spreads, claps, for arms that hang; `reach` < 1 for arms that turn less far."""
+    """Arm gestures for arms that hang down in the rest pose. `reach` < 1 scales down the joint angles."""
     up, out = 150 * reach, 85 * reach
     chest = trunk[-1]
     book = {
@@ -214,10 +214,10 @@ def arms(size: float, trunk: Sequence[str], hand: str = "hand", reach: float = 1
 
 
 def kicks(size: float, pitch: float = -30, own: str = "its") -> Book:
-    """One foot off the floor: kicks, taps, lifts, balances."""
+    """Gestures with one foot off the floor: kick, tap and balance."""
     book: Book = {}
     for side, x in SIDES.items():
-        away = -0.04 * size * x  # weight goes to the other foot
+        away = -0.04 * size * x  # shift the weight to the other foot
         book |= {
             f"kicks with {own} {side} foot": together(
                 foot(side, y=0.14 * size, z=0.2 * size, pitch=pitch, curve=hold(0.45, 0.35)),
@@ -239,9 +239,17 @@ def eye(
     body: Body, joint: str, centre: Vector, radius: float,
     yaw: float = 0, pitch: float = 0, iris: Colour | None = None, flat: float = 0.6, full: bool = False,
 ) -> None:  # fmt: skip
-    """A glossy dark eye with a glint; with an `iris` a white one, or one that is all iris if `full`.
+    """Add a glossy eye with a highlight to `body`.
 
-    It looks along `yaw` and `pitch`, degrees.
+    Args:
+        body: the body to extend.
+        joint: the joint that moves the eye.
+        centre: centre in the rest pose, metres.
+        radius: radius in metres.
+        yaw, pitch: viewing direction in degrees.
+        iris: colour of the iris; None gives a plain dark eye.
+        flat: depth as a fraction of the radius.
+        full: whether the iris covers the whole eye, without a white sclera.
     """
     look, thin = rotation(pitch, yaw), flat / 0.6
 

@@ -1,4 +1,4 @@
-"""Plain binary glTF 2.0 from meshes, a skeleton and animations. Deterministic: same input, same bytes."""
+"""Write binary glTF 2.0 (GLB) from meshes, a skeleton and animations. The same input gives the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 
 @dataclass(frozen=True)
 class Clip:
-    """One animation: its name, its sentence, its split, and the pose at every key time."""
+    """An animation: its name, sentence (description), split, and the pose at each keyframe."""
 
     name: str
     sentence: str
@@ -28,7 +28,10 @@ class Clip:
 
 
 class _Buffer(GlbBuffer):
-    """The same bytes everywhere: a grid of 1/2^20 absorbs the last bits in which machines differ; + 0.0 kills -0."""
+    """A buffer with floats rounded to multiples of 2^-20, so that platform rounding differences do not change bytes.
+
+    Adding 0.0 turns -0.0 into 0.0.
+    """
 
     def add(self, array: np.ndarray, kind: str, component: int = FLOAT, *rest: Any, **options: Any) -> int:
         if component == FLOAT:
@@ -37,12 +40,14 @@ class _Buffer(GlbBuffer):
 
 
 def quaternions(rotations: np.ndarray) -> np.ndarray:
-    """Unit quaternions xyzw [T, ..., 4] of rotations [T, ..., 3, 3], each on the same side as the one before in T."""
+    """Convert rotations [T, ..., 3, 3] to unit quaternions xyzw [T, ..., 4].
+
+    Signs are chosen so that consecutive quaternions have a non-negative dot product (shortest-path interpolation).
+    """
     m = np.moveaxis(rotations, (-2, -1), (0, 1))
     trace, one = m[0, 0] + m[1, 1] + m[2, 2], np.ones_like(m[0, 0])
-    products = np.empty(
-        (4, 4, *one.shape)
-    )  # 4 q qᵀ: any row is the quaternion, the one with the largest square best
+    # products = 4 q qᵀ. Each row is proportional to q; the row with the largest diagonal entry is the most accurate.
+    products = np.empty((4, 4, *one.shape))
     for i in range(3):
         products[i, i] = one + 2 * m[i, i] - trace
         j, k = (i + 1) % 3, (i + 2) % 3
@@ -61,11 +66,18 @@ def write(
     name: str, meshes: Sequence[Mesh], skeleton: Skeleton, clips: Sequence[Clip],
     morphs: dict[str, list[tuple[np.ndarray, np.ndarray]]] | None = None, extras: dict | None = None,
 ) -> bytes:  # fmt: skip
-    """A GLB with one skinned mesh, its joints, and one animation a clip.
+    """Return a GLB with one skinned mesh, its joints, and one animation per clip.
 
     Args:
-        morphs: morph target → for each mesh, position and normal offsets [N, 3].
-        extras: application data of the asset.
+        name: name of the scene, the mesh and its node.
+        meshes: one mesh per material; each becomes a primitive.
+        skeleton: the joints in the rest pose.
+        clips: the animations.
+        morphs: morph target name → position and normal offsets [N, 3], one pair per mesh.
+        extras: application-specific data, stored in `asset.extras`.
+
+    Raises:
+        ValueError: a mesh has too many vertices for 16-bit indices.
     """
     morphs = morphs or {}
     buffer = _Buffer()
@@ -123,7 +135,8 @@ def _primitive(
     small = len(mesh.positions) < 65535
     if not small:
         raise ValueError(
-            f"{mesh.material.name}: {len(mesh.positions)} vertices, at most 65 534 fit one primitive; use larger cells"
+            f"{mesh.material.name}: {len(mesh.positions)} vertices, expected at most 65 534 "
+            f"(16-bit indices); use a larger `cell`"
         )
     attributes = {
         "POSITION": buffer.add(mesh.positions, "VEC3", FLOAT, ARRAY_BUFFER, bounds=True),

@@ -1,4 +1,4 @@
-"""Colours: written as sRGB hex, kept as linear RGB, drawn for each creature from its own seed."""
+"""Colour conversion (sRGB hex to linear RGB) and the seeded random choices of a creature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INK = (0.012, 0.010, 0.014)
 
 
 def colour(hex_rgb: str) -> Colour:
-    """Linear RGB of "#rrggbb"."""
+    """Convert sRGB "#rrggbb" to linear RGB."""
     srgb = np.array([int(hex_rgb[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     red, green, blue = (float(channel) for channel in np.round(linear, 5))
@@ -25,41 +25,44 @@ def colour(hex_rgb: str) -> Colour:
 
 
 def mix(first: Colour, second: Colour, amount: float) -> Colour:
-    """`first` with `amount` (0–1) of `second` stirred in."""
+    """Interpolate linearly from `first` (`amount` = 0) to `second` (1)."""
     red, green, blue = (float(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 class Genes:
-    """What a seed decides. Seed 0 draws nothing: it is the species' portrait, every factor 1 and first choices."""
+    """Random choices of a seed. Seed 0 is the portrait of the species: all factors are 1 and first options are taken.
+
+    Each call advances the generator, for the portrait too, so the order of calls determines the results.
+    """
 
     def __init__(self, species: str, seed: int):
         self.portrait = seed == 0
         self._random = np.random.Generator(np.random.PCG64([*species.encode(), seed]))
 
     def vary(self, amount: float) -> float:
-        """A factor within 1 ± `amount`."""
+        """Return a uniform random factor in 1 ± `amount`."""
         draw = self._random.uniform(-amount, amount)
         return 1.0 if self.portrait else 1.0 + float(draw)
 
     def chance(self, probability: float, portrait: bool = True) -> bool:
-        """True with `probability`; the portrait's answer is `portrait`."""
+        """Return True with `probability`. The portrait returns `portrait`."""
         draw = self._random.uniform()
         return portrait if self.portrait else bool(draw < probability)
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of `options`; the portrait takes the first."""
+        """Choose one of `options` uniformly. The portrait takes the first."""
         draw = int(self._random.integers(len(options)))
         return options[0 if self.portrait else draw]
 
     def points(self, count: int, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
-        """float [count, 3] uniform in a box: where spots go (the portrait has spots too)."""
+        """Return uniform random points in a box, float [count, 3], used for spots. Also random for the portrait."""
         return self._random.uniform(low, high, (count, 3))
 
     def palette(self, options: Sequence[Sequence[str]], hue_deg: float = 0.0) -> tuple[Colour, ...]:
-        """One of several palettes of hex colours, each colour nudged a little in lightness and tint.
+        """Choose one palette of hex colours and jitter the lightness and tint of each colour.
 
-        `hue_deg` also turns all hues together by up to that much: for things that come in any colour.
+        `hue_deg` is the maximum common hue rotation, for species without typical colours.
         """
         chosen = self.pick(options)
         turn = _hue(np.radians(hue_deg) * (self.vary(1.0) - 1.0))
@@ -72,7 +75,7 @@ class Genes:
 
 
 def _hue(angle: float) -> np.ndarray:
-    """The rotation [3, 3] of linear RGB about its grey axis."""
+    """Return the rotation matrix [3, 3] of linear RGB about the grey axis, for an angle in radians."""
     third, cosine, sine = 1 / 3, np.cos(angle), np.sin(angle) / np.sqrt(3)
     same, next_, last = (
         cosine + third * (1 - cosine),

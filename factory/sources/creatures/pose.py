@@ -1,4 +1,4 @@
-"""Takes solved into poses: paths walked, legs bent to reach their footholds, tails kept off the floor."""
+"""Solve takes into poses: path following, inverse kinematics of the legs, and floor avoidance of tails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from factory.sources.creatures.skeleton import Chain, Leg, Skeleton
 
 @dataclass(frozen=True)
 class Pose:
-    """Local transforms over T frames, as glTF animates them."""
+    """Local joint transforms and morph weights over T frames, as in a glTF animation."""
 
     rotations: np.ndarray  # float [T, J, 3, 3]
     translations: np.ndarray  # float [T, J, 3]
@@ -21,13 +21,17 @@ class Pose:
     morphs: dict[str, np.ndarray]  # float [T] each
 
     def __getitem__(self, frames: slice | np.ndarray) -> Pose:
-        """The pose at some of the frames."""
+        """Return the pose at a subset of the frames."""
         morphs = {name: weights[frames] for name, weights in self.morphs.items()}
         return Pose(self.rotations[frames], self.translations[frames], self.scales[frames], morphs)
 
 
 def solve(take: Take) -> Pose:
-    """Local joint transforms of a take: paths walked, legs bent to reach their footholds, tails kept off the floor."""
+    """Solve a take into local joint transforms.
+
+    The body follows its path and is lowered where a leg cannot reach; chains are lifted above the floor; legs are
+    solved with two-bone inverse kinematics.
+    """
     skeleton = take.skeleton
     rotations = euler(take.angles)
     translations = take.shifts + skeleton.offsets
@@ -48,7 +52,7 @@ def _heading(yaw: np.ndarray) -> np.ndarray:
 
 
 def _place(path: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points [T, 3] of the rest frame carried along a path [T, 3]."""
+    """Transform rest-pose points [T, 3] or [3] along a path [T, 3] of (x, z, yaw)."""
     moved = np.einsum("tij,tj->ti", _heading(path[:, 2]), np.broadcast_to(points, (len(path), 3)))
     moved[:, 0] += path[:, 0]
     moved[:, 2] += path[:, 1]
@@ -58,7 +62,10 @@ def _place(path: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _global(
     skeleton: Skeleton, rotations: np.ndarray, translations: np.ndarray, joint: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation [T, 3, 3] and position [T, 3] of a joint in the root's frame (scales are for legless bodies)."""
+    """Return rotation [T, 3, 3] and position [T, 3] of a joint in the root frame.
+
+    Scales are ignored: only creatures without legs animate them.
+    """
     turn, place = rotations[:, joint], translations[:, joint]
     parent = skeleton.parents[joint]
     while parent > 0:
@@ -73,12 +80,12 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _frame(along: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Orthonormal columns (along, normal, along × normal)."""
+    """Return rotation matrices with columns (along, normal, along × normal)."""
     return np.stack([along, normal, np.cross(along, normal)], -1)
 
 
 def _ankle(take: Take, name: str, leg: Leg) -> tuple[np.ndarray, np.ndarray]:
-    """Where a foot wants its ankle [T, 3], and how the foot is turned [T, 3, 3]."""
+    """Return the target position of the ankle [T, 3] and the rotation of the foot [T, 3, 3], in the root frame."""
     path = take.foot_path[name]
     turn = _heading(path[:, 2]) @ euler(take.foot_angles[name])
     sole = _place(path, leg.sole + take.foot_shift[name])
@@ -88,20 +95,20 @@ def _ankle(take: Take, name: str, leg: Leg) -> tuple[np.ndarray, np.ndarray]:
 def _hip(
     take: Take, leg: Leg, rotations: np.ndarray, translations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where a leg begins [T, 3], and how the joint that carries it is turned [T, 3, 3]."""
+    """Return the position of the hip [T, 3] and the rotation of its parent joint [T, 3, 3], in the root frame."""
     upper = take.skeleton.index(leg.upper)
     turn, place = _global(take.skeleton, rotations, translations, take.skeleton.parents[upper])
     return place + np.einsum("tij,tj->ti", turn, translations[:, upper]), turn
 
 
 def _bones(skeleton: Skeleton, leg: Leg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hip, knee and ankle of the rest pose."""
+    """Return the rest positions [3] of hip, knee and ankle."""
     hip, knee, ankle = (skeleton.rest[skeleton.index(joint)] for joint in (leg.upper, leg.lower, leg.foot))
     return hip, knee, ankle
 
 
 def _settle(take: Take, body: int, rotations: np.ndarray, translations: np.ndarray) -> None:
-    """Lowers the body wherever a leg would otherwise be too short for its foothold, as a wide stance does."""
+    """Lower the body in frames where a leg is too short to reach its foothold, as in a wide stance."""
     for _ in range(3):
         drop = np.zeros(len(translations))
         for name, leg in take.skeleton.legs.items():
@@ -118,7 +125,10 @@ def _settle(take: Take, body: int, rotations: np.ndarray, translations: np.ndarr
 
 
 def _reach(take: Take, name: str, leg: Leg, rotations: np.ndarray, translations: np.ndarray) -> None:
-    """Two-bone inverse kinematics in closed form, the knee in the plane of the rest pose turned with the body."""
+    """Solve a leg with analytic two-bone inverse kinematics (law of cosines).
+
+    The knee bends in its rest-pose direction, rotated with the parent and with the foot and averaged.
+    """
     skeleton = take.skeleton
     upper, lower, foot_ = (skeleton.index(joint) for joint in (leg.upper, leg.lower, leg.foot))
     hip0, knee0, ankle0 = _bones(skeleton, leg)
@@ -148,7 +158,7 @@ def _reach(take: Take, name: str, leg: Leg, rotations: np.ndarray, translations:
 
 
 def _lift(skeleton: Skeleton, chain: Chain, rotations: np.ndarray, translations: np.ndarray) -> None:
-    """Turns the base of a chain upwards until none of its joints is lower than its radius."""
+    """Rotate the base of a chain up until every joint is at least its radius above the floor."""
     joints = [skeleton.index(joint) for joint in chain.joints]
     for _ in range(6):
         base_turn, base = _global(skeleton, rotations, translations, joints[0])
@@ -169,7 +179,7 @@ def _lift(skeleton: Skeleton, chain: Chain, rotations: np.ndarray, translations:
 
 
 def _about(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Rotations [T, 3, 3] about unit axes [T, 3] (Rodrigues)."""
+    """Return rotations [T, 3, 3] by angles [T] in radians about unit axes [T, 3] (Rodrigues' formula)."""
     x, y, z = axis.T
     zero = np.zeros_like(x)
     cross = np.stack([np.stack(r, -1) for r in ([zero, -z, y], [z, zero, -x], [-y, x, zero])], -2)

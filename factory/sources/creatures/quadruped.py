@@ -1,4 +1,4 @@
-"""What four-legged animals share: a skeleton, leg shapes, and a book of phrases."""
+"""Skeleton, leg shapes and phrase book shared by quadrupeds."""
 
 from __future__ import annotations
 
@@ -33,14 +33,19 @@ TAILS = ("tail1", "tail2", "tail3", "tail4")
 NECK = ("chest", "neck", "head")
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def skeleton(long: float, tall: float, tail: Sequence[Sequence[float]], width: float = 0.085,
     head: Sequence[float] = (0.165, 0.11)) -> Skeleton:
-    """Joints for a body `long` metres from hip to shoulder, its back `tall` metres up.
+    """Build a quadruped skeleton.
 
-    `head` is where the head sits above and before the shoulders; `tail` has four points relative to the hips.
+    Args:
+        long: distance from hips to shoulders in metres.
+        tall: height of the back in metres.
+        tail: positions of the four tail joints relative to the hips, metres.
+        width: lateral offset of the legs from the median plane in metres.
+        head: offset (up, forward) of the head from the shoulders in metres.
     """
     s = Skeleton()
     back, front = -long / 2, long / 2
@@ -66,7 +71,7 @@ def skeleton(long: float, tall: float, tail: Sequence[Sequence[float]], width: f
 
 
 def legs(s: Skeleton, fur: Colour, sock: Colour, thick: float = 1.0) -> list[Shape]:
-    """Four legs: slim in front, with a haunch behind, on round paws."""
+    """Return the shapes of four legs: slim forelegs, hind legs with haunches, and round paws."""
     at = dict(zip(s.names, s.positions, strict=True))
     shapes = []
     for leg in LEGS:
@@ -91,7 +96,7 @@ def legs(s: Skeleton, fur: Colour, sock: Colour, thick: float = 1.0) -> list[Sha
 
 
 def book(size: float, long: float, tail: Sequence[str] = TAILS) -> Book:
-    """Walks, trots, leaps, sits, stretches, begs, wags, sniffs …"""
+    """Return the phrase book for a quadruped `size` metres tall and `long` metres from hips to shoulders."""
     fore = [f"front_{side}" for side in g.SIDES]
     flight = together(
         *(foot(leg, y=0.06, z=0.05 if leg in fore else -0.07, pitch=30, curve=pulses(1)) for leg in LEGS),
@@ -134,7 +139,7 @@ def book(size: float, long: float, tail: Sequence[str] = TAILS) -> Book:
 
 
 def _sided(size: float, tail: Sequence[str]) -> Book:
-    """Phrases of one side: paws raised and waved, kicks, curls."""
+    """Left and right variants: raise and wave a paw, kick, curl, swing the tail."""
     phrases: Book = {}
     for side, x in g.SIDES.items():
         away = g.lean(x=-0.035 * x, z=-0.035)
@@ -165,7 +170,7 @@ def _wag(tail: Sequence[str], count: float) -> list[Gesture]:
 
 
 def sit(size: float, long: float) -> Gesture:
-    """Lowers the haunches and keeps the shoulders where they are."""
+    """Lower the hips and pitch the body so that the shoulders stay in place."""
     drop = 0.185 * size
     tilt = np.degrees(np.arcsin(drop / long))
     return together(
@@ -176,7 +181,7 @@ def sit(size: float, long: float) -> Gesture:
 
 
 def rear(long: float, much: float = 1.0, curve: Curve | None = None) -> Gesture:
-    """Stands up on the hind legs, the forepaws carried along with the chest."""
+    """Rear up on the hind legs; the forepaws follow the chest."""
     tilt = 56 * much
     rise, back = long * np.sin(np.radians(tilt)), long * (1 - np.cos(np.radians(tilt)))
     return together(

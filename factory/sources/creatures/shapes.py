@@ -1,7 +1,7 @@
-"""Signed distances of the few solids that bodies are made of, and their smooth union.
+"""Signed distance functions of primitive solids, and their smooth union.
 
-A distance is negative inside, in metres, and exact or nearly so close to the surface. A `Shape` also carries
-what the body needs to know of it: the joint that moves it, its colour, and how widely it melts into its neighbours.
+Distances are in metres, negative inside, and exact or close to exact near the surface. A `Shape` also stores the joint
+it is attached to, its colour, and its blend width in the smooth union.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Vector = Sequence[float] | np.ndarray  # three numbers
 
 @dataclass(frozen=True)
 class Shape:
-    """One solid in the rest pose.
+    """A solid in the rest pose.
 
     Attributes:
-        joint: name of the joint it follows.
+        joint: name of the joint that moves the solid.
         colour: linear RGB.
-        measure: float [N, 3] world points → float [N] signed distances.
-        low, high: float [3], a box around it.
-        blend: metres over which the smooth union rounds the seam to what came before it.
+        measure: float [N, 3] world points → float [N] signed distances in metres.
+        low, high: float [3], corners of an axis-aligned bounding box.
+        blend: width in metres of the smooth union with the preceding shapes.
     """
 
     joint: str
@@ -37,7 +37,7 @@ class Shape:
 
 
 def euler(angles: np.ndarray) -> np.ndarray:
-    """Rotations [..., 3, 3] of (pitch, yaw, roll) [..., 3] in radians: Ry · Rx · Rz."""
+    """Return rotation matrices [..., 3, 3] Ry · Rx · Rz for (pitch, yaw, roll) [..., 3] in radians."""
     (cx, cy, cz), (sx, sy, sz) = (np.moveaxis(f(angles), -1, 0) for f in (np.cos, np.sin))
     rows = [
         [cy * cz + sy * sx * sz, sy * sx * cz - cy * sz, sy * cx],
@@ -48,7 +48,10 @@ def euler(angles: np.ndarray) -> np.ndarray:
 
 
 def rotation(pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0) -> np.ndarray:
-    """The rotation [3, 3] by degrees: nose down, turn to the left (+X), lean to the right."""
+    """Return a rotation matrix [3, 3] for angles in degrees.
+
+    Positive pitch tilts the nose down, yaw turns to the left (+X), roll leans to the right.
+    """
     return euler(np.radians([pitch, yaw, roll]))
 
 
@@ -56,7 +59,7 @@ def limb(
     joint: str, colour: Colour, start: Vector, end: Vector, radius: float, end_radius: float | None = None,
     blend: float | None = None, flat: float = 1.0, flat_axis: Vector = (1, 0, 0),
 ) -> Shape:  # fmt: skip
-    """A cone with round ends. `flat` < 1 squeezes it along `flat_axis`: fins, ears, wings, feathers."""
+    """A capsule with a different radius at each end. `flat` < 1 scales it along `flat_axis`, as for fins and ears."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     ra, rb = radius, radius if end_radius is None else end_radius
     axis = b - a
@@ -65,7 +68,8 @@ def limb(
 
     def measure(p: np.ndarray) -> np.ndarray:
         offset = p - a
-        if flat != 1.0:  # measured in stretched space, shrunk back: exact on the surface, cautious off it
+        # Apply the inverse scale. Multiplying the result by `flat` then gives a lower bound of the true distance.
+        if flat != 1.0:
             offset = offset + ((offset @ squeeze) * (1 / flat - 1))[..., None] * squeeze
         along = np.clip(offset @ axis / length2, 0, 1)
         nearest = offset - along[..., None] * axis
@@ -82,13 +86,16 @@ def ball(
     joint: str, colour: Colour, centre: Vector, radii: float | Vector,
     pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0, blend: float | None = None,
 ) -> Shape:  # fmt: skip
-    """An ellipsoid with the given half axes (x, y, z), turned by angles in degrees."""
+    """An ellipsoid with semi-axes `radii` (x, y, z) in metres, rotated by angles in degrees.
+
+    The distance is the first-order approximation k1 (k1 - 1) / k2, with k1 = |q / r| and k2 = |q / r²|.
+    """
     c = np.asarray(centre, float)
     r = np.broadcast_to(np.asarray(radii, float), 3)
     turn = rotation(pitch, yaw, roll)
 
     def measure(p: np.ndarray) -> np.ndarray:
-        q = (p - c) @ turn  # into the ellipsoid's own axes
+        q = (p - c) @ turn  # to the local frame
         k1 = np.sqrt(np.einsum("...i,...i", q / r, q / r))
         k2 = np.sqrt(np.einsum("...i,...i", q / r**2, q / r**2))
         return np.where(k2 > 1e-9, k1 * (k1 - 1) / np.maximum(k2, 1e-9), -r.min())
@@ -103,7 +110,7 @@ def box(
     joint: str, colour: Colour, centre: Vector, half: Vector, corner: float,
     pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0, blend: float = 0.0,
 ) -> Shape:  # fmt: skip
-    """A box with half sides `half` and edges rounded by the radius `corner`."""
+    """A rounded box with half extents `half` and edge radius `corner`, in metres."""
     c, h = np.asarray(centre, float), np.asarray(half, float) - corner
     turn = rotation(pitch, yaw, roll)
 
@@ -117,7 +124,7 @@ def box(
 
 
 def smooth_union(first: np.ndarray, second: np.ndarray, blend: float) -> np.ndarray:
-    """The lesser of two distances, its crease rounded where they differ by less than `blend` metres."""
+    """Quadratic polynomial smooth minimum of two distances; rounds the seam where they differ by less than `blend`."""
     if blend <= 0:
         return np.minimum(first, second)
     near = np.maximum(blend - np.abs(first - second), 0)
@@ -125,7 +132,7 @@ def smooth_union(first: np.ndarray, second: np.ndarray, blend: float) -> np.ndar
 
 
 def union(shapes: Sequence[Shape], points: np.ndarray) -> np.ndarray:
-    """Signed distances [N] of the smooth union of `shapes`, melted together in order."""
+    """Return signed distances [N] to the smooth union of `shapes`, blended in order."""
     total = shapes[0].measure(points)
     for shape in shapes[1:]:
         total = smooth_union(total, shape.measure(points), shape.blend)
@@ -133,20 +140,28 @@ def union(shapes: Sequence[Shape], points: np.ndarray) -> np.ndarray:
 
 
 def gradient(shapes: Sequence[Shape], points: np.ndarray, step: float) -> np.ndarray:
-    """Gradient [N, 3] of the union by four samples at the corners of a tetrahedron."""
+    """Return the gradient [N, 3] of the union, estimated from four samples at the corners of a tetrahedron."""
     corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], float)
     return sum(corner * union(shapes, points + step * corner)[:, None] for corner in corners) / (4 * step)
 
 
 def onto(shapes: Sequence[Shape], point: Vector) -> np.ndarray:
-    """The point [3] of the union's surface that lies closest, near enough, to `point`: where features sit."""
+    """Project `point` onto the surface of the union, approximately to the closest point [3]. Used to place features."""
     return project(shapes, np.asarray(point, float)[None], 1e-3)[0]
 
 
 def project(
     shapes: Sequence[Shape], points: np.ndarray, step: float, longest: float = np.inf, rounds: int = 12
 ) -> np.ndarray:
-    """Points [N, 3] pulled onto the surface of the union along its gradient, at most `longest` metres a round."""
+    """Project points [N, 3] onto the surface of the union with Newton steps along the gradient.
+
+    Args:
+        shapes: the shapes of the union, in blending order.
+        points: initial points, float [N, 3].
+        step: finite-difference step of the gradient in metres; also scales the convergence tolerance.
+        longest: maximum displacement per axis and iteration, in metres.
+        rounds: maximum number of iterations.
+    """
     for _ in range(rounds):
         distance = union(shapes, points)
         if np.abs(distance).max() < 1e-3 * step:

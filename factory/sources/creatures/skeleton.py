@@ -1,4 +1,4 @@
-"""Named joints in a tree, legs that can be planted, and chains that stay off the floor."""
+"""Skeletons: a tree of named joints, legs solved with inverse kinematics, and chains kept above the floor."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Leg:
-    """A two-bone chain that reaches for a foothold.
+    """A two-bone chain solved with inverse kinematics towards a foothold.
 
     Attributes:
-        upper, lower, foot: joint names, each the child of the one before.
-        sole: float [3], the point of the rest pose, on the floor, about which the foot tips.
+        upper, lower, foot: joint names, each the child of the previous one.
+        sole: float [3], pivot of the foot on the floor, in the rest pose.
     """
 
     upper: str
@@ -25,7 +25,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Chain:
-    """Joints from root to tip, with the body's thickness at each, that bend upwards rather than enter the floor."""
+    """Joints from base to tip, with the body radius in metres at each, that are lifted to stay above the floor."""
 
     joints: tuple[str, ...]
     radii: tuple[float, ...]
@@ -33,9 +33,9 @@ class Chain:
 
 @dataclass
 class Skeleton:
-    """Joints in an order where parents come first. In the rest pose every joint is parallel to the world's axes.
+    """A joint hierarchy in topological order (parents first). Rest-pose joint frames are aligned with the world axes.
 
-    "root" lies on the floor and carries everything, footholds included; "body" is its child and is what walks.
+    "root" is on the floor and moves the whole creature, footholds included. Its child "body" follows the walking path.
     """
 
     names: list[str] = field(default_factory=lambda: ["root"])
@@ -45,43 +45,43 @@ class Skeleton:
     chains: list[Chain] = field(default_factory=list)
 
     def joint(self, name: str, parent: str, position: Sequence[float] | np.ndarray) -> str:
-        """Adds a joint at a world position of the rest pose."""
+        """Add a joint at a world position of the rest pose, and return its name."""
         self.names.append(name)
         self.parents.append(self.names.index(parent))
         self.rest.append(np.asarray(position, float))
         return name
 
     def row(self, parent: str, joints: Mapping[str, Sequence[float] | np.ndarray]) -> list[str]:
-        """Adds joints each the child of the one before, the first the child of `parent`."""
+        """Add a chain of joints below `parent`, each the child of the previous one, and return their names."""
         for name, position in joints.items():
             parent = self.joint(name, parent, position)
         return list(joints)
 
     def leg(self, name: str, upper: str, lower: str, foot: str, sole: Sequence[float] | np.ndarray) -> None:
-        """Declares three joints to be a leg; the knee must be bent in the rest pose, for that is how it bends."""
+        """Register three joints as a leg. The knee must be bent in the rest pose: this sets its bending direction."""
         self.legs[name] = Leg(upper, lower, foot, np.asarray(sole, float))
 
     def keep_off_floor(self, joints: Sequence[str], radii: Sequence[float]) -> None:
-        """Declares a chain (a tail) that lifts at its base whenever it would enter the floor."""
+        """Register a chain, such as a tail, that is rotated up at its base where it would penetrate the floor."""
         self.chains.append(Chain(tuple(joints), tuple(radii)))
 
     def index(self, name: str) -> int:
-        """Position of a joint in the lists."""
+        """Return the index of a joint."""
         return self.names.index(name)
 
     @property
     def positions(self) -> np.ndarray:
-        """float [J, 3], world, rest pose."""
+        """World positions of the joints in the rest pose, float [J, 3]."""
         return np.stack(self.rest)
 
     @property
     def offsets(self) -> np.ndarray:
-        """float [J, 3], each joint relative to its parent."""
+        """Rest positions relative to the parent joint, float [J, 3]."""
         positions = self.positions
         return positions - np.where(np.array(self.parents)[:, None] < 0, 0, positions[self.parents])
 
     def kinship(self) -> np.ndarray:
-        """bool [J, J]: is the same joint, its parent or its child. Skin weights spread among kin only."""
+        """Return bool [J, J]: same joint, parent or child. Skinning weights are limited to these pairs."""
         kin = np.eye(len(self.names), dtype=bool)
         for child, parent in enumerate(self.parents):
             if parent >= 0:

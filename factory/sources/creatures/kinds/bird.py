@@ -1,4 +1,4 @@
-"""A round little bird that flaps, pecks and hops."""
+"""A small round bird with flapping, pecking and hopping gestures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -121,7 +121,7 @@ def _skeleton(wing: float) -> Skeleton:
 
 
 def _flap(count: int, up: float = 95) -> Gesture:
-    """Wing beats: the tips follow a little later."""
+    """Flap the wings, with a phase delay at the tips."""
     late = 0.12 / count
     return together(both("wing1", pitch=-12, yaw=-10, roll=up, curve=pulses(count)),
         both("wing2", roll=-0.3 * up, curve=lambda s: pulses(count)(np.maximum(s - late, 0))))

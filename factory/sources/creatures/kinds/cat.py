@@ -1,4 +1,4 @@
-"""A cat: round face, whiskers, and a tail with a will of its own; tabby, tuxedo, calico, siamese or plain."""
+"""A cat with whiskers and an articulated tail, in tabby, tuxedo, calico, siamese or plain coats."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -112,12 +112,12 @@ def grow(genes: Genes) -> Creature:
 def _rings(
     mark: Colour, axis: np.ndarray, period: float, width: float, only: tuple[str, ...]
 ) -> Paint:
-    """Stripes across an axis, wavering a little, as on a tabby."""
+    """Return a paint of wavy tabby stripes perpendicular to `axis`, with `period` and `width` in metres."""
     axis = axis / np.linalg.norm(axis)
 
     def inside(p: np.ndarray) -> np.ndarray:
         along = p @ axis + 0.012 * np.sin(30 * p[:, 0]) + 0.02 * np.abs(p[:, 0])
-        low = np.clip(0.27 - p[:, 1], 0, 1)  # they fade towards the belly
+        low = np.clip(0.27 - p[:, 1], 0, 1)  # narrow the stripes towards the belly
         return np.abs(along % period - period / 2) - width / 2 + 0.35 * low
 
     return Paint(mark, inside, 0.014, only)

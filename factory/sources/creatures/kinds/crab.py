@@ -1,4 +1,4 @@
-"""A crab: eyes on stalks, two big claws, and a way of walking sideways."""
+"""A crab with stalked eyes, two large claws and a sideways gait."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -135,12 +135,12 @@ def _skeleton(wide: float) -> Skeleton:
 
 
 def stalks(**angles: Any) -> g.Gesture:
-    """Bends both eye stalks."""
+    """Bend both eye stalks."""
     return together(*(bend(f"{side}_eye", **angles) for side in g.SIDES))
 
 
 def snap(side: str, x: int) -> g.Gesture:
-    """Opens and shuts one claw."""
+    """Open and close one claw repeatedly."""
     return bend(f"{side}_pincer", yaw=-38 * x, curve=pulses(5))
 
 

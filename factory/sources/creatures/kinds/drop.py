@@ -1,4 +1,4 @@
-"""A drop of something friendly: all its shapes are morph targets. It splashes, oozes, stretches and bounces."""
+"""A liquid drop with a face, animated with morph targets: it splashes, oozes, stretches and bounces."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -94,7 +94,7 @@ def grow(genes: Genes) -> Creature:
 
 
 def _stand(measure: Callable) -> Callable:
-    """The shape cut off at the floor, with a soft edge."""
+    """Intersect a distance function with the half-space above the floor, with a smooth edge."""
     return lambda p: -smooth_union(-measure(p), p[..., 1] - 0.002, 0.05)
 
 
@@ -110,7 +110,7 @@ Offsets = tuple[np.ndarray, np.ndarray, np.ndarray]  # dx, dy, dz in metres
 
 
 def _flat(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
-    """Splashed: wide, low, thicker at the rim."""
+    """Flattened: wide and low, thicker at the rim."""
     out = 0.75 - 0.35 * h
     return out * x, -0.68 * h * HEIGHT, out * z
 
@@ -121,7 +121,7 @@ def _tall(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
 
 
 def _melt(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
-    """A puddle with a bump: the foot spreads, the top sinks."""
+    """A puddle with a bump: the base spreads and the top sinks."""
     out = 1.15 * (1 - h) ** 2
     return out * x, -0.45 * h * HEIGHT, out * z
 
@@ -135,7 +135,7 @@ def _lean_z(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
 
 
 def _ooze_x(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
-    """A tongue of the foot flows to the left and the rest follows."""
+    """The base extends to the left (+x) and the rest follows."""
     tongue = np.clip(x / 0.2 + 0.2, 0, None) * (1 - h) ** 3
     return 0.32 * tongue + 0.07 * (1 - h), -0.12 * h * HEIGHT * 2, -0.25 * tongue * z
 
@@ -167,7 +167,7 @@ def _puff(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
 
 
 def _crown(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
-    """Six points rise in a ring, as where a drop falls into water."""
+    """A splash crown with six points."""
     angle, radius = np.arctan2(x, z), np.hypot(x, z)
     rim = np.exp(-(((h - 0.55) / 0.25) ** 2)) * np.clip(radius / 0.12, 0, 1)
     point = 0.5 + 0.5 * np.cos(6 * angle)
@@ -195,15 +195,15 @@ FIELDS: dict[str, Callable] = {
     "ooze_left": _ooze_x, "ooze_right": _ooze_back_x, "ooze_forward": _ooze_z, "ooze_back": _ooze_back_z,
     "tall": _tall, "puff": _puff, "rings": _rings, "lean_left": _lean_x, "lean_forward": _lean_z,
 }
-"""Displacement fields: x and z in metres, h the share of the height → offsets (dx, dy, dz). The floor stays put."""
+"""Displacement fields: x, z in metres and h = y / height → offsets (dx, dy, dz) in metres; dy ≈ 0 on the floor."""
 
 OPPOSITE = {"tall": "short", "puff": "slim", "rings": "grooves", "lean_left": "lean_right", "lean_forward": "lean_back"}
 REACH = 1.5
-"""How far targets go: 1 is what their fields say. Viewers clamp weights to 0–1, so a target is the farthest pull."""
+"""Scale of the fields in morph targets. Viewers clamp weights to 0–1, so a weight of 1 is the largest deformation."""
 
 
 def _pull(name: str, amount: float = 1.0, curve: Curve | None = None) -> Gesture:
-    """Pulls the drop towards a target; a negative pull is one towards the opposite target, with a weight of its own."""
+    """Animate the weight of a target. Negative amounts use the opposite target, as weights cannot be negative."""
     curve = curve or hold()
     parts = [morph(name, 1 / REACH, lambda s: np.maximum(amount * curve(s), 0))]
     if name in OPPOSITE:
@@ -212,7 +212,7 @@ def _pull(name: str, amount: float = 1.0, curve: Curve | None = None) -> Gesture
 
 
 def _target(field_: Callable, reach: float, height: float, eyes: dict[int, np.ndarray]) -> Morph:
-    """The field as a morph target. Eyes go where their middles go: they are carried, not smeared."""
+    """Convert a displacement field to a morph target. Each eye moves rigidly with the offset at its centre."""
 
     def offsets(mesh: Mesh) -> np.ndarray:
         points = mesh.positions

@@ -1,4 +1,4 @@
-"""A tropical fish that hovers in the air as if it were water."""
+"""A tropical fish that swims above the floor."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ HELDOUT = sentences("""
     rolls over and swims down; wiggles and swims up; puffs up and tilts left
 """)
 
-SIDEWAYS = (1, 0, 0)  # fins are flat along it
+SIDEWAYS = (1, 0, 0)  # flattening axis of the fins
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -129,7 +129,7 @@ def _skeleton(long: float) -> Skeleton:
 
 
 def _stroke(count: int, much: float = 1.0) -> Gesture:
-    """Swimming: a wave down the spine, the fins paddling along."""
+    """Swim: a travelling wave along the spine, with paddling fins."""
     return together(bend("body", yaw=-9 * much, curve=waves(count)),
         ripple(SPINE, yaw=24 * much, count=count, lag=0.16), both("fin", yaw=25, roll=14, curve=pulses(count)),
         bend("dorsal", roll=8 * much, curve=waves(count, 0.2)))

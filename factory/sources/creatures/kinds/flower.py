@@ -1,4 +1,4 @@
-"""A flower in a pot with a face; it sways, waves its leaves, and closes its petals when shy."""
+"""A potted flower with a face, movable leaves and folding petals."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -107,12 +107,12 @@ def grow(genes: Genes) -> Creature:
 
 
 def _vein(a: np.ndarray, b: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A stripe along the line from `a` to `b`, seen from above."""
+    """Return the distance to a stripe along the line from `a` to `b`, projected onto the xz plane."""
     return lambda p: np.abs(p[:, 2] - a[2] - (p[:, 0] - a[0]) * (b[2] - a[2]) / (b[0] - a[0])) - 0.006
 
 
 def _pot(tint: Colour, low: float, high: float, narrow: float, wide: float) -> Shape:
-    """A round tapering wall with soft edges, as one solid."""
+    """A truncated cone with rounded edges, from height `low` to `high`, radius `narrow` to `wide`, in metres."""
 
     def measure(p: np.ndarray) -> np.ndarray:
         level = np.clip((p[..., 1] - low) / (high - low), 0, 1)
@@ -152,7 +152,7 @@ def _skeleton(tall: float) -> Skeleton:
 
 
 def _fold(degrees: float, curve: Curve | None = None) -> Gesture:
-    """Turns every petal from its place on the rim towards the face."""
+    """Rotate every petal about its base on the rim, towards the face."""
     turns = [(np.sin(a), np.cos(a)) for a in (2 * np.pi * k / PETALS for k in range(PETALS))]
     return together(*(bend(f"petal{k}", pitch=degrees * c, yaw=-degrees * s, curve=curve)
         for k, (s, c) in enumerate(turns)))

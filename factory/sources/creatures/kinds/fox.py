@@ -1,4 +1,4 @@
-"""A fox with a white bib, dark socks and a brush of a tail; red, silver, arctic or fennec."""
+"""A fox with a bib, socks and a bushy tail, in red, silver, arctic or fennec colours."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:

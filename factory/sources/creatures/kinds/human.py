@@ -1,4 +1,4 @@
-"""A child with a big head, a favourite shirt, and one of several haircuts."""
+"""A cartoon child with a large head, in several skin colours, haircuts and outfits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -124,7 +124,7 @@ def _shoe(ankle: np.ndarray, side: str, shoes: Colour) -> list[Shape]:
 
 
 def _cap(skull: np.ndarray, hair: Colour, h: float) -> list[Shape]:
-    """The hair that every cut begins with: it covers the top and the back, the face stays free."""
+    """Return the base hair shapes of all haircuts, covering the top and back of the head."""
     return [ball("head", hair, skull + (0, 0.034 * h, -0.03 * h), (0.161 * h, 0.15 * h, 0.15 * h)),
         ball("head", hair, skull + (0, 0.115 * h, 0.055 * h), (0.112 * h, 0.05 * h, 0.085 * h), blend=0.03)]
 

@@ -1,4 +1,4 @@
-"""A jellyfish: a bell that pulses, tentacles that trail, and a small smile."""
+"""A jellyfish with a pulsing bell and trailing tentacles."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:
@@ -112,9 +112,9 @@ def _skeleton(wide: float, long: float) -> Skeleton:
 
 def _arms(inward: float = 0, swing_x: float = 0, swing_z: float = 0, around: float = 0, curve: Curve | None = None,
     tip: float = 1.0) -> Gesture:
-    """Bends all tentacles, degrees shared along each: towards the middle, to the left, forward, or round about.
+    """Bend all tentacles: inwards, to the left, forwards, or around the vertical axis.
 
-    `tip` > 1 puts more of the bend in the outer links.
+    Angles are in degrees per tentacle, distributed over its links; `tip` > 1 gives more to the outer links.
     """
     parts = []
     for k in range(ARMS):
@@ -130,20 +130,20 @@ def _arms(inward: float = 0, swing_x: float = 0, swing_z: float = 0, around: flo
 
 
 def _pulse(count: int, much: float = 1.0) -> Gesture:
-    """The bell closes and opens, the tentacles a little later."""
+    """Contract and expand the bell `count` times; the tentacles follow with a delay."""
     late = 0.2 / count
     return together(swell("bell", x=-0.2 * much, y=0.16 * much, z=-0.2 * much, curve=pulses(count)),
         _arms(inward=26 * much, curve=lambda s: pulses(count)(np.maximum(s - late, 0)) * hold(0.1, 0.1)(s), tip=1.5))
 
 
 def idle(count: float = 1.5, much: float = 18) -> Gesture:
-    """Waves that run down the tentacles."""
+    """Travelling waves along the tentacles."""
     return together(*(bend(f"arm{k}_{n}", pitch=much * np.cos(2.1 * k), roll=much * np.sin(2.1 * k),
         curve=waves(count, 0.12 * n + 0.07 * k)) for k in range(ARMS) for n in range(1, LINKS)))
 
 
 def move(x: float = 0, y: float = 0, z: float = 0, curve: Curve | None = None) -> Gesture:
-    """Carries the whole animal along."""
+    """Translate the whole animal, in metres."""
     return shift("root", x=x, y=y, z=z, curve=curve or ease(0.05, 0.95))
 
 

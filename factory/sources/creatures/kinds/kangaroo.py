@@ -1,4 +1,4 @@
-"""A kangaroo: long feet, a tail to lean on, and as often as not a joey in the pouch."""
+"""A kangaroo with long feet and a heavy tail, optionally with a joey in its pouch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:

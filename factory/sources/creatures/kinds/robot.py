@@ -1,4 +1,4 @@
-"""A friendly tin robot: rounded boxes, a glowing face, an antenna."""
+"""A robot made of rounded boxes, with an emissive face and an antenna."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def grow(genes: Genes) -> Creature:

@@ -1,4 +1,4 @@
-"""A snake in an easy S: it slithers, rears, strikes, and flicks its tongue."""
+"""A snake with an S-shaped rest pose that slithers, rears, strikes and flicks its tongue."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ HELDOUT = sentences("""
 """)
 
 
-# Shapes and gestures are tables, laid out by hand.
+# The tables of shapes and gestures below are formatted manually.
 # fmt: off
 
 def _course(wave: float) -> np.ndarray:
-    """The spine at rest, tail to head: 13 points of an S on the floor that ends in a raised neck."""
+    """Return the rest-pose spine from tail to head, float [13, 3]: an S on the floor and a raised neck."""
     x = np.array([-0.05, 0.06, 0.15, 0.17, 0.09, -0.03, -0.12, -0.13, -0.05, 0.0, 0, 0, 0]) * wave
     z = [-0.44, -0.4, -0.33, -0.23, -0.15, -0.12, -0.05, 0.05, 0.12, 0.145, 0.13, 0.125, 0.155]
     y = [0, 0, 0, 0, 0, 0, 0, 0, 0.035, 0.12, 0.22, 0.32, 0.4]
@@ -75,7 +75,7 @@ def grow(genes: Genes) -> Creature:
     at = dict(zip(body.skeleton.names, body.skeleton.positions, strict=True))
     skull = at["head"] + (0, 0.022, 0.04)
     skin = []
-    for k in range(12):  # bones run from the middle outwards; the part between two joints follows the inner one
+    for k in range(12):  # joints branch from the middle, so a segment follows its joint nearer the middle
         joint = names[k + 1] if k < 6 else names[k]
         skin.append(limb(joint, back, course[k], course[k + 1], radius[k], radius[k + 1], blend=0.008))
     head = [ball("head", back, skull, (0.082 * thick, 0.062 * thick, 0.095), blend=0.03),
@@ -85,7 +85,7 @@ def grow(genes: Genes) -> Creature:
     arc = np.concatenate([[0], np.cumsum(lengths)])
 
     def local(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far along the spine points lie, and how much they face down (on the floor) or forward (the neck)."""
+        """Return arc length along the spine, and the offset from it towards the belly side in units of the radius."""
         u = np.clip(np.einsum("nkj,kj->nk", p[:, None] - course[:-1], bones) / lengths**2, 0, 1)
         nearest = course[:-1] + u[..., None] * bones
         k = np.linalg.norm(p[:, None] - nearest, axis=2).argmin(1)
@@ -127,7 +127,7 @@ def _skeleton(course: np.ndarray) -> Skeleton:
 
 
 def _slither(count: float, much: float = 24) -> Gesture:
-    """A wave of bends along what lies on the floor; the neck turns against it and keeps its aim."""
+    """A travelling wave along the body on the floor; the neck counter-rotates to keep the head aimed."""
     waved = [bend(joint, yaw=-much, curve=waves(count, 0.3 + 0.1 * k)) for k, joint in enumerate(BACK[:5])]
     ahead = [bend(joint, yaw=0.5 * much, curve=waves(count, 0.12 - 0.1 * k)) for k, joint in enumerate(FRONT[:2])]
     return together(*waved, *ahead, curl(NECK[:2], yaw=-0.9 * much, curve=waves(count, 0.07)),
@@ -135,14 +135,14 @@ def _slither(count: float, much: float = 24) -> Gesture:
 
 
 def _rise(much: float, curve: Curve | None = None) -> Gesture:
-    """Lifts the neck's foot off the floor and levels what follows: the snake stands taller."""
+    """Lift the base of the neck off the floor and level the joints after it."""
     up = {"body": -38, "back1": 38, "front1": -8, "front2": 22, "front3": 18, "head": 6}
     return together(*(bend(joint, pitch=much * pitch, curve=curve) for joint, pitch in up.items()),
         shift("body", y=0.064 * much, z=-0.03 * much, curve=curve))
 
 
 def _lower(much: float, curve: Curve | None = None) -> Gesture:
-    """Bends the neck forward and down, the head level."""
+    """Bend the neck forward and down, keeping the head level."""
     down = {"front2": 24, "front3": 34, "front4": 8, "front5": -16, "head": -48}
     return together(*(bend(joint, pitch=much * pitch, curve=curve) for joint, pitch in down.items()))
 
