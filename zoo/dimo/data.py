@@ -83,7 +83,7 @@ class MotionVideos:
             text = (folder / INDEX).read_text()
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{folder} holds no {INDEX}; create motion videos with python -m factory.motions"
+                f"{folder} contains no {INDEX}; create motion videos with python -m factory.motions"
             ) from None
         try:
             videos = MotionVideos(folder, **json.loads(text))
@@ -91,10 +91,10 @@ class MotionVideos:
             raise ValueError(f"{folder / INDEX}: not an index of motion videos ({error})") from error
         shape = (videos.num_views, videos.frames, videos.resolution, videos.resolution, 4)
         for stem in videos.files:
-            found = videos._map(stem)
-            if found.shape != shape or found.dtype != np.uint8:
+            array = videos._map(stem)
+            if array.shape != shape or array.dtype != np.uint8:
                 raise ValueError(
-                    f"{folder / stem}.npy: expected uint8 {list(shape)}, got {found.dtype} {list(found.shape)}"
+                    f"{folder / stem}.npy: expected uint8 {list(shape)}, got {array.dtype} {list(array.shape)}"
                 )
         return videos
 
@@ -218,7 +218,7 @@ class MotionVideos:
         M, where = len(self.names), self.folder / INDEX
         sizes = {n: len(getattr(self, n)) for n in ("sentences", "splits", "files")}
         if set(sizes.values()) != {M}:
-            raise ValueError(f"{where}: expected {M} of each, one per name, got {sizes}")
+            raise ValueError(f"{where}: expected {M} entries per list, one per name, got {sizes}")
         V = self.world_to_camera.shape[1] if self.world_to_camera.ndim == 4 else -1
         if self.world_to_camera.shape != (M, V, 4, 4) or self.K.shape != (M, V, 3, 3):
             raise ValueError(
@@ -228,11 +228,11 @@ class MotionVideos:
         if len(self.phases) != self.frames:
             raise ValueError(f"{where}: expected {self.frames} phases, one per frame, got {len(self.phases)}")
         if not set(self.train_views) | set(self.heldout_views) <= set(range(V)):
-            raise ValueError(f"{where}: train_views and heldout_views expect indices under {V}")
+            raise ValueError(f"{where}: expected train_views and heldout_views in 0..{V - 1}")
         if not set(self.splits) <= set(SPLITS):
-            raise ValueError(f"{where}: splits expect {SPLITS}, got {sorted(set(self.splits))}")
+            raise ValueError(f"{where}: expected splits from {SPLITS}, got {sorted(set(self.splits))}")
         if any(Path(stem).name != stem for stem in self.files):
-            raise ValueError(f"{where}: files expect names without folders")
+            raise ValueError(f"{where}: expected file stems without folders in files, got {list(self.files)}")
 
 
 def write_motion(
@@ -242,7 +242,7 @@ def write_motion(
 
     Args:
         folder: an existing folder.
-        stem: file name without ending, as listed in `MotionVideos.files`.
+        stem: file name without extension, as listed in `MotionVideos.files`.
         frames: uint8 [V, T, H, H, 4], straight alpha, sRGB-encoded.
         points: ground-truth surface points, float32 [T, P, 3], world coordinates.
 

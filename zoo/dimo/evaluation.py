@@ -48,7 +48,9 @@ def evaluate(
     """
     z = model.mu if latents is None else latents
     if len(z) != len(videos):
-        raise ValueError(f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents")
+        raise ValueError(
+            f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents; pass one latent per motion"
+        )
     views = list(videos.heldout_views) if views is None else list(views)
     resolution = min(resolution or videos.resolution, videos.resolution)
     frames = list(range(0, videos.frames, every))
@@ -82,6 +84,7 @@ def _measure(
     resolution: int,
     perceptual: bool,
 ) -> dict[str, float]:
+    """Image and silhouette metrics of one motion with latent z [1, Z], over all views and frames."""
     device = z.device
     errors, likeness, distance = [], [], []
     both: Tensor | float = 0.0

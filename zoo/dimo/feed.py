@@ -68,7 +68,7 @@ class Feed:
     ) -> None:
         self.videos, self.views, self.latent, self.seed = videos, list(views), latent, list(seed)
         available = (len(videos), len(self.views), videos.frames)
-        self.sizes = [min(wanted, there) for wanted, there in zip(batch, available, strict=True)]
+        self.sizes = [min(size, count) for size, count in zip(batch, available, strict=True)]
         self.resolutions = resolutions
         self._kept: tuple[int, np.ndarray, np.ndarray] | None = None
 
@@ -86,8 +86,8 @@ class Feed:
         """Return the batch of one step."""
         rng = np.random.default_rng([*self.seed, step])
         motions, picked, frames = (
-            np.sort(rng.choice(there, size, replace=False))
-            for there, size in zip(
+            np.sort(rng.choice(count, size, replace=False))
+            for count, size in zip(
                 (len(self.videos), len(self.views), self.videos.frames), self.sizes, strict=True
             )
         )
@@ -120,8 +120,8 @@ class Feed:
 
     def resolution(self, step: int) -> int:
         """Image size in pixels at a step, at most that of the videos."""
-        wanted = [pixels for first, pixels in self.resolutions if step >= first][-1]
-        return min(wanted, self.videos.resolution)
+        scheduled = [pixels for first, pixels in self.resolutions if step >= first][-1]
+        return min(scheduled, self.videos.resolution)
 
     def _frames(
         self, motions: np.ndarray, picked: np.ndarray, frames: np.ndarray, resolution: int
@@ -135,14 +135,14 @@ class Feed:
         if self._kept is None or self._kept[0] != resolution:
             small = np.empty((M, T, V, resolution, resolution, 4), np.uint8)
             self._kept = resolution, small, np.zeros((M, T, V), bool)
-        _, small, known = self._kept
+        _, small, cached = self._kept
         for m in motions:
             for t in frames:
-                new = [v for v in picked if not known[m, t, v]]
+                new = [v for v in picked if not cached[m, t, v]]
                 if new:
                     views = [self.views[v] for v in new]
                     small[m, t, new] = self.videos.read([m], views, [t], resolution)[0, :, 0].numpy()
-                    known[m, t, new] = True
+                    cached[m, t, new] = True
         return small[np.ix_(motions, frames, picked)].reshape(scenes, len(picked), resolution, resolution, 4)
 
 
@@ -165,12 +165,13 @@ def windows(alpha: np.ndarray, factor: int) -> tuple[int, int, np.ndarray]:
         last = filled.shape[-1] - filled[..., ::-1].argmax(-1)
         spans.append(int((last - first).max()))
         middles.append((first + last) / 2)
-    wanted = [min(size, -(-int(1.15 * span / factor + 6) // 4) * 4) for span in spans]
+    # Extent + 15 % + 6 output pixels, rounded up to a multiple of 4.
+    lengths = [min(size, -(-int(1.15 * span / factor + 6) // 4) * 4) for span in spans]
     corners = [
         np.clip(np.rint(middle / factor - length / 2), 0, size - length)
-        for middle, length in zip(middles, wanted, strict=True)
+        for middle, length in zip(middles, lengths, strict=True)
     ]
-    return *wanted, np.stack(corners, -1).astype(int)
+    return *lengths, np.stack(corners, -1).astype(int)
 
 
 def _cut(

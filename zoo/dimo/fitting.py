@@ -1,4 +1,4 @@
-"""Latents of motions that were not trained on: only z is optimised, the model stays as it is."""
+"""Fitting of latents to unseen motions, with all model parameters frozen (methods §4.7)."""
 
 from __future__ import annotations
 
@@ -27,25 +27,33 @@ def fit_latent(
     seed: int = 0,
     on_step: Callable[[StepReport], object] | None = None,
 ) -> Tensor:
-    """Find the latents [M, Z] with which a trained model reproduces the motions of `videos`; only z is optimised.
+    """Fit one latent per motion of `videos` by minimising the photometric loss; only z is optimised (methods §4.7).
 
-    Each motion begins at the best of 0 and the latents that the model knows.
+    Deviation from the paper, which starts from z ~ N(0, I) or 0: z starts from the best of 0 and the training latents,
+    see `nearest_latent`.
 
     Args:
-        steps: those of `config.fit` unless given.
+        model: a trained model. Its trainable parameters are frozen during the fit only.
+        videos: M motions; the first `config.views` of their training views are used.
+        steps: optimiser steps per motion; None = `config.fit.steps`.
+        seed: seed of the batches.
+        on_step: called every `REPORT_EVERY` steps and at the last step of a motion with step, steps, stage (the
+            motion's name), loss, psnr in dB and seconds since the motion's start. Its result is ignored.
+    Returns:
+        Latents [M, Z].
     """
     plan, device = model.config.fit, model.mu.device
     steps = plan.steps if steps is None else steps
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in learning:
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
-        found = []
+        latents = []
         for index in range(len(videos)):
-            one, started = videos.select([index]), time.perf_counter()
+            motion, started = videos.select([index]), time.perf_counter()
             feed = Feed(
-                one,
-                one.train_views[: model.config.views],
+                motion,
+                motion.train_views[: model.config.views],
                 (1, *plan.batch),
                 plan.resolutions,
                 model.config.latent,
@@ -62,15 +70,15 @@ def fit_latent(
                     psnr = -10 * math.log10(max(error.item(), 1e-10))
                     on_step(
                         {
-                            "step": step + 1, "steps": steps, "stage": one.names[0], "loss": loss.item(),
+                            "step": step + 1, "steps": steps, "stage": motion.names[0], "loss": loss.item(),
                             "psnr": psnr, "seconds": time.perf_counter() - started,
                         }
                     )  # fmt: skip
-            found.append(z.detach())
+            latents.append(z.detach())
     finally:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(True)
-    return torch.cat(found)
+    return torch.cat(latents)
 
 
 @torch.no_grad()
@@ -82,5 +90,6 @@ def nearest_latent(model: DIMO, batch: Batch) -> Tensor:
 
 
 def _show(model: DIMO, z: Tensor, batch: Batch) -> Rendered:
+    """Render latents [1, Z] at the batch's phases from its cameras, on white."""
     white = torch.ones(3, device=z.device)
     return render(model.skin(model.trajectories(z, batch.phases)), batch.cameras, background=white)

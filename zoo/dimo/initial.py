@@ -1,4 +1,4 @@
-"""Initial points: in a ball, or on the visual hull of one frame."""
+"""Initial positions for both training stages: uniform in a ball, or on the visual hull of one frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.dimo.points import visual_hull
 
 
 def points_in_ball(rng: np.random.Generator, count: int, radius: float) -> Tensor:
-    """Points uniform in a ball, [count, 3]."""
+    """Sample points uniformly in a ball around the origin, [count, 3]; radii follow the cube root of a uniform draw."""
     directions = rng.standard_normal((count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return torch.from_numpy(
@@ -22,15 +22,17 @@ def points_in_ball(rng: np.random.Generator, count: int, radius: float) -> Tenso
 
 
 def hull_points(run: TrainingContext, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Points [count, 3] and colours [count, 3] from the visual hull of `run.pose`, on the training device."""
     motion, frame = run.pose
     points, colors = visual_hull(run.videos, motion, frame, run.views, count, rng)
     return torch.from_numpy(points).to(run.device), torch.from_numpy(colors).to(run.device)
 
 
 def carry_back(run: TrainingContext, places: Tensor) -> Tensor:
-    """Move points on a posed hull to the canonical pose: subtract the displacement of the nearest key points.
+    """Move points [N, 3] from the pose `run.pose` to the canonical pose by subtracting blended displacements.
 
-    The displacements are blended with the RBF weights of eq. 1 over the four nearest key points.
+    x = x(t) − Σ_k w_k Δ_k(t) over the four key points nearest to x(t), with the weights of paper eq. 1. Rotations are
+    ignored: stage 1 does not train them.
     """
     model, videos = run.model, run.videos
     motion, frame = run.pose

@@ -1,4 +1,4 @@
-"""Stage 2 of DIMO's training: Gaussians, key points, latents and decoder learn together (paper §3.3)."""
+"""Stage 2, joint optimisation of Gaussians, key points, latents and decoder (paper §3.3; methods §4.6)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from zoo.dimo.points import farthest_points, spacing
 
 
 class JointStage:
-    """Joint optimisation of Gaussians, key points, latents and decoder, guided by the key points of stage 1."""
+    """Joint optimisation. A Chamfer loss keeps the key points near `guide`, their stage 1 positions [M, T, G, 3].
+
+    `guide` is None if stage 1 was skipped. `fresh` initialises the Gaussians; False when a checkpoint provides them.
+    """
 
     name = "joint"
     learnt = ("means", "log_scales", "quats", "opacity_logits", "colors")
@@ -53,16 +56,19 @@ class JointStage:
 
     @classmethod
     def restored(cls, run: TrainingContext, tensors: dict[str, Tensor]) -> JointStage:
+        """Rebuild the stage from the tensors of a checkpoint."""
         return cls(run, tensors.get("guide"), fresh=False)
 
     def tensors(self) -> dict[str, Tensor]:
+        """State to be stored in a checkpoint, besides the model and the optimiser."""
         return {} if self.guide is None else {"guide": self.guide}
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
-        """One optimiser step, then pruning where the schedule has it.
+        """Take one optimiser step, then prune Gaussians if the schedule requires it.
 
         Args:
-            step: of this stage, from 0.
+            step: index within this stage, from 0.
+            batch: data of the step, on the training device.
         """
         model, config, plan = self.run.model, self.run.config, self.plan
         weights = config.losses
@@ -83,7 +89,8 @@ class JointStage:
                 model, model.key_points, model.log_radii, motion.positions, z, batch, model.graph
             )
         if self.guide is not None and config.factorised and weights.chamfer:
-            # L_chamfer (§3.3): the key points stay near where stage 1 found them.
+            # L_chamfer (paper §3.3): Σ_k min_j ‖p_k(t) − p̃_j(t)‖², summed over a motion's renders (methods §4.5).
+            # It does not depend on the view, hence the factor; the mean is over motions.
             guide = self.guide[batch.motions][:, batch.frames]
             loss = loss + weights.chamfer * losses.chamfer(motion.positions, guide).sum() * views_per_motion(
                 batch
@@ -111,6 +118,7 @@ class JointStage:
 
     @torch.no_grad()
     def _prune(self, done: int) -> None:
+        """Remove Gaussians that are too transparent or too large (methods §4.6)."""
         model, plan = self.run.model, self.plan
         good = (model.opacity_logits.sigmoid() >= plan.prune_opacity) & (
             model.log_scales.exp().amax(-1) <= plan.prune_scale
@@ -118,7 +126,9 @@ class JointStage:
         rows = good.nonzero()[:, 0]
         if not len(rows):
             raise RuntimeError(
-                f"{self.run.videos.object}: no Gaussian is left after {done} steps of the joint stage"
+                f"{self.run.videos.object}: all Gaussians were pruned after {done} steps of the joint stage; "
+                "lower Joint.prune_opacity or raise "
+                "Joint.prune_scale"
             )
         for name in self.learnt:
             setattr(model, name, self.adam.select(name, rows))

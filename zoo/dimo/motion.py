@@ -155,7 +155,7 @@ class Motion:
         path = Path(path)
         if path.suffix.lower() not in _WRITERS:
             raise ValueError(
-                f"{path}: a motion is saved as one of {', '.join(_WRITERS)}; use one of these file extensions"
+                f"{path}: unsupported file extension; save a motion as one of {', '.join(_WRITERS)}"
             )
         return _WRITERS[path.suffix.lower()](self, path, **options)
 
@@ -185,10 +185,10 @@ def _draw(
     behind = None if background is None else torch.as_tensor(background, dtype=torch.float32).expand(3)
     drawn = []
     for start in range(0, len(gaussians.means), DRAWN_AT_ONCE):
-        some = slice(start, start + DRAWN_AT_ONCE)
+        chunk = slice(start, start + DRAWN_AT_ONCE)
         scenes = Gaussians(
-            gaussians.means[some],
-            gaussians.quats[some],
+            gaussians.means[chunk],
+            gaussians.quats[chunk],
             gaussians.scales,
             gaussians.opacities,
             gaussians.colors,

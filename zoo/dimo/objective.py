@@ -1,4 +1,4 @@
-"""The weighted losses that both stages of DIMO's training share, and the schedule of learning rates."""
+"""Weighted losses used by both training stages, and the learning-rate schedule (paper §3.3, eq. 5 and 8–10)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,26 @@ StepReport = dict[str, object]
 
 
 class StepLoss(NamedTuple):
-    """Result of a step: the loss that was minimised, and the mean squared colour error for reports."""
+    """Result of one step.
+
+    Attributes:
+        loss: the minimised loss, a scalar.
+        error: mean squared colour error, a scalar for progress reports; of alpha where only silhouettes are used.
+    """
 
     loss: Tensor
     error: Tensor
 
 
 def latents(model: DIMO, batch: Batch) -> Tensor:
-    """One z per motion of the step, [M', Z]: z = μ + σ·ε with σ = exp(log σ² / 2) (eq. 5), or μ itself."""
+    """Sample one latent per motion of the step by the reparameterisation of paper eq. 5.
+
+    z_m = μ_m + σ_m ⊙ ε with σ_m = exp(½ log σ_m²) and ε ~ N(0, I) from `batch.noise`; z_m = μ_m if
+    `latent_distribution` is off. Without a latent space, μ is a constant and receives no gradient.
+
+    Returns:
+        [M', Z].
+    """
     mu = model.mu[batch.motions]
     if not model.config.latent_space:
         return mu.detach()
@@ -35,11 +47,16 @@ def latents(model: DIMO, batch: Batch) -> Tensor:
 
 
 def photometric(config: DIMOConfig, picture: Rendered, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The weighted image losses (eq. 8), and the mean squared colour error.
+    """Weighted image losses: L_rgb + L_mask + L_lpips + L_depth + L_normal of paper eq. 8, and SSIM (methods §4.5).
 
-    `batch.share`, the fraction of the image that the crop covers, makes crops count as much as whole images.
+    Means over a crop are multiplied by `batch.share`, the crop's fraction of the image area, so that they equal means
+    over the whole image.
+
+    Returns:
+        The weighted loss and the unweighted mean squared colour error, both scalars.
     """
     weights, share = config.losses, batch.share
+    # The published colour loss is a sum over a motion's renders, hence the factor; the other terms are means.
     target, mask = over(batch.targets)
     rgb, alpha = picture.output("rgb"), picture.output("alpha")
     error = losses.squared_error(rgb, target) * share
@@ -58,7 +75,7 @@ def photometric(config: DIMOConfig, picture: Rendered, batch: Batch) -> tuple[Te
 
 
 def latent_loss(config: DIMOConfig, model: DIMO, batch: Batch) -> Tensor | float:
-    """The weighted KL divergence of the step's latents from the standard normal (eq. 10), mean over motions."""
+    """Weighted KL divergence of N(μ_m, σ_m²) from N(0, I), mean over the motions of the step (L_KL, paper eq. 10)."""
     if not (config.latent_space and config.latent_distribution and config.losses.kl):
         return 0.0
     divergence = losses.kl_divergence(model.mu[batch.motions], model.log_var[batch.motions])
@@ -74,9 +91,17 @@ def rigidity_loss(
     batch: Batch,
     graph: Tensor | None = None,
 ) -> Tensor | float:
-    """The weighted ARAP losses (eq. 9, or its form on distances) of the step's motions and of interpolations.
+    """Weighted ARAP loss of the step's motions (L_arap, paper eq. 9) and the loss `between` of interpolated motions.
 
-    See `losses.arap_distances` and `losses.arap_rotations`. Without a graph, neighbours are the nearest at rest.
+    `config.arap` selects the form: "distances" is `losses.arap_distances` (eq. 9), "rotations" is
+    `losses.arap_rotations` (the form of the published code, methods §4.5).
+
+    Args:
+        points: canonical key points p_k, [K, 3].
+        log_radii: log r_k, [K], or [1] if all key points share one radius.
+        positions: p_k(t) at `batch.phases`, [M', T', K, 3].
+        z: latents of the step, [M', Z].
+        graph: Ω, int64 [K, G]; None = the nearest key points in the canonical pose.
     """
     config, weights = model.config, model.config.losses
     loss: Tensor | float = 0.0
@@ -88,6 +113,7 @@ def rigidity_loss(
     if weights.arap and config.arap == "distances":
         loss = loss + weights.arap * losses.arap_distances(positions, points, graph, radii).mean()
     elif weights.arap:
+        # The published code draws 8 random phases; evenly spaced ones cover the whole motion in every step.
         moments = torch.arange(8, device=z.device) / 8
         offsets, _ = model.decoder(points.detach(), moments, z)
         loss = loss + weights.arap * losses.arap_rotations(points.detach() + offsets, graph).mean()
@@ -101,10 +127,18 @@ def rigidity_loss(
 def excess_between(
     model: DIMO, points: Tensor, positions: Tensor, z: Tensor, batch: Batch, graph: Tensor, radii: Tensor
 ) -> Tensor:
-    """Excess rigidity energy of interpolated motions over the less rigid of their two ends, [M' // 2].
+    """Relative excess ARAP energy of interpolated motions (not in the paper): max(0, E(z_ab) / max(E(a), E(b)) − 1).
 
-    Rigidity is `losses.arap_distances`. As a share of the less rigid end's, since what shows between two quiet motions
-    would be nothing beside a lively one; 0 where it is no larger.
+    z_ab interpolates latents a and b linearly with a random weight; consecutive motions of the step form the pairs. E
+    is `losses.arap_distances`. The ratio makes pairs of small motions count as much as pairs of large ones. The
+    denominator receives no gradient, so the loss cannot be lowered by making the ends less rigid.
+
+    Args:
+        points, positions, z, graph: as in `rigidity_loss`.
+        radii: r_k, [K].
+
+    Returns:
+        One value per pair, [M' // 2].
     """
     pairs = len(z) // 2
     first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
@@ -118,19 +152,22 @@ def excess_between(
 
 
 def wanted_outputs(weights: LossWeights, smooth: bool) -> tuple[str, ...]:
+    """Renderer outputs that the losses need; depth and normals only where `smooth` and their weights are non-zero."""
     extra = [name for name in ("depth", "normal") if smooth and getattr(weights, name)]
     return "rgb", "alpha", *extra
 
 
 def renders_per_motion(batch: Batch) -> int:
-    """Images per motion in the step. The published colour loss is a sum over them, ours a mean times this."""
+    """C·T', the number of images per motion in the step."""
     return batch.targets.shape[1] * len(batch.frames)
 
 
 def views_per_motion(batch: Batch) -> int:
+    """C, the number of views per motion in the step."""
     return batch.targets.shape[1]
 
 
 def decayed_rate(rate: Rate, step: int, steps: int) -> float:
+    """Exponential decay start · (end / start)^(step / steps), constant after `steps` (methods §4.6)."""
     start, end = rate
     return start * (end / start) ** min(1.0, step / max(1, steps))

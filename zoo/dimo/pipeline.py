@@ -302,14 +302,14 @@ class DIMOPipeline:
                     f"dimo/{self.object} has {len(self.motions)} motions, there is no number {which}"
                 )
             return which % len(self.motions)
-        wanted = _plain(which)
-        for known in (self.motions, self.sentences):
-            plain = [_plain(each) for each in known]
-            if wanted in plain:
-                return plain.index(wanted)
+        query = _plain(which)
+        for labels in (self.motions, self.sentences):
+            plain = [_plain(label) for label in labels]
+            if query in plain:
+                return plain.index(query)
         sentences = {_plain(sentence): sentence for sentence in self.sentences}
-        close = [sentences[each] for each in difflib.get_close_matches(wanted, sentences, n=4, cutoff=0.5)]
-        close += [s for p, s in sentences.items() if wanted in p and s not in close][:4]
+        close = [sentences[each] for each in difflib.get_close_matches(query, sentences, n=4, cutoff=0.5)]
+        close += [s for p, s in sentences.items() if query in p and s not in close][:4]
         advice = f"did you mean {' or '.join(map(repr, close))}?" if close else "see .motions"
         raise LookupError(f"dimo/{self.object} has no motion {which!r}: {advice}")
 
@@ -319,7 +319,7 @@ class DIMOPipeline:
         if z.shape != mu.shape[1:]:
             raise ValueError(f"dimo/{self.object}: expected a latent [{mu.shape[1]}], got {list(z.shape)}")
         if not z.isfinite().all():
-            raise ValueError(f"dimo/{self.object}: the latent holds values that are not finite")
+            raise ValueError(f"dimo/{self.object}: expected a finite latent, got NaN or infinity in it")
         phases = self.phases.to(mu.device)
         return decode(self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds)
 

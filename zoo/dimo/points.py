@@ -71,8 +71,8 @@ def visual_hull(
     solid = inside.reshape(cells, cells, cells)
     if not solid.any():
         raise ValueError(
-            f"{videos.object}: the silhouettes of motion {videos.names[motion]!r}, frame {frame} have no common hull: "
-            "do the cameras belong to these frames?"
+            f"{videos.object}: the silhouettes of motion {videos.names[motion]!r}, frame {frame} have no common hull; "
+            "check that the cameras belong to these frames"
         )
     core = solid.copy()
     for axis in range(3):

@@ -1,4 +1,4 @@
-"""Stage 1 of DIMO's training: key points alone learn the motions (paper §3.3, "motion pre-training")."""
+"""Stage 1, motion pre-training: optimises key points, latents and decoder without Gaussians (paper §3.3)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ from zoo.dimo.points import farthest_points, spacing
 
 
 class KeyPointStage:
-    """Optimises key points, rendered as isotropic Gaussians of one shared radius, with latents and decoder."""
+    """Motion pre-training. The key points are rendered as isotropic Gaussians of one shared radius, at p_k + Δ_k(t).
+
+    Schedule and defaults: methods §4.6. The decoder's rotations q_k are not used in this stage.
+    """
 
     name = "motion"
 
@@ -61,19 +64,22 @@ class KeyPointStage:
 
     @classmethod
     def restored(cls, run: TrainingContext, tensors: dict[str, Tensor]) -> KeyPointStage:
+        """Rebuild the stage from the tensors of a checkpoint."""
         return cls(run, tensors)
 
     def tensors(self) -> dict[str, Tensor]:
+        """State to be stored in a checkpoint, besides the model and the optimiser."""
         return {
             "points": self.points, "radius": self.radius, "colors": self.colors, "opacities": self.opacities,
             "moved": self.moved,
         }  # fmt: skip
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
-        """One optimiser step, then densification and pruning where the schedule has them.
+        """Take one optimiser step, then densify, prune or resample the key points if the schedule requires it.
 
         Args:
-            step: of this stage, from 0.
+            step: index within this stage, from 0.
+            batch: data of the step, on the training device.
         """
         model, plan, weights = self.run.model, self.plan, self.run.config.losses
         z = latents(model, batch)
@@ -101,10 +107,10 @@ class KeyPointStage:
         return StepLoss(loss, error)
 
     def finish(self) -> Tensor:
-        """Copy the key points into the model.
+        """Remove transparent key points and copy the others into a new model, which replaces `run.model`.
 
         Returns:
-            The guide of stage 2: their positions in all frames, [M, T, K, 3].
+            p̃_k, the targets of stage 2's Chamfer loss: key-point positions in all frames, [M, T, K, 3].
         """
         self._keep((self.opacities.detach().sigmoid() >= self.plan.final_opacity).nonzero()[:, 0])
         run, config = self.run, self.run.config
@@ -117,6 +123,7 @@ class KeyPointStage:
         return decode_positions(run.model, run.videos)
 
     def _begin(self) -> dict[str, Tensor]:
+        """Initial key points: in a ball (methods §4.6) or farthest-point samples of a visual hull."""
         run, K = self.run, self.run.config.key_points
         rng = run.rng(1)
         if self.plan.initial == "hull":
@@ -170,7 +177,8 @@ class KeyPointStage:
         ):
             radius = self.radius.detach().exp()
             pulled = (self.moved / plan.densify_every >= plan.densify_gradient).nonzero()[:, 0]
-            # 3DGS: a small point is cloned in place, a large one is split into two points apart.
+            # As in 3DGS, points up to `clone_scale` are cloned in place; larger ones are split into two at ± an offset
+            # drawn from N(0, r²). The shared radius is not reduced, where 3DGS divides the scale by 1.6.
             apart = torch.from_numpy(self.run.rng(1, 1, done).standard_normal((len(pulled), 3), np.float32))
             shift = apart.to(self.points.device) * radius * (radius > plan.clone_scale)
             with torch.no_grad():
@@ -185,9 +193,11 @@ class KeyPointStage:
             self._keep(farthest_points(self.points.detach(), self.run.config.key_points))
 
     def _keep(self, rows: Tensor) -> None:
+        """Keep these key points and reset the accumulated gradient norms."""
         if not len(rows):
             raise RuntimeError(
-                f"{self.run.videos.object}: no key point is left; are masks and cameras those of these frames?"
+                f"{self.run.videos.object}: all key points were pruned; check that the masks and "
+                "cameras belong to these frames"
             )
         self.points = self.adam.select("points", rows)
         self.colors = self.adam.select("color", rows)

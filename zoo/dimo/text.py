@@ -82,11 +82,12 @@ def train_text_head(
         torch.manual_seed(seed)
         head = TextHead(name, embedded.shape[1], len(sentences)).train()
         adam = torch.optim.AdamW(head.network.parameters(), 1e-3, weight_decay=1e-2)
-        wanted = torch.arange(len(groups)).repeat_interleave(4)
+        labels = torch.arange(len(groups)).repeat_interleave(4)
         for _ in range(steps):
             batch = torch.cat([group[torch.randint(len(group), (4,))] for group in groups])
+            # Divided by √E, so that the expected norm of the noise is about NOISE for any embedding size E.
             batch = batch + NOISE * torch.randn_like(batch) / batch.shape[1] ** 0.5
-            loss = F.cross_entropy(head.network(batch), wanted)
+            loss = F.cross_entropy(head.network(batch), labels)
             adam.zero_grad()
             loss.backward()
             adam.step()

@@ -1,10 +1,10 @@
-"""Train a DIMO on motion videos: key points alone first, then all parameters together (paper §3.3).
+"""Two-stage training of a DIMO model: motion pre-training, then joint optimisation (paper §3.3).
 
     videos = MotionVideos.open("kangaroo").select("train")
     model = train(videos, DIMOConfig.laptop(), checkpoint=Path("run.safetensors"))
 
-Every step's randomness follows from (seed, stage, step), and a checkpoint holds everything else, so a run that was
-killed and resumed ends with the bits of an undisturbed one. Nothing in a step waits for the device.
+Random numbers depend on (seed, stage, step) only and a checkpoint stores all other state, so a run that is killed and
+resumed gives the same bits as an uninterrupted one. Steps do not synchronise with the device, except to report.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from zoo.dimo.pretraining import KeyPointStage
 __all__ = ["REPORT_EVERY", "excess_between", "fit_latent", "nearest_latent", "train"]
 
 FORMAT = "dimo-checkpoint-1"
-REPORT_EVERY = 25  # steps between two reports: each waits for the device once
+REPORT_EVERY = 25  # steps between two reports; each synchronises with the device once
 
 
 def train(
@@ -49,11 +49,25 @@ def train(
     """Train one model on the training views of all motions in `videos`.
 
     Args:
-        checkpoint: a .safetensors file; an existing one is resumed, and it is written every `save_every` steps.
-        on_step: called now and then with step, steps, stage, loss, psnr (on training pictures, of silhouettes where
-            those alone are learnt from) and seconds; a true answer asks for a checkpoint at once.
+        videos: the training motions, in the order of the model's latents.
+        config: architecture and schedule.
+        checkpoint: a .safetensors file. Training resumes from it if it exists; it is written every `save_every` steps
+            and after the last step.
+        seed: seed of the initialisation and of all batches.
+        device: training device.
+        on_step: called at steps 1, `REPORT_EVERY`, 2·`REPORT_EVERY`, … and at the last one with step, steps, stage,
+            loss, psnr (dB, on the training batch; of alpha if the stage uses silhouettes only) and seconds. If it
+            returns a true value, a checkpoint is written immediately.
+        save_every: steps between two checkpoints.
+
+    Returns:
+        The trained model in evaluation mode.
+
     Raises:
-        ValueError: the videos do not fit the configuration, or the checkpoint is of another run.
+        ValueError: `videos` has no motion, its silhouettes have no common hull, or the checkpoint is damaged or belongs
+            to another training.
+        RuntimeError: pruning removed all key points or all Gaussians.
+        FloatingPointError: the loss is not finite.
     """
     run = _Training(videos, config, seed, torch.device(device))
     if checkpoint is not None and checkpoint.exists():
@@ -65,11 +79,11 @@ def train(
             run.step += 1
             if run.step % REPORT_EVERY == 0 or run.step in (1, run.steps):
                 progress = run.progress(stage, outcome)
-                wanted = on_step(progress) if on_step else False
+                save_now = on_step(progress) if on_step else False
             else:
-                wanted = False
+                save_now = False
             run.seconds += time.perf_counter() - started
-            if checkpoint is not None and (wanted or run.step % save_every == 0 or run.step == run.steps):
+            if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
     return run.model.eval()
 
@@ -79,7 +93,7 @@ class _Training(TrainingContext):
 
     def __init__(self, videos: MotionVideos, config: DIMOConfig, seed: int, device: torch.device) -> None:
         if config.losses.lpips:
-            losses.lpips_network(device)  # missing weights are reported before the work, not after it
+            losses.lpips_network(device)  # raises here, before training, if the network weights are missing
         super().__init__(videos, config, seed, device)
         self.step, self.seconds = 0, 0.0
         self.steps = config.pretraining.steps + config.joint.steps
@@ -98,9 +112,16 @@ class _Training(TrainingContext):
         return self._stage
 
     def progress(self, stage: KeyPointStage | JointStage, outcome: StepLoss) -> StepReport:
+        """Report for `on_step`; waits for the device.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
         loss, error = torch.stack([outcome.loss.detach(), outcome.error.detach()]).tolist()
         if not math.isfinite(loss):
-            raise FloatingPointError(f"{self.videos.object}: the loss is {loss} at step {self.step}")
+            raise FloatingPointError(
+                f"{self.videos.object}: the loss is {loss} at step {self.step}; lower the learning rates"
+            )
         return {
             "step": self.step, "steps": self.steps, "stage": stage.name, "loss": loss,
             "psnr": -10 * math.log10(max(error, 1e-10)), "seconds": self.seconds,
@@ -114,7 +135,7 @@ class _Training(TrainingContext):
 
         stage = self._stage
         if stage is None:
-            raise RuntimeError(f"{path}: there is nothing to save before the first step")
+            raise RuntimeError(f"{path}: cannot save a checkpoint before the first step")
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"stage.{k}": v for k, v in stage.tensors().items()}
         tensors |= {f"adam.{k}": v for k, v in stage.adam.state().items()}
@@ -141,11 +162,13 @@ class _Training(TrainingContext):
                 about = json.loads((file.metadata() or {}).get("dimo", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a checkpoint ({error}); delete it to begin anew") from error
+            raise ValueError(
+                f"{path}: not a checkpoint ({error}); delete it to restart the training"
+            ) from error
         if about.get("format") != FORMAT or about["run"] != self._identity():
             raise ValueError(
-                f"{path} is the checkpoint of another training (object, motions, configuration and seed must be the "
-                "same); give another path, or delete it to begin anew"
+                f"{path} belongs to another training: object, motions, configuration and seed must be the same; use "
+                "another path, or delete the file to restart"
             )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "stage": {}, "adam": {}}
         for name, tensor in tensors.items():
@@ -159,5 +182,6 @@ class _Training(TrainingContext):
         self._stage = stage
 
     def _identity(self) -> dict[str, object]:
+        """Object, motions, seed and configuration, as they read back from JSON; a checkpoint must match them."""
         about = {"object": self.videos.object, "motions": self.videos.names, "seed": self.seed}
         return json.loads(json.dumps(about | {"config": asdict(self.config)}))
