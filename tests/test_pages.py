@@ -53,10 +53,10 @@ SMALL = "--resolution 32 --num-frames 4 --views 4 --limit 1 --max-animations 1"
 SHORTENED = {
     "creatures://kangaroo models/knight.glb": (
         "--frames 4 --views 4 --heldout-views 1 --resolution 32 --points 64 --limit 1 --skip-heldout "
-        "--set joint.steps=2 --set control.steps=2"
+        "--set joint.steps=2 --set pretraining.steps=2 --set resolution=32 --set frames=4 --set views=4"
     ),
     "creatures://*?count=200": "--resolution 32 --num-frames 16 --limit 3 --max-animations 1",
-    "train mvvdm --data out/clips": "--set plan.steps=1",
+    "train mvvdm --data out/clips": "--set plan.steps=1 --set plan.batch=2 --set autoencoder.steps=2 --set resolution=32",
     "--source models/ --out out/mine  ": SMALL,
     "creatures://*?count=100": SMALL,
     "list.jsonl": SMALL,
@@ -82,7 +82,7 @@ GIVEN = {
         "import numpy as np\n"
         "from renderers.cameras import orbit_cameras\n"
         "cameras = orbit_cameras(np.zeros(1), 0.2, 2.4, fov_y=0.7, width=32, height=32)\n"
-        "frames = np.full((1, 4, 32, 32, 3), 255, np.uint8)\n"
+        "frames = np.full((1, 4, 32, 32, 4), 255, np.uint8)\n"
     ),
 }
 
