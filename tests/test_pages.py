@@ -56,7 +56,9 @@ SHORTENED = {
         "--set joint.steps=2 --set pretraining.steps=2 --set resolution=32 --set frames=4 --set views=4"
     ),
     "creatures://*?count=200": "--resolution 32 --num-frames 16 --limit 3 --max-animations 1",
-    "train mvvdm --data out/clips": "--set plan.steps=1 --set plan.batch=2 --set autoencoder.steps=2 --set resolution=32",
+    "train mvvdm --data out/clips": (
+        "--set plan.steps=1 --set plan.batch=2 --set autoencoder.steps=2 --set resolution=32"
+    ),
     "--source models/ --out out/mine  ": SMALL,
     "creatures://*?count=100": SMALL,
     "list.jsonl": SMALL,
