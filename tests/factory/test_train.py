@@ -167,7 +167,7 @@ def test_an_object_that_cannot_be_trained_is_quarantined_with_its_cause(tmp_path
     made = SubjectVideos("gone", tmp_path / "nowhere", motions=2, key="x")
     stage = DimoStage(out=str(tmp_path))
     _, record = train_objects([made], stage, configured("laptop", TINY), Ledger(tmp_path), workers=0)["gone"]
-    assert record.status == "quarantined" and "holds no motions.json" in record.reason
+    assert record.status == "quarantined" and "contains no motions.json" in record.reason
 
 
 def _made(out: Path) -> list[SubjectVideos]:
