@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage import Storage, StorageError
+from factory.dataset.schema import convert_clips
 from factory.dataset.shards import ROWS_PER_GROUP, Shard, ShardFiles, staged_keys, staged_path
 
 TARGET_BYTES = 384 * 2**20
@@ -194,9 +195,11 @@ class ShardPacker:
         table, _ = self._read_staged(key)
         self._schema = self._schema or table.schema
         if not table.schema.equals(self._schema):
+            table = convert_clips(table, self._schema)  # of another version of the schema
+        if not table.schema.equals(self._schema):
             raise StorageError(
                 f"clip {key} has other columns than the clips already in {self._storage.url} (another number "
-                f"of views, other modalities, or another version of the schema): use a separate output folder"
+                f"of views or other modalities): use a separate output folder"
             )
         return table
 

@@ -22,7 +22,9 @@ from renderers.cameras import CONVENTION, Cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
 from renderers.video import encode_h264
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
+# Columns that earlier versions of the schema lack, with the version that added them.
+ADDED_COLUMNS = {"notes": "3"}
 VIEWS = 16
 MOTION_COLUMNS = (
     "motion_reach",
@@ -72,6 +74,7 @@ _ANIMATION_COLUMNS: _Columns = [
     ("caption", _TEXT),
     ("caption_origin", _TEXT),
     ("quality", _TEXT),
+    ("notes", pa.list_(_TEXT)),
 ]
 _RENDERER_COLUMNS: _Columns = [
     ("renderer", _TEXT),
@@ -118,6 +121,7 @@ DESCRIPTIONS: dict[str, str] = {
     "caption": "text description; empty if there is none",
     "caption_origin": "author or model of the caption",
     "quality": "rating of the motion: high, ok, or the rules it violates; empty if not rated",
+    "notes": "how the clip differs from what its file specifies, one sentence each; empty if it does not",
     "num_views": "V",
     "width": "pixels",
     "height": "pixels",
@@ -183,6 +187,7 @@ class ClipInfo:
         caption_origin: author or model of the caption.
         quality: rating (`factory.clips.quality`), "" if the clip was not rated.
         measures: the available MEASURED_COLUMNS.
+        notes: how the clip differs from what its file specifies, one sentence each, e.g. ignored extensions.
     """
 
     clip_id: str
@@ -218,6 +223,7 @@ class ClipInfo:
     caption_origin: str = ""
     quality: str = ""
     measures: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def view_column(view: int) -> str:
@@ -336,6 +342,7 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
         "world_to_camera": clip.cameras.world_to_camera.tolist(),
         "camera_convention": CONVENTION,
         "azimuths_deg": [float(azimuth) for azimuth in info.azimuths_deg],
+        "notes": list(info.notes),
         "asset_to_world": np.asarray(info.asset_to_world, np.float64).reshape(4, 4).tolist(),
         "renderer_version": clip.renderer,
         "settings": json.dumps(info.settings.to_dict(), sort_keys=True),
@@ -368,6 +375,32 @@ def check_row(row: Mapping[str, Any]) -> None:
         if missing := [name for name in names if not (row[name] or "").strip()]:
             where = f"clip {row['clip_id']} (asset {row['asset_uid']!r})"
             raise RowError(f"{where}: no {', no '.join(missing)}. {advice}")
+
+
+def convert_clips(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Convert clips to an earlier or later version of the schema, so that one dataset has one set of columns.
+
+    Columns that `schema` lacks are dropped, columns that the clips lack are null; only ADDED_COLUMNS may differ.
+
+    Args:
+        table: clips.
+        schema: columns of the dataset that they are added to.
+
+    Returns:
+        The clips with exactly the columns of `schema`, or `table` itself if other columns differ.
+    """
+    if not set(table.column_names) ^ set(schema.names) <= set(ADDED_COLUMNS):
+        return table
+    version = max((ADDED_COLUMNS[name] for name in ADDED_COLUMNS if name in schema.names), default="2")
+    columns = []
+    for column in schema:
+        if column.name == "schema_version":
+            columns.append(pa.array([version] * len(table), column.type))
+        elif column.name in table.column_names:
+            columns.append(table[column.name])
+        else:
+            columns.append(pa.nulls(len(table), column.type))
+    return pa.table(columns, schema=schema)
 
 
 def row_cameras(row: Mapping[str, Any]) -> Cameras:

@@ -20,6 +20,7 @@ from factory.dataset.schema import (
     MOTION_COLUMNS,
     RowError,
     clip_schema,
+    convert_clips,
     make_row,
     row_to_shot,
     write_row,
@@ -110,6 +111,32 @@ def test_datasets_finds_the_features_that_are_meant():
     assert features["timestamps"] == datasets.List(datasets.Value("float64"))
     assert json.loads(schema.metadata[b"huggingface"])["info"]["features"] == features.to_dict()
     assert features.arrow_schema.equals(schema)
+
+
+def staged(info=None) -> pa.Table:
+    return pq.read_table(pa.BufferReader(write_row(make_row(disc_clip(frames=1), info or clip_info()))))
+
+
+def test_clips_are_added_to_a_dataset_of_version_2_without_notes():
+    clip = staged(clip_info(notes=["KHR_materials_volume is ignored"]))
+    version_2 = clip.schema.remove(clip.schema.get_field_index("notes"))
+    converted = convert_clips(clip, version_2)
+    assert converted.schema.equals(version_2) and converted["schema_version"].to_pylist() == ["2"]
+    assert converted["view_03"].equals(clip["view_03"]) and converted["K"].equals(clip["K"])
+
+
+def test_clips_of_version_2_are_added_to_a_dataset_with_notes():
+    clip = staged()
+    converted = convert_clips(clip.drop_columns(["notes"]), clip.schema)
+    assert converted.schema.equals(clip.schema) and converted["notes"].to_pylist() == [None]
+    assert converted["schema_version"].to_pylist() == ["3"]
+
+
+def test_other_columns_are_not_converted():
+    clip = staged()
+    assert not convert_clips(clip.drop_columns(["seed"]), clip.schema).schema.equals(clip.schema)
+    assert not convert_clips(clip.drop_columns(["seed", "notes"]), clip.schema).schema.equals(clip.schema)
+    assert not convert_clips(clip, clip_schema(8)).schema.equals(clip_schema(8))
 
 
 def test_every_column_is_described():

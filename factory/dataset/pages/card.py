@@ -108,6 +108,8 @@ def _kind(kind: pa.DataType) -> str:
     while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         shape.append(str(kind.list_size) if pa.types.is_fixed_size_list(kind) else "T")
         kind = kind.value_type
+    if shape == ["T"] and pa.types.is_string(kind):  # one per note, not one per frame
+        return "list of strings"
     name = "mp4 (`Video`)" if pa.types.is_struct(kind) else {"double": "float64"}.get(str(kind), str(kind))
     return f"{name} [{', '.join(shape)}]" if shape else name
 
