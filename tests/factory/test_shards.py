@@ -287,3 +287,20 @@ def test_killed_again_and_again_it_still_writes_the_same_bytes(undisturbed, tmp_
     after = {name: data for name, data in tree(tmp_path).items() if not name.startswith("_factory/tmp")}
     assert after == undisturbed
     assert len(read_manifests(str(tmp_path))) == 3
+
+
+def test_clips_are_added_to_a_dataset_of_an_earlier_schema(tmp_path):
+    stage(str(tmp_path), KEYS[:2])
+    for key in KEYS[:2]:  # as version 2 of the schema staged them
+        path = tmp_path / staged_path(key)
+        table = pq.read_table(path)
+        place = table.column_names.index("schema_version")
+        table = table.set_column(place, table.schema.field(place), [["2"]])
+        pq.write_table(table.drop_columns(["notes"]), path)
+    pack(str(tmp_path), plan=[KEYS[:2]])
+    stage(str(tmp_path), KEYS[2:4])
+    pack(str(tmp_path), plan=[KEYS[:2], KEYS[2:4]])
+    rows = [pq.read_table(path) for path in sorted((tmp_path / "data/train").glob("*.parquet"))]
+    assert [table["clip_id"].to_pylist() for table in rows] == [KEYS[:2], KEYS[2:4]]
+    assert rows[0].schema.equals(rows[1].schema) and "notes" not in rows[1].column_names
+    assert rows[1]["schema_version"].to_pylist() == ["2", "2"]
