@@ -4,10 +4,11 @@ An epoch is cut into global batches, one batch per rank after another; ranks tak
 loader workers of a rank. The sequence therefore does not depend on the number of workers, and a position in it is a
 single number.
 
-The smallest read is one row group (four clips). One view group of one row group is a *unit*. Units are shuffled, then
-arranged in blocks of `mix` batches: each batch of a block takes one sample from each unit of the block, and the next
-sample of the same unit follows `mix` batches later. Each unit is thus fetched once, by a single worker if
-ranks × workers divides `mix`, and clips of one row group never share a batch.
+The smallest read is one row group: one clip, or four clips in shards made until 0.1. One view group of one row group is
+a *unit*. Units are shuffled. If they have several samples, they are then arranged in blocks of `mix` batches: each
+batch of a block takes one sample from each unit of the block, and the next sample of the same unit follows `mix`
+batches later. Each unit is thus fetched once, by a single worker if ranks × workers divides `mix`, and samples of one
+unit never share a batch.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cluster.storage import Storage, StorageError
 from factory.dataset.schema import convert_clips
-from factory.dataset.shards import ROWS_PER_GROUP, Shard, ShardFiles, staged_keys, staged_path
+from factory.dataset.shards import Shard, ShardFiles, staged_keys, staged_path
 
 TARGET_BYTES = 384 * 2**20
 
@@ -38,7 +38,7 @@ class ShardPacker:
     """Packs staged clips into shards in a background thread.
 
     It receives the plan and the result of each clip, in any order. As soon as the resolved clips at the start of the
-    plan fill a shard, it packs them. It holds only keys and one row group in memory.
+    plan fill a shard, it packs them. It holds only keys and one clip in memory.
 
         with ShardPacker(root) as packer:
             packer.planned(0, ["a", "b"])
@@ -182,11 +182,8 @@ class ShardPacker:
         keys = self._buckets.pop(split).keys
         seq = self._next_seq.get(split, 0)
         name = f"data/{split}/part-{seq:05d}.parquet"
-        groups = (
-            pa.concat_tables(map(self._read_clip, keys[start : start + ROWS_PER_GROUP]))
-            for start in range(0, len(keys), ROWS_PER_GROUP)
-        )
-        shard = self._files.describe(name, split, seq, keys, *self._files.write(name, groups))
+        written = self._files.write(name, map(self._read_clip, keys))
+        shard = self._files.describe(name, split, seq, keys, *written)
         self._next_seq[split] = seq + 1
         self._written.append(shard)
         self._remove_staged(keys)

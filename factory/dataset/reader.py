@@ -203,7 +203,8 @@ class ClipDataset:
         return self.row_groups[place], index - int(self.row_group_starts[place])
 
     def read_row(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Read stored columns of one clip, undecoded. Parquet reads them for the whole row group of four clips.
+        """Read stored columns of one clip, undecoded. Shards made until 0.1 have row groups of
+        four clips, which are read as a whole.
 
         Args:
             index: of the clip, >= 0.

@@ -3,7 +3,7 @@
 Below the root of a dataset:
 
     _factory/staged/<2 hex>/<key>.parquet   one clip, as committed by its worker (`factory.dataset.schema.write_row`)
-    data/<split>/part-<seq>.parquet         a shard: row groups of 4 clips, uncompressed, with a page index
+    data/<split>/part-<seq>.parquet         a shard: a row group per clip (until 0.1: 4 clips), uncompressed, page index
     _factory/shards/<split>-<seq>.json      its manifest, written last: keys, rows, bytes, sha256
 
 A shard with a manifest is final: later runs only add shards, and only a takedown (`remove_clips`) replaces one.
@@ -30,7 +30,6 @@ import pyarrow.parquet as pq
 from cluster.storage import Storage, StorageError
 from factory.dataset.schema import parquet_options
 
-ROWS_PER_GROUP = 4  # clips that are fetched together when one of them is read
 _STAGED = "_factory/staged"
 _MANIFESTS = "_factory/shards"
 
@@ -154,25 +153,20 @@ class ShardFiles:
             return shard.read(columns=["clip_id"])["clip_id"].to_pylist()
 
     def groups_without(self, name: str, removed: Collection[str]) -> Iterator[pa.Table]:
-        """Yield the rows of a shard without some clips, regrouped into row groups of `ROWS_PER_GROUP`."""
+        """Yield the clips of a shard except some, one table per clip."""
         with self._readable(name) as shard:
-            pending = shard.schema_arrow.empty_table()
             for group in range(shard.num_row_groups):
                 rows = shard.read_row_group(group)
-                rows = rows.filter(pa.array([key not in removed for key in rows["clip_id"].to_pylist()]))
-                pending = pa.concat_tables([pending, rows])
-                while len(pending) >= ROWS_PER_GROUP:
-                    yield pending.slice(0, ROWS_PER_GROUP)
-                    pending = pending.slice(ROWS_PER_GROUP)
-            if len(pending):
-                yield pending
+                for row, key in enumerate(rows["clip_id"].to_pylist()):
+                    if key not in removed:
+                        yield rows.slice(row, 1)
 
     def write(self, name: str, groups: Iterable[pa.Table]) -> tuple[str, int]:
         """Write a shard, replacing an existing file.
 
         Args:
             name: path relative to the root.
-            groups: one table per row group.
+            groups: one table per row group: a clip, so that it is read without its neighbours.
 
         Returns:
             sha256 (hexadecimal) and size in bytes.
@@ -185,7 +179,7 @@ class ShardFiles:
             try:
                 for group in groups:
                     writer = writer or pq.ParquetWriter(path, group.schema, **parquet_options(group.schema))
-                    writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+                    writer.write_table(group, row_group_size=len(group))
             finally:
                 if writer is not None:
                     writer.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sample_clips import clip_info, disc_clip
@@ -23,7 +24,7 @@ CLIPS, VIEWS, FRAMES, SIZE = 11, 8, 12, 32
 
 
 def write_dataset(root: str) -> None:
-    """Eleven clips in two shards (row groups of 4, 3 and 4); the disc of clip n starts n frames late."""
+    """Eleven clips in two shards of 7 and 4; the disc of clip n starts n frames late."""
     clip = disc_clip(views=VIEWS, frames=FRAMES, size=SIZE)
     for first, last in ((0, 7), (7, CLIPS)):
         with factory.ShardPacker(root) as packer:
@@ -289,7 +290,27 @@ def test_a_url_gives_the_same_bytes_and_reads_little(folder, clips):
     finally:
         type(fs).cat_ranges = whole
         fs.rm(f"/{folder.name}", recursive=True)
-    assert len(asked) == 6  # three row groups, two groups of views: each once
+    assert len(asked) == 21  # 7 batches of 3 samples: each fetches one clip from one group of views
+
+
+def test_shards_with_row_groups_of_four(folder, clips, tmp_path):
+    """As version 0.1 wrote them: the same samples, the same pixels, each row group fetched once per group of views."""
+    for shard in sorted(folder.glob("data/*/*.parquet")):
+        older = tmp_path / shard.relative_to(folder)
+        older.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pq.read_table(shard), older, row_group_size=4)
+    older = factory.load_clips(tmp_path)
+    assert [group.footer.row_group(group.index).num_rows for group in older.row_groups] == [4, 3, 4]
+    assert older[5].clip_id == clips[5].clip_id
+    batches = list(training(older, tail="keep"))
+    assert samples(map(names, batches)) == EVERY_SAMPLE
+    frames = {(clip, group): view for clip, group, view in _pixels(older)}
+    assert all(torch.equal(frames[clip, group], view) for clip, group, view in _pixels(clips))
+
+
+def _pixels(clips):
+    for batch in training(clips, batch_size=1, shuffle=False, dtype=torch.uint8):
+        yield batch["clip_id"][0], int(batch["view_group"][0]), batch["frames"][0]
 
 
 @pytest.mark.parametrize(

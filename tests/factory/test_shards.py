@@ -88,7 +88,7 @@ def test_shards_hold_the_committed_clips_in_plan_order(undisturbed):
 def test_layout_of_a_shard(undisturbed):
     footer = pq.read_metadata(pa.BufferReader(undisturbed["data/train/part-00000.parquet"]))
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-    assert [group.num_rows for group in groups[:-1]] == [4] * (len(groups) - 1)
+    assert [group.num_rows for group in groups] == [1] * len(groups)
     for group in groups:
         columns = [group.column(index) for index in range(group.num_columns)]
         assert {column.compression for column in columns} == {"UNCOMPRESSED"}

@@ -10,7 +10,7 @@ from sample_clips import disc_row
 
 from cluster.storage import Storage
 from factory.dataset.schema import clip_schema
-from factory.dataset.shards import ROWS_PER_GROUP, Shard, ShardFiles, read_manifests
+from factory.dataset.shards import Shard, ShardFiles, read_manifests
 
 VIEWS, FRAMES = 2, 4
 
@@ -22,7 +22,7 @@ def grow(root: Path, first: int, last: int, shard: int = 20, **changes: object) 
     for start in range(first, last, shard):
         rows = [tiny_row(number, **changes) for number in range(start, min(start + shard, last))]
         table = pa.Table.from_pylist(rows, clip_schema(VIEWS))
-        groups = (table.slice(at, ROWS_PER_GROUP) for at in range(0, len(rows), ROWS_PER_GROUP))
+        groups = (table.slice(at, 1) for at in range(len(rows)))
         path = f"data/train/part-{seq:05d}.parquet"
         keys = [row["clip_id"] for row in rows]
         shards.append(files.describe(path, "train", seq, keys, *files.write(path, groups)))
