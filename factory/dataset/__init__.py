@@ -15,6 +15,7 @@ from zoo.lazy import lazy_names
 if TYPE_CHECKING:
     from factory.dataset.captioning import Captioner, CaptionStage, caption_dataset
     from factory.dataset.captions import Caption, caption_from_names, newest_captions, read_caption_rows
+    from factory.dataset.lerobot import ExportError, export_lerobot
     from factory.dataset.loader import ClipLoader, TrainingClips, ray_dataset
     from factory.dataset.packing import ShardPacker
     from factory.dataset.reader import Clip, ClipArrays, ClipDataset, load_clips
@@ -32,6 +33,7 @@ __all__ = [
     "ClipDataset",
     "ClipInfo",
     "ClipLoader",
+    "ExportError",
     "PublishError",
     "Published",
     "RowError",
@@ -43,6 +45,7 @@ __all__ = [
     "caption_from_names",
     "check_publishable",
     "clip_schema",
+    "export_lerobot",
     "finish_takedowns",
     "load_clips",
     "make_row",
@@ -65,6 +68,8 @@ _MODULES = {
     "caption_from_names": "factory.dataset.captions",
     "newest_captions": "factory.dataset.captions",
     "read_caption_rows": "factory.dataset.captions",
+    "ExportError": "factory.dataset.lerobot",
+    "export_lerobot": "factory.dataset.lerobot",
     "ClipLoader": "factory.dataset.loader",
     "TrainingClips": "factory.dataset.loader",
     "ray_dataset": "factory.dataset.loader",
