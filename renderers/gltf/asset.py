@@ -11,12 +11,12 @@ import numpy as np
 
 from renderers.gltf.animations import Animation, Channel, read_animations
 from renderers.gltf.document import Document
-from renderers.gltf.extensions import check_required, note_extensions
 from renderers.gltf.limits import GltfError, Limits
 from renderers.gltf.materials import Material, Texture, read_material
 from renderers.gltf.motion import Motion
 from renderers.gltf.nodes import read_nodes
 from renderers.gltf.rig import Part, Rig, read_rig
+from renderers.gltf.usage import check_required, note_extensions
 
 
 @dataclass(frozen=True)
