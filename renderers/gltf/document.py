@@ -32,6 +32,8 @@ _COMPONENTS: dict[int, np.dtype] = {
 }
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
+_MOST_NOTES = 50
+
 
 class Document:
     """One open glTF file: validated access to its JSON, and its binary data on demand.
@@ -85,7 +87,7 @@ class Document:
 
     def note(self, sentence: str) -> None:
         """Record how the asset will differ from what the file specifies, once per sentence (see `Asset.notes`)."""
-        if sentence not in self.notes:
+        if sentence not in self.notes and len(self.notes) < _MOST_NOTES:
             self.notes.append(sentence)
 
     def within(self, count: int, limit: str, unit: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -36,9 +37,14 @@ def note_extensions(document: Document, nodes: Iterable[int], materials: Iterabl
     for name, value in _used(document, nodes, materials):
         extension = EXTENSIONS.get(name)
         if extension is None:
-            document.note(f"{name[:80]} is ignored: the extension is unknown")
+            document.note(f"{printable(name)} is ignored: the extension is unknown")
         elif extension.sentence and not _is_neutral(extension, value):
             document.note(extension.sentence)
+
+
+def printable(name: str) -> str:
+    """The name of an extension, as it can be shown in a terminal and on a page."""
+    return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", name) else "an extension with an invalid name"
 
 
 def _is_neutral(extension: Extension, value: Any) -> bool:
