@@ -116,5 +116,6 @@ def _textures(document: Document, material: dict) -> Iterator[dict]:
 def _referenced(document: Document, owner: dict, key: str, collection: str) -> list[dict]:
     """The object that `owner[key]` is the index of, in a list; empty if there is none."""
     items, index = document.items(collection), owner.get(key)
-    is_index = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(items)
-    return [items[index]] if is_index else []
+    if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(items):
+        return [items[index]]
+    return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tiny_gltf import CORNERS, FACES, TinyGltf, moving, pack_glb, split_glb
 
 from renderers import gltf
 from renderers.gltf.extensions import EXTENSIONS, GROUPS, page
+from renderers.meshes import blender
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "assets" / "cases"
@@ -629,3 +631,48 @@ def test_the_cases_are_drawn_the_same_without_the_extension_in_use():
             node.get("extensions", {}).pop(extension, None)
         asset = gltf.load(pack_glb(json.dumps(root).encode(), binary))
         assert len(asset.primitives) == parts and len(drawn(asset)) == triangles
+
+
+# --- Blender's importer as a reference ------------------------------------------------------------
+
+TRIANGLES_IN_BLENDER = """
+import sys, json, bpy
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.ops.import_scene.gltf(filepath=sys.argv[-1])
+bpy.context.scene.frame_set(0)
+triangles = []
+for instance in bpy.context.evaluated_depsgraph_get().object_instances:
+    if instance.object.type == "MESH" and instance.show_self:
+        mesh = instance.object.to_mesh()
+        mesh.calc_loop_triangles()
+        for triangle in mesh.loop_triangles:
+            points = [instance.matrix_world @ mesh.vertices[i].co for i in triangle.vertices]
+            triangles.append([[p.x, p.z, -p.y] for p in points])
+print("RESULT" + json.dumps(triangles))
+"""
+
+
+@pytest.mark.skipif(blender.find() is None, reason="no Blender here: run `make blender`")
+def test_instances_are_where_blender_places_them(tmp_path):
+    """Random instances at a node with a rotated, unevenly scaled and mirrored parent."""
+    rng = np.random.default_rng(3)
+    turns = rng.normal(size=(5, 4))
+    turns /= np.linalg.norm(turns, axis=1, keepdims=True)
+    tiny = instanced(rng.normal(size=(5, 3)), turns, rng.uniform(0.5, 2, size=(5, 3)))
+    del tiny.json["animations"]
+    tiny.json["nodes"][0] |= {"rotation": [0, 0.6, 0, 0.8], "translation": [1, 2, 3]}
+    tiny.json["scenes"][0]["nodes"] = [tiny.node(children=[0], rotation=[0.6, 0, 0, 0.8], scale=[-1, 2, 3])]
+    tiny.json["extensionsUsed"] = tiny.json["extensionsRequired"] = ["EXT_mesh_gpu_instancing"]
+    file, script = tmp_path / "instances.glb", tmp_path / "triangles.py"
+    file.write_bytes(tiny.glb())
+    script.write_text(TRIANGLES_IN_BLENDER)
+    done = subprocess.run(
+        [str(blender.find()), str(script), str(file)], capture_output=True, text=True, timeout=300
+    )
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    expected = np.array(json.loads(line.removeprefix("RESULT")))
+    asset = gltf.load(file)
+    result = asset.pose(None, 0).positions[asset.primitives[0].triangles]
+    assert expected.shape == (20, 3, 3)
+    distance = np.abs(np.sort(result, 1)[:, None] - np.sort(expected, 1)[None]).max((2, 3))
+    assert distance.min(0).max() < 1e-4 and distance.min(1).max() < 1e-4
