@@ -15,6 +15,7 @@ from factory.clips.quality import measure_motion
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
 from renderers.gltf import Animation, Asset, GltfError
 from renderers.meshes import Shot
+from renderers.meshes.clip import moved
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity
 
 PLANNING_VERSION = "1"  # increment when the same asset would give other clips
@@ -193,6 +194,8 @@ def _plan_animation(
             if faces is not None:
                 cameras = clip_cameras(recipe, elevation, offset)
                 measures = measure_motion(points, faces, transform, cameras)
+            # The points are relative to the asset's origin; the clip's transform is from the file's world.
+            transform = moved(transform, -asset.origin(index))
             yield ClipPlan(
                 animation=index,
                 animation_name=name,

@@ -15,6 +15,7 @@ from factory.assets.record import AssetRecord
 from factory.clips.plan import Rejection, frustum_sides, judge
 from renderers import gltf
 from renderers.cameras import Cameras, orbit_cameras
+from renderers.meshes.clip import moved
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity, visible_vertices
 
 MOTIONS_VERSION = "1"  # increment when the same object would give other videos
@@ -203,12 +204,16 @@ def plan_motions(
     sides = frustum_sides(cameras.world_to_camera[:, :3, :3], extent)
     moving: list[tuple[int, np.ndarray]] = []
     centres, reach, rejected = [], np.full(len(sides), -np.inf), []
+    origin = np.zeros(3)  # of the first motion; the points of the others are moved to it
     for index, animation in enumerate(asset.animations):
         timestamps = animation.start + min(recipe.seconds, animation.duration) * recipe.phases
         fault, points = _follow(asset, index, timestamps, visible, recipe)
         if fault:
             rejected.append(Rejection(index, animation.name or f"animation {index}", fault))
             continue
+        origin = asset.origin(index) if not moving else origin
+        if (shift := asset.origin(index) - origin).any():
+            points = (points + shift).astype(np.float32)
         moving.append((index, timestamps))
         centres.append(0.5 * (points[0].min(axis=0) + points[0].max(axis=0)))
         for frame in points:
@@ -220,6 +225,7 @@ def plan_motions(
     asset_to_world = np.eye(4)
     asset_to_world[:3, :3] *= scale
     asset_to_world[:3, 3] = -scale * centre
+    asset_to_world = moved(asset_to_world, -origin)
     names = _unique(asset.animations[index].name or f"animation {index}" for index, _ in moving)
     splits = _splits(names, _species(record), recipe)
     plans = []

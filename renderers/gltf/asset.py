@@ -44,7 +44,7 @@ class Pose:
     """The asset at one time, in world space.
 
     Attributes:
-        positions: float32 [N, 3], metres.
+        positions: float32 [N, 3], metres, relative to `Asset.origin`.
         normals: float32 [N, 3], unit, pointing outward.
         mirrored: bool [P], per primitive: its transform is a reflection, so its front faces are clockwise.
     """
@@ -106,18 +106,33 @@ class Asset:
         """Evaluate only the positions of `pose`, float32 [N, 3], in about half the time."""
         return self._evaluate(animation, time, normals=False)[0]
 
-    def _evaluate(self, animation: int | None, time: float, normals: bool) -> tuple[np.ndarray, ...]:
+    def origin(self, animation: int | None) -> np.ndarray:
+        """Return the point of the file's world that the positions of an animation are relative to, float64 [3].
+
+        It is 0 unless the asset is far from the world's origin, as in geographic coordinates: float32 resolves only
+        0.5 m at 5 000 km. A transform A of the file's world is A @ T(origin) for the positions of a pose.
+        """
+        with np.errstate(all="ignore"):
+            return self._motion(animation).origin.copy()
+
+    def _motion(self, animation: int | None) -> Motion:
         if animation is not None and not 0 <= animation < len(self.animations):
             raise IndexError(
                 f"{self.name}: animation {animation} does not exist, expected an index below {len(self.animations)}"
             )
+        motion = self._motions.get(animation)
+        if motion is None:
+            channels, start = (), 0.0
+            if animation is not None:
+                channels, start = self._channels[animation], self.animations[animation].start
+            motion = Motion(self._rig, channels, start)
+            self._motions.clear()  # clips use one animation at a time, and its arrays may be large
+            self._motions[animation] = motion
+        return motion
+
+    def _evaluate(self, animation: int | None, time: float, normals: bool) -> tuple[np.ndarray, ...]:
         with np.errstate(all="ignore"):  # overflow is detected below
-            motion = self._motions.get(animation)
-            if motion is None:
-                motion = Motion(self._rig, () if animation is None else self._channels[animation])
-                self._motions.clear()  # clips use one animation at a time, and its arrays may be large
-                self._motions[animation] = motion
-            positions, directions, mirrored = motion.pose(float(time), normals)
+            positions, directions, mirrored = self._motion(animation).pose(float(time), normals)
         if not np.isfinite(positions).all():
             raise GltfError(
                 f"{self.name}: animation {animation} at {time} s has vertices at infinity; exclude this animation"
