@@ -253,6 +253,8 @@ def _follow(
     empty = np.empty((0, 0, 3), np.float32)
     if not len(visible):
         return "nothing to see", empty
+    if asset.animations[index].fault:
+        return asset.animations[index].fault, empty
     length = float(asset.animations[index].duration)
     if length <= 0.0 and not recipe.poses:
         return "zero length", empty

@@ -223,7 +223,13 @@ def _candidate_times(asset: Asset) -> Iterator[tuple[int | None, float]]:
 
 
 def _has_extent(asset: Asset, animation: int | None, time: float) -> bool:
-    return bool(np.ptp(asset.pose(animation, time).positions[asset.visible], axis=0).max() > 0)
+    try:
+        positions = asset.positions(animation, time)[asset.visible]
+    except GltfError:
+        if animation is None:
+            raise
+        return False  # this animation moves to infinity; another may be fine
+    return bool(np.ptp(positions, axis=0).max() > 0)
 
 
 def _metadata(document: Document) -> dict[str, str]:

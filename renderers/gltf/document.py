@@ -19,7 +19,7 @@ import numpy as np
 from renderers.gltf.compression import MESHOPT, decode_draco, decode_meshopt
 from renderers.gltf.files import read_data_uri, read_file, read_relative_uri, shorten, split_glb
 from renderers.gltf.images import decode_image
-from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf, errors_prefixed
+from renderers.gltf.limits import GltfError, LimitExceeded, Limits, UnsupportedGltf, errors_prefixed
 
 # componentType → element type; accessor type → number of components.
 _COMPONENTS: dict[int, np.dtype] = {
@@ -89,11 +89,11 @@ class Document:
             self.notes.append(sentence)
 
     def within(self, count: int, limit: str, unit: str) -> None:
-        """Raise `GltfError` if a number of `unit` exceeds the field `limit` of `Limits`."""
+        """Raise `LimitExceeded` if a number of `unit` exceeds the field `limit` of `Limits`."""
         allowed = getattr(self.limits, limit)
         if count > allowed:
-            self.fail(
-                f"{count} {unit}, expected at most {allowed}; simplify the asset or raise Limits.{limit}"
+            raise LimitExceeded(
+                f"{self.name}: {count} {unit}, expected at most {allowed}; simplify the asset or raise Limits.{limit}"
             )
 
     def _naming(self, where: str) -> AbstractContextManager[None]:
