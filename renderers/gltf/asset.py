@@ -12,6 +12,7 @@ import numpy as np
 from renderers.gltf.animations import Animation, Channel, read_animations
 from renderers.gltf.document import Document
 from renderers.gltf.extensions import check_required, note_extensions
+from renderers.gltf.files import reason
 from renderers.gltf.limits import GltfError, Limits
 from renderers.gltf.materials import Material, Texture, read_material
 from renderers.gltf.motion import Motion
@@ -140,18 +141,26 @@ class Asset:
         return positions, directions, mirrored
 
 
-def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits | None = None) -> Asset:
-    """Load a .glb or .gltf file. Nothing outside the file's own folder is read.
+def load(
+    source: str | Path | bytes,
+    *,
+    name: str | None = None,
+    limits: Limits | None = None,
+    root: str | Path | None = None,
+) -> Asset:
+    """Load a .glb or .gltf file. Nothing outside the file's own folder, or `root`, is read.
 
     Args:
         source: path, or the bytes of a file that references no other.
         name: name in error messages; None uses the file's name.
         limits: upper bounds on the contents; the defaults suit models that fit in a few GiB of memory.
+        root: a folder that contains the file; files that it references may be anywhere inside. None is the file's own
+            folder.
     Raises:
         UnsupportedGltf: the file is valid but requires a feature that is not supported.
         GltfError: the file is not a usable asset.
     """
-    document = Document.open(source, name, limits or Limits())
+    document = Document.open(source, name, limits or Limits(), None if root is None else Path(root))
     try:
         with np.errstate(all="ignore"):  # overflow is rejected as not finite
             return _build(document, source if isinstance(source, bytes) else Path(source))
@@ -159,7 +168,9 @@ def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits 
         raise
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         # A malformed file that passed the checks must not stop a job over thousands of files.
-        raise GltfError(f"{document.name}: malformed glTF ({type(error).__name__}: {error})") from error
+        raise GltfError(
+            f"{document.name}: malformed glTF ({type(error).__name__}: {reason(error)})"
+        ) from error
 
 
 def _build(document: Document, source: Path | bytes) -> Asset:
@@ -238,4 +249,4 @@ def _metadata(document: Document) -> dict[str, str]:
     metadata = {key: asset.get(key) for key in ("generator", "copyright")}
     if isinstance(extras, dict):
         metadata |= {key: extras.get(key) for key in ("title", "author", "license", "source")}
-    return {key: value for key, value in metadata.items() if isinstance(value, str) and value}
+    return {key: text for key in metadata if (text := document.text(metadata, key, ""))}
