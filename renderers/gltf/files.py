@@ -165,7 +165,8 @@ def read_file(path: Path, limit: int) -> bytes:
         size = path.stat().st_size
         if size > limit:
             raise GltfError(
-                f"{printable(path)} has {size} bytes, expected at most {limit}; simplify the asset or raise Limits.file_bytes"
+                f"{printable(path)} has {size} bytes, expected at most {limit}; simplify the asset or raise "
+                "Limits.file_bytes"
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:
