@@ -137,7 +137,9 @@ def test_a_far_asset_has_the_shape_of_the_near_one(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plan_of_a_far_asset_is_that_of_the_near_one(kind):
     recipe = ClipRecipe(num_frames=8, views=3, resolution=32)
-    (near, *_), (far, *_) = (plan_asset(gltf.load(kind(p).glb()), "x", recipe)[0] for p in (np.zeros(3), PLACE))
+    (near, *_), (far, *_) = (
+        plan_asset(gltf.load(kind(p).glb()), "x", recipe)[0] for p in (np.zeros(3), PLACE)
+    )
     assert far.motion == pytest.approx(near.motion, rel=1e-5, abs=1e-6)
     assert far.asset_to_world[0] == pytest.approx(near.asset_to_world[0], rel=1e-5)
     if kind not in (by_the_vertices, by_skinned_vertices):  # these are moved back
