@@ -123,9 +123,8 @@ class Asset:
             )
         motion = self._motions.get(animation)
         if motion is None:
-            channels, start = (), 0.0
-            if animation is not None:
-                channels, start = self._channels[animation], self.animations[animation].start
+            channels = () if animation is None else self._channels[animation]
+            start = 0.0 if animation is None else self.animations[animation].start
             motion = Motion(self._rig, channels, start)
             self._motions.clear()  # clips use one animation at a time, and its arrays may be large
             self._motions[animation] = motion

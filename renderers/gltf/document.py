@@ -8,7 +8,6 @@ folder are read.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,11 +22,11 @@ from renderers.gltf.files import (
     read_data_uri,
     read_file,
     read_relative_uri,
-    reason,
     shorten,
     split_glb,
 )
 from renderers.gltf.images import UndecodableImage, decode_image
+from renderers.gltf.json_text import parse_json
 from renderers.gltf.limits import GltfError, LimitExceeded, Limits, UnsupportedGltf, errors_prefixed
 
 # componentType → element type; accessor type → number of components.
@@ -40,11 +39,6 @@ _COMPONENTS: dict[int, np.dtype] = {
     5126: np.dtype("<f4"),
 }
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-
-
-def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object without the members that are null, which some exporters write for absent ones."""
-    return {key: value for key, value in pairs if value is not None}
 
 
 class Document:
@@ -124,23 +118,8 @@ class Document:
 
     def _parse(self, text: bytes) -> dict:
         self.within(sum(text.count(mark) for mark in (b",", b"[", b"{")), "json_values", "JSON values")
-        try:
-            root = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_without_nulls)
-        except (ValueError, RecursionError) as error:
-            self.fail(
-                f"not a glTF file: expected GLB or JSON, and it cannot be parsed as JSON ({reason(error)})"
-            )
-        if not isinstance(root, dict):
-            self.fail("not a glTF file: expected a JSON object at the top level")
-        asset = root.get("asset")
-        version = asset.get("version") if isinstance(asset, dict) else None
-        if isinstance(version, int | float) and not isinstance(version, bool):
-            version = str(version)
-        if not isinstance(version, str):
-            self.fail("asset.version is missing, expected '2.0'; is this a glTF file?")
-        if version.split(".")[0] != "2":
-            self.unsupported(f"glTF version {version[:20]!r}, expected '2.0'; convert it to glTF 2.0")
-        return root
+        with errors_prefixed(self.name):
+            return parse_json(text)
 
     def items(self, key: str, owner: dict | None = None, where: str = "") -> list[dict]:
         """Return a list of objects: a top-level one, or one of `owner`. `[]` if absent."""

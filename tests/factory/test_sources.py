@@ -297,3 +297,17 @@ def test_two_names_with_one_spelling_stay_apart(tmp_path):
     for name in (b"caf\xe9.glb", b"caf%E9.glb"):
         Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(model())
     assert sorted(record.uid for record in open_source(str(tmp_path)).list()) == ["caf%E9.glb", "caf%E9.glb~"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_manifest_lists_names_that_are_not_utf8(tmp_path, suffix):
+    Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.glb"))).write_bytes(model())
+    lines = {
+        ".csv": b"file,title\ncaf\xe9.glb,Caf\xe9\n",
+        ".jsonl": b'{"file": "caf\xe9.glb", "title": "Caf\xe9"}\n',
+    }
+    (tmp_path / f"list{suffix}").write_bytes(lines[suffix])
+    (record,) = open_source(str(tmp_path / f"list{suffix}")).list()
+    assert (record.fault, record.uid, record.title) == ("", "caf\ufffd.glb", "Caf\ufffd")
+    asset, _ = AssetCache().open(AssetRecord.from_json(json.loads(json.dumps(record.to_json()))))
+    assert asset.animations
