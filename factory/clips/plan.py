@@ -15,6 +15,7 @@ from factory.clips.quality import measure_motion
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
 from renderers.gltf import Animation, Asset, GltfError
 from renderers.meshes import Shot
+from renderers.meshes.clip import moved
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity
 
 PLANNING_VERSION = "1"  # increment when the same asset would give other clips
@@ -173,6 +174,9 @@ def _plan_animation(
 ) -> Iterator[ClipPlan | Rejection]:
     """The clips of one animation. `visible`: indices of the N vertices that can be seen; `faces`: [F, 3] of those."""
     animation, name = asset.animations[index], _name(asset, index)
+    if animation.fault:
+        yield Rejection(index, name, animation.fault)
+        return
     if animation.duration < recipe.min_duration:
         reason = "zero length" if animation.duration <= 0 else f"shorter than {recipe.min_duration:g} s"
         yield Rejection(index, name, reason)
@@ -195,6 +199,8 @@ def _plan_animation(
             if faces is not None:
                 cameras = clip_cameras(recipe, elevation, offset)
                 measures = measure_motion(points, faces, transform, cameras)
+            # The points are relative to the asset's origin; the clip's transform is from the file's world.
+            transform = moved(transform, -asset.origin(index))
             yield ClipPlan(
                 animation=index,
                 animation_name=name,
@@ -257,12 +263,13 @@ def _rng(*parts: object) -> np.random.Generator:
 
 
 def _select_animations(asset: Asset, identity: str, recipe: ClipRecipe) -> list[int]:
-    """Indices of all animations, or of a random subset of `max_animations`."""
-    count = len(asset.animations)
-    if count <= recipe.max_animations:
-        return list(range(count))
-    rng = _rng(recipe.seed, identity, "animations")
-    return sorted(int(i) for i in rng.choice(count, recipe.max_animations, replace=False))
+    """Indices of all animations, or of a random subset of `max_animations` and those that are not valid."""
+    faulty = [index for index, animation in enumerate(asset.animations) if animation.fault]
+    valid = [index for index, animation in enumerate(asset.animations) if not animation.fault]
+    if len(valid) > recipe.max_animations:
+        rng = _rng(recipe.seed, identity, "animations")
+        valid = [valid[i] for i in rng.choice(len(valid), recipe.max_animations, replace=False)]
+    return sorted(valid + faulty)
 
 
 def _windows(asset: Asset, index: int, recipe: ClipRecipe) -> list[tuple[str, np.ndarray]]:

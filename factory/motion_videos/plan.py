@@ -15,6 +15,7 @@ from factory.assets.record import AssetRecord
 from factory.clips.plan import Rejection, frustum_sides, judge
 from renderers import gltf
 from renderers.cameras import Cameras, orbit_cameras
+from renderers.meshes.clip import moved
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity, visible_vertices
 
 MOTIONS_VERSION = "1"  # increment when the same object would give other videos
@@ -203,12 +204,15 @@ def plan_motions(
     sides = frustum_sides(cameras.world_to_camera[:, :3, :3], extent)
     moving: list[tuple[int, np.ndarray]] = []
     centres, reach, rejected = [], np.full(len(sides), -np.inf), []
+    origin = np.zeros(3)  # of the first motion; the points of the others are relative to it, too
     for index, animation in enumerate(asset.animations):
         timestamps = animation.start + min(recipe.seconds, animation.duration) * recipe.phases
         fault, points = _follow(asset, index, timestamps, visible, recipe)
         if fault:
             rejected.append(Rejection(index, animation.name or f"animation {index}", fault))
             continue
+        origin = origin if moving else asset.origin(index)
+        points = _shifted(points, asset.origin(index) - origin)
         moving.append((index, timestamps))
         centres.append(0.5 * (points[0].min(axis=0) + points[0].max(axis=0)))
         for frame in points:
@@ -217,15 +221,15 @@ def plan_motions(
         return [], rejected
     centre = np.median(np.asarray(centres, np.float64), axis=0)
     scale = recipe.distance / (reach - sides @ centre).max()
-    asset_to_world = np.eye(4)
-    asset_to_world[:3, :3] *= scale
+    asset_to_world = np.diag([scale, scale, scale, 1.0])
     asset_to_world[:3, 3] = -scale * centre
+    transform = moved(asset_to_world, -origin).reshape(-1).tolist()
     names = _unique(asset.animations[index].name or f"animation {index}" for index, _ in moving)
     splits = _splits(names, _species(record), recipe)
     plans = []
     for (index, timestamps), name, split in zip(moving, names, splits, strict=True):
         animation = asset.animations[index]
-        source = AnimationSource(index, timestamps.tolist(), asset_to_world.reshape(-1).tolist())
+        source = AnimationSource(index, timestamps.tolist(), transform)
         plans.append(
             MotionPlan(
                 name=name,
@@ -240,6 +244,11 @@ def plan_motions(
     return plans, rejected
 
 
+def _shifted(points: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Add a shift [3] to points float32 [T, N, 3] in float64."""
+    return (points + shift).astype(np.float32) if shift.any() else points
+
+
 def _follow(
     asset: gltf.Asset, index: int, timestamps: np.ndarray, visible: np.ndarray, recipe: MotionRecipe
 ) -> tuple[str, np.ndarray]:
@@ -247,6 +256,8 @@ def _follow(
     empty = np.empty((0, 0, 3), np.float32)
     if not len(visible):
         return "nothing to see", empty
+    if asset.animations[index].fault:
+        return asset.animations[index].fault, empty
     length = float(asset.animations[index].duration)
     if length <= 0.0 and not recipe.poses:
         return "zero length", empty

@@ -190,6 +190,7 @@ class MotionStage(Stage):
         corners, weights = surface_points(asset, self.recipe.points, self.recipe.points_seed)
         poses = [asset.positions(source.animation, time)[corners] for time in source.timestamps]
         points = (np.stack(poses) * weights[..., None]).sum(axis=2)
+        asset_to_world = shot.centred(asset).asset_to_world
         points = points @ asset_to_world[:3, :3].T + asset_to_world[:3, 3]
         return clip.frames, points.astype(np.float32), {"renderer": clip.renderer}
 

@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 from factory.assets.licences import to_spdx
 from factory.assets.record import AssetRecord
 from factory.sources.source import Source, SourceError
+from renderers.gltf import GltfError, find_file, printable
 
 _TABLES = ("LICENSES.csv", "LICENCES.csv", "LICENSES.md", "LICENCES.md")
 
@@ -24,6 +24,8 @@ class FolderSource(Source):
 
     A table `LICENSES.csv` or `LICENSES.md` in the folder may provide the columns `file`, `licence`, `author`, `title`
     and `url`. Missing values are filled from the file's own metadata when it is opened.
+
+    A .gltf may reference files anywhere in the folder, such as `../textures/skin.png`, but none outside.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -41,13 +43,13 @@ class FolderSource(Source):
             )
         table = _licence_table(root)
         for file in files:
-            uid = file.relative_to(root).as_posix()
-            row = _row_for(table, uid)
+            uid = _uid(file, root)
+            row = _row_for(table, file.relative_to(root).as_posix())
             yield AssetRecord(
                 uid=uid,
                 source="folder",
                 location=str(file),
-                fingerprint=fingerprint(file),
+                fingerprint=fingerprint(file, root),
                 title=row.get("title", ""),
                 author=row.get("author", ""),
                 source_url=row.get("url", ""),
@@ -58,24 +60,49 @@ class FolderSource(Source):
     def fetch(self, record: AssetRecord) -> Path:
         file = Path(record.location)
         if not file.is_file():
-            raise FileNotFoundError(f"{record.uid}: {file} is gone; put it back or run without it")
+            raise FileNotFoundError(f"{record.uid}: {printable(file)} is gone; put it back or run without it")
         return file
 
+    def root(self, record: AssetRecord) -> Path | None:
+        # Workers open the file, not the folder. The uid is the path of the file in the folder; that of a record from
+        # elsewhere, such as a manifest, says nothing about folders.
+        file = Path(record.location)
+        if record.source != "folder" or not printable(file).endswith("/" + record.uid.rstrip("~")):
+            return None
+        return file.parents[record.uid.count("/")]
 
-def fingerprint(file: Path) -> str:
-    """Return "sha256:…" over a file and, for a .gltf, the local files it references."""
+
+def _uid(file: Path, root: Path) -> str:
+    """Return the path of a file in the source as text; bytes of a name that are not UTF-8 become %E9 and so on."""
+    path = file.relative_to(root).as_posix()
+    uid = printable(path)
+    while uid != path and (root / uid).exists():  # another file has this name
+        uid += "~"
+    return uid
+
+
+def fingerprint(file: Path, root: Path | None = None) -> str:
+    """Return "sha256:…" over a file and, for a .gltf, the local files it references.
+
+    Args:
+        file: the main file.
+        root: the folder that referenced files may be in; None is the folder of `file`.
+    """
     digest = hashlib.sha256()
     _digest_file(file, digest)
     if file.suffix.lower() == ".gltf":
         try:
             document = json.loads(file.read_bytes())
-            uris = [part.get("uri") for kind in ("buffers", "images") for part in document.get(kind, [])]
+            uris = [part.get("uri") for kind in ("buffers", "images") for part in document.get(kind) or []]
         except (ValueError, AttributeError, TypeError):
             uris = []  # not glTF; its own bytes identify it well enough to be quarantined
         for uri in uris:
             if isinstance(uri, str) and not re.match(r"[a-z][a-z0-9+.-]*:", uri, re.IGNORECASE):
-                part = (file.parent / unquote(uri)).resolve()
-                if part.is_relative_to(file.parent.resolve()) and part.is_file():
+                try:
+                    part = find_file(uri, file.parent.resolve(), (root or file.parent).resolve())
+                except GltfError:
+                    continue  # the file is refused when it is opened
+                if part.is_file():
                     _digest_file(part, digest)
     return "sha256:" + digest.hexdigest()
 
@@ -118,7 +145,12 @@ def _column(heading: str) -> str:
 
 
 def _row_for(table: list[dict[str, str]], uid: str) -> dict[str, str]:
-    """Return the row whose `file` is this asset or a folder that contains it; {} if there is none."""
+    """Return the row whose `file` is this asset or a folder that contains it; {} if there is none.
+
+    Args:
+        uid: the path of the asset's file. Bytes that are not UTF-8 compare equal to those of the table.
+    """
+    uid = os.fsencode(uid).decode("utf-8", "replace")
     for row in table:
         name = re.split(r"\s\(", row.get("file", ""))[0].strip("` ")  # "Fox.glb (was fox.glb)"
         if name and (uid == name or (name.endswith("/") and uid.startswith(name))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class ManifestSource(Source):
 
     def list(self) -> Iterator[AssetRecord]:
         try:
-            with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            # Names of files may have bytes that are not UTF-8; `_readable` replaces them in all other values.
+            with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 rows = _table(file) if self.path.suffix.lower() == ".csv" else _objects(file)
                 for line, row in rows:
                     yield self._record(line, mapping(row))
@@ -42,9 +44,10 @@ class ManifestSource(Source):
 
     def _record(self, line: int, row: dict[str, Any]) -> AssetRecord:
         named = next((row[key] for key in ("location", "path", "file", "url") if row.get(key)), None)
+        row = {key: _readable(value) for key, value in row.items()}
         location, content_id, fault = self._locate(named, sha256(row.get("sha256")))
         return AssetRecord(
-            uid=text(row.get("uid")) or text(named) or f"{self.path.name}, line {line}",
+            uid=text(row.get("uid")) or text(_readable(named)) or f"{self.path.name}, line {line}",
             source="manifest",
             location=location,
             fingerprint=content_id,
@@ -67,7 +70,7 @@ class ManifestSource(Source):
         """Return location, fingerprint and fault of the model at a listed path or URL."""
         if not isinstance(named, str):
             return "", "", "malformed: no location"
-        if url := address(named):
+        if url := address(_readable(named)):
             return url, f"sha256:{known}" if known else f"url:{url}", ""
         try:
             file = (self.path.parent / named).resolve()
@@ -76,6 +79,11 @@ class ManifestSource(Source):
             return str(file), fingerprint(file), ""
         except (OSError, ValueError):  # not a valid file name, or the file may not be read
             return "", "", "dead: no such file"
+
+
+def _readable(value: Any) -> Any:
+    """Replace bytes of a string that are not UTF-8 with U+FFFD."""
+    return re.sub("[\\ud800-\\udfff]", "\ufffd", value) if isinstance(value, str) else value
 
 
 def _objects(file: Any) -> Iterator[tuple[int, Any]]:

@@ -33,11 +33,15 @@ class AssetCache:
             DownloadError, DeadLink, WrongChecksum: see `Source.fetch`.
         """
         if record.fingerprint not in self._assets:
-            data = open_source(record.location).fetch(record)
+            source = open_source(record.location)
+            data = source.fetch(record)
             kind, _, sha256 = record.fingerprint.partition(":")
             if kind != "sha256":
                 sha256 = file_sha256(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
-            self._assets[record.fingerprint] = gltf.load(data, name=record.uid), sha256
+            self._assets[record.fingerprint] = (
+                gltf.load(data, name=record.uid, root=source.root(record)),
+                sha256,
+            )
             while len(self._assets) > _CACHED_ASSETS:
                 self._assets.popitem(last=False)
         return self._assets[record.fingerprint]

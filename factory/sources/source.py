@@ -34,6 +34,10 @@ class Source(Protocol):
         """
         return record
 
+    def root(self, record: AssetRecord) -> Path | None:
+        """Return the folder that the files of an asset may be in; None if it is the folder of its main file."""
+        return None
+
     def fetch(self, record: AssetRecord) -> Path | bytes:
         """Return the asset as a local file or as the bytes of a .glb, either of which `renderers.gltf.load` accepts.
 

@@ -12,6 +12,7 @@ those of glTF: +Y up, front +Z, metres. Invalid files raise `GltfError`, unsuppo
 
 from renderers.gltf.animations import Animation
 from renderers.gltf.asset import Asset, Pose, Primitive, load
+from renderers.gltf.files import find_file, printable
 from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf
 from renderers.gltf.materials import Material, Texture
 
@@ -25,5 +26,7 @@ __all__ = [
     "Primitive",
     "Texture",
     "UnsupportedGltf",
+    "find_file",
     "load",
+    "printable",
 ]

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from renderers.gltf.document import Document
+from renderers.gltf.limits import GltfError, LimitExceeded, UnsupportedGltf
 from renderers.gltf.pointers import Target, note_pointer, read_targets
 
 KeyTimes: TypeAlias = "array[float]"  # array.array: bisecting it is faster than bisecting a numpy array
@@ -54,6 +55,8 @@ class Animation:
         start, end: time of the first and last key, seconds; the pose is constant outside. Equal if nothing is animated.
         channels: number of animated node transforms and sets of morph weights.
         description: the author's description (`extras.description`), "" if absent.
+        fault: why the animation is left out, "" if it is valid. It has no channels then, and keeps its place in the
+            file. The words are the same for all animations with that fault.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Animation:
     end: float
     channels: int
     description: str = ""
+    fault: str = ""
 
     @property
     def duration(self) -> float:
@@ -71,31 +75,63 @@ class Animation:
 def read_animations(
     document: Document, morphs: dict[int, np.ndarray], materials: Container[int | None]
 ) -> tuple[tuple[Animation, ...], tuple[tuple[Channel, ...], ...]]:
-    """Read all animations; the document gets notes on channels that are ignored.
+    """Read all animations; the document gets notes on channels that are ignored and animations that are left out.
+
+    An animation that is not valid costs only itself, as in Blender and three.js, unless there is no other.
 
     Args:
         morphs: the morph weights of the nodes that have morph targets.
         materials: the materials of what is drawn.
     Returns:
         the animations in the order of the file, and the channels of each.
+    Raises:
+        GltfError: all animations are invalid (the error is that of the first), or they exceed the limits.
     """
+    errors: list[GltfError] = []
     reader = _ChannelReader(document, morphs, materials)
     animations, channels = [], []
     for index, owner in enumerate(document.items("animations")):
         name = document.text(owner, "name", f"animation {index}")
-        members = reader.read(index, owner)
+        members: tuple[Channel, ...] = ()
+        fault = ""
+        try:
+            members = reader.read(index, owner)
+        except (LimitExceeded, UnsupportedGltf):
+            raise
+        except GltfError as error:
+            errors.append(error)
+            fault = _fault(error)
         start = min((channel.times[0] for channel in members), default=0.0)
         end = max((channel.times[-1] for channel in members), default=0.0)
         extras = owner.get("extras")
         description = document.text(extras, "description", "") if isinstance(extras, dict) else ""
-        animations.append(Animation(name, start, end, len(members), description))
+        animations.append(Animation(name, start, end, len(members), description, fault))
         channels.append(members)
     if reader.ignored_pointers and not any(channels):
         document.unsupported(
             "its animations only drive properties through KHR_animation_pointer that are not supported; "
             "bake them to node transforms and morph weights"
         )
+    if errors and len(errors) == len(animations):
+        raise errors[0]
+    for animation in animations:
+        if animation.fault:
+            document.note(f"an animation is left out: {animation.fault}")
     return tuple(animations), tuple(channels)
+
+
+# Part of an error message → `Animation.fault`.
+_FAULTS = {
+    "in ascending order": "its key times are not in ascending order",
+    "elements, expected": "its numbers of keys and of values differ",
+    "a second channel": "two of its channels animate the same property differently",
+    "NaN or infinity": "it contains NaN or infinity",
+}
+
+
+def _fault(error: GltfError) -> str:
+    text = str(error)
+    return next((fault for part, fault in _FAULTS.items() if part in text), "it is not valid glTF")
 
 
 class _ChannelReader:
@@ -128,52 +164,54 @@ class _ChannelReader:
                 targets = len(self._morphs.get(node, ())) if path == "weights" else 1
                 if not targets or (element or 0) >= targets:
                     continue  # the node has no morph targets
-                if property in channels:
-                    document.fail(
-                        f"{where}: a second channel animates nodes[{node}].{path}, expected one; export the asset again"
-                    )
                 sampler = document.integer(entry, "sampler", None, where)
                 if sampler >= len(samplers):
                     document.fail(f"{where}.sampler: expected an index below {len(samplers)}, got {sampler}")
                 here = f"animations[{index}].samplers[{sampler}]"
                 width = targets if element is None else 1
-                data = _read_sampler(document, samplers[sampler], *_TYPES[path], width, self._key_times, here)
-                self._key_values += data[2].size
-                document.within(self._key_values, "key_values", "animated numbers")
-                channels[property] = Channel(node, path, *data, element)
+                data = self._read_sampler(samplers[sampler], *_TYPES[path], width, here)
+                channel = Channel(node, path, *data, element)
+                if not _same(channels.setdefault(property, channel), channel):
+                    document.fail(
+                        f"{where}: a second channel animates nodes[{node}].{path} differently, expected one; "
+                        "export the asset again"
+                    )
         return tuple(channels.values())
 
+    def _read_sampler(
+        self, sampler: dict, accessor_type: str, width: int, targets: int, where: str
+    ) -> tuple[str, KeyTimes, np.ndarray]:
+        """Read interpolation, key times and values of a sampler.
 
-def _read_sampler(
-    document: Document,
-    sampler: dict,
-    accessor_type: str,
-    width: int,
-    targets: int,
-    key_times: _KeyTimesCache,
-    where: str,
-) -> tuple[str, KeyTimes, np.ndarray]:
-    """Read interpolation, key times and values of a sampler.
+        Args:
+            accessor_type, width: accessor type and number of components of the property.
+            targets: number of properties per key: the number of morph targets for weights, else 1.
+        """
+        document = self._document
+        interpolation = document.text(sampler, "interpolation", "LINEAR")
+        if interpolation not in ("STEP", "LINEAR", "CUBICSPLINE"):
+            document.fail(
+                f"{where}.interpolation: expected STEP, LINEAR or CUBICSPLINE, got {interpolation[:40]!r}"
+            )
+        times, values = (document.index(sampler, key, "accessors", where) for key in ("input", "output"))
+        if times is None or values is None:
+            document.fail(f"{where}: expected input and output accessors; export the asset again")
+        keys = document.count(times)
+        elements = keys * targets * (3 if interpolation == "CUBICSPLINE" else 1)
+        # Counted before they are read, so that many invalid samplers cannot take more time than valid ones.
+        self._key_values += elements * width
+        document.within(self._key_values, "key_values", "animated numbers")
+        line = self._key_times.read(document, times, keys, f"{where}.input")
+        data = document.floats(values, elements, (accessor_type,), f"{where}.output").astype(np.float64)
+        shape = (keys, 3, targets * width) if interpolation == "CUBICSPLINE" else (keys, targets * width)
+        return interpolation, line, data.reshape(shape)
 
-    Args:
-        accessor_type, width: accessor type and number of components of the property.
-        targets: number of properties per key: the number of morph targets for weights, else 1.
-    """
-    interpolation = document.text(sampler, "interpolation", "LINEAR")
-    if interpolation not in ("STEP", "LINEAR", "CUBICSPLINE"):
-        document.fail(
-            f"{where}.interpolation: expected STEP, LINEAR or CUBICSPLINE, got {interpolation[:40]!r}"
-        )
-    times, values = (document.index(sampler, key, "accessors", where) for key in ("input", "output"))
-    if times is None or values is None:
-        document.fail(f"{where}: expected input and output accessors; export the asset again")
-    keys = document.count(times)
-    elements = keys * targets * (3 if interpolation == "CUBICSPLINE" else 1)
-    document.within(elements * width, "key_values", "animated numbers")
-    line = key_times.read(document, times, keys, f"{where}.input")
-    data = document.floats(values, elements, (accessor_type,), f"{where}.output").astype(np.float64)
-    shape = (keys, 3, targets * width) if interpolation == "CUBICSPLINE" else (keys, targets * width)
-    return interpolation, line, data.reshape(shape)
+
+def _same(a: Channel, b: Channel) -> bool:
+    """Whether two channels of one property are equal: exporters write some twice."""
+    if a is b:
+        return True
+    return a.interpolation == b.interpolation and a.times == b.times and np.array_equal(a.values, b.values)
 
 
 class _KeyTimesCache:

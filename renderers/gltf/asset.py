@@ -11,6 +11,7 @@ import numpy as np
 
 from renderers.gltf.animations import Animation, Channel, read_animations
 from renderers.gltf.document import Document
+from renderers.gltf.files import reason
 from renderers.gltf.limits import GltfError, Limits
 from renderers.gltf.materials import Material, Texture, read_material
 from renderers.gltf.motion import Motion
@@ -44,7 +45,7 @@ class Pose:
     """The asset at one time, in world space.
 
     Attributes:
-        positions: float32 [N, 3], metres.
+        positions: float32 [N, 3], metres, relative to `Asset.origin`.
         normals: float32 [N, 3], unit, pointing outward.
         mirrored: bool [P], per primitive: its transform is a reflection, so its front faces are clockwise.
     """
@@ -106,18 +107,32 @@ class Asset:
         """Evaluate only the positions of `pose`, float32 [N, 3], in about half the time."""
         return self._evaluate(animation, time, normals=False)[0]
 
-    def _evaluate(self, animation: int | None, time: float, normals: bool) -> tuple[np.ndarray, ...]:
+    def origin(self, animation: int | None) -> np.ndarray:
+        """Return the point of the file's world that the positions of an animation are relative to, float64 [3].
+
+        It is 0 unless the asset is far from the world's origin, as in geographic coordinates: float32 resolves only
+        0.5 m at 5 000 km. A transform A of the file's world is A @ T(origin) for the positions of a pose.
+        """
+        with np.errstate(all="ignore"):
+            return self._motion(animation).origin.copy()
+
+    def _motion(self, animation: int | None) -> Motion:
         if animation is not None and not 0 <= animation < len(self.animations):
             raise IndexError(
                 f"{self.name}: animation {animation} does not exist, expected an index below {len(self.animations)}"
             )
+        motion = self._motions.get(animation)
+        if motion is None:
+            channels = () if animation is None else self._channels[animation]
+            start = 0.0 if animation is None else self.animations[animation].start
+            motion = Motion(self._rig, channels, start)
+            self._motions.clear()  # clips use one animation at a time, and its arrays may be large
+            self._motions[animation] = motion
+        return motion
+
+    def _evaluate(self, animation: int | None, time: float, normals: bool) -> tuple[np.ndarray, ...]:
         with np.errstate(all="ignore"):  # overflow is detected below
-            motion = self._motions.get(animation)
-            if motion is None:
-                motion = Motion(self._rig, () if animation is None else self._channels[animation])
-                self._motions.clear()  # clips use one animation at a time, and its arrays may be large
-                self._motions[animation] = motion
-            positions, directions, mirrored = motion.pose(float(time), normals)
+            positions, directions, mirrored = self._motion(animation).pose(float(time), normals)
         if not np.isfinite(positions).all():
             raise GltfError(
                 f"{self.name}: animation {animation} at {time} s has vertices at infinity; exclude this animation"
@@ -125,18 +140,26 @@ class Asset:
         return positions, directions, mirrored
 
 
-def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits | None = None) -> Asset:
-    """Load a .glb or .gltf file. Nothing outside the file's own folder is read.
+def load(
+    source: str | Path | bytes,
+    *,
+    name: str | None = None,
+    limits: Limits | None = None,
+    root: str | Path | None = None,
+) -> Asset:
+    """Load a .glb or .gltf file. Nothing outside the file's own folder, or `root`, is read.
 
     Args:
         source: path, or the bytes of a file that references no other.
         name: name in error messages; None uses the file's name.
         limits: upper bounds on the contents; the defaults suit models that fit in a few GiB of memory.
+        root: a folder that contains the file; files that it references may be anywhere inside. None is the file's own
+            folder.
     Raises:
         UnsupportedGltf: the file is valid but requires a feature that is not supported.
         GltfError: the file is not a usable asset.
     """
-    document = Document.open(source, name, limits or Limits())
+    document = Document.open(source, name, limits or Limits(), None if root is None else Path(root))
     try:
         with np.errstate(all="ignore"):  # overflow is rejected as not finite
             return _build(document, source if isinstance(source, bytes) else Path(source))
@@ -144,7 +167,9 @@ def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits 
         raise
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         # A malformed file that passed the checks must not stop a job over thousands of files.
-        raise GltfError(f"{document.name}: malformed glTF ({type(error).__name__}: {error})") from error
+        raise GltfError(
+            f"{document.name}: malformed glTF ({type(error).__name__}: {reason(error)})"
+        ) from error
 
 
 def _build(document: Document, source: Path | bytes) -> Asset:
@@ -208,7 +233,13 @@ def _candidate_times(asset: Asset) -> Iterator[tuple[int | None, float]]:
 
 
 def _has_extent(asset: Asset, animation: int | None, time: float) -> bool:
-    return bool(np.ptp(asset.pose(animation, time).positions[asset.visible], axis=0).max() > 0)
+    try:
+        positions = asset.positions(animation, time)[asset.visible]
+    except GltfError:
+        if animation is None:
+            raise
+        return False  # this animation moves to infinity; another may be fine
+    return bool(np.ptp(positions, axis=0).max() > 0)
 
 
 def _metadata(document: Document) -> dict[str, str]:
@@ -217,4 +248,4 @@ def _metadata(document: Document) -> dict[str, str]:
     metadata = {key: asset.get(key) for key in ("generator", "copyright")}
     if isinstance(extras, dict):
         metadata |= {key: extras.get(key) for key in ("title", "author", "license", "source")}
-    return {key: value for key, value in metadata.items() if isinstance(value, str) and value}
+    return {key: text for key in metadata if (text := document.text(metadata, key, ""))}

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
+from renderers.gltf.files import reason
 from renderers.gltf.limits import GltfError, UnsupportedGltf
 
 # The Khronos name adds a filter and version 1 of the vertex format, which meshoptimizer tells by the first byte.
@@ -59,7 +60,7 @@ def decode_meshopt(data: bytes, count: int, stride: int, mode: object, filter: s
     except (RuntimeError, ValueError) as error:
         if isinstance(error, GltfError):
             raise
-        raise GltfError(f"the data cannot be decoded ({error}); export the file again") from error
+        raise GltfError(f"the data cannot be decoded ({reason(error)}); export the file again") from error
     return np.ascontiguousarray(out).view(np.uint8).reshape(-1)[: count * stride]
 
 
@@ -118,7 +119,7 @@ def decode_draco(data: bytes, vertices: int, triangles: int) -> tuple[np.ndarray
         attributes = {item["unique_id"]: np.asarray(item["data"]) for item in mesh.attributes}
         corners = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
     except Exception as error:  # the bindings raise exceptions of several unrelated types
-        raise GltfError(f"the data cannot be decoded ({error}); export the asset again") from error
+        raise GltfError(f"the data cannot be decoded ({reason(error)}); export the asset again") from error
     return corners, {
         key: values.reshape(vertices, -1) for key, values in attributes.items() if len(values) == vertices
     }

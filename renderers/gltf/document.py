@@ -8,7 +8,6 @@ folder are read.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,9 +16,18 @@ from typing import Any, NoReturn
 import numpy as np
 
 from renderers.gltf.compression import MESHOPT, decode_draco, decode_meshopt
-from renderers.gltf.files import read_data_uri, read_file, read_relative_uri, shorten, split_glb
-from renderers.gltf.images import decode_image
-from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf, errors_prefixed
+from renderers.gltf.files import (
+    PADDING,
+    printable,
+    read_data_uri,
+    read_file,
+    read_relative_uri,
+    shorten,
+    split_glb,
+)
+from renderers.gltf.images import UndecodableImage, decode_image
+from renderers.gltf.json_text import parse_json
+from renderers.gltf.limits import GltfError, LimitExceeded, Limits, UnsupportedGltf, errors_prefixed
 
 # componentType → element type; accessor type → number of components.
 _COMPONENTS: dict[int, np.dtype] = {
@@ -41,28 +49,34 @@ class Document:
     Methods take `where`, the path of a value in the file (such as "meshes[0].primitives[1]"), for error messages.
     """
 
-    def __init__(self, data: bytes, name: str, folder: Path | None, limits: Limits) -> None:
+    def __init__(
+        self, data: bytes, name: str, folder: Path | None, limits: Limits, root: Path | None = None
+    ) -> None:
         self.name = name
         self.limits = limits
         self._folder = folder.resolve() if folder else None
+        self._root = root.resolve() if root and folder else self._folder
         self._bytes_left = limits.file_bytes - len(data)
         self._pixels_left = limits.texture_pixels
         self._lists: dict[str, list[dict]] = {}  # top-level lists that have been validated
         self._buffers: dict[int, np.ndarray] = {}
         self._views: dict[int, np.ndarray] = {}
-        self._images: dict[int, np.ndarray] = {}
-        self._pixels: dict[bytes, np.ndarray] = {}  # by SHA-256 of the encoded image
+        self._images: dict[int, np.ndarray | None] = {}
+        self._pixels: dict[bytes, np.ndarray | None] = {}  # by SHA-256 of the encoded image
         self.notes: list[str] = []
         with errors_prefixed(name):
             text, self._chunk = split_glb(data)
         self.json = self._parse(text)
 
     @classmethod
-    def open(cls, source: str | Path | bytes, name: str | None, limits: Limits) -> Document:
+    def open(
+        cls, source: str | Path | bytes, name: str | None, limits: Limits, root: Path | None = None
+    ) -> Document:
         """Open a file, or the bytes of a file that references no other.
 
         Args:
             name: name of the asset in error messages; None is the file's name.
+            root: folder that referenced files may be in; None is the file's own folder.
         """
         if isinstance(source, bytes):
             name, folder, data = name or "glTF in memory", None, source
@@ -70,10 +84,10 @@ class Document:
                 raise GltfError(f"{name}: {len(data)} bytes, expected at most {limits.file_bytes}")
             return cls(data, name, folder, limits)
         path = Path(source)
-        name = name or path.name
+        name = name or printable(path.name)
         with errors_prefixed(name):
             data = read_file(path, limits.file_bytes)
-        return cls(data, name, path.parent, limits)
+        return cls(data, name, path.parent, limits, root)
 
     # --- errors ---
 
@@ -91,11 +105,11 @@ class Document:
             self.notes.append(sentence)
 
     def within(self, count: int, limit: str, unit: str) -> None:
-        """Raise `GltfError` if a number of `unit` exceeds the field `limit` of `Limits`."""
+        """Raise `LimitExceeded` if a number of `unit` exceeds the field `limit` of `Limits`."""
         allowed = getattr(self.limits, limit)
         if count > allowed:
-            self.fail(
-                f"{count} {unit}, expected at most {allowed}; simplify the asset or raise Limits.{limit}"
+            raise LimitExceeded(
+                f"{self.name}: {count} {unit}, expected at most {allowed}; simplify the asset or raise Limits.{limit}"
             )
 
     def _naming(self, where: str) -> AbstractContextManager[None]:
@@ -106,19 +120,8 @@ class Document:
 
     def _parse(self, text: bytes) -> dict:
         self.within(sum(text.count(mark) for mark in (b",", b"[", b"{")), "json_values", "JSON values")
-        try:
-            root = json.loads(text.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            self.fail(f"not a glTF file: expected GLB or JSON, and it cannot be parsed as JSON ({error})")
-        if not isinstance(root, dict):
-            self.fail("not a glTF file: expected a JSON object at the top level")
-        asset = root.get("asset")
-        version = asset.get("version") if isinstance(asset, dict) else None
-        if not isinstance(version, str):
-            self.fail("asset.version is missing, expected '2.0'; is this a glTF file?")
-        if version.split(".")[0] != "2":
-            self.unsupported(f"glTF version {version[:20]!r}, expected '2.0'; convert it to glTF 2.0")
-        return root
+        with errors_prefixed(self.name):
+            return parse_json(text)
 
     def items(self, key: str, owner: dict | None = None, where: str = "") -> list[dict]:
         """Return a list of objects: a top-level one, or one of `owner`. `[]` if absent."""
@@ -144,9 +147,12 @@ class Document:
         return self.child(extensions, name, f"{where}.extensions") if extensions else None
 
     def text(self, owner: dict, key: str, default: str) -> str:
-        """Return an informative string (such as a name); a value of another type counts as absent."""
+        """Return an informative string (such as a name); a value of another type counts as absent.
+
+        Lone surrogates, which JSON can express and UTF-8 cannot, become "?".
+        """
         value = owner.get(key)
-        return value if isinstance(value, str) else default
+        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else default
 
     def integer(self, owner: dict, key: str, default: int | None, where: str) -> int:
         """Return an integer >= 0; required if `default` is None."""
@@ -199,9 +205,9 @@ class Document:
         if not isinstance(uri, str):
             self.fail(f"{where}.uri: expected a string, got {shorten(uri)}")
         with self._naming(f"{where}.uri"):
-            if uri.startswith("data:"):
+            if uri[:5].lower() == "data:":
                 return read_data_uri(uri)
-            data = read_relative_uri(uri, self._folder, self._bytes_left)
+            data = read_relative_uri(uri, self._folder, self._root, self._bytes_left)
         self._bytes_left -= len(data)
         return data
 
@@ -217,7 +223,7 @@ class Document:
             else:
                 self.fail(f"{where} has neither a uri nor a GLB binary chunk; export the file again")
             length = self.integer(owner, "byteLength", None, where)
-            if length > len(data):
+            if length > len(data) + PADDING:
                 self.fail(
                     f"{where}.byteLength is {length}, but the data has {len(data)} bytes; export the file again"
                 )
@@ -232,7 +238,7 @@ class Document:
         buffer = self._buffer(buffer_index)
         offset = self.integer(owner, "byteOffset", 0, where)
         length = self.integer(owner, "byteLength", None, where)
-        if offset + length > len(buffer):
+        if offset + length > len(buffer) + PADDING:
             self.fail(
                 f"{where} ends at byte {offset + length}, but buffers[{buffer_index}] has {len(buffer)} bytes"
             )
@@ -289,9 +295,9 @@ class Document:
     def _component(self, owner: dict, where: str) -> np.dtype:
         """Return the element type of an accessor."""
         component = owner.get("componentType")
-        if not isinstance(component, int) or component not in _COMPONENTS:
+        if not isinstance(component, int | float) or component not in _COMPONENTS:
             self.fail(f"{where}.componentType: expected one of {list(_COMPONENTS)}, got {shorten(component)}")
-        return _COMPONENTS[component]
+        return _COMPONENTS[int(component)]
 
     def _raw(self, index: int, count: int, types: tuple[str, ...], where: str) -> tuple[np.ndarray, bool]:
         """Read an accessor with its sparse substitutions applied.
@@ -407,13 +413,16 @@ class Document:
 
         return corners, attribute
 
-    def image(self, index: int) -> np.ndarray:
-        """Return the pixels of an image, uint8 [H, W, 4] as stored; identical images share one array."""
+    def image(self, index: int) -> np.ndarray | None:
+        """Return the pixels of an image, uint8 [H, W, 4] as stored; identical images share one array.
+
+        None, with a note, if the image cannot be decoded.
+        """
         if index not in self._images:
             self._images[index] = self._read_image(index)
         return self._images[index]
 
-    def _read_image(self, index: int) -> np.ndarray:
+    def _read_image(self, index: int) -> np.ndarray | None:
         where = f"images[{index}]"
         owner = self.items("images")[index]
         view = self.index(owner, "bufferView", "bufferViews", where)
@@ -426,8 +435,12 @@ class Document:
         digest = hashlib.sha256(data).digest()
         if digest not in self._pixels:
             limits = self.limits
-            with self._naming(where):
-                pixels = decode_image(data, limits.texture_side, self._pixels_left, limits.texture_pixels)
-            self._pixels_left -= pixels.shape[0] * pixels.shape[1]
+            pixels = None
+            try:
+                with self._naming(where):
+                    pixels = decode_image(data, limits.texture_side, self._pixels_left, limits.texture_pixels)
+                self._pixels_left -= pixels.shape[0] * pixels.shape[1]
+            except UndecodableImage:
+                self.note("a texture is left out: its image cannot be decoded")
             self._pixels[digest] = pixels
         return self._pixels[digest]

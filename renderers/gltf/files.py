@@ -6,18 +6,27 @@ The functions raise `GltfError` without the name of the asset, which `Document` 
 from __future__ import annotations
 
 import base64
+import os
 import re
 import struct
+import unicodedata
 import urllib.parse
 from pathlib import Path
 
 from renderers.gltf.limits import GltfError, UnsupportedGltf
 
 _CHUNK_JSON, _CHUNK_BIN = 0x4E4F534A, 0x004E4942
+_BIN = b"BIN\0"
+
+
+PADDING = 3  # lengths are multiples of four: one that is up to three bytes off excludes or includes padding
 
 
 def split_glb(data: bytes) -> tuple[bytes, bytes | None]:
-    """Split a GLB into its JSON text and binary chunk; anything else is returned as JSON text."""
+    """Split a GLB into its JSON text and binary chunk; anything else is returned as JSON text.
+
+    Lengths that are off by a few bytes of padding are accepted: their meaning is certain.
+    """
     if data[:4] != b"glTF":
         return data, None
     if len(data) < 20:
@@ -27,7 +36,7 @@ def split_glb(data: bytes) -> tuple[bytes, bytes | None]:
     version, length = struct.unpack_from("<II", data, 4)
     if version != 2:
         raise UnsupportedGltf(f"GLB container version {version}, expected 2; convert it to glTF 2.0")
-    if length > len(data):
+    if length > len(data) + PADDING:
         raise GltfError(
             f"GLB truncated: its header declares {length} bytes, got {len(data)}; fetch the file again"
         )
@@ -35,75 +44,149 @@ def split_glb(data: bytes) -> tuple[bytes, bytes | None]:
     offset = 12
     while offset + 8 <= length:
         size, kind = struct.unpack_from("<II", data, offset)
-        if offset + 8 + size > length:
+        start, offset = offset + 8, offset + 8 + size
+        if offset > min(length, len(data)) + PADDING:
             raise GltfError(
-                f"GLB chunk at byte {offset} declares {size} bytes, but {length - offset - 8} remain; "
+                f"GLB chunk at byte {start - 8} declares {size} bytes, but {length - start} remain; "
                 "fetch or export the file again"
             )
-        chunks.setdefault(kind, data[offset + 8 : offset + 8 + size])
-        offset += 8 + size
+        chunks.setdefault(kind, data[start:offset])
+        aligned = offset + -size % 4
+        if data[offset + 4 : offset + 8] != _BIN and data[aligned + 4 : aligned + 8] == _BIN:
+            offset = aligned  # the length excludes the padding
     if _CHUNK_JSON not in chunks:
         raise GltfError("GLB without a JSON chunk, expected one as the first chunk; export the file again")
-    return chunks[_CHUNK_JSON], chunks.get(_CHUNK_BIN)
+    return chunks[_CHUNK_JSON].rstrip(b"\0"), chunks.get(_CHUNK_BIN)
 
 
 def read_data_uri(uri: str) -> bytes:
-    """Decode a URI that starts with "data:"."""
+    """Decode a URI that starts with "data:".
+
+    Base64 may contain white space, may lack padding, and may use the URL-safe alphabet.
+    """
     header, comma, payload = uri.partition(",")
     if not comma:
         raise GltfError("data URI without a comma; export the file again")
+    data = urllib.parse.unquote_to_bytes(payload)
+    if not header.lower().rstrip().endswith(";base64"):
+        return data
+    text = b"".join(data.split()).replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
     try:
-        if header.endswith(";base64"):
-            return base64.b64decode(urllib.parse.unquote_to_bytes(payload), validate=True)
-        return urllib.parse.unquote_to_bytes(payload)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except ValueError as error:
-        raise GltfError(f"the data URI cannot be decoded ({error}); export the file again") from error
+        raise GltfError(f"the data URI cannot be decoded ({reason(error)}); export the file again") from error
 
 
-def read_relative_uri(uri: str, folder: Path | None, limit: int) -> bytes:
-    """Read a file inside the asset's folder.
+def read_relative_uri(uri: str, folder: Path | None, root: Path | None, limit: int) -> bytes:
+    """Read a file by its URI.
+
+    Args:
+        uri: see `find_file`.
+        folder: the resolved folder of the asset; None for an asset loaded from memory.
+        root: the resolved folder that files are read from: `folder`, or one that contains it.
+        limit: maximum size in bytes.
+    Raises:
+        GltfError: as for `find_file`, or the file cannot be read.
+    """
+    if folder is None or root is None:
+        _checked_path(uri)
+        raise GltfError(
+            f"{shorten(uri)} cannot be resolved for an asset loaded from memory; embed it (a .glb)"
+        )
+    return read_file(find_file(uri, folder, root), limit)
+
+
+def find_file(uri: str, folder: Path, root: Path) -> Path:
+    """Return the path that a URI refers to; the file may not exist.
+
+    The URI is percent-decoded. Backslashes separate folders, as in files that were exported on Windows. If there is
+    no such file, the URI is tried without decoding, as names are sometimes written as they are, and without a query.
+    A component that does not exist may differ from the only similar name in case or in Unicode normalisation.
 
     Args:
         uri: a relative, percent-encoded path.
-        folder: the resolved folder of the asset; None for an asset loaded from memory.
-        limit: maximum size in bytes.
+        folder: the resolved folder of the asset.
+        root: the resolved folder that files are read from: `folder`, or one that contains it.
     Raises:
-        GltfError: the URI is absolute, has a scheme, or leads outside the folder (through links, too), or the file
-            cannot be read.
+        GltfError: the URI is absolute, has a scheme, or leads outside `root` (through links, too).
     """
-    path = urllib.parse.unquote(uri)
-    shown = shorten(uri)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*:|[/\\]", path) or "\\" in path or "\0" in path:
+    first = _checked_path(uri)
+    plain = re.split(r"[?#]", uri, maxsplit=1)[0]
+    candidates = [first, uri.replace("\\", "/"), *([_checked_path(plain)] if plain else [])]
+    found = [_resolve(path, uri, folder, root) for path in dict.fromkeys(candidates)]
+    return next((path for path in found if path.is_file()), found[0])
+
+
+def _checked_path(uri: str) -> str:
+    """Percent-decode a relative URI; refuse absolute paths and schemes."""
+    path = urllib.parse.unquote(uri, errors="surrogateescape").replace("\\", "/")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*:|/", path) or "\0" in path:
         raise GltfError(
-            f"{shown} is not a path relative to the asset, and other locations are not read; put the file beside the "
-            "asset, or embed it (a .glb)"
+            f"{shorten(uri)} is not a path relative to the asset, and other locations are not read; put the file "
+            "beside the asset, or embed it (a .glb)"
         )
-    if folder is None:
-        raise GltfError(f"{shown} cannot be resolved for an asset loaded from memory; embed it (a .glb)")
+    return path
+
+
+def _resolve(path: str, uri: str, folder: Path, root: Path) -> Path:
+    """Resolve a relative path with "/" inside `root`, component by component."""
+    current = folder
     try:
-        target = (folder / path).resolve()
+        for part in path.split("/"):
+            if part not in ("", ".", "..") and not os.path.lexists(current / part):
+                part = _similar_name(current, part) if current.is_relative_to(root) else part
+            current = (current / part).resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise GltfError(f"{shown} cannot be resolved ({error})") from error
-    if not target.is_relative_to(folder):
-        raise GltfError(f"{shown} is outside the asset's folder; put the file beside the asset")
-    return read_file(target, limit)
+        raise GltfError(f"{shorten(uri)} cannot be resolved ({reason(error)})") from error
+    if not current.is_relative_to(root):
+        place = "the asset's folder" if root == folder else "the source's folder"
+        raise GltfError(f"{shorten(uri)} is outside {place}; put the file beside the asset")
+    return current
+
+
+def _similar_name(folder: Path, name: str) -> str:
+    """Return the only name in a folder that equals `name` but for case and Unicode normalisation, else `name`."""
+    try:
+        names = [other for other in os.listdir(folder) if _folded(other) == _folded(name)]
+    except OSError:
+        return name
+    return names[0] if len(names) == 1 else name
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def read_file(path: Path, limit: int) -> bytes:
     """Read a file of at most `limit` bytes."""
     try:
         if not path.is_file():
-            raise GltfError(f"{path} is not a file; put the file there or correct the path")
+            raise GltfError(f"{printable(path)} is not a file; put the file there or correct the path")
         size = path.stat().st_size
         if size > limit:
             raise GltfError(
-                f"{path} has {size} bytes, expected at most {limit}; simplify the asset or raise Limits.file_bytes"
+                f"{printable(path)} has {size} bytes, expected at most {limit}; simplify the asset or raise "
+                "Limits.file_bytes"
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, GltfError):
             raise
-        raise GltfError(f"{path} cannot be read ({error})") from error
+        raise GltfError(f"{printable(path)} cannot be read ({reason(error)})") from error
+
+
+def printable(path: str | Path) -> str:
+    """Return a path as text that can be encoded: bytes of a name that are not UTF-8 become %E9 and so on."""
+    return (
+        re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", str(path))
+        .encode("utf-8", "replace")
+        .decode()
+    )
+
+
+def reason(error: BaseException) -> str:
+    """Return the text of an error without the addresses of objects, which differ from run to run."""
+    return printable(re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-fA-F]+>", r"\1", str(error)))
 
 
 def shorten(value: object) -> str:

@@ -71,7 +71,7 @@ def repeat_geometry(geometry: Geometry, matrices: np.ndarray) -> Geometry:
     triangles = (geometry.triangles[None] + np.arange(copies)[:, None, None] * count).reshape(-1, 3)
     result = replace(
         geometry,
-        positions=positions.reshape(-1, 3).astype(np.float32),
+        positions=positions.reshape(-1, 3),  # float64: the caller may have to centre them first
         normals=None if geometry.normals is None else directions(geometry.normals),
         texcoords=[np.tile(values, (copies, 1)) for values in geometry.texcoords],
         colors=None if geometry.colors is None else np.tile(geometry.colors, (copies, 1)),

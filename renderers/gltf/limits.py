@@ -15,15 +15,17 @@ class UnsupportedGltf(GltfError):
     """The file is valid but requires a feature that is not supported. The message says what to do."""
 
 
+class LimitExceeded(GltfError):
+    """The file exceeds one of `Limits`. The whole file is refused, even if only an animation is too large."""
+
+
 @contextmanager
 def errors_prefixed(prefix: str) -> Iterator[None]:
     """Prepend the name of the asset, and the place in it, to the messages of errors raised inside."""
     try:
         yield
-    except UnsupportedGltf as error:
-        raise UnsupportedGltf(f"{prefix}: {error}") from error.__cause__
     except GltfError as error:
-        raise GltfError(f"{prefix}: {error}") from error.__cause__
+        raise type(error)(f"{prefix}: {error}") from error.__cause__
 
 
 @dataclass(frozen=True)

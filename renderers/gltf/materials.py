@@ -123,6 +123,9 @@ def _read_texture(document: Document, owner: dict, key: str, where: str) -> Text
         for name in document.child(texture, "extensions", here) or ():  # its image comes from one of these
             document.note(f"{printable(name)} is ignored: a texture without a fallback is left out")
         return None
+    image = document.image(source)
+    if image is None:
+        return None
     sampler_index = document.index(texture, "sampler", "samplers", here)
     sampler = {} if sampler_index is None else document.items("samplers")[sampler_index]
     transform = document.extension(reference, "KHR_texture_transform", where) or {}
@@ -131,7 +134,7 @@ def _read_texture(document: Document, owner: dict, key: str, where: str) -> Text
     if texcoord >= MAX_TEXCOORDS:
         document.fail(f"{where}.texCoord: expected below {MAX_TEXCOORDS}, got {texcoord}")
     return Texture(
-        image=document.image(source),
+        image=image,
         wrap_s=_WRAPS.get(document.integer(sampler, "wrapS", 10497, here), "repeat"),
         wrap_t=_WRAPS.get(document.integer(sampler, "wrapT", 10497, here), "repeat"),
         nearest=sampler.get("magFilter") == 9728,

@@ -12,7 +12,7 @@ import numpy as np
 
 from renderers.gltf.animations import Channel, KeyTimes
 from renderers.gltf.nodes import compose, unit_quaternions
-from renderers.gltf.rig import Morph, Rig, Skin
+from renderers.gltf.rig import Morph, Rig, Skin, far_centre
 
 Arrays = tuple[np.ndarray, np.ndarray]  # positions and normals, float32 [3, N]
 
@@ -50,10 +50,16 @@ class _Tracks:
 
 
 class Motion:
-    """A rig driven by the channels of one animation; without channels, the rest pose."""
+    """A rig driven by the channels of one animation; without channels, the rest pose.
 
-    def __init__(self, rig: Rig, channels: tuple[Channel, ...]) -> None:
+    Attributes:
+        origin: float64 [3], the point of the file's world that positions are relative to. It is 0 unless the asset is
+            so far from the world's origin at `start` that float32 would not resolve its shape.
+    """
+
+    def __init__(self, rig: Rig, channels: tuple[Channel, ...], start: float) -> None:
         self._rig = rig
+        self.origin = np.zeros(3)
         self._translation_scale = rig.nodes.translation_scale.copy()
         self._rotation = rig.nodes.rotation.copy()
         self._weights = dict(rig.weights)
@@ -61,13 +67,16 @@ class Motion:
         moving = self._sort_channels(channels)
         self._split_nodes({c.node for c in channels if c.path not in ("weights", "visible")}, moving)
         self._pose_rest()
+        self.origin = far_centre(self.pose(start, normals=False)[0])
+        if self.origin.any():
+            self._pose_rest()
 
     def pose(self, time: float, normals: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Evaluate the pose at a time in seconds.
 
         Returns:
-            positions and normals float32 [N, 3] in world space, and bool [P] whether each part is mirrored. Without
-            `normals`, the normals and `mirrored` are those of the rest pose.
+            positions float32 [N, 3] in world space relative to `origin`, normals float32 [N, 3], and bool [P] whether
+            each part is mirrored. Without `normals`, the normals and `mirrored` are those of the rest pose.
         """
         keys = self._keys_at(time)
         self._move_nodes(keys)
@@ -265,6 +274,7 @@ class Motion:
         """
         determinants = np.zeros(len(mirrored))
         matrices = self._world[[self._rig.parts[part].node for part in rigid], :3]
+        matrices = self._centred(matrices, self._rig.offsets[rigid])
         cofactors, determinants[rigid] = _normal_matrices(matrices[:, :, :3])
         for part, matrix, cofactor in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
             vertices = self._rig.ranges[part]
@@ -272,7 +282,9 @@ class Motion:
             if normals:
                 out[1][:, vertices] = _unit(cofactor @ shape[1][:, vertices])
         for skin in skins:
-            joints = (self._world[skin.joints] @ skin.inverse_bind)[:, :3].reshape(-1, 12)
+            joints = (self._world[skin.joints] @ skin.inverse_bind)[:, :3]
+            # The weights of a vertex add up to 1, so that the origin may be subtracted from every joint.
+            joints = self._centred(joints, self._rig.offsets[skin.blocks[0].parts[:1]]).reshape(-1, 12)
             # Cofactors grow with the square of the scale: `small` keeps them within the range of float32.
             small = np.float32(1 / max(np.abs(joints[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]).max(), 1e-18) ** 2)
             joints = joints.astype(np.float32).T
@@ -301,6 +313,17 @@ class Motion:
             sides = corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
             normal = _unit(_cross(*sides))
             out[1][:, vertices] = np.repeat(-normal if mirrored[part] else normal, 3, axis=1)
+
+    def _centred(self, matrices: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Convert matrices float64 [n, 3, 4] to act on positions relative to `offsets` and to give them to `origin`.
+
+        (M | t) becomes (M | t + M·offset - origin): large terms cancel here, before they are rounded to float32.
+        """
+        if not offsets.any() and not self.origin.any():
+            return matrices
+        matrices = matrices.copy()
+        matrices[:, :, 3] += (matrices[:, :, :3] @ offsets[:, :, None])[:, :, 0] - self.origin
+        return matrices
 
 
 def _weights(weights: np.ndarray, channel: Channel, values: np.ndarray) -> np.ndarray:

@@ -80,8 +80,13 @@ def is_hidden(document: Document, node: int) -> bool:
 def animated_visibility(document: Document) -> set[int]:
     """The nodes whose visibility some animation drives."""
     nodes = set()
-    for index, animation in enumerate(document.items("animations")):
-        for channel in document.items("channels", animation, f"animations[{index}]."):
+    for animation in document.items("animations"):
+        channels = animation.get("channels")
+        for channel in (
+            channels if isinstance(channels, list) else ()
+        ):  # `read_animations` reports other values
+            if not isinstance(channel, dict):
+                continue
             match = _VISIBLE.fullmatch(_pointer(channel.get("target")))
             if match:
                 nodes.add(int(match[1]))

@@ -12,6 +12,9 @@ from renderers.gltf.instancing import INSTANCING, count_instances, read_instance
 from renderers.gltf.meshes import Geometry, read_geometry
 from renderers.gltf.nodes import Nodes
 
+# Coordinates are stored relative to a centre if they are more than this many diagonals of their bounding box away from
+# the origin. float32 has 24 bits, so that closer than this, rounding moves them by at most 2^-16 diagonals.
+_FAR = 256.0
 _BLOCK = 4096  # vertices per dense matrix of skin weights: small enough for the CPU cache
 
 
@@ -74,8 +77,10 @@ class Rig:
 
     Attributes:
         nodes: the transform tree.
-        positions, normals: float32 [3, N], mesh space.
+        positions, normals: float32 [3, N], mesh space; positions are relative to the `offsets` of their part.
         parts, ranges: the parts in the order of the vertices, and the vertex range of each.
+        offsets: float64 [P, 3], a centre of each part's vertices in mesh space, 0 unless they are far from the origin;
+            parts of one skin share it.
         triangles: per part int64 [F, 3], asset-wide indices.
         rigid: indices of the parts that follow their node.
         flat: indices of the parts whose normals are computed from their triangles.
@@ -90,6 +95,7 @@ class Rig:
     normals: np.ndarray
     parts: list[Part]
     ranges: list[slice]
+    offsets: np.ndarray
     triangles: list[np.ndarray]
     rigid: list[int]
     flat: list[int]
@@ -119,6 +125,7 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
         normals=np.zeros((3, starts[-1]), np.float32),
         parts=parts,
         ranges=[slice(start, stop) for start, stop in pairwise(starts)],
+        offsets=np.zeros((len(parts), 3)),
         triangles=[],
         rigid=[],
         flat=[],
@@ -128,12 +135,17 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
         texcoords=np.zeros((starts[-1], sets, 2), np.float32),
         colors=np.ones((starts[-1], 4), np.float32),
     )
+    _set_offsets(rig, geometries)
     for number, (part, vertices) in enumerate(zip(parts, rig.ranges, strict=True)):
         geometry = geometries[part.mesh, part.index]
         if part.instances is not None:
             matrices = read_instances(document, part.node, part.instances)
             geometry = repeat_geometry(geometry, matrices)
-        rig.positions[:, vertices] = geometry.positions.T
+            rig.offsets[number] = far_centre(geometry.positions)
+        positions = geometry.positions
+        if rig.offsets[number].any():
+            positions = positions - rig.offsets[number]  # in float64
+        rig.positions[:, vertices] = positions.T
         rig.triangles.append(geometry.triangles + vertices.start)
         if geometry.normals is None:
             rig.flat.append(number)
@@ -147,6 +159,28 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
             _add_morph(document, rig, part, vertices, geometry)
     _add_skins(document, rig, geometries)
     return rig
+
+
+def far_centre(*arrays: np.ndarray) -> np.ndarray:
+    """Return the centre of the bounding box of points, arrays [n, 3], as float64 [3]; 0 unless it is far from 0."""
+    low = np.min([points.min(0) for points in arrays], 0).astype(np.float64)
+    high = np.max([points.max(0) for points in arrays], 0).astype(np.float64)
+    centre = 0.5 * (low + high)
+    far = np.linalg.norm(centre) > _FAR * np.linalg.norm(high - low)  # false for NaN
+    return centre if far and np.isfinite(centre).all() else np.zeros(3)
+
+
+def _set_offsets(rig: Rig, geometries: dict[tuple[int, int], Geometry]) -> None:
+    """Fill in `rig.offsets`, except for instanced parts, whose vertices are not known yet."""
+    skinned: dict[int, list[int]] = {}
+    for number, part in enumerate(rig.parts):
+        if part.skin is not None:
+            skinned.setdefault(part.skin, []).append(number)
+        elif part.instances is None:
+            rig.offsets[number] = far_centre(geometries[part.mesh, part.index].positions)
+    for numbers in skinned.values():
+        members = [rig.parts[number] for number in numbers]
+        rig.offsets[numbers] = far_centre(*(geometries[part.mesh, part.index].positions for part in members))
 
 
 def _find_parts(document: Document, nodes: Nodes) -> list[Part]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from renderers.cameras import Cameras
+from renderers.gltf import Asset
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
 PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "1"}
@@ -28,7 +29,8 @@ class Shot:
     Attributes:
         animation: index into `asset.animations`; None for the rest pose.
         timestamps: float64 [T], seconds on the time line of the animation.
-        asset_to_world: float64 [4, 4], similarity transform that centres and scales the asset, constant over the clip.
+        asset_to_world: float64 [4, 4], similarity transform from the file's world that centres and scales the asset,
+            constant over the clip.
         cameras: V cameras in world space.
     """
 
@@ -36,6 +38,19 @@ class Shot:
     timestamps: np.ndarray
     asset_to_world: np.ndarray
     cameras: Cameras
+
+    def centred(self, asset: Asset) -> Shot:
+        """Return the shot with a transform for `asset.pose`, whose positions are relative to `asset.origin`."""
+        return replace(self, asset_to_world=moved(self.asset_to_world, asset.origin(self.animation)))
+
+
+def moved(transform: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return transform @ T(origin), float64 [4, 4]: `transform` for points that are given relative to `origin` [3]."""
+    if not origin.any():
+        return transform
+    transform = np.array(transform, np.float64)
+    transform[:3, 3] += transform[:3, :3] @ origin
+    return transform
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class PyrenderRenderer:
         depth = np.empty((views, frames, height, width), np.float32) if settings.depth else None
         offscreen = self._offscreen(width, height)
         materials = [_material(pyrender, material) for material in asset.materials]
+        shot = shot.centred(asset)
         cameras = self._cameras(shot, asset)
         for t, time in enumerate(shot.timestamps):
             scene = pyrender.Scene(bg_color=np.zeros(4), ambient_light=np.asarray(environment.AMBIENT) * 0.9)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
+import pyarrow as pa
 import pytest
 from sample_assets import BUNDLED, COLLECTION, requires_collection
 from tiny_gltf import TinyGltf, moving
 
 from factory.assets.record import AssetRecord
 from factory.sources import SourceError, open_source
+from factory.sources.opening import AssetCache
 from renderers import gltf
 
 
@@ -216,3 +221,93 @@ def test_the_table_of_the_collected_models():
     assert found["KayKit_Knight.glb"].author == "Kay Lousberg"
     assert "unknown" not in {record.licence for record in found.values()}
     assert all(record.author for record in found.values())
+
+
+# --- names and neighbours -------------------------------------------------------------------------
+
+
+def test_a_gltf_may_use_a_neighbouring_folder_of_the_source(tmp_path):
+    """The same texture folder for several models; a worker opens the record by its location alone."""
+    source = tmp_path / "source"
+    (source / "models" / "crab").mkdir(parents=True)
+    (source / "Buffers").mkdir()
+    file, part = external_gltf(source / "models" / "crab")
+    part.rename(source / "Buffers" / "data 1.bin")
+    file.write_text(file.read_text().replace("data%201.bin", "..\\\\..\\\\buffers\\\\data%201.bin"))
+    (record,) = open_source(str(source)).list()
+    asset, _ = AssetCache().open(AssetRecord.from_json(json.loads(json.dumps(record.to_json()))))
+    assert asset.num_vertices == 12
+    (source / "Buffers" / "data 1.bin").write_bytes(b"changed")
+    assert next(iter(open_source(str(source)).list())).fingerprint != record.fingerprint
+    (alone,) = open_source(str(file)).list()  # the file as the source: its folder is all there is
+    with pytest.raises(gltf.GltfError, match="is outside the asset's folder"):
+        AssetCache().open(alone)
+
+
+def test_a_neighbouring_folder_outside_the_source_is_refused(tmp_path):
+    source = tmp_path / "source"
+    (source / "models").mkdir(parents=True)
+    file, part = external_gltf(source / "models")
+    part.rename(tmp_path / "data 1.bin")
+    file.write_text(file.read_text().replace("data%201.bin", "../../data%201.bin"))
+    (record,) = open_source(str(source)).list()
+    with pytest.raises(gltf.GltfError, match="is outside the source's folder"):
+        AssetCache().open(record)
+    # Only the records of a folder name a path inside it.
+    for other in (replace(record, source="manifest"), replace(record, uid="a/b/c/model.gltf")):
+        assert open_source(record.location).root(other) is None
+
+
+NAMES = [
+    b"caf\xe9.glb",
+    b"d\xff/fox.glb",
+    b"\xc3.glb",
+    b"caf\xe9/\xff\xfe.gltf",
+    "grün.glb".encode(),
+    b"100%.glb",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_not_utf8(tmp_path, name):
+    source = os.path.join(os.fsencode(tmp_path), b"source", name)
+    os.makedirs(os.path.dirname(source))
+    tiny = moving("translation", [0, 1], [[0, 0, 0], [1, 0, 0]])
+    Path(os.fsdecode(source)).write_bytes(tiny.glb())
+    table = b'file,licence,author\n"' + name + b'",CC0-1.0,Ann\n'
+    (tmp_path / "source" / "LICENSES.csv").write_bytes(table)
+    (record,) = open_source(str(tmp_path / "source")).list()
+    assert (record.licence, record.author) == ("CC0-1.0", "Ann")
+    assert unquote_to_bytes(record.uid) == name or record.uid.encode() == name
+    sent = AssetRecord.from_json(json.loads(json.dumps(record.to_json()).encode()))
+    asset, _ = AssetCache().open(sent)
+    asset.name.encode()
+    assert asset.num_vertices == 12 and pa.array([record.uid]).to_pylist() == [record.uid]
+    Path(os.fsdecode(source)).write_bytes(b"glTF broken")
+    with pytest.raises(gltf.GltfError) as error:
+        AssetCache().open(sent)
+    str(error.value).encode()
+    Path(os.fsdecode(source)).unlink()
+    with pytest.raises(FileNotFoundError) as gone:
+        open_source(str(tmp_path / "source")).fetch(sent)
+    str(gone.value).encode()
+
+
+def test_two_names_with_one_spelling_stay_apart(tmp_path):
+    for name in (b"caf\xe9.glb", b"caf%E9.glb"):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(model())
+    assert sorted(record.uid for record in open_source(str(tmp_path)).list()) == ["caf%E9.glb", "caf%E9.glb~"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_manifest_lists_names_that_are_not_utf8(tmp_path, suffix):
+    Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9.glb"))).write_bytes(model())
+    lines = {
+        ".csv": b"file,title\ncaf\xe9.glb,Caf\xe9\n",
+        ".jsonl": b'{"file": "caf\xe9.glb", "title": "Caf\xe9"}\n',
+    }
+    (tmp_path / f"list{suffix}").write_bytes(lines[suffix])
+    (record,) = open_source(str(tmp_path / f"list{suffix}")).list()
+    assert (record.fault, record.uid, record.title) == ("", "caf\ufffd.glb", "Caf\ufffd")
+    asset, _ = AssetCache().open(AssetRecord.from_json(json.loads(json.dumps(record.to_json()))))
+    assert asset.animations

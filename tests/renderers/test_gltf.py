@@ -525,13 +525,13 @@ def test_uris_outside_the_asset_folder_are_rejected(tmp_path):
 
     for good in ("sub%20dir/data.bin", "sub dir/data.bin", "sub dir/../sub dir/data.bin"):
         assert load(good).num_vertices == 12
-    outside = ["../secret.bin", "%2e%2e/secret.bin", "sub dir/../../secret.bin", "link.bin"]
+    outside = ["../secret.bin", "%2e%2e/secret.bin", "sub dir/../../secret.bin", "link.bin", "..\\secret.bin"]
     for uri in outside:
         with pytest.raises(gltf.GltfError, match="is outside the asset's folder"):
             load(uri)
     elsewhere = [
         "http://127.0.0.1/data.bin", "HTTPS://x/y", "file:///etc/passwd", "//host/share/x", "/etc/passwd",
-        "\\\\host\\share", "C:\\x", "%2fetc%2fpasswd", "..\\secret.bin", "a\0b",
+        "\\\\host\\share", "C:\\x", "%2fetc%2fpasswd", "a\0b",
     ]  # fmt: skip
     for uri in elsewhere:
         with pytest.raises(gltf.GltfError, match="not a path relative to the asset"):

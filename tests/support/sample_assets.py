@@ -11,6 +11,9 @@ import pytest
 
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "gltf"
 COLLECTION = Path(__file__).resolve().parents[3] / "shared" / "assets" / "gltf"
+CASES = (
+    Path(__file__).resolve().parents[1] / "assets" / "cases"
+)  # inputs that were once refused or drawn wrongly (CC0)
 requires_collection = pytest.mark.skipif(
     not COLLECTION.is_dir(),
     reason=f"the larger collection of models is not present: {COLLECTION} does not exist",

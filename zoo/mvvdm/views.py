@@ -76,6 +76,6 @@ def condition_views(asset: Asset | str | os.PathLike[str], views: int = 4, size:
     )
     scale = DISTANCE / np.max(np.maximum(abs(x), abs(y)) / extent - z)
     asset_to_world = np.diag([scale, scale, scale, 1.0])
-    asset_to_world[:3, 3] = -scale * centre
+    asset_to_world[:3, 3] = -scale * (centre + asset.origin(None))
     shot = Shot(None, np.zeros(1), asset_to_world, condition_cameras(views, size))
     return render_clip(asset, shot).over(GREY)[:, 0]

@@ -23,6 +23,7 @@ class OpenGLRenderer:
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`."""
+        shot = shot.centred(asset)
         views, frames = len(shot.cameras), len(shot.timestamps)
         height, width = shot.cameras.height, shot.cameras.width
         colour = np.empty((views, frames, height, width, 4), np.uint8)
