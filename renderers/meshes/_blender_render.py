@@ -60,7 +60,7 @@ class PosedMesh:
             raise RuntimeError("Blender's evaluated mesh differs from the vertices that were passed to it")
 
     def _build(self, flipped: np.ndarray) -> None:
-        """Create the triangles, counter-clockwise as seen from their front: `flipped` bool [F] reverses their winding."""
+        """Create the triangles, counter-clockwise seen from their front: `flipped` bool [F] reverses the winding."""
         mesh, arrays = self.mesh, self.arrays
         mesh.clear_geometry()
         self.triangles = np.where(flipped[:, None], arrays["triangles"][:, [0, 2, 1]], arrays["triangles"])
