@@ -222,5 +222,5 @@ def asset_tasks(
         terms = selection.policy_for(record) if selection else ANY_LICENCE
         parts = ["plan" if stage.plan_only else "asset", record.fingerprint, stage.selection]
         if terms != ANY_LICENCE:  # in the key, so that changed terms check assets again
-            parts.append(json.dumps(asdict(terms), sort_keys=True))
+            parts.append(json.dumps(terms.to_json(), sort_keys=True))
         yield Task(task_key(*parts), AssetJob(record, terms).to_json(), record.uid)

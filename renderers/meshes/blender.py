@@ -193,13 +193,21 @@ def corner_positions(
             return {(int(node), int(index)): result[key] for key, (node, index) in keys.items()}
 
 
-def convert(file: str | Path, kind: str, target: str | Path, *, timeout: float | None = 300.0) -> None:
+def convert(
+    file: str | Path,
+    kind: str,
+    target: str | Path,
+    *,
+    images: Sequence[Path] = (),
+    timeout: float | None = 300.0,
+) -> None:
     """Convert an FBX or BLEND file with its animations to a .glb.
 
     Args:
         file: the input; its name may have any suffix.
         kind: "fbx" or "blend".
         target: the .glb to write.
+        images: textures that the file may refer to by name, wherever they were when it was written.
         timeout: seconds; None for no limit.
     Raises:
         RenderError: as for `render_clip`.
@@ -207,6 +215,10 @@ def convert(file: str | Path, kind: str, target: str | Path, *, timeout: float |
     with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as folder:
         named = Path(folder, f"asset.{kind}")  # Blender determines the format from the suffix
         named.symlink_to(Path(file).resolve())
+        for image in images:  # Blender's FBX importer searches the folder of the file
+            beside = Path(folder, image.name)
+            if not beside.is_symlink():
+                beside.symlink_to(image.resolve())
         result = Path(folder, "result.glb")
         job = {"task": "convert", "kind": kind, "asset": str(named), "result": str(result)}
         _run(job, Path(folder), timeout)
