@@ -1,4 +1,4 @@
-"""`python -m factory.curate report|duplicates|takedown|caption`: look after a finished dataset."""
+"""`python -m factory.curate report|duplicates|takedown|caption|export`: look after a finished dataset."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from factory.console import (
 )
 from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
+from factory.dataset.lerobot import ExportError, export_lerobot
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import load_clips
 from factory.dataset.takedown import TakedownError, takedown
@@ -67,6 +68,14 @@ class CaptionOptions:
     frames: int = option(8, "frames of each clip that the model sees", at_least=1)
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """Where the copy goes, and what it contains."""
+
+    to: str = option(help="folder of the LeRobot dataset (version 3); must not exist or be empty")
+    split: str | None = option(None, "train, validation or test (default: all)")
+
+
 def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curate") -> int:
     """Run the command; exit code 1 if it could not be done."""
     parser = argparse.ArgumentParser(prog=prog, description="Look after a finished dataset.")
@@ -76,6 +85,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
         ("duplicates", _duplicates, None, "assets that look or move alike"),
         ("takedown", _takedown, TakedownOptions, "remove an asset for good; the same command resumes"),
         ("caption", _caption, CaptionOptions, "caption the clips with a video-language model"),
+        ("export", _export, ExportOptions, "copy the clips to the layout of LeRobot datasets"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == "takedown":
@@ -90,7 +100,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
     return run_command(
         "factory.curate",
         lambda: args.action(args, read_options(args, DataOptions).data, output),
-        errors=(DenyListError, TakedownError, FileNotFoundError),
+        errors=(DenyListError, ExportError, TakedownError, FileNotFoundError),
         json_errors=output.json,
     )
 
@@ -130,6 +140,18 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
     if failed:
         text += f"\n{failed} groups of clips failed, see _factory/captioning/quarantine/"
     print_result(output, text, {"captioned": captioned, "failed": failed})
+    return OK
+
+
+def _export(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
+    options = read_options(args, ExportOptions)
+    clips = load_clips(data, options.split)
+    folder = export_lerobot(clips, options.to)
+    print_result(
+        output,
+        f"{len(clips)} clips as a LeRobot dataset in {folder}",
+        {"clips": len(clips), "to": str(folder)},
+    )
     return OK
 
 
