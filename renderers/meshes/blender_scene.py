@@ -9,14 +9,14 @@ meshes, nodes, skins, animations, compressed buffers or external files.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from renderers.gltf import Asset, GltfError, Limits, Pose
+from renderers.gltf import Asset, GltfError, Limits, Material, Pose
 from renderers.gltf.document import Document
 from renderers.gltf.writing import GlbBuffer
 from renderers.meshes.clip import Shot
@@ -71,7 +71,14 @@ def write_scene(asset: Asset, shot: Shot, folder: Path) -> None:
         for index, primitive in zip(indices, asset.primitives, strict=True)
         if (asset.colors[primitive.vertices] != 1).any()
     }
-    (folder / "materials.glb").write_bytes(materials_glb(document, used, [index in tinted for index in used]))
+    materials = {
+        index: asset.materials[primitive.material]
+        for index, primitive in zip(indices, asset.primitives, strict=True)
+    }
+    images = _decoded_images(document, materials)
+    (folder / "materials.glb").write_bytes(
+        materials_glb(document, used, [index in tinted for index in used], images)
+    )
     np.savez(
         folder / "mesh.npz",
         triangles=geometry.triangles,
@@ -110,14 +117,50 @@ def _material_index(document: Document, node: int, primitive: int) -> int | None
     return document.index(owner, "material", "materials", f"{where}primitives[{primitive}]")
 
 
-def materials_glb(document: Document, indices: list[int | None], tinted: list[bool]) -> bytes:
+def _decoded_images(document: Document, materials: Mapping[int | None, Material]) -> dict[int, np.ndarray]:
+    """Return the images that the reader has decoded, uint8 [H, W, 4], by their index in the file.
+
+    Args:
+        document: the file with the materials.
+        materials: index of a material in the file → the material as read.
+    """
+    images = {}
+    for index, material in materials.items():
+        owner = {} if index is None else _cleaned(document.items("materials")[index])
+        if "KHR_materials_pbrSpecularGlossiness" in owner.get("extensions", {}):
+            continue  # its textures have been converted
+        for path, texture in (
+            (("pbrMetallicRoughness", "baseColorTexture"), material.base_color_texture),
+            (("pbrMetallicRoughness", "metallicRoughnessTexture"), material.metallic_roughness_texture),
+            (("normalTexture",), material.normal_texture),
+            (("occlusionTexture",), material.occlusion_texture),
+            (("emissiveTexture",), material.emissive_texture),
+        ):
+            if texture is not None:
+                reference = owner
+                for key in path:
+                    reference = reference[key]
+                source = _image_index(document, document.items("textures")[reference["index"]])
+                if source is not None:
+                    images[source] = texture.image
+    return images
+
+
+def materials_glb(
+    document: Document,
+    indices: list[int | None],
+    tinted: list[bool],
+    decoded: Mapping[int, np.ndarray] | None = None,
+) -> bytes:
     """Return a .glb with one mesh of one triangle per material.
 
     Args:
         document: the file with the materials.
         indices: materials to include, by their index in the file; None for glTF's default material.
         tinted: for each, whether it is used with vertex colours.
+        decoded: images by their index in the file; others are read from the file.
     """
+    decoded = decoded or {}
     textures = document.items("textures")
     images: dict[int, int] = {}  # index in the file → index in the .glb
     buffer = GlbBuffer()
@@ -128,9 +171,12 @@ def materials_glb(document: Document, indices: list[int | None], tinted: list[bo
         if source is None or source in images:
             continue
         try:
-            view = _add_png(buffer, document.image(source))
-        except GltfError:  # an image that the reader does not need, or has already ignored
+            pixels = decoded[source] if source in decoded else document.image(source)
+        except GltfError:  # an image that only an extension uses, which the reader does not need
             continue
+        if pixels is None:
+            continue
+        view = _add_png(buffer, pixels)
         images[source] = len(parts["images"])
         parts["images"].append({"bufferView": view, "mimeType": "image/png"})
     for texture in textures:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sample_assets import COLLECTION, collected, model
-from scenes import LINEAR, MIRROR, add_square, add_texture, lit, unlit
+from scenes import LINEAR, MIRROR, add_square, add_texture, lit, textured_square, unlit
 from scenes import shot as make_shot
 from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 
@@ -345,6 +345,33 @@ def test_poses_are_read_from_the_asset_not_from_its_file(tmp_path):
     other.json["animations"][0]["samplers"][0]["input"] = 999
     path.write_bytes(other.glb())
     assert deviation(asset, clip_of(asset, 0)) < TOLERANCE
+
+
+def test_images_are_those_that_the_reader_decoded(tmp_path):
+    """A file whose image is gone after loading keeps its colours."""
+    pixels = np.full((2, 2, 3), (10, 200, 60), np.uint8)
+    tiny = textured_square(pixels)
+    Image.fromarray(pixels).save(tmp_path / "texture.png")
+    tiny.json["images"] = [{"uri": "texture.png"}]
+    path = tmp_path / "square.glb"
+    path.write_bytes(tiny.glb())
+    asset = gltf.load(path)
+    (tmp_path / "texture.png").unlink()
+    frame = blender.render_clip(asset, make_shot(), samples_per_pixel=1).frames[0, 0]
+    assert np.abs(frame[8:24, 8:24, :3].astype(int) - (10, 200, 60)).max() <= 3
+
+
+def test_far_from_the_origin_silhouettes_are_those_of_opengl():
+    tiny = TinyGltf()
+    node = tiny.node(mesh=tiny.mesh(), translation=[3000, 100, -7000])
+    tiny.scene(node)
+    asset = gltf.load(tiny.glb())
+    to_world = np.eye(4)
+    to_world[:3, 3] = [-3000.5, -101, 6998.5]
+    shot = make_shot(30, 10, width=96, height=96, distance=8, half_height=2.5, asset_to_world=to_world)
+    ours = render_clip(asset, shot, RenderSettings(samples=16))
+    theirs = blender.render_clip(asset, shot, samples_per_pixel=16)
+    assert ours.mask.mean() > 0.05 and overlaps(ours, theirs).min() > 0.95
 
 
 # --- real models ----------------------------------------------------------------------------------
