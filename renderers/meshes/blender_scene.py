@@ -160,29 +160,10 @@ def materials_glb(
         tinted: for each, whether it is used with vertex colours.
         decoded: images by their index in the file; others are read from the file.
     """
-    decoded = decoded or {}
-    textures = document.items("textures")
-    images: dict[int, int] = {}  # index in the file → index in the .glb
     buffer = GlbBuffer()
-    parts: dict[str, list[dict[str, Any]]] = {"images": [], "textures": [], "materials": [], "meshes": []}
     materials = [_cleaned(document.items("materials")[i]) if i is not None else {} for i in indices]
-    for index in sorted({i for material in materials for i in _texture_indices(material)}):
-        source = _image_index(document, textures[index]) if index < len(textures) else None
-        if source is None or source in images:
-            continue
-        try:
-            pixels = decoded[source] if source in decoded else document.image(source)
-        except GltfError:  # an image that only an extension uses, which the reader does not need
-            continue
-        if pixels is None:
-            continue
-        view = _add_png(buffer, pixels)
-        images[source] = len(parts["images"])
-        parts["images"].append({"bufferView": view, "mimeType": "image/png"})
-    for texture in textures:
-        source = _image_index(document, texture)
-        copy = _cleaned({key: texture.get(key) for key in ("sampler",)})
-        parts["textures"].append(copy | ({"source": images[source]} if source in images else {}))
+    parts: dict[str, list[dict[str, Any]]] = {"materials": [], "meshes": []}
+    parts |= _textures_and_images(document, materials, decoded or {}, buffer)
     parts["materials"] = [
         _without_missing(material, parts["textures"]) | {"name": f"material {number}"}
         for number, material in enumerate(materials)
@@ -207,6 +188,39 @@ def materials_glb(
         | {"nodes": [{"mesh": mesh} for mesh in nodes]}
         | {key: value for key, value in optional.items() if value}
     )
+
+
+def _textures_and_images(
+    document: Document,
+    materials: list[dict[str, Any]],
+    decoded: Mapping[int, np.ndarray],
+    buffer: GlbBuffer,
+) -> dict[str, list[dict[str, Any]]]:
+    """Append the images that the materials use to a buffer; return the lists "textures" and "images" of the .glb.
+
+    Textures keep their indices. A texture whose image is not used or cannot be decoded has no `source`.
+    """
+    textures = document.items("textures")
+    numbers: dict[int, int] = {}  # index of an image in the file → index in the .glb
+    images: list[dict[str, Any]] = []
+    for index in sorted({i for material in materials for i in _texture_indices(material)}):
+        source = _image_index(document, textures[index]) if index < len(textures) else None
+        if source is None or source in numbers:
+            continue
+        try:
+            pixels = decoded[source] if source in decoded else document.image(source)
+        except GltfError:  # an image that only an extension uses, which the reader does not need
+            continue
+        if pixels is None:
+            continue
+        numbers[source] = len(images)
+        images.append({"bufferView": _add_png(buffer, pixels), "mimeType": "image/png"})
+    copies = []
+    for texture in textures:
+        source = _image_index(document, texture)
+        sampler = _cleaned({"sampler": texture.get("sampler")})
+        copies.append(sampler | ({"source": numbers[source]} if source in numbers else {}))
+    return {"images": images, "textures": copies}
 
 
 def _image_index(document: Document, texture: dict) -> int | None:
