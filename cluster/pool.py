@@ -184,7 +184,7 @@ class WorkerPool:
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise StageError(
                 f"{self._spec.name} cannot start, tried {MAX_FAILED_STARTS} times: {failure.reason}\n"
-                f"{failure.detail}"
+                f"{failure.detail}".rstrip()
             )
 
     def _remove(self, slot: _Slot) -> None:

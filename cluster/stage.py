@@ -17,7 +17,10 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class StageError(RuntimeError):
-    """The stage cannot run at all, for example because its `setup` fails. It fails the job, not a single task."""
+    """The stage cannot run at all, for example because its `setup` fails. It fails the job, not a single task.
+
+    `setup` may raise it with a sentence for the user, who then gets no traceback.
+    """
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,12 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Convert an exception: its type and message as the reason, the end of its traceback as the detail."""
+        """Convert an exception: its type and message as the reason, the end of its traceback as the detail.
+
+        A `StageError` is a sentence for the user already: only its message is kept.
+        """
+        if isinstance(error, StageError):
+            return cls(" ".join(str(error).split()))
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ")
         detail = "".join(traceback.format_exception(error))[-4000:]
         return cls(reason, detail, getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT))

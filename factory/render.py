@@ -91,7 +91,7 @@ class RenderOptions:
     source: tuple[str, ...] = option(
         BUNDLED,
         "creatures://SPECIES?seed=N, a folder of .glb/.gltf, one such file, its web address, a manifest (.jsonl, "
-        ".csv), objaverse, objaverse-xl or sketchfab",
+        ".csv), objaverse, objaverse-xl, sketchfab or texverse",
     )
     renderer: str = option("opengl", "mesh renderer", choices=BACKENDS)
     samples: int = option(4, "anti-aliasing samples per pixel", choices=(1, 4, 16))
@@ -167,6 +167,10 @@ class SelectionOptions:
     )
     allow_unknown_licence: bool = option(False, "take assets whose licence is unknown")
     allow_unknown_noai: bool = option(False, "take assets whose NoAI status could not be checked")
+    allow_no_derivatives: bool = option(
+        False,
+        "take assets whose licence forbids derivatives (CC-BY-ND, CC-BY-NC-ND); their clips are not publishable",
+    )
 
     def selection(self, seed: int) -> Selection:
         return Selection(
@@ -179,6 +183,7 @@ class SelectionOptions:
             policy=self.policy,
             allow_unknown_licence=self.allow_unknown_licence,
             allow_unknown_noai=self.allow_unknown_noai,
+            allow_no_derivatives=self.allow_no_derivatives,
         )
 
 

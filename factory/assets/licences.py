@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 UNKNOWN = "unknown"
 # Conditions that each licence imposes on sharing renders of a model. "-NC": non-commercial; "-SA": share alike; "-ND":
@@ -213,12 +213,14 @@ class Policy:
             share-alike or copyleft either). Assets whose author forbids AI use are refused by every policy.
         allow_unknown_licence, allow_unknown_noai: accept an unknown licence or NoAI status. "any" always does.
         licences: accepted SPDX expressions; empty accepts all that the policy allows.
+        allow_no_derivatives: accept ND licences whose other terms the policy accepts. "any" always does.
     """
 
     name: str = "any"
     allow_unknown_licence: bool = False
     allow_unknown_noai: bool = False
     licences: tuple[str, ...] = ()
+    allow_no_derivatives: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
@@ -227,6 +229,13 @@ class Policy:
     @classmethod
     def from_json(cls, data: dict) -> Policy:
         return cls(**{**data, "licences": tuple(data.get("licences", ()))})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields. `allow_no_derivatives` is omitted if false: task payloads of before do not have it."""
+        fields = asdict(self)
+        if not self.allow_no_derivatives:
+            del fields["allow_no_derivatives"]
+        return fields
 
     @property
     def takes_unknown_noai(self) -> bool:
@@ -243,7 +252,13 @@ class Policy:
         if permitted is None:
             return ""
         if known and not _permits(claim.licence, permitted):
-            return f"licence: {claim.licence} is not in the policy {self.name}"
+            if not _permits(claim.licence, _with_no_derivatives(permitted)):
+                return f"licence: {claim.licence} is not in the policy {self.name}"
+            if not self.allow_no_derivatives:
+                return (
+                    f"licence: {claim.licence} is not in the policy {self.name}: it forbids derivatives, which "
+                    f"renderings are (--allow-no-derivatives takes it)"
+                )
         if claim.unsettled:
             return ""
         if claim.licence == UNKNOWN and not self.allow_unknown_licence:
@@ -270,6 +285,11 @@ def publishable(metadata: Mapping) -> str:
     if not _permits(licence, _RESEARCH):
         return f"licence {licence} does not let anybody share what is made from the model"
     return ""
+
+
+def _with_no_derivatives(permitted: frozenset[str]) -> frozenset[str]:
+    """Return licence terms together with the same terms and ND; ND excludes SA, so BY-SA has no such variant."""
+    return permitted | {f"{terms}-ND" for terms in permitted if "-SA" not in terms}
 
 
 def _permits(licence: str, permitted: frozenset[str]) -> bool:

@@ -29,7 +29,7 @@ class Selection:
             not depend on listing order.
         seed: seed of the draw.
         policy: name of a licence policy. None selects "any" for local and generated assets, "research" otherwise.
-        allow_unknown_licence, allow_unknown_noai: see `Policy`.
+        allow_unknown_licence, allow_unknown_noai, allow_no_derivatives: see `Policy`.
     """
 
     animated: bool = False
@@ -41,11 +41,18 @@ class Selection:
     policy: str | None = None
     allow_unknown_licence: bool = False
     allow_unknown_noai: bool = False
+    allow_no_derivatives: bool = False
 
     def policy_for(self, record: AssetRecord) -> Policy:
         """Return the licence policy that applies to a record."""
         name = self.policy or ("any" if record.is_local else "research")
-        return Policy(name, self.allow_unknown_licence, self.allow_unknown_noai, self.licences)
+        return Policy(
+            name,
+            self.allow_unknown_licence,
+            self.allow_unknown_noai,
+            self.licences,
+            self.allow_no_derivatives,
+        )
 
     def reason(self, record: AssetRecord) -> str:
         """Return why a record is left out, worded identically for identical causes; "" if it is selected."""

@@ -6,7 +6,7 @@ The JSON is part of the ledger: tasks that an earlier run committed carry it, so
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from factory.assets.licences import Policy
@@ -31,7 +31,7 @@ class AssetJob:
     def to_json(self) -> dict[str, Any]:
         payload: dict[str, Any] = {"asset": self.asset.to_json()}
         if self.terms != ANY_LICENCE:
-            payload["terms"] = asdict(self.terms)
+            payload["terms"] = self.terms.to_json()
         return payload
 
     @classmethod

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
-from cluster import Outcome, Stage, Task, task_key
+from cluster import Outcome, Stage, StageError, Task, task_key
 from factory.assets.exclusions import TAKEN_DOWN
 from factory.assets.licences import Policy, attribution
 from factory.assets.record import AssetRecord
@@ -28,7 +28,7 @@ from factory.dataset.shards import staged_path
 from factory.sources.downloads import DeadLink, WrongChecksum
 from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
-from renderers.meshes import PICTURE_VERSIONS, RenderSettings, renderer
+from renderers.meshes import PICTURE_VERSIONS, RenderError, RenderSettings, renderer
 
 
 @dataclass
@@ -84,7 +84,10 @@ class RenderStage(Stage):
 
     def setup(self) -> None:
         if not self.plan_only:
-            renderer(self.backend)  # fail before the first task on a machine that cannot render
+            try:
+                renderer(self.backend)  # fail before the first task on a machine that cannot render
+            except RenderError as error:
+                raise StageError(str(error)) from error
 
     def process(self, task: Task) -> Outcome:
         job = read_job(task.payload)
@@ -233,5 +236,5 @@ def asset_tasks(
         terms = selection.policy_for(record) if selection else ANY_LICENCE
         parts = ["plan" if stage.plan_only else "asset", record.fingerprint, stage.selection]
         if terms != ANY_LICENCE:  # in the key, so that changed terms check assets again
-            parts.append(json.dumps(asdict(terms), sort_keys=True))
+            parts.append(json.dumps(terms.to_json(), sort_keys=True))
         yield Task(task_key(*parts), AssetJob(record, terms).to_json(), record.uid)

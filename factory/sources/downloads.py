@@ -330,6 +330,12 @@ class Cache:
             ) from None
 
 
+def hub_address(repository: str, path: str) -> str:
+    """Return the download URL of a file in a dataset repository (`owner/name`) on the hub, or at `HF_ENDPOINT`."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{endpoint}/datasets/{repository}/resolve/main/{path}"
+
+
 def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:

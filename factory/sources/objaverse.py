@@ -8,7 +8,6 @@ into the cache, from `HF_ENDPOINT` if it is set.
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -19,11 +18,12 @@ from urllib.parse import parse_qs
 from factory.assets.record import AssetRecord
 from factory.assets.sanitize import address, mapping, number, parse, tags, text
 from factory.sources import sketchfab
-from factory.sources.downloads import Cache, file_sha256
+from factory.sources.downloads import Cache, file_sha256, hub_address
 from factory.sources.sketchfab import UID
 from factory.sources.source import Source, SourceError
 from factory.sources.web import known_sha256
 
+_REPOSITORY = "allenai/objaverse"
 _PATH = re.compile(r"glbs/(\d{3}-\d{3})/([0-9a-f]{32})\.glb")
 
 
@@ -68,18 +68,12 @@ class ObjaverseSource(Source):
         seeded = _home() / self._path
         if seeded.is_file() and (not sha256 or file_sha256(seeded) == sha256):
             return seeded
-        return Cache().fetch(hub_address("objaverse", self._path), sha256=sha256)
+        return Cache().fetch(hub_address(_REPOSITORY, self._path), sha256=sha256)
 
 
 def object_paths() -> dict[str, Any]:
     """Return the index of the collection: uid → path of the file in the repository."""
     return mapping(_read("object-paths.json.gz"))
-
-
-def hub_address(repository: str, path: str) -> str:
-    """Return the download URL of a file in one of the `allenai` dataset repositories on the hub."""
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    return f"{endpoint}/datasets/allenai/{repository}/resolve/main/{path}"
 
 
 def _home() -> Path:
@@ -94,7 +88,7 @@ def _read(name: str) -> Any:
             return _unpack(seeded)
         except (OSError, EOFError, zlib.error, ValueError, RecursionError):
             pass  # truncated download, which the package does not detect
-    fetched = Cache().fetch(hub_address("objaverse", name))
+    fetched = Cache().fetch(hub_address(_REPOSITORY, name))
     try:
         return _unpack(fetched)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:

@@ -18,7 +18,7 @@ from factory.assets.record import AssetRecord
 from factory.assets.sanitize import address, mapping, sha256, tags, text
 from factory.sources import objaverse, sketchfab
 from factory.sources.conversion import CONVERTED, to_glb
-from factory.sources.downloads import Cache, DeadLink, WrongChecksum
+from factory.sources.downloads import Cache, DeadLink, WrongChecksum, hub_address
 from factory.sources.source import Source, SourceError
 from factory.sources.web import fetch_model, known_sha256
 
@@ -110,7 +110,7 @@ def _rows(part: str) -> Iterator[dict[str, Any]]:
     try:
         table = pq.ParquetFile(seeded)
     except (OSError, pa.ArrowException):  # missing, or the download was interrupted
-        fetched = Cache().fetch(objaverse.hub_address("objaverse-xl", name))
+        fetched = Cache().fetch(hub_address("allenai/objaverse-xl", name))
         try:
             table = pq.ParquetFile(fetched)
         except (OSError, pa.ArrowException) as error:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from factory.sources.source import Source, SourceError
 
-COLLECTIONS = ("objaverse", "objaverse-xl", "sketchfab")
+COLLECTIONS = ("objaverse", "objaverse-xl", "sketchfab", "texverse")
 
 
 def open_source(uri: str) -> Source:
@@ -15,8 +15,8 @@ def open_source(uri: str) -> Source:
 
     Args:
         uri: `creatures://kangaroo?seed=7`; the path of a folder, a model file or a manifest (.jsonl, .csv); the URL
-            of a model file; or a collection (`objaverse`, `objaverse-xl`, `sketchfab`) or a subset of one, such as
-            `objaverse://UID`. A record's `location` is also accepted, so that any worker can call
+            of a model file; or a collection (one of `COLLECTIONS`) or a subset of one, such as `objaverse://UID`. A
+            record's `location` is also accepted, so that any worker can call
             `open_source(record.location).fetch(record)`.
 
     Raises:
@@ -54,6 +54,10 @@ def open_source(uri: str) -> Source:
         from factory.sources.sketchfab import SketchfabSource
 
         return SketchfabSource(uri)
+    if scheme == "texverse":
+        from factory.sources.texverse import TexVerseSource
+
+        return TexVerseSource(uri)
     raise SourceError(
         f"source {uri!r}: {scheme!r} is not a source; expected creatures://SPECIES, {', '.join(COLLECTIONS)}, a web "
         f"address, or the path of a folder, a file or a manifest"

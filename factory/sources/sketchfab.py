@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from factory.assets.licences import UNKNOWN, to_spdx
 from factory.assets.record import AssetRecord
 from factory.assets.sanitize import address, mapping, number, tags, text
+from factory.sources.archives import unzip
 from factory.sources.downloads import Cache, DeadLink, DownloadError
 from factory.sources.source import Source, SourceError
 
@@ -30,7 +28,6 @@ URL_VARIABLE = "SKETCHFAB_API_URL"
 UID = re.compile(r"[0-9a-f]{32}")
 
 _PAGE = 24  # largest page size of the search API
-_LARGEST_UNZIPPED = 4 * 2**30
 _REST_S = 60.0  # no new queries for this long after the API was unreachable
 _OWN_LICENCES = {  # slugs and labels of licences that are not open
     **dict.fromkeys(("st", "standard"), "LicenseRef-Sketchfab-Standard"),
@@ -104,7 +101,7 @@ class SketchfabSource(Source):
         file = cache.fetch(link, name=names[kind])
         if kind == "glb":
             return file
-        folder = cache.tree(f"{names[kind]} unzipped", lambda folder: _unzip(file, folder, uid))
+        folder = cache.tree(f"{names[kind]} unzipped", lambda folder: unzip(file, folder, uid))
         models = sorted(folder.rglob("*.gltf"))
         if not models:
             raise DeadLink(uid, "no glTF in its archive")
@@ -221,33 +218,6 @@ def _links(uid: str) -> dict[str, str]:
         raise DeadLink(uid, f"no download from Sketchfab, {error.reason}") from None
     links = {kind: address(mapping(answer.get(kind)).get("url")) for kind in ("glb", "gltf")}
     return {kind: url for kind, url in links.items() if url}
-
-
-def _unzip(archive: Path, folder: Path, uid: str) -> None:
-    """Unpack a zip archive, skipping entries outside `folder` and refusing more than 4 GiB of content."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            left = _LARGEST_UNZIPPED
-            for entry in content.infolist():
-                path = PurePosixPath(entry.filename.replace("\\", "/"))
-                if entry.is_dir() or path.is_absolute() or ".." in path.parts or not path.parts:
-                    continue
-                left -= entry.file_size
-                if left < 0:
-                    raise DeadLink(uid, "its archive unpacks to more than 4 GiB")
-                target = folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(entry) as packed, target.open("xb") as file:
-                    shutil.copyfileobj(packed, file)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,  # raised by zipfile for unsupported compression
-        RuntimeError,  # raised by zipfile for encrypted archives
-        FileExistsError,
-    ) as error:
-        raise DeadLink(uid, f"its archive cannot be unpacked ({type(error).__name__})") from None
 
 
 def _uid(record: AssetRecord) -> str:

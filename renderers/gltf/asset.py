@@ -69,7 +69,8 @@ class Asset:
             author, license and source.
         notes: how the asset differs from what the file specifies, one short sentence each, in words that are the same
             for all files with that difference, so that they can be counted.
-        source: the path or the bytes that it was loaded from, for back ends that read files themselves.
+        source, root: the path or the bytes that it was loaded from, and the folder that its files may be in, for back
+            ends that read files themselves.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Asset:
     metadata: dict[str, str]
     notes: tuple[str, ...]
     source: Path | bytes = field(repr=False)
+    root: Path | None = field(repr=False)
     _rig: Rig = field(repr=False)
     _channels: tuple[tuple[Channel, ...], ...] = field(repr=False)
     _motions: dict[int | None, Motion] = field(default_factory=dict, repr=False)
@@ -159,10 +161,11 @@ def load(
         UnsupportedGltf: the file is valid but requires a feature that is not supported.
         GltfError: the file is not a usable asset.
     """
-    document = Document.open(source, name, limits or Limits(), None if root is None else Path(root))
+    root = None if root is None else Path(root)
+    document = Document.open(source, name, limits or Limits(), root)
     try:
         with np.errstate(all="ignore"):  # overflow is rejected as not finite
-            return _build(document, source if isinstance(source, bytes) else Path(source))
+            return _build(document, source if isinstance(source, bytes) else Path(source), root)
     except GltfError:
         raise
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
@@ -172,7 +175,7 @@ def load(
         ) from error
 
 
-def _build(document: Document, source: Path | bytes) -> Asset:
+def _build(document: Document, source: Path | bytes, root: Path | None) -> Asset:
     check_required(document)
     nodes = read_nodes(document)
     rig = read_rig(document, nodes)
@@ -203,6 +206,7 @@ def _build(document: Document, source: Path | bytes) -> Asset:
         metadata=_metadata(document),
         notes=tuple(document.notes),
         source=source,
+        root=root,
         _rig=rig,
         _channels=channels,
     )

@@ -1,4 +1,4 @@
-"""The script that runs inside Blender: poses or renders a glTF file, or converts a file to glTF.
+"""The script that runs inside Blender: renders a scene, poses a glTF file for reference, or converts a file to glTF.
 
 It imports only bpy, numpy and the standard library. `renderers.meshes.blender` starts it as `python _blender_child.py
 JOB.json` with the bpy module, or as `blender --background --factory-startup --python _blender_child.py -- JOB.json`.
@@ -17,12 +17,10 @@ from typing import Any
 
 import bpy
 import numpy as np
-from mathutils import Matrix, Quaternion, Vector
+from mathutils import Quaternion, Vector
 
 FPS = 24.0
 BONE = 1  # VNode.Bone of the importer
-Y_UP_TO_Z_UP = Matrix(((1, 0, 0, 0), (0, 0, -1, 0), (0, 1, 0, 0), (0, 0, 0, 1)))
-CAMERA_AXES = Matrix.Diagonal((1, -1, -1, 1))  # between OpenCV camera axes and Blender's; self-inverse
 
 
 class Importer:
@@ -253,115 +251,6 @@ def mesh_corners(gltf: Any, mesh: int) -> dict[int, np.ndarray]:
     return corners
 
 
-# --- rendering -------------------------------------------------------------------------------------
-
-
-def render_frames(job: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Render one PNG with straight alpha per view and frame into the folder `job["frames"]`."""
-    gltf = import_asset(job)
-    scene = bpy.context.scene
-    root = bpy.data.objects.new("asset_to_world", None)
-    scene.collection.objects.link(root)
-    for child in [o for o in scene.objects if o.parent is None and o is not root]:
-        child.parent = root
-    to_world = Matrix([list(map(float, row)) for row in arrays["asset_to_world"]])
-    root.matrix_world = Y_UP_TO_Z_UP @ to_world @ Y_UP_TO_Z_UP.inverted()
-    for vnode in gltf.vnodes.values():
-        if vnode.camera_node_idx is not None or vnode.light_node_idx is not None:
-            if vnode.blender_object is not None:
-                vnode.blender_object.hide_render = True
-    for material in bpy.data.materials:
-        if material.use_backface_culling and material.node_tree:
-            hide_backs(material)
-    light_world(scene, arrays["environment"])
-    configure(scene, job)
-    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    folder = Path(job["frames"])
-    for index, time in enumerate(job["times"]):
-        go_to(time)
-        for view, (to_world, K) in enumerate(zip(arrays["camera_to_world"], arrays["K"], strict=True)):
-            set_camera(camera, to_world, K, job)
-            scene.render.filepath = str(folder / f"{view:03d}-{index:04d}.png")
-            bpy.ops.render.render(write_still=True)
-
-
-def set_camera(camera: Any, camera_to_world: np.ndarray, K: np.ndarray, job: dict[str, Any]) -> None:
-    """Set pose, focal length and principal point of Blender's camera from a pinhole camera."""
-    width, height = job["width"], job["height"]
-    matrix = Matrix([list(map(float, row)) for row in camera_to_world])
-    camera.matrix_world = Y_UP_TO_Z_UP @ matrix @ CAMERA_AXES
-    fx, fy, cx, cy = (float(K[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    render, lens = bpy.context.scene.render, camera.data
-    # Blender expresses focal length and shifts in units of the sensor width, and has a single focal length: fx != fy is
-    # expressed by non-square pixels.
-    render.pixel_aspect_x, render.pixel_aspect_y = max(1.0, fy / fx), max(1.0, fx / fy)
-    lens.sensor_fit, lens.sensor_width = "HORIZONTAL", 36.0
-    lens.lens = 36.0 * fx / width
-    lens.shift_x = (0.5 * width - cx) / width
-    lens.shift_y = (cy - 0.5 * height) / width * (fx / fy)
-    distance = np.linalg.norm(camera_to_world[:3, 3])
-    lens.clip_start, lens.clip_end = max(distance * 1e-3, 1e-4), distance * 100.0
-
-
-def hide_backs(material: Any) -> None:
-    """Make the back faces of a single-sided material transparent, as in glTF; Cycles renders both sides by default."""
-    tree = material.node_tree
-    out = next((n for n in tree.nodes if n.type == "OUTPUT_MATERIAL" and n.is_active_output), None)
-    if out is None or not out.inputs["Surface"].is_linked:
-        return
-    front = out.inputs["Surface"].links[0].from_socket
-    geometry, clear = tree.nodes.new("ShaderNodeNewGeometry"), tree.nodes.new("ShaderNodeBsdfTransparent")
-    mix = tree.nodes.new("ShaderNodeMixShader")
-    tree.links.new(geometry.outputs["Backfacing"], mix.inputs[0])
-    tree.links.new(front, mix.inputs[1])
-    tree.links.new(clear.outputs[0], mix.inputs[2])
-    tree.links.new(mix.outputs[0], out.inputs["Surface"])
-
-
-def light_world(scene: Any, environment: np.ndarray) -> None:
-    """Light the scene with an equirectangular image float32 [H, W, 3], bottom row first."""
-    height, width = environment.shape[:2]
-    image = bpy.data.images.new("environment", width, height, float_buffer=True)
-    image.colorspace_settings.name = "Non-Color"
-    pixels = np.ones((height, width, 4), np.float32)
-    pixels[..., :3] = environment
-    image.pixels.foreach_set(pixels.ravel())
-    image.pack()
-    world = bpy.data.worlds.new("environment")
-    world.use_nodes = True
-    nodes = world.node_tree.nodes
-    texture = nodes.new("ShaderNodeTexEnvironment")
-    texture.image = image
-    world.node_tree.links.new(texture.outputs["Color"], nodes["Background"].inputs["Color"])
-    scene.world = world
-
-
-def configure(scene: Any, job: dict[str, Any]) -> None:
-    """Set engine, resolution, sampling, and output without tone mapping."""
-    render = scene.render
-    render.engine = job["engine"]
-    render.resolution_x, render.resolution_y, render.resolution_percentage = job["width"], job["height"], 100
-    render.film_transparent = True
-    render.use_persistent_data = True
-    render.dither_intensity = 0.0
-    render.threads_mode, render.threads = "FIXED", job["threads"]
-    render.image_settings.file_format = "PNG"
-    render.image_settings.color_mode, render.image_settings.color_depth = "RGBA", "8"
-    render.image_settings.compression = 0
-    scene.display_settings.display_device = "sRGB"
-    scene.view_settings.view_transform = "Standard"
-    scene.view_settings.look = "None"
-    render.filter_size = 1.0
-    if job["engine"] == "CYCLES":
-        cycles = scene.cycles
-        cycles.device = "CPU"
-        cycles.samples, cycles.use_adaptive_sampling, cycles.seed = job["samples"], False, 0
-        cycles.use_denoising = False
-        cycles.pixel_filter_type = "BOX"
-
-
 # --- conversion -----------------------------------------------------------------------------------
 
 
@@ -390,8 +279,12 @@ def main() -> None:
     elif job["task"] == "convert":
         convert(job)
     else:
-        with np.load(job["arrays"]) as arrays:
-            render_frames(job, dict(arrays))
+        sys.path.append(
+            str(Path(__file__).parent)
+        )  # a Blender executable does not add the folder of its script
+        import _blender_render
+
+        _blender_render.render(job)
     Path(job["done"]).write_text(bpy.app.version_string)
 
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from renderers.gltf import Asset
+from renderers.gltf import Asset, load
 from renderers.meshes import environment
-from renderers.meshes.clip import RenderedClip, RenderError, RenderSettings, Shot
+from renderers.meshes.blender_scene import write_scene
+from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderError, RenderSettings, Shot
 
 ENVIRONMENT_VARIABLE = "MENAGERIE_BLENDER"
 _CHILD = Path(__file__).with_name("_blender_child.py")
@@ -43,6 +44,13 @@ def find() -> Path | None:
     return Path(installed) if installed else None
 
 
+def _missing() -> str:
+    """Return the message of the error that Blender is missing."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    place = f"{ENVIRONMENT_VARIABLE} is {named}, which does not exist" if named else "not found"
+    return f"blender: {place}; {_HELP}"
+
+
 class BlenderRenderer:
     """The Cycles path tracer as a back end of `renderers.meshes.render_clip`."""
 
@@ -50,20 +58,15 @@ class BlenderRenderer:
 
     def __init__(self) -> None:
         if find() is None:
-            raise RenderError(f"blender: not found; {_HELP}")
+            raise RenderError(_missing())
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
-        """Render a shot; see `renderers.meshes.render_clip`. Blender reads the file of the asset."""
-        if isinstance(asset.source, Path):
-            return render_clip(asset.source, shot, settings)
-        with tempfile.NamedTemporaryFile(suffix=".glb") as file:
-            file.write(asset.source)
-            file.flush()
-            return render_clip(file.name, shot, settings)
+        """Render a shot; see `renderers.meshes.render_clip`."""
+        return render_clip(asset, shot, settings)
 
 
 def render_clip(
-    asset: str | Path,
+    asset: Asset | str | Path,
     shot: Shot,
     settings: RenderSettings | None = None,
     *,
@@ -74,8 +77,11 @@ def render_clip(
 ) -> RenderedClip:
     """Render a shot by path tracing, lit by `renderers.meshes.environment`.
 
+    The vertices of every frame are those of `Asset.pose`. Materials are converted by Blender's glTF importer, which
+    supports more material extensions than the other back ends.
+
     Args:
-        asset: path of the .glb or .gltf file.
+        asset: the asset, or the path of its .glb or .gltf file.
         shot: animation, timestamps, normalisation transform and cameras.
         settings: only colour is supported; `samples` is ignored (see `samples_per_pixel`).
         engine: "CYCLES", or another engine of the installed Blender.
@@ -91,32 +97,70 @@ def render_clip(
             "blender: depth, normals, flow and tracks are not supported; use the opengl renderer for them"
         )
     cameras = shot.cameras
-    job: dict[str, Any] = {
-        "task": "render",
-        "asset": str(Path(asset).resolve()),
-        "animation": shot.animation,
-        "times": [float(time) for time in shot.timestamps],
+    options = {
         "width": cameras.width,
         "height": cameras.height,
         "engine": engine,
         "samples": samples_per_pixel,
         "threads": threads,
     }
-    arrays: dict[str, Any] = {
-        "asset_to_world": shot.asset_to_world,
-        "camera_to_world": cameras.camera_to_world,
-        "K": cameras.K,
-        "environment": _environment_image(),
+    with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as name:
+        folder = Path(name)
+        np.savez(
+            folder / "cameras.npz",
+            camera_to_world=cameras.camera_to_world,
+            K=cameras.K,
+            environment=_environment_image(),
+        )
+        version = _run_shot("render", asset, shot, folder, timeout, options)
+        frames = _read_frames(folder, len(cameras), len(shot.timestamps))
+    engine_name = "Cycles" if engine == "CYCLES" else engine
+    label = f"blender {PICTURE_VERSIONS['blender']} (Blender {version}, {engine_name}, CPU)"
+    return RenderedClip(frames, cameras, np.asarray(shot.timestamps, np.float64), label)
+
+
+def rendered_corners(
+    asset: Asset | str | Path, shot: Shot, *, timeout: float | None = 300.0
+) -> list[np.ndarray]:
+    """Return the triangles that `render_clip` draws, read back from Blender's evaluated scene.
+
+    Args:
+        asset: the asset, or the path of its .glb or .gltf file.
+        shot: as for `render_clip`; its cameras are ignored.
+        timeout: seconds; None for no limit.
+    Returns:
+        For each timestamp: float32 [F, 3, 3], the corners of the triangles of all primitives in order, in the shot's
+        world, counter-clockwise as seen from their front. Triangles that use a vertex twice are omitted.
+    Raises:
+        RenderError: as for `render_clip`.
+    """
+    with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as name:
+        folder = Path(name)
+        _run_shot("corners", asset, shot, folder, timeout, {})
+        corners = [np.load(folder / f"corners-{frame:04d}.npy") for frame in range(len(shot.timestamps))]
+    return [np.stack([c[..., 0], c[..., 2], -c[..., 1]], -1) for c in corners]
+
+
+def _run_shot(
+    task: str,
+    asset: Asset | str | Path,
+    shot: Shot,
+    folder: Path,
+    timeout: float | None,
+    options: dict[str, Any],
+) -> str:
+    """Write the scene of a shot to `folder` and run a task of `_blender_render.py` on it; return Blender's version."""
+    if find() is None:  # before the work of posing every frame
+        raise RenderError(_missing())
+    asset = asset if isinstance(asset, Asset) else load(asset)
+    write_scene(asset, shot, folder)
+    job = options | {
+        "task": task,
+        "asset": asset.name,
+        "folder": str(folder),
+        "frames": len(shot.timestamps),
     }
-    with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as folder:
-        job["frames"], job["arrays"] = folder, str(Path(folder, "arrays.npz"))
-        np.savez(job["arrays"], **arrays)
-        version = _run(job, Path(folder), timeout)
-        frames = _read_frames(Path(folder), len(cameras), len(shot.timestamps))
-    name = "Cycles" if engine == "CYCLES" else engine
-    return RenderedClip(
-        frames, cameras, np.asarray(shot.timestamps, np.float64), f"blender {version} ({name}, CPU)"
-    )
+    return _run(job, folder, timeout)
 
 
 def corner_positions(
@@ -149,13 +193,21 @@ def corner_positions(
             return {(int(node), int(index)): result[key] for key, (node, index) in keys.items()}
 
 
-def convert(file: str | Path, kind: str, target: str | Path, *, timeout: float | None = 300.0) -> None:
+def convert(
+    file: str | Path,
+    kind: str,
+    target: str | Path,
+    *,
+    images: Sequence[Path] = (),
+    timeout: float | None = 300.0,
+) -> None:
     """Convert an FBX or BLEND file with its animations to a .glb.
 
     Args:
         file: the input; its name may have any suffix.
         kind: "fbx" or "blend".
         target: the .glb to write.
+        images: textures that the file may refer to by name, wherever they were when it was written.
         timeout: seconds; None for no limit.
     Raises:
         RenderError: as for `render_clip`.
@@ -163,6 +215,10 @@ def convert(file: str | Path, kind: str, target: str | Path, *, timeout: float |
     with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as folder:
         named = Path(folder, f"asset.{kind}")  # Blender determines the format from the suffix
         named.symlink_to(Path(file).resolve())
+        for image in images:  # Blender's FBX importer searches the folder of the file
+            beside = Path(folder, image.name)
+            if not beside.is_symlink():
+                beside.symlink_to(image.resolve())
         result = Path(folder, "result.glb")
         job = {"task": "convert", "kind": kind, "asset": str(named), "result": str(result)}
         _run(job, Path(folder), timeout)
@@ -173,7 +229,7 @@ def _run(job: dict[str, Any], folder: Path, timeout: float | None) -> str:
     """Run one job in a new Blender process; return Blender's version. All files are written inside `folder`."""
     program = find()
     if program is None:
-        raise RenderError(f"blender: not found; {_HELP}")
+        raise RenderError(_missing())
     job["done"] = str(folder / "done")
     script = folder / "job.json"
     script.write_text(json.dumps(job))

@@ -258,6 +258,68 @@ def test_what_may_still_be_told_is_waited_for():
     assert Policy("research").refusal(Claim("CC-BY-ND-4.0", "unknown", unsettled=True))
 
 
+VERSIONS = ("1.0", "2.0", "2.5", "3.0", "4.0")
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "any"])
+@pytest.mark.parametrize("licence", [f"CC-BY{nc}-ND-{v}" for nc in ("", "-NC") for v in VERSIONS])
+def test_no_derivatives_is_refused_with_a_reason_unless_asked_for(name, licence):
+    reason = f"licence: {licence} is not in the policy {name}"
+    asked = Policy(name, allow_no_derivatives=True)
+    if "-NC" in licence and name != "research":  # refused for NC, whatever is asked
+        assert Policy(name).refusal(Claim(licence)) == asked.refusal(Claim(licence)) == reason
+    else:
+        hint = ": it forbids derivatives, which renderings are (--allow-no-derivatives takes it)"
+        for unsettled in (False, True):
+            assert Policy(name).refusal(Claim(licence, "no", unsettled)) == reason + hint
+            assert asked.refusal(Claim(licence, "no", unsettled)) == ""
+        assert asked.refusal(Claim(licence, "yes")).startswith("noai")
+    assert not Policy("any").refusal(Claim(licence))
+    assert "does not let anybody share" in publishable(ROW | {"licence": licence}), "asked for or not"
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("CC Attribution-NoDerivs", "CC-BY-ND-4.0"),
+        ("CC Attribution-NonCommercial-NoDerivs", "CC-BY-NC-ND-4.0"),
+        ("http://creativecommons.org/licenses/by-nd/2.5/", "CC-BY-ND-2.5"),
+        ("https://creativecommons.org/licenses/by-nd-nc/1.0/", "CC-BY-NC-ND-1.0"),
+        ("CC-BY-NC-ND-3.0-IGO", "CC-BY-NC-ND-3.0"),
+        ("Creative Commons Attribution-NoDerivatives 4.0 International", "CC-BY-ND-4.0"),
+        ("cc_by_nd", "CC-BY-ND-4.0"),
+    ],
+)
+def test_spellings_of_no_derivatives(text, licence):
+    assert to_spdx(text) == licence
+    assert "--allow-no-derivatives" in Policy("research").refusal(Claim(to_spdx(text)))
+
+
+@pytest.mark.parametrize(
+    ("licence", "plain", "asked"),
+    [
+        ("CC-BY-ND-4.0 OR CC-BY-4.0", True, True),
+        ("CC-BY-ND-4.0 AND CC-BY-4.0", False, True),
+        ("CC-BY-ND-4.0 AND LicenseRef-Sketchfab-Standard", False, False),
+        ("LicenseRef-Sketchfab-Editorial", False, False),
+        ("CC-BY-SA-4.0", True, True),
+    ],
+)
+def test_the_option_adds_no_derivatives_and_nothing_else(licence, plain, asked):
+    assert (not Policy("research").refusal(Claim(licence))) == plain
+    assert (not Policy("research", allow_no_derivatives=True).refusal(Claim(licence))) == asked
+
+
+def test_policies_of_existing_ledgers_keep_their_json():
+    policy = Policy("commercial", licences=("MIT",))
+    assert policy.to_json() == {
+        "name": "commercial", "allow_unknown_licence": False, "allow_unknown_noai": False, "licences": ("MIT",),
+    }  # fmt: skip
+    asked = Policy("research", allow_no_derivatives=True)
+    for one in (policy, asked, Policy()):
+        assert Policy.from_json(one.to_json()) == one
+
+
 def test_an_unknown_policy_is_an_error_that_names_the_known():
     with pytest.raises(ValueError, match="expected one of any, research, commercial, permissive-only"):
         Policy("mine")

@@ -14,6 +14,7 @@ from tiny_gltf import TinyGltf, moving
 
 from factory.assets.licences import Policy
 from factory.assets.record import AssetRecord
+from factory.assets.selection import Selection
 from factory.clips.jobs import AssetJob, ClipJob, read_job
 from factory.clips.plan import (
     ClipPlan,
@@ -23,9 +24,10 @@ from factory.clips.plan import (
     plan_asset,
     tightest_distance,
 )
+from factory.clips.stage import RenderStage, asset_tasks
 from renderers import gltf
 from renderers.cameras import Cameras, orbit_rotations
-from renderers.meshes import RenderedClip, RenderSettings, Shot, render_clip
+from renderers.meshes import PICTURE_VERSIONS, RenderedClip, RenderSettings, Shot, render_clip
 
 STEP = 1 / 24
 SMALL = ClipRecipe(views=4, resolution=32)
@@ -192,6 +194,22 @@ def test_jobs_survive_json():
     ):
         assert read_job(json.loads(json.dumps(job.to_json()))) == job
     assert set(AssetJob(record).to_json()) == {"asset"}  # as in existing ledgers
+
+
+def test_asset_keys_of_existing_ledgers_stay_valid(monkeypatch):
+    """Computed before policies had a fifth field."""
+    monkeypatch.setitem(PICTURE_VERSIONS, "opengl", "1")
+    record = AssetRecord("u", "objaverse", "objaverse://u", "sha256:0", licence="CC-BY-4.0")
+    strict = Selection(policy="commercial", allow_unknown_noai=True, licences=("MIT",))
+    selections = (Selection(), strict, Selection(policy="any"))
+    keys = [next(asset_tasks([record], RenderStage(), selection)).key for selection in selections]
+    assert keys == [
+        "641774d8cdb9be701f0568fd3224ef304cfcb63d",
+        "e18087036c0d04aa2dd74395c27e30f1f400b2aa",
+        "30d14ac59e1ddb6237ca72b4ae33a8c67b33d31a",
+    ]
+    asked = next(asset_tasks([record], RenderStage(), Selection(allow_no_derivatives=True)))
+    assert asked.key not in keys and asked.payload["terms"]["allow_no_derivatives"] is True
 
 
 def test_keys_of_existing_ledgers_stay_valid():

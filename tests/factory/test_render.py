@@ -18,11 +18,14 @@ import pytest
 from invalid_models import INVALID, write_compressed_models, write_invalid_models
 from sample_assets import COLLECTION, model, requires_collection
 
-from cluster import Ledger
+from cluster import Ledger, StageError
+from cluster.stage import Failure
 from factory import load_clips, make_row
+from factory.clips.stage import RenderStage
+from factory.motion_videos.stage import MotionStage
 from factory.sources.creatures import build
 from renderers import gltf
-from renderers.meshes import render_clip
+from renderers.meshes import backends, render_clip
 
 SMALL = ("--resolution", "32", "--fps", "3", "--num-frames", "6", "--views", "4", "--max-animations", "2")
 SOURCES = ("creatures://robot?seed=1", "creatures://bird?seed=2")
@@ -190,6 +193,27 @@ def test_bad_arguments_are_refused_with_a_sentence(tmp_path):
     assert "no such file or folder" in run(tmp_path / "out", sources=["nowhere"], code=1)
     assert "is not a source" in run(tmp_path / "out", sources=["ftp://models"], code=1)
     assert "--holdout" in run(tmp_path / "out", "--holdout", "0.7", code=2)
+
+
+@pytest.mark.parametrize("named", ["", "/nowhere/blender"])
+def test_a_missing_blender_is_a_sentence_of_the_stage(tmp_path, monkeypatch, named):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MENAGERIE_BLENDER", named)
+    monkeypatch.setattr(backends, "_renderers", {})
+    for stage in (RenderStage(backend="blender"), MotionStage(backend="blender")):
+        with pytest.raises(StageError, match=r"blender: .*run `make blender`") as caught:
+            stage.setup()
+        failure = Failure.of(caught.value)
+        assert failure.reason == str(caught.value) and named in failure.reason and not failure.detail
+
+
+@pytest.mark.slow
+def test_a_missing_blender_is_a_sentence_of_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("MENAGERIE_BLENDER", "/nowhere/blender")
+    output = run(tmp_path / "out", "--renderer", "blender", code=1)
+    assert "Traceback" not in output
+    assert "MENAGERIE_BLENDER is /nowhere/blender, which does not exist; run `make blender`" in output
 
 
 def test_the_run_writes_its_configuration(dataset):

@@ -166,7 +166,11 @@ def populate(world: World, times: int) -> None:
         world.objaverse("rendered", seeded=False)
         world.objaverse(no_ai, tags=noai)
         world.objaverse(no_ai, now=annotation("0" * 32, tags=noai))
-        world.objaverse("licence: CC-BY-ND-4.0 is not in the policy research", license="by-nd")
+        world.objaverse(
+            "licence: CC-BY-ND-4.0 is not in the policy research: it forbids derivatives, which renderings are "
+            "(--allow-no-derivatives takes it)",
+            license="by-nd",
+        )
         world.objaverse(
             "licence: LicenseRef-Sketchfab-Standard is not in the policy research",
             now=annotation("0" * 32, license={"slug": "st", "label": "Standard"}),

@@ -150,7 +150,9 @@ def record(uid: str = "a", **changes) -> AssetRecord:
         (Selection(), {"licence": "unknown", "noai": "unknown", "location": "/models/a.glb"}, ""),
         (Selection(), {"noai": "yes", "location": "/models/a.glb"}, "forbids AI"),
         (Selection(policy="any"), {"licence": "CC-BY-ND-4.0", "noai": "unknown"}, ""),
-        (Selection(), {"licence": "CC-BY-ND-4.0"}, "not in the policy research"),
+        (Selection(), {"licence": "CC-BY-ND-4.0"}, "not in the policy research: it forbids derivatives"),
+        (Selection(allow_no_derivatives=True), {"licence": "CC-BY-ND-4.0"}, ""),
+        (Selection(policy="commercial"), {"licence": "CC-BY-ND-3.0"}, "--allow-no-derivatives takes it"),
     ],
 )
 def test_what_is_taken_and_why_not(selection, changes, reason):
