@@ -184,6 +184,47 @@ class Storage:
                 f"cannot list {top}: {error}. Check the connection and the permissions, then run the same command again"
             ) from None
 
+    def entries(self) -> list[str]:
+        """List the files and folders directly below the root, sorted; a missing root is an empty one.
+
+        Raises:
+            StorageError: the root cannot be listed, or is a file.
+        """
+        try:
+            if self.is_local:
+                return sorted(os.listdir(self.path("")))
+            paths = self.filesystem.ls(self._root, detail=False)
+            names = {
+                path.rstrip("/").rpartition("/")[2]
+                for path in paths
+                if path.rstrip("/") != self._root.rstrip("/")
+            }
+            return sorted(names)
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            raise StorageError(f"{self.url} is a file: expected a folder") from None
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(
+                f"cannot list {self.url}: {reason}. Check the connection and the permissions"
+            ) from None
+
+    def has_match(self, pattern: str) -> bool:
+        """Whether a file or folder below the root matches a glob pattern.
+
+        Raises:
+            StorageError: the storage cannot be listed.
+        """
+        try:
+            if self.is_local:
+                return next(Path(self.path("")).glob(pattern), None) is not None
+            return bool(self.filesystem.glob(self.path(pattern)))
+        except Exception as error:
+            raise StorageError(
+                f"cannot list {self.url}: {error}. Check the connection and the permissions"
+            ) from None
+
     def remove(self, name: str) -> None:
         """Remove a file if it exists.
 

@@ -22,7 +22,7 @@ from factory.assets.tombstones import read_tombstones
 from factory.dataset.reader import load_clips
 from factory.dataset.release_files import Published, PublishError, Release
 from factory.dataset.release_hub import check_tag, publish_to_hub
-from zoo.snapshots import keep_snapshot, read_ref, unfinished_snapshot, write_ref
+from zoo.snapshots import is_repository, keep_snapshot, read_ref, unfinished_snapshot, write_ref
 
 __all__ = ["PublishError", "Published", "check_publishable", "publish"]
 
@@ -100,7 +100,7 @@ def check_publishable(root: str | os.PathLike[str]) -> None:
 
 def _publish_to_folder(release: Release, root: Path, tag: str | None) -> Published:
     """Write a snapshot named after the hash of its content. Local shards are hard-linked if possible."""
-    if root.exists() and any(root.iterdir()) and not (root / "snapshots").is_dir():
+    if not is_repository(root):
         raise PublishError(
             f"{root} holds something else: choose an empty folder, or one created by an earlier publication"
         )

@@ -7,6 +7,8 @@ from typing import Any
 
 from cluster import Record, Task
 from factory.training.dimo import DIMOTrainingJob
+from zoo.card import escape
+from zoo.terminal import printable
 
 FULL = "as configured"
 
@@ -67,6 +69,7 @@ def ablation_table(results: Mapping[str, tuple[Task, Record]]) -> list[list[str]
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns, for a terminal."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -75,5 +78,5 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Rows as a Markdown table; the first is the header."""
-    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    head, *body = [[escape(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body]) + "\n"
