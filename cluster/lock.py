@@ -1,12 +1,12 @@
 """One writer per output folder.
 
-A command writes a claim, `<namespace>/locks/<token>.json`, which names its process and has a heartbeat, and removes it at
-the end. A claim whose process is gone does not count, so that a crash, a kill or a lost machine blocks nobody.
+A command writes a claim, `<namespace>/locks/<token>.json`, which names its process and has a heartbeat, and removes it
+at the end. A claim whose process is gone does not count, so that a crash, a kill or a lost machine blocks nobody.
 
 Object stores have no portable "create if absent", so the protocol needs consistent listings only: a claim is first
 written as "waiting"; its writer then lists all claims and either withdraws or marks its own as "held". It withdraws if
 another claim is held, or if an older one is waiting. If a younger one is waiting, it lists again: the writer of that
-one either listed before this claim was written, and will hold, or will see this claim and withdraw.
+claim either listed before this one was written, and will hold, or will see this one and withdraw.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class OutputLock:
         self._claim = Claim.of_this_process(command, scope)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._is_new = storage.is_local and not os.path.exists(storage.path(""))
+        folders = [storage.temporary, namespace, ""]  # a folder's parents come after it
+        self._new_folders = [name for name in folders if not os.path.exists(storage.path(name))]
 
     def __enter__(self) -> OutputLock:
         try:
@@ -178,15 +179,14 @@ class OutputLock:
                 pass  # the command's own writes report a storage that fails; this one tries again
 
     def _remove(self) -> None:
-        """Remove the claim, and the folders that only it made."""
+        """Remove the claim, and the folders that were made for it and are still empty."""
         try:
             self._storage.remove(self._name())
         except StorageError:
             return  # without heartbeat, it is soon stale
         if not self._storage.is_local:
             return
-        folders = [self._folder, self._storage.temporary, self._namespace, *([""] if self._is_new else [])]
-        for folder in folders:
+        for folder in (self._folder, *self._new_folders):
             try:
                 os.rmdir(self._storage.path(folder))
             except OSError:  # it has other files, or does not exist

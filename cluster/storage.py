@@ -6,11 +6,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+_T = TypeVar("_T")
 STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
 
 
@@ -33,11 +34,7 @@ def atomic_path(
     part = Path(temporary) if temporary is not None else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        try:
-            os.replace(part, path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, path)
+        _in_folder(path.parent, lambda: os.replace(part, path))
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -264,11 +261,20 @@ class Storage:
 
 
 def _create(path: Path) -> BinaryIO:
-    try:
-        return open(path, "xb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "xb")
+    return _in_folder(path.parent, lambda: open(path, "xb"))
+
+
+def _in_folder(folder: Path, action: Callable[[], _T]) -> _T:
+    """Do something that needs a folder, which is created if necessary.
+
+    Another command may remove the folder again as long as it is empty (`OutputLock`), hence several attempts.
+    """
+    for _ in range(5):
+        try:
+            return action()
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+    return action()
 
 
 def _read_local(path: str) -> bytes | None:

@@ -43,6 +43,8 @@ def duplicate_assets(table: pa.Table, tolerance: float = 0.01) -> list[Pair]:
     """
     columns = ["clip_id", "source", "asset_uid", "asset_sha256", "split", "motion_signature"]
     rows = [row for row in table.select(columns).to_pylist() if row["motion_signature"]]
+    if not rows:  # rendered with --quality off
+        return []
     pairs_by_assets: dict[tuple[str, str], Pair] = {}
     signatures = np.array([row["motion_signature"] for row in rows]).reshape(len(rows), -1)
     for moves in (True, False):

@@ -8,7 +8,6 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from cluster import ForeignFolderError, Storage, StorageError, check_output
-from cluster.output import LEDGER
 from factory.dataset.reader import load_clips
 
 CARD_MARK = b"pretty_name: MV-Video"  # in every card since 0.1
@@ -30,7 +29,9 @@ def check_render_folder(root: str | os.PathLike[str]) -> None:
         StorageError: the folder cannot be listed.
     """
     storage = Storage(root)
-    if storage.has_match(_SHARDS) and not storage.has_match(LEDGER):
+    if storage.has_match(_SHARDS) and not any(
+        map(storage.has_match, ("_factory/shards/*", "_factory/done/*"))
+    ):
         raise ForeignFolderError(
             f"{storage.url} has shards but no ledger, so they would be overwritten (it may be a published copy of a "
             f"dataset): choose an empty or a new folder, or the folder that the dataset was rendered into"

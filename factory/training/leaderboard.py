@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,5 +79,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Rows as a Markdown table; the first is the header."""
-    head, *body = [[escape(cell) for cell in row] for row in rows]
+    head, *body = [[_markdown_cell(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body]) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    """Names of motions come from the files of others. Plain ones stay as they are, so that tables do not change."""
+    return text if re.fullmatch(r"[\w ./%+-]*", text) and text.isprintable() else escape(text)
