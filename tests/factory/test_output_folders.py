@@ -292,6 +292,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_at_once_and_a_killed_one(tmp_path):
     """The loser says so, the winner's dataset is that of one command; and a killed command does not block the next."""
     alone, out = tmp_path / "alone", tmp_path / "out"
