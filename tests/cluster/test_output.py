@@ -45,7 +45,6 @@ def test_accepted(root, files):
         [".git/config"],
         ["deep/down/file"],
         ["models/egg.glb"],
-        ["_factory", "README.md"],
     ],
 )
 def test_refused(root, files):
