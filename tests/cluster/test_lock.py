@@ -272,3 +272,13 @@ def test_of_many_threads_on_an_object_store_no_two_hold():
     for thread in threads:
         thread.join()
     assert held and max(most) == 1 and storage.names("") == []
+
+
+def test_a_holder_whose_clock_is_ahead_keeps_the_folder(storage):
+    """It seems to have come later, but it has the folder."""
+    claim = put(storage, since=time.time() + 1000)
+    leave = threading.Timer(0.5, storage.remove, [f"_factory/locks/{claim.token}.json"])
+    leave.start()
+    with pytest.raises(OutputInUseError):
+        OutputLock(storage, "factory.render").__enter__()
+    leave.join()
