@@ -16,6 +16,8 @@ from cluster.backlog import Progress, Report
 from cluster.dispatch import Interrupted, run
 from cluster.inline import run_inline
 from cluster.ledger import Ledger, Record
+from cluster.lock import OutputInUseError, OutputLock
+from cluster.output import ForeignFolderError, check_idle, check_output
 from cluster.session import Session, connect
 from cluster.stage import Failure, Outcome, Stage, StageError, Task, task_key
 from cluster.storage import Storage, StorageError, atomic_path
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Failure",
+    "ForeignFolderError",
     "Group",
     "Interrupted",
     "Ledger",
     "Outcome",
+    "OutputInUseError",
+    "OutputLock",
     "Progress",
     "Record",
     "Report",
@@ -40,6 +45,8 @@ __all__ = [
     "StorageError",
     "Task",
     "atomic_path",
+    "check_idle",
+    "check_output",
     "connect",
     "from_parts",
     "run",

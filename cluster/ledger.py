@@ -6,6 +6,7 @@ Layout below `<root>/_factory/`:
     filtered/<key>.json         deliberately excluded, with the reason
     quarantine/<key>.json       given up, with the cause
     attempts/<key>/<n>.json     why the n-th attempt failed
+    locks/<token>.json          which command is writing (`cluster.lock`)
     tmp/                        unfinished local files
 
 Small files instead of a database: many machines write here concurrently, and any of them may die at any time. A
@@ -28,7 +29,7 @@ from cluster.storage import Storage, StorageError
 MAX_ATTEMPTS = 3
 
 _FOLDERS: dict[Status, str] = {"done": "done", "filtered": "filtered", "quarantined": "quarantine"}
-_RESERVED_FOLDERS = (*_FOLDERS.values(), "attempts", "tmp")
+_RESERVED_FOLDERS = (*_FOLDERS.values(), "attempts", "locks", "tmp")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+_T = TypeVar("_T")
 STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
 
 
@@ -33,11 +34,7 @@ def atomic_path(
     part = Path(temporary) if temporary is not None else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        try:
-            os.replace(part, path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, path)
+        _in_folder(path.parent, lambda: os.replace(part, path))
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -184,6 +181,47 @@ class Storage:
                 f"cannot list {top}: {error}. Check the connection and the permissions, then run the same command again"
             ) from None
 
+    def entries(self) -> list[str]:
+        """List the files and folders directly below the root, sorted; a missing root is an empty one.
+
+        Raises:
+            StorageError: the root cannot be listed, or is a file.
+        """
+        try:
+            if self.is_local:
+                return sorted(os.listdir(self.path("")))
+            paths = self.filesystem.ls(self._root, detail=False)
+            names = {
+                path.rstrip("/").rpartition("/")[2]
+                for path in paths
+                if path.rstrip("/") != self._root.rstrip("/")
+            }
+            return sorted(names)
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            raise StorageError(f"{self.url} is a file: expected a folder") from None
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or error
+            raise StorageError(
+                f"cannot list {self.url}: {reason}. Check the connection and the permissions"
+            ) from None
+
+    def has_match(self, pattern: str) -> bool:
+        """Whether a file or folder below the root matches a glob pattern.
+
+        Raises:
+            StorageError: the storage cannot be listed.
+        """
+        try:
+            if self.is_local:
+                return next(Path(self.path("")).glob(pattern), None) is not None
+            return bool(self.filesystem.glob(self.path(pattern)))
+        except Exception as error:
+            raise StorageError(
+                f"cannot list {self.url}: {error}. Check the connection and the permissions"
+            ) from None
+
     def remove(self, name: str) -> None:
         """Remove a file if it exists.
 
@@ -223,11 +261,20 @@ class Storage:
 
 
 def _create(path: Path) -> BinaryIO:
-    try:
-        return open(path, "xb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "xb")
+    return _in_folder(path.parent, lambda: open(path, "xb"))
+
+
+def _in_folder(folder: Path, action: Callable[[], _T]) -> _T:
+    """Do something that needs a folder, which is created if necessary.
+
+    Another command may remove the folder again as long as it is empty (`OutputLock`), hence several attempts.
+    """
+    for _ in range(5):
+        try:
+            return action()
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+    return action()
 
 
 def _read_local(path: str) -> bytes | None:

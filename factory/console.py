@@ -20,6 +20,7 @@ from typing import Any, Literal, TextIO, TypeVar
 
 from cluster import Interrupted, StageError, StorageError
 from zoo.errors import ZooError
+from zoo.terminal import printable, printable_lines
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 REDRAW_EVERY_S = 1.0  # on a terminal
@@ -161,7 +162,7 @@ def rename_flags(argv: Sequence[str] | None, renamed: Mapping[str, str]) -> list
 
 def notice(text: str) -> None:
     """One line on stderr."""
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    print(f"note: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _kind_of(hint: Any) -> tuple[type, bool]:
@@ -221,7 +222,7 @@ class Status:
         """ "[  12 s] clips 3/8+, assets 2, 2 workers, 14.2 clips/min"."""
         of = "" if self.total is None else f"/{self.total}{'+' if self.growing else ''}"
         facts = [f"{name} {value}" for name, value in self.facts.items()]
-        return f"[{self.seconds:5.0f} s] " + ", ".join([f"{self.unit} {self.done}{of}", *facts])
+        return printable(f"[{self.seconds:5.0f} s] " + ", ".join([f"{self.unit} {self.done}{of}", *facts]))
 
 
 Show = Callable[[Callable[[], Status]], None]  # `ProgressDisplay.update`, as the rooms receive it
@@ -280,7 +281,7 @@ class ProgressDisplay:
 def _bar(status: Status, width: int) -> str:
     from tqdm import tqdm
 
-    facts = ", ".join(f"{name} {value}" for name, value in status.facts.items())
+    facts = printable(", ".join(f"{name} {value}" for name, value in status.facts.items()))
     return tqdm.format_meter(
         status.done,
         status.total or None,
@@ -293,8 +294,9 @@ def _bar(status: Status, width: int) -> str:
 
 
 def _columns(details: Mapping[str, str]) -> list[str]:
-    width = max(map(len, details), default=0)
-    return [f"  {name:{width}}  {state}" for name, state in sorted(details.items())]
+    lines = [(printable(name), printable(state)) for name, state in sorted(details.items())]
+    width = max((len(name) for name, _ in lines), default=0)
+    return [f"  {name:{width}}  {state}" for name, state in lines]
 
 
 # --- results and errors --------------------------------------------------------------------------------
@@ -302,7 +304,8 @@ def _columns(details: Mapping[str, str]) -> list[str]:
 
 def print_result(output: OutputOptions, text: str, data: Mapping[str, Any]) -> None:
     """The result of a command on stdout: a table for people, or one JSON object."""
-    print(json.dumps({"event": "result", **data}, default=str) if output.json else text, flush=True)
+    shown = json.dumps({"event": "result", **data}, default=str) if output.json else printable_lines(text)
+    print(shown, flush=True)
 
 
 def run_command(
@@ -328,5 +331,8 @@ def run_command(
         prefix = "\n"
     except (*_SENTENCES, *errors) as error:
         text, code, prefix = f"{name}: {error}", FAILED, ""
-    print(json.dumps({"event": "error", "message": text}) if json_errors else prefix + text, file=sys.stderr)
+        # Only a stage's error has lines of our own; another one's line break is part of a name.
+        text = text if json_errors or isinstance(error, StageError) else printable(text)
+    shown = json.dumps({"event": "error", "message": text}) if json_errors else prefix + printable_lines(text)
+    print(shown, file=sys.stderr)
     return code

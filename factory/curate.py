@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster import OutputLock, Storage
 from factory.assets.exclusions import BENCHMARKS, DenyListError
 from factory.clips.review import duplicate_lines, report, tombstone_line
 from factory.console import (
@@ -14,6 +15,7 @@ from factory.console import (
     OutputOptions,
     ProgressDisplay,
     add_options,
+    notice,
     option,
     print_result,
     read_options,
@@ -23,6 +25,7 @@ from factory.console import (
 from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.lerobot import ExportError, export_lerobot
+from factory.dataset.output import check_dataset_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import load_clips
 from factory.dataset.takedown import TakedownError, takedown
@@ -119,7 +122,9 @@ def _duplicates(args: argparse.Namespace, data: str, output: OutputOptions) -> i
 
 def _takedown(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
     options = read_options(args, TakedownOptions)
-    tombstone = takedown(data, args.uid, options.source, options.reason)
+    check_dataset_folder(data)
+    with OutputLock(Storage(data), "factory.curate takedown", on_wait=notice):
+        tombstone = takedown(data, args.uid, options.source, options.reason)
     text = f"taken down, and excluded from later runs:\n{tombstone_line(tombstone)}"
     if not tombstone.clips:
         text += "\nthe dataset had no clip of it; check the uid if you expected some"
@@ -132,9 +137,11 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
     stage = CaptionStage(
         data, options.model, options.prompt, options.gpus, batch=options.batch, frames=options.frames
     )
-    with ProgressDisplay(output) as display:
-        result = caption_dataset(data, stage, workers=options.workers, show=display.update)
-    write_card(data)
+    check_dataset_folder(data)
+    with OutputLock(Storage(data), "factory.curate caption", on_wait=notice):
+        with ProgressDisplay(output) as display:
+            result = caption_dataset(data, stage, workers=options.workers, show=display.update)
+        write_card(data)
     captioned, failed = len(newest_captions(read_caption_rows(data))), result.counts["quarantined"]
     text = f"{captioned} clips have a caption written by a model"
     if failed:

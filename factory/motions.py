@@ -6,19 +6,25 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster import Ledger
+from cluster import Ledger, OutputLock
 from factory.console import (
     FAILED,
     OK,
     OutputOptions,
     ProgressDisplay,
     add_options,
+    notice,
     print_result,
     read_options,
     rename_flags,
     run_command,
 )
-from factory.motion_videos.options import add_motion_options, read_motion_options, render_motions
+from factory.motion_videos.options import (
+    add_motion_options,
+    check_registry,
+    read_motion_options,
+    render_motions,
+)
 from factory.motion_videos.run import subjects_to_json, summary
 from factory.sources import SourceError
 
@@ -36,8 +42,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.motio
     output = read_options(args, OutputOptions)
 
     def action() -> int:
-        with ProgressDisplay(output) as display:
-            subjects = render_motions(options, recipe, Ledger(options.out), display.update)
+        check_registry(options.out)
+        ledger = Ledger(options.out)
+        lock = OutputLock(ledger.storage, "factory.motions", on_wait=notice)
+        with lock, ProgressDisplay(output) as display:
+            subjects = render_motions(options, recipe, ledger, display.update)
         print_result(output, summary(subjects), {"objects": subjects_to_json(subjects)})
         return OK if any(subject.folder for subject in subjects) else FAILED
 

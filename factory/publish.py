@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from cluster import check_idle
 from factory.console import (
     OK,
     OutputOptions,
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publi
     options, output = read_options(args, PublishOptions), read_options(args, OutputOptions)
 
     def action() -> int:
+        check_idle(options.data)
         published = publish(
             options.data, options.to, tag=options.tag, private=options.private, message=options.message
         )

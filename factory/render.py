@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from cluster import Ledger, Report
+from cluster import Ledger, OutputLock, Report
 from factory.assets.exclusions import BENCHMARKS, DenyListError, read_deny_list
 from factory.assets.licences import POLICIES, UNKNOWN, to_spdx
 from factory.assets.selection import Selection
 from factory.clips.plan import ClipRecipe
 from factory.clips.report import summary, tally_to_json, write_run_file
-from factory.clips.run import render
+from factory.clips.run import check_shape, render
 from factory.clips.stage import RenderStage
 from factory.clips.tally import RenderResult
 from factory.console import (
@@ -26,6 +26,7 @@ from factory.console import (
     OutputOptions,
     ProgressDisplay,
     add_options,
+    notice,
     option,
     print_result,
     read_options,
@@ -33,6 +34,7 @@ from factory.console import (
     run_command,
 )
 from factory.dataset.codecs.modalities import MODALITIES
+from factory.dataset.output import check_render_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.pages.contact_sheet import write_contact_sheet
 from factory.sources import SourceError, open_source
@@ -243,6 +245,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.rende
 
 def _run(command: RenderCommand) -> int:
     options = command.render
+    check_render_folder(options.out)
     denied = read_deny_list(*command.selection.deny_list)
     stage = RenderStage(
         command.recipe,
@@ -256,6 +259,7 @@ def _run(command: RenderCommand) -> int:
     if any(open_source(uri).is_remote for uri in options.source):
         stage = replace(stage, fetch_s=_FETCH_S)
     if options.dry_run:
+        check_shape(options.out, stage)
         with tempfile.TemporaryDirectory() as scratch:
             result = _render(command, stage, denied, scratch)
         planned = (
@@ -264,13 +268,15 @@ def _run(command: RenderCommand) -> int:
         table = summary(RenderResult(Report(), result.tally, []), stage).partition("\n")[2]
         print_result(command.output, planned + table, tally_to_json(result.tally))
         return OK
-    result = _render(command, stage, denied, options.out)
-    sheet = _write_pages(command, stage, result)
+    with OutputLock(Ledger(options.out).storage, "factory.render", on_wait=notice):
+        result = _render(command, stage, denied, options.out)
+        sheet, left_out = _write_pages(command, stage, result)
     closing = f"\ndataset      {options.out}" + (f", contact sheet {sheet}" if sheet else ": nothing new")
+    closing += f"\nnot rendered listed with reasons in {left_out}" if left_out else ""
     print_result(
         command.output,
         summary(result, stage) + closing,
-        {"dataset": options.out, **tally_to_json(result.tally)},
+        {"dataset": options.out, "left_out": left_out, **tally_to_json(result.tally)},
     )
     return OK
 
@@ -291,19 +297,27 @@ def _render(command: RenderCommand, stage: RenderStage, denied: dict[str, str], 
         )
 
 
-def _write_pages(command: RenderCommand, stage: RenderStage, result: RenderResult) -> str | None:
-    """Write the run's record, the contact sheet and the card; the sheet's path, or None if nothing changed."""
+def _write_pages(
+    command: RenderCommand, stage: RenderStage, result: RenderResult
+) -> tuple[str | None, str | None]:
+    """Write the run's record, the list of what was left out, the contact sheet and the card.
+
+    Returns:
+        Path of the sheet, None if nothing changed; path of the list, None if nothing was left out.
+    """
     out = command.render.out
     storage = Ledger(out).storage
     # The card is written last: without it an earlier run was interrupted here, and this one completes it.
     unfinished = result.tally.rendered and (result.shards or storage.read("README.md") is None)
+    run = None
     if unfinished or result.report.total > result.report.resumed:
-        write_run_file(storage, command.arguments, stage, result)
+        run = write_run_file(storage, command.arguments, stage, result)
+    left_out = result.left_out.write(storage, run)
     if not unfinished:
-        return None
+        return None, left_out
     sheet = write_contact_sheet(out)
     write_card(out)
-    return sheet
+    return sheet, left_out
 
 
 if __name__ == "__main__":

@@ -17,13 +17,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster import Ledger
+from cluster import Ledger, OutputLock
 from factory.console import (
     FAILED,
     OK,
     OutputOptions,
     ProgressDisplay,
     add_options,
+    notice,
     print_result,
     read_options,
     rename_flags,
@@ -32,6 +33,7 @@ from factory.console import (
 from factory.motion_videos.options import (
     MotionOptions,
     add_motion_options,
+    check_registry,
     read_motion_options,
     render_motions,
 )
@@ -43,6 +45,7 @@ from factory.training.leaderboard import ablation_table, aligned, leaderboard, m
 from factory.training.mvvdm import options as mvvdm_options
 from factory.training.options import DIMOTrainingOptions
 from zoo.dimo.config import DIMOConfig
+from zoo.terminal import printable
 
 RENAMED = {"--skip-unseen": "--skip-heldout"}
 
@@ -76,9 +79,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
         dimo.error(str(error))
     options, recipe = read_motion_options(dimo, args, base)
     output = read_options(args, OutputOptions)
+
+    def action() -> int:
+        check_registry(options.out)
+        with OutputLock(Ledger(options.out).storage, "factory.train dimo", on_wait=notice):
+            return _train_dimo(options, recipe, training, config, output)
+
     return run_command(
         "factory.train",
-        lambda: _train_dimo(options, recipe, training, config, output),
+        action,
         errors=(SourceError,),
         json_errors=output.json,
     )
@@ -123,7 +132,7 @@ def _train_dimo(
     failed = {task.label: record.reason for task, record in results.values() if record.status != "done"}
     trained = len(results) > len(failed)
     lines = ["", "\n\n".join(map(aligned, tables))]
-    lines += [f"failed  {label}: {reason}" for label, reason in failed.items()]
+    lines += [f"failed  {printable(label)}: {printable(reason)}" for label, reason in failed.items()]
     lines += [f"\nload one with zoo.load('dimo/NAME', home={options.out!r})"] if trained else []
     models = {task.label: record.summary for task, record in results.values() if record.status == "done"}
     print_result(

@@ -95,13 +95,13 @@ ROOMS = {
     "renderers": [{"cameras", "gltf", "video"}, {"gaussians", "meshes"}],
     "cluster": [
         {"data", "signals", "stage", "storage"},
-        {"child", "ledger", "session"},
-        {"backlog", "training", "worker"},
+        {"child", "ledger", "lock", "session"},
+        {"backlog", "output", "training", "worker"},
         {"inline", "pool"},
         {"dispatch"},
     ],
     "zoo": [
-        {"card", "errors", "files", "lazy", "metrics", "snapshots", "text_encoder"},
+        {"card", "errors", "files", "lazy", "metrics", "snapshots", "terminal", "text_encoder"},
         {"capabilities", "console", "export", "names", "repository"},
         {"dimo", "families", "huggingface", "mvvdm"},
         {"hub"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from zoo.capabilities import Capabilities, Needs, Operation, Rendered, Resampled
 from zoo.card import numbers
 from zoo.errors import UnknownModelError
 from zoo.hub import ModelInfo, info, list_models, load, publish
+from zoo.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from renderers.cameras import Cameras
 
 FOV_DEG, DISTANCE = 33.9, 2.0  # of `render`: the cameras that DIMO's training videos are rendered with
+CAMERAS = "cameras.json"  # of `render`, beside a folder's videos
 VIDEO_FRAMES = 48  # of `render` by default: smooth for motions of two seconds
 
 
@@ -101,7 +104,7 @@ def list_command(pattern: str, *, home: Path | None) -> None:
             f"no model name matches {pattern!r}; "
             + (f"known here: {', '.join(known[:8])}" if known else "there are no models here yet")
         )
-    print("\n".join(names))
+    print("\n".join(map(printable, names)))
 
 
 def info_command(name: str, *, as_json: bool, home: Path | None) -> None:
@@ -113,7 +116,9 @@ def info_command(name: str, *, as_json: bool, home: Path | None) -> None:
             "capabilities": model.capabilities and model.capabilities.to_json(),
             "needs": model.needs and model.needs.to_json(),
         }
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        # Control characters beyond those that JSON requires are escaped too; they occur within strings only.
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        print("\n".join("".join(map(_json_escape, line)) for line in text.split("\n")))
         return
     rows = {
         "name": model.name,
@@ -132,7 +137,11 @@ def info_command(name: str, *, as_json: bool, home: Path | None) -> None:
     }
     for label, value in rows.items():
         if value:
-            print(f"{label:<9} {value}")
+            print(f"{label:<9} {printable(' '.join(str(value).split()))}")
+
+
+def _json_escape(character: str) -> str:
+    return character if printable(character) == character else json.dumps(character)[1:-1]
 
 
 def _operations(model: ModelInfo) -> str:
@@ -179,6 +188,8 @@ def animate_command(
     model = _supporting(name, Operation.ANIMATE, home=home)
     assert model.capabilities is not None
     model.capabilities.require_format(out, name, model.family)
+    if out.resolve() == asset.resolve():
+        raise ValueError(f"--out {out} is the object itself and would be overwritten: choose another name")
     if not asset.is_file():
         raise FileNotFoundError(f"{asset}: no such file; expected a glTF file (.glb or .gltf)")
     result = load(model.name, home=home).animate(asset, sentence, seed=seed)
@@ -199,7 +210,11 @@ def render_command(
             f"{out}: expected a name that ends in .mp4 (one orbiting camera), or a folder (one video per view)"
         )
     model = _supporting(name, choice, frames, Operation.RENDER, home=home)
-    for result, path in _chosen(model, choice, frames or VIDEO_FRAMES, out, home):
+    chosen = _chosen(model, choice, frames or VIDEO_FRAMES, out, home)
+    for _, path in chosen:
+        if not path.suffix:
+            _check_views_folder(path)
+    for result, path in chosen:
         motion = cast(Rendered, result)
         if path.suffix:
             write_mp4(path, _orbit_frames(motion, orbit), motion.fps)
@@ -207,9 +222,9 @@ def render_command(
             continue
         cameras = orbit.cameras(orbit.views)
         path.mkdir(parents=True, exist_ok=True)
+        _write_cameras(path / CAMERAS, cameras)  # first: it marks the folder, should this be interrupted
         for view, video in enumerate(motion.render(cameras)):
             write_mp4(path / f"view_{view:02d}.mp4", video, motion.fps)
-        _write_cameras(path / "cameras.json", cameras)
         print(f"{path}: {orbit.views} views")
 
 
@@ -225,6 +240,28 @@ def _orbit_frames(motion: Rendered, orbit: Orbit) -> np.ndarray:
     cameras = orbit.cameras(len(motion.phases))
     frames = [motion.render(cameras[i], phases=[float(phase)])[0, 0] for i, phase in enumerate(motion.phases)]
     return np.stack(frames)
+
+
+def _check_views_folder(folder: Path) -> None:
+    """Refuse a folder with other files than the videos and the cameras of an earlier `render`."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise ValueError(f"{folder} is a file: expected a folder, or a name that ends in .mp4")
+        return
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    foreign = [name for name in names if name != CAMERAS and not re.fullmatch(r"view_\d\d+\.mp4", name)]
+    if foreign or (names and not _is_cameras(folder / CAMERAS)):
+        raise ValueError(
+            f"{folder} has files that this command did not write ({', '.join((foreign or names)[:3])}): choose an "
+            f"empty or a new folder, or that of an earlier render"
+        )
+
+
+def _is_cameras(path: Path) -> bool:
+    try:
+        return "world_to_camera" in json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
 
 
 def _write_cameras(path: Path, cameras: Cameras) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from zoo.errors import UnsupportedError, ZooError
+from zoo.terminal import printable
 
 FAILED, NOT_AVAILABLE, INTERRUPTED = 1, 2, 130
 
@@ -36,5 +37,5 @@ def run_command(program: str, command: Callable[[], None]) -> int:
 def describe(error: BaseException) -> str:
     """The message of an error on one line; for errors of the operating system, the file and the reason."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        return printable(f"{error.filename}: {error.strerror}")
+    return printable(" ".join(str(error).split())) or type(error).__name__

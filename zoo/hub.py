@@ -25,7 +25,14 @@ from zoo.card import model_card
 from zoo.errors import HubError, RepositoryError, UnknownModelError, ZooError
 from zoo.families import capabilities_of, family_class, family_of, install_advice
 from zoo.names import SOURCES
-from zoo.snapshots import discard_snapshot, keep_snapshot, read_ref, unfinished_snapshot, write_ref
+from zoo.snapshots import (
+    discard_snapshot,
+    is_repository,
+    keep_snapshot,
+    read_ref,
+    unfinished_snapshot,
+    write_ref,
+)
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_NEEDS = "needs.json"  # {"family/name": {"revision", …fields of Needs}}, by benchmarks/needs.py
@@ -294,6 +301,11 @@ def _build(model: Any, name: str, folder: Path, home: str | os.PathLike[str] | N
 
 def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None) -> str:
     root = _models_folder(home) / path
+    if not is_repository(root):
+        raise ZooError(
+            f"local:{path}: {root} has files that are no published model; choose another name, or another folder of "
+            f"models with --home or $MENAGERIE_HOME"
+        )
     with unfinished_snapshot(root) as unfinished:
         revision, family = _build(model, path, unfinished, home)
         if family != path.partition("/")[0]:

@@ -7,6 +7,7 @@ point to it.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -14,7 +15,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_REVISION = re.compile("[0-9a-f]{12,64}")
 _STALE_S = 3600.0  # an unfinished snapshot of this age was left by a killed writer
+
+
+def is_repository(root: Path) -> bool:
+    """Whether a folder may be written to as a repository: it is one, or it is missing or empty.
+
+    A repository has the folders refs/ and snapshots/, and the names of its snapshots are hashes.
+    """
+    try:
+        names = {path.name for path in root.iterdir()}
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    if not {name for name in names if not name.startswith(".")}:
+        return True
+    if not {"refs", "snapshots"} <= names:
+        return False
+    return all(_REVISION.fullmatch(path.name) for path in (root / "snapshots").glob("[!.]*"))
 
 
 @contextmanager

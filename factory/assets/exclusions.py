@@ -86,11 +86,18 @@ class Exclusions:
         return f"tested with by {benchmark}" if benchmark else ""
 
     def apply(
-        self, records: Iterable[AssetRecord], leave_out: Callable[[str], object]
+        self,
+        records: Iterable[AssetRecord],
+        leave_out: Callable[[str], object],
+        left_out: Callable[[AssetRecord, str], object] | None = None,
     ) -> Iterator[AssetRecord]:
-        """Yield the records that are not excluded and call `leave_out(reason)` for every other record."""
+        """Yield the records that are not excluded; for every other one, call `leave_out(reason)` to count it and
+        `left_out(record, reason)` to list it.
+        """
         for record in records:
             if reason := self.reason(record):
                 leave_out(reason)
+                if left_out:
+                    left_out(record, reason)
             else:
                 yield record

@@ -67,21 +67,31 @@ class Selection:
         return self.policy_for(record).refusal(record)
 
     def apply(
-        self, records: Iterable[AssetRecord], leave_out: Callable[[str], object]
+        self,
+        records: Iterable[AssetRecord],
+        leave_out: Callable[[str], object],
+        left_out: Callable[[AssetRecord, str], object] | None = None,
     ) -> Iterator[AssetRecord]:
-        """Yield the selected records in order and call `leave_out(reason)` for every other record."""
+        """Yield the selected records in order; for every other one, call `leave_out(reason)` to count it and
+        `left_out(record, reason)` to list it.
+        """
+
+        def drop(record: AssetRecord, reason: str) -> None:
+            leave_out(reason)
+            if left_out:
+                left_out(record, reason)
 
         def fitting() -> Iterator[AssetRecord]:
             for record in records:
                 if reason := self.reason(record):
-                    leave_out(reason)
+                    drop(record, reason)
                 else:
                     yield record
 
-        return fitting() if self.sample is None else self._draw(fitting(), self.sample, leave_out)
+        return fitting() if self.sample is None else self._draw(fitting(), self.sample, drop)
 
     def _draw(
-        self, records: Iterable[AssetRecord], count: int, leave_out: Callable[[str], object]
+        self, records: Iterable[AssetRecord], count: int, drop: Callable[[AssetRecord, str], object]
     ) -> Iterator[AssetRecord]:
         drawn: list[_Lot] = []  # a heap of the `count` smallest hashes, the largest of them on top
         for place, record in enumerate(records):
@@ -90,8 +100,7 @@ class Selection:
             if len(drawn) < count:
                 heapq.heappush(drawn, lot)
             else:
-                heapq.heappushpop(drawn, lot)
-                leave_out(SAMPLED_OUT)
+                drop(heapq.heappushpop(drawn, lot).record, SAMPLED_OUT)
         yield from (lot.record for lot in sorted(drawn, key=lambda lot: -lot.place))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from cluster import Progress, Report
 from cluster.storage import Storage
+from factory.clips.left_out import run_name
 from factory.clips.stage import RenderStage
 from factory.clips.tally import RenderResult, Tally
 from factory.console import Status
+from zoo.terminal import printable
 
 _MOST_LISTED = 20
 
@@ -48,18 +50,19 @@ def summary(result: RenderResult, stage: RenderStage) -> str:
     lines.append(
         f"left out     {sum(tally.rejected.values())} animations, {sum(tally.filtered.values())} assets"
     )
-    lines += [f"             {count:5d}  {reason}" for reason, count in left_out.most_common(_MOST_LISTED)]
+    lines += _counted(left_out)
     if tally.dead:
         lines.append(f"dead         {sum(tally.dead.values())} assets are gone")
-        lines += [
-            f"             {count:5d}  {reason}" for reason, count in tally.dead.most_common(_MOST_LISTED)
-        ]
+        lines += _counted(tally.dead)
     if tally.noted:
         lines.append(f"notes        {tally.noted} assets are not drawn exactly as their files specify")
-        lines += [f"             {count:5d}  {note}" for note, count in tally.notes.most_common(_MOST_LISTED)]
+        lines += _counted(tally.notes)
     lines.append(f"quarantined  {len(tally.quarantined)}")
     listed = list(tally.quarantined.items())[:_MOST_LISTED]
-    lines += [f"             {label}: {cause.removeprefix(label + ': ')}" for label, cause in listed]
+    lines += [
+        f"             {printable(label)}: {printable(cause.removeprefix(label + ': '))}"
+        for label, cause in listed
+    ]
     if len(tally.quarantined) > len(listed):
         lines.append(
             f"             … and {len(tally.quarantined) - len(listed)} more, in _factory/quarantine/"
@@ -69,6 +72,13 @@ def summary(result: RenderResult, stage: RenderStage) -> str:
     return "\n".join(lines)
 
 
+def _counted(reasons: Counter[str]) -> list[str]:
+    """One line per reason, the most frequent first. Reasons may quote names from the files."""
+    return [
+        f"             {count:5d}  {printable(reason)}" for reason, count in reasons.most_common(_MOST_LISTED)
+    ]
+
+
 def _throughput(report: Report, tally: Tally, stage: RenderStage) -> list[str]:
     """Clips per minute, beside the rate if the same workers did nothing but rasterise."""
     drawn = tally.seconds["render"]
@@ -76,19 +86,20 @@ def _throughput(report: Report, tally: Tally, stage: RenderStage) -> list[str]:
     ceiling = tally.new / drawn * report.workers
     frames = stage.recipe.views * stage.recipe.num_frames
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in sorted(tally.seconds.items()))
+    drawn_by = "; ".join(map(printable, sorted(tally.renderers)))
     return [
         f"throughput   {60 * rate:.1f} clips/min, {3600 * rate * frames / report.workers:,.0f} frames/h per worker, "
         f"{report.workers} workers, {report.wall_s:.0f} s",
         f"ceiling      {60 * ceiling:.1f} clips/min if the workers only rasterised; {rate / ceiling:.2f} of it reached",
         f"worker-s     {parts}, waiting {max(report.workers * report.wall_s - sum(tally.seconds.values()), 0):.1f}",
-        f"drawn by     {'; '.join(sorted(tally.renderers))}; {tally.bytes / tally.new / 2**20:.2f} MiB per clip",
+        f"drawn by     {drawn_by}; {tally.bytes / tally.new / 2**20:.2f} MiB per clip",
     ]
 
 
 def write_run_file(
     storage: Storage, arguments: Mapping[str, object], stage: RenderStage, result: RenderResult
-) -> None:
-    """Write the resolved configuration and the counts of the run to `_factory/runs/`."""
+) -> str:
+    """Write the resolved configuration and the counts of the run to `_factory/runs/`; returns the run's name."""
     content = {
         "arguments": dict(arguments),
         "recipe": asdict(stage.recipe),
@@ -100,5 +111,6 @@ def write_run_file(
         "children_restarted": result.report.children_restarted,
         "workers_lost": result.report.actors_lost,
     }
-    name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    name = run_name()
     storage.write(f"_factory/runs/{name}.json", json.dumps(content, indent=1).encode())
+    return name

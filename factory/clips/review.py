@@ -14,6 +14,7 @@ from factory.assets.tombstones import Tombstone, read_tombstones
 from factory.clips.quality import MotionPolicy, near_duplicates
 from factory.dataset.reader import load_clips
 from factory.dataset.schema import MEASURED_COLUMNS, MOTION_COLUMNS
+from zoo.terminal import printable
 
 _QUANTITIES = [name for name in (*MOTION_COLUMNS, *MEASURED_COLUMNS) if name != "motion_signature"]
 _MOST_LISTED = 50
@@ -42,6 +43,8 @@ def duplicate_assets(table: pa.Table, tolerance: float = 0.01) -> list[Pair]:
     """
     columns = ["clip_id", "source", "asset_uid", "asset_sha256", "split", "motion_signature"]
     rows = [row for row in table.select(columns).to_pylist() if row["motion_signature"]]
+    if not rows:  # rendered with --quality off
+        return []
     pairs_by_assets: dict[tuple[str, str], Pair] = {}
     signatures = np.array([row["motion_signature"] for row in rows]).reshape(len(rows), -1)
     for moves in (True, False):
@@ -72,7 +75,7 @@ def report(root: str, deny_lists: Sequence[str]) -> Iterator[str]:
     yield f"{len(table)} clips"
     yield "\nquality"
     tags = Counter(table["quality"].to_pylist())
-    yield from (f"  {count:6d}  {tag or 'not rated'}" for tag, count in tags.most_common())
+    yield from (f"  {count:6d}  {printable(tag) or 'not rated'}" for tag, count in tags.most_common())
 
     yield "\nquantity                 low    median      high"
     for name in _QUANTITIES:
@@ -90,7 +93,9 @@ def report(root: str, deny_lists: Sequence[str]) -> Iterator[str]:
     denied = read_deny_list(*deny_lists)
     leaked = leaks(table, denied)
     yield f"\ntest objects of benchmarks, out of {len(denied)} on the deny-lists: {len(leaked)}"
-    yield from (f"  {benchmark}: {asset}, {clips} clips" for benchmark, asset, clips in leaked)
+    yield from (
+        f"  {printable(benchmark)}: {printable(asset)}, {clips} clips" for benchmark, asset, clips in leaked
+    )
 
     yield ""
     yield from duplicate_lines(table)
@@ -106,8 +111,8 @@ def duplicate_lines(table: pa.Table) -> Iterator[str]:
     yield f"pairs of similar assets: {len(pairs)}, {len(leaking)} of them in different splits"
     for pair in [*leaking, *(pair for pair in pairs if len(pair.splits) == 1)][:_MOST_LISTED]:
         similar = "look and move" if pair.moves else "look"
-        splits = ", ".join(pair.splits)
-        yield f"  {pair.first} and {pair.second} {similar} alike ({pair.clips} pairs of clips): {splits}"
+        first, second, splits = map(printable, (pair.first, pair.second, ", ".join(pair.splits)))
+        yield f"  {first} and {second} {similar} alike ({pair.clips} pairs of clips): {splits}"
     if len(pairs) > _MOST_LISTED:
         yield f"  … and {len(pairs) - _MOST_LISTED} more"
 
@@ -115,4 +120,5 @@ def duplicate_lines(table: pa.Table) -> Iterator[str]:
 def tombstone_line(tombstone: Tombstone) -> str:
     state = f"{len(tombstone.clips)} clips" if tombstone.finished else "not finished: run the takedown again"
     reason = f", {tombstone.reason}" if tombstone.reason else ""
-    return f"  {tombstone.source or 'any source'}/{tombstone.uid}, {tombstone.at}{reason}: {state}"
+    asset = f"{tombstone.source or 'any source'}/{tombstone.uid}"
+    return "  " + printable(f"{asset}, {tombstone.at}{reason}: {state}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from cluster import Record, Report, Task
 from factory.assets.record import AssetRecord
 from factory.clips.jobs import ClipJob, read_job
+from factory.clips.left_out import LeftOutList
 from factory.dataset.shards import Shard
 
 
@@ -97,8 +98,10 @@ class RenderResult:
         report: of the driver: workers, times, failures.
         tally: counts of assets and clips.
         shards: added to the dataset.
+        left_out: everything that was not rendered.
     """
 
     report: Report
     tally: Tally
     shards: list[Shard]
+    left_out: LeftOutList = field(default_factory=LeftOutList)

@@ -22,7 +22,7 @@ from factory.assets.tombstones import read_tombstones
 from factory.dataset.reader import load_clips
 from factory.dataset.release_files import Published, PublishError, Release
 from factory.dataset.release_hub import check_tag, publish_to_hub
-from zoo.snapshots import keep_snapshot, read_ref, unfinished_snapshot, write_ref
+from zoo.snapshots import is_repository, keep_snapshot, read_ref, unfinished_snapshot, write_ref
 
 __all__ = ["PublishError", "Published", "check_publishable", "publish"]
 
@@ -63,11 +63,16 @@ def publish(
         raise PublishError(f"{target!r} is not a repository name: expected hub:org/name")
     if tag is not None and (not _TAG.fullmatch(tag) or tag == "main"):
         raise PublishError(f"--tag {tag}: expected letters, digits, '.', '_' or '-', and not main")
+    folder = Path(place).expanduser()
+    if kind == "local" and not is_repository(folder):
+        raise PublishError(
+            f"{folder} holds something else: choose an empty folder, or one created by an earlier publication"
+        )
     check_publishable(root)
     with tempfile.TemporaryDirectory(prefix="publish-") as generated:
         release = Release.of(root, Path(generated), place if kind == "hub" else "")
         if kind == "local":
-            return _publish_to_folder(release, Path(place).expanduser(), tag)
+            return _publish_to_folder(release, folder, tag)
         return publish_to_hub(release, place, tag, private, message or "Publish the dataset")
 
 
@@ -100,10 +105,6 @@ def check_publishable(root: str | os.PathLike[str]) -> None:
 
 def _publish_to_folder(release: Release, root: Path, tag: str | None) -> Published:
     """Write a snapshot named after the hash of its content. Local shards are hard-linked if possible."""
-    if root.exists() and any(root.iterdir()) and not (root / "snapshots").is_dir():
-        raise PublishError(
-            f"{root} holds something else: choose an empty folder, or one created by an earlier publication"
-        )
     listing = "".join(f"{file.sha256} {file.path}\n" for file in sorted(release.files, key=lambda f: f.path))
     revision = hashlib.sha256(listing.encode()).hexdigest()[:40]
     if tag:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from cluster import Ledger
+from cluster import Ledger, check_output
 from factory.console import Show, add_options, notice, option, read_options
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import SubjectVideos, make_motions
@@ -56,6 +56,20 @@ class MotionOptions:
     def uris(self) -> list[str]:
         """All objects, one URI each."""
         return [uri for text in (*self.objects, *self.data) for uri in text.split(",") if uri]
+
+
+def check_registry(out: str) -> None:
+    """Refuse a folder that has neither a ledger nor motion videos nor models, but other files.
+
+    Raises:
+        ForeignFolderError: it has other files.
+        StorageError: the folder cannot be listed.
+    """
+    check_output(
+        out,
+        ours=("motions/*/motions.json", "models/*/*/refs/main"),
+        pages={"leaderboard.md": b"| model | PSNR |"},
+    )
 
 
 def add_motion_options(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.stage import LEAST_MOTIONS, MotionStage, folder_of, too_few
 from factory.motion_videos.subjects import find_subjects
 from renderers.meshes import RenderSettings
+from zoo.terminal import printable
 
 
 @dataclass
@@ -175,20 +176,25 @@ def _status(progress: Progress, plans: dict[str, Record], resolved: dict[str, Re
 
 def summary(results: Sequence[SubjectVideos]) -> str:
     """The closing table: one line per object, then its animations left out and motions given up."""
-    width = max(len(videos.name) for videos in results)
+    names = [printable(videos.name) for videos in results]
+    width = max(map(len, names))
     lines = []
-    for videos in results:
+    for name, videos in zip(names, results, strict=True):
         if videos.fault:
-            lines.append(f"{videos.name:{width}}  no videos: {videos.fault}")
+            lines.append(f"{name:{width}}  no videos: {printable(videos.fault)}")
         else:
             lines.append(
-                f"{videos.name:{width}}  {videos.motions} motions ({videos.motions - videos.heldout} to train on, "
-                f"{videos.heldout} held out)  {videos.folder}"
+                f"{name:{width}}  {videos.motions} motions ({videos.motions - videos.heldout} to train on, "
+                f"{videos.heldout} held out)  {printable(videos.folder)}"
             )
         lines += [
-            f"{'':{width}}  left out  {count:4d}  {reason}" for reason, count in videos.rejected.most_common()
+            f"{'':{width}}  left out  {count:4d}  {printable(reason)}"
+            for reason, count in videos.rejected.most_common()
         ]
-        lines += [f"{'':{width}}  given up  {label}: {cause}" for label, cause in videos.quarantined.items()]
+        lines += [
+            f"{'':{width}}  given up  {printable(label)}: {printable(cause)}"
+            for label, cause in videos.quarantined.items()
+        ]
     return "\n".join(lines)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster import Record, Task
 from factory.training.dimo import DIMOTrainingJob
+from zoo.card import escape
+from zoo.terminal import printable
 
 FULL = "as configured"
 
@@ -67,6 +70,7 @@ def ablation_table(results: Mapping[str, tuple[Task, Record]]) -> list[list[str]
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns, for a terminal."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -75,5 +79,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Rows as a Markdown table; the first is the header."""
-    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    head, *body = [[_markdown_cell(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body]) + "\n"
+
+
+def _markdown_cell(text: str) -> str:
+    """Names of motions come from the files of others. Plain ones stay as they are, so that tables do not change."""
+    return text if re.fullmatch(r"[\w ./%+-]*", text) and text.isprintable() else escape(text)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from cluster.storage import Storage
 from factory.dataset.codecs.modalities import DESCRIPTIONS as MODALITY_DESCRIPTIONS
 from factory.dataset.codecs.modalities import MODALITIES
+from factory.dataset.output import check_pages
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.schema import DESCRIPTIONS, VIEWS, clip_schema
 from zoo.card import escape as escape_markdown
@@ -34,8 +35,10 @@ def write_card(root: str | os.PathLike[str]) -> None:
 
     Raises:
         FileNotFoundError: the dataset has no shards.
+        ForeignFolderError: one of the files exists and was written by somebody else.
         StorageError: the files cannot be written.
     """
+    check_pages(root)
     storage = Storage(root)
     for name, data in card_files(root).items():
         storage.write(name, data)

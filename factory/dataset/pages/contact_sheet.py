@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cluster.storage import Storage
+from factory.dataset.output import check_pages
 from factory.dataset.reader import Clip, load_clips
 from renderers.meshes.clip import GREY
 
@@ -27,7 +28,11 @@ def write_contact_sheet(root: str | os.PathLike[str], *, most: int = 24) -> str 
 
     Returns:
         Path of the file, None if the dataset is empty.
+
+    Raises:
+        ForeignFolderError: the folder has the README.md of somebody else, so the picture may be theirs too.
     """
+    check_pages(root)
     clips = load_clips(root)
     if not len(clips):
         return None

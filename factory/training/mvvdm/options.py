@@ -6,16 +6,19 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import OutputLock, Storage
 from factory.console import (
     OK,
     OutputOptions,
     ProgressDisplay,
     add_options,
+    notice,
     option,
     print_result,
     read_options,
     run_command,
 )
+from factory.motion_videos.options import check_registry
 from factory.training.mvvdm.job import check_workers, job_of
 from factory.training.mvvdm.recipe import RECIPES
 from factory.training.mvvdm.run import train_model
@@ -125,7 +128,10 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         parser.error(str(error))
 
     def action() -> int:
-        with ProgressDisplay(output) as display:
+        check_registry(job.out)
+        # Trainings of different models may share a registry: they write different files.
+        lock = OutputLock(Storage(job.out), "factory.train mvvdm", job.key, on_wait=notice)
+        with lock, ProgressDisplay(output) as display:
             result = train_model(job, workers.workers, workers.cpus, workers.gpus, show=display.update)
         print_result(output, "\n".join(f"{name:18} {value}" for name, value in result.items()), result)
         return OK
