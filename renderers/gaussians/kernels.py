@@ -36,12 +36,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 
 import numpy as np
 from numba import njit
 from numba.core import event
 
+from renderers.gaussians import simd, types
+from renderers.gaussians.kernel_cache import compiler
 from renderers.gaussians.simd import (
     LANES,
     WIDE_LANES,
@@ -109,20 +110,7 @@ WIDE_LANE = np.arange(WIDE_LANES, dtype=np.float64)
 ONE = np.uint64(1)
 
 
-# numba invalidates its cache when this file changes, but not when simd.py does: this line must change with it (tested).
-SIMD_DIGEST = "9e3b12e8a54760db"
-
-
-def kernel(function: Callable) -> Callable:
-    """Compile a function on its first call, to run without the global interpreter lock.
-
-    The machine code is cached in NUMBA_CACHE_DIR, else beside this file, else (if that is read-only) in the user's
-    cache folder. If none of them is writable, every process compiles again.
-    """
-    try:
-        return njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:
-        return njit(function, nogil=True, error_model="numpy")
+kernel = compiler([__file__, simd.__file__, types.__file__])
 
 
 class _CompileNotice(event.Listener):
@@ -135,7 +123,7 @@ class _CompileNotice(event.Listener):
         if not self.printed and getattr(function, "__module__", None) == __name__:
             self.printed = True
             print(
-                "splats: compiling the CPU kernels for this machine, once (10-20 s) …",
+                "splats: compiling the CPU kernels for this machine, once (about 5 s) …",
                 file=sys.stderr,
                 flush=True,
             )
@@ -145,7 +133,8 @@ class _CompileNotice(event.Listener):
 
 
 event.register("numba:compile", _CompileNotice())
-inline = njit(error_model="numpy")
+# Inlined before type inference: a function of its own would be compiled to machine code that nothing calls.
+inline = njit(error_model="numpy", inline="always")
 
 
 # --- projection: eight Gaussians per vector, in float64 ---------------------------------------------
@@ -601,7 +590,8 @@ def _sort_by_depth(depths, radii, order):
     starts = np.empty(2049, np.int64)
     shift = 0
     while number and (highest - lowest) >> shift:
-        starts[:] = 0
+        for d in range(2049):
+            starts[d] = 0
         for r in range(number):
             starts[((keys[r] - lowest) >> shift & 2047) + 1] += 1
         for d in range(2048):
@@ -615,7 +605,8 @@ def _sort_by_depth(depths, radii, order):
         indices, spare = spare, indices
         shift += 11
     if shift // 11 % 2:
-        order[:number] = indices[:number]
+        for r in range(number):
+            order[r] = indices[r]
     return number
 
 
@@ -780,7 +771,8 @@ def draw(
         start, end = tile_start[i, tile], tile_start[i, tile + 1]
         place_of_tile = index * PIXELS
         alive = np.uint64(0)
-        state[:] = 0
+        for at in range(len(state)):
+            state[at] = 0
         for b in range(BLOCKS):
             inside = (load(LANE_X, 0) + broadcast_at(BLOCK_X, b) < np.float32(width - tile_x)) & (
                 load(LANE_Y, 0) + broadcast_at(BLOCK_Y, b) < np.float32(height - tile_y)
@@ -889,7 +881,8 @@ def draw_backward(
         corner_x, corner_y = broadcast(np.float32(tile_x)), broadcast(np.float32(tile_y))
         start, end = tile_start[i, tile], tile_start[i, tile + 1]
         place_of_tile = index * PIXELS
-        state[:] = 0
+        for at in range(len(state)):
+            state[at] = 0
         for b in range(BLOCKS):
             store(state, b * block, load(left, place_of_tile + b * LANES))
             x, y = tile_x + b % 8 * BLOCK, tile_y + b // 8 * BLOCK
@@ -924,7 +917,8 @@ def draw_backward(
             u_corner = load(LANE_X, 0) - (broadcast_at(records, n * RECORD) - corner_x) - k * dy_corner
             now = broadcast(np.float32(place - start))
             w1 = wu = wy = wuu = wuy = wyy = zero
-            d_feature[:] = 0
+            for at in range(len(d_feature)):
+                d_feature[at] = 0
             while todo:
                 b = lowest_bit(todo)
                 todo &= todo - ONE
@@ -1000,7 +994,8 @@ def gather(
         d_opacities[i] = 0
         d_features[i] = 0
         for rank in range(drawn[i]):
-            sums[:] = 0
+            for j in range(width):
+                sums[j] = 0
             for slot in range(splat_start[i, rank], splat_start[i, rank + 1]):
                 for j in range(width):
                     sums[j] += d_slots[slot_start[i] + slot, j]

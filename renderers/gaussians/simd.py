@@ -16,11 +16,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, overload, register_model
 
 LANES, WIDE_LANES = 16, 8
 
@@ -239,27 +239,36 @@ def span_bits(typing, count):
 
 
 def _define(symbol: Callable, emit: Callable, returns_mask: bool = False) -> None:
-    """Define a Python operator for two vectors of one type, and for a vector and a scalar."""
+    """Define a Python operator for two vectors of one type, and for a vector and a scalar.
 
-    @intrinsic
-    def operation(typing, a, b):
-        def generate(context, builder, signature, arguments):
-            return emit(builder, *arguments)
+    The operators are lowered directly: an `@overload` would be compiled as a function for every operator and pair of
+    types, which took most of the time that the kernels need to compile.
+    """
 
-        return (_MASKS[a.count] if returns_mask else a)(a, a), generate
+    @infer_global(symbol)
+    class _Operator(AbstractTemplate):
+        def generic(self, args, kws):
+            lanes = next((each for each in args if isinstance(each, _Lanes)), None)
+            if len(args) != 2 or lanes is None or lanes.element is types.boolean:
+                return None
+            if all(each is lanes or isinstance(each, types.Number) for each in args):
+                return signature(_MASKS[lanes.count] if returns_mask else lanes, *args)
+            return None
 
-    @overload(symbol)
-    def _(a, b):
-        if isinstance(a, _Lanes) and a is b and a.element is not types.boolean:
-            return lambda a, b: operation(a, b)
-        if isinstance(a, _Lanes) and isinstance(b, types.Number):
-            if a is floats:
-                return lambda a, b: operation(a, broadcast(np.float32(b)))
-            return lambda a, b: operation(a, broadcast(np.float64(b)))
-        if isinstance(b, _Lanes) and isinstance(a, types.Number):
-            if b is floats:
-                return lambda a, b: operation(broadcast(np.float32(a)), b)
-            return lambda a, b: operation(broadcast(np.float64(a)), b)
+    def lower(context, builder, signature, arguments):
+        kind = next(each for each in signature.args if isinstance(each, _Lanes))
+        return emit(
+            builder,
+            *(
+                value
+                if given is kind
+                else _broadcast(builder, context.cast(builder, value, given, kind.element), kind.count)
+                for value, given in zip(arguments, signature.args, strict=True)
+            ),
+        )
+
+    for operands in ((_Lanes, _Lanes), (_Lanes, types.Number), (types.Number, _Lanes)):
+        lower_builtin(symbol, *operands)(lower)
 
 
 _define(operator.add, lambda b, x, y: b.fadd(x, y, flags=_FLAGS))
@@ -272,32 +281,27 @@ _define(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), returns_mask=Tru
 _define(operator.ge, lambda b, x, y: b.fcmp_ordered(">=", x, y), returns_mask=True)
 
 
-@intrinsic
-def _both(typing, a, b):
-    def generate(context, builder, signature, arguments):
-        return builder.and_(*arguments)
-
-    return a(a, a), generate
-
-
-@overload(operator.and_)
-def _(a, b):
-    if isinstance(a, _Lanes) and a is b and a.element is types.boolean:
-        return lambda a, b: _both(a, b)
+@infer_global(operator.and_)
+class _And(AbstractTemplate):
+    def generic(self, args, kws):
+        masks = len(args) == 2 and args[0] is args[1] and isinstance(args[0], _Lanes)
+        return signature(args[0], *args) if masks and args[0].element is types.boolean else None
 
 
-@intrinsic
-def _negated(typing, value):
-    def generate(context, builder, signature, arguments):
-        return builder.fneg(arguments[0])
-
-    return value(value), generate
+@lower_builtin(operator.and_, _Lanes, _Lanes)
+def _lower_and(context, builder, signature, arguments):
+    return builder.and_(*arguments)
 
 
-@overload(operator.neg)
-def _(value):
-    if isinstance(value, _Lanes):
-        return lambda value: _negated(value)
+@infer_global(operator.neg)
+class _Negative(AbstractTemplate):
+    def generic(self, args, kws):
+        return signature(args[0], *args) if len(args) == 1 and isinstance(args[0], _Lanes) else None
+
+
+@lower_builtin(operator.neg, _Lanes)
+def _lower_negative(context, builder, signature, arguments):
+    return builder.fneg(arguments[0])
 
 
 def _unary(name: str) -> Callable:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -299,11 +298,35 @@ def test_the_compile_cache_works_with_a_read_only_installation(tmp_path: Path) -
     assert folder.is_relative_to(tmp_path / "chosen") and hits == 0
 
 
-def test_the_digest_of_simd_is_current() -> None:
-    from renderers.gaussians import kernels, simd
+def test_machine_code_of_another_version_of_any_source_file_is_not_used(tmp_path: Path) -> None:
+    """The folder and the stamp of cached kernels follow the content of kernels.py, simd.py and types.py."""
+    from renderers.gaussians import kernels
 
-    digest = sha256(Path(simd.__file__).read_bytes()).hexdigest()[:16]
-    assert digest == kernels.SIMD_DIGEST, f"simd.py has changed: set kernels.SIMD_DIGEST to {digest!r}"
+    install = tmp_path / "install"
+    package = install / "renderers"
+    source = Path(find_spec("renderers").origin).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from renderers.gaussians import kernels; print(*kernels.draw._cache._impl.locator.sources, sep='\\n')\n"
+    code += (
+        "print(kernels.draw.stats.cache_path); print(kernels.draw._cache._impl.locator.get_source_stamp())"
+    )
+
+    def stamp() -> tuple[list[str], str, str]:
+        environment = {**os.environ, "PYTHONPATH": str(install), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, "-P", "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        *files, folder, digest = done.stdout.split()
+        return files, folder, digest
+
+    files, folder, digest = stamp()
+    assert digest == kernels.draw._cache._impl.locator.get_source_stamp()  # the same content elsewhere
+    assert {Path(file).name for file in files} == {"kernels.py", "simd.py", "types.py"}
+    seen = {(folder, digest)}
+    for file in files:
+        with open(file, "a") as stream:
+            stream.write("# another version\n")
+        seen.add(stamp()[1:])
+    assert len({folder for folder, _ in seen}) == len({digest for _, digest in seen}) == 4
 
 
 def _cloud(number: int, size: int) -> tuple[Gaussians, TensorCameras]:
