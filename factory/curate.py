@@ -62,7 +62,9 @@ class CaptionOptions:
     prompt: str = option(PROMPT, "the question that the model answers", show_default=False)
     gpus: float = option(1.0, "GPUs per worker; 0: on the CPU", at_least=0)
     workers: int | None = option(
-        None, "parallel workers (default: as many as the cluster has room for)", at_least=1
+        None,
+        "parallel workers; 0: in this process, without Ray (default: as many as the cluster has room for)",
+        at_least=0,
     )
     batch: int = option(8, "clips per forward pass", at_least=1)
     frames: int = option(8, "frames of each clip that the model sees", at_least=1)

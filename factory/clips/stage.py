@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 
-from cluster import Outcome, Stage, Task, task_key
+from cluster import Outcome, Stage, StageError, Task, task_key
 from factory.assets.exclusions import TAKEN_DOWN
 from factory.assets.licences import Policy, attribution
 from factory.assets.record import AssetRecord
@@ -27,7 +27,7 @@ from factory.dataset.shards import staged_path
 from factory.sources.downloads import DeadLink, WrongChecksum
 from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
-from renderers.meshes import PICTURE_VERSIONS, RenderSettings, renderer
+from renderers.meshes import PICTURE_VERSIONS, RenderError, RenderSettings, renderer
 
 
 @dataclass
@@ -75,8 +75,11 @@ class RenderStage(Stage):
         return f"{self.identity}:{self.policy.hash()}" if self.curate == "filter" else self.identity
 
     def setup(self) -> None:
-        if not self.plan_only:
-            renderer(self.backend)  # fail before the first task on a machine that cannot render
+        if not self.plan_only:  # fail before the first task on a machine that cannot render
+            try:
+                renderer(self.backend)
+            except (RenderError, ImportError, OSError) as error:
+                raise StageError(f"no renderer: {error}") from error
 
     def process(self, task: Task) -> Outcome:
         job = read_job(task.payload)

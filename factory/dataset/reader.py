@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage import StorageError, error_reason, open_filesystem
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
 from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
@@ -83,6 +83,7 @@ def load_clips(path_or_url: str | os.PathLike[str], split: str | None = None) ->
 
     Raises:
         FileNotFoundError: the dataset has no clips.
+        StorageError: the URL cannot be opened, or a shard cannot be read.
     """
     return ClipDataset(path_or_url, split)
 
@@ -104,15 +105,20 @@ class ClipDataset:
 
     def __init__(self, path_or_url: str | os.PathLike[str], split: str | None = None) -> None:
         self.url = os.fspath(path_or_url)
-        self.filesystem, root = fsspec.core.url_to_fs(self.url)
+        self.filesystem, root = open_filesystem(self.url)
         pattern = f"{root.rstrip('/')}/data/{split or '*'}/*.parquet"
-        self._files: list[str] = sorted(self.filesystem.glob(pattern))
+        try:
+            self._files: list[str] = sorted(self.filesystem.glob(pattern))
+        except Exception as error:  # each object store has its own exception classes
+            raise StorageError(
+                f"cannot list {self.url}: {error_reason(error)}. Check the address, the connection and the credentials"
+            ) from error
         if not self._files:
             raise FileNotFoundError(
                 f"no clips in {self.url}: expected files like {pattern}; render some with "
                 f"`python -m factory.render --out {self.url}`"
             )
-        self._footers = [self._open(file).metadata for file in self._files]
+        self._footers = [self._footer(file) for file in self._files]
         self.row_groups = [
             RowGroup(file, index, footer)
             for file, footer in zip(self._files, self._footers, strict=True)
@@ -120,6 +126,15 @@ class ClipDataset:
         ]
         rows = [group.footer.row_group(group.index).num_rows for group in self.row_groups]
         self.row_group_starts = np.concatenate([[0], np.cumsum(rows)])
+
+    def _footer(self, file: str) -> pq.FileMetaData:
+        try:
+            return self._open(file).metadata
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StorageError(
+                f"{file} cannot be read as a shard of clips ({error_reason(error)}): restore the file, or remove it "
+                f"together with its manifest and render its clips again"
+            ) from error
 
     def __len__(self) -> int:
         return int(self.row_group_starts[-1])

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster import Outcome, Stage, Task, task_key
+from cluster import Outcome, Stage, StageError, Task, task_key
 from factory.assets.licences import attribution
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
@@ -43,7 +43,7 @@ from factory.sources.downloads import DeadLink, WrongChecksum
 from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
 from renderers.cameras import Cameras
-from renderers.meshes import PICTURE_VERSIONS, RenderSettings, Shot, renderer
+from renderers.meshes import PICTURE_VERSIONS, RenderError, RenderSettings, Shot, renderer
 
 if TYPE_CHECKING:
     from factory.dataset.reader import ClipDataset
@@ -98,8 +98,11 @@ class MotionStage(Stage):
         return ":".join(parts)
 
     def setup(self) -> None:
-        if self.renders:
-            renderer(self.backend)  # fail before the first task on a machine that cannot render
+        if self.renders:  # fail before the first task on a machine that cannot render
+            try:
+                renderer(self.backend)
+            except (RenderError, ImportError, OSError) as error:
+                raise StageError(f"no renderer: {error}") from error
 
     def process(self, task: Task) -> Outcome:
         try:

@@ -12,12 +12,15 @@ those of glTF: +Y up, front +Z, metres. Invalid files raise `GltfError`, unsuppo
 
 from renderers.gltf.animations import Animation
 from renderers.gltf.asset import Asset, Pose, Primitive, load
+from renderers.gltf.formats import SNIFFED_BYTES, FileFormat, format_of_suffix, identify
 from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf
 from renderers.gltf.materials import Material, Texture
 
 __all__ = [
+    "SNIFFED_BYTES",
     "Animation",
     "Asset",
+    "FileFormat",
     "GltfError",
     "Limits",
     "Material",
@@ -25,5 +28,7 @@ __all__ = [
     "Primitive",
     "Texture",
     "UnsupportedGltf",
+    "format_of_suffix",
+    "identify",
     "load",
 ]

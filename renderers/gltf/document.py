@@ -7,6 +7,7 @@ folder are read.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import numpy as np
 
 from renderers.gltf.compression import MESHOPT, decode_draco, decode_meshopt
 from renderers.gltf.files import read_data_uri, read_file, read_relative_uri, shorten, split_glb
+from renderers.gltf.formats import SNIFFED_BYTES, identify
 from renderers.gltf.images import decode_image
 from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf, errors_prefixed
 
@@ -52,6 +54,7 @@ class Document:
         self._pixels: dict[bytes, np.ndarray] = {}  # by SHA-256 of the encoded image
         with errors_prefixed(name):
             text, self._chunk = split_glb(data)
+        self._head = data[:SNIFFED_BYTES]
         self.json = self._parse(text)
 
     @classmethod
@@ -97,20 +100,29 @@ class Document:
     # --- JSON ---
 
     def _parse(self, text: bytes) -> dict:
+        if not self._head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"glTF", b"{")):
+            self._refuse_other_formats()
         self.within(sum(text.count(mark) for mark in (b",", b"[", b"{")), "json_values", "JSON values")
         try:
             root = json.loads(text.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
+            self._refuse_other_formats()
             self.fail(f"not a glTF file: expected GLB or JSON, and it cannot be parsed as JSON ({error})")
         if not isinstance(root, dict):
             self.fail("not a glTF file: expected a JSON object at the top level")
         asset = root.get("asset")
         version = asset.get("version") if isinstance(asset, dict) else None
         if not isinstance(version, str):
+            self._refuse_other_formats()
             self.fail("asset.version is missing, expected '2.0'; is this a glTF file?")
         if version.split(".")[0] != "2":
             self.unsupported(f"glTF version {version[:20]!r}, expected '2.0'; convert it to glTF 2.0")
         return root
+
+    def _refuse_other_formats(self) -> None:
+        """Raise `GltfError` if the file is of another format that is recognised."""
+        if kind := identify(self._head, self.name):
+            self.fail(f"not a glTF file: {kind}")
 
     def items(self, key: str, owner: dict | None = None, where: str = "") -> list[dict]:
         """Return a list of objects: a top-level one, or one of `owner`. `[]` if absent."""

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from cluster import Storage
 from factory.console import (
     OK,
     OutputOptions,
@@ -112,14 +113,15 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Run the command; exit code 0 once the model is published."""
     training, workers = read_options(args, MVVDMTrainingOptions), read_options(args, WorkerOptions)
     parts, output = read_options(args, PretrainedParts), read_options(args, OutputOptions)
-    try:
-        recipe = apply_overrides(RECIPES[training.preset](), training.set)
-        check_workers(workers.workers, recipe)
-        job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
 
     def action() -> int:
+        try:
+            recipe = apply_overrides(RECIPES[training.preset](), training.set)
+            check_workers(workers.workers, recipe)
+            job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)
+        except (ValueError, FileNotFoundError) as error:
+            parser.error(str(error))
+        Storage(job.out).check_writable()
         with ProgressDisplay(output) as display:
             result = train_model(job, workers.workers, workers.cpus, workers.gpus, show=display.update)
         print_result(output, "\n".join(f"{name:18} {value}" for name, value in result.items()), result)
