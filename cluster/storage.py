@@ -77,6 +77,20 @@ def open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
         raise StorageError(f"{url} cannot be opened: {error_reason(error)}") from error
 
 
+def glob_files(filesystem: Any, pattern: str) -> list[str]:
+    """Paths in a file system that match a glob pattern.
+
+    Raises:
+        StorageError: the storage could not be listed.
+    """
+    try:
+        return list(filesystem.glob(pattern))
+    except Exception as error:  # each object store has its own exception classes
+        raise StorageError(
+            f"cannot list {pattern}: {error_reason(error)}. Check the address, the connection and the credentials"
+        ) from error
+
+
 class Storage:
     """A folder on a local disk or behind an fsspec URL. File names are relative to it.
 

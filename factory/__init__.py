@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from factory.assets.licences import attribution
     from factory.assets.splits import assign_split
     from factory.dataset.codecs.video import decode_h264, pack_alpha, unpack_alpha
-    from factory.dataset.loader import ClipLoader, TrainingClips, ray_dataset
+    from factory.dataset.lerobot import ExportError, export_lerobot
+    from factory.dataset.loader import ClipLoader, TrainingClips
     from factory.dataset.packing import ShardPacker
     from factory.dataset.pages.card import write_card
-    from factory.dataset.reader import Clip, ClipArrays, ClipDataset, load_clips
+    from factory.dataset.ray_data import ray_dataset
+    from factory.dataset.reader import Clip, ClipArrays, ClipDataset, DatasetError, load_clips
     from factory.dataset.schema import ClipInfo, RowError, clip_schema, make_row, row_to_shot, write_row
     from factory.dataset.shards import Shard, packed_keys, staged_path
     from renderers.video import encode_h264
@@ -34,6 +36,8 @@ __all__ = [
     "ClipDataset",
     "ClipInfo",
     "ClipLoader",
+    "DatasetError",
+    "ExportError",
     "RowError",
     "Shard",
     "ShardPacker",
@@ -44,6 +48,7 @@ __all__ = [
     "clip_schema",
     "decode_h264",
     "encode_h264",
+    "export_lerobot",
     "load_clips",
     "make_row",
     "pack_alpha",
@@ -64,13 +69,16 @@ _MODULES = {
     "unpack_alpha": "factory.dataset.codecs.video",
     "ClipLoader": "factory.dataset.loader",
     "TrainingClips": "factory.dataset.loader",
-    "ray_dataset": "factory.dataset.loader",
+    "ray_dataset": "factory.dataset.ray_data",
     "ShardPacker": "factory.dataset.packing",
     "write_card": "factory.dataset.pages.card",
     "Clip": "factory.dataset.reader",
     "ClipArrays": "factory.dataset.reader",
     "ClipDataset": "factory.dataset.reader",
+    "DatasetError": "factory.dataset.reader",
     "load_clips": "factory.dataset.reader",
+    "ExportError": "factory.dataset.lerobot",
+    "export_lerobot": "factory.dataset.lerobot",
     "ClipInfo": "factory.dataset.schema",
     "RowError": "factory.dataset.schema",
     "clip_schema": "factory.dataset.schema",

@@ -121,6 +121,11 @@ class RenderOptions:
         "rule; off: do not measure",
         choices=("off", "tag", "filter"),
     )
+    strict: bool = option(
+        False,
+        "leave out assets that cannot be drawn as their files specify, e.g. because of an extension; without it, the "
+        "column `notes` says how they differ",
+    )
     retry_quarantined: bool = option(False, "retry the assets and clips that earlier runs gave up on")
     dry_run: bool = option(False, "open and plan every asset, write nothing")
 
@@ -247,6 +252,7 @@ def _run(command: RenderCommand) -> int:
         options.heldout,
         options.dry_run,
         options.quality,
+        strict=options.strict,
     )
     if any(open_source(uri).is_remote for uri in options.source):
         stage = replace(stage, fetch_s=_FETCH_S)

@@ -90,6 +90,7 @@ class ClipPlan:
         motion: statistics of `motion_statistics`.
         measures: statistics of `factory.clips.quality.measure_motion`. They do not affect the rendered clip, so they
             are not part of its key.
+        notes: how the clip differs from what the file specifies, besides the notes of the asset; not part of its key.
     """
 
     animation: int
@@ -103,13 +104,14 @@ class ClipPlan:
     asset_to_world: tuple[float, ...]
     motion: dict[str, float]
     measures: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "notes" or value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ClipPlan:
-        sequences = {name: tuple(data[name]) for name in ("timestamps", "asset_to_world")}
+        sequences = {name: tuple(data.get(name, ())) for name in ("timestamps", "asset_to_world", "notes")}
         return cls(**{**data, **sequences})
 
     def shot(self, recipe: ClipRecipe) -> Shot:

@@ -54,6 +54,9 @@ def summary(result: RenderResult, stage: RenderStage) -> str:
         lines += [
             f"             {count:5d}  {reason}" for reason, count in tally.dead.most_common(_MOST_LISTED)
         ]
+    if tally.noted:
+        lines.append(f"notes        {tally.noted} assets are not drawn exactly as their files specify")
+        lines += [f"             {count:5d}  {note}" for note, count in tally.notes.most_common(_MOST_LISTED)]
     lines.append(f"quarantined  {len(tally.quarantined)}")
     listed = list(tally.quarantined.items())[:_MOST_LISTED]
     lines += [f"             {label}: {cause.removeprefix(label + ': ')}" for label, cause in listed]

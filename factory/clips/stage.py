@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 from cluster import Outcome, Stage, StageError, Task, task_key
 from factory.assets.exclusions import TAKEN_DOWN
@@ -43,6 +44,7 @@ class RenderStage(Stage):
             "filter" = also leave out clips that break a rule which can be checked before rendering.
         policy: rules of the column `quality`.
         fetch_s: seconds that downloading a file may take.
+        strict: leave out assets with notes, which cannot be drawn as their files specify.
         taken_down: content addresses ("sha256:…") of files that must not enter the dataset under any name.
     """
 
@@ -55,6 +57,7 @@ class RenderStage(Stage):
     policy: MotionPolicy = field(default_factory=MotionPolicy)
     fetch_s: float = 0.0
     taken_down: frozenset[str] = frozenset()
+    strict: bool = False
 
     def __post_init__(self) -> None:
         pixels = self.recipe.views * self.recipe.num_frames * self.recipe.resolution**2
@@ -72,7 +75,12 @@ class RenderStage(Stage):
     @property
     def selection(self) -> str:
         """Everything except the asset that determines which clips it gives."""
-        return f"{self.identity}:{self.policy.hash()}" if self.curate == "filter" else self.identity
+        parts = [self.identity]
+        if self.curate == "filter":
+            parts.append(self.policy.hash())
+        if self.strict:
+            parts.append("strict")
+        return ":".join(parts)
 
     def setup(self) -> None:
         if not self.plan_only:  # fail before the first task on a machine that cannot render
@@ -110,6 +118,8 @@ class RenderStage(Stage):
         record = record.completed(asset.metadata)
         if refusal := terms.refusal(record):
             return Outcome("filtered", reason=refusal)
+        if self.strict and asset.notes:
+            return Outcome("filtered", reason=f"strict: {'; '.join(asset.notes)}")
         return self._plan(asset, record, loaded)
 
     def _plan(self, asset: gltf.Asset, record: AssetRecord, loaded: float) -> Outcome:
@@ -126,7 +136,10 @@ class RenderStage(Stage):
             )
         tasks = [self._clip_task(record, clip) for clip in clips]
         seconds = {"load": loaded, "plan": time.perf_counter() - started}
-        summary = {"clips": len(clips), "rejected": rejected, "seconds": seconds}
+        summary: dict[str, Any] = {"clips": len(clips), "rejected": rejected, "seconds": seconds}
+        notes = dict.fromkeys([*asset.notes, *(note for clip in clips for note in clip.notes)])
+        if notes:
+            summary["notes"] = list(notes)
         return Outcome("done", summary, follow_up=[] if self.plan_only else tasks)
 
     def _within_policy(
@@ -143,7 +156,7 @@ class RenderStage(Stage):
         return kept, rejections + left_out
 
     def _clip_task(self, record: AssetRecord, clip: ClipPlan) -> Task:
-        decided = {name: value for name, value in clip.to_json().items() if name != "measures"}
+        decided = {name: value for name, value in clip.to_json().items() if name not in ("measures", "notes")}
         plan = json.dumps(decided, sort_keys=True)
         key = task_key("clip", record.fingerprint, self.identity, plan)
         return Task(
@@ -156,6 +169,7 @@ class RenderStage(Stage):
         clip = renderer(self.backend).render_clip(asset, plan.shot(self.recipe), self.settings)
         rendered = time.perf_counter()
         info = self._info(asset, job.asset, sha256, key, plan)
+        info = replace(info, notes=(*asset.notes, *plan.notes))
         if self.curate != "off":
             measures = {**plan.measures, "motion_ssim": frame_similarity(clip.frames)}
             quality = self.policy.quality({**plan.motion, **measures})

@@ -25,6 +25,8 @@ class Tally:
         filtered: reason → number of records left out on purpose.
         dead: reason → number of records whose file no longer exists.
         quarantined: label → cause, of assets and clips given up.
+        noted: number of assets that are not drawn exactly as their files specify.
+        notes: how they differ → number of assets.
         seconds: part of the work ("load", "plan", "render", "measure", "encode") → worker-seconds of this run.
         bytes: size of the clips of this run.
         renderers: devices that rendered them.
@@ -39,6 +41,8 @@ class Tally:
     filtered: Counter[str] = field(default_factory=Counter)
     dead: Counter[str] = field(default_factory=Counter)
     quarantined: dict[str, str] = field(default_factory=dict)
+    noted: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     renderers: set[str] = field(default_factory=set)
@@ -49,6 +53,9 @@ class Tally:
         if not is_clip:
             self.assets += 1
             self.planned += record.summary.get("clips", 0)
+            notes = record.summary.get("notes", ())
+            self.noted += bool(notes)
+            self.notes.update(notes)
             self.rejected.update(rejection["reason"] for rejection in record.summary.get("rejected", ()))
         if record.status == "quarantined":
             is_taken = task.label in self.quarantined  # labels are not unique across sources

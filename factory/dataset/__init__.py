@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from factory.dataset.captioning import Captioner, CaptionStage, caption_dataset
     from factory.dataset.captions import Caption, caption_from_names, newest_captions, read_caption_rows
     from factory.dataset.lerobot import ExportError, export_lerobot
-    from factory.dataset.loader import ClipLoader, TrainingClips, ray_dataset
+    from factory.dataset.loader import ClipLoader, TrainingClips
     from factory.dataset.packing import ShardPacker
-    from factory.dataset.reader import Clip, ClipArrays, ClipDataset, load_clips
+    from factory.dataset.ray_data import ray_dataset
+    from factory.dataset.reader import Clip, ClipArrays, ClipDataset, DatasetError, load_clips
     from factory.dataset.release import Published, PublishError, check_publishable, publish
     from factory.dataset.schema import ClipInfo, RowError, clip_schema, make_row, row_to_shot, write_row
     from factory.dataset.shards import Shard, packed_keys, read_manifests, remove_clips, staged_path
@@ -33,6 +34,7 @@ __all__ = [
     "ClipDataset",
     "ClipInfo",
     "ClipLoader",
+    "DatasetError",
     "ExportError",
     "PublishError",
     "Published",
@@ -72,11 +74,12 @@ _MODULES = {
     "export_lerobot": "factory.dataset.lerobot",
     "ClipLoader": "factory.dataset.loader",
     "TrainingClips": "factory.dataset.loader",
-    "ray_dataset": "factory.dataset.loader",
+    "ray_dataset": "factory.dataset.ray_data",
     "ShardPacker": "factory.dataset.packing",
     "Clip": "factory.dataset.reader",
     "ClipArrays": "factory.dataset.reader",
     "ClipDataset": "factory.dataset.reader",
+    "DatasetError": "factory.dataset.reader",
     "load_clips": "factory.dataset.reader",
     "PublishError": "factory.dataset.release",
     "Published": "factory.dataset.release",

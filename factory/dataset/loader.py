@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from factory.dataset.buffers import BufferPool, value_table
 from factory.dataset.codecs.video import decode_on
 from factory.dataset.epoch_order import TAILS, EpochOrder
+from factory.dataset.ratings import QUALITIES, selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.row_groups import RowGroupReader, prefetch
 from factory.dataset.schema import alpha_column, row_cameras, view_column
@@ -56,7 +56,9 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         state           argument of `load_state_dict` that resumes after this batch
 
     Args:
-        dataset: folder, URL or opened dataset (`factory.load_clips(…, split="train")`).
+        dataset: folder, URL or opened dataset (`factory.load_clips(…, split="train", captions=…)`).
+        quality: least rating of a clip (column `quality`): "ok" leaves out clips that violate a rule, "high" all but
+            the best, "any" takes every clip. Clips that were not rated pass "ok".
         where: metadata filter: column → accepted value, collection of accepted values, or predicate.
         views: V, evenly spaced around the object.
         frames: T, evenly spaced in time.
@@ -81,6 +83,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         self,
         dataset: ClipDataset | str | os.PathLike[str],
         *,
+        quality: str = "ok",
         where: Mapping[str, Accepted] | None = None,
         views: int = 4,
         frames: int = 16,
@@ -98,6 +101,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         self.clips = dataset if isinstance(dataset, ClipDataset) else load_clips(dataset)
         self.views, self.frames, self.batch_size = views, frames, batch_size
         self.background, self.dtype = tuple(background), dtype
+        self.quality = quality
         self.shuffle, self.seed, self.tail, self.mix = shuffle, seed, tail, mix
         self.rank, self.world_size = _distributed_rank(rank, world_size)
         self.transform = transform
@@ -120,6 +124,10 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
     def _check_arguments(self) -> None:
         if self.tail not in TAILS:
             raise ValueError(f"TrainingClips: tail is {self.tail!r}; expected one of {', '.join(TAILS)}")
+        if self.quality not in QUALITIES:
+            raise ValueError(
+                f"TrainingClips: quality is {self.quality!r}; expected one of {', '.join(QUALITIES)}"
+            )
         if self.dtype != torch.uint8 and not self.dtype.is_floating_point:
             raise ValueError(
                 f"TrainingClips: dtype is {self.dtype}; expected a floating-point type or torch.uint8"
@@ -140,14 +148,16 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
                 f"{', '.join(self.clips.columns)}"
             )
         table = self.clips.table(list(dict.fromkeys(["clip_id", *_SHAPE_COLUMNS, *where])))
-        passed = np.ones(len(table), bool)
+        if not len(table):
+            raise ValueError(f"TrainingClips: {self.clips.url} has no clips")
+        passed = selected_clips(self.clips, self.quality)
         for name, accepted in where.items():
             passed &= [_accepts(accepted, value) for value in table[name].to_pylist()]
         kept = np.flatnonzero(passed)
         if not len(kept):
             raise ValueError(
                 f"TrainingClips: none of the {len(table)} clips of {self.clips.url} passes the filter on "
-                f"{', '.join(where)}"
+                f"{', '.join([*where, 'quality'])}"
             )
         table = table.take(pa.array(kept))
         shape = _common_shape(table)
@@ -190,8 +200,8 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         """
         if state["order"] != self._order_id:
             raise ValueError(
-                "TrainingClips: this state belongs to another sequence: clips, filter, views, frames, batch_size, "
-                "shuffle, seed, tail, mix or world_size have changed. Restore them, or start an epoch with "
+                "TrainingClips: this state belongs to another sequence: clips, filter, quality, views, frames, "
+                "batch_size, shuffle, seed, tail, mix or world_size have changed. Restore them, or start an epoch with "
                 f"set_epoch({state['epoch'] + 1})"
             )
         self.set_epoch(state["epoch"], state["step"])
@@ -300,7 +310,9 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
             "world_to_camera": torch.from_numpy(cameras.world_to_camera).float(),
             "K": torch.from_numpy(cameras.K).float(),
             "timestamps": torch.tensor(row["timestamps"], dtype=torch.float64)[indices],
-            "caption": row["caption"],
+            "caption": caption.text
+            if (caption := self.clips.captions.get(row["clip_id"]))
+            else row["caption"],
             "clip_id": row["clip_id"],
             "view_group": torch.tensor(group),
             "phase": torch.tensor(phase),
@@ -363,44 +375,6 @@ class ClipLoader(DataLoader):
         """
         self._clips.load_state_dict(state)
         self._state = dict(state)
-
-
-def ray_dataset(clips: TrainingClips, epoch: int = 0, steps_per_task: int = 4) -> Any:
-    """Return one epoch as a `ray.data.Dataset`: one row per sample, without `state`.
-
-    Call it within `cluster.connect()`, or after Ray was initialised. With `world_size` 1, Ray can shard it
-    (`streaming_split`). Rows are in the order of the epoch if Ray is configured to preserve order.
-
-    Args:
-        clips: the batches.
-        epoch: number of the epoch.
-        steps_per_task: batches read by one Ray task.
-    """
-    from cluster import data
-
-    batches = clips.epoch_batches(epoch)
-    parts, rows = [], []
-    for start in range(0, len(batches), steps_per_task):
-        part = batches[start : start + steps_per_task]
-        parts.append(partial(_read_arrays, clips, epoch, part))
-        rows.append(sum(map(len, part)))
-    return data.from_parts(parts, rows)
-
-
-def _read_arrays(
-    clips: TrainingClips, epoch: int, batches: list[np.ndarray]
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield each batch as columns of NumPy arrays, the form of a Ray Data block."""
-    for batch in clips.read_batches(epoch, batches):
-        if clips.batch_size is None:
-            batch = {
-                name: value[None] if isinstance(value, torch.Tensor) else [value]
-                for name, value in batch.items()
-            }
-        yield {
-            name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value, object)
-            for name, value in batch.items()
-        }
 
 
 def _common_shape(table: pa.Table) -> dict[str, int]:

@@ -7,21 +7,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version as version_of
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage import StorageError, error_reason, open_filesystem
+from cluster.storage import glob_files, open_filesystem
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
 from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
-from factory.dataset.schema import alpha_column, is_pixels, row_cameras, row_to_shot, view_column
+from factory.dataset.names import dataset_url
+from factory.dataset.schema import (
+    SCHEMA_VERSION,
+    alpha_column,
+    is_pixels,
+    row_cameras,
+    row_to_shot,
+    view_column,
+)
 from renderers.cameras import Cameras
 from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
 
+NEWEST, STORED = "newest", "stored"
 Indices = int | slice | Sequence[int] | None
+
+
+class DatasetError(ValueError):
+    """A file of a dataset cannot be read. The message names the file and the cause."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +88,23 @@ class RowGroup:
     footer: pq.FileMetaData
 
 
-def load_clips(path_or_url: str | os.PathLike[str], split: str | None = None) -> ClipDataset:
+def load_clips(
+    path_or_url: str | os.PathLike[str], split: str | None = None, captions: str = NEWEST
+) -> ClipDataset:
     """Open a dataset. Only the footers of the shards are read.
 
     Args:
-        path_or_url: a folder, or any URL that fsspec supports ("hf://datasets/org/mv-video", "s3://…").
+        path_or_url: a folder, any URL that fsspec supports ("s3://…"), "hub:org/name" or "local:PATH"
+            (`factory.dataset.names.dataset_url`).
         split: "train", "validation" or "test"; None = all.
+        captions: which captions the clips have: "newest" = the last one written for each clip, "stored" = those in the
+            shards, or a `caption_origin` such as "model qwen3-vl" = those of this origin, "" for clips without one.
 
     Raises:
-        FileNotFoundError: the dataset has no clips.
-        StorageError: the URL cannot be opened, or a shard cannot be read.
+        FileNotFoundError: the dataset, or the split, has no clips. DatasetError: a shard cannot be read.
+        StorageError: the URL cannot be opened.
     """
-    return ClipDataset(path_or_url, split)
+    return ClipDataset(path_or_url, split, captions)
 
 
 class ClipDataset:
@@ -94,6 +113,7 @@ class ClipDataset:
     Args:
         path_or_url: a folder, or any URL that fsspec supports.
         split: "train", "validation" or "test"; None = all.
+        captions: "newest", "stored" or an origin; see `load_clips`.
 
     Attributes:
         url: path or URL of the dataset.
@@ -103,22 +123,14 @@ class ClipDataset:
             clips.
     """
 
-    def __init__(self, path_or_url: str | os.PathLike[str], split: str | None = None) -> None:
-        self.url = os.fspath(path_or_url)
+    def __init__(
+        self, path_or_url: str | os.PathLike[str], split: str | None = None, captions: str = NEWEST
+    ) -> None:
+        self.url = dataset_url(path_or_url)
         self.filesystem, root = open_filesystem(self.url)
-        pattern = f"{root.rstrip('/')}/data/{split or '*'}/*.parquet"
-        try:
-            self._files: list[str] = sorted(self.filesystem.glob(pattern))
-        except Exception as error:  # each object store has its own exception classes
-            raise StorageError(
-                f"cannot list {self.url}: {error_reason(error)}. Check the address, the connection and the credentials"
-            ) from error
-        if not self._files:
-            raise FileNotFoundError(
-                f"no clips in {self.url}: expected files like {pattern}; render some with "
-                f"`python -m factory.render --out {self.url}`"
-            )
-        self._footers = [self._footer(file) for file in self._files]
+        self._files = self._shards(root, split)
+        self._which_captions = captions
+        self._footers = [self._read_footer(file) for file in self._files]
         self.row_groups = [
             RowGroup(file, index, footer)
             for file, footer in zip(self._files, self._footers, strict=True)
@@ -127,14 +139,35 @@ class ClipDataset:
         rows = [group.footer.row_group(group.index).num_rows for group in self.row_groups]
         self.row_group_starts = np.concatenate([[0], np.cumsum(rows)])
 
-    def _footer(self, file: str) -> pq.FileMetaData:
+    def _shards(self, root: str, split: str | None) -> list[str]:
+        pattern = f"{root.rstrip('/')}/data/*/*.parquet"
+        # macOS leaves a file `._name` beside each file that it copies to other file systems.
+        files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
+        if not files:
+            raise FileNotFoundError(
+                f"no clips in {self.url}: expected files like {pattern}; render some with "
+                f"`python -m factory.render --out {self.url}`"
+            )
+        splits = sorted({path.rsplit("/", 2)[1] for path in files})
+        if split is not None and split not in splits:
+            raise FileNotFoundError(f"no split {split!r} in {self.url}; it has {', '.join(splits)}")
+        return [path for path in files if split in (None, path.rsplit("/", 2)[1])]
+
+    def _read_footer(self, file: str) -> pq.FileMetaData:
         try:
-            return self._open(file).metadata
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StorageError(
-                f"{file} cannot be read as a shard of clips ({error_reason(error)}): restore the file, or remove it "
-                f"together with its manifest and render its clips again"
+            footer = self._open(file).metadata
+        except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+            raise DatasetError(
+                f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; compare its size and "
+                f"sha256 with its manifest in _factory/shards, and download or pack it again"
             ) from error
+        version = _schema_version(footer)
+        if version > int(SCHEMA_VERSION):
+            raise DatasetError(
+                f"{file} of {self.url} has rows of schema version {version}; menagerie4d {version_of('menagerie4d')} "
+                f"reads versions up to {SCHEMA_VERSION}: upgrade it"
+            )
+        return footer
 
     def __len__(self) -> int:
         return int(self.row_group_starts[-1])
@@ -167,12 +200,12 @@ class ClipDataset:
             columns: names; None = every column without pixels (`columns`).
         """
         table = self._read(columns or self.columns)
-        if {"caption", "caption_origin"} & set(table.column_names) and self._captions:
-            newest = [self._captions.get(key) for key in self._read(["clip_id"])["clip_id"].to_pylist()]
+        if {"caption", "caption_origin"} & set(table.column_names) and self.captions:
+            chosen = [self.captions.get(key) for key in self._read(["clip_id"])["clip_id"].to_pylist()]
             for place, name in enumerate(("caption", "caption_origin")):
                 if name in table.column_names:
                     stored = table[name].to_pylist()
-                    values = [new[place] if new else old for new, old in zip(newest, stored, strict=True)]
+                    values = [new[place] if new else old for new, old in zip(chosen, stored, strict=True)]
                     table = table.set_column(
                         table.schema.get_field_index(name), name, pa.array(values, pa.string())
                     )
@@ -198,9 +231,24 @@ class ClipDataset:
         return self._footers[0].schema.to_arrow_schema()
 
     @cached_property
-    def _captions(self) -> dict[str, Caption]:
-        """clip_id → newest caption stored beside the shards."""
-        return newest_captions(read_caption_rows(self.url))
+    def captions(self) -> dict[str, Caption]:
+        """clip_id → caption that replaces the one in the shard."""
+        if self._which_captions == STORED:
+            return {}
+        rows = read_caption_rows(self.url)
+        if self._which_captions == NEWEST:
+            return newest_captions(rows)
+        stored = self._read(["clip_id", "caption", "caption_origin"]).to_pylist()
+        origins = {row["caption_origin"] for row in [*stored, *rows] if row["caption"]}
+        if self._which_captions not in origins:
+            raise ValueError(
+                f"no caption of {self.url} is of origin {self._which_captions!r}; expected {NEWEST!r}, {STORED!r} or "
+                f"one of {', '.join(map(repr, sorted(origins)))}"
+            )
+        chosen = newest_captions(
+            row for row in [*stored, *rows] if row["caption_origin"] == self._which_captions
+        )
+        return {row["clip_id"]: chosen.get(row["clip_id"], Caption("", "")) for row in stored}
 
     @cached_property
     def _index_of(self) -> dict[str, int]:
@@ -233,6 +281,20 @@ class ClipDataset:
         return pq.ParquetFile(file, metadata=footer, filesystem=self.filesystem, pre_buffer=True)
 
 
+def _schema_version(footer: pq.FileMetaData) -> int:
+    """The newest schema version of a shard's rows, from its statistics; 0 if they do not tell."""
+    versions = [0]
+    for group in range(footer.num_row_groups):
+        columns = footer.row_group(group)
+        for index in range(columns.num_columns):
+            column = columns.column(index)
+            if column.path_in_schema == "schema_version":
+                known = column.is_stats_set and column.statistics.has_min_max
+                versions.append(int(column.statistics.max) if known else 0)
+                break
+    return max(versions)
+
+
 class Clip:
     """One clip of a dataset. Data is read on access.
 
@@ -248,8 +310,8 @@ class Clip:
     def metadata(self) -> dict[str, Any]:
         """The values of all columns without pixels (docs/dataset.md)."""
         row = self._dataset.read_row(self.index, self._dataset.columns)
-        if newest := self._dataset._captions.get(row["clip_id"]):
-            row["caption"], row["caption_origin"] = newest
+        if caption := self._dataset.captions.get(row["clip_id"]):
+            row["caption"], row["caption_origin"] = caption
         return row
 
     @property

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from renderers.gltf.document import Document
+from renderers.gltf.pointers import Target, note_pointer, read_targets
 
 KeyTimes: TypeAlias = "array[float]"  # array.array: bisecting it is faster than bisecting a numpy array
 
 # Animated property → accessor type and number of components.
-_TYPES = {"translation": ("VEC3", 3), "scale": ("VEC3", 3), "rotation": ("VEC4", 4), "weights": ("SCALAR", 1)}
+_TYPES = {
+    "translation": ("VEC3", 3),
+    "scale": ("VEC3", 3),
+    "rotation": ("VEC4", 4),
+    "weights": ("SCALAR", 1),
+    "visible": ("SCALAR", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -22,10 +30,11 @@ class Channel:
 
     Attributes:
         node: index of the node.
-        path: "translation", "rotation", "scale" or "weights".
+        path: "translation", "rotation", "scale", "weights" or "visible".
         interpolation: "STEP", "LINEAR" or "CUBICSPLINE".
         times: key times in seconds, ascending; channels with equal key times share one object.
         values: float64 [keys, width]; for CUBICSPLINE [keys, 3, width]: in-tangent, value, out-tangent.
+        element: index of the only morph weight that is driven; None for all of them.
     """
 
     node: int
@@ -33,6 +42,7 @@ class Channel:
     interpolation: str
     times: KeyTimes
     values: np.ndarray
+    element: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,73 +69,79 @@ class Animation:
 
 
 def read_animations(
-    document: Document, morphs: dict[int, np.ndarray]
-) -> tuple[tuple[Animation, ...], tuple[tuple[Channel, ...], ...], tuple[str, ...]]:
-    """Read all animations.
+    document: Document, morphs: dict[int, np.ndarray], materials: Container[int | None]
+) -> tuple[tuple[Animation, ...], tuple[tuple[Channel, ...], ...]]:
+    """Read all animations; the document gets notes on channels that are ignored.
 
     Args:
         morphs: the morph weights of the nodes that have morph targets.
+        materials: the materials of what is drawn.
     Returns:
-        the animations in the order of the file, the channels of each, and notes on channels that are ignored.
+        the animations in the order of the file, and the channels of each.
     """
-    reader = _ChannelReader(document, morphs)
-    animations, channels, notes = [], [], []
+    reader = _ChannelReader(document, morphs, materials)
+    animations, channels = [], []
     for index, owner in enumerate(document.items("animations")):
         name = document.text(owner, "name", f"animation {index}")
-        members, pointers = reader.read(index, owner)
+        members = reader.read(index, owner)
         start = min((channel.times[0] for channel in members), default=0.0)
         end = max((channel.times[-1] for channel in members), default=0.0)
         extras = owner.get("extras")
         description = document.text(extras, "description", "") if isinstance(extras, dict) else ""
         animations.append(Animation(name, start, end, len(members), description))
         channels.append(members)
-        if pointers:
-            notes.append(f"{pointers} KHR_animation_pointer channels of animation {name!r} are ignored")
-    if notes and not any(channels):
+    if reader.ignored_pointers and not any(channels):
         document.unsupported(
-            "all of its animation channels use KHR_animation_pointer, which is not supported; "
-            "bake the animation to node transforms and morph weights"
+            "its animations only drive properties through KHR_animation_pointer that are not supported; "
+            "bake them to node transforms and morph weights"
         )
-    return tuple(animations), tuple(channels), tuple(notes)
+    return tuple(animations), tuple(channels)
 
 
 class _ChannelReader:
     """Reads the channels of animations; limits apply to all animations together."""
 
-    def __init__(self, document: Document, morphs: dict[int, np.ndarray]) -> None:
+    def __init__(
+        self, document: Document, morphs: dict[int, np.ndarray], materials: Container[int | None]
+    ) -> None:
         self._document = document
         self._morphs = morphs
+        self._materials = materials
+        self.ignored_pointers = 0
         self._key_times = _KeyTimesCache()
         self._key_values = 0
 
-    def read(self, index: int, owner: dict) -> tuple[tuple[Channel, ...], int]:
-        """Return the channels of one animation, and the number of KHR_animation_pointer channels among its others."""
+    def read(self, index: int, owner: dict) -> tuple[Channel, ...]:
+        """Return the channels of one animation, without those that drive nothing that is supported."""
         document = self._document
-        channels: dict[tuple[int, str], Channel] = {}
-        pointers = 0
+        channels: dict[Target, Channel] = {}
         samplers = document.items("samplers", owner, f"animations[{index}].")
         for number, entry in enumerate(document.items("channels", owner, f"animations[{index}].")):
             where = f"animations[{index}].channels[{number}]"
             target = document.child(entry, "target", where) or {}
-            node = document.index(target, "node", "nodes", f"{where}.target")
-            path = document.text(target, "path", "")
-            pointers += path == "pointer"
-            if node is None or path not in _TYPES or (path == "weights" and node not in self._morphs):
-                continue  # the channel belongs to an extension, or the node has no morph targets
-            if (node, path) in channels:
-                document.fail(
-                    f"{where}: a second channel animates nodes[{node}].{path}, expected one; export the asset again"
-                )
-            sampler = document.integer(entry, "sampler", None, where)
-            if sampler >= len(samplers):
-                document.fail(f"{where}.sampler: expected an index below {len(samplers)}, got {sampler}")
-            targets = len(self._morphs[node]) if path == "weights" else 1
-            here = f"animations[{index}].samplers[{sampler}]"
-            data = _read_sampler(document, samplers[sampler], *_TYPES[path], targets, self._key_times, here)
-            self._key_values += data[2].size
-            document.within(self._key_values, "key_values", "animated numbers")
-            channels[node, path] = Channel(node, path, *data)
-        return tuple(channels.values()), pointers
+            driven = read_targets(document, target, f"{where}.target")
+            if driven is None:
+                self.ignored_pointers += 1
+                note_pointer(document, target, self._materials)
+            for property in driven or ():
+                node, path, element = property
+                targets = len(self._morphs.get(node, ())) if path == "weights" else 1
+                if not targets or (element or 0) >= targets:
+                    continue  # the node has no morph targets
+                if property in channels:
+                    document.fail(
+                        f"{where}: a second channel animates nodes[{node}].{path}, expected one; export the asset again"
+                    )
+                sampler = document.integer(entry, "sampler", None, where)
+                if sampler >= len(samplers):
+                    document.fail(f"{where}.sampler: expected an index below {len(samplers)}, got {sampler}")
+                here = f"animations[{index}].samplers[{sampler}]"
+                width = targets if element is None else 1
+                data = _read_sampler(document, samplers[sampler], *_TYPES[path], width, self._key_times, here)
+                self._key_values += data[2].size
+                document.within(self._key_values, "key_values", "animated numbers")
+                channels[property] = Channel(node, path, *data, element)
+        return tuple(channels.values())
 
 
 def _read_sampler(

@@ -10,46 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from renderers.gltf.animations import Animation, Channel, read_animations
-from renderers.gltf.compression import DRACO, MESHOPT
 from renderers.gltf.document import Document
 from renderers.gltf.limits import GltfError, Limits
 from renderers.gltf.materials import Material, Texture, read_material
 from renderers.gltf.motion import Motion
 from renderers.gltf.nodes import read_nodes
 from renderers.gltf.rig import Part, Rig, read_rig
-
-# Required extensions that are implemented.
-_SUPPORTED = {
-    DRACO,
-    MESHOPT,
-    "EXT_texture_webp",
-    "KHR_materials_emissive_strength",
-    "KHR_materials_pbrSpecularGlossiness",
-    "KHR_materials_unlit",
-    "KHR_mesh_quantization",
-    "KHR_texture_transform",
-}
-# Required extensions that can be ignored: the asset still moves correctly and is recognisable, with simpler shading.
-_IGNORABLE = {
-    "KHR_lights_punctual",
-    "KHR_materials_anisotropy",
-    "KHR_materials_clearcoat",
-    "KHR_materials_diffuse_transmission",
-    "KHR_materials_dispersion",
-    "KHR_materials_ior",
-    "KHR_materials_iridescence",
-    "KHR_materials_sheen",
-    "KHR_materials_specular",
-    "KHR_materials_transmission",
-    "KHR_materials_variants",
-    "KHR_materials_volume",
-    "KHR_xmp_json_ld",
-}
-_ADVICE = {
-    "KHR_texture_basisu": "export it with PNG, JPEG or WebP textures",
-    "KHR_animation_pointer": "bake its animation to node transforms and morph weights",
-    "EXT_mesh_gpu_instancing": "export the instances as nodes",
-}
+from renderers.gltf.usage import check_required, note_extensions
 
 
 @dataclass(frozen=True)
@@ -99,7 +66,8 @@ class Asset:
         visible: int64 [n], indices of the vertices that are used by a triangle.
         metadata: the strings of the file's `asset` object: generator, copyright, and (as written by Sketchfab) title,
             author, license and source.
-        notes: descriptions of contents that were ignored.
+        notes: how the asset differs from what the file specifies, one short sentence each, in words that are the same
+            for all files with that difference, so that they can be counted.
         source: the path or the bytes that it was loaded from, for back ends that read files themselves.
     """
 
@@ -180,14 +148,15 @@ def load(source: str | Path | bytes, *, name: str | None = None, limits: Limits 
 
 
 def _build(document: Document, source: Path | bytes) -> Asset:
-    _check_extensions(document)
+    check_required(document)
     nodes = read_nodes(document)
     rig = read_rig(document, nodes)
-    animations, channels, notes = read_animations(document, rig.weights)
     used = list(dict.fromkeys(part.material for part in rig.parts))
+    animations, channels = read_animations(document, rig.weights, used)
     materials = tuple(read_material(document, index) for index in used)
     textures = [value for m in materials for value in vars(m).values() if isinstance(value, Texture)]
     sets = max([rig.texcoords.shape[1]] + [texture.texcoord + 1 for texture in textures])
+    note_extensions(document, nodes.visible, used)
     asset = Asset(
         name=document.name,
         primitives=tuple(
@@ -207,7 +176,7 @@ def _build(document: Document, source: Path | bytes) -> Asset:
         colors=rig.colors,
         visible=_visible(rig),
         metadata=_metadata(document),
-        notes=notes,
+        notes=tuple(document.notes),
         source=source,
         _rig=rig,
         _channels=channels,
@@ -240,18 +209,6 @@ def _candidate_times(asset: Asset) -> Iterator[tuple[int | None, float]]:
 
 def _has_extent(asset: Asset, animation: int | None, time: float) -> bool:
     return bool(np.ptp(asset.pose(animation, time).positions[asset.visible], axis=0).max() > 0)
-
-
-def _check_extensions(document: Document) -> None:
-    required = document.json.get("extensionsRequired", [])
-    if not isinstance(required, list) or not all(isinstance(item, str) for item in required):
-        document.fail("extensionsRequired: expected a list of names")
-    for extension in required:
-        if extension not in _SUPPORTED | _IGNORABLE:
-            advice = _ADVICE.get(extension, "export the asset without it")
-            document.unsupported(
-                f"the file requires the extension {extension[:80]}, which is not supported; {advice}"
-            )
 
 
 def _metadata(document: Document) -> dict[str, str]:

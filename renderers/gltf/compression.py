@@ -1,4 +1,4 @@
-"""Decoders of compressed meshes: EXT_meshopt_compression and KHR_draco_mesh_compression.
+"""Decoders of compressed data: KHR_meshopt_compression, EXT_meshopt_compression and KHR_draco_mesh_compression.
 
 The functions take plain data and raise `GltfError` without the name of the asset, which `Document` adds.
 """
@@ -14,7 +14,8 @@ import numpy as np
 
 from renderers.gltf.limits import GltfError, UnsupportedGltf
 
-MESHOPT = "EXT_meshopt_compression"
+# The Khronos name adds a filter and version 1 of the vertex format, which meshoptimizer tells by the first byte.
+MESHOPT = ("KHR_meshopt_compression", "EXT_meshopt_compression")
 DRACO = "KHR_draco_mesh_compression"
 
 
@@ -25,14 +26,14 @@ def decode_meshopt(data: bytes, count: int, stride: int, mode: object, filter: s
         data: compressed bytes.
         count, stride: number of elements and bytes per element after decompression.
         mode: "ATTRIBUTES", "TRIANGLES" or "INDICES".
-        filter: "NONE", "OCTAHEDRAL", "QUATERNION" or "EXPONENTIAL"; only for ATTRIBUTES.
+        filter: "NONE", "OCTAHEDRAL", "QUATERNION", "EXPONENTIAL" or "COLOR"; only for ATTRIBUTES.
     Returns:
         uint8 [count * stride].
     Raises:
         UnsupportedGltf: the meshoptimizer package is not installed.
         GltfError: the data or the parameters are invalid.
     """
-    meshoptimizer = _library("meshoptimizer", MESHOPT)
+    meshoptimizer = _library("meshoptimizer", MESHOPT[0])
     try:
         if mode == "ATTRIBUTES" and 0 < stride <= 256 and stride % 4 == 0:
             out = meshoptimizer.decode_vertex_buffer(count, stride, data, np.dtype((np.void, stride)))
@@ -40,6 +41,7 @@ def decode_meshopt(data: bytes, count: int, stride: int, mode: object, filter: s
                 "OCTAHEDRAL": (meshoptimizer.decode_filter_oct, (4, 8)),
                 "QUATERNION": (meshoptimizer.decode_filter_quat, (8,)),
                 "EXPONENTIAL": (meshoptimizer.decode_filter_exp, range(4, 257, 4)),
+                "COLOR": (_decode_color, (4, 8)),
             }
             if filter != "NONE":
                 unfilter, strides = filters.get(filter, (None, ()))
@@ -59,6 +61,35 @@ def decode_meshopt(data: bytes, count: int, stride: int, mode: object, filter: s
             raise
         raise GltfError(f"the data cannot be decoded ({error}); export the file again") from error
     return np.ascontiguousarray(out).view(np.uint8).reshape(-1)[: count * stride]
+
+
+def _decode_color(data: np.ndarray, count: int, stride: int) -> np.ndarray:
+    """Convert YCoCg colours to RGBA (KHR_meshopt_compression, appendix B, filter 4).
+
+    Each element is Y (unsigned), Co, Cg (signed) and alpha, of K bits each. Bit K - 1 of the last component is set and
+    gives K; the K - 1 bits below it are alpha.
+
+    Args:
+        data: `count` elements of four integers of `stride` / 4 bytes.
+    Returns:
+        Unsigned integers [count, 4], normalised.
+    """
+    unsigned = np.dtype(f"<u{stride // 4}")
+    stored = np.ascontiguousarray(data).view(unsigned).reshape(count, 4)
+    signed = stored.view(unsigned.str.replace("u", "i")).astype(np.int64)
+    y, co, cg, alpha = (
+        stored[:, 0].astype(np.int64),
+        signed[:, 1],
+        signed[:, 2],
+        stored[:, 3].astype(np.int64),
+    )
+    largest = (1 << np.frexp(alpha.astype(np.float64))[1].astype(np.int64)) - 1  # 2^K - 1; frexp gives K
+    alpha &= largest >> 1
+    alpha = alpha << 1 | alpha & 1  # one bit more, as the colours have
+    rgba = np.stack([y + co - cg, y + cg, y - co - cg, alpha], 1)
+    limit = np.iinfo(unsigned).max
+    scaled = rgba * (limit / np.maximum(largest, 1))[:, None]
+    return np.clip(np.floor(scaled + 0.5), 0, limit).astype(unsigned)
 
 
 def decode_draco(data: bytes, vertices: int, triangles: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:

@@ -34,6 +34,8 @@ _COMPONENTS: dict[int, np.dtype] = {
 }
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
+_MOST_NOTES = 50
+
 
 class Document:
     """One open glTF file: validated access to its JSON, and its binary data on demand.
@@ -52,6 +54,7 @@ class Document:
         self._views: dict[int, np.ndarray] = {}
         self._images: dict[int, np.ndarray] = {}
         self._pixels: dict[bytes, np.ndarray] = {}  # by SHA-256 of the encoded image
+        self.notes: list[str] = []
         with errors_prefixed(name):
             text, self._chunk = split_glb(data)
         self._head = data[:SNIFFED_BYTES]
@@ -84,6 +87,11 @@ class Document:
     def unsupported(self, text: str) -> NoReturn:
         """Raise `UnsupportedGltf` with the name of the asset."""
         raise UnsupportedGltf(f"{self.name}: {text}")
+
+    def note(self, sentence: str) -> None:
+        """Record how the asset will differ from what the file specifies, once per sentence (see `Asset.notes`)."""
+        if sentence not in self.notes and len(self.notes) < _MOST_NOTES:
+            self.notes.append(sentence)
 
     def within(self, count: int, limit: str, unit: str) -> None:
         """Raise `GltfError` if a number of `unit` exceeds the field `limit` of `Limits`."""
@@ -247,10 +255,13 @@ class Document:
         if index not in self._views:
             where = f"bufferViews[{index}]"
             owner = self.items("bufferViews")[index]
-            packed = self.extension(owner, MESHOPT, where)
-            self._views[index] = (
-                self._slice(owner, where) if packed is None else self._meshopt(packed, f"{where}.{MESHOPT}")
-            )
+            for name in MESHOPT:
+                packed = self.extension(owner, name, where)
+                if packed is not None:
+                    self._views[index] = self._meshopt(packed, f"{where}.{name}")
+                    break
+            else:
+                self._views[index] = self._slice(owner, where)
         return self._views[index]
 
     def _meshopt(self, packed: dict, where: str) -> np.ndarray:
@@ -287,6 +298,13 @@ class Document:
             (count, width), dtype, data, offset if count else 0, strides=(stride, dtype.itemsize)
         )
 
+    def _component(self, owner: dict, where: str) -> np.dtype:
+        """Return the element type of an accessor."""
+        component = owner.get("componentType")
+        if not isinstance(component, int) or component not in _COMPONENTS:
+            self.fail(f"{where}.componentType: expected one of {list(_COMPONENTS)}, got {shorten(component)}")
+        return _COMPONENTS[component]
+
     def _raw(self, index: int, count: int, types: tuple[str, ...], where: str) -> tuple[np.ndarray, bool]:
         """Read an accessor with its sparse substitutions applied.
 
@@ -299,14 +317,12 @@ class Document:
         """
         owner = self.items("accessors")[index]
         here = f"accessors[{index}] ({where})"
-        type_, component = owner.get("type"), owner.get("componentType")
+        type_ = owner.get("type")
         if type_ not in types:
             self.fail(f"{here}.type: expected {' or '.join(types)}, got {shorten(type_)}")
-        if not isinstance(component, int) or component not in _COMPONENTS:
-            self.fail(f"{here}.componentType: expected one of {list(_COMPONENTS)}, got {shorten(component)}")
+        dtype, width = self._component(owner, here), _WIDTHS[type_]
         if self.count(index) != count:
             self.fail(f"{here} has {self.count(index)} elements, expected {count}; export the asset again")
-        dtype, width = _COMPONENTS[component], _WIDTHS[type_]
         view = self.index(owner, "bufferView", "bufferViews", here)
         if view is None:
             values: np.ndarray = np.zeros((count, width), dtype)
@@ -359,6 +375,13 @@ class Document:
         if values.dtype.kind != "f" and normalised:
             floats = np.maximum(floats / np.float32(np.iinfo(values.dtype).max), np.float32(-1))
         return floats
+
+    def as_stored(self, index: int, values: np.ndarray, where: str) -> np.ndarray:
+        """Convert decoded values to the component type of their accessor; decoders return other integer types."""
+        dtype = self._component(self.items("accessors")[index], f"accessors[{index}] ({where})")
+        if dtype.kind != "f" and values.dtype.kind == "f":
+            values = np.rint(values).astype(np.int64)
+        return values.astype(dtype)
 
     def unsigned(self, index: int, count: int, types: tuple[str, ...], where: str) -> np.ndarray:
         """Read an accessor of unsigned integers as int64 [count, width]."""

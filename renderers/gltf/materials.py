@@ -8,6 +8,7 @@ import numpy as np
 
 from renderers.gltf.document import Document
 from renderers.gltf.meshes import MAX_TEXCOORDS
+from renderers.gltf.usage import printable
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ def _read_texture(document: Document, owner: dict, key: str, where: str) -> Text
             document.unsupported(
                 f"{here} is stored as KTX2 only (KHR_texture_basisu); export it with PNG, JPEG or WebP textures"
             )
-        return None  # its image comes from an extension that is not supported
+        for name in document.child(texture, "extensions", here) or ():  # its image comes from one of these
+            document.note(f"{printable(name)} is ignored: a texture without a fallback is left out")
+        return None
     sampler_index = document.index(texture, "sampler", "samplers", here)
     sampler = {} if sampler_index is None else document.items("samplers")[sampler_index]
     transform = document.extension(reference, "KHR_texture_transform", where) or {}

@@ -66,6 +66,7 @@ def read_geometry(document: Document, mesh: int, index: int) -> Geometry:
             document.fail(
                 f"{here}: expected {' or '.join(types)}, got {values.shape[1]} components; export the asset again"
             )
+        values = document.as_stored(accessor, values, here)
         if integers:
             return values.astype(np.int64)
         normalised = document.items("accessors")[accessor].get("normalized") is True

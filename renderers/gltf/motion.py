@@ -57,8 +57,9 @@ class Motion:
         self._translation_scale = rig.nodes.translation_scale.copy()
         self._rotation = rig.nodes.rotation.copy()
         self._weights = dict(rig.weights)
+        self._shown = rig.nodes.shown.copy()
         moving = self._sort_channels(channels)
-        self._split_nodes({c.node for c in channels if c.path != "weights"}, moving)
+        self._split_nodes({c.node for c in channels if c.path not in ("weights", "visible")}, moving)
         self._pose_rest()
 
     def pose(self, time: float, normals: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,6 +81,8 @@ class Motion:
         out: Arrays = (self._rest[0].copy(), self._rest[1].copy())
         mirrored = self._mirrored.copy()
         self._place(self._rigid, self._skins, self._flat, shape, out, mirrored, normals)
+        if self._visibility_tracks or not self._shown.all():
+            self._hide(out[0], keys)
         return np.ascontiguousarray(out[0].T), np.ascontiguousarray(out[1].T), mirrored
 
     # --- preparation ---
@@ -91,18 +94,22 @@ class Motion:
         groups: dict[tuple[bool, bool], list[tuple[int, int, Channel]]] = {}
         self._times: list[KeyTimes] = []
         self._weight_tracks: list[tuple[int, Channel]] = []
+        self._visibility_tracks: list[tuple[int, Channel]] = []
         moving: set[int] = set()
         for channel in channels:
             line = lines.setdefault(id(channel.times), len(lines))
             if line == len(self._times):
                 self._times.append(channel.times)
+            if channel.path == "visible":
+                self._visibility_tracks.append((line, channel))
+                continue
             spline = channel.interpolation == "CUBICSPLINE"
             rotates = channel.path == "rotation"
             keys = channel.values[:, 1] if spline else channel.values
             constant = (keys == keys[0]).all() and not (spline and channel.values[:, ::2].any())
             row = channel.node + (count if channel.path == "scale" else 0)
             if channel.path == "weights":
-                self._weights[channel.node] = keys[0]
+                self._weights[channel.node] = _weights(self._weights[channel.node], channel, keys[0])
                 if not constant:
                     self._weight_tracks.append((line, channel))
             elif constant and rotates:
@@ -193,10 +200,35 @@ class Motion:
         for line, channel in self._weight_tracks:
             a, b = channel.values[low[line]], channel.values[high[line]]
             if channel.interpolation == "CUBICSPLINE":
-                weights[channel.node] = _spline(a, b, phase[line], step[line])
+                values = _spline(a, b, phase[line], step[line])
             else:
-                weights[channel.node] = _lerp(a, b, phase[line] if channel.interpolation == "LINEAR" else 0.0)
+                values = _lerp(a, b, phase[line] if channel.interpolation == "LINEAR" else 0.0)
+            weights[channel.node] = _weights(weights[channel.node], channel, values)
         return weights
+
+    def _hide(self, positions: np.ndarray, keys: tuple[np.ndarray, ...]) -> None:
+        """Collapse the parts that are hidden at this time (KHR_node_visibility) to points [3, N], which are not drawn.
+
+        The points are inside the bounding box of the visible parts, so that they do not affect framing.
+        """
+        nodes, ranges = self._rig.nodes, self._rig.ranges
+        shown = np.append(self._shown, True)  # the last row is the world
+        for line, channel in self._visibility_tracks:
+            value = channel.values[keys[0][line]].reshape(-1)
+            shown[channel.node] = value[len(value) // 2] != 0  # of a spline: its value, not its tangents
+        for level in nodes.levels:
+            shown[level] &= shown[nodes.parents[level]]
+        visible = shown[[part.node for part in self._rig.parts]]
+        hidden = [ranges[part] for part in np.flatnonzero(~visible)]
+        drawn = [positions[:, ranges[part]] for part in np.flatnonzero(visible)]
+        if drawn:
+            low = np.min([points.min(1) for points in drawn], 0)
+            high = np.max([points.max(1) for points in drawn], 0)
+        else:
+            low = high = positions.mean(1, dtype=np.float64)
+        for vertices in hidden:
+            centre = positions[:, vertices].mean(1, dtype=np.float64)
+            positions[:, vertices] = np.clip(centre, low, high)[:, None]
 
     def _compose(self, nodes: np.ndarray) -> None:
         """Recompute the local matrices of some nodes from the state."""
@@ -269,6 +301,15 @@ class Motion:
             sides = corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
             normal = _unit(_cross(*sides))
             out[1][:, vertices] = np.repeat(-normal if mirrored[part] else normal, 3, axis=1)
+
+
+def _weights(weights: np.ndarray, channel: Channel, values: np.ndarray) -> np.ndarray:
+    """Return the morph weights of a node with those that a channel drives replaced."""
+    if channel.element is None:
+        return values
+    weights = weights.copy()
+    weights[channel.element] = values[0]
+    return weights
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderers.gltf.document import Document
+from renderers.gltf.pointers import animated_visibility, is_hidden
 
 
 @dataclass
@@ -16,7 +17,8 @@ class Nodes:
     Attributes:
         parents: int [n], -1 for roots.
         levels: node indices by depth in the tree, roots first.
-        visible: nodes of the default scene, in depth-first order.
+        visible: nodes of the default scene, in depth-first order, without those that are hidden at every time.
+        shown: bool [n], whether the node itself is visible at rest (KHR_node_visibility).
         translation_scale: float64 [2n, 3], n translations, then n scales.
         rotation: float64 [n, 4], unit quaternions xyzw.
         local: float64 [n, 4, 4], local matrices of the rest pose.
@@ -25,6 +27,7 @@ class Nodes:
     parents: np.ndarray
     levels: list[np.ndarray]
     visible: list[int]
+    shown: np.ndarray
     translation_scale: np.ndarray
     rotation: np.ndarray
     local: np.ndarray
@@ -47,8 +50,9 @@ def read_nodes(document: Document) -> Nodes:
     children = [document.indices(o, "children", "nodes", f"nodes[{i}]") for i, o in enumerate(owners)]
     parents, levels = _tree(document, children)
     translation_scale, rotation, local = _local_transforms(document, owners)
-    visible = _visible_nodes(document, parents, children)
-    return Nodes(parents, levels, visible, translation_scale, rotation, local)
+    shown = np.array([not is_hidden(document, node) for node in range(len(owners))], bool)
+    visible = _visible_nodes(document, parents, children, shown)
+    return Nodes(parents, levels, visible, shown, translation_scale, rotation, local)
 
 
 def _tree(document: Document, children: list[list[int]]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -94,8 +98,14 @@ def _local_transforms(document: Document, owners: list[dict]) -> tuple[np.ndarra
     return translation_scale, rotation, local
 
 
-def _visible_nodes(document: Document, parents: np.ndarray, children: list[list[int]]) -> list[int]:
-    """List the nodes of the default scene depth first; without scenes, all nodes."""
+def _visible_nodes(
+    document: Document, parents: np.ndarray, children: list[list[int]], own: np.ndarray
+) -> list[int]:
+    """List the nodes of the default scene depth first; without scenes, all nodes.
+
+    Hidden nodes (not `own` visible) are left out with everything below, unless an animation may show them.
+    """
+    animated = animated_visibility(document)
     scene = document.index(document.json, "scene", "scenes", "top level") or 0
     scenes = document.items("scenes")
     shown = (
@@ -108,7 +118,7 @@ def _visible_nodes(document: Document, parents: np.ndarray, children: list[list[
     stack = shown[::-1]
     while stack:
         node = stack.pop()
-        if node not in seen:
+        if node not in seen and (own[node] or node in animated):
             seen.add(node)
             visible.append(node)
             stack.extend(reversed(children[node]))

@@ -8,6 +8,7 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from renderers.gltf.document import Document
+from renderers.gltf.instancing import INSTANCING, count_instances, read_instances, repeat_geometry
 from renderers.gltf.meshes import Geometry, read_geometry
 from renderers.gltf.nodes import Nodes
 
@@ -16,13 +17,17 @@ _BLOCK = 4096  # vertices per dense matrix of skin weights: small enough for the
 
 @dataclass(frozen=True)
 class Part:
-    """Primitive `index` of `mesh` at one node; posed by `skin`, or by the node if `skin` is None."""
+    """Primitive `index` of `mesh` at one node; posed by `skin`, or by the node if `skin` is None.
+
+    `instances` is the number of copies in it (EXT_mesh_gpu_instancing), None if the node is not instanced.
+    """
 
     node: int
     mesh: int
     index: int
     skin: int | None
     material: int | None
+    instances: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,10 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
     for part in parts:
         if (part.mesh, part.index) not in geometries:
             geometries[part.mesh, part.index] = read_geometry(document, part.mesh, part.index)
-    counts = [len(geometries[part.mesh, part.index].positions) for part in parts]
+    copies = [1 if part.instances is None else part.instances for part in parts]
+    counts = [
+        n * len(geometries[part.mesh, part.index].positions) for n, part in zip(copies, parts, strict=True)
+    ]
     starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
     sets = max(1, *(len(geometry.texcoords) for geometry in geometries.values()))
     rig = Rig(
@@ -122,6 +130,9 @@ def read_rig(document: Document, nodes: Nodes) -> Rig:
     )
     for number, (part, vertices) in enumerate(zip(parts, rig.ranges, strict=True)):
         geometry = geometries[part.mesh, part.index]
+        if part.instances is not None:
+            matrices = read_instances(document, part.node, part.instances)
+            geometry = repeat_geometry(geometry, matrices)
         rig.positions[:, vertices] = geometry.positions.T
         rig.triangles.append(geometry.triangles + vertices.start)
         if geometry.normals is None:
@@ -150,6 +161,8 @@ def _find_parts(document: Document, nodes: Nodes) -> list[Part]:
         skin = document.index(owners[node], "skin", "skins", f"nodes[{node}]")
         if mesh is None:
             continue
+        instances = count_instances(document, node)
+        copies = 1 if instances is None else instances
         for index, primitive in enumerate(document.items("primitives", meshes[mesh], f"meshes[{mesh}].")):
             where = f"meshes[{mesh}].primitives[{index}]"
             mode = document.integer(primitive, "mode", 4, where)
@@ -165,20 +178,27 @@ def _find_parts(document: Document, nodes: Nodes) -> list[Part]:
             points = document.count(position)
             corners = points if indices is None else document.count(indices)
             faces = corners // 3 if mode == 4 else max(corners - 2, 0)
-            if not faces:
+            if not faces or not copies:
                 continue
             # Flat primitives get three vertices per triangle.
             after = max(points, 0 if attributes.get("NORMAL") is not None else 3 * faces)
-            vertices, triangles = vertices + after, triangles + faces
-            morphed += after * len(document.items("targets", primitive, f"{where}."))
+            vertices, triangles = vertices + copies * after, triangles + copies * faces
+            morphed += copies * after * len(document.items("targets", primitive, f"{where}."))
             document.within(vertices, "vertices", "vertices")
             document.within(triangles, "triangles", "triangles")
             document.within(morphed, "morph_vertices", "vertices times morph targets")
             material = document.index(primitive, "material", "materials", where)
             bound = skin if attributes.get("JOINTS_0") is not None else None
-            parts.append(Part(node, mesh, index, bound, material))
+            if bound is not None and instances is not None:
+                document.unsupported(
+                    f"nodes[{node}] has a skin and {INSTANCING}, which the extension does not define; "
+                    "export the instances as nodes"
+                )
+            parts.append(Part(node, mesh, index, bound, material, instances))
     if not parts:
         contents = "only points, lines and empty primitives" if seen else "no mesh"
+        if not seen and not nodes.shown.all():
+            contents = "no mesh that is visible"
         document.fail(
             f"the scene has {contents}, expected at least one mesh of triangles; export the asset with its meshes"
         )

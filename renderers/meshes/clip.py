@@ -12,7 +12,7 @@ import numpy as np
 from renderers.cameras import Cameras
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
-PICTURE_VERSIONS = {"opengl": "1", "pyrender": "1", "blender": "1"}
+PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "1"}
 GREY = (127, 127, 127)  # background of MV-VDM, 127/255 (Animate3D)
 WHITE = (255, 255, 255)  # background of DIMO
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from sample_clips import clip_info, disc_clip, disc_colour, psnr, silhouette_band
 
 import factory
+from factory.dataset.names import dataset_url
 from factory.dataset.schema import make_row, write_row
 from renderers.meshes.clip import WHITE, RenderSettings
 
@@ -227,3 +229,84 @@ def test_plain_pyarrow_as_the_guide_has_it(folder, clips):
     on_white = np.rint(colour * coverage + 255 * (1 - coverage)).astype(np.uint8)
     ours = clips.clip(row["clip_id"]).read(0, background=WHITE).frames[0]
     assert np.abs(on_white.astype(int) - ours).max() <= 1
+
+
+# --- what a user gets wrong, and files that are damaged ---------------------------------------------
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_a_mistyped_split_names_those_that_exist(folder):
+    with pytest.raises(FileNotFoundError, match=r"no split 'tset' in .*; it has test, train"):
+        factory.load_clips(folder, "tset")
+    with pytest.raises(FileNotFoundError, match="no split 'validation'"):
+        factory.load_clips(folder, "validation")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "text", "no footer"])
+def test_a_damaged_shard_is_named(copy, damage):
+    shard = next(copy.glob("data/train/*.parquet"))
+    data = shard.read_bytes()
+    shard.write_bytes(
+        {
+            "cut off": data[: len(data) // 2],
+            "empty": b"",
+            "text": b"404 Not Found",
+            "no footer": data[:-8] + bytes(8),
+        }[damage]
+    )
+    with pytest.raises(
+        factory.DatasetError, match=f"{shard.name} of .* cannot be read .*incomplete or damaged"
+    ):
+        factory.load_clips(copy)
+    assert len(factory.load_clips(copy, "test")) == 1  # the others are not affected
+
+
+def test_files_that_macos_adds_are_ignored(copy, clips):
+    for shard in list(copy.glob("data/*/*.parquet")):
+        shard.with_name(f"._{shard.name}").write_bytes(b"\x00\x05\x16\x07 Mac OS X")
+    assert [clip.clip_id for clip in factory.load_clips(copy)] == [clip.clip_id for clip in clips]
+
+
+@pytest.mark.parametrize("version", ["4", "10"])
+def test_rows_of_a_newer_schema_are_refused(copy, version):
+    shard = next(copy.glob("data/test/*.parquet"))
+    table = pq.read_table(shard)
+    place = table.column_names.index("schema_version")
+    newer = table.set_column(place, table.schema.field(place), [[version] * len(table)])
+    pq.write_table(newer, shard)
+    with pytest.raises(
+        factory.DatasetError, match=f"schema version {version}; menagerie4d .* up to 3: upgrade it"
+    ):
+        factory.load_clips(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("hub:org/mv-video", "hf://datasets/org/mv-video"),
+        ("hub:org/mv-video@v1", "hf://datasets/org/mv-video@v1"),
+        ("hub:org/mv-video@refs/pr/1", "hf://datasets/org/mv-video@refs%2Fpr%2F1"),
+        ("s3://bucket/mv-video", "s3://bucket/mv-video"),
+        ("out/mv-video", "out/mv-video"),
+    ],
+)
+def test_datasets_have_the_names_under_which_they_are_published(name, url):
+    assert dataset_url(name) == url
+
+
+def test_names_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match="'hub:mv-video' is not a repository name: expected hub:org/name"):
+        factory.load_clips("hub:mv-video")
+    with pytest.raises(
+        FileNotFoundError, match=r"is not a published dataset .* or give the folder without local:"
+    ):
+        factory.load_clips(f"local:{tmp_path}")
+
+
+def test_a_dataset_published_to_a_folder_is_loaded_by_the_same_name(folder, tmp_path):
+    factory.dataset.publish(folder, f"local:{tmp_path}")
+    assert len(factory.load_clips(f"local:{tmp_path}")) == len(factory.load_clips(folder))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -374,3 +375,84 @@ def test_ray_data_gives_the_same_samples(clips):
     theirs = {(row["clip_id"], int(row["view_group"]), int(row["phase"])): row["frames"] for row in rows}
     assert len(rows) == len(theirs) == 2 * CLIPS and set(theirs) == set(ours)
     assert all(np.array_equal(theirs[name], frames) for name, frames in ours.items())
+
+
+# --- ratings and captions -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory) -> Path:
+    """Six clips with ratings, and captions of two models for some of them."""
+    root = tmp_path_factory.mktemp("rated")
+    ratings = ["high", "ok", "static (motion_reach 0.001 < 0.02)", "", "too fast", "high"]
+    with factory.ShardPacker(str(root)) as packer:
+        for number, quality in enumerate(ratings):
+            key = f"clip-{number}"
+            info = clip_info(
+                4, clip_id=key, caption=f"stored {number}", caption_origin="names", quality=quality
+            )
+            row = make_row(disc_clip(views=4, frames=4, size=32), info)
+            with fsspec.open(f"{root}/{factory.staged_path(key)}", "wb", auto_mkdir=True) as file:
+                file.write(write_row(row))
+            packer.planned(number, [key])
+            packer.finished(key, committed=True)
+    (root / "captions").mkdir()
+    for part, (model, captioned) in enumerate([("model a", [0, 1, 3]), ("model b", [1])]):
+        rows = [
+            {
+                "clip_id": f"clip-{n}",
+                "caption": f"{model} {n}",
+                "caption_origin": model,
+                "prompt": "",
+                "at": str(part),
+            }
+            for n in captioned
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), root / f"captions/part-{part}.parquet")
+    return root
+
+
+def _captions(clips) -> dict[str, str]:
+    batches = training(clips, batch_size=1, quality="any", shuffle=False)
+    return {batch["clip_id"][0]: batch["caption"][0] for batch in batches}
+
+
+@pytest.mark.parametrize(("quality", "expected"), [("any", "012345"), ("ok", "0135"), ("high", "05")])
+def test_clips_below_the_rating_are_left_out(rated, quality, expected):
+    batches = training(factory.load_clips(rated), batch_size=1, quality=quality, shuffle=False)
+    assert "".join(batch["clip_id"][0][-1] for batch in batches) == expected
+
+
+def test_clips_that_violate_a_rule_are_left_out_unless_asked_for(rated):
+    assert len(training(factory.load_clips(rated), batch_size=1)) == 4
+    with pytest.raises(ValueError, match="quality is 'best'; expected one of any, ok, high"):
+        training(factory.load_clips(rated), quality="best")
+
+
+def test_no_clip_has_the_rating(clips):
+    with pytest.raises(ValueError, match=r"none of the 11 clips of .* is rated 'high'"):
+        training(clips, quality="high")
+
+
+@pytest.mark.parametrize(
+    ("captions", "expected"),
+    [
+        ("newest", ["model a 0", "model b 1", "stored 2", "model a 3", "stored 4", "stored 5"]),
+        ("stored", [f"stored {number}" for number in range(6)]),
+        ("names", [f"stored {number}" for number in range(6)]),
+        ("model a", ["model a 0", "model a 1", "", "model a 3", "", ""]),
+        ("model b", ["", "model b 1", "", "", "", ""]),
+    ],
+)
+def test_captions_of_one_origin(rated, captions, expected):
+    clips = factory.load_clips(rated, captions=captions)
+    assert [clip.metadata["caption"] for clip in clips] == expected
+    assert clips.table(["caption"])["caption"].to_pylist() == expected
+    assert list(_captions(clips).values()) == expected  # as in the batches
+
+
+def test_captions_of_an_unknown_origin(rated):
+    with pytest.raises(
+        ValueError, match=r"no caption of .* is of origin 'model c'.* 'model a', 'model b', 'names'"
+    ):
+        factory.load_clips(rated, captions="model c").table(["caption"])

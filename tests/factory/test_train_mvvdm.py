@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -94,15 +93,29 @@ def test_a_trained_model_is_in_the_registry(undisturbed):
 
 
 def test_the_model_is_evaluated_on_test_data(data, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(data, other)
-    out = tmp_path / "out"
+    other, out = tmp_path / "other", tmp_path / "out"
+    write_discs(other, first=10)
     options = ["--set", "plan.steps=1", "--test-clips", "6", "--test-data", str(other), "--workers", "0"]
     assert main(arguments(data, out, *options)) == 0
     metrics = zoo.load("local:mvvdm/tiny", home=out).metrics
-    assert (
-        metrics["dataset"]["name"] == "other" and len(metrics["clips"]) == 6
-    )  # two of them are its test split
+    assert metrics["dataset"]["name"] == "other" and len(metrics["clips"]) == 6
+    assert "clips that were not used for training" in metrics["protocol"]
+
+
+def test_a_model_is_never_measured_unseen_on_its_training_clips(data, tmp_path, capsys):
+    """Without a test split the card says so; test data that has training clips is refused."""
+    only_train, out = tmp_path / "train", tmp_path / "out"
+    write_discs(only_train, test=0)
+    assert main(arguments(only_train, out, "--set", "plan.steps=1", "--workers", "0")) == 0
+    metrics = zoo.load("local:mvvdm/tiny", home=out).metrics
+    assert metrics["dataset"]["split"] == "train"
+    card = next(out.glob("models/mvvdm/tiny/snapshots/*/README.md")).read_text()
+    for text in (metrics["protocol"], card):
+        assert "clips that the model was trained on" in text and "not used for training" not in text
+    with pytest.raises(SystemExit):
+        main(arguments(data, tmp_path / "new", "--test-data", str(only_train)))
+    assert "5 of its 5 clips, such as clip-00, are also in the training data" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
@@ -230,6 +243,7 @@ def test_bad_arguments_are_refused_with_a_sentence(data, tmp_path, capsys):
         (["--workers", "many"], "expected a number or LEAST-MOST"),
         (["--cpus", "0"], "--cpus: expected more than 0"),
         (["--data", str(tmp_path)], "no clips in"),
+        (["--quality", "high"], "none of the 5 clips of"),
     ):
         with pytest.raises(SystemExit):
             main([*arguments(data, tmp_path), *more])

@@ -57,7 +57,7 @@ def _invalid() -> dict[str, bytes]:
     pointer = _tetrahedron()
     pointer.json["animations"][0]["channels"][0]["target"] = {
         "path": "pointer",
-        "extensions": {"KHR_animation_pointer": {"pointer": "/nodes/0/scale"}},
+        "extensions": {"KHR_animation_pointer": {"pointer": "/materials/0/emissiveFactor"}},
     }
     return dict(
         zip(

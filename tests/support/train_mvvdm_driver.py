@@ -20,10 +20,14 @@ TINY = (
 )  # fmt: skip
 
 
-def write_discs(root: Path) -> None:
-    """Write five training clips and two test clips; the disc of clip n starts n frames late."""
+def write_discs(root: Path, first: int = 0, test: int = 2) -> None:
+    """Write five training clips and two test clips; the disc of clip n starts n frames late.
+
+    Args:
+        first: number of the first clip. test: number of test clips.
+    """
     clip = disc_clip(views=VIEWS, frames=FRAMES, size=SIZE)
-    for split, numbers in (("train", range(5)), ("test", range(5, 7))):
+    for split, numbers in (("train", range(first, first + 5)), ("test", range(first + 5, first + 5 + test))):
         with factory.ShardPacker(str(root)) as packer:
             for place, number in enumerate(numbers):
                 name = f"clip-{number:02d}"

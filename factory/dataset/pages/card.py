@@ -191,6 +191,7 @@ def _body(dataset: ClipDataset, rows: pa.Table, assets: list[_Row], attribution:
             ("renderer", "settings", "menagerie4d", "clips"),
             _count_combinations(rows, ("renderer_version", "settings", "package_version")),
         ),
+        *_notes_section(rows),
         "Each row contains the inputs needed to render it again: `factory.row_to_shot(row)`.",
         "## Columns",
         column_table(rows["num_views"][0].as_py()),
@@ -204,6 +205,27 @@ def _body(dataset: ClipDataset, rows: pa.Table, assets: list[_Row], attribution:
             modality_table(rows["num_views"][0].as_py(), dataset.modalities),
         ]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _notes_section(rows: pa.Table) -> list[str]:
+    """The notes of the clips by count, [] if there are none."""
+    if "notes" not in rows.column_names:  # of a dataset started by an older version
+        return []
+    clips: dict[str, int] = {}
+    assets: dict[str, set[tuple[str, str]]] = {}
+    for row in rows.select(["source", "asset_uid", "notes"]).to_pylist():
+        for note in row["notes"] or ():
+            clips[note] = clips.get(note, 0) + 1
+            assets.setdefault(note, set()).add((row["source"], row["asset_uid"]))
+    if not clips:
+        return []
+    counted = sorted(clips, key=lambda note: (-len(assets[note]), note))
+    table = [(_escape(note), f"{len(assets[note]):,}", f"{clips[note]:,}") for note in counted]
+    return [
+        "## Differences from the files",
+        "Some models are not drawn exactly as their files specify (column `notes`):",
+        _table(("note", "assets", "clips"), table),
+    ]
 
 
 def _loading(split: str, name: str, preview: bool) -> str:

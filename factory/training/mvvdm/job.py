@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from cluster import Ledger, task_key
+from factory.dataset.ratings import selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.recipe import PARTS, TRAINING_VERSION, MVVDMRecipe
 
@@ -35,6 +38,7 @@ class MVVDMTrainingJob:
         loader_workers: processes per worker that decode clips.
         save_every, validate_every: steps between two checkpoints, and between two validation images.
         test_clips: number of clips to evaluate on.
+        quality: least rating of the clips to train on, of `factory.dataset.ratings.QUALITIES`.
     """
 
     recipe: MVVDMRecipe
@@ -55,6 +59,7 @@ class MVVDMTrainingJob:
     save_every: int
     validate_every: int
     test_clips: int
+    quality: str = "ok"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,7 +82,10 @@ def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> MVVDMTrainingJob:
         _check_clips(dataset, recipe)
     parts = {name: getattr(args, name) for name in PARTS if getattr(args, name) is not None}
     content = json.dumps({"recipe": asdict(recipe), "seed": args.seed, "parts": parts}, sort_keys=True)
-    clip_ids = clips.table(["clip_id"])["clip_id"].to_pylist()
+    rated = selected_clips(clips, args.quality)
+    clip_ids = clips.table(["clip_id"])["clip_id"].filter(pa.array(rated)).to_pylist()
+    if test_clips is not None:
+        _check_disjoint(clip_ids, test_clips)
     name = args.name or args.preset
     return MVVDMTrainingJob(
         recipe=recipe,
@@ -98,6 +106,7 @@ def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> MVVDMTrainingJob:
         save_every=args.save_every,
         validate_every=args.validate_every,
         test_clips=args.test_clips,
+        quality=args.quality,
     )
 
 
@@ -117,6 +126,16 @@ def _check_clips(clips: ClipDataset, recipe: MVVDMRecipe) -> None:
         raise ValueError(
             f"{clips.url}: the recipe needs square clips of at least {recipe.resolution} px, these are "
             f"{row['width']}x{row['height']} px: render them with --resolution {recipe.resolution}"
+        )
+
+
+def _check_disjoint(trained_on: list[str], test_clips: ClipDataset) -> None:
+    """Refuse to measure a model on the clips that it is trained on."""
+    common = sorted(set(trained_on) & set(test_clips.table(["clip_id"])["clip_id"].to_pylist()))
+    if common:
+        raise ValueError(
+            f"{test_clips.url}: {len(common)} of its {len(test_clips)} clips, such as {common[0]}, are also in the "
+            f"training data; give --test-data other clips, or leave it out to use the test split of --data"
         )
 
 

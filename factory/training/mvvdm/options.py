@@ -43,7 +43,12 @@ class MVVDMTrainingOptions:
     data: str = option(help="MV-Video dataset: a folder that every machine sees, or a URL")
     out: str = option(help="a folder that every machine sees, or a URL")
     test_data: str | None = option(
-        None, "dataset whose clips the model is measured on (default: the test split of --data)"
+        None,
+        "dataset whose clips the model is measured on (default: the test or validation split of --data; if it has "
+        "neither, its training clips, which the model card then says)",
+    )
+    quality: str = option(
+        "ok", "least rating of the clips to train on (docs/curation.md)", choices=("any", "ok", "high")
     )
     preset: str = option(
         "tiny", "network, length of the training and size of the clips", choices=tuple(RECIPES)

@@ -18,6 +18,7 @@ import zoo
 from cluster import Ledger
 from cluster.storage import Storage
 from factory.dataset.loader import ClipLoader
+from factory.dataset.ratings import selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.clips import ClipShare, true_clip
 from factory.training.mvvdm.job import MVVDMTrainingJob
@@ -162,14 +163,14 @@ class WorkerTraining:
             pipeline = self.pipeline(pipeline.vae if recipe.autoencoder else None)
         self._load_averages(pipeline)
         clips = list(self._true_clips(job.test_clips))
-        metrics = evaluate(self._sampler(pipeline), clips)
         dataset, split = self._unseen()
+        metrics = evaluate(self._sampler(pipeline), clips, trained_on=split == "train")
         name = dataset.url.rstrip("/").rpartition("/")[2]
         metrics["dataset"] = {"name": name, "type": "mv-video", "split": split}
         metrics["training"] = {
             "steps": recipe.plan.steps,
             "batch": recipe.plan.batch,
-            "clips": len(load_clips(job.data, "train")),
+            "clips": int(selected_clips(load_clips(job.data, "train"), job.quality).sum()),
             "loss": self._curve(),
         }
         if recipe.autoencoder:
@@ -223,6 +224,7 @@ class WorkerTraining:
             frames=self.recipe.frames,
             batch_size=batch,
             seed=self.job.seed,
+            quality=self.job.quality,
         )
         loader = ClipLoader(
             clips, num_workers=self.job.loader_workers, pin_memory=torch.device(self.device).type == "cuda"

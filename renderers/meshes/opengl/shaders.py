@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from renderers.meshes import environment
+from renderers.meshes import specular as specular_reflection
 from renderers.meshes.opacity import FAINTEST_ALPHA, SOLID_ALPHA
 
 # The textures that a material may have; each has its own texture coordinates, transformed on the CPU.
@@ -167,9 +168,11 @@ void main() {
 #ifdef EMISSIVE_MAP
     emission *= texture(EMISSIVE_MAP, v_uv_EMISSIVE_MAP).rgb;
 #endif
-    vec3 f0 = mix(vec3(0.04), base.rgb, metallic);
-    vec3 diffuse = base.rgb * (1.0 - metallic) * 0.96;
-    vec3 light = occlusion * (diffuse * irradiance(n) + glossy(n, v, f0, max(roughness, 0.06)));
+    // glTF 2.0, appendix B.2: the mixture of a dielectric and a metal, not of their reflectances at normal incidence.
+    Gloss gloss = glossy(n, v, max(roughness, %(least_roughness)s));
+    vec3 coat = reflected(gloss, vec3(0.04)), metal = reflected(gloss, base.rgb);
+    vec3 dielectric = coat * gloss.light + (1.0 - coat) * base.rgb * irradiance(n);
+    vec3 light = occlusion * mix(dielectric, metal * gloss.light, metallic);
     result = vec4(encode_srgb(light + emission) * alpha, alpha);
 #endif
 }
@@ -210,6 +213,7 @@ def mesh_fragment(features: frozenset[str]) -> str:
     slots = [slot for slot in SLOTS if slot in features]
     declared = "\n".join(f"in vec2 v_uv_{slot};\nuniform sampler2D {slot};" for slot in slots)
     values = {"slots_in": declared, "lights": _lights(), "solid": SOLID_ALPHA, "faintest": FAINTEST_ALPHA}
+    values["least_roughness"] = str(specular_reflection.LEAST_ROUGHNESS)
     body = _FRAGMENT % values
     return _header(features) + _BLOCKS + body
 
@@ -238,14 +242,14 @@ def _lights() -> str:
             f"    e += {colour} * ({amplitude:.8f} * ({scale:.8f} * soft_cosine(dot(n, {axis}), {knee:.8f})"
             f" + {bias:.8f}));"
         )
-        # The convolution of two spherical Gaussians is approximately one, whose 1/sharpness is the sum of theirs.
+        # A von Mises-Fisher distribution times a spherical Gaussian is one again, with the sum of their axes.
         specular.append(
-            f"    s = {light.sharpness:.4f} * lobe / ({light.sharpness:.4f} + lobe);\n"
-            f"    l += {colour} * ((s / {light.sharpness:.4f}) * exp(s * (dot(r, {axis}) - 1.0)));"
+            f"    x = length(concentrated + {light.sharpness:.4f} * {axis});\n"
+            f"    l += {colour} * (peak * exp(x - kappa - {light.sharpness:.4f}) * (1.0 - exp(-2.0 * x)) / x);"
         )
     ambient, gradient = _vec3(environment.AMBIENT), _vec3(environment.GRADIENT)
     newline = "\n"
-    return f"""
+    irradiance = f"""
 float soft_cosine(float c, float knee) {{
     float x = 0.36 * c, edge = knee / 1.44, n = x + edge;
     return abs(x) <= edge ? n * n / knee : clamp(c, 0.0, 1.0);
@@ -255,22 +259,9 @@ vec3 irradiance(vec3 n) {{
 {newline.join(diffuse)}
     return max(e, vec3(0.0));
 }}
-vec3 glossy(vec3 n, vec3 v, vec3 f0, float roughness) {{
-    float nv = clamp(abs(dot(n, v)), 0.0, 1.0);
-    vec3 r = 2.0 * dot(n, v) * n - v;
-    float a = roughness * roughness;
-    // The GGX lobe, approximated by a spherical Gaussian around the reflected direction (Wang et al. 2009).
-    float lobe = 0.5 / (a * a * max(nv, 0.1));
-    vec3 l = {ambient} + {gradient} * (r.y * (1.0 - 0.5 * roughness));
-    float s;
-{newline.join(specular)}
-    // Analytic fit of the split-sum BRDF integral (Karis 2014, "Physically Based Shading on Mobile").
-    vec4 k = roughness * vec4(-1.0, -0.0275, -0.572, 0.022) + vec4(1.0, 0.0425, 1.04, -0.04);
-    float a004 = min(k.x * k.x, exp2(-9.28 * nv)) * k.x + k.y;
-    vec2 ab = vec2(-1.04, 1.04) * a004 + k.zw;
-    return (f0 * ab.x + ab.y) * l;
-}}
 """
+    lights = f"    l = {ambient} + {gradient} * mu.y;\n    float x;\n" + newline.join(specular)
+    return irradiance + specular_reflection.glsl(lights)
 
 
 def _vec3(values: Iterable[float]) -> str:

@@ -1,0 +1,50 @@
+"""Training batches as a Ray Data dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from factory.dataset.loader import TrainingClips
+
+
+def ray_dataset(clips: TrainingClips, epoch: int = 0, steps_per_task: int = 4) -> Any:
+    """Return one epoch as a `ray.data.Dataset`: one row per sample, without `state`.
+
+    Call it within `cluster.connect()`, or after Ray was initialised. With `world_size` 1, Ray can shard it
+    (`streaming_split`). Rows are in the order of the epoch if Ray is configured to preserve order.
+
+    Args:
+        clips: the batches.
+        epoch: number of the epoch.
+        steps_per_task: batches read by one Ray task.
+    """
+    from cluster import data
+
+    batches = clips.epoch_batches(epoch)
+    parts, rows = [], []
+    for start in range(0, len(batches), steps_per_task):
+        part = batches[start : start + steps_per_task]
+        parts.append(partial(_read_arrays, clips, epoch, part))
+        rows.append(sum(map(len, part)))
+    return data.from_parts(parts, rows)
+
+
+def _read_arrays(
+    clips: TrainingClips, epoch: int, batches: list[np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield each batch as columns of NumPy arrays, the form of a Ray Data block."""
+    for batch in clips.read_batches(epoch, batches):
+        if clips.batch_size is None:
+            batch = {
+                name: value[None] if isinstance(value, torch.Tensor) else [value]
+                for name, value in batch.items()
+            }
+        yield {
+            name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value, object)
+            for name, value in batch.items()
+        }
