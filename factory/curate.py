@@ -24,7 +24,7 @@ from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.lerobot import ExportError, export_lerobot
 from factory.dataset.pages.card import write_card
-from factory.dataset.reader import load_clips
+from factory.dataset.reader import DatasetError, load_clips
 from factory.dataset.takedown import TakedownError, takedown
 
 RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
     return run_command(
         "factory.curate",
         lambda: args.action(args, read_options(args, DataOptions).data, output),
-        errors=(DenyListError, ExportError, TakedownError, FileNotFoundError),
+        errors=(DatasetError, DenyListError, ExportError, TakedownError),
         json_errors=output.json,
     )
 

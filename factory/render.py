@@ -36,6 +36,7 @@ from factory.console import (
 from factory.dataset.codecs.modalities import MODALITIES
 from factory.dataset.pages.card import write_card
 from factory.dataset.pages.contact_sheet import write_contact_sheet
+from factory.dataset.reader import DatasetError
 from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.downloads import DownloadError
 from renderers.meshes import BACKENDS, RenderSettings
@@ -235,7 +236,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.rende
     return run_command(
         "factory.render",
         lambda: _run(command),
-        errors=(SourceError, DownloadError, DenyListError),
+        errors=(SourceError, DownloadError, DenyListError, DatasetError),
         json_errors=command.output.json,
     )
 

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from cluster import Storage
 from factory.assets.licences import publishable
 from factory.assets.tombstones import read_tombstones
 from factory.dataset.reader import load_clips
@@ -63,6 +64,8 @@ def publish(
         raise PublishError(f"{target!r} is not a repository name: expected hub:org/name")
     if tag is not None and (not _TAG.fullmatch(tag) or tag == "main"):
         raise PublishError(f"--tag {tag}: expected letters, digits, '.', '_' or '-', and not main")
+    if kind == "local":
+        Storage(Path(place).expanduser()).check_writable()
     check_publishable(root)
     with tempfile.TemporaryDirectory(prefix="publish-") as generated:
         release = Release.of(root, Path(generated), place if kind == "hub" else "")
