@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.address import check_cluster, checked_address, first_line
 from cluster.stage import Stage, StageError
+from cluster.waiting import waiting_notices
 
 # Ray reads its token once per process, so all embedded sessions of this process share one. It is kept in memory only:
 # a saved token (in ~/.ray) would enable authentication for clusters that the user starts later.
@@ -33,6 +35,8 @@ EMBEDDED_ENV = {
 MEMORY_SHARE = 0.25  # fraction of `Stage.memory` reserved per worker
 OBJECT_STORE_BYTES = 128 * 2**20  # small, because files do not pass through Ray
 START_ATTEMPTS = 3  # on a busy machine, Ray's own processes may exceed its startup timeout
+REGISTRATION_S = 120.0  # for Ray's processes to start and register, per attempt
+WITHOUT_RAY = "With --workers 0, most commands run in one process without Ray"
 
 
 @dataclass(frozen=True)
@@ -74,25 +78,25 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
     Raises:
         StageError: the cluster cannot be reached, or Ray does not start on this machine.
     """
-    import ray
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    embedded = address in ("", "local")
+    host_and_port = "" if embedded else checked_address(address)
+    with waiting_notices("Ray to start on this machine" if embedded else f"the Ray cluster at {address}"):
+        import ray
 
     if ray.is_initialized():
         yield Session(embedded=os.environ.get("RAY_AUTH_TOKEN") == _TOKEN)
         return
-    address = os.environ.get("RAY_ADDRESS", "")
-    if "://" in address:
-        raise StageError(
-            f"RAY_ADDRESS={address} is the address of a job server, expected host:port of the cluster itself: run "
-            f"this command with `ray job submit -- …`, or run it on a machine of the cluster with RAY_ADDRESS=host:6379"
-        )
-    if address and address != "local":
-        _check_reachable(address)
-        with _ray():
+    if not embedded:
+        with waiting_notices(f"the Ray cluster at {address}"):
+            check_cluster(address, host_and_port)
+        with _ray(_join):
             yield Session(embedded=False)
         return
     with (
         _embedded_environment(),
         _ray(
+            _start,
             address="local",
             num_cpus=num_workers,
             include_dashboard=False,
@@ -102,26 +106,12 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
         yield Session(embedded=True)
 
 
-def _check_reachable(address: str) -> None:
-    """Raise StageError if nothing listens at `address`; Ray itself would wait and then end the process."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        return  # "auto": Ray looks for a cluster on this machine and raises an error if there is none
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
-        raise StageError(
-            f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}): start one with "
-            f"`ray start --head` and check host, port and firewall, or unset RAY_ADDRESS to run on this machine alone"
-        ) from None
-
-
 @contextmanager
-def _ray(**options: Any) -> Iterator[None]:
+def _ray(initialise: Callable[..., None], **options: Any) -> Iterator[None]:
     import ray
 
     sigterm = signal.getsignal(signal.SIGTERM)
-    _start(log_to_driver=False, logging_level="error", **options)
+    initialise(log_to_driver=False, logging_level="error", **options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, sigterm)  # ray.init installs its own handler
     try:
@@ -130,26 +120,78 @@ def _ray(**options: Any) -> Iterator[None]:
         ray.shutdown()
 
 
+def _join(**options: Any) -> None:
+    """Connect to the cluster of RAY_ADDRESS, which `check_cluster` has found alive."""
+    import ray
+
+    address = os.environ["RAY_ADDRESS"]
+    with waiting_notices(f"the Ray cluster at {address}"):
+        try:
+            ray.init(**options)
+        except Exception as error:  # Ray has no exception class for this
+            ray.shutdown()
+            raise StageError(
+                f"cannot join the Ray cluster at RAY_ADDRESS={address}: {first_line(error)}. Check `ray status`, "
+                f"or unset RAY_ADDRESS to run on this machine alone"
+            ) from error
+
+
 def _start(**options: Any) -> None:
+    """Start a Ray on this machine; on a busy machine, with patience."""
     import ray
 
     for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            ray.init(**options)
-            return
-        except Exception as error:  # Ray has no exception class for this
-            if "timed out during startup" not in str(error):
+        tries = f"attempt {attempt} of {START_ATTEMPTS}"
+        with waiting_notices("Ray to start on this machine", tries), _patient_registration():
+            try:
+                ray.init(**options)
+                return
+            except KeyboardInterrupt as error:
+                _kill_partial_start(error)
                 raise
-            _kill_partial_start(error)
-            if attempt == START_ATTEMPTS:
-                raise StageError(
-                    f"Ray did not start in {START_ATTEMPTS} attempts of 30 s each, because this machine is too busy or "
-                    f"short of memory: stop other processes and run the same command again; Ray's logs are in "
-                    f"/tmp/ray/session_latest/logs"
-                ) from error
+            except Exception as error:  # Ray has no exception class for this
+                _kill_partial_start(error)
+                if "timed out during startup" not in str(error):
+                    raise StageError(
+                        f"Ray cannot start on this machine: {first_line(error)}. {WITHOUT_RAY}; Ray's logs are in "
+                        f"/tmp/ray/session_latest/logs"
+                    ) from error
+                if attempt == START_ATTEMPTS:
+                    raise StageError(
+                        f"Ray did not start in {START_ATTEMPTS} attempts of {REGISTRATION_S:.0f} s each, because this "
+                        f"machine is too busy or short of memory: stop other processes and run the same command again. "
+                        f"{WITHOUT_RAY}; Ray's logs are in /tmp/ray/session_latest/logs"
+                    ) from error
 
 
-def _kill_partial_start(error: Exception) -> None:
+@contextmanager
+def _patient_registration() -> Iterator[None]:
+    """Let `ray.init` wait `REGISTRATION_S` for its node to register, instead of the 30 s that Ray has hard-coded.
+
+    `ray.init` polls `services.get_node` until it succeeds or 30 s have passed, which it checks after each failure.
+    """
+    from ray._private import services
+
+    get_node = services.get_node
+    deadline = time.monotonic() + REGISTRATION_S
+
+    def get_node_patiently(*arguments: Any) -> Any:
+        while True:
+            try:
+                return get_node(*arguments)
+            except RuntimeError:  # not registered yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = get_node_patiently
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+
+
+def _kill_partial_start(error: BaseException) -> None:
     """Kill the processes of a Ray that failed to start. Only the frames of its traceback still refer to them."""
     from ray._private.node import Node
 

@@ -15,6 +15,15 @@ _T = TypeVar("_T")
 STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
 
 
+# URL scheme → extra of this package that installs its driver.
+EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
+    "hf": "zoo",
+}
+
+
 class StorageError(RuntimeError):
     """The storage cannot be written or read. It stops the run; committed results are kept."""
 
@@ -38,6 +47,45 @@ def atomic_path(
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
+    """Open the fsspec file system of a path or URL.
+
+    Args:
+        options: of the file system.
+
+    Returns:
+        The file system, and the path in it.
+
+    Raises:
+        StorageError: the scheme is unknown, its driver is missing, or the driver cannot start.
+    """
+    # Importing fsspec takes as long as the rest of the package, and delays every child process.
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:  # "Install s3fs to access S3"
+        raise StorageError(f"{url}: its driver is missing here ({error}); {_driver_advice(url)}") from error
+    except ValueError as error:  # an unknown scheme
+        raise StorageError(f"{url}: expected a path or a URL that fsspec opens, {error}") from error
+    except Exception as error:  # no credentials, a malformed URL
+        raise StorageError(f"{url} cannot be opened: {error_reason(error)}") from error
+
+
+def glob_files(filesystem: Any, pattern: str) -> list[str]:
+    """Paths in a file system that match a glob pattern.
+
+    Raises:
+        StorageError: the storage could not be listed.
+    """
+    try:
+        return list(filesystem.glob(pattern))
+    except Exception as error:  # each object store has its own exception classes
+        raise StorageError(
+            f"cannot list {pattern}: {error_reason(error)}. Check the address, the connection and the credentials"
+        ) from error
 
 
 class Storage:
@@ -66,20 +114,41 @@ class Storage:
         self.filesystem: Any = None
         if "://" not in self.url:
             return
-        # Importing fsspec takes as long as the rest of the package, and delays every child process.
-        import fsspec
+        self.filesystem, self._root = open_filesystem(self.url, use_listings_cache=False)
         from fsspec.implementations.local import LocalFileSystem
 
-        try:
-            self.filesystem, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
-        except ImportError as error:  # "Install s3fs to access S3"
-            raise StorageError(
-                f"{self.url}: its driver is missing here ({error}); install it with pip"
-            ) from error
-        except ValueError as error:  # an unknown scheme
-            raise StorageError(f"{self.url}: expected a path or a URL that fsspec opens, {error}") from error
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
         self.is_shared = self.filesystem.protocol != "memory"
+
+    def check_writable(self) -> None:
+        """Check that results can be kept here, without writing anything.
+
+        Raises:
+            StorageError: the files would be lost at the end of this process, or the local folder cannot be created or
+                written.
+        """
+        if not self.is_shared:
+            raise StorageError(
+                f"{self.url} is in the memory of this process and lost when it ends: expected a folder or the URL of "
+                f"an object store"
+            )
+        if not self.is_local:
+            return
+        existing = Path(self._root)
+        try:
+            while not existing.exists():
+                existing = existing.parent
+            is_folder = existing.is_dir()
+        except OSError as error:  # a name that is too long, a loop of links, no permission
+            raise StorageError(
+                f"{self._root} cannot be an output folder: {error_reason(error)}; choose another"
+            ) from None
+        if not is_folder:
+            raise StorageError(f"{existing} is a file, expected a folder: choose another output folder")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"no permission to write in {existing}: change its permissions, or choose another output folder"
+            )
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url, "_temporary": self._temporary}
@@ -109,10 +178,9 @@ class Storage:
             else:
                 self.filesystem.pipe_file(self.path(name), data)
         except Exception as error:  # each object store has its own exception classes
-            reason = getattr(error, "strerror", None) or error
             raise StorageError(
-                f"cannot write {self.path(name)} ({len(data)} bytes): {reason}. Committed results are kept: "
-                f"free some space or repair the storage, then run the same command again to resume"
+                f"cannot write {self.path(name)} ({len(data)} bytes): {error_reason(error)}. Committed results are "
+                f"kept: free some space or repair the storage, then run the same command again to resume"
             ) from None
 
     def _write_local(self, path: str, data: bytes) -> None:
@@ -147,8 +215,8 @@ class Storage:
             return {}
         except Exception as error:
             raise StorageError(
-                f"cannot read files in {self.url}: {error}. Check the connection and the permissions, then run the "
-                f"same command again"
+                f"cannot read files in {self.url}: {error_reason(error)}. Check the connection and the permissions, "
+                f"then run the same command again"
             ) from None
 
     def _read_remote(self, names: list[str]) -> dict[str, bytes]:
@@ -178,7 +246,8 @@ class Storage:
             return []
         except Exception as error:
             raise StorageError(
-                f"cannot list {top}: {error}. Check the connection and the permissions, then run the same command again"
+                f"cannot list {top}: {error_reason(error)}. Check the connection and the permissions, then run "
+                f"the same command again"
             ) from None
 
     def entries(self) -> list[str]:
@@ -200,7 +269,7 @@ class Storage:
         except FileNotFoundError:
             return []
         except NotADirectoryError:
-            raise StorageError(f"{self.url} is a file: expected a folder") from None
+            raise StorageError(f"{self.url} is a file, expected a folder") from None
         except Exception as error:
             reason = getattr(error, "strerror", None) or error
             raise StorageError(
@@ -237,16 +306,28 @@ class Storage:
             pass
         except Exception as error:
             raise StorageError(
-                f"cannot remove {self.path(name)}: {error}. Check the permissions, then run the same command again"
+                f"cannot remove {self.path(name)}: {error_reason(error)}. Check the permissions, then run the "
+                f"same command again"
             ) from None
 
     def remove_folder(self, folder: str) -> None:
-        """Remove a folder and everything in it, if it exists."""
+        """Remove a folder and everything in it, if it exists.
+
+        Raises:
+            StorageError: an object store could not remove it.
+        """
         top = self.path(folder)
         if self.is_local:
             shutil.rmtree(top, ignore_errors=True)
-        elif self.filesystem.exists(top):
-            self.filesystem.rm(top, recursive=True)
+            return
+        try:
+            if self.filesystem.exists(top):
+                self.filesystem.rm(top, recursive=True)
+        except Exception as error:
+            raise StorageError(
+                f"cannot remove {top}: {error_reason(error)}. Check the permissions, then run the "
+                f"same command again"
+            ) from None
 
     def sweep(self) -> None:
         """Remove temporary files left by killed writers, which are those older than `STALE_S`."""
@@ -258,6 +339,18 @@ class Storage:
                     path.unlink()
             except FileNotFoundError:
                 pass  # its writer finished in the meantime
+
+
+def _driver_advice(url: str) -> str:
+    """How to install the driver of a URL's scheme."""
+    extra = EXTRAS.get(url.partition("://")[0].lower())
+    return f'pip install "menagerie4d[{extra}]" brings it' if extra else "install it with pip"
+
+
+def error_reason(error: Exception) -> str:
+    """The cause of an error on one line; each object store has its own exception classes."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
 def _create(path: Path) -> BinaryIO:

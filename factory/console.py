@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import shutil
 import sys
 import time
@@ -19,16 +20,31 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO, TypeVar
 
 from cluster import Interrupted, StageError, StorageError
+from zoo.console import close_broken_pipe, describe
 from zoo.errors import ZooError
 from zoo.terminal import printable, printable_lines
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+OK, FAILED, USAGE, NOTHING, INTERRUPTED, BROKEN_PIPE = (
+    0,
+    1,
+    2,
+    3,
+    130,
+    141,
+)  # exit codes, see docs/commands.md
 REDRAW_EVERY_S = 1.0  # on a terminal
 PRINT_EVERY_S = 10.0  # elsewhere
 
 # Their messages are written for users; a command adds its own in `run_command`.
 _WITHOUT_DEFAULT = (dataclasses.MISSING, None, (), "")  # nothing to show in `--help`
-_SENTENCES: tuple[type[Exception], ...] = (StageError, StorageError, ZooError)
+_SENTENCES: tuple[type[Exception], ...] = (
+    StageError,
+    StorageError,
+    ZooError,
+    OSError,
+    ImportError,
+    MemoryError,
+)
 
 Options = TypeVar("Options")
 
@@ -246,10 +262,25 @@ class ProgressDisplay:
         self._next = 0.0
 
     def __enter__(self) -> ProgressDisplay:
+        self._notices = _NoticeHandler(self)
+        cluster_log = logging.getLogger("cluster")
+        cluster_log.addHandler(self._notices)
         return self
 
     def __exit__(self, *_: object) -> None:
+        logging.getLogger("cluster").removeHandler(self._notices)
         self._clear()
+
+    def notice(self, text: str) -> None:
+        """Show one line above the progress, such as what a run is waiting for."""
+        if self.mode == "quiet":
+            return
+        self._clear()
+        print(
+            json.dumps({"event": "notice", "message": text}) if self.mode == "json" else f"note: {text}",
+            file=self._stream,
+            flush=True,
+        )
 
     def update(self, status: Callable[[], Status]) -> None:
         """Show a status if one is due; `status` is called only then, since making one may read files."""
@@ -276,6 +307,17 @@ class ProgressDisplay:
         if self._drawn:
             print(f"\x1b[{self._drawn}A\x1b[J", end="", file=self._stream, flush=True)
         self._drawn = 0
+
+
+class _NoticeHandler(logging.Handler):
+    """Shows the notices of `cluster` in a progress display."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        super().__init__(logging.WARNING)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._display.notice(record.getMessage())
 
 
 def _bar(status: Status, width: int) -> str:
@@ -319,8 +361,9 @@ def run_command(
 
     Args:
         name: in front of the sentence, as in "factory.render".
-        errors: exceptions whose message is meant for the user, beside those of cluster and zoo. Any other one is a
-            bug and keeps its traceback.
+        errors: exceptions whose message is meant for the user, beside those of cluster and zoo, and errors of the
+            operating system, missing packages and too little memory. Any other one is a bug and keeps its traceback.
+            An attribute `exit_code` of the exception replaces 1.
         json_errors: print the error as a JSON object.
     """
     try:
@@ -329,8 +372,11 @@ def run_command(
         text = str(stop) if isinstance(stop, Interrupted) else "stopped; the same command resumes"
         code = INTERRUPTED
         prefix = "\n"
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has ended
+        return close_broken_pipe()
     except (*_SENTENCES, *errors) as error:
-        text, code, prefix = f"{name}: {error}", FAILED, ""
+        text = f"{name}: {error if isinstance(error, StageError) else describe(error)}"
+        code, prefix = getattr(error, "exit_code", FAILED), ""
         # Only a stage's error has lines of our own; another one's line break is part of a name.
         text = text if json_errors or isinstance(error, StageError) else printable(text)
     shown = json.dumps({"event": "error", "message": text}) if json_errors else prefix + printable_lines(text)

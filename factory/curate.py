@@ -27,7 +27,7 @@ from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.lerobot import ExportError, export_lerobot
 from factory.dataset.output import check_dataset_folder
 from factory.dataset.pages.card import write_card
-from factory.dataset.reader import load_clips
+from factory.dataset.reader import DatasetError, load_clips
 from factory.dataset.takedown import TakedownError, takedown
 
 RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
@@ -65,7 +65,9 @@ class CaptionOptions:
     prompt: str = option(PROMPT, "the question that the model answers", show_default=False)
     gpus: float = option(1.0, "GPUs per worker; 0: on the CPU", at_least=0)
     workers: int | None = option(
-        None, "parallel workers (default: as many as the cluster has room for)", at_least=1
+        None,
+        "parallel workers; 0: in this process, without Ray (default: as many as the cluster has room for)",
+        at_least=0,
     )
     batch: int = option(8, "clips per forward pass", at_least=1)
     frames: int = option(8, "frames of each clip that the model sees", at_least=1)
@@ -103,7 +105,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
     return run_command(
         "factory.curate",
         lambda: args.action(args, read_options(args, DataOptions).data, output),
-        errors=(DenyListError, ExportError, TakedownError, FileNotFoundError),
+        errors=(DatasetError, DenyListError, ExportError, TakedownError),
         json_errors=output.json,
     )
 

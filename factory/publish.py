@@ -18,6 +18,7 @@ from factory.console import (
     read_options,
     run_command,
 )
+from factory.dataset.reader import DatasetError
 from factory.dataset.release import publish
 
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publi
         print_result(output, text, asdict(published))
         return OK
 
-    return run_command("factory.publish", action, errors=(OSError,), json_errors=output.json)
+    return run_command("factory.publish", action, errors=(DatasetError,), json_errors=output.json)
 
 
 def _with_data_flag(argv: list[str]) -> list[str]:

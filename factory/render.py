@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from cluster import Ledger, OutputLock, Report
+from cluster import Ledger, OutputLock, Report, Storage
 from factory.assets.exclusions import BENCHMARKS, DenyListError, read_deny_list
 from factory.assets.licences import POLICIES, UNKNOWN, to_spdx
 from factory.assets.selection import Selection
@@ -22,6 +22,7 @@ from factory.clips.run import check_shape, render
 from factory.clips.stage import RenderStage
 from factory.clips.tally import RenderResult
 from factory.console import (
+    FAILED,
     OK,
     OutputOptions,
     ProgressDisplay,
@@ -37,7 +38,8 @@ from factory.dataset.codecs.modalities import MODALITIES
 from factory.dataset.output import check_render_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.pages.contact_sheet import write_contact_sheet
-from factory.sources import SourceError, open_source
+from factory.dataset.reader import DatasetError
+from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.downloads import DownloadError
 from renderers.meshes import BACKENDS, RenderSettings
 
@@ -233,18 +235,23 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.r
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.render") -> int:
-    """Run the command; exit code 0 even if assets were quarantined, which the closing table lists."""
+    """Run the command; exit code 0 even if some assets were quarantined, which the closing table lists.
+
+    If no clip was planned, it is 3; if clips were planned and none could be rendered, it is 1.
+    """
     command = parse_arguments(argv, prog)
     return run_command(
         "factory.render",
         lambda: _run(command),
-        errors=(SourceError, DownloadError, DenyListError),
+        errors=(SourceError, DownloadError, DenyListError, DatasetError),
         json_errors=command.output.json,
     )
 
 
 def _run(command: RenderCommand) -> int:
     options = command.render
+    if not options.dry_run:
+        Storage(options.out).check_writable()
     check_render_folder(options.out)
     denied = read_deny_list(*command.selection.deny_list)
     stage = RenderStage(
@@ -267,7 +274,7 @@ def _run(command: RenderCommand) -> int:
         )
         table = summary(RenderResult(Report(), result.tally, []), stage).partition("\n")[2]
         print_result(command.output, planned + table, tally_to_json(result.tally))
-        return OK
+        return _exit_code(command, result)
     with OutputLock(Ledger(options.out).storage, "factory.render", on_wait=notice):
         result = _render(command, stage, denied, options.out)
         sheet, left_out = _write_pages(command, stage, result)
@@ -278,7 +285,22 @@ def _run(command: RenderCommand) -> int:
         summary(result, stage) + closing,
         {"dataset": options.out, "left_out": left_out, **tally_to_json(result.tally)},
     )
-    return OK
+    return _exit_code(command, result)
+
+
+def _exit_code(command: RenderCommand, result: RenderResult) -> int:
+    """The exit code of a finished run, which raises `EmptySourceError` if the sources gave no clip."""
+    tally = result.tally
+    if not tally.planned:
+        sources = map(open_source, command.render.source)
+        reasons = [
+            f"{uri} {source.why_empty()}" for uri, source in zip(command.render.source, sources, strict=True)
+        ]
+        reason = (
+            "; ".join(reasons) if not tally.listed else "no clip was planned, for the reasons in the table"
+        )
+        raise EmptySourceError(f"nothing to render: {reason}")
+    return OK if tally.rendered or command.render.dry_run else FAILED
 
 
 def _render(command: RenderCommand, stage: RenderStage, denied: dict[str, str], out: str) -> RenderResult:

@@ -94,7 +94,8 @@ def test_a_forbidden_import_is_seen(tmp_path, package, line):
 ROOMS = {
     "renderers": [{"cameras", "gltf", "video"}, {"gaussians", "meshes"}],
     "cluster": [
-        {"data", "signals", "stage", "storage"},
+        {"data", "signals", "stage", "storage", "waiting"},
+        {"address"},
         {"child", "ledger", "lock", "session"},
         {"backlog", "output", "training", "worker"},
         {"inline", "pool"},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 from zoo.errors import UnsupportedError, ZooError
 from zoo.terminal import printable
 
-FAILED, NOT_AVAILABLE, INTERRUPTED = 1, 2, 130
+FAILED, NOT_AVAILABLE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 
 def run_command(program: str, command: Callable[[], None]) -> int:
@@ -20,13 +21,18 @@ def run_command(program: str, command: Callable[[], None]) -> int:
 
     Returns:
         The exit code: 0 on success, 1 on failure, 2 for names, arguments and operations that are not available, 130
-        when interrupted. Errors of other types are bugs and propagate with their traceback.
+        when interrupted, 141 if the reader of standard output has ended. Errors of other types are bugs and propagate
+        with their traceback.
     """
     try:
         command()
+        sys.stdout.flush()
     except KeyboardInterrupt:
+        print(f"\n{program}: stopped", file=sys.stderr)
         return INTERRUPTED
-    except (ZooError, LookupError, ValueError, RuntimeError, OSError) as error:
+    except BrokenPipeError:
+        return close_broken_pipe()
+    except (ZooError, LookupError, ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
         if isinstance(error, KeyError | IndexError):
             raise
         print(f"{program}: {describe(error)}", file=sys.stderr)
@@ -36,6 +42,19 @@ def run_command(program: str, command: Callable[[], None]) -> int:
 
 def describe(error: BaseException) -> str:
     """The message of an error on one line; for errors of the operating system, the file and the reason."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return printable(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.strerror:
+        return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"the package {error.name.partition('.')[0]} is not installed: install it with pip, or all of them "
+            'with pip install "menagerie4d[all]"'
+        )
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error})" if str(error) else "not enough memory"
     return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def close_broken_pipe() -> int:
+    """Discard the output that nobody reads any more, so that Python does not complain when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

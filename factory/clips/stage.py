@@ -83,11 +83,11 @@ class RenderStage(Stage):
         return ":".join(parts)
 
     def setup(self) -> None:
-        if not self.plan_only:
+        if not self.plan_only:  # fail before the first task on a machine that cannot render
             try:
-                renderer(self.backend)  # fail before the first task on a machine that cannot render
-            except RenderError as error:
-                raise StageError(str(error)) from error
+                renderer(self.backend)
+            except (RenderError, ImportError, OSError) as error:
+                raise StageError(f"no renderer: {error}") from error
 
     def process(self, task: Task) -> Outcome:
         job = read_job(task.payload)

@@ -10,11 +10,11 @@ from functools import cached_property
 from importlib.metadata import version as version_of
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.storage import glob_files, open_filesystem
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
 from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
@@ -102,6 +102,7 @@ def load_clips(
 
     Raises:
         FileNotFoundError: the dataset, or the split, has no clips. DatasetError: a shard cannot be read.
+        StorageError: the URL cannot be opened.
     """
     return ClipDataset(path_or_url, split, captions)
 
@@ -126,7 +127,7 @@ class ClipDataset:
         self, path_or_url: str | os.PathLike[str], split: str | None = None, captions: str = NEWEST
     ) -> None:
         self.url = dataset_url(path_or_url)
-        self.filesystem, root = fsspec.core.url_to_fs(self.url)
+        self.filesystem, root = open_filesystem(self.url)
         self._files = self._shards(root, split)
         self._which_captions = captions
         self._footers = [self._read_footer(file) for file in self._files]
@@ -141,7 +142,7 @@ class ClipDataset:
     def _shards(self, root: str, split: str | None) -> list[str]:
         pattern = f"{root.rstrip('/')}/data/*/*.parquet"
         # macOS leaves a file `._name` beside each file that it copies to other file systems.
-        files = sorted(path for path in self.filesystem.glob(pattern) if "/._" not in path)
+        files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
         if not files:
             raise FileNotFoundError(
                 f"no clips in {self.url}: expected files like {pattern}; render some with "

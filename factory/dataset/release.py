@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from cluster import Storage
 from factory.assets.licences import publishable
 from factory.assets.tombstones import read_tombstones
 from factory.dataset.reader import load_clips
@@ -68,6 +69,8 @@ def publish(
         raise PublishError(
             f"{folder} holds something else: choose an empty folder, or one created by an earlier publication"
         )
+    if kind == "local":
+        Storage(folder).check_writable()
     check_publishable(root)
     with tempfile.TemporaryDirectory(prefix="publish-") as generated:
         release = Release.of(root, Path(generated), place if kind == "hub" else "")

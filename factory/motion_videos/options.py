@@ -106,6 +106,7 @@ def render_motions(
     options: MotionOptions, recipe: MotionRecipe, ledger: Ledger, show: Show | None = None
 ) -> list[SubjectVideos]:
     """`make_motions` with the options of a command line; raises what that raises."""
+    ledger.storage.check_writable()
     if options.retry_quarantined:
         ledger.retry_quarantined()
     return make_motions(

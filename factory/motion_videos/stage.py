@@ -98,11 +98,11 @@ class MotionStage(Stage):
         return ":".join(parts)
 
     def setup(self) -> None:
-        if self.renders:
+        if self.renders:  # fail before the first task on a machine that cannot render
             try:
-                renderer(self.backend)  # fail before the first task on a machine that cannot render
-            except RenderError as error:
-                raise StageError(str(error)) from error
+                renderer(self.backend)
+            except (RenderError, ImportError, OSError) as error:
+                raise StageError(f"no renderer: {error}") from error
 
     def process(self, task: Task) -> Outcome:
         try:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster import Task, task_key
+from cluster import StorageError, Task, task_key
 from factory.assets.selection import Selection
 from factory.motion_videos.jobs import DatasetClips, MotionsJob, Origin
 from factory.motion_videos.stage import MotionStage, slug
-from factory.sources import COLLECTIONS, SourceError, open_source
+from factory.sources import COLLECTIONS, EmptySourceError, SourceError, open_source
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def find_subjects(objects: Iterable[str], limit: int | None = None) -> list[Subj
         objects: URIs, see `factory.motion_videos.stage`.
         limit: return only the first `limit` objects.
     Raises:
+        EmptySourceError: a URI lists no object.
         SourceError: a URI cannot be read, or two objects have the same name.
     """
     subjects: dict[str, Subject] = {}
@@ -54,7 +55,7 @@ def find_subjects(objects: Iterable[str], limit: int | None = None) -> list[Subj
         name, uri = _split_name(text)
         listed = list(_subjects(uri))
         if not listed:
-            raise SourceError(f"{uri!r} contains no object: expected .glb or .gltf files, or clips")
+            raise EmptySourceError(_why_empty(uri))
         if name and len(listed) > 1:
             raise SourceError(
                 f"{text!r}: a name can be given to one object only, and {uri!r} contains {len(listed)}; leave out "
@@ -68,6 +69,16 @@ def find_subjects(objects: Iterable[str], limit: int | None = None) -> list[Subj
                 )
             subjects[subject.name] = subject
     return list(subjects.values())[:limit]
+
+
+def _why_empty(uri: str) -> str:
+    try:
+        source = open_source(uri)
+        listed = next(iter(source.list()), None)
+    except SourceError:  # a dataset
+        return f"{uri!r} contains no object: expected .glb or .gltf files, or clips"
+    reason = "lists no animated model" if listed else source.why_empty()
+    return f"nothing to render: {uri} {reason}"
 
 
 def _split_name(text: str) -> tuple[str, str]:
@@ -101,7 +112,7 @@ def _subjects_of_dataset(url: str) -> Iterator[Subject]:
 
     try:
         table = load_clips(url).table(["clip_id", "source", "asset_uid"]).to_pylist()
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, StorageError) as error:
         raise SourceError(f"{url!r} cannot be read as a dataset: {error}") from None
     assets: dict[tuple[str, str], list[str]] = {}
     for row in table:

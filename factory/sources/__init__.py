@@ -4,6 +4,6 @@ A source lists records cheaply and fetches one asset at a time; both work on any
 """
 
 from factory.sources.registry import COLLECTIONS, open_source
-from factory.sources.source import Source, SourceError
+from factory.sources.source import EmptySourceError, Source, SourceError
 
-__all__ = ["COLLECTIONS", "Source", "SourceError", "open_source"]
+__all__ = ["COLLECTIONS", "EmptySourceError", "Source", "SourceError", "open_source"]

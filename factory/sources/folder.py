@@ -1,4 +1,4 @@
-"""Folders of .glb and .gltf files with an optional licence table."""
+"""Folders of .glb, .gltf and .vrm files with an optional licence table."""
 
 from __future__ import annotations
 
@@ -8,19 +8,32 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from factory.assets.licences import to_spdx
 from factory.assets.record import AssetRecord
 from factory.sources.source import Source, SourceError
-from renderers.gltf import GltfError, find_file, printable
+from renderers.gltf import (
+    SNIFFED_BYTES,
+    FileFormat,
+    GltfError,
+    find_file,
+    format_of_suffix,
+    identify,
+    printable,
+)
 
+_SUFFIXES = (".glb", ".gltf", ".vrm")
 _TABLES = ("LICENSES.csv", "LICENCES.csv", "LICENSES.md", "LICENCES.md")
 
 
 class FolderSource(Source):
-    """All .glb and .gltf files in a folder and its subfolders, or a single such file.
+    """All .glb, .gltf and .vrm files in a folder and its subfolders, or a single such file.
+
+    A .vrm file is a GLB with additional data for avatars, which is not used. A single file of another format that is
+    recognised by its first bytes is not listed.
 
     A table `LICENSES.csv` or `LICENSES.md` in the folder may provide the columns `file`, `licence`, `author`, `title`
     and `url`. Missing values are filled from the file's own metadata when it is opened.
@@ -35,12 +48,10 @@ class FolderSource(Source):
 
     def list(self) -> Iterator[AssetRecord]:
         if self.path.is_file():
-            root, files = self.path.parent, [self.path]
+            root, files = self.path.parent, [] if self._other_format() else [self.path]
         else:
             root = self.path
-            files = sorted(
-                p for p in root.rglob("*") if p.suffix.lower() in (".glb", ".gltf") and p.is_file()
-            )
+            files = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
         table = _licence_table(root)
         for file in files:
             uid = _uid(file, root)
@@ -57,6 +68,32 @@ class FolderSource(Source):
                 unsettled=True,  # the file's own metadata may fill what the table leaves empty
             )
 
+    def why_empty(self) -> str:
+        if (kind := self._other_format()) is not None:
+            return f"is not a glTF file: {kind}"
+        formats = Counter(kind for p in self.path.rglob("*") if p.is_file() and (kind := _format_of(p)))
+        expected = ", ".join(_SUFFIXES[:-1]) + f" or {_SUFFIXES[-1]}"
+        if not formats:
+            content = "contains" if any(self.path.iterdir()) else "is empty: it contains"
+            return f"{content} no {expected} file; name a folder with some"
+        kind, count = formats.most_common(1)[0]
+        example = min(p.name for p in self.path.rglob("*") if _format_of(p) == kind)
+        others = f", and {formats.total() - count} files of other formats" if len(formats) > 1 else ""
+        return (
+            f"contains no {expected} file, but {count} such as {example!r}, which is {kind.name}{others}: "
+            f"{kind.advice}"
+        )
+
+    def _other_format(self) -> FileFormat | None:
+        """The format of a single file, if it is recognised and not glTF."""
+        if not self.path.is_file():
+            return None
+        try:
+            with self.path.open("rb") as stream:
+                return identify(stream.read(SNIFFED_BYTES), self.path.name)
+        except OSError as error:
+            raise SourceError(f"source {str(self.path)!r}: cannot be read ({error.strerror})") from None
+
     def fetch(self, record: AssetRecord) -> Path:
         file = Path(record.location)
         if not file.is_file():
@@ -70,6 +107,10 @@ class FolderSource(Source):
         if record.source != "folder" or not printable(file).endswith("/" + record.uid.rstrip("~")):
             return None
         return file.parents[record.uid.count("/")]
+
+
+def _format_of(file: Path) -> FileFormat | None:
+    return format_of_suffix(file.name)
 
 
 def _uid(file: Path, root: Path) -> str:

@@ -13,6 +13,12 @@ class SourceError(ValueError):
     """A source cannot be read. The message states what was expected."""
 
 
+class EmptySourceError(SourceError):
+    """The sources list nothing to work on. The message states what they contain and what to do."""
+
+    exit_code = 3
+
+
 class Source(Protocol):
     """A collection of animated models that can be listed and fetched.
 
@@ -24,6 +30,10 @@ class Source(Protocol):
 
     def list(self) -> Iterator[AssetRecord]:
         """Yield the records lazily, always in the same order. A malformed record has its `fault` set."""
+
+    def why_empty(self) -> str:
+        """Explain why `list` yields nothing, and what to do; a clause that follows the source's URI."""
+        return "lists no model"
 
     def check(self, record: AssetRecord) -> AssetRecord:
         """Return the record with the licence and NoAI status that the source reports now.

@@ -13,12 +13,15 @@ those of glTF: +Y up, front +Z, metres. Invalid files raise `GltfError`, unsuppo
 from renderers.gltf.animations import Animation
 from renderers.gltf.asset import Asset, Pose, Primitive, load
 from renderers.gltf.files import find_file, printable
+from renderers.gltf.formats import SNIFFED_BYTES, FileFormat, format_of_suffix, identify
 from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf
 from renderers.gltf.materials import Material, Texture
 
 __all__ = [
+    "SNIFFED_BYTES",
     "Animation",
     "Asset",
+    "FileFormat",
     "GltfError",
     "Limits",
     "Material",
@@ -27,6 +30,8 @@ __all__ = [
     "Texture",
     "UnsupportedGltf",
     "find_file",
+    "format_of_suffix",
+    "identify",
     "load",
     "printable",
 ]

@@ -7,6 +7,7 @@ folder are read.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -25,21 +26,15 @@ from renderers.gltf.files import (
     shorten,
     split_glb,
 )
+from renderers.gltf.formats import SNIFFED_BYTES, identify
 from renderers.gltf.images import UndecodableImage, decode_image
 from renderers.gltf.json_text import parse_json
 from renderers.gltf.limits import GltfError, LimitExceeded, Limits, UnsupportedGltf, errors_prefixed
 
 # componentType → element type; accessor type → number of components.
-_COMPONENTS: dict[int, np.dtype] = {
-    5120: np.dtype("<i1"),
-    5121: np.dtype("<u1"),
-    5122: np.dtype("<i2"),
-    5123: np.dtype("<u2"),
-    5125: np.dtype("<u4"),
-    5126: np.dtype("<f4"),
-}
+_CODES, _TYPES = (5120, 5121, 5122, 5123, 5125, 5126), ("<i1", "<u1", "<i2", "<u2", "<u4", "<f4")
+_COMPONENTS = dict(zip(_CODES, map(np.dtype, _TYPES), strict=True))
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-
 _MOST_NOTES = 50
 
 
@@ -66,6 +61,7 @@ class Document:
         self.notes: list[str] = []
         with errors_prefixed(name):
             text, self._chunk = split_glb(data)
+        self._head = data[:SNIFFED_BYTES]
         self.json = self._parse(text)
 
     @classmethod
@@ -119,9 +115,20 @@ class Document:
     # --- JSON ---
 
     def _parse(self, text: bytes) -> dict:
+        if not self._head.removeprefix(codecs.BOM_UTF8).lstrip().startswith((b"glTF", b"{")):
+            self._refuse_other_formats()
         self.within(sum(text.count(mark) for mark in (b",", b"[", b"{")), "json_values", "JSON values")
-        with errors_prefixed(self.name):
-            return parse_json(text)
+        try:
+            with errors_prefixed(self.name):
+                return parse_json(text)
+        except GltfError:
+            self._refuse_other_formats()
+            raise
+
+    def _refuse_other_formats(self) -> None:
+        """Raise `GltfError` if the file is of another format that is recognised."""
+        if kind := identify(self._head, self.name):
+            self.fail(f"not a glTF file: {kind}")
 
     def items(self, key: str, owner: dict | None = None, where: str = "") -> list[dict]:
         """Return a list of objects: a top-level one, or one of `owner`. `[]` if absent."""
@@ -414,10 +421,7 @@ class Document:
         return corners, attribute
 
     def image(self, index: int) -> np.ndarray | None:
-        """Return the pixels of an image, uint8 [H, W, 4] as stored; identical images share one array.
-
-        None, with a note, if the image cannot be decoded.
-        """
+        """Return pixels uint8 [H, W, 4] as stored, one array for identical images; None (noted) if not decodable."""
         if index not in self._images:
             self._images[index] = self._read_image(index)
         return self._images[index]
@@ -434,8 +438,7 @@ class Document:
             self.fail(f"{where} has neither a bufferView nor a uri; export the asset again")
         digest = hashlib.sha256(data).digest()
         if digest not in self._pixels:
-            limits = self.limits
-            pixels = None
+            limits, pixels = self.limits, None
             try:
                 with self._naming(where):
                     pixels = decode_image(data, limits.texture_side, self._pixels_left, limits.texture_pixels)

@@ -73,7 +73,7 @@ def test_a_name_in_the_message_obeys_no_terminal(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="is a file: expected a folder"):
+    with pytest.raises(StorageError, match="is a file, expected a folder"):
         check(str(tmp_path / "file"))
 
 

@@ -11,10 +11,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import fsspec
 import pyarrow as pa
 
-from cluster.storage import Storage
+from cluster.storage import Storage, open_filesystem
 from factory.dataset.codecs.modalities import DESCRIPTIONS as MODALITY_DESCRIPTIONS
 from factory.dataset.codecs.modalities import MODALITIES
 from factory.dataset.output import check_pages
@@ -67,7 +66,7 @@ def card_files(
     Raises:
         FileNotFoundError: the dataset has no shards.
     """
-    fs, folder = fsspec.core.url_to_fs(os.fspath(root))
+    fs, folder = open_filesystem(os.fspath(root))
     dataset = load_clips(root)
     rows = dataset.table()
     assets = _assets(rows)

@@ -120,14 +120,15 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     """Run the command; exit code 0 once the model is published."""
     training, workers = read_options(args, MVVDMTrainingOptions), read_options(args, WorkerOptions)
     parts, output = read_options(args, PretrainedParts), read_options(args, OutputOptions)
-    try:
-        recipe = apply_overrides(RECIPES[training.preset](), training.set)
-        check_workers(workers.workers, recipe)
-        job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
 
     def action() -> int:
+        try:
+            recipe = apply_overrides(RECIPES[training.preset](), training.set)
+            check_workers(workers.workers, recipe)
+            job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)
+        except (ValueError, FileNotFoundError) as error:
+            parser.error(str(error))
+        Storage(job.out).check_writable()
         check_registry(job.out)
         # Trainings of different models may share a registry: they write different files.
         lock = OutputLock(Storage(job.out), "factory.train mvvdm", job.key, on_wait=notice)
