@@ -24,14 +24,9 @@ from zoo.console import close_broken_pipe, describe
 from zoo.errors import ZooError
 from zoo.terminal import printable, printable_lines
 
-OK, FAILED, USAGE, NOTHING, INTERRUPTED, BROKEN_PIPE = (
-    0,
-    1,
-    2,
-    3,
-    130,
-    141,
-)  # exit codes, see docs/commands.md
+# Exit codes, described in docs/cluster.md. Python's own for Ctrl-C and a closed pipe are 128 plus the signal.
+OK, FAILED, USAGE, NOTHING = 0, 1, 2, 3
+INTERRUPTED, BROKEN_PIPE = 130, 141
 REDRAW_EVERY_S = 1.0  # on a terminal
 PRINT_EVERY_S = 10.0  # elsewhere
 

@@ -232,6 +232,8 @@ def outcome(main, argv: list[str]) -> int:
 def test_a_mistake_ends_in_a_sentence_and_changes_nothing(main, mistake, user, monkeypatch, capfd):
     for name, value in mistake.env.items():
         monkeypatch.setenv(name, value)
+    if "RAY_ADDRESS" in mistake.env:  # an earlier test of this process may have left a session open
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
     before = contents(user)
     code = outcome(main, mistake.argv.split())
     out, err = capfd.readouterr()

@@ -20,6 +20,19 @@ from cluster import OutputInUseError, OutputLock, Storage
 from cluster import lock as locks
 from cluster.lock import Claim, live_claims
 
+
+@pytest.fixture(autouse=True)
+def signals_as_on_a_terminal():
+    """A shell starts background jobs with SIGINT ignored, and nohup with SIGHUP; child processes inherit that."""
+    previous = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
 HOLD = """
 import sys, time
 from cluster import OutputLock, Storage

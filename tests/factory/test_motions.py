@@ -353,7 +353,7 @@ def test_names_of_objects_are_unique(tmp_path):
     assert [subject.name for subject in subjects] == ["robot", "other"]
     with pytest.raises(SourceError, match="contains 2; leave out"):
         find_subjects(["mine=creatures://robot?count=2"])
-    with pytest.raises(SourceError, match="contains no object"):
+    with pytest.raises(SourceError, match=r"is empty: it contains no .glb, .gltf or .vrm file"):
         (tmp_path / "empty").mkdir()
         find_subjects([str(tmp_path / "empty")])
 
