@@ -182,10 +182,6 @@ class WorkerPool:
     def _count_failed_start(self, failure: Failure) -> None:
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS:
-            if failure.reason.startswith(
-                f"{StageError.__name__}: "
-            ):  # the stage explains it; no traceback needed
-                raise StageError(failure.reason.partition(": ")[2])
             raise StageError(
                 f"{self._spec.name} cannot start, tried {MAX_FAILED_STARTS} times: {failure.reason}\n"
                 f"{failure.detail}".rstrip()

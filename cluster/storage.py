@@ -271,9 +271,8 @@ class Storage:
         except NotADirectoryError:
             raise StorageError(f"{self.url} is a file, expected a folder") from None
         except Exception as error:
-            reason = getattr(error, "strerror", None) or error
             raise StorageError(
-                f"cannot list {self.url}: {reason}. Check the connection and the permissions"
+                f"cannot list {self.url}: {error_reason(error)}. Check the connection and the permissions"
             ) from None
 
     def has_match(self, pattern: str) -> bool:
@@ -288,7 +287,7 @@ class Storage:
             return bool(self.filesystem.glob(self.path(pattern)))
         except Exception as error:
             raise StorageError(
-                f"cannot list {self.url}: {error}. Check the connection and the permissions"
+                f"cannot list {self.url}: {error_reason(error)}. Check the connection and the permissions"
             ) from None
 
     def remove(self, name: str) -> None:

@@ -370,10 +370,9 @@ def run_command(
     except BrokenPipeError:  # the reader of stdout, such as `head`, has ended
         return close_broken_pipe()
     except (*_SENTENCES, *errors) as error:
+        # Only a stage's error has lines of our own; another one's line break is part of a name.
         text = f"{name}: {error if isinstance(error, StageError) else describe(error)}"
         code, prefix = getattr(error, "exit_code", FAILED), ""
-        # Only a stage's error has lines of our own; another one's line break is part of a name.
-        text = text if json_errors or isinstance(error, StageError) else printable(text)
     shown = json.dumps({"event": "error", "message": text}) if json_errors else prefix + printable_lines(text)
     print(shown, file=sys.stderr)
     return code

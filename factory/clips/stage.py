@@ -84,10 +84,7 @@ class RenderStage(Stage):
 
     def setup(self) -> None:
         if not self.plan_only:  # fail before the first task on a machine that cannot render
-            try:
-                renderer(self.backend)
-            except (RenderError, ImportError, OSError) as error:
-                raise StageError(f"no renderer: {error}") from error
+            check_renderer(self.backend)
 
     def process(self, task: Task) -> Outcome:
         job = read_job(task.payload)
@@ -226,6 +223,18 @@ class RenderStage(Stage):
             caption=caption.text,
             caption_origin=caption.origin,
         )
+
+
+def check_renderer(backend: str) -> None:
+    """Start a back end.
+
+    Raises:
+        StageError: it cannot start on this machine.
+    """
+    try:
+        renderer(backend)
+    except (RenderError, ImportError, OSError) as error:
+        raise StageError(f"no renderer: {error}") from error
 
 
 def asset_tasks(

@@ -101,7 +101,8 @@ def load_clips(
             shards, or a `caption_origin` such as "model qwen3-vl" = those of this origin, "" for clips without one.
 
     Raises:
-        FileNotFoundError: the dataset, or the split, has no clips. DatasetError: a shard cannot be read.
+        FileNotFoundError: the dataset, or the split, has no clips.
+        DatasetError: a shard cannot be read, or a newer version wrote it.
         StorageError: the URL cannot be opened.
     """
     return ClipDataset(path_or_url, split, captions)
@@ -266,8 +267,7 @@ class ClipDataset:
         return self.row_groups[place], index - int(self.row_group_starts[place])
 
     def read_row(self, index: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Read stored columns of one clip, undecoded. Shards made until 0.1 have row groups of
-        four clips, which are read as a whole.
+        """Read stored columns of one clip, undecoded. In shards made until 0.1, the row group of four clips is read.
 
         Args:
             index: of the clip, >= 0.

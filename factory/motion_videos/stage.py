@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster import Outcome, Stage, StageError, Task, task_key
+from cluster import Outcome, Stage, Task, task_key
 from factory.assets.licences import attribution
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
 from factory.clips.plan import Rejection
+from factory.clips.stage import check_renderer
 from factory.motion_videos.jobs import DatasetClips, MotionJob, MotionsJob, read_job
 from factory.motion_videos.plan import (
     AnimationSource,
@@ -43,7 +44,7 @@ from factory.sources.downloads import DeadLink, WrongChecksum
 from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
 from renderers.cameras import Cameras
-from renderers.meshes import PICTURE_VERSIONS, RenderError, RenderSettings, Shot, renderer
+from renderers.meshes import PICTURE_VERSIONS, RenderSettings, Shot, renderer
 
 if TYPE_CHECKING:
     from factory.dataset.reader import ClipDataset
@@ -99,10 +100,7 @@ class MotionStage(Stage):
 
     def setup(self) -> None:
         if self.renders:  # fail before the first task on a machine that cannot render
-            try:
-                renderer(self.backend)
-            except (RenderError, ImportError, OSError) as error:
-                raise StageError(f"no renderer: {error}") from error
+            check_renderer(self.backend)
 
     def process(self, task: Task) -> Outcome:
         try:

@@ -22,7 +22,7 @@ from renderers.gltf import (
     find_file,
     format_of_suffix,
     identify,
-    printable,
+    path_text,
 )
 
 _SUFFIXES = (".glb", ".gltf", ".vrm")
@@ -97,14 +97,14 @@ class FolderSource(Source):
     def fetch(self, record: AssetRecord) -> Path:
         file = Path(record.location)
         if not file.is_file():
-            raise FileNotFoundError(f"{record.uid}: {printable(file)} is gone; put it back or run without it")
+            raise FileNotFoundError(f"{record.uid}: {path_text(file)} is gone; put it back or run without it")
         return file
 
     def root(self, record: AssetRecord) -> Path | None:
         # Workers open the file, not the folder. The uid is the path of the file in the folder; that of a record from
         # elsewhere, such as a manifest, says nothing about folders.
         file = Path(record.location)
-        if record.source != "folder" or not printable(file).endswith("/" + record.uid.rstrip("~")):
+        if record.source != "folder" or not path_text(file).endswith("/" + record.uid.rstrip("~")):
             return None
         return file.parents[record.uid.count("/")]
 
@@ -116,7 +116,7 @@ def _format_of(file: Path) -> FileFormat | None:
 def _uid(file: Path, root: Path) -> str:
     """Return the path of a file in the source as text; bytes of a name that are not UTF-8 become %E9 and so on."""
     path = file.relative_to(root).as_posix()
-    uid = printable(path)
+    uid = path_text(path)
     while uid != path and (root / uid).exists():  # another file has this name
         uid += "~"
     return uid

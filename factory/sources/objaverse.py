@@ -13,33 +13,22 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 from factory.assets.record import AssetRecord
 from factory.assets.sanitize import address, mapping, number, parse, tags, text
 from factory.sources import sketchfab
 from factory.sources.downloads import Cache, file_sha256, hub_address
-from factory.sources.sketchfab import UID
-from factory.sources.source import Source, SourceError
+from factory.sources.source import SourceError
 from factory.sources.web import known_sha256
 
 _REPOSITORY = "allenai/objaverse"
 _PATH = re.compile(r"glbs/(\d{3}-\d{3})/([0-9a-f]{32})\.glb")
 
 
-class ObjaverseSource(Source):
+class ObjaverseSource(sketchfab.SketchfabMirror):
     """`objaverse` for all models, or `objaverse://UID,UID` for some."""
 
-    is_remote = True
-
-    def __init__(self, uri: str) -> None:
-        _, _, rest = uri.partition("://")
-        named, _, query = rest.partition("?")
-        self.uids = named.split(",") if named else []
-        for uid in self.uids:
-            if not UID.fullmatch(uid):
-                raise SourceError(f"source {uri!r}: {uid!r} is no Objaverse uid (32 hexadecimal digits)")
-        self._path = parse_qs(query).get("path", [""])[0]
+    name = "Objaverse"
 
     def list(self) -> Iterator[AssetRecord]:
         paths = object_paths()
@@ -58,17 +47,14 @@ class ObjaverseSource(Source):
                 fault = "" if isinstance(annotation, dict) else "malformed: no annotation"
                 yield _record(uid, mapping(annotation), path, fault)
 
-    def check(self, record: AssetRecord) -> AssetRecord:
-        return sketchfab.checked(record, self.uids[0])
-
     def fetch(self, record: AssetRecord) -> Path:
-        if not _PATH.fullmatch(self._path):
-            raise SourceError(f"{record.uid}: {self._path!r} is no path of Objaverse 1.0")
+        if not _PATH.fullmatch(self.path):
+            raise SourceError(f"{record.uid}: {self.path!r} is no path of Objaverse 1.0")
         sha256 = known_sha256(record)
-        seeded = _home() / self._path
+        seeded = _home() / self.path
         if seeded.is_file() and (not sha256 or file_sha256(seeded) == sha256):
             return seeded
-        return Cache().fetch(hub_address(_REPOSITORY, self._path), sha256=sha256)
+        return Cache().fetch(hub_address(_REPOSITORY, self.path), sha256=sha256)
 
 
 def object_paths() -> dict[str, Any]:

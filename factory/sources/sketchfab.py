@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode, urlsplit
 
 from factory.assets.licences import UNKNOWN, to_spdx
 from factory.assets.record import AssetRecord
@@ -124,6 +124,31 @@ def ask(uid: str) -> dict[str, Any]:
     except DownloadError:
         _unreachable_until[_api()] = time.monotonic() + _REST_S
         raise
+
+
+class SketchfabMirror(Source):
+    """A collection of Sketchfab's models: `scheme` for all of them, or `scheme://UID,UID` for some.
+
+    Attributes:
+        name: of the collection, in error messages.
+        uids: the models that are named; empty if all are meant.
+        path: of a model's file in the collection; "" unless the URI is a record's location.
+    """
+
+    is_remote = True
+    name: str
+
+    def __init__(self, uri: str) -> None:
+        _, _, rest = uri.partition("://")
+        named, _, query = rest.partition("?")
+        self.uids = named.split(",") if named else []
+        for uid in self.uids:
+            if not UID.fullmatch(uid):
+                raise SourceError(f"source {uri!r}: {uid!r} is no {self.name} uid (32 hexadecimal digits)")
+        self.path = parse_qs(query).get("path", [""])[0]
+
+    def check(self, record: AssetRecord) -> AssetRecord:
+        return checked(record, self.uids[0])
 
 
 def checked(record: AssetRecord, uid: str) -> AssetRecord:

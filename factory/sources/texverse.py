@@ -21,7 +21,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import parse_qs
 
 from factory.assets.record import AssetRecord
 from factory.assets.sanitize import mapping, number, tags, text
@@ -30,7 +29,7 @@ from factory.sources.archives import unzip
 from factory.sources.conversion import CONVERTED, to_glb
 from factory.sources.downloads import Cache, DeadLink, hub_address
 from factory.sources.sketchfab import UID
-from factory.sources.source import Source, SourceError
+from factory.sources.source import SourceError
 
 ANIMATED = "https://raw.githubusercontent.com/yiboz2001/TexVerse/main/metadata/TexVerse-Animation_id_list.txt"
 METADATA = ("YiboZhang2001/TexVerse", "metadata.json")
@@ -47,19 +46,10 @@ _DELIMITERS = tuple(" \t\r\n,:}")
 _LARGEST_ENTRY = 1 << 26  # characters of one model's metadata
 
 
-class TexVerseSource(Source):
+class TexVerseSource(sketchfab.SketchfabMirror):
     """`texverse` for all animated models, or `texverse://UID,UID` for some."""
 
-    is_remote = True
-
-    def __init__(self, uri: str) -> None:
-        _, _, rest = uri.partition("://")
-        named, _, query = rest.partition("?")
-        self.uids = named.split(",") if named else []
-        for uid in self.uids:
-            if not UID.fullmatch(uid):
-                raise SourceError(f"source {uri!r}: {uid!r} is no TexVerse uid (32 hexadecimal digits)")
-        self._path = parse_qs(query).get("path", [""])[0]
+    name = "TexVerse"
 
     def list(self) -> Iterator[AssetRecord]:
         animated = dict.fromkeys(_lines(ANIMATED))
@@ -84,15 +74,12 @@ class TexVerseSource(Source):
         for uid in pending:
             yield _record(uid, {}, paths[uid], "malformed: no metadata")
 
-    def check(self, record: AssetRecord) -> AssetRecord:
-        return sketchfab.checked(record, self.uids[0])
-
     def fetch(self, record: AssetRecord) -> Path:
-        match = _PATH.fullmatch(self._path)
+        match = _PATH.fullmatch(self.path)
         if match is None or match[1] != self.uids[0]:
-            raise SourceError(f"{record.uid}: {self._path!r} is no path of TexVerse")
+            raise SourceError(f"{record.uid}: {self.path!r} is no path of TexVerse")
         uid, cache = self.uids[0], Cache()
-        archive = cache.fetch(hub_address(FILES, self._path))
+        archive = cache.fetch(hub_address(FILES, self.path))
         folder = cache.tree(f"{archive.name} unzipped", lambda folder: _unpack(archive, folder, uid))
         model = _model(folder)
         if model is None:

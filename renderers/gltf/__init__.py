@@ -12,7 +12,7 @@ those of glTF: +Y up, front +Z, metres. Invalid files raise `GltfError`, unsuppo
 
 from renderers.gltf.animations import Animation
 from renderers.gltf.asset import Asset, Pose, Primitive, load
-from renderers.gltf.files import find_file, printable
+from renderers.gltf.files import find_file, path_text
 from renderers.gltf.formats import SNIFFED_BYTES, FileFormat, format_of_suffix, identify
 from renderers.gltf.limits import GltfError, Limits, UnsupportedGltf
 from renderers.gltf.materials import Material, Texture
@@ -33,5 +33,5 @@ __all__ = [
     "format_of_suffix",
     "identify",
     "load",
-    "printable",
+    "path_text",
 ]

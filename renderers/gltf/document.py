@@ -19,7 +19,7 @@ import numpy as np
 from renderers.gltf.compression import MESHOPT, decode_draco, decode_meshopt
 from renderers.gltf.files import (
     PADDING,
-    printable,
+    path_text,
     read_data_uri,
     read_file,
     read_relative_uri,
@@ -80,7 +80,7 @@ class Document:
                 raise GltfError(f"{name}: {len(data)} bytes, expected at most {limits.file_bytes}")
             return cls(data, name, folder, limits)
         path = Path(source)
-        name = name or printable(path.name)
+        name = name or path_text(path.name)
         with errors_prefixed(name):
             data = read_file(path, limits.file_bytes)
         return cls(data, name, path.parent, limits, root)

@@ -161,21 +161,21 @@ def read_file(path: Path, limit: int) -> bytes:
     """Read a file of at most `limit` bytes."""
     try:
         if not path.is_file():
-            raise GltfError(f"{printable(path)} is not a file; put the file there or correct the path")
+            raise GltfError(f"{path_text(path)} is not a file; put the file there or correct the path")
         size = path.stat().st_size
         if size > limit:
             raise GltfError(
-                f"{printable(path)} has {size} bytes, expected at most {limit}; simplify the asset or raise "
+                f"{path_text(path)} has {size} bytes, expected at most {limit}; simplify the asset or raise "
                 "Limits.file_bytes"
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, GltfError):
             raise
-        raise GltfError(f"{printable(path)} cannot be read ({reason(error)})") from error
+        raise GltfError(f"{path_text(path)} cannot be read ({reason(error)})") from error
 
 
-def printable(path: str | Path) -> str:
+def path_text(path: str | Path) -> str:
     """Return a path as text that can be encoded: bytes of a name that are not UTF-8 become %E9 and so on."""
     return (
         re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", str(path))
@@ -186,7 +186,7 @@ def printable(path: str | Path) -> str:
 
 def reason(error: BaseException) -> str:
     """Return the text of an error without the addresses of objects, which differ from run to run."""
-    return printable(re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-fA-F]+>", r"\1", str(error)))
+    return path_text(re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-fA-F]+>", r"\1", str(error)))
 
 
 def shorten(value: object) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from renderers.gltf.document import Document
 from renderers.gltf.meshes import MAX_TEXCOORDS
-from renderers.gltf.usage import printable
+from renderers.gltf.usage import shown_name
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _read_texture(document: Document, owner: dict, key: str, where: str) -> Text
                 f"{here} is stored as KTX2 only (KHR_texture_basisu); export it with PNG, JPEG or WebP textures"
             )
         for name in document.child(texture, "extensions", here) or ():  # its image comes from one of these
-            document.note(f"{printable(name)} is ignored: a texture without a fallback is left out")
+            document.note(f"{shown_name(name)} is ignored: a texture without a fallback is left out")
         return None
     image = document.image(source)
     if image is None:

@@ -37,12 +37,12 @@ def note_extensions(document: Document, nodes: Iterable[int], materials: Iterabl
     for name, value in _used(document, nodes, materials):
         extension = EXTENSIONS.get(name)
         if extension is None:
-            document.note(f"{printable(name)} is ignored: the extension is unknown")
+            document.note(f"{shown_name(name)} is ignored: the extension is unknown")
         elif extension.sentence and not _is_neutral(extension, value):
             document.note(extension.sentence)
 
 
-def printable(name: str) -> str:
+def shown_name(name: str) -> str:
     """The name of an extension, as it can be shown in a terminal and on a page."""
     return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", name) else "an extension with an invalid name"
 

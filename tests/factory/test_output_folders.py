@@ -12,15 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import MAINS
 from tiny_gltf import TinyGltf, moving
 
-import factory.curate
-import factory.motions
-import factory.publish
 import factory.render
-import factory.train
 import zoo
-import zoo.__main__
 from cluster import OutputLock, Storage
 from factory import TrainingClips, load_clips
 from factory.clips.stage import RenderStage
@@ -33,14 +29,6 @@ WRITTEN = Path(__file__).parents[1] / "data" / "v0.1.0"
 SMALL = ("--resolution", "16", "--num-frames", "4", "--fps", "4", "--max-animations", "1", "--views", "4")
 DATASET = str(WRITTEN / "dataset")
 MVVDM = f"--data {DATASET} --workers 0 --set resolution=16 --set views=2 --set frames=2"
-FACTORY = {
-    "render": factory.render.main,
-    "motions": factory.motions.main,
-    "train": factory.train.main,
-    "curate": factory.curate.main,
-    "publish": factory.publish.main,
-    "zoo": zoo.__main__.main,
-}
 # OUT is the user's folder. `zoo` commands that are given a name in it write beside what is there.
 REFUSED = {
     "render": "render --out OUT --source creatures://robot --workers 0",
@@ -96,7 +84,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 def start(words: str, out: Path) -> int:
     name, *arguments = words.replace("OUT", str(out)).split()
-    return FACTORY[name](arguments)
+    return MAINS[name](arguments)
 
 
 def sentence(capsys, words: str, out: Path, code: int | tuple[int, ...] = 1) -> str:

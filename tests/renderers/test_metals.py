@@ -11,10 +11,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from reflection import albedo, lobe_terms
 
 from renderers import gltf
 from renderers.meshes import RenderSettings, blender, render_clip
-from renderers.meshes.specular import LEAST_ROUGHNESS, MEAN_ALBEDO, albedo, lobe_terms
+from renderers.meshes.specular import LEAST_ROUGHNESS, MEAN_ALBEDO
 
 # Mean linear RGB of each sphere in Cycles (Blender 4.5, 256 paths per pixel), by `python -m benchmarks.metals --json`.
 CYCLES = json.loads(Path(__file__).with_name("spheres_in_cycles.json").read_text())

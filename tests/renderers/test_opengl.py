@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reflection import albedo
 from sample_assets import model, with_bundled
 from sample_clips import psnr, silhouette_band
 from scenes import (
@@ -45,7 +46,6 @@ from renderers.meshes import (
 )
 from renderers.meshes.closed import closed_triangles
 from renderers.meshes.devices import nvidia_gpu_present
-from renderers.meshes.specular import albedo
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 
