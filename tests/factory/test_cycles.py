@@ -170,6 +170,33 @@ def test_other_animations_hold_their_last_pose(places):
     np.testing.assert_array_equal(clip.timestamps, np.minimum(CLOCK, asset.animations[0].end))
 
 
+def opposites(places: list[float]) -> TinyGltf:
+    """Two feet that move along x in opposite directions, so that their mean rests; a key every 1/10 s."""
+    tiny = TinyGltf()
+    feet = [tiny.node(mesh=tiny.mesh()), tiny.node(mesh=tiny.mesh())]
+    tiny.scene(*feet)
+    times = np.arange(len(places)) / 10
+    steps = np.array(places)[:, None] * [[1, 0, 0]]
+    tiny.animation((feet[0], "translation", times, steps), (feet[1], "translation", times, -steps))
+    return tiny
+
+
+@pytest.mark.parametrize(
+    ("places", "window"),
+    [
+        ([0, 1, 2, 1, 0, -1, -2, -1], "loop"),  # steps of 1 across the seam
+        ([0, 1, 2, 1, 0, -2, -2.3, -1.3], "loop"),  # it is 1.3 times as long
+        ([0, 1, 2, 3, 0, -3, -2.7, -1.7], "hold"),  # 1.7 times as long
+        ([0, 1, 2, 3, 2, 1], "hold"),  # reverses at the seam
+        ([0, 1, 2, 3, 2, 1, 2], "hold"),
+        ([0, 1, -1], "hold"),  # too few keys
+        (list(1 - np.cos(2 * np.pi * np.arange(12) / 12)), "loop"),  # comes to rest at the seam
+    ],
+)
+def test_the_seam_of_motions_whose_mean_rests(places, window):
+    assert plan(opposites(places))[1].window == window
+
+
 @pytest.mark.parametrize("keys", [2, 3, 4])
 def test_few_keys_are_no_cycle(keys):
     assert plan(orbit(keys))[1].window == "hold"
@@ -200,6 +227,16 @@ def test_the_key_interval_is_that_of_all_channels_together():
     tiny.animation(
         (node, "translation", even, circle(even)), (node, "scale", odd, np.ones((len(odd), 3)), "LINEAR")
     )
+    assert gltf.load(tiny.glb()).animations[0].key_interval == pytest.approx(1 / 24, abs=1e-5)
+
+
+def test_key_times_that_differ_by_rounding_are_one_time():
+    tiny = TinyGltf()
+    node = tiny.node(mesh=tiny.mesh())
+    tiny.scene(node)
+    times = np.arange(24) / 24
+    sizes = np.ones((24, 3))
+    tiny.animation((node, "translation", times, circle(times)), (node, "scale", times + 2e-6, sizes))
     assert gltf.load(tiny.glb()).animations[0].key_interval == pytest.approx(1 / 24, abs=1e-5)
 
 
