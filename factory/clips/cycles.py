@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
 
+from factory.dataset.notes import still_note
 from renderers.gltf import Asset
 
 # Largest distance between a vertex's first and last position in an animation that loops, in bounding-box diagonals.
@@ -19,7 +19,6 @@ _FEWEST_STEPS = 4  # key steps; the first and the last of fewer say little about
 # Of a clip that stands still at one of its ends.
 _STILL_REACH = 1e-4  # bounding-box diagonals per frame; less is rounding
 _STILL_PART = 0.25  # of the clip's frames; a shorter pause is part of the motion
-_STILL = "stands still at its"
 
 
 def ends_in_first_pose(asset: Asset, index: int) -> bool:
@@ -68,11 +67,6 @@ def _largest(steps: np.ndarray) -> float:
     return float(np.linalg.norm(steps, axis=-1).max())
 
 
-def cycle_note(period: float) -> str:
-    """The note of a clip that repeats a cycle without the closing key. `period`: seconds."""
-    return f"cycle without closing key, repeated every {period:.3f} s"
-
-
 def still_notes(points: np.ndarray, fps: float) -> tuple[str, ...]:
     """Notes on a clip whose beginning or end stands still for at least a quarter of it.
 
@@ -87,28 +81,10 @@ def still_notes(points: np.ndarray, fps: float) -> tuple[str, ...]:
         return ()
     lengths = {"beginning": moves.index(True), "end": moves[::-1].index(True)}
     return tuple(
-        f"{_STILL} {part} for {steps / fps:.3f} s"
-        for part, steps in lengths.items()
-        if steps >= _STILL_PART * len(points)
+        still_note(part, steps / fps) for part, steps in lengths.items() if steps >= _STILL_PART * len(points)
     )
-
-
-def countable(note: str) -> str:
-    """The note of a clip without its duration, so that equal ones can be counted."""
-    for suffix in (", repeated every ", " for "):
-        note = note.partition(suffix)[0]
-    return note
 
 
 def is_static(asset: Asset) -> bool:
     """Whether the asset has no animation, or only poses: animations of zero length."""
     return all(animation.duration <= 0.0 and not animation.fault for animation in asset.animations)
-
-
-def count_notes(notes: Iterable[tuple[str, ...]]) -> dict[str, int]:
-    """Number of clips with each note, without durations, by the notes of each clip."""
-    counts: dict[str, int] = {}
-    for clip in notes:
-        for note in dict.fromkeys(map(countable, clip)):
-            counts[note] = counts.get(note, 0) + 1
-    return counts

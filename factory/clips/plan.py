@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from factory.clips.cycles import cycle_note, ends_in_first_pose, is_static, lacks_closing_key, still_notes
+from factory.clips.cycles import ends_in_first_pose, is_static, lacks_closing_key, still_notes
 from factory.clips.quality import measure_motion
+from factory.dataset.notes import cycle_note
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
 from renderers.gltf import Asset, GltfError
 from renderers.meshes import Shot

@@ -19,11 +19,11 @@ from factory.assets.licences import Policy, attribution
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
 from factory.assets.splits import assign_split
-from factory.clips.cycles import count_notes
 from factory.clips.jobs import ANY_LICENCE, AssetJob, ClipJob, read_job
 from factory.clips.plan import TURNTABLE, ClipPlan, ClipRecipe, Rejection, plan_asset
 from factory.clips.quality import MotionPolicy, frame_similarity
 from factory.dataset.captions import caption_from_names
+from factory.dataset.notes import count_notes
 from factory.dataset.schema import ClipInfo, make_row, write_row
 from factory.dataset.shards import staged_path
 from factory.sources.downloads import DeadLink, WrongChecksum

@@ -13,9 +13,10 @@ from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 import factory.render
 from factory import load_clips, row_to_shot
 from factory.assets.record import AssetRecord
-from factory.clips.cycles import countable, is_static, lacks_closing_key
+from factory.clips.cycles import is_static, lacks_closing_key
 from factory.clips.plan import ClipPlan, ClipRecipe, plan_asset
 from factory.clips.stage import RenderStage, asset_tasks
+from factory.dataset.notes import countable
 from renderers import gltf
 
 CASE = Path(__file__).resolve().parents[1] / "assets" / "cases" / "A35_cycle_without_closing_key.glb"
@@ -194,7 +195,7 @@ def opposites(places: list[float]) -> TinyGltf:
     ],
 )
 def test_the_seam_of_motions_whose_mean_rests(places, window):
-    assert plan(opposites(places))[1].window == window
+    assert plan(opposites(places), replace(RECIPE, min_duration=0.1))[1].window == window
 
 
 @pytest.mark.parametrize("keys", [2, 3, 4])
@@ -263,6 +264,8 @@ def test_a_clip_that_stands_still_for_a_quarter_says_so(times, places, notes):
 def test_notes_are_counted_without_durations():
     assert countable(NOTE) == "cycle without closing key"
     assert countable("stands still at its end for 1.458 s") == "stands still at its end"
+    other = "KHR_x is ignored for good, repeated every time"
+    assert countable(other) == other
 
 
 # --- animations that are drawn -----------------------------------------------------------------------
@@ -358,6 +361,8 @@ def test_rows_render_again_and_the_closing_table_counts(models, tmp_path, capsys
     assert "rendered     3 clips of 3 assets, 1 of them in earlier runs" in output
     assert "turntable    2 models that are not animated turn once\n" in output and "static  " not in output
 
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| cycle without closing key | 1 | 1 |" in card and "some clips repeat a cycle" in card
     rows = {Path(clip.metadata["asset_uid"]).stem: clip.metadata for clip in load_clips(tmp_path / "out")}
     assert {name: row["window"] for name, row in rows.items()} == {
         "walk": "loop", "vase": "turntable", "lamp": "turntable"
