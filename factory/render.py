@@ -129,6 +129,10 @@ class RenderOptions:
         "leave out assets that cannot be drawn as their files specify, e.g. because of an extension; without it, the "
         "column `notes` says how they differ",
     )
+    turntable: bool = option(
+        False,
+        "make a clip of each model that is not animated, too, in which it turns once about the vertical axis",
+    )
     retry_quarantined: bool = option(False, "retry the assets and clips that earlier runs gave up on")
     dry_run: bool = option(False, "open and plan every asset, write nothing")
 
@@ -262,6 +266,7 @@ def _run(command: RenderCommand) -> int:
         options.dry_run,
         options.quality,
         strict=options.strict,
+        turntable=options.turntable,
     )
     if any(open_source(uri).is_remote for uri in options.source):
         stage = replace(stage, fetch_s=_FETCH_S)

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from factory.clips.cycles import ends_in_first_pose, is_static, lacks_closing_key, still_notes
 from factory.clips.quality import measure_motion
+from factory.dataset.notes import cycle_note
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
-from renderers.gltf import Animation, Asset, GltfError
+from renderers.gltf import Asset, GltfError
 from renderers.meshes import Shot
-from renderers.meshes.clip import moved
+from renderers.meshes.clip import moved, turned, turntable_rotation
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity
 
 PLANNING_VERSION = "1"  # increment when the same asset would give other clips
-# Largest distance between a vertex's first and last position in an animation that loops, in bounding-box diagonals.
-_LOOP_TOLERANCE = 0.01
+TURNTABLE = -1  # instead of the index of an animation
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class ClipPlan:
     """Everything that rendering one clip needs besides the asset.
 
     Attributes:
-        animation: index in the asset.
+        animation: index in the asset; -1 for the rest pose on a turntable.
         animation_name: as in the asset, or "animation 3" if it has none.
-        window: "first" or "last" 2 s of the animation; for shorter ones "loop" (repeated) or "hold" (last pose held).
+        window: "first" or "last" 2 s of the animation; for shorter ones "loop" (repeated) or "hold" (last pose held);
+            "turntable" if the asset is not animated and turns once about the vertical axis.
         start_time, end_time: of the first and last frame, seconds on the animation's time line.
         timestamps: of all frames, seconds [T].
         elevation_deg, azimuth_offset_deg: of the ring of views.
@@ -117,11 +119,14 @@ class ClipPlan:
 
     def shot(self, recipe: ClipRecipe) -> Shot:
         """The input of a renderer."""
+        turns = self.animation == TURNTABLE
         return Shot(
-            animation=self.animation,
+            animation=None if turns else self.animation,
             timestamps=np.asarray(self.timestamps, np.float64),
             asset_to_world=np.asarray(self.asset_to_world, np.float64).reshape(4, 4),
             cameras=clip_cameras(recipe, self.elevation_deg, self.azimuth_offset_deg),
+            closed=self.window == "loop",
+            turntable=recipe.num_frames / recipe.fps if turns else 0.0,
         )
 
 
@@ -135,7 +140,7 @@ class Rejection:
 
 
 def plan_asset(
-    asset: Asset, identity: str, recipe: ClipRecipe, *, measure: bool = True
+    asset: Asset, identity: str, recipe: ClipRecipe, *, measure: bool = True, turntable: bool = False
 ) -> tuple[list[ClipPlan], list[Rejection]]:
     """Plan the clips of an asset.
 
@@ -144,6 +149,7 @@ def plan_asset(
         identity: the asset's fingerprint; together with the recipe's seed it determines every random choice.
         recipe: of the clips.
         measure: also compute each clip's `measures`.
+        turntable: make a clip of an asset that is not animated, in which it turns once.
     Returns:
         The clips, and the animations or windows that give none.
     """
@@ -153,9 +159,12 @@ def plan_asset(
     faces = corners.reshape(-1, 3) if measure else None
     if not len(visible):  # every triangle is fully transparent
         return [], [Rejection(i, _name(asset, i), "nothing to see") for i in range(len(asset.animations))]
+    indices = _select_animations(asset, identity, recipe)
+    if turntable and is_static(asset):
+        indices.append(TURNTABLE)
     results = [
         result
-        for index in _select_animations(asset, identity, recipe)
+        for index in indices
         for result in _plan_animation(asset, index, visible, faces, identity, recipe)
     ]
     return (
@@ -173,23 +182,16 @@ def _plan_animation(
     recipe: ClipRecipe,
 ) -> Iterator[ClipPlan | Rejection]:
     """The clips of one animation. `visible`: indices of the N vertices that can be seen; `faces`: [F, 3] of those."""
-    animation, name = asset.animations[index], _name(asset, index)
-    if animation.fault:
-        yield Rejection(index, name, animation.fault)
-        return
-    if animation.duration < recipe.min_duration:
-        reason = "zero length" if animation.duration <= 0 else f"shorter than {recipe.min_duration:g} s"
+    name = _name(asset, index)
+    if reason := _fault(asset, index, recipe):
         yield Rejection(index, name, reason)
         return
     rng = _rng(recipe.seed, identity, "view", str(index))
     elevation = rng.uniform(0.0, recipe.max_elevation_deg)
     offset = rng.uniform(-recipe.azimuth_jitter_deg, recipe.azimuth_jitter_deg)
     try:
-        for window, timestamps in _windows(asset, index, recipe):
-            # Stored as [T, 3, N], so that reductions over vertices read contiguous memory: many times faster.
-            points = np.empty((len(timestamps), 3, len(visible)), np.float32).swapaxes(1, 2)
-            for t, time in enumerate(timestamps):
-                points[t] = asset.positions(index, time)[visible]
+        for window, timestamps, notes in _windows(asset, index, recipe):
+            points = _posed(asset, index, window, timestamps, visible)
             motion, fault = judge(points, recipe.fps, recipe.min_motion)
             if fault:
                 yield Rejection(index, name, f"{fault} ({window} window)")
@@ -200,7 +202,7 @@ def _plan_animation(
                 cameras = clip_cameras(recipe, elevation, offset)
                 measures = measure_motion(points, faces, transform, cameras)
             # The points are relative to the asset's origin; the clip's transform is from the file's world.
-            transform = moved(transform, -asset.origin(index))
+            transform = moved(transform, -asset.origin(None if index == TURNTABLE else index))
             yield ClipPlan(
                 animation=index,
                 animation_name=name,
@@ -213,9 +215,20 @@ def _plan_animation(
                 asset_to_world=tuple(float(x) for x in transform.reshape(-1)),
                 motion=motion,
                 measures=measures,
+                notes=(*notes, *still_notes(points, recipe.fps)),
             )
     except GltfError:  # a pose is not finite; the asset's other animations may be fine
         yield Rejection(index, name, "moves to infinity")
+
+
+def _fault(asset: Asset, index: int, recipe: ClipRecipe) -> str:
+    """Why an animation gives no clips, "" if it may give some."""
+    if index == TURNTABLE:
+        return ""
+    animation = asset.animations[index]
+    if animation.fault or animation.duration >= recipe.min_duration:
+        return animation.fault
+    return "zero length" if animation.duration <= 0 else f"shorter than {recipe.min_duration:g} s"
 
 
 def judge(points: np.ndarray, fps: float, min_motion: float) -> tuple[dict[str, float], str]:
@@ -238,6 +251,8 @@ def judge(points: np.ndarray, fps: float, min_motion: float) -> tuple[dict[str, 
 
 
 def _name(asset: Asset, index: int) -> str:
+    if index == TURNTABLE:
+        return "turntable"
     return asset.animations[index].name or f"animation {index}"
 
 
@@ -263,41 +278,53 @@ def _rng(*parts: object) -> np.random.Generator:
 
 
 def _select_animations(asset: Asset, identity: str, recipe: ClipRecipe) -> list[int]:
-    """Indices of all animations, or of a random subset of `max_animations` and those that are not valid."""
-    faulty = [index for index, animation in enumerate(asset.animations) if animation.fault]
-    valid = [index for index, animation in enumerate(asset.animations) if not animation.fault]
+    """Indices of all animations, or of a random subset of `max_animations` and those that cannot give clips."""
+    faulty = [index for index in range(len(asset.animations)) if _fault(asset, index, recipe)]
+    valid = [index for index in range(len(asset.animations)) if not _fault(asset, index, recipe)]
     if len(valid) > recipe.max_animations:
         rng = _rng(recipe.seed, identity, "animations")
         valid = [valid[i] for i in rng.choice(len(valid), recipe.max_animations, replace=False)]
     return sorted(valid + faulty)
 
 
-def _windows(asset: Asset, index: int, recipe: ClipRecipe) -> list[tuple[str, np.ndarray]]:
-    """Name and timestamps [T] of each clip of an animation.
+def _windows(asset: Asset, index: int, recipe: ClipRecipe) -> list[tuple[str, np.ndarray, tuple[str, ...]]]:
+    """Name, timestamps [T] and notes of each clip of an animation.
 
     MV-Video takes the first 2 s, and of animations longer than 4 s also the last 2 s (dataset card). It does not
     specify what happens to animations shorter than 2 s, which are common in game assets: here, those that end in
-    their first pose are looped, and others hold their last pose.
+    their first pose are looped, and others hold their last pose. Cycles without the closing key, which end one key
+    interval before their first pose, are looped, too; their period includes this interval.
     """
-    animation = asset.animations[index]
     steps = np.arange(recipe.num_frames) / recipe.fps
     length = recipe.num_frames / recipe.fps
+    if index == TURNTABLE:
+        return [("turntable", steps, ())]
+    animation = asset.animations[index]
     if animation.duration >= steps[-1]:
-        windows = [("first", animation.start + steps)]
+        windows: list[tuple[str, np.ndarray, tuple[str, ...]]] = [("first", animation.start + steps, ())]
         if animation.duration > 2.0 * length:
-            windows.append(("last", animation.end - length + steps + 1.0 / recipe.fps))
+            windows.append(("last", animation.end - length + steps + 1.0 / recipe.fps, ()))
         return windows
-    if _repeats(asset, index, animation):
-        return [("loop", animation.start + np.mod(steps, animation.duration))]
-    return [("hold", np.minimum(animation.start + steps, animation.end))]
+    if ends_in_first_pose(asset, index):
+        return [("loop", animation.start + np.mod(steps, animation.duration), ())]
+    if lacks_closing_key(asset, index):
+        period = animation.duration + animation.key_interval
+        return [("loop", animation.start + np.mod(steps, period), (cycle_note(period),))]
+    return [("hold", np.minimum(animation.start + steps, animation.end), ())]
 
 
-def _repeats(asset: Asset, index: int, animation: Animation) -> bool:
-    """Whether the last pose is the first, so that the animation loops without a jump."""
-    first = asset.positions(index, animation.start)[asset.visible]
-    last = asset.positions(index, animation.end)[asset.visible]
-    diagonal = np.linalg.norm(np.ptp(first, axis=0))
-    return bool(np.linalg.norm(last - first, axis=-1).max() <= _LOOP_TOLERANCE * diagonal)
+def _posed(asset: Asset, index: int, window: str, timestamps: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Positions float32 [T, N, 3] of the `visible` vertices in a window."""
+    # Stored as [T, 3, N], so that reductions over vertices read contiguous memory: many times faster.
+    points = np.empty((len(timestamps), 3, len(visible)), np.float32).swapaxes(1, 2)
+    if index == TURNTABLE:
+        rest, period = asset.positions(None, 0.0), len(timestamps) * (timestamps[1] - timestamps[0])
+        for t, time in enumerate(timestamps):
+            points[t] = turned(rest, turntable_rotation(time, period), asset.visible)[visible]
+        return points
+    for t, time in enumerate(timestamps):
+        points[t] = asset.positions(index, time, closed=window == "loop")[visible]
+    return points
 
 
 def motion_statistics(points: np.ndarray, fps: float) -> dict[str, float]:

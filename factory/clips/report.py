@@ -17,6 +17,8 @@ from factory.console import Status
 from zoo.terminal import printable
 
 _MOST_LISTED = 20
+# Whether --turntable is given → what to do about static models.
+_STATIC_HELP = {False: "--turntable makes clips in which they turn once", True: "they give no clip"}
 
 
 def render_status(progress: Progress, tally: Tally) -> Status:
@@ -57,6 +59,13 @@ def summary(result: RenderResult, stage: RenderStage) -> str:
     if tally.noted:
         lines.append(f"notes        {tally.noted} assets are not drawn exactly as their files specify")
         lines += _counted(tally.notes)
+    if tally.clip_notes:
+        lines.append("clips        some repeat a cycle or stand still in part")
+        lines += _counted(tally.clip_notes)
+    if tally.static:
+        lines.append(f"static       {tally.static} models are not animated; {_STATIC_HELP[stage.turntable]}")
+    if tally.turntables:
+        lines.append(f"turntable    {tally.turntables} models that are not animated turn once")
     lines.append(f"quarantined  {len(tally.quarantined)}")
     listed = list(tally.quarantined.items())[:_MOST_LISTED]
     lines += [

@@ -20,9 +20,10 @@ from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
 from factory.assets.splits import assign_split
 from factory.clips.jobs import ANY_LICENCE, AssetJob, ClipJob, read_job
-from factory.clips.plan import ClipPlan, ClipRecipe, Rejection, plan_asset
+from factory.clips.plan import TURNTABLE, ClipPlan, ClipRecipe, Rejection, plan_asset
 from factory.clips.quality import MotionPolicy, frame_similarity
 from factory.dataset.captions import caption_from_names
+from factory.dataset.notes import count_notes
 from factory.dataset.schema import ClipInfo, make_row, write_row
 from factory.dataset.shards import staged_path
 from factory.sources.downloads import DeadLink, WrongChecksum
@@ -45,6 +46,7 @@ class RenderStage(Stage):
         policy: rules of the column `quality`.
         fetch_s: seconds that downloading a file may take.
         strict: leave out assets with notes, which cannot be drawn as their files specify.
+        turntable: make clips of assets that are not animated, too: they turn once about the vertical axis.
         taken_down: content addresses ("sha256:…") of files that must not enter the dataset under any name.
     """
 
@@ -58,6 +60,7 @@ class RenderStage(Stage):
     fetch_s: float = 0.0
     taken_down: frozenset[str] = frozenset()
     strict: bool = False
+    turntable: bool = False
 
     def __post_init__(self) -> None:
         pixels = self.recipe.views * self.recipe.num_frames * self.recipe.resolution**2
@@ -80,6 +83,8 @@ class RenderStage(Stage):
             parts.append(self.policy.hash())
         if self.strict:
             parts.append("strict")
+        if self.turntable:
+            parts.append("turntable")
         return ":".join(parts)
 
     def setup(self) -> None:
@@ -120,10 +125,13 @@ class RenderStage(Stage):
         return self._plan(asset, record, loaded)
 
     def _plan(self, asset: gltf.Asset, record: AssetRecord, loaded: float) -> Outcome:
-        if not asset.animations:
+        if not asset.animations and not self.turntable:
             return Outcome("filtered", reason="not animated")
         started = time.perf_counter()
-        clips, rejections = plan_asset(asset, record.fingerprint, self.recipe, measure=self.curate != "off")
+        measure = self.curate != "off"
+        clips, rejections = plan_asset(
+            asset, record.fingerprint, self.recipe, measure=measure, turntable=self.turntable
+        )
         if self.curate == "filter":
             clips, rejections = self._within_policy(clips, rejections)
         rejected = [asdict(rejection) for rejection in rejections]
@@ -134,9 +142,12 @@ class RenderStage(Stage):
         tasks = [self._clip_task(record, clip) for clip in clips]
         seconds = {"load": loaded, "plan": time.perf_counter() - started}
         summary: dict[str, Any] = {"clips": len(clips), "rejected": rejected, "seconds": seconds}
-        notes = dict.fromkeys([*asset.notes, *(note for clip in clips for note in clip.notes)])
-        if notes:
-            summary["notes"] = list(notes)
+        if asset.notes:
+            summary["notes"] = list(asset.notes)
+        if clip_notes := count_notes(clip.notes for clip in clips):
+            summary["clip_notes"] = clip_notes
+        if turntables := sum(clip.animation == TURNTABLE for clip in clips):
+            summary["turntables"] = turntables
         return Outcome("done", summary, follow_up=[] if self.plan_only else tasks)
 
     def _within_policy(
@@ -188,7 +199,7 @@ class RenderStage(Stage):
         recipe, record = self.recipe, record.completed(asset.metadata)
         shot = plan.shot(recipe)
         fractions = {"train": 1 - 2 * self.holdout, "validation": self.holdout, "test": self.holdout}
-        description = asset.animations[plan.animation].description
+        description = "" if plan.animation == TURNTABLE else asset.animations[plan.animation].description
         caption = caption_from_names(record.title, record.tags, plan.animation_name, description)
         return ClipInfo(
             clip_id=key,

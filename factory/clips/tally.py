@@ -12,6 +12,8 @@ from factory.clips.jobs import ClipJob, read_job
 from factory.clips.left_out import LeftOutList
 from factory.dataset.shards import Shard
 
+_STATIC = ("not animated", "zero length")  # reasons of assets that are not animated
+
 
 @dataclass
 class Tally:
@@ -28,6 +30,9 @@ class Tally:
         quarantined: label → cause, of assets and clips given up.
         noted: number of assets that are not drawn exactly as their files specify.
         notes: how they differ → number of assets.
+        clip_notes: how clips repeat or stand still → number of clips.
+        static: number of assets that are not animated and give no clip.
+        turntables: number of clips in which such assets turn.
         seconds: part of the work ("load", "plan", "render", "measure", "encode") → worker-seconds of this run.
         bytes: size of the clips of this run.
         renderers: devices that rendered them.
@@ -44,6 +49,9 @@ class Tally:
     quarantined: dict[str, str] = field(default_factory=dict)
     noted: int = 0
     notes: Counter[str] = field(default_factory=Counter)
+    clip_notes: Counter[str] = field(default_factory=Counter)
+    static: int = 0
+    turntables: int = 0
     seconds: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     renderers: set[str] = field(default_factory=set)
@@ -57,6 +65,9 @@ class Tally:
             notes = record.summary.get("notes", ())
             self.noted += bool(notes)
             self.notes.update(notes)
+            self.clip_notes.update(record.summary.get("clip_notes", {}))
+            self.turntables += record.summary.get("turntables", 0)
+            self.static += record.status == "filtered" and record.reason in _STATIC
             self.rejected.update(rejection["reason"] for rejection in record.summary.get("rejected", ()))
         if record.status == "quarantined":
             is_taken = task.label in self.quarantined  # labels are not unique across sources

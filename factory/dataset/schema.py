@@ -100,8 +100,9 @@ DESCRIPTIONS: dict[str, str] = {
     "noai": "whether the author forbids AI use: yes, no or unknown",
     "noai_checked_at": "date on which `noai` was checked, ISO 8601; empty if never",
     "animation_name": "as named by the author",
-    "animation_index": "index of the animation in the asset",
-    "window": "part of the animation: first or last 2 s, loop (short, repeated) or hold (short, last pose held)",
+    "animation_index": "index of the animation in the asset; -1 for a turntable",
+    "window": "part of the animation: first or last 2 s, loop (short, repeated), hold (short, last pose held), or "
+    "turntable (not animated, turns once)",
     "start_time": "time of the first frame on the animation's timeline, seconds",
     "end_time": "time of the last frame on the animation's timeline, seconds",
     "fps": "frames per second",
@@ -167,8 +168,8 @@ class ClipInfo:
         noai: whether the author forbids AI use: "yes", "no" or "unknown".
         noai_checked_at: ISO 8601 date, or "".
         animation_name: as named by the author.
-        animation_index: index in the asset.
-        window: part of the animation: "first", "last", "loop" or "hold" (`factory.clips.plan`).
+        animation_index: index in the asset, -1 for a turntable.
+        window: part of the animation: "first", "last", "loop", "hold" or "turntable" (`factory.clips.plan`).
         start_time: time of the first frame, seconds on the animation's timeline.
         end_time: time of the last frame, seconds.
         fps: frames per second.
@@ -410,11 +411,14 @@ def row_cameras(row: Mapping[str, Any]) -> Cameras:
 
 def row_to_shot(row: Mapping[str, Any]) -> tuple[Shot, RenderSettings]:
     """Return the inputs that render a row again with its `renderer` and the asset file of its `asset_sha256`."""
+    turns = row["window"] == "turntable"
     shot = Shot(
-        animation=row["animation_index"],
+        animation=None if turns else row["animation_index"],
         timestamps=np.asarray(row["timestamps"], np.float64),
         asset_to_world=np.asarray(row["asset_to_world"], np.float64),
         cameras=row_cameras(row),
+        closed=row["window"] == "loop",
+        turntable=row["num_frames"] / row["fps"] if turns else 0.0,
     )
     return shot, RenderSettings(**json.loads(row["settings"]))
 

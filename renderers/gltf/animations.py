@@ -25,6 +25,9 @@ _TYPES = {
 }
 
 
+_SAME_TIME = 1e-4  # seconds; key times that are closer differ by rounding
+
+
 @dataclass(frozen=True)
 class Channel:
     """One animated property of one node.
@@ -57,6 +60,8 @@ class Animation:
         description: the author's description (`extras.description`), "" if absent.
         fault: why the animation is left out, "" if it is valid. It has no channels then, and keeps its place in the
             file. The words are the same for all animations with that fault.
+        key_interval: typical distance of consecutive key times, seconds: the median over all channels together. 0 if
+            there are fewer than two key times.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Animation:
     channels: int
     description: str = ""
     fault: str = ""
+    key_interval: float = 0.0
 
     @property
     def duration(self) -> float:
@@ -105,7 +111,8 @@ def read_animations(
         end = max((channel.times[-1] for channel in members), default=0.0)
         extras = owner.get("extras")
         description = document.text(extras, "description", "") if isinstance(extras, dict) else ""
-        animations.append(Animation(name, start, end, len(members), description, fault))
+        interval = _key_interval(members)
+        animations.append(Animation(name, start, end, len(members), description, fault, interval))
         channels.append(members)
     if reader.ignored_pointers and not any(channels):
         document.unsupported(
@@ -118,6 +125,20 @@ def read_animations(
         if animation.fault:
             document.note(f"an animation is left out: {animation.fault}")
     return tuple(animations), tuple(channels)
+
+
+def _key_interval(channels: tuple[Channel, ...]) -> float:
+    """Return the median distance of consecutive key times, of all channels merged, in seconds.
+
+    Merged, because exporters drop keys that interpolation restores, in each channel separately.
+    """
+    lines = {id(channel.times): channel.times for channel in channels}.values()
+    if not lines:
+        return 0.0
+    times = np.unique(np.concatenate([np.asarray(line) for line in lines]))
+    steps = np.diff(times)
+    steps = steps[steps > _SAME_TIME]
+    return float(np.median(steps)) if len(steps) else 0.0
 
 
 # Part of an error message → `Animation.fault`.

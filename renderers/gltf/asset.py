@@ -19,6 +19,8 @@ from renderers.gltf.nodes import read_nodes
 from renderers.gltf.rig import Part, Rig, read_rig
 from renderers.gltf.usage import check_required, note_extensions
 
+_ROUNDING = 1e-6  # of a key interval; times that are less after the last key are the last key's
+
 
 @dataclass(frozen=True)
 class Primitive:
@@ -93,21 +95,23 @@ class Asset:
         """N, the number of vertices over all primitives."""
         return len(self.colors)
 
-    def pose(self, animation: int | None, time: float) -> Pose:
+    def pose(self, animation: int | None, time: float, *, closed: bool = False) -> Pose:
         """Evaluate the vertices in world space.
 
         Args:
             animation: index into `animations`; None for the rest pose.
             time: seconds on the animation's time line, clamped to its first and last key.
+            closed: the animation is a cycle without the closing key: up to one `Animation.key_interval` after its last
+                key, properties are interpolated between their last and their first key. Nothing else changes.
         Raises:
             GltfError: the pose is not finite.
             IndexError: the animation does not exist.
         """
-        return Pose(*self._evaluate(animation, time, normals=True))
+        return Pose(*self._evaluate(animation, time, normals=True, closed=closed))
 
-    def positions(self, animation: int | None, time: float) -> np.ndarray:
+    def positions(self, animation: int | None, time: float, *, closed: bool = False) -> np.ndarray:
         """Evaluate only the positions of `pose`, float32 [N, 3], in about half the time."""
-        return self._evaluate(animation, time, normals=False)[0]
+        return self._evaluate(animation, time, normals=False, closed=closed)[0]
 
     def origin(self, animation: int | None) -> np.ndarray:
         """Return the point of the file's world that the positions of an animation are relative to, float64 [3].
@@ -132,9 +136,17 @@ class Asset:
             self._motions[animation] = motion
         return motion
 
-    def _evaluate(self, animation: int | None, time: float, normals: bool) -> tuple[np.ndarray, ...]:
+    def _evaluate(
+        self, animation: int | None, time: float, normals: bool, closed: bool = False
+    ) -> tuple[np.ndarray, ...]:
+        closing = None
+        if closed and animation is not None:
+            end, interval = self.animations[animation].end, self.animations[animation].key_interval
+            phase = (time - end) / interval if interval else 0.0
+            if phase > _ROUNDING:
+                closing = (min(float(phase), 1.0), interval)
         with np.errstate(all="ignore"):  # overflow is detected below
-            positions, directions, mirrored = self._motion(animation).pose(float(time), normals)
+            positions, directions, mirrored = self._motion(animation).pose(float(time), normals, closing)
         if not np.isfinite(positions).all():
             raise GltfError(
                 f"{self.name}: animation {animation} at {time} s has vertices at infinity; exclude this animation"

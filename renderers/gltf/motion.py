@@ -71,14 +71,21 @@ class Motion:
         if self.origin.any():
             self._pose_rest()
 
-    def pose(self, time: float, normals: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def pose(
+        self, time: float, normals: bool = True, closing: tuple[float, float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Evaluate the pose at a time in seconds.
 
+        Args:
+            time: seconds.
+            normals: whether to evaluate the normals, too.
+            closing: phase (0-1) and length in seconds of an interval from the last keys back to the first ones. The
+                pose is inside this interval, and `time` is ignored; None for a pose at `time`.
         Returns:
             positions float32 [N, 3] in world space relative to `origin`, normals float32 [N, 3], and bool [P] whether
             each part is mirrored. Without `normals`, the normals and `mirrored` are those of the rest pose.
         """
-        keys = self._keys_at(time)
+        keys = self._keys_at(time) if closing is None else self._keys_between_end_and_start(*closing)
         self._move_nodes(keys)
         shape: Arrays = self._shape
         if self._morphs:
@@ -183,6 +190,12 @@ class Motion:
         step = np.array([times[i] for i, times in zip(high, self._times, strict=True)]) - start
         phase = np.clip((time - start) / np.where(step > 0, step, 1), 0, 1)
         return np.array(low, int), np.array(high, int), np.where(step > 0, phase, 0), step
+
+    def _keys_between_end_and_start(self, phase: float, length: float) -> tuple[np.ndarray, ...]:
+        """As `_keys_at`, in an interval that follows the last keys and ends in the first ones."""
+        lines = len(self._times)
+        last = np.array([len(times) - 1 for times in self._times], int)
+        return last, np.zeros(lines, int), np.full(lines, phase), np.full(lines, length)
 
     def _move_nodes(self, keys: tuple[np.ndarray, ...]) -> None:
         """Evaluate the animated node transforms and the world matrices that depend on them."""

@@ -89,7 +89,7 @@ def write_scene(asset: Asset, shot: Shot, folder: Path) -> None:
         colors=asset.colors,
     )
     for frame, time in enumerate(shot.timestamps):
-        pose = asset.pose(shot.animation, float(time))
+        pose = shot.pose(asset, time)
         positions, normals = _to_blender(pose, shot.asset_to_world)
         np.savez(
             folder / f"pose-{frame:04d}.npz", positions=positions, normals=normals, mirrored=pose.mirrored

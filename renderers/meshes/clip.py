@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from renderers.cameras import Cameras
-from renderers.gltf import Asset
+from renderers.gltf import Asset, Pose
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
 PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "2"}
@@ -32,16 +32,47 @@ class Shot:
         asset_to_world: float64 [4, 4], similarity transform from the file's world that centres and scales the asset,
             constant over the clip.
         cameras: V cameras in world space.
+        closed: `timestamps` repeat a cycle, which may lack the closing key (`Asset.pose`).
+        turntable: seconds per revolution of the posed asset about the vertical axis (+Y, counter-clockwise seen from
+            above) through the centre of its bounding box; 0 if it does not turn.
     """
 
     animation: int | None
     timestamps: np.ndarray
     asset_to_world: np.ndarray
     cameras: Cameras
+    closed: bool = False
+    turntable: float = 0.0
+
+    def pose(self, asset: Asset, time: float) -> Pose:
+        """Pose the asset as at a time of this shot."""
+        pose = asset.pose(self.animation, float(time), closed=self.closed)
+        if not self.turntable:
+            return pose
+        rotation = turntable_rotation(time, self.turntable)
+        return Pose(
+            turned(pose.positions, rotation, asset.visible),
+            (pose.normals @ rotation.T).astype(np.float32),
+            pose.mirrored,
+        )
 
     def centred(self, asset: Asset) -> Shot:
         """Return the shot with a transform for `asset.pose`, whose positions are relative to `asset.origin`."""
         return replace(self, asset_to_world=moved(self.asset_to_world, asset.origin(self.animation)))
+
+
+def turntable_rotation(time: float, period: float) -> np.ndarray:
+    """Return the rotation [3, 3] about +Y by 2 pi time / period, counter-clockwise seen from above."""
+    angle = 2.0 * np.pi * float(time) / period
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+
+
+def turned(positions: np.ndarray, rotation: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Rotate positions float32 [N, 3] about the centre of the bounding box of the `visible` ones."""
+    used = positions[visible]
+    centre = 0.5 * (used.min(axis=0).astype(np.float64) + used.max(axis=0))
+    return ((positions - centre) @ rotation.T + centre).astype(np.float32)
 
 
 def moved(transform: np.ndarray, origin: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ class PyrenderRenderer:
                 strength = float(np.mean(light.colour)) * light.integral
                 lamp = pyrender.DirectionalLight(np.asarray(light.colour) / np.max(light.colour), strength)
                 scene.add(lamp, pose=_look_along(-light.axis))
-            pose = asset.pose(shot.animation, float(time))
+            pose = shot.pose(asset, time)
             meshes = [_primitive(pyrender, asset, pose, p, materials) for p in range(len(asset.primitives))]
             scene.add(pyrender.Mesh(meshes), pose=shot.asset_to_world)
             for v, (camera, camera_to_world) in enumerate(cameras):
@@ -93,7 +93,7 @@ class PyrenderRenderer:
     def _cameras(self, shot: Shot, asset: Asset) -> list[tuple[Any, np.ndarray]]:
         """Return pyrender's camera and its camera-to-world matrix [4, 4] (OpenGL axes) for every view."""
         poses = np.linalg.inv(to_opengl(shot.cameras.world_to_camera))
-        positions = asset.pose(shot.animation, float(shot.timestamps[0])).positions[asset.visible]
+        positions = shot.pose(asset, shot.timestamps[0]).positions[asset.visible]
         world = positions @ shot.asset_to_world[:3, :3].T + shot.asset_to_world[:3, 3]
         # Leaves room for the whole motion: framing keeps every frame inside the view frustum.
         radius = 4.0 * float(np.linalg.norm(world, axis=1).max())

@@ -16,6 +16,7 @@ import pyarrow as pa
 from cluster.storage import Storage, open_filesystem
 from factory.dataset.codecs.modalities import DESCRIPTIONS as MODALITY_DESCRIPTIONS
 from factory.dataset.codecs.modalities import MODALITIES
+from factory.dataset.notes import countable, is_of_motion
 from factory.dataset.output import check_pages
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.schema import DESCRIPTIONS, VIEWS, clip_schema
@@ -217,16 +218,19 @@ def _notes_section(rows: pa.Table) -> list[str]:
     clips: dict[str, int] = {}
     assets: dict[str, set[tuple[str, str]]] = {}
     for row in rows.select(["source", "asset_uid", "notes"]).to_pylist():
-        for note in row["notes"] or ():
+        for note in dict.fromkeys(map(countable, row["notes"] or ())):
             clips[note] = clips.get(note, 0) + 1
             assets.setdefault(note, set()).add((row["source"], row["asset_uid"]))
     if not clips:
         return []
+    motions = (
+        ", and some clips repeat a cycle or stand still in part" if any(map(is_of_motion, clips)) else ""
+    )
     counted = sorted(clips, key=lambda note: (-len(assets[note]), note))
     table = [(_escape(note), f"{len(assets[note]):,}", f"{clips[note]:,}") for note in counted]
     return [
         "## Differences from the files",
-        "Some models are not drawn exactly as their files specify (column `notes`):",
+        f"Some models are not drawn exactly as their files specify{motions} (column `notes`):",
         _table(("note", "assets", "clips"), table),
     ]
 

@@ -35,7 +35,7 @@ class OpenGLRenderer:
         with self._gpu.ctx, contextlib.ExitStack() as stack:
             scene = Scene(self._gpu, asset, shot, stack)
             targets = Targets(self._gpu, shot.cameras, settings, stack)
-            poses = (asset.pose(shot.animation, float(time)) for time in shot.timestamps)
+            poses = (shot.pose(asset, time) for time in shot.timestamps)
             upcoming = next(poses)
             for t in range(frames):
                 pose, upcoming = upcoming, next(poses, upcoming)
