@@ -102,8 +102,10 @@ ROOMS = {
         {"dispatch"},
     ],
     "zoo": [
-        {"card", "errors", "files", "lazy", "metrics", "snapshots", "terminal", "text_encoder"},
+        {"card", "errors", "files", "lazy", "licences", "metrics", "snapshots", "terminal", "text_encoder"},
         {"capabilities", "console", "export", "names", "repository"},
+        {"provenance"},
+        {"origin"},
         {"dimo", "families", "huggingface", "mvvdm"},
         {"hub"},
         {"commands"},
