@@ -104,7 +104,7 @@ ROOMS = {
     "zoo": [
         {"card", "errors", "files", "lazy", "licences", "metrics", "snapshots", "terminal", "text_encoder"},
         {"capabilities", "console", "export", "names", "repository"},
-        {"provenance"},
+        {"hub_failures", "provenance"},
         {"origin"},
         {"dimo", "families", "huggingface", "mvvdm"},
         {"hub"},

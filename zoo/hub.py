@@ -208,15 +208,34 @@ class _Repository:
     folder: Path
 
     def check(self) -> repository.Config:
-        # A snapshot in the hub's cache consists of links to <cache>/…/blobs.
-        within = self.folder.parents[2] if self.source == "hub" else None
-        config = repository.check(self.folder, within=within)
+        if self.source == "hub":
+            return self._check_download()
+        config = repository.check(self.folder)
         if self.source == "local" and repository.revision_of(self.folder) != self.revision:
             raise RepositoryError(
                 f"{self.folder}: {repository.MANIFEST} differs from the published one, it was altered or damaged; "
                 f"remove the folder and publish the model again"
             )
         return config
+
+    def _check_download(self) -> repository.Config:
+        """Check a snapshot in the hub's cache. Damaged files are removed from the cache and downloaded once more."""
+        within = self.folder.parents[2]  # a snapshot consists of links to <cache>/…/blobs
+        try:
+            return repository.check(self.folder, within=within)
+        except RepositoryError:
+            if not (names := repository.damaged(self.folder)):
+                raise
+        huggingface.discard(self.folder, names)
+        huggingface.download(self.path, self.revision)
+        if names := repository.damaged(self.folder):
+            huggingface.discard(self.folder, names)
+            raise RepositoryError(
+                f"hub:{self.path}: {names[0]} does not match {repository.MANIFEST}, also after a second download: it "
+                f"was altered or damaged on the hub. Ask its author to publish the model again, or load another "
+                f"revision, hub:{self.path}@COMMIT"
+            )
+        return repository.check(self.folder, within=within)
 
 
 def _find(name: str, home: str | os.PathLike[str] | None, places: tuple[str, ...] = SOURCES) -> _Repository:
@@ -236,6 +255,9 @@ def _find(name: str, home: str | os.PathLike[str] | None, places: tuple[str, ...
         except HubError as error:
             if source:
                 raise
+            if error.status is not None:  # the hub may have it
+                similar = names.suggestions(name, list_models(home=home))
+                raise HubError(f"{error} ({'; '.join(reasons)}{similar})", status=error.status) from error
             reasons.append(str(error))
     similar = names.suggestions(name, list_models(home=home))
     raise UnknownModelError(f"there is no model {name!r}{similar} ({'; '.join(reasons)})")

@@ -139,6 +139,20 @@ def matches(file: Path, entry: dict[str, Any]) -> bool:
     return _sha256(file) == entry.get("sha256")
 
 
+def damaged(folder: Path) -> list[str]:
+    """Names of the files that are missing or differ from the manifest, or of the manifest if it cannot be read.
+
+    Raises:
+        RepositoryError: the manifest lists names that no repository may contain.
+    """
+    try:
+        listed = read_manifest(folder)
+    except RepositoryError:
+        return [MANIFEST]
+    check_names(listed, folder)
+    return [name for name, entry in listed.items() if not matches(folder / name, entry)]
+
+
 def check_names(names: Iterable[str], where: object) -> None:
     """Refuse file names that no repository may contain, before anything is read or downloaded.
 

@@ -18,7 +18,7 @@ from cluster.storage import glob_files, open_filesystem
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
 from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
-from factory.dataset.names import dataset_url
+from factory.dataset.names import check_repository, hub_errors, input_url
 from factory.dataset.schema import (
     SCHEMA_VERSION,
     alpha_column,
@@ -94,8 +94,8 @@ def load_clips(
     """Open a dataset. Only the footers of the shards are read.
 
     Args:
-        path_or_url: a folder, any URL that fsspec supports ("s3://…"), "hub:org/name" or "local:PATH"
-            (`factory.dataset.names.dataset_url`).
+        path_or_url: a folder, any URL that fsspec supports ("s3://…"), "hub:org/name", "local:PATH", or "org/name" on
+            the hub (`factory.dataset.names.input_url`).
         split: "train", "validation" or "test"; None = all.
         captions: which captions the clips have: "newest" = the last one written for each clip, "stored" = those in the
             shards, or a `caption_origin` such as "model qwen3-vl" = those of this origin, "" for clips without one.
@@ -103,7 +103,7 @@ def load_clips(
     Raises:
         FileNotFoundError: the dataset, or the split, has no clips.
         DatasetError: a shard cannot be read, or a newer version wrote it.
-        StorageError: the URL cannot be opened.
+        StorageError: the URL cannot be opened, or the hub refuses it.
     """
     return ClipDataset(path_or_url, split, captions)
 
@@ -127,7 +127,8 @@ class ClipDataset:
     def __init__(
         self, path_or_url: str | os.PathLike[str], split: str | None = None, captions: str = NEWEST
     ) -> None:
-        self.url = dataset_url(path_or_url)
+        self.url = input_url(path_or_url)
+        check_repository(self.url, path_or_url)
         self.filesystem, root = open_filesystem(self.url)
         self._files = self._shards(root, split)
         self._which_captions = captions
@@ -143,12 +144,13 @@ class ClipDataset:
     def _shards(self, root: str, split: str | None) -> list[str]:
         pattern = f"{root.rstrip('/')}/data/*/*.parquet"
         # macOS leaves a file `._name` beside each file that it copies to other file systems.
-        files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
+        with hub_errors(self.url):
+            files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
         if not files:
-            raise FileNotFoundError(
-                f"no clips in {self.url}: expected files like {pattern}; render some with "
-                f"`python -m factory.render --out {self.url}`"
-            )
+            advice = f"; render some with `python -m factory.render --out {self.url}`"
+            if self.url.startswith("hf://"):
+                advice = "; check the name: it is no dataset of clips"
+            raise FileNotFoundError(f"no clips in {self.url}: expected files like {pattern}{advice}")
         splits = sorted({path.rsplit("/", 2)[1] for path in files})
         if split is not None and split not in splits:
             raise FileNotFoundError(f"no split {split!r} in {self.url}; it has {', '.join(splits)}")
@@ -156,7 +158,8 @@ class ClipDataset:
 
     def _read_footer(self, file: str) -> pq.FileMetaData:
         try:
-            footer = self._open(file).metadata
+            with hub_errors(self.url):
+                footer = self._open(file).metadata
         except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
             raise DatasetError(
                 f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; compare its size and "
@@ -256,10 +259,11 @@ class ClipDataset:
         return {name: index for index, name in enumerate(self.table(["clip_id"])["clip_id"].to_pylist())}
 
     def _read(self, columns: Sequence[str]) -> pa.Table:
-        return pa.concat_tables(
-            self._open(file, footer).read(columns=list(columns))
-            for file, footer in zip(self._files, self._footers, strict=True)
-        )
+        with hub_errors(self.url):
+            return pa.concat_tables(
+                self._open(file, footer).read(columns=list(columns))
+                for file, footer in zip(self._files, self._footers, strict=True)
+            )
 
     def _locate(self, index: int) -> tuple[RowGroup, int]:
         """Return the row group of a clip and the clip's row in it."""
@@ -274,7 +278,8 @@ class ClipDataset:
             columns: names, including pixel columns.
         """
         group, row = self._locate(index)
-        table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
+        with hub_errors(self.url):
+            table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
         return table.slice(row, 1).to_pylist()[0]
 
     def _open(self, file: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
