@@ -24,8 +24,10 @@ class HubError(ZooError):
 
     Attributes:
         status: HTTP status of its answer; None if there was none.
+        reached: False if no connection to it could be made.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, reached: bool = True) -> None:
         super().__init__(message)
         self.status = status
+        self.reached = reached

@@ -200,16 +200,19 @@ def publish(
 
 @dataclass(frozen=True)
 class _Repository:
-    """A model's folder, not yet checked."""
+    """A model's folder, not yet checked. `requested`: a branch or tag of the hub that it is the newest revision of."""
 
     source: str
     path: str
     revision: str
     folder: Path
+    requested: str | None = None
 
     def check(self) -> repository.Config:
         if self.source == "hub":
-            return self._check_download()
+            config = self._check_download()
+            huggingface.move_ref(self.folder, self.requested)
+            return config
         config = repository.check(self.folder)
         if self.source == "local" and repository.revision_of(self.folder) != self.revision:
             raise RepositoryError(
@@ -249,15 +252,14 @@ def _find(name: str, home: str | os.PathLike[str] | None, places: tuple[str, ...
             if place == "bundled":
                 return _find_bundled(path, revision)
             folder = huggingface.download(path, revision)
-            return _Repository("hub", path, folder.name, folder)
+            return _Repository("hub", path, folder.name, folder, revision)
         except UnknownModelError as error:
             reasons.append(str(error))
         except HubError as error:
             if source:
                 raise
-            if error.status is not None:  # the hub may have it
-                similar = names.suggestions(name, list_models(home=home))
-                raise HubError(f"{error} ({'; '.join(reasons)}{similar})", status=error.status) from error
+            if error.reached:  # the hub may have it
+                raise HubError(f"{error} ({'; '.join(reasons)})", status=error.status) from error
             reasons.append(str(error))
     similar = names.suggestions(name, list_models(home=home))
     raise UnknownModelError(f"there is no model {name!r}{similar} ({'; '.join(reasons)})")

@@ -11,10 +11,13 @@ from zoo.errors import HubError, UnknownModelError, ZooError
 _REASON_LENGTH = 300  # characters of a client's message that are kept
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_AGAIN = "run the same command again"
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
-def explain(error: BaseException, name: str, *, kind: str = "model", writing: bool = False) -> ZooError:
+def explain(
+    error: BaseException, name: str, *, kind: str = "model", writing: bool = False, advise: bool = True
+) -> ZooError:
     """The error of the zoo for an exception of the hub's client, of its HTTP library or of the file system.
 
     Args:
@@ -22,33 +25,35 @@ def explain(error: BaseException, name: str, *, kind: str = "model", writing: bo
         name: of the repository, "org/name".
         kind: "model" or "dataset".
         writing: whether it was being published.
+        advise: add what to do.
 
     Returns:
-        `UnknownModelError` if there is no such repository or revision, `HubError` with the HTTP status if the hub
-        failed or refused, `ZooError` if a file on this machine could not be written or read.
+        `UnknownModelError` if there is no such repository or revision, `HubError` if the hub failed or refused,
+        `ZooError` if a file on this machine could not be written or read.
     """
     from huggingface_hub import constants, errors
 
-    if (local := disk_error(error)) is not None:
-        return ZooError(_disk(local, name, constants.HF_HUB_CACHE, writing))
-    status, hub = status_of(error), f"{name}: the hub {constants.ENDPOINT}"
-    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
     causes = tuple(_causes(error))
     if any(isinstance(cause, errors.RevisionNotFoundError) for cause in causes):
         return UnknownModelError(f"the hub has {name}, but not in that revision")
-    if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
-        return HubError(_gated(name, page), status=status)
-    if status in (401, 404) and not writing and not (status == 401 and _has_token()):
-        if any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
+    status = status_of(error)
+    if status == 404 or (status == 401 and not _has_token()):
+        if not writing and any(type(cause) is errors.RepositoryNotFoundError for cause in causes):
             return UnknownModelError(f"not on the hub {constants.ENDPOINT}, or private: {LOGIN}")
-    if status is not None:
-        sentence = _refused(status, error, name.partition("/")[0], page, writing)
-        return HubError(f"{hub} {sentence}", status=status)
-    if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
-        return HubError(
-            f"{hub} is not asked: HF_HUB_OFFLINE=1 is set; unset it, and run the same command again"
-        )
-    return HubError(f"{hub} {_failed(error)}")
+    if (local := disk_error(error)) is not None:
+        problem, advice = _disk(local, name, constants.HF_HUB_CACHE, writing)
+        return ZooError(f"{problem}: {advice}" if advise else problem)
+    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
+    hub = f"{name}: the hub {constants.ENDPOINT}"
+    if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
+        hub, problem = name, f"is gated on the hub {constants.ENDPOINT}, its authors give access on request"
+        advice = _request_access(page)
+    elif status is not None:
+        problem, advice = _refused(status, error, name.partition("/")[0], page, writing)
+    else:
+        problem, advice = _failed(error)
+    sentence = f"{hub} {problem}" + (f": {advice}" if advise else "")
+    return HubError(sentence, status=status, reached=not is_unreachable(error))
 
 
 def is_outage(error: BaseException) -> bool:
@@ -70,8 +75,10 @@ def is_offline(error: BaseException) -> bool:
 
 def is_unreachable(error: BaseException) -> bool:
     """Whether no connection to the hub could be made, or the client was told not to make one."""
-    names = {cls.__name__ for cause in _causes(error) for cls in type(cause).__mro__}
-    return is_offline(error) or (status_of(error) is None and "ConnectError" in names)
+    names = _class_names(error)
+    return is_offline(error) or (
+        status_of(error) is None and bool(names & {"ConnectError", "ConnectTimeout"})
+    )
 
 
 def is_of_client(error: BaseException) -> bool:
@@ -111,48 +118,58 @@ def _has_token() -> bool:
     return bool(get_token())
 
 
-def _disk(error: OSError, name: str, cache: str, writing: bool) -> str:
-    reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+def _disk(error: OSError, name: str, cache: str, writing: bool) -> tuple[str, str]:
+    reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     if writing:
-        return f"{name} was not published: {reason}. The hub is unchanged; repair the disk, and publish again"
+        return (
+            f"{name} was not published, the hub is unchanged ({reason})",
+            "repair the disk, and publish again",
+        )
     advice = "free some space there" if error.errno in _FULL else "make it writable"
-    return (
-        f"{name} cannot be stored in the cache of the hub's client, {cache} ({reason}): {advice}, or choose another "
-        f"folder with HF_HOME"
-    )
+    problem = f"{name} cannot be stored in the cache of the hub's client, {cache} ({reason})"
+    return problem, f"{advice}, or choose another folder with HF_HOME"
 
 
-def _gated(name: str, page: str) -> str:
-    granted = (
-        "with the account of your token, and run the same command again" if _has_token() else f"then {LOGIN}"
-    )
-    return f"{name} is gated, its authors give access on request: ask for it on {page}, {granted}"
+def _request_access(page: str) -> str:
+    if _has_token():
+        return f"ask for it on {page} with the account of your token, and run the same command again"
+    return f"ask for it on {page}, then {LOGIN}"
 
 
-def _refused(status: int, error: BaseException, organisation: str, page: str, writing: bool) -> str:
+def _refused(
+    status: int, error: BaseException, organisation: str, page: str, writing: bool
+) -> tuple[str, str]:
     """What an HTTP status means, and what to do."""
     token = "a token with write access" if writing else "a valid token"
+    answer = f"(HTTP {status})"
     if status == 401 and not _has_token():
-        return f"requires an account (HTTP 401): {LOGIN} to {token}"
+        return f"requires an account {answer}", f"{LOGIN} to {token}"
     if status == 401:
-        return f"did not accept the token (HTTP 401), it is expired, revoked or mistyped: {LOGIN} to {token}"
+        return (
+            f"did not accept the token, which is expired, revoked or mistyped {answer}",
+            f"{LOGIN} to {token}",
+        )
     if status in (403, 404) and writing:
         return (
-            f"does not let this account publish there (HTTP {status}): {LOGIN} to {token}, of an account that may "
-            f"write to {organisation!r}"
+            f"does not let this account publish there {answer}",
+            f"{LOGIN} to {token}, of an account that may write to {organisation!r}",
         )
     if status in (403, 404):
-        return f"does not give access (HTTP {status}): ask its owner on {page}, or {LOGIN} of an account that has it"
-    if status in (409, 412):
-        return f"was changed by another process at the same time (HTTP {status}); publish again"
+        return (
+            f"does not give access {answer}",
+            f"ask its owner on {page}, or use an account that has it (`hf auth login`, HF_TOKEN)",
+        )
+    if status in (409, 412) and writing:
+        return f"was changed by another process at the same time {answer}", "publish again"
     if status == 429:
         more = "" if _has_token() else f"; with an account the limit is higher: {LOGIN}"
-        return f"limits the number of requests (HTTP 429): wait {_wait(error)}, and run the same command again{more}"
+        return f"limits the number of requests {answer}", f"wait {_wait(error)}, and {_AGAIN}{more}"
     if status >= 500:
-        return f"has a failure of its own (HTTP {status}): run the same command again later; nothing is lost"
+        return f"has a failure of its own {answer}", f"{_AGAIN} later; nothing is lost"
     if status == 416:
-        return "does not have a part of a file (HTTP 416), which was changed meanwhile: run the same command again"
-    return f"failed (HTTP {status}): {_reason(error)}; run the same command again, nothing is lost"
+        return f"does not have a part of a file, which was changed meanwhile {answer}", _AGAIN
+    message = next((m for cause in _causes(error) if (m := getattr(cause, "server_message", None))), "")
+    return f"failed{message and f' with {message!r}'} {answer}", f"{_AGAIN}; nothing is lost"
 
 
 def _wait(error: BaseException) -> str:
@@ -160,21 +177,28 @@ def _wait(error: BaseException) -> str:
     return f"{seconds} s" if seconds.isdigit() else "some minutes"
 
 
-def _failed(error: BaseException) -> str:
-    """A failure without an HTTP status: of the connection, or what was received."""
-    reason = _reason(error)
-    names = {cls.__name__ for cause in _causes(error) for cls in type(cause).__mro__}
-    again = "run the same command again; nothing is lost"
-    if "TimeoutException" in names or "TimeoutError" in names:
-        return f"did not answer in time ({reason}): check the connection, and {again}"
-    if "ConnectError" in names or "ConnectionError" in names:
-        return f"cannot be reached ({reason}): check the connection and the proxy, and {again}"
+def _failed(error: BaseException) -> tuple[str, str]:
+    """A failure without an HTTP status: of the connection, or of what was received."""
+    reason, names = _reason(error), _class_names(error)
+    if is_offline(error):
+        return "is not asked, since HF_HUB_OFFLINE=1 is set", f"unset it, and {_AGAIN}"
+    if is_unreachable(error):
+        return f"cannot be reached ({reason})", f"check the connection and the proxy, and {_AGAIN}"
+    if "TimeoutException" in names:
+        return f"did not answer in time ({reason})", f"check the connection, and {_AGAIN}; nothing is lost"
     if "Consistency check failed" in reason:
-        return f"sent a file of another size than announced, the download was cut off or the file damaged: {again}"
+        return "sent a file of another size than it announced", f"{_AGAIN}; nothing is lost"
     if names & {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}:
-        return f"cut the connection ({reason}): {again}"
-    return f"failed: {reason}; check the connection and {again}"
+        return f"cut the connection ({reason})", f"{_AGAIN}; nothing is lost"
+    return f"failed ({reason})", f"check the connection, and {_AGAIN}; nothing is lost"
+
+
+def _class_names(error: BaseException) -> set[str]:
+    return {cls.__name__ for cause in _causes(error) for cls in type(cause).__mro__}
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:_REASON_LENGTH] or type(error).__name__
+    """The message of the first cause that is specific: the client wraps some errors in advice of its own."""
+    causes = [cause for cause in _causes(error) if type(cause).__name__ != "LocalEntryNotFoundError"]
+    text = str((causes or [error])[0])
+    return " ".join(text.split())[:_REASON_LENGTH].rstrip(".:") or type(error).__name__

@@ -17,6 +17,10 @@ from zoo.snapshots import read_ref, write_ref
 LIBRARY = "menagerie4d"  # as the hub's statistics and tags name it
 LOG = logging.getLogger("zoo")
 MAIN = "main"
+READ_TIMEOUT_S, PUBLISH_TIMEOUT_S = (
+    60.0,
+    300.0,
+)  # without a byte from the hub; it takes minutes for large commits
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -34,11 +38,30 @@ def hub_client(path: str, *, kind: str = "model", writing: bool = False) -> Iter
     except ImportError:
         raise HubError('the hub needs huggingface_hub: pip install "menagerie4d[zoo]"') from None
     try:
+        _limit_waiting()
         yield huggingface_hub.HfApi(library_name=LIBRARY)
     except ZooError:
         raise
     except Exception as error:  # raised by the client, by its HTTP library, or in their threads
         raise explain(error, path, kind=kind, writing=writing) from error
+
+
+def _limit_waiting() -> None:
+    """Limit how long the client waits for the hub: by default, many of its requests wait for ever."""
+    from huggingface_hub import get_session
+
+    hooks = get_session().event_hooks
+    if _set_timeouts not in hooks["request"]:
+        hooks["request"].append(_set_timeouts)
+        get_session().event_hooks = hooks
+
+
+def _set_timeouts(request: Any) -> None:
+    """Hook of the HTTP client: fill in the timeouts that a request leaves open."""
+    seconds = READ_TIMEOUT_S if request.method in ("GET", "HEAD") else PUBLISH_TIMEOUT_S
+    stated = request.extensions.get("timeout", {})
+    limits = {name: stated.get(name) or seconds for name in ("connect", "read", "write", "pool")}
+    request.extensions = {**request.extensions, "timeout": limits}
 
 
 def download(path: str, revision: str | None) -> Path:
@@ -70,14 +93,17 @@ def download(path: str, revision: str | None) -> Path:
         except Exception as error:
             if cached is None and is_unreachable(error):
                 raise HubError(
-                    f"the hub {constants.ENDPOINT} cannot be reached, and its cache here has no {path}"
+                    f"the hub {constants.ENDPOINT} cannot be reached, and its cache here has no {path}",
+                    reached=False,
                 ) from error
-            if cached is None or not is_outage(error):
+            if cached is None:
                 raise
+            if not is_outage(error):
+                raise _with_cached(explain(error, path), cached) from error
             if not is_offline(error):
-                LOG.warning("%s; loading revision %s from the cache", explain(error, path), cached.name[:12])
+                reason = explain(error, path, advise=False)
+                LOG.warning("%s; loading revision %s from the cache", reason, cached.name[:12])
             return cached
-        _move_ref(root, revision, commit)
         return folder
 
 
@@ -117,13 +143,27 @@ def _cached(root: Path, revision: str | None) -> Path | None:
     return folder if all((folder / name).is_file() for name in files) else None
 
 
-def _move_ref(root: Path, revision: str | None, commit: str) -> None:
-    """Point a branch or tag to a commit whose files are complete; a cache that cannot be written keeps the old one."""
-    if revision == commit or read_ref(root, revision or MAIN) == commit:
+def _with_cached(failure: ZooError, cached: Path) -> ZooError:
+    """Add to a refusal how to load the snapshot that is in the cache."""
+    if not isinstance(failure, HubError):
+        return failure
+    advice = f"HF_HUB_OFFLINE=1 loads revision {cached.name[:12]} from the cache"
+    return HubError(f"{failure}; {advice}", status=failure.status)
+
+
+def move_ref(folder: Path, revision: str | None) -> None:
+    """Point a branch or tag in the cache to a snapshot that was checked; a read-only cache keeps the old one.
+
+    Args:
+        folder: of the snapshot.
+        revision: branch, tag or commit; None = main.
+    """
+    root, name = folder.parents[1], revision or MAIN
+    if name == folder.name or read_ref(root, name) == folder.name:
         return
     try:
-        (root / "refs" / (revision or MAIN)).parent.mkdir(parents=True, exist_ok=True)
-        write_ref(root, revision or MAIN, commit)
+        (root / "refs" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_ref(root, name, folder.name)
     except OSError:
         pass
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from cluster.storage import StorageError
 from zoo.errors import UnknownModelError, ZooError
 from zoo.hub_failures import explain, is_of_client
-from zoo.names import parse_hub
+from zoo.huggingface import hub_client
+from zoo.names import HUB_SCHEMES, parse_hub
 
 _HUB_URL = "hf://datasets/"
 _REPOSITORY = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?/?")
@@ -77,14 +78,19 @@ def check_repository(url: str, name: str | os.PathLike[str]) -> None:
     """
     if (match := _REPOSITORY.fullmatch(url)) is None:
         return
-    with hub_errors(url, os.fspath(name)):
-        from huggingface_hub import HfApi
-
-        HfApi().dataset_info(match[1], revision=match[2] and match[2].replace("%2F", "/"))
+    name = os.fspath(name)
+    try:
+        with hub_client(match[1], kind="dataset") as api:
+            api.dataset_info(match[1], revision=match[2] and match[2].replace("%2F", "/"))
+    except UnknownModelError as error:
+        folder = "" if name.startswith(HUB_SCHEMES) else f", and there is no folder {name} here"
+        raise FileNotFoundError(f"no dataset hub:{match[1]}: {error}{folder}") from error
+    except ZooError as error:
+        raise StorageError(str(error)) from error
 
 
 @contextmanager
-def hub_errors(url: str, name: str = "") -> Iterator[None]:
+def hub_errors(url: str) -> Iterator[None]:
     """Turn errors of the hub's client, while a dataset at this URL is read, into sentences (`zoo.hub_failures`).
 
     Raises:
@@ -101,10 +107,5 @@ def hub_errors(url: str, name: str = "") -> Iterator[None]:
         repository = url.removeprefix(_HUB_URL).partition("@")[0]
         explained = explain(cause, "/".join(repository.split("/")[:2]), kind="dataset")
         if isinstance(explained, UnknownModelError):
-            folder = (
-                ""
-                if not name or name.startswith(("hub:", "hf:"))
-                else f", and there is no folder {name} here"
-            )
-            raise FileNotFoundError(f"no dataset hub:{repository}: {explained}{folder}") from error
+            raise FileNotFoundError(f"no dataset hub:{repository}: {explained}") from error
         raise StorageError(str(explained)) from error

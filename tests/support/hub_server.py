@@ -19,7 +19,6 @@ import json
 import os
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -203,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.body = self._read_body()
         self.fault = fault if isinstance(fault, Fault) else Fault()
-        time.sleep(self.fault.delay_s)
+        threading.Event().wait(self.fault.delay_s)  # tests replace time.sleep
         try:
             if isinstance(fault, int):
                 raise _Refusal(fault, "Interrupted", "the test makes this request fail")
