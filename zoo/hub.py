@@ -230,7 +230,13 @@ class _Repository:
             if not (names := repository.damaged(self.folder)):
                 raise
         huggingface.discard(self.folder, names)
-        huggingface.download(self.path, self.revision)
+        try:
+            huggingface.download(self.path, self.revision)
+        except ZooError as error:
+            raise RepositoryError(
+                f"hub:{self.path}: {names[0]} in the cache was damaged and is removed, and the model cannot be "
+                f"downloaded again: {error}"
+            ) from error
         if names := repository.damaged(self.folder):
             huggingface.discard(self.folder, names)
             raise RepositoryError(

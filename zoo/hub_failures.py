@@ -10,7 +10,6 @@ from zoo.errors import HubError, UnknownModelError, ZooError
 
 _REASON_LENGTH = 300  # characters of a client's message that are kept
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _AGAIN = "run the same command again"
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -88,10 +87,10 @@ def is_of_client(error: BaseException) -> bool:
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The full or locked disk that an exception is due to."""
+    """The failure of a file system that an exception is due to; those of a network name no file."""
     for cause in _causes(error):
-        if isinstance(cause, OSError) and getattr(cause, "response", None) is None:
-            if cause.errno in _FULL or (cause.errno in _LOCKED and cause.filename):
+        if isinstance(cause, OSError) and getattr(cause, "response", None) is None and cause.errno:
+            if cause.errno in _FULL or cause.filename:
                 return cause
     return None
 

@@ -61,7 +61,7 @@ FAULTS = {{
 }}
 """
 
-_MODELS = """
+_TINY = """
 import zoo
 from tiny_family import pendulum
 zoo.register_family("tiny", "tiny_family:Pendulum")
@@ -86,12 +86,16 @@ def forget():
 
 old = zoo.publish(pendulum(0), "hub:org/clock")
 new = zoo.publish(pendulum(1), "hub:org/clock")
-first, second = hub.repository("models", "org/clock"), None
 def newest(name):  # which of the two commits the hub calls main
     repository = hub.repository("models", "org/clock")
     repository["branches"]["main"] = name.split("@")[1]
     hub.save("models", "org/clock", repository)
 
+"""
+
+_MODELS = (
+    _TINY
+    + """
 PLACES = {"info": "GET /api/models/org/clock", "tree": "GET /tree/", "head": "HEAD /resolve/",
           "get": "GET /resolve/", "weights": "GET model.safetensors"}
 answer = {"old": weights(pendulum(0)), "new": weights(pendulum(1)), "runs": []}
@@ -120,6 +124,7 @@ for name, fault in FAULTS.items():
         answer["runs"].append(run)
 print(json.dumps(answer))
 """
+)
 
 
 def child(folder: Path, code: str, *flags: str) -> dict:
@@ -192,3 +197,158 @@ def test_a_model_that_is_in_the_cache(models, fault):
                 assert "HF_HUB_OFFLINE=1 loads revision" in cached["message"]
         assert run["exact"] == {"value": models["old"], "lines": []}
         assert run["now"] == {"value": models["new"], "lines": []}
+
+
+# --- the cache on this machine -----------------------------------------------------------------------
+
+_CACHE = (
+    _TINY
+    + """
+answer = {"old": weights(pendulum(0)), "new": weights(pendulum(1))}
+blobs = lambda: sorted(path.stat().st_size for path in CACHE.glob("models--*/blobs/*"))
+
+http_get, makedirs = file_download.http_get, os.makedirs
+def full(url, temp_file, **options):
+    temp_file.write(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` raises it
+def locked(path, *args, **options):
+    if str(CACHE) in str(path) and not os.path.isdir(path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+    return makedirs(path, *args, **options)
+
+for name, broken in (("full", (full, makedirs)), ("read-only", (http_get, locked))):
+    forget()
+    newest(new)
+    file_download.http_get, os.makedirs = broken
+    run = {"fresh": attempt(zoo.load, "hub:org/clock"), "left": left(), "blobs": blobs()}
+    file_download.http_get, os.makedirs = http_get, makedirs
+    run["after"] = attempt(zoo.load, "hub:org/clock")
+    forget()
+    newest(old)
+    zoo.load("hub:org/clock")
+    file_download.http_get, os.makedirs = broken
+    run["cached"] = attempt(zoo.load, "hub:org/clock")
+    newest(new)
+    run["older"] = attempt(zoo.load, "hub:org/clock")
+    file_download.http_get, os.makedirs = http_get, makedirs
+    run["now"] = attempt(zoo.load, "hub:org/clock")
+    answer[name] = run
+
+forget()
+shutil.rmtree(CACHE, ignore_errors=True)
+CACHE.write_text("a file")
+answer["a file"] = attempt(zoo.load, "hub:org/clock")
+CACHE.unlink()
+
+def damage(how):
+    for blob in CACHE.glob("models--*/blobs/*"):
+        data = blob.read_bytes()
+        if data == (zoo.info(new).folder / "model.safetensors").read_bytes():
+            blob.unlink() if how == "gone" else blob.write_bytes(data[:-1] + (b"" if how == "short" else b"!"))
+            return
+
+for how in ("short", "changed", "gone"):
+    forget()
+    zoo.load("hub:org/clock")
+    damage(how)
+    answer[how] = attempt(zoo.load, "hub:org/clock")
+    damage(how)
+    answer[how + ", exact"] = attempt(zoo.load, new)
+forget()
+zoo.load("hub:org/clock")
+damage("changed")
+hub.hook = lambda request: 503
+answer["damaged in an outage"] = attempt(zoo.load, "hub:org/clock")
+answer["and again"] = attempt(zoo.load, "hub:org/clock")
+hub.hook = None
+answer["after the outage"] = attempt(zoo.load, "hub:org/clock")
+
+forget()
+del os.environ["HF_TOKEN"]
+for name, fault in (("gated", Fault(401, "GatedRepo", "Access is restricted")), ("429", Fault(429)),
+                    ("401", Fault(401, "", "Invalid username or password."))):
+    on("GET /api/models/org/clock", fault)
+    answer["anonymous " + name] = attempt(zoo.load, "hub:org/clock")
+hub.hook = None
+os.environ["HF_TOKEN"] = "any"
+for name in ("hf://org/clock", "hub:models/org/clock", "hf://models/org/clock@main", "hub:org/clock", "org/clock"):
+    answer[name] = attempt(zoo.load, name)
+answer["hf://datasets/org/clock"] = attempt(zoo.load, "hf://datasets/org/clock")
+answer["hf://"] = attempt(zoo.publish, pendulum(2), "hf://org/other")["value"].split("@")[0]
+hub.__exit__()
+huggingface_hub.close_session()  # the server's threads keep answering on open connections
+answer["no hub"] = attempt(zoo.load, "hub:org/clock")
+answer["no hub, not cached"] = attempt(zoo.load, "hub:org/nothing")
+print(json.dumps(answer))
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> dict:
+    return child(tmp_path_factory.mktemp("cache"), _CACHE)
+
+
+def test_a_cache_that_is_full_or_read_only_is_named_and_not_the_hub(cache):
+    for name, reason, advice in (
+        ("full", "(No space left on device)", "free some space there"),
+        ("read-only", "(Read-only file system: ", "make it writable"),
+    ):
+        run = cache[name]
+        assert run["fresh"]["error"] == "ZooError"
+        message = run["fresh"]["message"]
+        assert message.startswith("org/clock cannot be stored in the cache of the hub's client, ")
+        assert reason in message and advice in message and message.endswith("another folder with HF_HOME")
+        assert run["left"] == run["blobs"] == [], "nothing half-written"
+        assert run["after"]["value"] == cache["new"]
+        assert run["cached"] == {"value": cache["old"], "lines": []}, "nothing needs to be written"
+        assert run["older"]["value"] == cache["old"]
+        (line,) = run["older"]["lines"]
+        assert reason in line and "cannot be stored in the cache" in line and line.endswith("from the cache")
+        assert run["now"] == {"value": cache["new"], "lines": []}
+    assert "(Not a directory: " in cache["a file"]["message"] and cache["a file"]["error"] == "ZooError"
+
+
+def test_a_damaged_cache_is_repaired(cache):
+    for how in ("short", "changed", "gone"):
+        assert cache[how] == cache[f"{how}, exact"] == {"value": cache["new"], "lines": []}
+    damaged = cache["damaged in an outage"]
+    assert damaged["error"] == "RepositoryError" and "(HTTP 503)" in damaged["message"]
+    assert "model.safetensors in the cache was damaged and is removed" in damaged["message"]
+    assert "(HTTP 503)" in cache["and again"]["message"]
+    assert cache["after the outage"] == {"value": cache["new"], "lines": []}
+
+
+def test_without_an_account(cache):
+    gated, limited, refused = (cache[f"anonymous {name}"]["message"] for name in ("gated", "429", "401"))
+    assert gated.startswith("org/clock is gated on the hub") and gated.endswith(
+        "/org/clock, then log in with `hf auth login`, or set HF_TOKEN"
+    )
+    assert "with an account the limit is higher: log in with `hf auth login`" in limited
+    assert "requires an account (HTTP 401): log in" in refused and "write" not in refused
+
+
+def test_a_model_on_the_hub_has_the_names_of_a_dataset(cache):
+    for name in (
+        "hf://org/clock",
+        "hub:models/org/clock",
+        "hf://models/org/clock@main",
+        "hub:org/clock",
+        "org/clock",
+    ):
+        assert cache[name] == {"value": cache["new"], "lines": []}, name
+    assert cache["hf://"] == "hub:org/other", "published"
+    refused = cache["hf://datasets/org/clock"]
+    assert refused["error"] == "UnknownModelError"
+    assert refused["message"].startswith(
+        "'hf://datasets/org/clock' is the address of a dataset: factory.load_clips"
+    )
+
+
+def test_no_hub_at_all(cache):
+    assert cache["no hub"]["value"] == cache["new"]
+    (line,) = cache["no hub"]["lines"]
+    assert "cannot be reached" in line and line.endswith("from the cache")
+    missing = cache["no hub, not cached"]
+    assert missing["error"] == "HubError"
+    assert missing["message"].endswith("cannot be reached, and its cache here has no org/nothing")
