@@ -2,64 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from failing_hub import child
 
 pytest.importorskip(
     "huggingface_hub", reason='the hub\'s client is not installed: pip install "menagerie4d[zoo]"'
 )
-SUPPORT = Path(__file__).parents[1] / "support"
-
-# The server runs in the process of the client, whose pauses and timeouts are shortened.
-_PROLOGUE = f"""
-import errno, json, logging, os, shutil, sys, warnings
-from pathlib import Path
-sys.path.insert(0, {str(SUPPORT)!r})
-from hub_server import Fault, HubServer
-base = Path(sys.argv[1])
-hub = HubServer(base / "hub").__enter__()
-os.environ.update(hub.environment(base / "hf"))
-os.environ["MENAGERIE_HOME"] = str(base / "registry")
-import huggingface_hub.utils._http
-huggingface_hub.utils._http.time.sleep = lambda seconds: None
-from huggingface_hub import _tree_cache, constants, file_download
-constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = file_download._ETAG_RETRY_TIMEOUT = 0.1
-from zoo import huggingface
-huggingface.READ_TIMEOUT_S = huggingface.PUBLISH_TIMEOUT_S = 0.1
-logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-lines = []
-class Lines(logging.Handler):
-    def emit(self, record):
-        lines.append(record.getMessage())
-logging.getLogger("zoo").addHandler(Lines())
-CACHE = base / "hf/hub"
-
-def on(place, fault):
-    method, _, part = place.partition(" ")
-    hub.hook = lambda request: fault if request.method == method and part in request.path else None
-
-FAULTS = {{
-    "401": Fault(401, message="Invalid credentials in Authorization header"),
-    "403 gated": Fault(403, "GatedRepo", "Access is restricted"),
-    "403": Fault(403, "Forbidden", "no"),
-    "404": Fault(404, "RepoNotFound", "Repository not found"),
-    "409": Fault(409, "Conflict", "no"),
-    "416": Fault(416),
-    "429": Fault(429, headers=(("Retry-After", "7"),)),
-    "500": Fault(500),
-    "503": Fault(503),
-    "slow": Fault(delay_s=0.3),
-    "drop": "drop",
-    "cut": Fault(sent=0.5),
-    "wrong hash": Fault(damage=True),
-    "wrong length": Fault(headers=(("X-Linked-Size", "7"),)),
-}}
-"""
 
 _TINY = """
 import zoo
@@ -125,14 +73,6 @@ for name, fault in FAULTS.items():
 print(json.dumps(answer))
 """
 )
-
-
-def child(folder: Path, code: str, *flags: str) -> dict:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    command = [sys.executable, "-P", "-c", f"{_PROLOGUE}\n{code}", str(folder), *flags]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=clean)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -352,3 +292,86 @@ def test_no_hub_at_all(cache):
     missing = cache["no hub, not cached"]
     assert missing["error"] == "HubError"
     assert missing["message"].endswith("cannot be reached, and its cache here has no org/nothing")
+
+
+# --- publishing ----------------------------------------------------------------------------------------
+
+_PUBLISH = (
+    _TINY
+    + """
+PLACES = {"create": "POST /repos/create", "info": "GET /api/models/org/clock", "preupload": "POST /preupload/",
+          "batch": "POST /lfs/objects/batch", "put": "PUT /lfs/", "commit": "POST /commit/"}
+answer = {"runs": []}
+for name, fault in FAULTS.items():
+    for place in PLACES:
+        if name in ("416", "wrong hash", "wrong length", "cut"):
+            continue
+        seed = len(answer["runs"]) + 10
+        before = hub.files("models", "org/clock")
+        on(PLACES[place], fault)
+        run = {"fault": name, "place": place, "result": attempt(zoo.publish, pendulum(seed), "hub:org/clock")}
+        hub.hook = None
+        run["unchanged"] = hub.files("models", "org/clock") == before
+        run["again"] = attempt(zoo.publish, pendulum(seed), "hub:org/clock")
+        run["loads"] = attempt(zoo.load, "hub:org/clock")["value"] == weights(pendulum(seed))
+        answer["runs"].append(run)
+on("GET /api/models/org/fresh", FAULTS["404"])
+answer["no organisation"] = attempt(zoo.publish, pendulum(), "hub:org/fresh")
+del os.environ["HF_TOKEN"]
+hub.hook = None
+answer["no account"] = attempt(zoo.publish, pendulum(), "hub:org/clock")
+os.environ["HF_TOKEN"] = "any"
+import tempfile
+def full(*args, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
+copyfile, shutil.copyfile = shutil.copyfile, full
+answer["full"] = attempt(zoo.publish, "hub:org/clock", "hub:org/copy")
+shutil.copyfile = copyfile
+answer["names"] = hub.names("models")
+print(json.dumps(answer))
+"""
+)
+PUBLISHING = {
+    "401": ("did not accept the token", "(HTTP 401)", "HF_TOKEN to a token with write access"),
+    "403 gated": ("org/clock is gated", "with the account of your token"),
+    "403": ("does not let this account publish there (HTTP 403)", "with write access", "may write to 'org'"),
+    "404": ("does not let this account publish there (HTTP 404)", "may write to 'org'"),
+    "409": ("was changed by another process at the same time (HTTP 409)", "publish again"),
+    "429": ("limits the number of requests (HTTP 429)", "wait 7 s"),
+    "500": ("has a failure of its own (HTTP 500)", "again later; nothing is lost"),
+    "503": ("has a failure of its own (HTTP 503)", "again later; nothing is lost"),
+    "slow": ("did not answer in time", "run the same command again"),
+    "drop": ("cut the connection", "run the same command again"),
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> dict:
+    return child(tmp_path_factory.mktemp("published"), _PUBLISH)
+
+
+@pytest.mark.parametrize("fault", PUBLISHING)
+def test_a_publication_that_fails_says_why_and_changes_nothing(published, fault):
+    runs = [run for run in published["runs"] if run["fault"] == fault]
+    assert [run["place"] for run in runs] == ["create", "info", "preupload", "batch", "put", "commit"]
+    for run in runs:
+        if run["place"] == "create" and fault in ("401", "403 gated", "403", "409"):
+            continue  # then the client only asks whether the repository exists
+        where = (run["place"], run["result"])
+        assert run["result"]["error"] == "HubError", where
+        message = run["result"]["message"]
+        assert message.startswith("org/clock") and all(word in message for word in PUBLISHING[fault]), where
+        assert "\n" not in message and "Client Error" not in message and len(message) < 400
+        assert run["unchanged"], where
+        assert run["again"]["value"].startswith("hub:org/clock@") and run["loads"], where
+
+
+def test_a_publication_without_the_right_to_publish_or_without_space(published):
+    missing = published["no organisation"]["message"]
+    assert "does not let this account publish there (HTTP 404)" in missing and "'org'" in missing
+    account = published["no account"]["message"]
+    assert "requires an account (HTTP 401): log in with `hf auth login`" in account
+    assert account.endswith("or set HF_TOKEN to a token with write access")
+    full = published["full"]["message"]
+    assert "No space left on device" in full and "hub:org/copy was not published" in full
+    assert "org/copy" not in published["names"]
