@@ -81,9 +81,9 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def is_of_client(error: BaseException) -> bool:
-    """Whether an exception is of the hub's client or of its HTTP library, and not of the file system or a parser."""
+    """Whether an exception is of the hub's client, its HTTP library or its JSON, and not of the file system."""
     names = {cls.__module__.partition(".")[0] for cause in _causes(error) for cls in type(cause).__mro__}
-    return bool(names & {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests"})
+    return bool(names & {"huggingface_hub", "httpx", "httpx2", "httpcore", "json", "requests"})
 
 
 def disk_error(error: BaseException) -> OSError | None:
@@ -121,8 +121,8 @@ def _disk(error: OSError, name: str, cache: str, writing: bool) -> tuple[str, st
     reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     if writing:
         return (
-            f"{name} was not published, the hub is unchanged ({reason})",
-            "repair the disk, and publish again",
+            f"{name} was not published ({reason})",
+            "repair the disk, and publish again, which continues",
         )
     advice = "free some space there" if error.errno in _FULL else "make it writable"
     problem = f"{name} cannot be stored in the cache of the hub's client, {cache} ({reason})"
@@ -185,6 +185,8 @@ def _failed(error: BaseException) -> tuple[str, str]:
         return f"cannot be reached ({reason})", f"check the connection and the proxy, and {_AGAIN}"
     if "TimeoutException" in names:
         return f"did not answer in time ({reason})", f"check the connection, and {_AGAIN}; nothing is lost"
+    if "JSONDecodeError" in names:
+        return f"sent an answer that cannot be read ({reason})", f"{_AGAIN}; nothing is lost"
     if "Consistency check failed" in reason:
         return "sent a file of another size than it announced", f"{_AGAIN}; nothing is lost"
     if names & {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}:

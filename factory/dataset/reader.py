@@ -161,9 +161,13 @@ class ClipDataset:
             with hub_errors(self.url):
                 footer = self._open(file).metadata
         except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+            advice = "compare its size and sha256 with its manifest in _factory/shards, and download or pack it again"
+            if self.url.startswith("hf://"):
+                if isinstance(error, FileNotFoundError):  # a sentence of `hub_errors`
+                    raise
+                advice = "run the same command again, or ask its owner to publish it again"
             raise DatasetError(
-                f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; compare its size and "
-                f"sha256 with its manifest in _factory/shards, and download or pack it again"
+                f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; {advice}"
             ) from error
         version = _schema_version(footer)
         if version > int(SCHEMA_VERSION):
