@@ -170,7 +170,7 @@ answer = {"runs": [], "whole": state()}
 for name, fault in FAULTS.items():
     if name in ("416", "cut", "wrong hash", "wrong length"):
         continue
-    for place in PLACES:
+    for place in PLACES if name in ("503", "403") else ("info", "batch", "commit"):
         hub.save("datasets", "org/discs", empty)
         if place == "put":
             shutil.rmtree(hub.folder / "objects")
@@ -222,7 +222,7 @@ def publishing(tmp_path_factory) -> dict:
 def test_a_dataset_cannot_be_published(publishing, fault):
     """At any request: one sentence, no card without its shards, and the same call completes the publication."""
     runs = [run for run in publishing["runs"] if run["fault"] == fault]
-    assert len(runs) == 8
+    assert len(runs) == (8 if fault in ("503", "403") else 3)
     for run in runs:
         if run["place"] == "create" and fault in ("401", "403 gated", "403", "409"):
             continue  # then the client only asks whether the repository exists
