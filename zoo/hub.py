@@ -333,11 +333,11 @@ def _build(
     model: Any, name: str, folder: Path, home: str | os.PathLike[str] | None, policy: SharingPolicy
 ) -> tuple[str, str]:
     """Write all files of a model to a folder; returns its revision and its family."""
+    origin: Origin | None
     if isinstance(model, str):
         repo = _find(model, home)
         config = repo.check()
-        origin = _origin(repo, config)
-        metrics = origin.metrics
+        origin, metrics = _origin(repo, config), repository.read_metrics(repo.folder)
         policy.check(config)
         for file in repository.read_manifest(repo.folder):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -375,8 +375,8 @@ def _save(model: Any, folder: Path, policy: SharingPolicy) -> tuple[repository.C
     records = policy.check(config, *origins)
     own = records_of(config.card, config.init)
     if inherited := [record for record in records if record not in own]:
-        stated = records_of(config.card)
-        config = repository.Config(family, config.init, {**config.card, KEY: [*stated, *inherited]})
+        card = {**config.card, KEY: [*records_of(config.card), *inherited]}
+        config = repository.Config(family, config.init, card)
     if origin is not None:
         origin.restore(folder, config)
     return config, origin

@@ -90,9 +90,16 @@ class SharingPolicy:
         """
         names = config.card.get("base_model") or []
         bases = [self.base_model(str(name)) for name in ([names] if isinstance(names, str) else names)]
-        configs = [config, *ancestors, *filter(None, bases)]
-        records = records_of(*(holder for each in configs for holder in (each.card, each.init)))
-        undocumented = [each.card.get("license") for each in configs if not records_of(each.card, each.init)]
+        own = records_of(config.card, config.init)
+        inherited = [each for parent in ancestors for each in records_of(parent.card, parent.init)]
+        # A record of the same asset corrects the one of the model that was loaded.
+        corrected = {_key(record) for record in own} - {None}
+        records = records_of(
+            {KEY: [*own, *(record for record in inherited if _key(record) not in corrected)]},
+            *(holder for base in bases if base for holder in (base.card, base.init)),
+        )
+        sources = [*filter(None, bases)] if own else [config, *ancestors, *filter(None, bases)]
+        undocumented = [each.card.get("license") for each in sources if not records_of(each.card, each.init)]
         reasons = [refusal(records, None, needs_licence=False)]
         reasons += [refusal([], licence, needs_licence=False) for licence in undocumented]
         if self.needs_licence and not records:
@@ -110,6 +117,12 @@ def _advice(reason: str) -> str:
     if reason == "no licence":
         return "State the licence of the weights in its card (card['license'], an SPDX identifier)"
     return "Train it on assets that may be shared (`--policy research` leaves out the others)"
+
+
+def _key(record: Record) -> tuple[str, str] | None:
+    """Source and uid of an asset; None if the record does not name one."""
+    source, uid = record.get("source"), record.get("uid")
+    return (str(source), str(uid)) if source and uid else None
 
 
 def _reason(record: Record) -> str:

@@ -67,6 +67,7 @@ for name, fault in FAULTS.items():
         newest(new)
         on(PLACES[place], fault)
         run["cached"] = attempt(zoo.load, "hub:org/clock")
+        run["twice"] = attempt(zoo.load, "hub:org/clock")
         run["exact"] = attempt(zoo.load, old)
         hub.hook = None
         run["now"] = attempt(zoo.load, "hub:org/clock")
@@ -133,6 +134,7 @@ def test_a_model_that_is_in_the_cache(models, fault):
             assert cached["value"] == models["old"], (run["place"], cached)
             (line,) = cached["lines"]
             assert line.startswith("org/clock: the hub http://127.0.0.1") and SENTENCES[fault][1] in line
+            assert run["twice"]["value"] == models["old"], "the cache still has it"
             assert line.endswith("from the cache") and "loading revision" in line and "again" not in line
         else:
             assert cached["error"] == SENTENCES[fault][0] and not cached["lines"]

@@ -115,6 +115,27 @@ def test_kept_for_own_use_and_still_not_shared(capsys):
     assert main(["publish", "tiny/clock", "local:tiny/copy", "--own-use"]) == 0
 
 
+def test_a_licence_that_was_found_out_corrects_the_record():
+    """Of the same asset. Another one's record does not help, nor does a card without any."""
+    pipeline = tiny_pipeline()
+    pipeline.provenance = {**ASSET, "licence": "unknown"}
+    zoo.publish(pipeline, "local:dimo/egg", own_use=True)
+    loaded = zoo.load("dimo/egg")
+    loaded.provenance = {**ASSET, "uid": "cup.glb"}
+    assert "asset folder/dragon.glb: licence unknown" in refusal(loaded, "local:dimo/cup")
+    loaded.provenance = {**ASSET, "licence": "CC-BY-4.0"}
+    name = zoo.publish(loaded, "local:dimo/cup")
+    assert zoo.publish(name, "local:dimo/copy") and zoo.publish(zoo.load(name), "local:dimo/copy")
+
+    zoo.publish(
+        carded(license="CC0-1.0 AND unknown"), "local:tiny/old", own_use=True
+    )  # as version 0.1.0 wrote it
+    loaded = zoo.load("tiny/old")
+    assert "licence unknown" in refusal(loaded)
+    loaded.card = {**loaded.card, "provenance": [ASSET]}
+    assert zoo.publish(loaded, "local:tiny/clock")
+
+
 def test_the_base_model_counts():
     zoo.publish(carded(1, provenance=[{**ASSET, "licence": "CC-BY-ND-4.0"}]), "local:tiny/base", own_use=True)
     zoo.publish(carded(1, provenance=[ASSET]), "local:tiny/free")
