@@ -180,6 +180,22 @@ for name, broken in (("full", (full, makedirs)), ("read-only", (http_get, locked
     answer[name] = run
 
 forget()
+newest(old)
+zoo.load("hub:org/clock")
+newest(new)
+def killed(*args, **options):
+    raise KeyboardInterrupt
+file_download.http_get = killed
+try:
+    zoo.load("hub:org/clock")
+except KeyboardInterrupt:
+    answer["stopped"] = left()
+file_download.http_get = http_get
+hub.hook = lambda request: 503
+answer["after a stop"] = attempt(zoo.load, "hub:org/clock")
+hub.hook = None
+
+forget()
 shutil.rmtree(CACHE, ignore_errors=True)
 CACHE.write_text("a file")
 answer["a file"] = attempt(zoo.load, "hub:org/clock")
@@ -262,6 +278,10 @@ def test_a_damaged_cache_is_repaired(cache):
     assert "model.safetensors in the cache was damaged and is removed" in damaged["message"]
     assert "(HTTP 503)" in cache["and again"]["message"]
     assert cache["after the outage"] == {"value": cache["new"], "lines": []}
+
+
+def test_a_download_that_was_stopped_leaves_the_older_revision(cache):
+    assert cache["stopped"] == [] and cache["after a stop"]["value"] == cache["old"]
 
 
 def test_without_an_account(cache):
