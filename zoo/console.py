@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 
 from zoo.errors import UnsupportedError, ZooError
+from zoo.interrupts import INTERRUPTED, as_exceptions
 from zoo.terminal import printable
 
-FAILED, NOT_AVAILABLE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, NOT_AVAILABLE, BROKEN_PIPE = 1, 2, 141
 
 
 def run_command(program: str, command: Callable[[], None]) -> int:
@@ -25,8 +26,9 @@ def run_command(program: str, command: Callable[[], None]) -> int:
         with their traceback.
     """
     try:
-        command()
-        sys.stdout.flush()
+        with as_exceptions():
+            command()
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\n{program}: stopped", file=sys.stderr)
         return INTERRUPTED
