@@ -102,7 +102,7 @@ ROOMS = {
         {"dispatch"},
     ],
     "zoo": [
-        {"card", "errors", "files", "lazy", "metrics", "snapshots", "terminal", "text_encoder"},
+        {"card", "errors", "files", "interrupts", "lazy", "metrics", "snapshots", "terminal", "text_encoder"},
         {"capabilities", "console", "export", "names", "repository"},
         {"dimo", "families", "huggingface", "mvvdm"},
         {"hub"},
