@@ -171,7 +171,8 @@ def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = No
     try:
         return _publish_local(model, path, home) if source == "local" else _publish_hub(model, path, home)
     except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.strerror else error
+        path = error.filename2 or error.filename  # of a copy, filename is the source
+        reason = f"{error.strerror}: {path}" if error.strerror else error
         raise ZooError(
             f"{target} was not published: {reason}. The previous revision is unchanged; free space or repair the "
             f"storage, and publish again"
