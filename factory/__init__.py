@@ -10,6 +10,9 @@ Names are imported on first use, so `import factory` loads neither PyArrow nor R
 
 from __future__ import annotations
 
+from zoo import interrupts  # noqa: F401 - before all other imports, so that a Ctrl-C during them is handled
+
+# isort: split
 import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any

@@ -22,11 +22,12 @@ from typing import Any, Literal, TextIO, TypeVar
 from cluster import Interrupted, StageError, StorageError
 from zoo.console import close_broken_pipe, describe
 from zoo.errors import ZooError
+from zoo.interrupts import INTERRUPTED, as_exceptions
 from zoo.terminal import printable, printable_lines
 
 # Exit codes, described in docs/cluster.md. Python's own for Ctrl-C and a closed pipe are 128 plus the signal.
 OK, FAILED, USAGE, NOTHING = 0, 1, 2, 3
-INTERRUPTED, BROKEN_PIPE = 130, 141
+BROKEN_PIPE = 141
 REDRAW_EVERY_S = 1.0  # on a terminal
 PRINT_EVERY_S = 10.0  # elsewhere
 
@@ -362,7 +363,8 @@ def run_command(
         json_errors: print the error as a JSON object.
     """
     try:
-        return action()
+        with as_exceptions():
+            return action()
     except KeyboardInterrupt as stop:  # cluster.Interrupted is one
         text = str(stop) if isinstance(stop, Interrupted) else "stopped; the same command resumes"
         code = INTERRUPTED

@@ -102,7 +102,10 @@ ROOMS = {
         {"dispatch"},
     ],
     "zoo": [
-        {"card", "errors", "files", "lazy", "licences", "metrics", "snapshots", "terminal", "text_encoder"},
+        {
+            "card", "errors", "files", "interrupts", "lazy", "licences", "metrics", "snapshots", "terminal",
+            "text_encoder",
+        },  # fmt: skip
         {"capabilities", "console", "export", "names", "repository"},
         {"hub_failures", "provenance"},
         {"origin"},

@@ -118,7 +118,7 @@ FACTORY = [
     Mistake(f"{RENDER} memory://mv", 1, "lost when it ends: expected a folder or the URL of an object store"),
     Mistake(f"{RENDER} a-file", 1, "a-file is a file, expected a folder"),
     Mistake(f"{RENDER} a-file/below/it", 1, "a-file is a file, expected a folder"),
-    Mistake(f"{RENDER} {'long' * 80}", 1, "File name too long"),
+    Mistake(f"{RENDER} {'long' * 80}", 1, "cannot be an output folder: File name too long; choose another"),
     Mistake(f"{RENDER} locked/mv", 1, "no permission to write in"),
     Mistake(f"{MOTIONS} s3://bucket/mv", 1, "menagerie4d[s3]"),
     Mistake(f"{MOTIONS} memory://mv", 1, "lost when it ends"),

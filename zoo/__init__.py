@@ -7,6 +7,9 @@ Names are imported on first use, so that `import zoo` needs neither torch nor th
 packages: `zoo.dimo`, `zoo.mvvdm`.
 """
 
+from zoo import interrupts  # noqa: F401 - before all other imports, so that a Ctrl-C during them is handled
+
+# isort: split
 from typing import TYPE_CHECKING
 
 from zoo.lazy import lazy_names

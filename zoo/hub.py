@@ -188,7 +188,8 @@ def publish(
             return _publish_local(model, path, home, policy)
         return _publish_hub(model, path, home, policy)
     except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.strerror else error
+        path = error.filename2 or error.filename  # of a copy, filename is the source
+        reason = f"{error.strerror}: {path}" if error.strerror else error
         raise ZooError(
             f"{target} was not published: {reason}. The previous revision is unchanged; free space or repair the "
             f"storage, and publish again"

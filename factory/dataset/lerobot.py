@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from factory.dataset.reader import Clip, ClipDataset
 from factory.dataset.schema import view_column
+from zoo.files import is_disk_full
 
 VERSION = "v3.0"
 SPLITS = ("train", "validation", "test")  # in the order in which LeRobot's ranges of episodes list them
@@ -82,8 +83,10 @@ def export_lerobot(clips: ClipDataset, folder: str | os.PathLike[str]) -> Path:
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(folder)) from error
         raise
     return folder
 

@@ -209,7 +209,7 @@ class _ChannelReader:
             targets: number of properties per key: the number of morph targets for weights, else 1.
         """
         document = self._document
-        interpolation = document.text(sampler, "interpolation", "LINEAR")
+        interpolation = document.text(sampler, "interpolation", "LINEAR").upper()
         if interpolation not in ("STEP", "LINEAR", "CUBICSPLINE"):
             document.fail(
                 f"{where}.interpolation: expected STEP, LINEAR or CUBICSPLINE, got {interpolation[:40]!r}"

@@ -71,6 +71,7 @@ def read_material(document: Document, index: int | None) -> Material:
     owner = document.items("materials")[index]
     pbr = document.child(owner, "pbrMetallicRoughness", where) or {}
     mode = owner.get("alphaMode", "OPAQUE")
+    mode = mode.upper() if isinstance(mode, str) else mode
     if mode not in ("OPAQUE", "MASK", "BLEND"):
         document.fail(f"{where}.alphaMode: expected OPAQUE, MASK or BLEND, got {str(mode)[:80]!r}")
     strength = document.extension(owner, "KHR_materials_emissive_strength", where) or {}
