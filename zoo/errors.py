@@ -21,3 +21,7 @@ class RepositoryError(ZooError, ValueError):
 
 class HubError(ZooError):
     """The hub cannot be reached, or it refused the request."""
+
+
+class PlacementError(ZooError, ValueError):
+    """A model cannot be moved: the device does not exist, or the type is not a precision that models compute in."""

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from renderers.gaussians import TensorCameras
+from renderers.values import by_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,8 @@ INDEX = "motions.json"
 SPLITS = ("train", "heldout")
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class MotionVideos:
     """A folder of motion videos: the contents of `motions.json`, and lazy access to the frames.
 

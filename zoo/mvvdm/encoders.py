@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,21 @@ from zoo.mvvdm.images import Frames, convert_frames, on_grey
 from zoo.mvvdm.sentences import encode_sentences
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_views
+
+
+@contextmanager
+def without_precision_warning() -> Iterator[None]:
+    """Suppress the warning of diffusers 0.37 and newer that "modules … should be kept in float32: []", i.e. none."""
+    log = logging.getLogger("diffusers.models.modeling_utils")
+
+    def is_relevant(record: logging.LogRecord) -> bool:
+        return "kept in float32: []" not in record.getMessage()
+
+    log.addFilter(is_relevant)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_relevant)
 
 
 class MVVDMEncoders(DiffusionPipeline):
