@@ -200,7 +200,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         decode_chunk_size: int = 16,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> Any:
+    ) -> MVVDMOutput:
         """Animate an object. Arguments not listed are as in diffusers' pipelines.
 
         Args:
@@ -239,7 +239,8 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
         frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
         self.maybe_free_model_hooks()
-        return MVVDMOutput(frames=frames) if return_dict else (frames,)
+        # As in diffusers, a tuple only if asked for; the signature states what everyone else gets.
+        return MVVDMOutput(frames=frames) if return_dict else (frames,)  # type: ignore[return-value]
 
     def _denoise(self, first: Tensor, moving: Tensor, conditions: Conditions, sampling: _Sampling) -> Tensor:
         """Run the sampler, once or, with FreeInit, several times.
