@@ -29,6 +29,7 @@ def lazy_names(
         return getattr(importlib.import_module(homes[name]), name)
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        version = () if "." in package else ("__version__",)
+        return sorted({*vars(sys.modules[package]), *homes, *version})
 
     return getter, names

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
@@ -83,8 +84,13 @@ class MVVDMEncoders(DiffusionPipeline):
     ) -> Tensor:
         """Scaled latents [V, C, h, w] of V images: sampled from the posterior, as in training, not its mean."""
         pixels = self.image_processor.preprocess(list(pictures)).to(self._execution_device, self.vae.dtype)
-        latents = self.vae.encode(pixels).latent_dist.sample(generator) * self.vae.config.scaling_factor
-        return latents.to(self.unet.dtype)
+        posterior = self.vae.encode(pixels).latent_dist
+        # Drawn in single precision, so that a seed gives the same noise, here and afterwards, in all precisions.
+        noise = randn_tensor(
+            posterior.mean.shape, generator=generator, device=pixels.device, dtype=torch.float32
+        )
+        latents = posterior.mean + posterior.std * noise.to(posterior.mean)
+        return (latents * self.vae.config.scaling_factor).to(self.unet.dtype)
 
     @staticmethod
     def camera_vectors(cameras: Cameras) -> Tensor:
