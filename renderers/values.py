@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 Class = TypeVar("Class", bound=type)
-_LONGEST = 60  # characters of a field's text in a repr
+_LONGEST, _WHOLE = (
+    60,
+    180,
+)  # characters of a field's text in a repr; of all fields before the rest is left out
 
 
 def by_value(cls: Class) -> Class:
@@ -34,8 +37,14 @@ def by_value(cls: Class) -> Class:
 
 def describe(value: Any) -> str:
     """One line: the class, and each field that is not None, with arrays as their type and shape."""
-    parts = [f"{name}={_short(each)}" for name, each in _fields(value, shown=True) if each is not None]
-    return f"{type(value).__name__}({', '.join(parts)})"
+    shown = [(name, each) for name, each in _fields(value, shown=True) if each is not None]
+    text = ""
+    for number, (name, each) in enumerate(shown):
+        if len(text) > _WHOLE:
+            text += f", and {len(shown) - number} more"
+            break
+        text += f"{', ' * bool(text)}{name}={_short(each)}"
+    return f"{type(value).__name__}({text})"
 
 
 def same(a: Any, b: Any) -> bool:
@@ -64,6 +73,8 @@ def same(a: Any, b: Any) -> bool:
 
 
 def _equal(self: Any, other: object) -> bool:
+    if isinstance(other, np.ndarray) or _is_tensor(other):
+        return False  # they would compare with each element
     if type(other) is not type(self):
         return NotImplemented
     mine, theirs = (tuple(each for _, each in _fields(value)) for value in (self, other))
@@ -125,8 +136,10 @@ def _short(value: Any) -> str:
     if _is_module(value):
         return type(value).__name__
     text = " ".join(repr(value).split())
-    if len(text) <= _LONGEST or is_dataclass(value):
+    if len(text) <= _LONGEST:
         return text
+    if is_dataclass(value):
+        return f"{type(value).__name__}(…)"
     if isinstance(value, list | tuple | Mapping | bytes):
         return f"<{len(value)} {'bytes' if isinstance(value, bytes) else 'entries'}>"
     return f"{text[: _LONGEST - 1]}…"

@@ -8,13 +8,14 @@ import importlib
 import inspect
 import math
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from sample_assets import model as sample_asset
 from sample_clips import clip_info, disc_clip
 from tiny_dataset import FRAMES, VIEWS, grow
 from tiny_dimo import tiny_dimo, tiny_pipeline
@@ -23,6 +24,7 @@ from tiny_motions import tiny_videos
 import cluster
 import factory
 import zoo
+from factory.sources.registry import open_source
 from renderers import gltf
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.gaussians import Gaussians, TensorCameras, render
@@ -42,6 +44,13 @@ def gaussians(count: int = 3) -> Gaussians:
     return Gaussians(rows, torch.ones(1, count, 4), 0.1 * rows, torch.full((1, count), 0.9), colors=rows)
 
 
+def _glb(path: Path, kind: str) -> Path:
+    source = open_source(f"creatures://{kind}")
+    content = source.fetch(next(iter(source.list())))
+    path.write_bytes(content if isinstance(content, bytes) else Path(content).read_bytes())
+    return path
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict[str, Callable[[int], Any]]:
     """Name → a function that makes the value anew; 0 and 1 make different ones."""
@@ -51,7 +60,7 @@ def made(tmp_path_factory) -> dict[str, Callable[[int], Any]]:
         (folder / name).mkdir()
         tiny_videos(folder / name, motions)
     pipeline = tiny_pipeline()
-    names = ("AnimatedMorphCube", "BoxAnimated")
+    creatures = [_glb(folder / f"{kind}.glb", kind) for kind in ("kangaroo", "fox")]
 
     def clip(n: int) -> factory.Clip:
         return factory.load_clips(folder / "clips")[n]
@@ -69,8 +78,8 @@ def made(tmp_path_factory) -> dict[str, Callable[[int], Any]]:
         "MotionVideos": lambda n: zoo.dimo.MotionVideos.open(folder / "ab"[n]),
         "RenderedClip": lambda n: disc_clip(2, 2 + n, 16),
         "Shot": lambda n: Shot(0, np.arange(2 + n) / 24, np.eye(4), cameras()),
-        "Asset": lambda n: gltf.load(sample_asset(names[n])),
-        "Pose": lambda n: gltf.load(sample_asset(names[n])).pose(0, 0.1),
+        "Asset": lambda n: gltf.load(creatures[n]),
+        "Pose": lambda n: gltf.load(creatures[n]).pose(0, 0.1),
         "ClipInfo": lambda n: clip_info(asset_to_world=np.eye(4) * (n + 1)),
         "Clip": clip,
         "ClipArrays": lambda n: clip(n).read(frames=slice(0, 2 + n)),
@@ -127,6 +136,9 @@ def test_what_a_repr_says(made, tmp_path):
     assert repr(
         made["Asset"](1)
     ) == "Asset('BoxAnimated', 1 animation, 96 vertices, 48 triangles)" or "1 anim" in repr(made["Asset"](1))
+    asset = made["Asset"](1)
+    assert re.fullmatch(r"Asset\('.*fox.*', \d+ animations, \d+ vertices, \d+ triangles\)", repr(asset))
+    assert f"{asset.num_vertices} vertices" in repr(asset)
     clip = made["Clip"](0)
     assert f"{VIEWS} views, {FRAMES} frames of 64×64" in repr(clip) and clip.clip_id in repr(clip)
     info = repr(made["ModelInfo"](0))

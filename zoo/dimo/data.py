@@ -72,6 +72,13 @@ class MotionVideos:
         object.__setattr__(self, "folder", Path(self.folder))
         self._check()
 
+    def __repr__(self) -> str:
+        views = len(self.train_views) + len(self.heldout_views)
+        return (
+            f"MotionVideos({self.object!r}, {len(self.names)} motions, {views} views, {self.frames} frames of "
+            f"{self.resolution}×{self.resolution}, in {str(self.folder)!r})"
+        )
+
     @staticmethod
     def open(folder: str | os.PathLike) -> MotionVideos:
         """Open a folder and check its files.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
@@ -17,27 +14,13 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from renderers.cameras import Cameras, mvvdm_camera_vectors
 from zoo.mvvdm.images import Frames, convert_frames, on_grey
+from zoo.mvvdm.moving import MovablePipeline
 from zoo.mvvdm.sentences import encode_sentences
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_views
 
 
-@contextmanager
-def without_precision_warning() -> Iterator[None]:
-    """Suppress the warning of diffusers 0.37 and newer that "modules … should be kept in float32: []", i.e. none."""
-    log = logging.getLogger("diffusers.models.modeling_utils")
-
-    def is_relevant(record: logging.LogRecord) -> bool:
-        return "kept in float32: []" not in record.getMessage()
-
-    log.addFilter(is_relevant)
-    try:
-        yield
-    finally:
-        log.removeFilter(is_relevant)
-
-
-class MVVDMEncoders(DiffusionPipeline):
+class MVVDMEncoders(MovablePipeline):
     """The part of `MVVDMPipeline` that converts between the user's data and the network's; see there."""
 
     # Set by register_modules(). Where a component has several possible classes, or one whose calls are not typed, the

@@ -31,7 +31,7 @@ from renderers.values import by_value
 from zoo.errors import PlacementError, ZooError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
 from zoo.mvvdm.config import MVVDMConfig
-from zoo.mvvdm.encoders import MVVDMEncoders, without_precision_warning
+from zoo.mvvdm.encoders import MVVDMEncoders
 from zoo.mvvdm.files import (
     check_index,
     load_pipeline,
@@ -45,11 +45,8 @@ from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
-from zoo.placement import placement
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from renderers.gltf import Asset
 
 __all__ = ["Conditions", "MVVDMOutput", "MVVDMPipeline", "mvvdm_scheduler"]
@@ -148,35 +145,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
                 "MVVDMPipeline: this unet has an IP-Adapter; pass image_encoder and feature_extractor"
             )
 
-    def __repr__(self) -> str:
-        title = f"{self.card['title']!r}, " if self.card.get("title") else ""
-        size, config = sum(weight.numel() for weight in self.unet.parameters()), self.config
-        return (
-            f"MVVDMPipeline({title}{config.num_frames} frames of {config.resolution}×{config.resolution}, network of "
-            f"{size:,} parameters, {self.device}, {str(self.dtype).removeprefix('torch.')})"
-        )
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move the pipeline to a device, convert it to another precision, or both, in place.
-
-        Args:
-            args: `to(device)`, `to(dtype)`, `to(device, dtype)` or `to(tensor)`.
-            kwargs: `device`, `dtype`, and others of diffusers' `to`.
-
-        Returns:
-            The pipeline itself.
-
-        Raises:
-            PlacementError: the device does not exist here, or models do not compute in this type.
-        """
-        names = ("device", "dtype", "non_blocking")
-        given = {name: kwargs.pop(name) for name in names if name in kwargs}
-        target = placement(*args, **given, caller="MVVDMPipeline.to")
-        # diffusers warns that float16 cannot run on a CPU, but it can.
-        options = {"silence_dtype_warnings": True, **kwargs}
-        with without_precision_warning():
-            return super().to(target.device, target.dtype, **options)
-
     # --- sampling ---------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -223,10 +191,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             ValueError: an argument has a wrong type or shape.
         """
         self._check(output_type, callback_on_step_end_tensor_inputs)
-        if self.device.type == "meta":
-            raise PlacementError(
-                "MVVDMPipeline: it is on the device meta, which holds no values; load it again"
-            )
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         temperature = self.config.temperature if temperature is None else temperature
         pictures = self._pictures(images, resolution or self.config.resolution)
@@ -384,6 +348,10 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
     def _check(self, output_type: str, callback_inputs: Sequence[str]) -> None:
         if output_type not in OUTPUTS:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUTS)}, got {output_type!r}")
+        if self.device.type == "meta":
+            raise PlacementError(
+                "MVVDMPipeline: it is on the device meta, which holds no values; load it again"
+            )
         if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs: expected a subset of {self._callback_tensor_inputs}, got "
