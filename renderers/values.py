@@ -63,6 +63,8 @@ def same(a: Any, b: Any) -> bool:
         return same(getattr(a, "config", None), getattr(b, "config", None)) and same(
             dict(a.state_dict()), dict(b.state_dict())
         )
+    if is_dataclass(a):  # with the generated == or by_value's
+        return all(same(mine, theirs) for (_, mine), (_, theirs) in zip(_fields(a), _fields(b), strict=True))
     if isinstance(a, Mapping):
         return a.keys() == b.keys() and all(same(each, b[key]) for key, each in a.items())
     if isinstance(a, list | tuple):

@@ -28,8 +28,8 @@ def ray_dataset(clips: TrainingClips, epoch: int = 0, steps_per_task: int = 4) -
     """
     if clips.dtype == torch.bfloat16:
         raise ValueError(
-            "ray_dataset: rows of Ray Data are NumPy arrays, which cannot be bfloat16; use dtype=torch.float16, float32 "
-            "or uint8 in TrainingClips"
+            "ray_dataset: rows of Ray Data are NumPy arrays, which cannot be bfloat16; use dtype=torch.float16, "
+            "float32 or uint8 in TrainingClips"
         )
     from cluster import data
 
