@@ -92,10 +92,11 @@ REPLACED = {
     "s3://bucket/thumbnails": "thumbnails",
     "report = run(": "from cluster import run_inline\nreport = run_inline(",  # the class is in no importable module
     "DIMOConfig.laptop()": (
-        "DIMOConfig.laptop().__class__(key_points=12, gaussians=150, width=32, depth=3, skip=1, latent=4, frames=4, "
-        "views=4, resolution=32, losses=LossWeights(lpips=0, ssim=0, depth=0, normal=0), "
-        "pretraining=Pretraining(steps=2, batch=(2, 2, 2), resolutions=((0, 16),), initial='hull', alpha_only=True, densify_every=0, anneal_at=(), "
-        "arap_from=0), joint=Joint(steps=2, batch=(2, 2, 2), resolutions=((0, 16),)), "
+        "DIMOConfig(key_points=12, gaussians=150, width=32, depth=3, skip=1, latent=4, frames=4, views=4, "
+        "resolution=32, losses=LossWeights(lpips=0, ssim=0, depth=0, normal=0), "
+        "pretraining=Pretraining(steps=2, batch=(2, 2, 2), resolutions=((0, 16),), initial='hull', "
+        "alpha_only=True, densify_every=0, anneal_at=(), arap_from=0), "
+        "joint=Joint(steps=2, batch=(2, 2, 2), resolutions=((0, 16),)), "
         "fit=LatentFit(steps=2, batch=(2, 2), resolutions=((0, 32),)))"
     ),
 }

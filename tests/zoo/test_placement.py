@@ -117,6 +117,7 @@ def test_a_motion_outlives_a_move():
     model.to(torch.float64)
     assert np.abs(pixels(motion) - before).max() <= 1
     assert len(model.interpolate(motion, 1, steps=2)) == 2
+    assert motion.at(0.5).z.dtype == torch.float64
     model.to(torch.float32)
     assert np.array_equal(pixels(motion), before)
 
