@@ -39,7 +39,7 @@ class Motion:
         seconds: duration of the phases 0..1.
         trajectories: key-point positions [T, K, 3], world coordinates, and rotations [T, K, 4] (w, x, y, z).
         model: the model that decoded it.
-        object: name of the model's object, "" if unknown.
+        object_name: of the model, "" if unknown.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Motion:
     seconds: float
     trajectories: KeyPointMotion
     model: DIMO
-    object: str = ""
+    object_name: str = ""
 
     def __repr__(self) -> str:
-        about = f"{self.object!r}, " if self.object else ""
+        about = f"{self.object_name!r}, " if self.object_name else ""
         return (
             f"Motion({self.name!r}, {about}{len(self.phases)} frames, {len(self.model.means)} Gaussians, "
             f"{self.device})"
@@ -74,7 +74,7 @@ class Motion:
         phases = torch.as_tensor(phases, dtype=self.phases.dtype, device=self.phases.device).reshape(-1)
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
             raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
-        return decode(self.model, self.z, phases, self.name, self.seconds, self.object)
+        return decode(self.model, self.z, phases, self.name, self.seconds, self.object_name)
 
     def resampled(self, frames: int) -> Motion:
         """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""
@@ -178,11 +178,15 @@ class Motion:
 
 
 @torch.no_grad()
-def decode(model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float, object: str = "") -> Motion:
+def decode(
+    model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float, object_name: str = ""
+) -> Motion:
     """Decode one latent [Z] at phases [T] in a single pass, on the device of the model."""
     z, phases = z.to(model.mu), phases.to(model.mu)
     decoded = model.trajectories(z[None], phases)
-    return Motion(name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model, object)
+    return Motion(
+        name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model, object_name
+    )
 
 
 def evenly(phases: Tensor, frames: int) -> Tensor:
