@@ -47,6 +47,9 @@ class Task:
         object.__setattr__(self, "payload", _json_round_trip(self.payload, f"Task {self.key!r}: payload"))
         object.__setattr__(self, "label", self.label or self.key)
 
+    def __hash__(self) -> int:  # the generated one would hash the payload, a dict
+        return hash(self.key)
+
     def to_json(self) -> dict[str, Any]:
         """Return the task as a JSON object."""
         return {"key": self.key, "payload": self.payload, "label": self.label}

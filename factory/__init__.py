@@ -13,9 +13,7 @@ from __future__ import annotations
 from zoo import interrupts  # noqa: F401 - before all other imports, so that a Ctrl-C during them is handled
 
 # isort: split
-import importlib
-import importlib.metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.lazy import lazy_names
 
@@ -94,8 +92,5 @@ _MODULES = {
     "encode_h264": "renderers.video",
 }
 
-_lazy, __dir__ = lazy_names(__name__, _MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    return importlib.metadata.version("menagerie4d") if name == "__version__" else _lazy(name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

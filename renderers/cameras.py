@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renderers.values import by_value
+
 CONVENTION = "opencv: x right, y down, z forward; world_to_camera; world +Y up, right-handed"
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Cameras:
     """V pinhole cameras with one image size.
 

@@ -16,7 +16,14 @@ from zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from zoo.capabilities import Capabilities, Needs, Operation
-    from zoo.errors import HubError, RepositoryError, UnknownModelError, UnsupportedError, ZooError
+    from zoo.errors import (
+        HubError,
+        PlacementError,
+        RepositoryError,
+        UnknownModelError,
+        UnsupportedError,
+        ZooError,
+    )
     from zoo.families import capabilities_of, known_families, register_family
     from zoo.hub import ModelInfo, info, list_models, load, publish
 
@@ -26,10 +33,12 @@ __all__ = [
     "ModelInfo",
     "Needs",
     "Operation",
+    "PlacementError",
     "RepositoryError",
     "UnknownModelError",
     "UnsupportedError",
     "ZooError",
+    "__version__",
     "capabilities_of",
     "info",
     "known_families",
@@ -39,24 +48,28 @@ __all__ = [
     "register_family",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Capabilities": "zoo.capabilities",
-        "HubError": "zoo.errors",
-        "ModelInfo": "zoo.hub",
-        "Needs": "zoo.capabilities",
-        "Operation": "zoo.capabilities",
-        "RepositoryError": "zoo.errors",
-        "UnknownModelError": "zoo.errors",
-        "UnsupportedError": "zoo.errors",
-        "ZooError": "zoo.errors",
-        "capabilities_of": "zoo.families",
-        "info": "zoo.hub",
-        "known_families": "zoo.families",
-        "list_models": "zoo.hub",
-        "load": "zoo.hub",
-        "publish": "zoo.hub",
-        "register_family": "zoo.families",
-    },
-)
+__version__: str
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "Capabilities": "zoo.capabilities",
+            "HubError": "zoo.errors",
+            "ModelInfo": "zoo.hub",
+            "Needs": "zoo.capabilities",
+            "Operation": "zoo.capabilities",
+            "PlacementError": "zoo.errors",
+            "RepositoryError": "zoo.errors",
+            "UnknownModelError": "zoo.errors",
+            "UnsupportedError": "zoo.errors",
+            "ZooError": "zoo.errors",
+            "capabilities_of": "zoo.families",
+            "info": "zoo.hub",
+            "known_families": "zoo.families",
+            "list_models": "zoo.hub",
+            "load": "zoo.hub",
+            "publish": "zoo.hub",
+            "register_family": "zoo.families",
+        },
+    )

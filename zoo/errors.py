@@ -31,3 +31,7 @@ class HubError(ZooError):
         super().__init__(message)
         self.status = status
         self.reached = reached
+
+
+class PlacementError(ZooError, ValueError):
+    """A model cannot be moved: the device does not exist, or the type is not a precision that models compute in."""

@@ -52,7 +52,8 @@ class Model(Protocol):
     """What a family's class provides.
 
     A class may also have the attribute `capabilities`, a `zoo.capabilities.Capabilities`. Without it, its models can
-    be loaded, described and published, and `python -m zoo` refuses to sample from them.
+    be loaded, described and published, and `python -m zoo` refuses to sample from them. With a method
+    `to(*, device, dtype)` that returns the model, its models can be loaded with `zoo.load(…, device=…, dtype=…)`.
 
     Attributes:
         card: content of the model card, every key optional: title, summary (plain text), license (SPDX, of the

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from zoo import huggingface, names, repository
 from zoo.capabilities import Capabilities, Needs
@@ -36,11 +36,20 @@ from zoo.snapshots import (
     write_ref,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.dimo.pipeline import DIMOPipeline
+    from zoo.mvvdm.pipeline import MVVDMPipeline
+
+    Device: TypeAlias = str | int | torch.device
+    Precision: TypeAlias = str | torch.dtype
+
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_NEEDS = "needs.json"  # {"family/name": {"revision", …fields of Needs}}, by benchmarks/needs.py
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelInfo:
     """Everything about a model but its weights.
 
@@ -67,26 +76,80 @@ class ModelInfo:
     capabilities: Capabilities | None = None
     needs: Needs | None = None
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.revision))
 
-def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
+    def __repr__(self) -> str:
+        size = sum(self.files.values())
+        return (
+            f"ModelInfo({self.name!r}, family {self.family!r}, {len(self.files)} files, {size / 1e6:.1f} MB)"
+        )
+
+
+# Only the names of bundled models tell a type checker the family; tests/test_typing.py keeps the lists complete.
+@overload
+def load(
+    name: Literal["dimo/bird", "dimo/cat", "dimo/fox", "dimo/kangaroo", "dimo/robot"],
+    *,
+    home: str | os.PathLike[str] | None = ...,
+    device: Device | None = ...,
+    dtype: Precision | None = ...,
+) -> DIMOPipeline: ...
+@overload
+def load(
+    name: Literal["mvvdm/tiny"],
+    *,
+    home: str | os.PathLike[str] | None = ...,
+    device: Device | None = ...,
+    dtype: Precision | None = ...,
+) -> MVVDMPipeline: ...
+@overload
+def load(
+    name: str,
+    *,
+    home: str | os.PathLike[str] | None = ...,
+    device: Device | None = ...,
+    dtype: Precision | None = ...,
+) -> Any: ...
+def load(
+    name: str,
+    *,
+    home: str | os.PathLike[str] | None = None,
+    device: Device | None = None,
+    dtype: Precision | None = None,
+) -> Any:
     """Load a model, ready to sample.
 
     Args:
         name: `family/name[@revision]`, `local:family/name[@revision]` or `hub:org/name[@revision]`.
         home: folder of the local registry, instead of $MENAGERIE_HOME.
+        device: of the weights, for example "cuda"; default the CPU. The model's `to` moves it later.
+        dtype: precision: float16, bfloat16, float32 or float64, as a `torch.dtype` or its name; default float32.
 
     Returns:
         An instance of the family's class, e.g. `zoo.dimo.DIMOPipeline`.
 
     Raises:
+        PlacementError: the device does not exist on this machine, or models do not compute in this type. Checked
+            before anything is read or downloaded.
         UnknownModelError: there is none; the message suggests similar names.
         RepositoryError: its files were refused.
         HubError: the hub cannot be reached.
-        ZooError: its family is not installed.
+        ZooError: its family is not installed, or its models cannot be moved.
     """
+    moved = device is not None or dtype is not None
+    if moved:
+        from zoo.placement import placement
+
+        target = placement(device=device, dtype=dtype, caller=f"zoo.load({name!r})")
     repo = _find(name, home)
     config = repo.check()
     family = family_class(config.family)
+    if moved and not callable(getattr(family, "to", None)):
+        raise ZooError(
+            f"{name}: models of the family {config.family!r} have no method to(device, dtype); load it without device "
+            f"and dtype"
+        )
     try:
         model = family.load_from(repo.folder, config.init)
     except ImportError as error:
@@ -102,7 +165,7 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
         ) from error
     model.metrics = repository.read_metrics(repo.folder)
     remember(model, _origin(repo, config))
-    return model
+    return model.to(device=target.device, dtype=target.dtype) if moved else model
 
 
 def info(name: str, *, home: str | os.PathLike[str] | None = None) -> ModelInfo:

@@ -180,6 +180,13 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
 
     # --- position -------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return (
+            f"TrainingClips({self.clips.url!r}, {len(self)} batches of {self.batch_size or 'single samples'}, "
+            f"{self.views} views × {self.frames} frames, {str(self.dtype).removeprefix('torch.')}, "
+            f"rank {self.rank} of {self.world_size})"
+        )
+
     def __len__(self) -> int:
         """Number of batches of this rank in a whole epoch."""
         return self._order.num_batches(self.rank)
@@ -355,6 +362,9 @@ class ClipLoader(DataLoader):
         super().__init__(clips, batch_size=None, num_workers=num_workers, **options)
         self._clips = clips
         self._state = clips.state_dict()
+
+    def __repr__(self) -> str:
+        return f"ClipLoader({self._clips!r}, {self.num_workers} workers)"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         self._clips.load_state_dict(self._state)

@@ -22,7 +22,15 @@ def ray_dataset(clips: TrainingClips, epoch: int = 0, steps_per_task: int = 4) -
         clips: the batches.
         epoch: number of the epoch.
         steps_per_task: batches read by one Ray task.
+
+    Raises:
+        ValueError: the batches are bfloat16, which NumPy lacks.
     """
+    if clips.dtype == torch.bfloat16:
+        raise ValueError(
+            "ray_dataset: rows of Ray Data are NumPy arrays, which cannot be bfloat16; use dtype=torch.float16, "
+            "float32 or uint8 in TrainingClips"
+        )
     from cluster import data
 
     batches = clips.epoch_batches(epoch)

@@ -29,6 +29,7 @@ from factory.dataset.schema import (
 )
 from renderers.cameras import Cameras
 from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
+from renderers.values import by_value
 
 NEWEST, STORED = "newest", "stored"
 Indices = int | slice | Sequence[int] | None
@@ -38,7 +39,8 @@ class DatasetError(ValueError):
     """A file of a dataset cannot be read. The message names the file and the cause."""
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class ClipArrays:
     """The decoded arrays of a clip: V views, T frames of H × W pixels.
 
@@ -343,7 +345,28 @@ class Clip:
         return row_to_shot(self.metadata)
 
     def __repr__(self) -> str:
-        return f"Clip({self.clip_id!r}: {self.metadata['title']!r}, {self.metadata['animation_name']!r})"
+        try:
+            row = self.metadata
+        except Exception:  # the shard is damaged or cannot be reached; reading the clip reports it
+            return f"Clip({self.index} of {self._dataset!r})"
+        return (
+            f"Clip({row['clip_id']!r}: {row['title']!r}, {row['animation_name']!r}, {row['num_views']} views, "
+            f"{row['num_frames']} frames of {row['width']}×{row['height']})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same clip of the same dataset."""
+        if not isinstance(other, Clip):
+            return NotImplemented
+        return self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, str, int]:
+        group, row = self._dataset._locate(self.index)
+        return self._dataset.url, group.path, int(row) + (group.index << 32)
 
     def read(
         self,

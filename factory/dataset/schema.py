@@ -20,6 +20,7 @@ from factory.dataset.codecs.modalities import encode_modalities, modalities_of, 
 from factory.dataset.codecs.video import bleed_colour, pack_alpha
 from renderers.cameras import CONVENTION, Cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
+from renderers.values import by_value
 from renderers.video import encode_h264
 
 SCHEMA_VERSION = "3"
@@ -150,7 +151,8 @@ class RowError(ValueError):
     """A row that the dataset does not accept. The message names the clip and the missing columns."""
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class ClipInfo:
     """The metadata of a row: every column except pixels, camera matrices and the clip's dimensions.
 

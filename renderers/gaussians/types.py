@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from renderers.values import by_value
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -16,7 +18,8 @@ OUTPUTS = ("rgb", "alpha", "depth", "normal")
 NEAR, FAR = 0.01, 1e10  # clipping planes: metres along the optical axis
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Gaussians:
     """N Gaussians in each of S scenes, with activated parameters. Set exactly one of `colors` and `sh`.
 
@@ -48,7 +51,8 @@ class Gaussians:
         return Gaussians(**fields)
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorCameras:
     """C pinhole cameras for each of S scenes, in the conventions of `renderers.cameras`.
 
@@ -104,7 +108,8 @@ class TensorCameras:
         )
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Rendered:
     """Rendered images and the statistics used for densification. Outputs that were not requested are None.
 
@@ -140,7 +145,8 @@ class Rendered:
         return value
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Scene:
     """The validated arguments of one `render` call: the input of every back end.
 

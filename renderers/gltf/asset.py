@@ -18,11 +18,13 @@ from renderers.gltf.motion import Motion
 from renderers.gltf.nodes import read_nodes
 from renderers.gltf.rig import Part, Rig, read_rig
 from renderers.gltf.usage import check_required, note_extensions
+from renderers.values import by_value
 
 _ROUNDING = 1e-6  # of a key interval; times that are less after the last key are the last key's
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Primitive:
     """A mesh primitive at one node (a mesh that several nodes reference appears once per node).
 
@@ -42,7 +44,8 @@ class Primitive:
     index: int
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Pose:
     """The asset at one time, in world space.
 
@@ -57,7 +60,8 @@ class Pose:
     mirrored: np.ndarray
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Asset:
     """A loaded glTF file, immutable apart from a cache. Created by `load`.
 
@@ -88,7 +92,14 @@ class Asset:
     root: Path | None = field(repr=False)
     _rig: Rig = field(repr=False)
     _channels: tuple[tuple[Channel, ...], ...] = field(repr=False)
-    _motions: dict[int | None, Motion] = field(default_factory=dict, repr=False)
+    _motions: dict[int | None, Motion] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        triangles = sum(len(primitive.triangles) for primitive in self.primitives)
+        return (
+            f"Asset({self.name!r}, {len(self.animations)} animation{'s' * (len(self.animations) != 1)}, "
+            f"{self.num_vertices} vertices, {triangles} triangles)"
+        )
 
     @property
     def num_vertices(self) -> int:

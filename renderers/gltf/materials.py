@@ -9,9 +9,11 @@ import numpy as np
 from renderers.gltf.document import Document
 from renderers.gltf.meshes import MAX_TEXCOORDS
 from renderers.gltf.usage import shown_name
+from renderers.values import by_value
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Texture:
     """An image and how it is sampled.
 

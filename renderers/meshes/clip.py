@@ -11,6 +11,7 @@ import numpy as np
 
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
+from renderers.values import by_value
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
 PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "2"}
@@ -22,7 +23,8 @@ class RenderError(RuntimeError):
     """A back end is not available on this machine, or failed to render. The message says what to do."""
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Shot:
     """The times of an animation to render, and the cameras.
 
@@ -137,7 +139,8 @@ class RenderSettings:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Tracks:
     """P surface points, tracked through a clip.
 
@@ -160,7 +163,8 @@ class Tracks:
         return cls(points, *cameras.project(points), visible)
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class RenderedClip:
     """V synchronised videos of one animated object.
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from renderers.gaussians import TensorCameras
+from renderers.values import by_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,8 @@ INDEX = "motions.json"
 SPLITS = ("train", "heldout")
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class MotionVideos:
     """A folder of motion videos: the contents of `motions.json`, and lazy access to the frames.
 
@@ -69,6 +71,13 @@ class MotionVideos:
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
         object.__setattr__(self, "folder", Path(self.folder))
         self._check()
+
+    def __repr__(self) -> str:
+        views = len(self.train_views) + len(self.heldout_views)
+        return (
+            f"MotionVideos({self.object!r}, {len(self.names)} motions, {views} views, {self.frames} frames of "
+            f"{self.resolution}×{self.resolution}, in {str(self.folder)!r})"
+        )
 
     @staticmethod
     def open(folder: str | os.PathLike) -> MotionVideos:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from renderers.values import by_value
 from zoo.files import atomic_path
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
 DRAWN_AT_ONCE = 8  # frames per render call; more use memory without being faster
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Motion:
     """A decoded motion, as returned by `DIMOPipeline.sample`. Gaussians and images are computed on request.
 
@@ -37,6 +39,7 @@ class Motion:
         seconds: duration of the phases 0..1.
         trajectories: key-point positions [T, K, 3], world coordinates, and rotations [T, K, 4] (w, x, y, z).
         model: the model that decoded it.
+        object_name: of the model, "" if unknown.
     """
 
     name: str
@@ -45,6 +48,19 @@ class Motion:
     seconds: float
     trajectories: KeyPointMotion
     model: DIMO
+    object_name: str = ""
+
+    def __repr__(self) -> str:
+        about = f"{self.object_name!r}, " if self.object_name else ""
+        return (
+            f"Motion({self.name!r}, {about}{len(self.phases)} frames, {len(self.model.means)} Gaussians, "
+            f"{self.device})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the trajectories. Renders are computed on that of the model, which may have been moved since."""
+        return self.z.device
 
     def at(self, phases: float | Sequence[float] | Tensor) -> Motion:
         """Evaluate the motion at other phases with the decoder, without interpolating frames.
@@ -55,10 +71,10 @@ class Motion:
         Raises:
             ValueError: no phase is given, or one is outside [0, 1].
         """
-        phases = torch.as_tensor(phases, dtype=torch.float32, device=self.z.device).reshape(-1)
+        phases = torch.as_tensor(phases, dtype=self.phases.dtype, device=self.phases.device).reshape(-1)
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
             raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
-        return decode(self.model, self.z, phases, self.name, self.seconds)
+        return decode(self.model, self.z, phases, self.name, self.seconds, self.object_name)
 
     def resampled(self, frames: int) -> Motion:
         """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""
@@ -78,7 +94,8 @@ class Motion:
             phase: one phase or several, in [0, 1]; None = the T phases of the motion.
         """
         motion = (self if phase is None else self.at(phase)).trajectories
-        return self.model.skin(type(motion)(*(field[None] for field in motion)))
+        # The model may have been moved since it decoded the motion.
+        return self.model.skin(type(motion)(*(field[None].to(self.model.means) for field in motion)))
 
     def render(
         self,
@@ -137,7 +154,7 @@ class Motion:
         times = (self.phases - self.phases[0]).double().cpu().numpy() * self.seconds
         return skinned_animation(self.model, self.trajectories, times, name=self.name, detail=detail)
 
-    def save(self, path: str | os.PathLike[str], **options: object) -> Path:
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """Write the motion in the format given by the file extension. Files are written atomically.
 
         .mp4  video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera)
@@ -161,17 +178,24 @@ class Motion:
 
 
 @torch.no_grad()
-def decode(model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float) -> Motion:
-    """Decode one latent [Z] at phases [T] in a single pass."""
+def decode(
+    model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float, object_name: str = ""
+) -> Motion:
+    """Decode one latent [Z] at phases [T] in a single pass, on the device of the model."""
+    z, phases = z.to(model.mu), phases.to(model.mu)
     decoded = model.trajectories(z[None], phases)
-    return Motion(name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model)
+    return Motion(
+        name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model, object_name
+    )
 
 
 def evenly(phases: Tensor, frames: int) -> Tensor:
     """`frames` evenly spaced phases from the first to the last of `phases`, [frames]."""
     if frames < 1:
         raise ValueError(f"expected at least 1 frame, got {frames}")
-    return torch.linspace(float(phases[0]), float(phases[-1]), frames, device=phases.device)
+    return torch.linspace(
+        float(phases[0]), float(phases[-1]), frames, dtype=phases.dtype, device=phases.device
+    )
 
 
 @torch.no_grad()
@@ -180,8 +204,12 @@ def _draw(
 ) -> np.ndarray:
     from renderers.gaussians import Gaussians, TensorCameras, render
 
+    # Images are drawn in single precision; CPU and CUDA are the only devices with a renderer.
+    device = gaussians.means.device if gaussians.means.is_cuda else torch.device("cpu")
+    gaussians = gaussians.to(device, torch.float32)
     if not isinstance(cameras, TensorCameras):
-        cameras = TensorCameras.from_cameras(cameras, device=gaussians.means.device)
+        cameras = TensorCameras.from_cameras(cameras)
+    cameras = cameras.to(device, torch.float32)
     behind = None if background is None else torch.as_tensor(background, dtype=torch.float32).expand(3)
     drawn = []
     for start in range(0, len(gaussians.means), DRAWN_AT_ONCE):
@@ -254,7 +282,7 @@ def _save_npz(motion: Motion, path: Path) -> Path:
             part,
             name=motion.name,
             seconds=motion.seconds,
-            **{k: v.detach().cpu().numpy() for k, v in arrays.items()},
+            **{k: v.detach().float().cpu().numpy() for k, v in arrays.items()},
         )
     return path
 

@@ -23,8 +23,12 @@ from torch import Tensor
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO
 from zoo.dimo.motion import Motion, decode, evenly
+from zoo.errors import PlacementError
+from zoo.placement import placement
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from renderers.cameras import Cameras
     from zoo.dimo.data import MotionVideos
     from zoo.dimo.text import TextHead
@@ -106,8 +110,62 @@ class DIMOPipeline:
 
     def __repr__(self) -> str:
         return (
-            f"DIMOPipeline({self.object!r}, {len(self.motions)} motions, {len(self.model.means)} Gaussians)"
+            f"DIMOPipeline({self.object!r}, {len(self.motions)} motions, {len(self.model.means)} Gaussians, "
+            f"{self.device}, {_name(self.dtype)})"
         )
+
+    # --- device and precision ---------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights; results are computed on it."""
+        return self.model.mu.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the decoder's layers."""
+        return next(self.model.decoder.parameters()).dtype
+
+    def to(
+        self,
+        *args: Tensor | torch.dtype | torch.device | str | int | bool | None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | str | None = None,
+        non_blocking: bool = False,
+    ) -> Self:
+        """Move the model to a device, convert it to another precision, or both, in place. Arguments as of `Module.to`.
+
+        In half precision, the decoder's layers, rotations, scales, opacities and colours are stored and computed as
+        `dtype`; positions and latents stay float32, as in the model's file (`HALVED`). Trajectories and Gaussians are
+        therefore never half, and a model in float16 keeps its weights to the bit. The text head stays on the CPU,
+        beside the language model. Motions decoded before remain valid.
+
+        Args:
+            args: `to(device)`, `to(dtype)`, `to(device, dtype)` or `to(tensor)`.
+            device: for example "cuda" or "cuda:1".
+            dtype: float16, bfloat16, float32 or float64.
+            non_blocking: as in `torch.Tensor.to`.
+
+        Returns:
+            The pipeline itself.
+
+        Raises:
+            PlacementError: the device does not exist here, or models do not compute in this type.
+        """
+        target = placement(
+            *args, device=device, dtype=dtype, non_blocking=non_blocking, caller=f"dimo/{self.object}"
+        )
+        if target.device is not None:
+            self.model.to(target.device, non_blocking=target.non_blocking)
+        if target.dtype is not None:
+            _convert(self.model, target.dtype)
+        return self
+
+    def _in_single(self) -> DIMO:
+        """The model in single precision, in which it is stored and latents are fitted; a copy if it is in another."""
+        if self.dtype == self.model.means.dtype == torch.float32:
+            return self.model
+        return _convert(copy.deepcopy(self.model), torch.float32)
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -121,11 +179,12 @@ class DIMOPipeline:
         """
         from safetensors.torch import save
 
-        state = {f"dimo.{name}": _packed(name, tensor) for name, tensor in self.model.state_dict().items()}
+        model = self._in_single()
+        state = {f"dimo.{name}": _packed(name, tensor) for name, tensor in model.state_dict().items()}
         if self.text is not None:
             state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
         (folder / WEIGHTS).write_bytes(save(state))  # save_file would make it readable for its owner only
-        self.motion(0).save(folder / PREVIEW)
+        self._decode(model.mu[0], self.sentences[0], model=model).save(folder / PREVIEW)
         return {
             "object": self.object,
             "motions": list(self.motions),
@@ -226,9 +285,8 @@ class DIMOPipeline:
         ends = [each if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
         name = f"{ends[0].name} → {ends[1].name}"
         shares = torch.linspace(0, 1, steps).tolist()
-        return [
-            self._decode(torch.lerp(ends[0].z, ends[1].z, share), f"{name}, {share:.0%}") for share in shares
-        ]
+        first, last = (end.z.to(self.model.mu) for end in ends)
+        return [self._decode(torch.lerp(first, last, share), f"{name}, {share:.0%}") for share in shares]
 
     def from_text(self, sentence: str) -> Motion:
         """Decode the motion described by a sentence in free wording.
@@ -266,9 +324,9 @@ class DIMOPipeline:
                     f"dimo/{self.object}: reconstruct expects one motion, got {len(videos)}; select one with "
                     "videos.select([name])"
                 )
-            return self._decode(fit_latent(self.model, videos, **options)[0], videos.sentences[0])
+            return self._decode(fit_latent(self._in_single(), videos, **options)[0], videos.sentences[0])
         with tempfile.TemporaryDirectory() as folder:
-            z = fit_latent(self.model, self._as_videos(Path(folder), videos, cameras), **options)[0]
+            z = fit_latent(self._in_single(), self._as_videos(Path(folder), videos, cameras), **options)[0]
         return self._decode(z, "reconstruction")
 
     def _as_videos(self, folder: Path, frames: np.ndarray, cameras: Cameras | None) -> MotionVideos:
@@ -313,15 +371,23 @@ class DIMOPipeline:
         advice = f"did you mean {' or '.join(map(repr, close))}?" if close else "see .motions"
         raise LookupError(f"dimo/{self.object} has no motion {which!r}: {advice}")
 
-    def _decode(self, z: Tensor | Sequence[float], name: str, frames: int | None = None) -> Motion:
-        mu = self.model.mu
-        z = torch.as_tensor(z, dtype=torch.float32, device=mu.device)
+    def _decode(
+        self, z: Tensor | Sequence[float], name: str, frames: int | None = None, model: DIMO | None = None
+    ) -> Motion:
+        model = model or self.model
+        mu = model.mu
+        if mu.is_meta:
+            raise PlacementError(
+                f"dimo/{self.object} is on the device meta, which holds no values; load the model again"
+            )
+        z = torch.as_tensor(z, dtype=mu.dtype, device=mu.device)
         if z.shape != mu.shape[1:]:
             raise ValueError(f"dimo/{self.object}: expected a latent [{mu.shape[1]}], got {list(z.shape)}")
         if not z.isfinite().all():
             raise ValueError(f"dimo/{self.object}: expected a finite latent, got NaN or infinity in it")
-        phases = self.phases.to(mu.device)
-        return decode(self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds)
+        phases = self.phases.to(mu)
+        phases = phases if frames is None else evenly(phases, frames)
+        return decode(model, z, phases, name, self.seconds, self.object)
 
 
 def _plain(words: str) -> str:
@@ -334,6 +400,19 @@ def _round(model: DIMO) -> None:
     for name, tensor in model.state_dict().items():
         if name.startswith(HALVED):
             tensor.copy_(tensor.half())
+
+
+@torch.no_grad()
+def _convert(model: DIMO, dtype: torch.dtype) -> DIMO:
+    """Convert a model in place: `HALVED` to `dtype`, all other parameters to at least single precision."""
+    single = torch.promote_types(dtype, torch.float32)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(dtype if name.startswith(HALVED) else single)
+    return model
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _packed(name: str, tensor: Tensor) -> Tensor:

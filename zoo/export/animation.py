@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renderers.values import by_value
 
-@dataclass(frozen=True)
+
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Mesh:
     """A triangle mesh with a colour per vertex, in the rest pose.
 
@@ -42,7 +45,8 @@ class Mesh:
                 )
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Joints:
     """Joints in the rest pose. They have no parents: all transforms are in the space of the mesh.
 
@@ -64,7 +68,8 @@ class Joints:
             )
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class SkinnedAnimation:
     """A mesh that joints deform by linear blend skinning.
 

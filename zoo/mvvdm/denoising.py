@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from renderers.cameras import MVVDM_MIRROR
+from renderers.values import by_value
 from zoo.mvvdm.images import to_pil
 from zoo.mvvdm.schedule import STEPS, signal_at
 from zoo.mvvdm.unet import MVVDMUNet
@@ -31,6 +32,7 @@ CAPTION_DROPOUT = 0.1
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
+@by_value
 class Encoded(NamedTuple):
     """The frozen encoders' output for a batch.
 

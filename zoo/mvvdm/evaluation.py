@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from renderers.cameras import Cameras
+from renderers.values import by_value
 from zoo.metrics.appearance import color_histogram_overlap
 from zoo.metrics.flow import endpoint_error, flow_between_frames
 from zoo.metrics.images import psnr
@@ -38,7 +39,8 @@ METRICS = (
 PROTOCOL = UNSEEN + METRICS
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class TrueClip:
     """A ground-truth clip.
 

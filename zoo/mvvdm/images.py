@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from renderers.meshes.clip import GREY, composite
+from renderers.values import by_value
 
 SECONDS = 2.0  # duration of a video, regardless of its number of frames
 OUTPUTS = ("uint8", "np", "pt", "pil", "latent")
@@ -20,7 +21,8 @@ OUTPUTS = ("uint8", "np", "pt", "pil", "latent")
 Frames = np.ndarray | Tensor | list[list[Image.Image]]
 
 
-@dataclass
+@by_value
+@dataclass(eq=False, repr=False)
 class MVVDMOutput(BaseOutput):
     """The output of the pipeline.
 

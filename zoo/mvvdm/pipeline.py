@@ -27,7 +27,8 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from renderers.cameras import Cameras
-from zoo.errors import ZooError
+from renderers.values import by_value
+from zoo.errors import PlacementError, ZooError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.encoders import MVVDMEncoders
@@ -54,6 +55,7 @@ __all__ = ["Conditions", "MVVDMOutput", "MVVDMPipeline", "mvvdm_scheduler"]
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
 
+@by_value
 class Conditions(NamedTuple):
     """The network's conditions for one object, with guidance those of the unconditional pass first.
 
@@ -166,7 +168,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         decode_chunk_size: int = 16,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> Any:
+    ) -> MVVDMOutput:
         """Animate an object. Arguments not listed are as in diffusers' pipelines.
 
         Args:
@@ -201,7 +203,8 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
         frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
         self.maybe_free_model_hooks()
-        return MVVDMOutput(frames=frames) if return_dict else (frames,)
+        # As in diffusers, a tuple only if asked for; the signature states what everyone else gets.
+        return MVVDMOutput(frames=frames) if return_dict else (frames,)  # type: ignore[return-value]
 
     def _denoise(self, first: Tensor, moving: Tensor, conditions: Conditions, sampling: _Sampling) -> Tensor:
         """Run the sampler, once or, with FreeInit, several times.
@@ -322,7 +325,8 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         """Noise ε for all frames but the first, [V, T - 1, C, h, w]: `latents` if given, else drawn."""
         shape = (len(first), frames - 1, *first.shape[2:])
         if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=first.device, dtype=first.dtype)
+            # In single precision, so that a seed gives the same noise in all precisions.
+            latents = randn_tensor(shape, generator=generator, device=first.device, dtype=torch.float32)
         elif latents.shape != shape:
             raise ValueError(
                 f"latents: expected {list(shape)}, noise for all but the first frame, got {list(latents.shape)}"
@@ -344,6 +348,10 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
     def _check(self, output_type: str, callback_inputs: Sequence[str]) -> None:
         if output_type not in OUTPUTS:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUTS)}, got {output_type!r}")
+        if self.device.type == "meta":
+            raise PlacementError(
+                "MVVDMPipeline: it is on the device meta, which holds no values; load it again"
+            )
         if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
                 f"callback_on_step_end_tensor_inputs: expected a subset of {self._callback_tensor_inputs}, got "

@@ -243,7 +243,7 @@ def _loading(split: str, name: str, preview: bool) -> str:
 ```python
 import datasets
 
-rows = datasets.load_dataset("{name}", split="{split}", streaming=True)
+rows = datasets.load_dataset("{name}", "default", split="{split}", streaming=True)
 frame = next(iter(rows))["view_00"][0]  # uint8 [3, H, W]{videos}
 ```
 
