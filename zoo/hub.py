@@ -33,6 +33,7 @@ from zoo.snapshots import (
     unfinished_snapshot,
     write_ref,
 )
+from zoo.weights import check_weights
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_NEEDS = "needs.json"  # {"family/name": {"revision", …fields of Needs}}, by benchmarks/needs.py
@@ -78,13 +79,14 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
 
     Raises:
         UnknownModelError: there is none; the message suggests similar names.
-        RepositoryError: its files were refused.
+        RepositoryError: its files were refused, for example because its weights contain NaN.
         HubError: the hub cannot be reached.
         ZooError: its family is not installed.
     """
     repo = _find(name, home)
     config = repo.check()
     family = family_class(config.family)
+    check_weights(_weights(repo.folder))
     try:
         model = family.load_from(repo.folder, config.init)
     except ImportError as error:
@@ -270,6 +272,10 @@ def _find_bundled(path: str, revision: str | None) -> _Repository:
     return _Repository("bundled", path, content, folder)
 
 
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
 def _bundled_needs(repo: _Repository) -> Needs | None:
     """The measurement of this very revision, which copies of a bundled model share by the same name."""
     try:
@@ -295,6 +301,7 @@ def _build(model: Any, name: str, folder: Path, home: str | os.PathLike[str] | N
         family = family_of(model)
         config = repository.Config(family, model.save_to(folder), model.card)
         metrics = model.metrics
+    check_weights(_weights(folder))
     readme = model_card(name, config.family, config.card, metrics)
     return repository.seal(folder, config, metrics, readme), config.family
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO
 from zoo.dimo.motion import Motion, decode, evenly
+from zoo.weights import check_weights
 
 if TYPE_CHECKING:
     from renderers.cameras import Cameras
@@ -125,6 +126,7 @@ class DIMOPipeline:
         if self.text is not None:
             state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
         (folder / WEIGHTS).write_bytes(save(state))  # save_file would make it readable for its owner only
+        check_weights([folder / WEIGHTS])  # here rather than an error of the renderer
         self.motion(0).save(folder / PREVIEW)
         return {
             "object": self.object,
@@ -142,22 +144,15 @@ class DIMOPipeline:
         """Load a pipeline written by `save_to`.
 
         Raises:
-            ValueError: the files do not match `init`.
+            RepositoryError: the files do not match `init`.
         """
-        from safetensors.torch import load_file
+        from zoo.dimo.files import read_parts
 
-        state: dict[str, dict[str, Tensor]] = {"dimo": {}, "text": {}}
-        for name, tensor in load_file(Path(folder) / WEIGHTS).items():
-            part, _, name = name.partition(".")
-            state[part][name] = tensor.float() if tensor.is_floating_point() else tensor.long()
         fields = dict(init)
-        text = fields.pop("text")
-        if text is not None:
-            from zoo.dimo.text import TextHead
-
-            text = TextHead.from_state(text["encoder"], state["text"])
-        model = DIMO.from_state(DIMOConfig(**fields.pop("config")), state["dimo"])
-        return cls(model, text=text, **fields)
+        config, text = DIMOConfig(**fields.pop("config")), fields.pop("text")
+        with torch.random.fork_rng(devices=[]):  # initialising a module draws random numbers
+            model, head = read_parts(Path(folder) / WEIGHTS, config, text and text["encoder"])
+        return cls(model, text=head, **fields)
 
     @property
     def card(self) -> dict:

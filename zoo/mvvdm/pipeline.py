@@ -44,6 +44,7 @@ from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
+from zoo.weights import check_weights
 
 if TYPE_CHECKING:
     from renderers.gltf import Asset
@@ -362,10 +363,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         that a repository is downloaded first.
 
         Raises:
-            ZooError: the folder is not a pipeline of this kind, or names classes that have no place in one.
+            ZooError: the folder is not a pipeline of this kind, names classes that have no place in one, or its weights
+                contain NaN.
         """
         folder = snapshot_folder(pretrained_model_name_or_path, options)
         check_index(folder)
+        check_weights(sorted(folder.rglob("*.safetensors")))
         return super().from_pretrained(folder, **{"use_safetensors": True, **options})
 
     @classmethod
