@@ -12,7 +12,7 @@ import copy
 import difflib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from zoo.dimo.config import DIMOConfig
-from zoo.dimo.model import DIMO
+from zoo.dimo.model import DIMO, same_weights
 from zoo.dimo.motion import Motion, decode, evenly
+from zoo.seeds import random_seed, untouched
 from zoo.weights import check_weights
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class DIMOPipeline:
 
         fields = dict(init)
         config, text = DIMOConfig(**fields.pop("config")), fields.pop("text")
-        with torch.random.fork_rng(devices=[]):  # initialising a module draws random numbers
+        with untouched():
             model, head = read_parts(Path(folder) / WEIGHTS, config, text and text["encoder"])
         return cls(model, text=head, **fields)
 
@@ -182,11 +183,11 @@ class DIMOPipeline:
         """Decode a motion.
 
         Args:
-            z: a latent [Z], or a seed for `draw`; None = a random seed.
+            z: a latent [Z], or a seed for `draw`; None = a seed from torch's global generator.
             frames: number of evenly spaced frames; None = the training phases.
         """
         if z is None or isinstance(z, int):
-            seed = torch.seed() % 2**31 if z is None else z
+            seed = random_seed() if z is None else z
             return self._decode(self.draw(seed), f"sample {seed}", frames)
         return self._decode(z, "sample", frames)
 
@@ -213,12 +214,16 @@ class DIMOPipeline:
         Args:
             a, b: training motions by name, sentence or index, or any `Motion` of this object.
             steps: number of motions returned, at least 2.
+
+        Raises:
+            ValueError: fewer than 2 steps, or a motion of another model: its latent means something else here.
+            LookupError: no such motion.
         """
         if steps < 2:
             raise ValueError(
                 f"dimo/{self.object}: interpolate expects at least 2 steps (the two ends), got {steps}"
             )
-        ends = [each if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
+        ends = [self._own(each) if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
         name = f"{ends[0].name} → {ends[1].name}"
         shares = torch.linspace(0, 1, steps).tolist()
         return [
@@ -309,14 +314,43 @@ class DIMOPipeline:
         raise LookupError(f"dimo/{self.object} has no motion {which!r}: {advice}")
 
     def _decode(self, z: Tensor | Sequence[float], name: str, frames: int | None = None) -> Motion:
+        z = self._latent(z)
+        phases = self.phases.to(z.device)
+        motion = decode(
+            self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds
+        )
+        return replace(motion, object=self.object, exact=frames is not None)
+
+    def _latent(self, z: Tensor | Sequence[float]) -> Tensor:
+        """A latent [Z] on the model's device."""
         mu = self.model.mu
-        z = torch.as_tensor(z, dtype=torch.float32, device=mu.device)
+        try:
+            z = torch.as_tensor(z, dtype=mu.dtype, device=mu.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"dimo/{self.object}: expected a latent, {mu.shape[1]} numbers, got {type(z).__name__}"
+            ) from None
         if z.shape != mu.shape[1:]:
             raise ValueError(f"dimo/{self.object}: expected a latent [{mu.shape[1]}], got {list(z.shape)}")
         if not z.isfinite().all():
             raise ValueError(f"dimo/{self.object}: expected a finite latent, got NaN or infinity in it")
-        phases = self.phases.to(mu.device)
-        return decode(self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds)
+        return z
+
+    def _own(self, motion: Motion) -> Motion:
+        """A motion whose latent is one of this model, on its device."""
+        if not same_weights(motion.model, self.model):
+            other = (
+                "another revision of it, with other weights"
+                if motion.object == self.object
+                else f"dimo/{motion.object}"
+                if motion.object
+                else "another model"
+            )
+            raise ValueError(
+                f"dimo/{self.object}: expected a motion of this model, got {motion.name!r} of {other}, whose latents "
+                f"mean something else here; choose one of .motions, or draw one with .sample()"
+            )
+        return replace(motion, z=self._latent(motion.z))
 
 
 def _plain(words: str) -> str:

@@ -27,6 +27,7 @@ from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.parts import KINDS, Source, kind, load_parts
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
+from zoo.seeds import untouched
 from zoo.weights import ADVICE, check_state, check_weights
 
 WEIGHTS, PREVIEW, EXAMPLE = "model.safetensors", "preview.mp4", "example"
@@ -162,7 +163,7 @@ def load_pipeline(cls: type[Any], folder: Path, init: dict[str, Any]) -> Any:
     components: dict[str, Any] = {"scheduler": DDIMScheduler.from_config(init["scheduler"])}
     for name, make in _MODELS.items():
         if name in init:
-            with torch.random.fork_rng(devices=[]):  # initialising a module draws random numbers
+            with untouched():
                 components[name] = make(init[name])
             check_state(state[name], components[name].state_dict(), folder / WEIGHTS, f"{name}.")
             components[name].load_state_dict(state[name])

@@ -44,6 +44,7 @@ from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
+from zoo.seeds import generator as seeded_generator
 from zoo.weights import check_weights
 
 if TYPE_CHECKING:
@@ -270,11 +271,11 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
 
     predict_noise = predict  # its name in version 0.1.0
 
-    def sample(self, seed: int = 0, **options: Any) -> MVVDMOutput:
+    def sample(self, seed: int | None = None, **options: Any) -> MVVDMOutput:
         """Sample videos of the model's example.
 
         Args:
-            seed: seed of the noise.
+            seed: seed of the noise; None = one from torch's global generator.
             options: arguments of a call; images and prompt replace the example's.
 
         Raises:
@@ -283,20 +284,20 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         if self.example is None and "images" not in options:
             raise ZooError("this model has no example: call it with images and a prompt")
         options = {**(self.example or {}), **options}
-        return self(generator=torch.Generator().manual_seed(seed), **options)
+        return self(**_with_generator(seed, options))
 
     def animate(
-        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int = 0, **options: Any
+        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int | None = None, **options: Any
     ) -> MVVDMOutput:
         """Set an object in motion; the same seed gives the same videos.
 
         Args:
             asset: a glTF file, or what `renderers.gltf.load` returned.
             sentence: what happens.
-            seed: of the noise.
+            seed: of the noise; None = one from torch's global generator.
             options: of a call.
         """
-        return self(asset, sentence, generator=torch.Generator().manual_seed(seed), **options)
+        return self(asset, sentence, **_with_generator(seed, options))
 
     # --- conditions -------------------------------------------------------------------------------
 
@@ -328,6 +329,8 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             raise ValueError(
                 f"latents: expected {list(shape)}, noise for all but the first frame, got {list(latents.shape)}"
             )
+        elif not latents.isfinite().all():
+            raise ValueError("latents: expected finite noise, got NaN or infinity in it")
         return latents.to(first)
 
     def _initial(self, first: Tensor, noise: Tensor) -> Tensor:
@@ -424,3 +427,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             init: the return value of `save_to`.
         """
         return load_pipeline(cls, folder, init)
+
+
+def _with_generator(seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a call with the generator of a seed, or with the caller's own."""
+    if options.get("generator") is None:
+        return {**options, "generator": seeded_generator(seed)}
+    if seed is not None:
+        raise ValueError(f"expected either a seed or a generator, got both; omit seed={seed}")
+    return options
