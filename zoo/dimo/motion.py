@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.files import atomic_path
+from zoo.formats import check_suffix
 
 if TYPE_CHECKING:
     from renderers.cameras import Cameras
@@ -165,10 +166,7 @@ class Motion:
             ValueError: unknown extension.
         """
         path = Path(path)
-        if path.suffix.lower() not in _WRITERS:
-            raise ValueError(
-                f"{path}: unsupported file extension; save a motion as one of {', '.join(_WRITERS)}"
-            )
+        check_suffix(path, _WRITERS, "motions of DIMO")
         motion = self if frames is None else self.resampled(frames)
         return _WRITERS[path.suffix.lower()](motion, path, **options)
 
