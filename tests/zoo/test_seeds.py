@@ -22,7 +22,7 @@ from zoo.dimo.config import LossWeights
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-from tiny_mvvdm import CONFIG, PLAN, batches, objective, weights_of
+from tiny_mvvdm import PLAN, batches, objective, tiny_videos_pipeline, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +32,7 @@ def egg():
 
 @pytest.fixture(scope="module")
 def videos():
-    """A small MV-VDM without CLIP, whose prompts are embedded as zeros."""
-    from zoo.mvvdm import MVVDMPipeline, MVVDMUNet, PatchAutoencoder, mvvdm_scheduler
-
-    class WithoutText(MVVDMPipeline):
-        def encode_prompt(self, prompts):
-            return torch.zeros(len(prompts), 1, 4)
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        parts = {"vae": PatchAutoencoder(3, (8,)), "unet": MVVDMUNet(CONFIG), "scheduler": mvvdm_scheduler()}
-    pipeline = WithoutText(**parts, sentence_encoder="none", num_frames=3, resolution=8)
-    pipeline.set_progress_bar_config(disable=True)
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    pipeline.example = {"images": images, "prompt": "hops", "num_inference_steps": 2}
-    return pipeline
+    return tiny_videos_pipeline()
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from torch import Tensor
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO, same_weights
 from zoo.dimo.motion import Motion, decode, evenly
+from zoo.errors import UnsupportedError
 from zoo.seeds import random_seed, untouched
 from zoo.weights import check_weights
 
@@ -234,11 +235,11 @@ class DIMOPipeline:
         """Decode the motion described by a sentence in free wording.
 
         Raises:
-            ValueError: the model has no text head.
+            UnsupportedError: the model has no text head.
             RuntimeError: the language model is not installed; the message says what to install.
         """
         if self.text is None:
-            raise ValueError(
+            raise UnsupportedError(
                 f"dimo/{self.object} was published without a text head; choose with .motion(name) among .motions, "
                 "or train one with zoo.dimo.text.train_text_head"
             )

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from renderers.cameras import Cameras
-from zoo.errors import ZooError
+from zoo.errors import UnsupportedError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.encoders import MVVDMEncoders
@@ -279,10 +279,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             options: arguments of a call; images and prompt replace the example's.
 
         Raises:
-            ZooError: the model has no example and no images are given.
+            UnsupportedError: the model has no example and no images are given.
         """
         if self.example is None and "images" not in options:
-            raise ZooError("this model has no example: call it with images and a prompt")
+            raise UnsupportedError(
+                "this model has no example: call it with images and a prompt, or set an object in motion with animate"
+            )
         options = {**(self.example or {}), **options}
         return self(**_with_generator(seed, options))
 
