@@ -15,6 +15,7 @@ from zoo.choices import MotionChoice, Orbit, check_output, check_seed
 from zoo.errors import ArgumentError, UnknownModelError
 from zoo.hub import ModelInfo, info, list_models, load, publish
 from zoo.terminal import printable
+from zoo.threads import fitting_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,9 +107,10 @@ def sample_command(name: str, choice: MotionChoice, *, out: Path, home: Path | N
     paths = choice.paths(out)
     for path in paths:
         check_output(path)
-    for result, path in zip(_results(model, choice, home), paths, strict=True):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        print(result.save(path))
+    with fitting_threads():
+        for result, path in zip(_results(model, choice, home), paths, strict=True):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            print(result.save(path))
 
 
 def animate_command(
@@ -122,7 +124,8 @@ def animate_command(
         raise ArgumentError(f"--out {out} is the object itself and would be overwritten: choose another name")
     if not asset.is_file():
         raise FileNotFoundError(f"{asset}: no such file; expected a glTF file (.glb or .gltf)")
-    result = load(model.name, home=home).animate(asset, sentence, seed=seed)
+    with fitting_threads():
+        result = load(model.name, home=home).animate(asset, sentence, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(result.save(out))
 
@@ -140,19 +143,20 @@ def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, 
     for path in paths:
         check_output(path) if path.suffix else _check_views_folder(path)
     choice = replace(choice, frames=choice.frames or VIDEO_FRAMES)
-    for result, path in zip(_results(model, choice, home), paths, strict=True):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        motion = cast(Rendered, result)
-        if path.suffix:
-            write_mp4(path, _orbit_frames(motion, orbit), motion.fps)
-            print(path)
-            continue
-        cameras = orbit.cameras(orbit.views)
-        path.mkdir(parents=True, exist_ok=True)
-        _write_cameras(path / CAMERAS, cameras)  # first: it marks the folder, should this be interrupted
-        for view, video in enumerate(motion.render(cameras)):
-            write_mp4(path / f"view_{view:02d}.mp4", video, motion.fps)
-        print(f"{path}: {orbit.views} views")
+    with fitting_threads():
+        for result, path in zip(_results(model, choice, home), paths, strict=True):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            motion = cast(Rendered, result)
+            if path.suffix:
+                write_mp4(path, _orbit_frames(motion, orbit), motion.fps)
+                print(path)
+                continue
+            cameras = orbit.cameras(orbit.views)
+            path.mkdir(parents=True, exist_ok=True)
+            _write_cameras(path / CAMERAS, cameras)  # first: it marks the folder, should this be interrupted
+            for view, video in enumerate(motion.render(cameras)):
+                write_mp4(path / f"view_{view:02d}.mp4", video, motion.fps)
+            print(f"{path}: {orbit.views} views")
 
 
 def publish_command(name: str, target: str, *, home: Path | None) -> None:

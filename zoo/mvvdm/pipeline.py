@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +46,7 @@ from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
 from zoo.seeds import generator as seeded_generator
+from zoo.threads import fitting_threads
 from zoo.weights import check_weights
 
 if TYPE_CHECKING:
@@ -193,15 +195,18 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         self._check(output_type, callback_on_step_end_tensor_inputs)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         temperature = self.config.temperature if temperature is None else temperature
-        pictures = self._pictures(images, resolution or self.config.resolution)
-        conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
-        first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, C, h, w], the same at every step
-        self.scheduler.set_timesteps(num_inference_steps, device=first.device)
-        noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
-        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
-        sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
-        video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
-        frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
+        with fitting_threads() if self._execution_device.type == "cpu" else nullcontext():
+            pictures = self._pictures(images, resolution or self.config.resolution)
+            conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
+            first = self.encode_pictures(pictures, generator)[
+                :, None
+            ]  # [V, 1, C, h, w], the same at every step
+            self.scheduler.set_timesteps(num_inference_steps, device=first.device)
+            noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
+            callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+            sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
+            video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
+            frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
         self.maybe_free_model_hooks()
         return MVVDMOutput(frames=frames) if return_dict else (frames,)
 
