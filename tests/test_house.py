@@ -102,9 +102,10 @@ ROOMS = {
         {"dispatch"},
     ],
     "zoo": [
-        {"card", "errors", "files", "lazy", "metrics", "snapshots", "terminal", "text_encoder"},
+        {"errors", "files", "formats", "lazy", "seeds", "terminal", "threads"},
+        {"card", "metrics", "snapshots", "text_encoder", "weights"},
         {"capabilities", "console", "export", "names", "repository"},
-        {"dimo", "families", "huggingface", "mvvdm"},
+        {"choices", "dimo", "families", "huggingface", "mvvdm"},
         {"hub"},
         {"commands"},
         {"__main__"},

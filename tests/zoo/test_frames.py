@@ -161,7 +161,7 @@ def test_motions_of_the_same_model_loaded_twice_can_be_mixed(egg, home):
     expected = egg.interpolate(0, 2, steps=3)
     for step, same in zip(steps, expected, strict=True):
         assert np.array_equal(step.trajectories.positions, same.trajectories.positions)
-    assert steps[0].object == "egg"
+    assert steps[0].object_name == "egg"
 
 
 @pytest.mark.parametrize(

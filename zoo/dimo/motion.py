@@ -38,7 +38,7 @@ class Motion:
         seconds: duration of the phases 0..1.
         trajectories: key-point positions [T, K, 3], world coordinates, and rotations [T, K, 4] (w, x, y, z).
         model: the model that decoded it. Latents of another model mean something else.
-        object: name of the model's object.
+        object_name: the object of that model.
         exact: the frames were chosen, so that `save` writes exactly these; else a video is resampled to 24 fps.
     """
 
@@ -48,7 +48,7 @@ class Motion:
     seconds: float
     trajectories: KeyPointMotion
     model: DIMO
-    object: str = ""
+    object_name: str = ""
     exact: bool = False
 
     def at(self, phases: float | Sequence[float] | Tensor) -> Motion:
@@ -64,7 +64,7 @@ class Motion:
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
             raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
         motion = decode(self.model, self.z, phases, self.name, self.seconds)
-        return replace(motion, object=self.object, exact=True)
+        return replace(motion, object_name=self.object_name, exact=True)
 
     def resampled(self, frames: int) -> Motion:
         """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""

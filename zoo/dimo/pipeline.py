@@ -320,7 +320,7 @@ class DIMOPipeline:
         motion = decode(
             self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds
         )
-        return replace(motion, object=self.object, exact=frames is not None)
+        return replace(motion, object_name=self.object, exact=frames is not None)
 
     def _latent(self, z: Tensor | Sequence[float]) -> Tensor:
         """A latent [Z] on the model's device."""
@@ -342,9 +342,9 @@ class DIMOPipeline:
         if not same_weights(motion.model, self.model):
             other = (
                 "another revision of it, with other weights"
-                if motion.object == self.object
-                else f"dimo/{motion.object}"
-                if motion.object
+                if motion.object_name == self.object
+                else f"dimo/{motion.object_name}"
+                if motion.object_name
                 else "another model"
             )
             raise ValueError(
