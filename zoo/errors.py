@@ -11,8 +11,12 @@ class UnknownModelError(ZooError, LookupError):
     """No model, or no revision, has this name; the message suggests similar names."""
 
 
-class UnsupportedError(ZooError):
-    """Models of this family do not support the requested operation or file format; the message lists what they do."""
+class ArgumentError(ZooError, ValueError):
+    """An argument of a command has a value that is not possible."""
+
+
+class UnsupportedError(ZooError, ValueError):
+    """The model or its family does not support this operation or file format; the message lists what it does."""
 
 
 class RepositoryError(ZooError, ValueError):

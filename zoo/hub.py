@@ -35,6 +35,7 @@ from zoo.snapshots import (
     unfinished_snapshot,
     write_ref,
 )
+from zoo.weights import check_weights
 
 if TYPE_CHECKING:
     import torch
@@ -133,7 +134,7 @@ def load(
         PlacementError: the device does not exist on this machine, or models do not compute in this type. Checked
             before anything is read or downloaded.
         UnknownModelError: there is none; the message suggests similar names.
-        RepositoryError: its files were refused.
+        RepositoryError: its files were refused, for example because its weights contain NaN.
         HubError: the hub cannot be reached.
         ZooError: its family is not installed, or its models cannot be moved.
     """
@@ -150,6 +151,7 @@ def load(
             f"{name}: models of the family {config.family!r} have no method to(device, dtype); load it without device "
             f"and dtype"
         )
+    check_weights(_weights(repo.folder))
     try:
         model = family.load_from(repo.folder, config.init)
     except ImportError as error:
@@ -381,6 +383,10 @@ def _find_bundled(path: str, revision: str | None) -> _Repository:
     return _Repository("bundled", path, content, folder)
 
 
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
 def _bundled_needs(repo: _Repository) -> Needs | None:
     """The measurement of this very revision, which copies of a bundled model share by the same name."""
     try:
@@ -409,6 +415,7 @@ def _build(
     else:
         config, origin = _save(model, folder, policy)
         metrics = model.metrics
+    check_weights(_weights(folder))
     readme = origin and origin.readme(name, config, metrics)
     readme = readme or model_card(name, config.family, config.card, metrics)
     return repository.seal(folder, config, metrics, readme), config.family

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.seeds import untouched
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 POOLED_TOKENS = 25  # maximum length for encoders whose pooler output is used (DIMO, official code)
 BATCH = 64  # sentences embedded together
@@ -55,7 +57,8 @@ class TextEncoder:
         logging.disable_progress_bar()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
-            self._model = AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir())
+            with untouched():
+                self._model = AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir())
         except (OSError, ValueError) as error:
             raise RuntimeError(f"the language model {name} cannot be loaded: {error}; {INSTALL}") from error
         finally:

@@ -27,16 +27,13 @@ from factory.dataset.schema import (
     row_to_shot,
     view_column,
 )
+from factory.dataset.shard_file import DatasetError, ShardFile, damaged
 from renderers.cameras import Cameras
 from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
 from renderers.values import by_value
 
 NEWEST, STORED = "newest", "stored"
 Indices = int | slice | Sequence[int] | None
-
-
-class DatasetError(ValueError):
-    """A file of a dataset cannot be read. The message names the file and the cause."""
 
 
 @by_value
@@ -163,14 +160,12 @@ class ClipDataset:
             with hub_errors(self.url):
                 footer = self._open(file).metadata
         except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-            advice = "compare its size and sha256 with its manifest in _factory/shards, and download or pack it again"
+            advice = None
             if self.url.startswith("hf://"):
                 if isinstance(error, FileNotFoundError):  # a sentence of `hub_errors`
                     raise
                 advice = "run the same command again, or ask its owner to publish it again"
-            raise DatasetError(
-                f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; {advice}"
-            ) from error
+            raise DatasetError(damaged(f"{file} of {self.url}", error, advice)) from error
         version = _schema_version(footer)
         if version > int(SCHEMA_VERSION):
             raise DatasetError(
@@ -288,8 +283,9 @@ class ClipDataset:
             table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
         return table.slice(row, 1).to_pylist()[0]
 
-    def _open(self, file: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-        return pq.ParquetFile(file, metadata=footer, filesystem=self.filesystem, pre_buffer=True)
+    def _open(self, file: str, footer: pq.FileMetaData | None = None) -> ShardFile:
+        name = f"{file} of {self.url}"
+        return ShardFile(name, file, metadata=footer, filesystem=self.filesystem, pre_buffer=True)
 
 
 def _schema_version(footer: pq.FileMetaData) -> int:

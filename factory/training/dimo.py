@@ -28,6 +28,7 @@ from factory.motion_videos.run import SubjectVideos
 from factory.training.overrides import apply_overrides
 from factory.training.progress import ProgressWriter, training_status
 from zoo.dimo.config import DIMOConfig
+from zoo.threads import worker_threads
 
 if TYPE_CHECKING:
     from zoo.dimo.data import MotionVideos
@@ -308,15 +309,20 @@ def train_objects(
         if record.status == "done":  # a lost worker cannot need the checkpoint any more
             shutil.rmtree(Path(stage.out, WORK, task.key), ignore_errors=True)
 
-    run(
-        stage,
-        tasks,
-        ledger,
-        workers=workers,
-        on_resolved=on_resolved,
-        on_tick=show
-        and (lambda progress: show(lambda: training_status(progress, Path(stage.out, WORK), tasks, results))),
-    )
+    with worker_threads(workers):
+        run(
+            stage,
+            tasks,
+            ledger,
+            workers=workers,
+            on_resolved=on_resolved,
+            on_tick=show
+            and (
+                lambda progress: show(
+                    lambda: training_status(progress, Path(stage.out, WORK), tasks, results)
+                )
+            ),
+        )
     return results
 
 

@@ -20,6 +20,7 @@ from renderers.gaussians import Gaussians
 from renderers.gaussians.features import rotation_matrices
 from renderers.values import by_value
 from zoo.dimo.config import DIMOConfig
+from zoo.seeds import untouched
 
 
 @by_value
@@ -158,7 +159,8 @@ class DIMO(nn.Module):
     @staticmethod
     def from_state(config: DIMOConfig, state: dict[str, Tensor]) -> DIMO:
         """Build the model from its `state_dict()`; M, N and K are read from the tensors' shapes."""
-        model = DIMO(config, len(state["mu"]), len(state["means"]), len(state["key_points"]))
+        with untouched():
+            model = DIMO(config, len(state["mu"]), len(state["means"]), len(state["key_points"]))
         model.load_state_dict(state)
         return model
 
@@ -257,6 +259,21 @@ class DIMO(nn.Module):
         apart.fill_diagonal_(-1.0)  # a key point comes first in its own row even if others coincide with it
         self.graph.copy_(apart.topk(G, largest=False).indices)
         self.neighbours = self.graph[torch.cdist(self.means, self.key_points).argmin(1), :J]
+
+
+def same_weights(a: DIMO, b: DIMO) -> bool:
+    """Whether two models have the same weights, on any devices.
+
+    Tensors of different precision are not compared. Latents and positions always have single precision.
+    """
+    if a is b:
+        return True
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(
+        tensor.shape == second[name].shape
+        and (tensor.dtype != second[name].dtype or torch.equal(tensor.cpu(), second[name].cpu()))
+        for name, tensor in first.items()
+    )
 
 
 def encode(values: Tensor, frequencies: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from renderers.values import by_value
 from zoo.files import atomic_path
+from zoo.formats import check_suffix
 
 if TYPE_CHECKING:
     from renderers.cameras import Cameras
@@ -38,8 +39,9 @@ class Motion:
         phases: times of the frames, [T] in [0, 1].
         seconds: duration of the phases 0..1.
         trajectories: key-point positions [T, K, 3], world coordinates, and rotations [T, K, 4] (w, x, y, z).
-        model: the model that decoded it.
+        model: the model that decoded it. Latents of another model mean something else.
         object_name: of the model, "" if unknown.
+        exact: the frames were chosen, so that `save` writes exactly these; else a video is resampled to 24 fps.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Motion:
     trajectories: KeyPointMotion
     model: DIMO
     object_name: str = ""
+    exact: bool = False
 
     def __repr__(self) -> str:
         about = f"{self.object_name!r}, " if self.object_name else ""
@@ -74,7 +77,8 @@ class Motion:
         phases = torch.as_tensor(phases, dtype=self.phases.dtype, device=self.phases.device).reshape(-1)
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
             raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
-        return decode(self.model, self.z, phases, self.name, self.seconds, self.object_name)
+        motion = decode(self.model, self.z, phases, self.name, self.seconds, self.object_name)
+        return replace(motion, exact=True)
 
     def resampled(self, frames: int) -> Motion:
         """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""
@@ -154,14 +158,21 @@ class Motion:
         times = (self.phases - self.phases[0]).double().cpu().numpy() * self.seconds
         return skinned_animation(self.model, self.trajectories, times, name=self.name, detail=detail)
 
-    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
+    def save(self, path: str | os.PathLike[str], *, frames: int | None = None, **options: Any) -> Path:
         """Write the motion in the format given by the file extension. Files are written atomically.
 
-        .mp4  video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera)
+        .mp4  video from a fixed three-quarter view on white (options: fps, resolution=384, cameras=a single camera). Of
+              a motion whose number of frames was not chosen, it is resampled to `fps`, by default 24; of another one,
+              exactly its frames are written, by default at the rate that plays them in real time
         .glb  animated glTF for Blender and viewers: key points as joints, the Gaussians' surface as a coloured mesh
-              (options: frames, detail=128: grid cells along the object's longest side)
+              (options: detail=128: grid cells along the object's longest side)
         .ply  folder with one splat file per frame in the layout of 3DGS: "hop.ply" writes hop/000.ply …
         .npz  arrays: trajectories, rotations, skinning weights, canonical Gaussians
+
+        Args:
+            path: file to write, or the name of the folder with the suffix .ply.
+            frames: number of frames, evenly spaced; None = those of the motion.
+            options: of the format.
 
         Returns:
             The path written: a file, or a folder for .ply.
@@ -170,11 +181,9 @@ class Motion:
             ValueError: unknown extension.
         """
         path = Path(path)
-        if path.suffix.lower() not in _WRITERS:
-            raise ValueError(
-                f"{path}: unsupported file extension; save a motion as one of {', '.join(_WRITERS)}"
-            )
-        return _WRITERS[path.suffix.lower()](self, path, **options)
+        check_suffix(path, _WRITERS, "motions of DIMO")
+        motion = self if frames is None else self.resampled(frames)
+        return _WRITERS[path.suffix.lower()](motion, path, **options)
 
 
 @torch.no_grad()
@@ -232,26 +241,34 @@ def _draw(
 
 
 def _save_mp4(
-    motion: Motion, path: Path, *, fps: float = 24, resolution: int = 384, cameras: Cameras | None = None
+    motion: Motion,
+    path: Path,
+    *,
+    fps: float | None = None,
+    resolution: int = 384,
+    cameras: Cameras | None = None,
 ) -> Path:
     from zoo.export.video import write_mp4
 
-    # The phases end one frame before 1, so a cyclic motion loops without a repeated frame.
-    length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
-    smooth = motion.resampled(max(2, round(length * fps) + 1))
-    view = smooth.default_camera(resolution) if cameras is None else cameras
+    if fps is None:
+        fps = motion.fps if motion.exact else 24
+    if not motion.exact:
+        # The phases end one frame before 1, so a cyclic motion loops without a repeated frame.
+        length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
+        motion = motion.resampled(max(2, round(length * fps) + 1))
+    view = motion.default_camera(resolution) if cameras is None else cameras
     if len(view) != 1:
         raise ValueError(
             f"{path}: a video has one view, got {len(view)} cameras; pass a single one, cameras[i]"
         )
-    write_mp4(path, smooth.render(view)[0], fps)
+    write_mp4(path, motion.render(view)[0], fps)
     return path
 
 
-def _save_glb(motion: Motion, path: Path, *, frames: int | None = None, detail: int = 128) -> Path:
+def _save_glb(motion: Motion, path: Path, *, detail: int = 128) -> Path:
     from zoo.export.glb import write_glb
 
-    write_glb(path, (motion if frames is None else motion.resampled(frames)).animation(detail))
+    write_glb(path, motion.animation(detail))
     return path
 
 
@@ -260,10 +277,19 @@ def _save_ply(motion: Motion, path: Path) -> Path:
 
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
+    if more := [file for file in folder.glob("*.ply") if _number(file) >= len(motion.phases)]:
+        raise ValueError(
+            f"{folder}: has frames of a longer motion, such as {min(more).name}, and this motion has "
+            f"{len(motion.phases)} frames; choose another name, or remove the folder"
+        )
     gaussians = motion.gaussians()
     for frame in range(len(motion.phases)):
         ply.write(folder / f"{frame:03d}.ply", gaussians, scene=frame)
     return folder
+
+
+def _number(file: Path) -> int:
+    return int(file.stem) if file.stem.isdecimal() else -1
 
 
 def _save_npz(motion: Motion, path: Path) -> Path:

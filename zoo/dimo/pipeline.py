@@ -12,7 +12,7 @@ import copy
 import difflib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from zoo.dimo.config import DIMOConfig
-from zoo.dimo.model import DIMO
+from zoo.dimo.model import DIMO, same_weights
 from zoo.dimo.motion import Motion, decode, evenly
-from zoo.errors import PlacementError
+from zoo.errors import PlacementError, UnsupportedError
 from zoo.placement import placement
+from zoo.seeds import random_seed, untouched
+from zoo.weights import check_weights
 
 if TYPE_CHECKING:
     from typing import Self
@@ -184,6 +186,7 @@ class DIMOPipeline:
         if self.text is not None:
             state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
         (folder / WEIGHTS).write_bytes(save(state))  # save_file would make it readable for its owner only
+        check_weights([folder / WEIGHTS])  # here rather than an error of the renderer
         self._decode(model.mu[0], self.sentences[0], model=model).save(folder / PREVIEW)
         return {
             "object": self.object,
@@ -201,22 +204,15 @@ class DIMOPipeline:
         """Load a pipeline written by `save_to`.
 
         Raises:
-            ValueError: the files do not match `init`.
+            RepositoryError: the files do not match `init`.
         """
-        from safetensors.torch import load_file
+        from zoo.dimo.files import read_parts
 
-        state: dict[str, dict[str, Tensor]] = {"dimo": {}, "text": {}}
-        for name, tensor in load_file(Path(folder) / WEIGHTS).items():
-            part, _, name = name.partition(".")
-            state[part][name] = tensor.float() if tensor.is_floating_point() else tensor.long()
         fields = dict(init)
-        text = fields.pop("text")
-        if text is not None:
-            from zoo.dimo.text import TextHead
-
-            text = TextHead.from_state(text["encoder"], state["text"])
-        model = DIMO.from_state(DIMOConfig(**fields.pop("config")), state["dimo"])
-        return cls(model, text=text, **fields)
+        config, text = DIMOConfig(**fields.pop("config")), fields.pop("text")
+        with untouched():
+            model, head = read_parts(Path(folder) / WEIGHTS, config, text and text["encoder"])
+        return cls(model, text=head, **fields)
 
     @property
     def card(self) -> dict:
@@ -246,11 +242,11 @@ class DIMOPipeline:
         """Decode a motion.
 
         Args:
-            z: a latent [Z], or a seed for `draw`; None = a random seed.
+            z: a latent [Z], or a seed for `draw`; None = a seed from torch's global generator.
             frames: number of evenly spaced frames; None = the training phases.
         """
         if z is None or isinstance(z, int):
-            seed = torch.seed() % 2**31 if z is None else z
+            seed = random_seed() if z is None else z
             return self._decode(self.draw(seed), f"sample {seed}", frames)
         return self._decode(z, "sample", frames)
 
@@ -277,12 +273,16 @@ class DIMOPipeline:
         Args:
             a, b: training motions by name, sentence or index, or any `Motion` of this object.
             steps: number of motions returned, at least 2.
+
+        Raises:
+            ValueError: fewer than 2 steps, or a motion of another model: its latent means something else here.
+            LookupError: no such motion.
         """
         if steps < 2:
             raise ValueError(
                 f"dimo/{self.object}: interpolate expects at least 2 steps (the two ends), got {steps}"
             )
-        ends = [each if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
+        ends = [self._own(each) if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
         name = f"{ends[0].name} → {ends[1].name}"
         shares = torch.linspace(0, 1, steps).tolist()
         first, last = (end.z.to(self.model.mu) for end in ends)
@@ -292,11 +292,11 @@ class DIMOPipeline:
         """Decode the motion described by a sentence in free wording.
 
         Raises:
-            ValueError: the model has no text head.
+            UnsupportedError: the model has no text head.
             RuntimeError: the language model is not installed; the message says what to install.
         """
         if self.text is None:
-            raise ValueError(
+            raise UnsupportedError(
                 f"dimo/{self.object} was published without a text head; choose with .motion(name) among .motions, "
                 "or train one with zoo.dimo.text.train_text_head"
             )
@@ -375,19 +375,46 @@ class DIMOPipeline:
         self, z: Tensor | Sequence[float], name: str, frames: int | None = None, model: DIMO | None = None
     ) -> Motion:
         model = model or self.model
+        z = self._latent(z, model)
+        phases = self.phases.to(z)
+        phases = phases if frames is None else evenly(phases, frames)
+        motion = decode(model, z, phases, name, self.seconds, self.object)
+        return replace(motion, exact=frames is not None)
+
+    def _latent(self, z: Tensor | Sequence[float], model: DIMO) -> Tensor:
+        """A latent [Z] on the model's device and in its precision."""
         mu = model.mu
         if mu.is_meta:
             raise PlacementError(
                 f"dimo/{self.object} is on the device meta, which holds no values; load the model again"
             )
-        z = torch.as_tensor(z, dtype=mu.dtype, device=mu.device)
+        try:
+            z = torch.as_tensor(z, dtype=mu.dtype, device=mu.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"dimo/{self.object}: expected a latent, {mu.shape[1]} numbers, got {type(z).__name__}"
+            ) from None
         if z.shape != mu.shape[1:]:
             raise ValueError(f"dimo/{self.object}: expected a latent [{mu.shape[1]}], got {list(z.shape)}")
         if not z.isfinite().all():
             raise ValueError(f"dimo/{self.object}: expected a finite latent, got NaN or infinity in it")
-        phases = self.phases.to(mu)
-        phases = phases if frames is None else evenly(phases, frames)
-        return decode(model, z, phases, name, self.seconds, self.object)
+        return z
+
+    def _own(self, motion: Motion) -> Motion:
+        """A motion whose latent is one of this model, on its device."""
+        if not same_weights(motion.model, self.model):
+            other = (
+                "another revision of it, with other weights"
+                if motion.object_name == self.object
+                else f"dimo/{motion.object_name}"
+                if motion.object_name
+                else "another model"
+            )
+            raise ValueError(
+                f"dimo/{self.object}: expected a motion of this model, got {motion.name!r} of {other}, whose latents "
+                f"mean something else here; choose one of .motions, or draw one with .sample()"
+            )
+        return replace(motion, z=self._latent(motion.z, self.model))
 
 
 def _plain(words: str) -> str:

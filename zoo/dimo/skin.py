@@ -13,6 +13,7 @@ from torch import Tensor
 
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.model import DIMO, KeyPointMotion, rbf_weights
+from zoo.errors import UnsupportedError
 from zoo.export.animation import Joints, Mesh, SkinnedAnimation
 from zoo.export.surface import gaussian_surface
 
@@ -34,10 +35,10 @@ def skinned_animation(
         detail: grid cells along the object's longest side for the surface extraction.
 
     Raises:
-        ValueError: the model was trained without key points.
+        UnsupportedError: the model was trained without key points.
     """
     if not model.config.factorised:
-        raise ValueError(
+        raise UnsupportedError(
             f"{name}: the model was trained without key points, so it has no joints; save as .ply or .npz"
         )
     mesh = canonical_surface(model, detail)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.seeds import untouched
+
 LOWEST_MSE = 1e-10  # caps the PSNR of identical images at 100 dB instead of infinity
 # SSIM's window and stabilising constants (Wang et al. 2004, §III.C), for values in 0..1.
 SSIM_WINDOW, SSIM_SIGMA, SSIM_C1, SSIM_C2 = 11, 1.5, 0.01**2, 0.03**2
@@ -87,7 +89,8 @@ def lpips_network(device: torch.device) -> nn.Module:
     try:
         from lpips import LPIPS
 
-        network = LPIPS(net="vgg", verbose=False)
+        with untouched():
+            network = LPIPS(net="vgg", verbose=False)
     except (ImportError, OSError) as error:
         raise RuntimeError(
             "LPIPS needs the package lpips and the weights that torchvision publishes as vgg16-397923af.pth in "

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from renderers.meshes.clip import GREY, composite
 from renderers.values import by_value
+from zoo.formats import check_suffix
 
 SECONDS = 2.0  # duration of a video, regardless of its number of frames
 OUTPUTS = ("uint8", "np", "pt", "pil", "latent")
+FORMATS = (".mp4",)
 
 Frames = np.ndarray | Tensor | list[list[Image.Image]]
 
@@ -38,10 +40,11 @@ class MVVDMOutput(BaseOutput):
         """Write the views side by side as an mp4 of two seconds.
 
         Raises:
-            ValueError: the frames are not of output_type "uint8".
+            ValueError: the name does not end in .mp4, or the frames are not of output_type "uint8".
         """
         from zoo.export.video import write_mp4
 
+        check_suffix(path, FORMATS, "videos of MV-VDM")
         if not isinstance(self.frames, np.ndarray) or self.frames.dtype != np.uint8:
             raise ValueError(
                 f"{path}: expected frames of output_type 'uint8'; call the pipeline with that to save an mp4"

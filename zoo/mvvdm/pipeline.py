@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +29,7 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 
 from renderers.cameras import Cameras
 from renderers.values import by_value
-from zoo.errors import PlacementError, ZooError
+from zoo.errors import PlacementError, UnsupportedError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.encoders import MVVDMEncoders
@@ -45,6 +46,9 @@ from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
+from zoo.seeds import generator as seeded_generator
+from zoo.threads import fitting_threads
+from zoo.weights import check_weights
 
 if TYPE_CHECKING:
     from renderers.gltf import Asset
@@ -193,15 +197,18 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         self._check(output_type, callback_on_step_end_tensor_inputs)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         temperature = self.config.temperature if temperature is None else temperature
-        pictures = self._pictures(images, resolution or self.config.resolution)
-        conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
-        first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, C, h, w], the same at every step
-        self.scheduler.set_timesteps(num_inference_steps, device=first.device)
-        noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
-        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
-        sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
-        video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
-        frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
+        with fitting_threads() if self._execution_device.type == "cpu" else nullcontext():
+            pictures = self._pictures(images, resolution or self.config.resolution)
+            conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
+            first = self.encode_pictures(pictures, generator)[
+                :, None
+            ]  # [V, 1, C, h, w], the same at every step
+            self.scheduler.set_timesteps(num_inference_steps, device=first.device)
+            noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
+            callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+            sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
+            video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
+            frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
         self.maybe_free_model_hooks()
         # As in diffusers, a tuple only if asked for; the signature states what everyone else gets.
         return MVVDMOutput(frames=frames) if return_dict else (frames,)  # type: ignore[return-value]
@@ -272,33 +279,35 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
 
     predict_noise = predict  # its name in version 0.1.0
 
-    def sample(self, seed: int = 0, **options: Any) -> MVVDMOutput:
+    def sample(self, seed: int | None = None, **options: Any) -> MVVDMOutput:
         """Sample videos of the model's example.
 
         Args:
-            seed: seed of the noise.
+            seed: seed of the noise; None = one from torch's global generator.
             options: arguments of a call; images and prompt replace the example's.
 
         Raises:
-            ZooError: the model has no example and no images are given.
+            UnsupportedError: the model has no example and no images are given.
         """
         if self.example is None and "images" not in options:
-            raise ZooError("this model has no example: call it with images and a prompt")
+            raise UnsupportedError(
+                "this model has no example: call it with images and a prompt, or set an object in motion with animate"
+            )
         options = {**(self.example or {}), **options}
-        return self(generator=torch.Generator().manual_seed(seed), **options)
+        return self(**_with_generator(seed, options))
 
     def animate(
-        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int = 0, **options: Any
+        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int | None = None, **options: Any
     ) -> MVVDMOutput:
         """Set an object in motion; the same seed gives the same videos.
 
         Args:
             asset: a glTF file, or what `renderers.gltf.load` returned.
             sentence: what happens.
-            seed: of the noise.
+            seed: of the noise; None = one from torch's global generator.
             options: of a call.
         """
-        return self(asset, sentence, generator=torch.Generator().manual_seed(seed), **options)
+        return self(asset, sentence, **_with_generator(seed, options))
 
     # --- conditions -------------------------------------------------------------------------------
 
@@ -331,6 +340,8 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             raise ValueError(
                 f"latents: expected {list(shape)}, noise for all but the first frame, got {list(latents.shape)}"
             )
+        elif not latents.isfinite().all():
+            raise ValueError("latents: expected finite noise, got NaN or infinity in it")
         return latents.to(first)
 
     def _initial(self, first: Tensor, noise: Tensor) -> Tensor:
@@ -370,10 +381,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         that a repository is downloaded first.
 
         Raises:
-            ZooError: the folder is not a pipeline of this kind, or names classes that have no place in one.
+            ZooError: the folder is not a pipeline of this kind, names classes that have no place in one, or its weights
+                contain NaN.
         """
         folder = snapshot_folder(pretrained_model_name_or_path, options)
         check_index(folder)
+        check_weights(sorted(folder.rglob("*.safetensors")))
         return super().from_pretrained(folder, **{"use_safetensors": True, **options})
 
     @classmethod
@@ -429,3 +442,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             init: the return value of `save_to`.
         """
         return load_pipeline(cls, folder, init)
+
+
+def _with_generator(seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a call with the generator of a seed, or with the caller's own."""
+    if options.get("generator") is None:
+        return {**options, "generator": seeded_generator(seed)}
+    if seed is not None:
+        raise ValueError(f"expected either a seed or a generator, got both; omit seed={seed}")
+    return options
