@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from renderers.background import Background, background_color
 from renderers.gaussians import TensorCameras
 
 if TYPE_CHECKING:
@@ -284,12 +285,15 @@ def shrink(frames: Tensor, height: int, width: int) -> Tensor:
     return small.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).reshape(*batch, height, width, 4)
 
 
-def over(frames: Tensor, background: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Composite straight-alpha uint8 [..., 4] over a grey in [0, 1].
+def over(frames: Tensor, background: Background = 1.0) -> tuple[Tensor, Tensor]:
+    """Composite straight-alpha uint8 [..., 4] over a colour, a grey or RGB (`renderers.background`).
 
     Returns:
         Colour float32 [..., 3] and alpha float32 [..., 1], both in [0, 1].
     """
+    red, green, blue = background_color(background)
+    # A grey stays a number, which needs no copy to the device.
+    behind = red if red == green == blue else torch.tensor([red, green, blue], device=frames.device)
     straight = frames.float() / 255.0
     alpha = straight[..., 3:]
-    return straight[..., :3] * alpha + background * (1.0 - alpha), alpha
+    return straight[..., :3] * alpha + behind * (1.0 - alpha), alpha

@@ -5,13 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from renderers.background import Background, background_color
+
 GREY = 127.0 / 255.0  # the background of MV-VDM's videos
 FOREGROUND_THRESHOLD = 0.06  # largest channel difference from the background; above the noise of video coding
 
 
-def foreground_mask(frames: Tensor, background: float = GREY) -> Tensor:
-    """Pixels that differ from a uniform background: frames [V, T, 3, H, W] in 0..1 to bool [V, T, H, W]."""
-    return (frames - background).abs().amax(2) > FOREGROUND_THRESHOLD
+def foreground_mask(frames: Tensor, background: Background = GREY) -> Tensor:
+    """Pixels that differ from a uniform background.
+
+    Args:
+        frames: [V, T, 3, H, W] in 0..1.
+        background: grey or RGB, floats in 0..1 or integers in 0..255 (`renderers.background`).
+
+    Returns:
+        bool [V, T, H, W].
+    """
+    color = frames.new_tensor(background_color(background)).view(3, 1, 1)
+    return (frames - color).abs().amax(2) > FOREGROUND_THRESHOLD
 
 
 def intersection_and_union(alpha: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ def test_ply_round_trip(tmp_path: Path, K: int) -> None:
 def test_gsply_and_trimesh_read_our_files(tmp_path: Path, K: int) -> None:
     gsply = pytest.importorskip("gsply", reason="gsply is not installed")
     splats = _splats(K)
-    ply.write(tmp_path / "splats.ply", splats)
+    ply.write(tmp_path / "splats.ply", splats, up="y")
     data = gsply.plyread(tmp_path / "splats.ply")
     np.testing.assert_array_equal(data.means, splats.means[0])
     np.testing.assert_allclose(data.quats, splats.quats[0], atol=1e-6)
