@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from renderers.arguments import instance
+from renderers.files import file_path
 from zoo import huggingface, names, repository
 from zoo.capabilities import Capabilities, Needs
 from zoo.card import model_card
@@ -82,6 +84,7 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
         HubError: the hub cannot be reached.
         ZooError: its family is not installed.
     """
+    instance(name, str, "zoo.load: name")
     repo = _find(name, home)
     config = repo.check()
     family = family_class(config.family)
@@ -104,6 +107,7 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
 
 def info(name: str, *, home: str | os.PathLike[str] | None = None) -> ModelInfo:
     """Describe a model. Its files are checked, its weights are not loaded. Arguments and errors as of `load`."""
+    instance(name, str, "zoo.info: name")
     repo = _find(name, home)
     config = repo.check()
     metrics = repository.read_metrics(repo.folder)
@@ -133,6 +137,7 @@ def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = Non
             "hub:…" only, for models published with menagerie4d.
         home: folder of the local registry, instead of $MENAGERIE_HOME.
     """
+    instance(pattern, str, "zoo.list_models: pattern")
     source, separator, rest = pattern.partition(":")
     if separator and source not in SOURCES:
         raise ZooError(
@@ -162,6 +167,7 @@ def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = No
     Raises:
         ZooError: nothing was published, and the previous revision is unchanged.
     """
+    instance(target, str, "zoo.publish: target")
     source, path, revision = names.parse(target, lambda: list_models(home=home))
     if source not in ("local", "hub") or revision:
         raise ZooError(
@@ -228,7 +234,7 @@ def _models_folder(home: str | os.PathLike[str] | None) -> Path:
     if home is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         home = os.environ.get("MENAGERIE_HOME") or Path(cache) / "menagerie4d"
-    return Path(home).expanduser() / "models"
+    return file_path(home, "home").expanduser() / "models"
 
 
 def _local_names(home: str | os.PathLike[str] | None) -> list[str]:

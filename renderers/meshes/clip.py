@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from renderers.arguments import flag, integer, shown
+from renderers.arguments import array, flag, instance, integer, number, shown
 from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
@@ -44,6 +44,17 @@ class Shot:
     cameras: Cameras
     closed: bool = False
     turntable: float = 0.0
+
+    def __post_init__(self) -> None:
+        instance(self.cameras, Cameras, "Shot.cameras")
+        timestamps = array(self.timestamps, "Shot.timestamps", ("T",))
+        if not len(timestamps):
+            raise ValueError("Shot.timestamps: expected at least one time, got none")
+        array(self.asset_to_world, "Shot.asset_to_world", (4, 4))
+        number(self.turntable, "Shot.turntable")
+        flag(self.closed, "Shot.closed")
+        if self.animation is not None:
+            object.__setattr__(self, "animation", integer(self.animation, "Shot.animation", 0))
 
     def pose(self, asset: Asset, time: float) -> Pose:
         """Pose the asset as at a time of this shot."""

@@ -10,6 +10,7 @@ is inside the cameras' view.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from renderers.arguments import array, integer, shown
 from renderers.background import Background, background_color
+from renderers.files import atomic_path, file_path
 from renderers.gaussians import TensorCameras
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ class MotionVideos:
             FileNotFoundError: the index or a motion's file is missing.
             ValueError: the index is malformed, or a file has another shape or dtype than the index specifies.
         """
-        folder = Path(folder)
+        folder = file_path(folder, "MotionVideos.open: folder")
         try:
             text = (folder / INDEX).read_text()
         except FileNotFoundError:
@@ -117,6 +120,10 @@ class MotionVideos:
 
     def select(self, motions: Sequence[int | str] | str) -> MotionVideos:
         """Select motions by index or name, in the given order, or all motions of a split ("train", "heldout")."""
+        if not isinstance(motions, str | Sequence | np.ndarray):
+            raise TypeError(
+                f"{self.folder}: motions: expected a split or a list of motions, got {shown(motions)}"
+            )
         if isinstance(motions, str):
             if motions not in SPLITS:
                 raise ValueError(
@@ -153,16 +160,17 @@ class MotionVideos:
             uint8 [len(motions), len(views), len(frames), h, w, 4], straight alpha, sRGB-encoded.
         """
         resolution = self.resolution if resolution is None else resolution
-        if not 1 <= resolution <= self.resolution:
-            raise ValueError(
-                f"{self.folder}: expected a resolution of 1..{self.resolution}, got {resolution}"
-            )
-        picked = np.ix_(list(views), list(frames))
+        resolution = integer(resolution, f"{self.folder}: resolution", 1, self.resolution)
+        motions = _indices(motions, len(self), f"{self.folder}: motions")
+        views = _indices(views, self.num_views, f"{self.folder}: views")
+        frames = _indices(frames, self.frames, f"{self.folder}: frames")
+        picked = np.ix_(views, frames)
         stack = torch.from_numpy(np.stack([self._map(self.files[m])[picked] for m in motions]))
         return stack if resolution == self.resolution else shrink(stack, resolution, resolution)
 
     def points(self, motion: int) -> np.ndarray | None:
         """Ground-truth surface points of a motion, float32 [T, P, 3], world coordinates; None if there are none."""
+        (motion,) = _indices([motion], len(self), f"{self.folder}: motion")
         path = self.folder / f"{self.files[motion]}.points.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
@@ -183,7 +191,10 @@ class MotionVideos:
             resolution: image size in pixels; None = that of the videos.
         """
         resolution = self.resolution if resolution is None else resolution
-        picked = np.ix_(list(motions), list(views))
+        resolution = integer(resolution, f"{self.folder}: resolution", 1)
+        frames_count = integer(frames_count, f"{self.folder}: frames_count", 1)
+        motions = _indices(motions, len(self), f"{self.folder}: motions")
+        picked = np.ix_(motions, _indices(views, self.num_views, f"{self.folder}: views"))
         viewmats, K = self.world_to_camera[picked], self.K[picked].copy()
         K[..., :2, :] *= resolution / self.resolution
         if (viewmats == viewmats[:1]).all() and (K == K[:1]).all():
@@ -211,9 +222,10 @@ class MotionVideos:
                     f"{self.object} has no motion {motion!r}; its motions are {', '.join(self.names)}"
                 )
             return self.names.index(motion)
+        motion = integer(motion, f"{self.folder}: motions")
         if not -len(self) <= motion < len(self):
             raise IndexError(f"{self.object} has {len(self)} motions, got index {motion}")
-        return int(motion) % len(self)
+        return motion % len(self)
 
     def _check(self) -> None:
         M, where = len(self.names), self.folder / INDEX
@@ -236,6 +248,21 @@ class MotionVideos:
             raise ValueError(f"{where}: expected file stems without folders in files, got {list(self.files)}")
 
 
+def _indices(values: Sequence[int] | np.ndarray, count: int, name: str) -> list[int]:
+    """Return an argument of indices as a list; negative ones count from the end.
+
+    Raises:
+        TypeError: it is not a sequence of integers.
+        IndexError: one is out of range.
+    """
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str | bytes):
+        raise TypeError(f"{name}: expected indices below {count}, got {shown(values)}")
+    indices = [integer(value, name) for value in values]
+    if outside := [index for index in indices if not -count <= index < count]:
+        raise IndexError(f"{name}: expected indices below {count}, got {outside[0]}")
+    return indices
+
+
 def write_motion(
     folder: str | os.PathLike, stem: str, frames: np.ndarray, points: np.ndarray | None = None
 ) -> None:
@@ -250,6 +277,11 @@ def write_motion(
     Raises:
         ValueError: wrong shape or dtype.
     """
+    folder = file_path(folder, "write_motion: folder")
+    if not isinstance(stem, str) or Path(stem).name != stem:
+        raise ValueError(f"write_motion: stem: expected a file name without folders, got {shown(stem)}")
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder (write_motion: folder)", str(folder))
     frames = np.asarray(frames)
     if (
         frames.ndim != 5
@@ -262,16 +294,15 @@ def write_motion(
         )
     arrays = {stem: frames}
     if points is not None:
-        points = np.asarray(points, np.float32)
+        points = array(points, f"{stem}: points").astype(np.float32)
         if points.ndim != 3 or points.shape[0] != frames.shape[1] or points.shape[2] != 3:
             raise ValueError(
                 f"{stem}: expected points [T = {frames.shape[1]}, P, 3], got {list(points.shape)}"
             )
         arrays[f"{stem}.points"] = points
-    for name, array in arrays.items():
-        part = Path(folder) / f"{name}.part.npy"
-        np.save(part, array)
-        os.replace(part, Path(folder) / f"{name}.npy")
+    for name, values in arrays.items():
+        with atomic_path(folder / f"{name}.npy") as part:
+            np.save(part, values)
 
 
 def shrink(frames: Tensor, height: int, width: int) -> Tensor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Camera of previews and of `save("….mp4")`: a three-quarter view from slightly above, with the field of view of the
 # training cameras.
 AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
-MOST_FRAMES, LARGEST_VIDEO, MOST_DETAIL = 10_000, 4096, 1024  # of `resampled`, and of files
+MOST_FRAMES, LARGEST_VIDEO = 10_000, 4096  # of `resampled`, and sides of videos in pixels
 DRAWN_AT_ONCE = 8  # frames per render call; more use memory without being faster
 
 
@@ -62,7 +62,7 @@ class Motion:
             ValueError: no phase is given, or one is outside [0, 1].
             TypeError: `phases` are not numbers.
         """
-        _check_numbers(phases, f"{self.name}: phases")
+        check_numbers(phases, f"{self.name}: phases")
         phases = torch.as_tensor(phases, dtype=torch.float32, device=self.z.device).reshape(-1)
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
             raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
@@ -153,6 +153,7 @@ class Motion:
             ValueError: the model has no key points (trained without motion factorisation).
         """
         from zoo.dimo.skin import skinned_animation
+        from zoo.export.surface import MOST_DETAIL
 
         detail = integer(detail, "Motion.animation: detail", 1, MOST_DETAIL)
         times = (self.phases - self.phases[0]).double().cpu().numpy() * self.seconds
@@ -278,7 +279,7 @@ def _check_single_camera(cameras: Cameras, path: Path) -> None:
         )
 
 
-def _check_numbers(values: object, name: str) -> None:
+def check_numbers(values: object, name: str) -> None:
     """Check that torch can convert an argument to real numbers.
 
     Raises:
@@ -294,6 +295,7 @@ def _check_numbers(values: object, name: str) -> None:
 
 def _save_glb(motion: Motion, path: Path, *, frames: int | None = None, detail: int = 128) -> Path:
     from zoo.export.glb import write_glb
+    from zoo.export.surface import MOST_DETAIL
 
     if frames is not None:
         frames = integer(frames, "Motion.save: frames", 1, MOST_FRAMES)
