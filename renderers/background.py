@@ -1,7 +1,7 @@
 """The background argument of every function that composites or renders over a colour.
 
 A background is a grey or an RGB colour, sRGB-encoded: floats in 0..1 or integers in 0..255, told apart by their type.
-Both give the same pixels: `(0.5, 0.5, 0.5)` is `(128, 128, 128)`, and `(127 / 255,) * 3` is `(127, 127, 127)`.
+Both give the same pixels: `(1.0, 1.0, 1.0)` is `(255, 255, 255)`, and `(127 / 255,) * 3` is `(127, 127, 127)`.
 Integers that are all 0 or 1, such as `(1, 1, 1)`, would be white as floats and black as bytes. They are refused, except
 for `(0, 0, 0)`, which is black in both, and for arrays and tensors of type uint8, which are always 0..255.
 """

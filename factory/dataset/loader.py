@@ -323,7 +323,8 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         """Decode frames of one view into `out`, [T, 3, H, W], bit patterns of `dtype`."""
         try:
             video, alpha = row[view_column(view)][0]["bytes"].as_py(), row[alpha_column(view)][0].as_py()
-            decode_on(self.background, video, alpha, indices, self._value_table, out)
+            color = np.array(self.background, np.uint8)  # never ambiguous, unlike a tuple
+            decode_on(color, video, alpha, indices, self._value_table, out)
         except ValueError as error:
             raise ValueError(
                 f"clip {clip_id}, view {view}, of {self.clips.url}: {error}. The shard is damaged; compare its sha256 "

@@ -362,7 +362,9 @@ class Clip:
         """
         row = self.metadata
         self._check_modalities(modalities)
-        color = None if background is None else background_bytes(background, "Clip.read: background")
+        color = None
+        if background is not None:  # an array of uint8, which is never ambiguous
+            color = np.array(background_bytes(background, "Clip.read: background"), np.uint8)
         views, frames = (
             _resolve(views, row["num_views"], "view"),
             _resolve(frames, row["num_frames"], "frame"),

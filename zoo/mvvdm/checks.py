@@ -28,7 +28,7 @@ def check_sizes(
         TypeError, ValueError: one is not an integer, or out of range.
     """
     return (
-        integer(num_frames, "num_frames", 2, MOST_FRAMES),
+        integer(num_frames, "num_frames", 1, MOST_FRAMES),
         integer(resolution, "resolution", 1, LARGEST_SIDE),
         integer(num_inference_steps, "num_inference_steps", 1, most_steps),
         integer(decode_chunk_size, "decode_chunk_size", 1),
