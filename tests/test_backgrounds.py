@@ -1,4 +1,4 @@
-"""Every function that takes a background: floats in 0..1 and integers in 0..255 give the same pixels, the rest is refused."""
+"""Every function that takes a background: floats in 0..1 and integers in 0..255 give the same pixels."""
 
 from __future__ import annotations
 
@@ -124,7 +124,8 @@ BAD: list[tuple[object, str]] = [
     ((-1, 0, 0), "0\\.\\.255"), (300, "0\\.\\.255"), ((0.5, 0.5), "grey or RGB|broadcasts"),
     ((255, 255, 255, 255), "grey or RGB"), ((), "grey or RGB"), ("white", "grey or RGB"), (b"abc", "grey or RGB"),
     (True, "grey or RGB"), ((True, False, True), "grey or RGB"), (("a", "b", "c"), "grey or RGB"), ({}, "grey or RGB"),
-    (1 + 2j, "grey or RGB"), (torch.ones(3, device="meta"), "grey or RGB|meta"), (np.array(["1", "1", "1"]), "grey or RGB"),
+    (1 + 2j, "grey or RGB"), (torch.ones(3, device="meta"), "grey or RGB|meta"),
+    (np.array(["1", "1", "1"]), "grey or RGB"),
 ]  # fmt: skip
 
 
