@@ -10,6 +10,7 @@ models/<family>/<name>/refs/main holds a revision, snapshots/<revision>/ its fil
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import json
 import os
@@ -234,7 +235,12 @@ def _models_folder(home: str | os.PathLike[str] | None) -> Path:
     if home is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         home = os.environ.get("MENAGERIE_HOME") or Path(cache) / "menagerie4d"
-    return file_path(home, "home").expanduser() / "models"
+    folder = file_path(home, "home").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, "the home of models is a file, expected a folder", str(folder)
+        )
+    return folder / "models"
 
 
 def _local_names(home: str | os.PathLike[str] | None) -> list[str]:

@@ -70,6 +70,28 @@ def prepare(
     )
 
 
+def torch_device(device: torch.device | str | int, name: str) -> torch.device:
+    """Return a device argument as a `torch.device` that exists on this machine and has values.
+
+    Raises:
+        TypeError: it is not a device.
+        ValueError: there is no such device here.
+    """
+    if isinstance(device, bool) or not isinstance(device, torch.device | str | int):
+        raise TypeError(f"{name}: expected a torch device, e.g. 'cpu' or 'cuda', got {shown(device)}")
+    try:
+        result = torch.device(device)
+        torch.empty(0, device=result)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{name}: {device!r} is not a device of this machine ({reason}); expected 'cpu' or 'cuda'"
+        ) from None
+    if result.type == "meta":
+        raise ValueError(f"{name}: 'meta' tensors have no values; expected 'cpu' or 'cuda'")
+    return result
+
+
 def check_gaussians(gaussians: Gaussians) -> dict[str, int]:
     """Check Gaussians that are not rendered, with any number K of SH coefficients and on any device with values.
 

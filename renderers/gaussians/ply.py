@@ -23,7 +23,7 @@ import torch
 
 from renderers.arguments import integer, shown
 from renderers.files import atomic_path, file_path
-from renderers.gaussians.checks import check_gaussians
+from renderers.gaussians.checks import check_gaussians, torch_device
 from renderers.gaussians.types import Gaussians
 
 SH_C0 = 0.28209479177387814  # basis function of degree 0: colour = 0.5 + SH_C0 · f_dc
@@ -59,6 +59,7 @@ def read(
         RuntimeError: `.spz` without the gsply library.
     """
     path = file_path(path, "ply.read: path")
+    where = torch_device(device, "ply.read: device")
     if up is not None:
         check_up(up, "ply.read")
     columns, stored = (_read_spz(path), "y") if path.suffix.lower() == ".spz" else _read_ply(path)
@@ -88,7 +89,7 @@ def read(
         "sh": sh,
     }
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v, np.float32))[None] for k, v in values.items()}
-    return Gaussians(**tensors).to(device)
+    return Gaussians(**tensors).to(where)
 
 
 def write(
@@ -219,7 +220,8 @@ def _write_ply(path: Path, columns: dict[str, np.ndarray], up: str) -> None:
 
 def _read_ply(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """Read a PLY file: its vertex properties, name → [N], and the direction that is up in it."""
-    content = path.read_bytes()
+    with open(path, "rb") as file:
+        content = file.read()
     end = re.search(rb"end_header\r?\n", content)
     if not content.startswith((b"ply\n", b"ply\r\n")) or end is None:
         raise ValueError(

@@ -143,7 +143,9 @@ class Rendered:
             raise ValueError(f"Rendered.output: name: expected one of {', '.join(OUTPUTS)}, got {name!r}")
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"Rendered.{name}: it was not rendered; call render with want=(…, {name!r})")
+            raise ValueError(
+                f"Rendered.output: name: {name!r} was not rendered; call render with want=(…, {name!r})"
+            )
         return value
 
 

@@ -33,6 +33,7 @@ import zoo.metrics
 from renderers import cameras, gltf, meshes, video
 from renderers.gaussians import Gaussians, TensorCameras, ply, render
 from zoo.dimo import DIMO, Motion
+from zoo.dimo.config import LatentFit
 
 OURS = tuple(str(Path(package.__file__).parent) for package in (zoo, renderers))
 NAN, INF = float("nan"), float("inf")
@@ -107,34 +108,56 @@ def camera_cases() -> dict[str, Case]:
     views = [None, 5, "orbit", eye]
     return {
         "Cameras": Case(
-            cameras.Cameras, {"world_to_camera": eye, "K": K, "width": 8, "height": 8},
-            {"world_to_camera": [None, "x", eye[0], eye[:, :3], NAN * eye, [[1], [1, 2]], eye * 1j],
-             "K": [None, K[0], K * NAN, np.tile(K, (2, 1, 1)), "x"], **sizes}, counts,
+            cameras.Cameras,
+            {"world_to_camera": eye, "K": K, "width": 8, "height": 8},
+            {
+                "world_to_camera": [None, "x", eye[0], eye[:, :3], NAN * eye, [[1], [1, 2]], eye * 1j],
+                "K": [None, K[0], K * NAN, np.tile(K, (2, 1, 1)), "x"],
+                **sizes,
+            },
+            counts,
         ),
         "Cameras.__getitem__": Case(
-            lambda views: orbit()[views], {"views": 0}, {"views": [2, -3, 0.5, "0", [5], [0.5], np.array([True] * 3), (0, 1)]},
+            lambda views: orbit()[views],
+            {"views": 0},
+            {"views": [2, -3, 0.5, "0", [5], [0.5], np.array([True] * 3), (0, 1)]},
             {"views": [np.int64(0), [0], slice(0, 1), [True, False]]},
         ),
         "Cameras.project": Case(
-            orbit().project, {"points": np.zeros((4, 3))}, {"points": [None, "x", np.zeros((4, 2)), 5, [[1], [1, 2]], ["a"] * 3]}
+            orbit().project,
+            {"points": np.zeros((4, 3))},
+            {"points": [None, "x", np.zeros((4, 2)), 5, [[1], [1, 2]], ["a"] * 3]},
         ),
-        "intrinsics": Case(cameras.intrinsics, {"fov_y": 0.6, "width": 8, "height": 8}, {"fov_y": lens, **sizes}, counts),
+        "intrinsics": Case(
+            cameras.intrinsics, {"fov_y": 0.6, "width": 8, "height": 8}, {"fov_y": lens, **sizes}, counts
+        ),
         "orbit_rotations": Case(
-            cameras.orbit_rotations, {"azimuths": [0.0, 1.0], "elevations": 0.2},
+            cameras.orbit_rotations,
+            {"azimuths": [0.0, 1.0], "elevations": 0.2},
             {"azimuths": ["x", None, [NAN], [[0.0]], 1j], "elevations": ["x", None, NAN, [0.1] * 3]},
         ),
         "orbit_cameras": Case(
-            cameras.orbit_cameras, orbiting,
-            {"azimuths": ["x", None, [NAN]], "elevations": ["x", NAN, [0.1] * 3], "distance": numbers(0, -1, None),
-             "fov_y": lens, **sizes}, counts,
+            cameras.orbit_cameras,
+            orbiting,
+            {
+                "azimuths": ["x", None, [NAN]],
+                "elevations": ["x", NAN, [0.1] * 3],
+                "distance": numbers(0, -1, None),
+                "fov_y": lens,
+                **sizes,
+            },
+            counts,
         ),
-        "to_opengl": Case(cameras.to_opengl, {"world_to_camera": eye}, {"world_to_camera": [None, "x", eye[:, :3], 5]}),
+        "to_opengl": Case(
+            cameras.to_opengl, {"world_to_camera": eye}, {"world_to_camera": [None, "x", eye[:, :3], 5]}
+        ),
         "opengl_projection": Case(
-            cameras.opengl_projection, {"cameras": orbit(), "near": 0.1, "far": 10.0},
+            cameras.opengl_projection,
+            {"cameras": orbit(), "near": 0.1, "far": 10.0},
             {"cameras": views, "near": numbers(0, -1, None), "far": numbers(0.1, 0.05, None)},
         ),
         "mvvdm_camera_vectors": Case(cameras.mvvdm_camera_vectors, {"cameras": orbit()}, {"cameras": views}),
-    }  # fmt: skip
+    }
 
 
 def splat_cases(folder: Path) -> dict[str, Case]:
@@ -163,35 +186,66 @@ def splat_cases(folder: Path) -> dict[str, Case]:
 
     return {
         "render": Case(
-            splat, good,
-            {"gaussians": [None, 5, splats.means, view], "cameras": [None, 5, orbit(), splats, view.viewmats],
-             "eps2d": numbers(-1, None), "antialiased": [None, 1, "yes", 0.5], "want": [None, "x", (), ("rgb", 5), 5, ([],)],
-             "sh_degree": [0, 1], f"gaussians ({names})": [*spoilt, splats.to("meta"), splats.to(torch.float16)],
-             "cameras (viewmats|Ks|width|height)": [
-                 view.to("meta"), view.to(torch.float64), TensorCameras(view.viewmats * NAN, view.Ks, 8, 8),
-                 TensorCameras(view.viewmats, view.Ks, 8.0, 8), TensorCameras(view.viewmats, view.Ks, 8, HUGE),
-                 TensorCameras(view.viewmats[0], view.Ks, 8, 8), TensorCameras(view.viewmats, -view.Ks, 8, 8)]},
-            {"eps2d": [np.float64(0.3), torch.tensor(0.3, dtype=torch.float64)],
-             "cameras": [TensorCameras(view.viewmats, view.Ks, np.int64(8), torch.tensor(8))], "want": [["rgb"], "rgb"]},
+            splat,
+            good,
+            {
+                "gaussians": [None, 5, splats.means, view],
+                "cameras": [None, 5, orbit(), splats, view.viewmats],
+                "eps2d": numbers(-1, None),
+                "antialiased": [None, 1, "yes", 0.5],
+                "want": [None, "x", (), ("rgb", 5), 5, ([],)],
+                "sh_degree": [0, 1],
+                f"gaussians ({names})": [*spoilt, splats.to("meta"), splats.to(torch.float16)],
+                "cameras (viewmats|Ks|width|height)": [
+                    view.to("meta"),
+                    view.to(torch.float64),
+                    TensorCameras(view.viewmats * NAN, view.Ks, 8, 8),
+                    TensorCameras(view.viewmats, view.Ks, 8.0, 8),
+                    TensorCameras(view.viewmats, view.Ks, 8, HUGE),
+                    TensorCameras(view.viewmats[0], view.Ks, 8, 8),
+                    TensorCameras(view.viewmats, -view.Ks, 8, 8),
+                ],
+            },
+            {
+                "eps2d": [np.float64(0.3), torch.tensor(0.3, dtype=torch.float64)],
+                "cameras": [TensorCameras(view.viewmats, view.Ks, np.int64(8), torch.tensor(8))],
+                "want": [["rgb"], "rgb"],
+            },
         ),
         "TensorCameras.from_cameras": Case(
-            TensorCameras.from_cameras, {"cameras": orbit()}, {"cameras": [None, 5, [], [5], "x", [orbit(), orbit(3)], view]},
+            TensorCameras.from_cameras,
+            {"cameras": orbit()},
+            {"cameras": [None, 5, [], [5], "x", [orbit(), orbit(3)], view]},
         ),
         "Rendered.output": Case(
-            lambda name: render(splats, view).output(name), {"name": "rgb"}, {"name": ["depth", "flow", None, 5, "output"]}
+            lambda name: render(splats, view).output(name),
+            {"name": "rgb"},
+            {"name": ["depth", "flow", None, 5, "output"]},
         ),
         "set_threads": Case(renderers.gaussians.set_threads, {"count": None}, {"count": ints(0, -1, HUGE)}),
         "ply.write": Case(
-            ply.write, {"path": "out.ply", "gaussians": splats, "scene": 0, "up": "y"},
-            {"path": [*NO_PATH, None], "gaussians": [None, 5, splats.means], "scene": ints(2, -3, HUGE, None),
-             "up": ["z", 5, b"y"], f"gaussians ({names})": [*spoilt, splats.to("meta")]},
+            ply.write,
+            {"path": "out.ply", "gaussians": splats, "scene": 0, "up": "y"},
+            {
+                "path": [*NO_PATH, None],
+                "gaussians": [None, 5, splats.means],
+                "scene": ints(2, -3, HUGE, None),
+                "up": ["z", 5, b"y"],
+                f"gaussians ({names})": [*spoilt, splats.to("meta")],
+            },
             {"scene": [np.int64(0), -2, torch.tensor(0)]},
         ),
         "ply.read": Case(
-            ply.read, {"path": folder / "splats.ply"},
-            {"path": [*NO_PATH, None], "up": ["z", 5, b"y"], "path (nowhere|a-file|table)": ["nowhere.ply", folder / "a-file", folder]},
+            ply.read,
+            {"path": folder / "splats.ply"},
+            {
+                "path": [*NO_PATH, None],
+                "up": ["z", 5, b"y"],
+                "device": ["nowhere", 1.5, "meta", None],
+                "path (nowhere|a-file|table)": ["nowhere.ply", folder / "a-file", folder],
+            },
         ),
-    }  # fmt: skip
+    }
 
 
 def mesh_cases(folder: Path) -> dict[str, Case]:
@@ -204,64 +258,128 @@ def mesh_cases(folder: Path) -> dict[str, Case]:
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     pose = {"animation": 0, "time": 0.5, "closed": False}
     bad_pose = {
-        "animation": ints(1, -1, HUGE), "time": numbers(None), "closed": [None, 1, "x"],
-    }  # fmt: skip
+        "animation": ints(1, -1, HUGE),
+        "time": numbers(None),
+        "closed": [None, 1, "x"],
+    }
     same_pose = {"animation": [np.int64(0), torch.tensor(0)], "time": [np.float64(0.5), torch.tensor(0.5)]}
     backgrounds = ["white", (1, 1, 1), (0.5, 1, 1), (300, 0, 0), (NAN,) * 3, (0.5, 0.5), True]
     return {
         "gltf.load": Case(
-            gltf.load, {"source": data},
-            {"source": [None, 5, ["x"], 1.5], "name": [5, b"x"], "limits": [5, {}, "x"], "root": NO_PATH,
-             "source (nowhere|a-file|table|in memory)": ["nowhere.glb", folder / "a-file", folder, b"", b"glTF", b"x" * 99]},
+            gltf.load,
+            {"source": data},
+            {
+                "source": [None, 5, ["x"], 1.5],
+                "name": [5, b"x"],
+                "limits": [5, {}, "x"],
+                "root": NO_PATH,
+                "source (nowhere|a-file|table|in memory)": [
+                    "nowhere.glb",
+                    folder / "a-file",
+                    folder,
+                    b"",
+                    b"glTF",
+                    b"x" * 99,
+                ],
+            },
         ),
         "gltf.Limits": Case(
-            gltf.Limits, {"nodes": 5}, {"nodes": ints(-1, None), "vertices": ints(-1), "file_bytes": ["1", 1.5]},
+            gltf.Limits,
+            {"nodes": 5},
+            {"nodes": ints(-1, None), "vertices": ints(-1), "file_bytes": ["1", 1.5]},
             {"nodes": [np.int64(5)]},
         ),
         "Asset.pose": Case(asset.pose, pose, bad_pose, same_pose),
         "Asset.positions": Case(asset.positions, pose, bad_pose, same_pose),
         "Asset.origin": Case(asset.origin, {"animation": 0}, {"animation": ints(1, -1)}),
-        "gltf.identify": Case(gltf.identify, {"head": b"PK"}, {"head": [None, 5, "PK"], "name": [None, 5, b"x"]}),
+        "gltf.identify": Case(
+            gltf.identify, {"head": b"PK"}, {"head": [None, 5, "PK"], "name": [None, 5, b"x"]}
+        ),
         "gltf.format_of_suffix": Case(gltf.format_of_suffix, {"name": "a.fbx"}, {"name": [*NO_TEXT, folder]}),
         "gltf.find_file": Case(
-            gltf.find_file, {"uri": "moving.glb", "folder": folder, "root": folder},
+            gltf.find_file,
+            {"uri": "moving.glb", "folder": folder, "root": folder},
             {"uri": NO_TEXT, "folder": ["x", None, 5], "root": ["x", None, 5]},
         ),
         "RenderSettings": Case(
-            meshes.RenderSettings, {"samples": 4},
-            {"samples": ints(0, 3, -4, None), "tracks": ints(-1, None), "track_seed": ints(-1, None),
-             "depth": [None, 1, "yes"], "normals": [0, 1.0], "flow": ["x"]},
+            meshes.RenderSettings,
+            {"samples": 4},
+            {
+                "samples": ints(0, 3, -4, None),
+                "tracks": ints(-1, None),
+                "track_seed": ints(-1, None),
+                "depth": [None, 1, "yes"],
+                "normals": [0, 1.0],
+                "flow": ["x"],
+            },
             {"samples": [np.int64(4), torch.tensor(4)]},
         ),
         "Shot": Case(
-            meshes.Shot, shot,
-            {"animation": ints(-1), "timestamps": [None, "x", [], [NAN], [[0.0]], 0.5], "cameras": [None, 5, [orbit(1)]],
-             "asset_to_world": [None, "x", np.eye(3), NAN * np.eye(4), 5], "closed": [None, 1], "turntable": numbers(None)},
+            meshes.Shot,
+            shot,
+            {
+                "animation": ints(-1),
+                "timestamps": [None, "x", [], [NAN], [[0.0]], 0.5],
+                "cameras": [None, 5, [orbit(1)]],
+                "asset_to_world": [None, "x", np.eye(3), NAN * np.eye(4), 5],
+                "closed": [None, 1],
+                "turntable": numbers(None),
+            },
             {"animation": [np.int64(0)]},
         ),
         "render_clip": Case(
-            meshes.render_clip, {"asset": asset, "shot": meshes.Shot(**shot), "backend": "opengl"},
-            {"asset": [None, 5, "fox.glb", data], "shot": [None, 5, shot], "settings": [5, {"samples": 4}, "x"],
-             "backend": [None, 5, "", "directx", ["opengl"]]},
+            meshes.render_clip,
+            {"asset": asset, "shot": meshes.Shot(**shot), "backend": "opengl"},
+            {
+                "asset": [None, 5, "fox.glb", data],
+                "shot": [None, 5, shot],
+                "settings": [5, {"samples": 4}, "x"],
+                "backend": [None, 5, "", "directx", ["opengl"]],
+            },
         ),
-        "renderer": Case(meshes.renderer, {"backend": "opengl"}, {"backend": [None, 5, "", "directx", ["opengl"]]}),
+        "renderer": Case(
+            meshes.renderer, {"backend": "opengl"}, {"backend": [None, 5, "", "directx", ["opengl"]]}
+        ),
         "RenderedClip.over": Case(clip.over, {"background": 255}, {"background": backgrounds}),
         "composite": Case(
-            meshes.composite, {"frames": clip.frames, "background": 255}, {"frames": rgba, "background": backgrounds}
+            meshes.composite,
+            {"frames": clip.frames, "background": 255},
+            {"frames": rgba, "background": backgrounds},
         ),
         "composite_in_place": Case(
-            meshes.composite_in_place, {"frames": clip.frames.copy(), "background": 255},
+            meshes.composite_in_place,
+            {"frames": clip.frames.copy(), "background": 255},
             {"frames": [*rgba, np.zeros((4, 4, 8), np.uint8)[..., ::2]], "background": backgrounds},
         ),
         "encode_h264": Case(
-            video.encode_h264, {"frames": frames, "fps": 24, "crf": 18, "gop": 8, "preset": "veryfast"},
-            {"frames": [None, 5, "x", frames[0], frames[:0], frames.astype(float), frames[:, :7], frames[..., :2],
-                        frames[:, :0], torch.from_numpy(frames), frames.tolist()],
-             "fps": numbers(0, -1, 1e-9, 1e9, None), "crf": ints(-1, 52, None), "gop": ints(0, -1, None),
-             "preset": [None, 5, "", "fastest"]},
-            {"fps": [24.0, np.int64(24), np.float32(24), torch.tensor(24)], "crf": [np.int64(18)], "gop": [np.uint8(8)]},
+            video.encode_h264,
+            {"frames": frames, "fps": 24, "crf": 18, "gop": 8, "preset": "veryfast"},
+            {
+                "frames": [
+                    None,
+                    5,
+                    "x",
+                    frames[0],
+                    frames[:0],
+                    frames.astype(float),
+                    frames[:, :7],
+                    frames[..., :2],
+                    frames[:, :0],
+                    torch.from_numpy(frames),
+                    frames.tolist(),
+                ],
+                "fps": numbers(0, -1, 1e-9, 1e9, None),
+                "crf": ints(-1, 52, None),
+                "gop": ints(0, -1, None),
+                "preset": [None, 5, "", "fastest"],
+            },
+            {
+                "fps": [24.0, np.int64(24), np.float32(24), torch.tensor(24)],
+                "crf": [np.int64(18)],
+                "gop": [np.uint8(8)],
+            },
         ),
-    }  # fmt: skip
+    }
 
 
 def motion_cases() -> dict[str, Case]:
@@ -289,121 +407,207 @@ def motion_cases() -> dict[str, Case]:
         "Motion.at": Case(motion.at, {"phases": 0.5}, {"phases": [*phases, None]}, {"phases": same_phases}),
         "Motion.gaussians": Case(motion.gaussians, {"phase": 0.5}, {"phases": []}, {"phase": same_phases}),
         "Motion.resampled": Case(
-            motion.resampled, {"frames": 3}, {"frames": [*frames, None]}, {"frames": [np.int64(3), torch.tensor(3)]}
+            motion.resampled,
+            {"frames": 3},
+            {"frames": [*frames, None]},
+            {"frames": [np.int64(3), torch.tensor(3)]},
         ),
         "Motion.render": Case(
-            motion.render, {"cameras": view, "phases": [0.5], "background": 1.0},
-            {"cameras": [None, 5, "front", [], [view]], "phases": phases,
-             "background": ["white", (1, 1, 1), (0.5, 1, 1), (300, 0, 0), (NAN,) * 3, (0.5, 0.5), True]},
-            {"phases": same_phases, "background": [255, (255, 255, 255), np.ones(3)],
-             "cameras": [TensorCameras.from_cameras(view)]},
+            motion.render,
+            {"cameras": view, "phases": [0.5], "background": 1.0},
+            {
+                "cameras": [None, 5, "front", [], [view]],
+                "phases": phases,
+                "background": ["white", (1, 1, 1), (0.5, 1, 1), (300, 0, 0), (NAN,) * 3, (0.5, 0.5), True],
+            },
+            {
+                "phases": same_phases,
+                "background": [255, (255, 255, 255), np.ones(3)],
+                "cameras": [TensorCameras.from_cameras(view)],
+            },
         ),
         "Motion.default_camera": Case(
-            motion.default_camera, {"resolution": 8}, {"resolution": ints(0, -1, HUGE, None)}, {"resolution": [np.int64(8)]}
+            motion.default_camera,
+            {"resolution": 8},
+            {"resolution": ints(0, -1, HUGE, None)},
+            {"resolution": [np.int64(8)]},
         ),
         "Motion.animation": Case(
             motion.animation, {"detail": 8}, {"detail": ints(0, -1, HUGE, None)}, {"detail": [np.int16(8)]}
         ),
         "DIMOPipeline.sample": Case(
-            egg.sample, {"z": 7, "frames": 3},
+            egg.sample,
+            {"z": 7, "frames": 3},
             {"z": [*latents, 5.5, 7.0, NAN, True, HUGE, META, np.float32(7), 1j], "frames": frames},
             {"z": [np.int64(7), torch.tensor(7), np.uint8(7)], "frames": [np.int64(3)]},
         ),
-        "DIMOPipeline.draw": Case(egg.draw, {"seed": 7}, {"seed": ints(HUGE, -HUGE, None)}, {"seed": [np.int64(7)]}),
+        "DIMOPipeline.draw": Case(
+            egg.draw, {"seed": 7}, {"seed": ints(HUGE, -HUGE, None)}, {"seed": [np.int64(7)]}
+        ),
         "DIMOPipeline.motion": Case(
-            egg.motion, {"which": 1}, {"which": [*ints(None), *missing]}, {"which": [np.int64(1), torch.tensor(1), -5]}
+            egg.motion,
+            {"which": 1},
+            {"which (which|motion)": [*ints(None), *missing]},
+            {"which": [np.int64(1), torch.tensor(1), -5]},
         ),
         "DIMOPipeline.index": Case(
-            egg.index, {"which": 1}, {"which": [*ints(None), *missing]}, {"which": [np.int8(1), "hops forward twice"]}
+            egg.index,
+            {"which": 1},
+            {"which (which|motion)": [*ints(None), *missing]},
+            {"which": [np.int8(1), "hops forward twice"]},
         ),
         "DIMOPipeline.interpolate": Case(
-            egg.interpolate, {"a": 0, "b": 1, "steps": 2},
-            {"a (which|motion)": [None, 5.5, 6, "flies"], "b (which|motion)": [None, 5.5, 6, b"x"],
-             "steps": ints(0, 1, -1, HUGE, None)},
+            egg.interpolate,
+            {"a": 0, "b": 1, "steps": 2},
+            {
+                "a (which|motion)": [None, 5.5, 6, "flies"],
+                "b (which|motion)": [None, 5.5, 6, b"x"],
+                "steps": ints(0, 1, -1, HUGE, None),
+            },
             {"a": [np.int64(0), motion], "steps": [np.int64(2)]},
         ),
         "DIMOPipeline.from_text": Case(
-            lambda sentence: egg.from_text(sentence), {}, {"sentence": NO_TEXT, "text head": [{"sentence": "hops"}]}
+            lambda sentence: egg.from_text(sentence),
+            {},
+            {"sentence": NO_TEXT, "text head": [{"sentence": "hops"}]},
         ),
-    }  # fmt: skip
+    }
 
 
 def model_cases(folder: Path) -> dict[str, Case]:
     (data := folder / "motions").mkdir()
     videos, config = tiny_videos(data, resolution=16), tiny_config()
     model, egg = tiny_dimo(), tiny_pipeline()
-    small = DIMO(tiny_config(), 3)
+    small = DIMO(
+        tiny_config(
+            gaussians=20, key_points=4, width=8, fit=LatentFit(steps=1, batch=(1, 1), resolutions=((0, 16),))
+        ),
+        3,
+    )
     small.refresh()
     frames = np.zeros((2, 5, 16, 16, 4), np.uint8)
     view = orbit(2, 16)
     reading = {"motions": [0], "views": [0], "frames": [0], "resolution": 8}
     indices = [None, 5, "0", [0.5], [99], [-99], ["a"], [None], {}]
     index_same = [[np.int64(0)], np.array([0]), (0,)]
-    devices = ["nowhere", 1.5]
+    devices = ["nowhere", 1.5, "cuda:99", "meta", True, None, b"cpu", ""]
     return {
         "DIMO": Case(
-            lambda **options: DIMO(**options).num_motions, {"config": model.config, "num_motions": 2},
-            {"config": [None, 5, {}], "num_motions": ints(0, -1, None), "num_gaussians": ints(-1), "num_key_points": ints(0)},
+            lambda **options: DIMO(**options).num_motions,
+            {"config": model.config, "num_motions": 2},
+            {
+                "config": [None, 5, {}],
+                "num_motions": ints(0, -1, None),
+                "num_gaussians": ints(-1),
+                "num_key_points": ints(0),
+            },
             {"num_motions": [np.int64(2)]},
         ),
         "MotionVideos.open": Case(
-            zoo.dimo.MotionVideos.open, {"folder": data},
-            {"folder": [*NO_PATH, None], "folder (nowhere|a-file|table)": ["nowhere", folder / "a-file", folder]},
+            zoo.dimo.MotionVideos.open,
+            {"folder": data},
+            {
+                "folder": [*NO_PATH, None],
+                "folder (nowhere|a-file|table)": ["nowhere", folder / "a-file", folder],
+            },
         ),
         "MotionVideos.read": Case(
-            videos.read, reading,
+            videos.read,
+            reading,
             {"motions": indices, "views": indices, "frames": indices, "resolution": ints(0, -1, 17, HUGE)},
             {"motions": index_same, "views": index_same, "frames": index_same, "resolution": [np.int64(8)]},
         ),
         "MotionVideos.cameras": Case(
-            videos.cameras, {"motions": [0], "views": [0], "frames_count": 2, "resolution": 8},
+            videos.cameras,
+            {"motions": [0], "views": [0], "frames_count": 2, "resolution": 8},
             {"motions": indices, "views": indices, "frames_count": ints(0, None), "resolution": ints(0, -1)},
             {"motions": index_same, "frames_count": [np.int64(2)]},
         ),
-        "MotionVideos.points": Case(videos.points, {"motion": 0}, {"motion": ints(99, -99, None)}, {"motion": [np.int64(0)]}),
+        "MotionVideos.points": Case(
+            videos.points, {"motion": 0}, {"motion": ints(99, -99, None)}, {"motion": [np.int64(0)]}
+        ),
         "MotionVideos.select": Case(
-            lambda motions: videos.select(motions).names, {"motions": [0]},
-            {"motions": [None, 5, 0.5, {0: 1}, [0.5], [99], [None]], "split": [{"motions": "test"}]}, {"motions": index_same},
+            lambda motions: videos.select(motions).names,
+            {"motions": [0]},
+            {"motions": [None, 5, 0.5, {0: 1}, [0.5], [99], [None]], "split": [{"motions": "test"}]},
+            {"motions": index_same},
         ),
         "write_motion": Case(
-            zoo.dimo.write_motion, {"folder": ".", "stem": "a", "frames": frames, "points": np.zeros((5, 4, 3))},
-            {"folder": [*NO_PATH, None, "nowhere"], "stem": [None, 5, "a/b", "../a", b"a"],
-             "frames": [None, 5, "x", frames[0], frames.astype(float), frames[..., :3], frames[:, :, :8]],
-             "points": ["x", np.zeros((4, 4, 3)), np.full((5, 4, 3), NAN), np.zeros((5, 4, 2)), 5]},
+            zoo.dimo.write_motion,
+            {"folder": ".", "stem": "a", "frames": frames, "points": np.zeros((5, 4, 3))},
+            {
+                "folder": [*NO_PATH, None, "nowhere"],
+                "stem": [None, 5, "a/b", "../a", b"a"],
+                "frames": [None, 5, "x", frames[0], frames.astype(float), frames[..., :3], frames[:, :, :8]],
+                "points": ["x", np.zeros((4, 4, 3)), np.full((5, 4, 3), NAN), np.zeros((5, 4, 2)), 5],
+            },
         ),
         "evaluate": Case(
             lambda **options: zoo.dimo.evaluate(**options)["psnr"],
             {"model": small, "videos": videos, "every": 5, "views": [0], "resolution": 8},
-            {"model": [None, 5, egg], "videos": [None, 5, data], "every": ints(0, -1, None), "resolution": ints(0, -1),
-             "views": indices[1:], "latents": [5, "x", torch.zeros(3, 3), torch.zeros(2, 4), torch.zeros(3, 4, device="meta")]},
+            {
+                "model": [None, 5, egg],
+                "videos": [None, 5, data],
+                "every": ints(0, -1, None),
+                "resolution": ints(0, -1),
+                "views": indices[1:],
+                "latents": [5, "x", torch.zeros(3, 3), torch.zeros(2, 4), torch.zeros(3, 4, device="meta")],
+            },
             {"every": [np.int64(5)], "resolution": [np.int64(8)]},
         ),
         "fit_latent": Case(
-            zoo.dimo.fit_latent, {"model": small, "videos": videos.select([0]), "steps": 1, "seed": 0},
-            {"model": [None, 5, egg], "videos": [None, 5, data, frames], "steps": ints(-1), "seed": ints(-1, None)},
-            {"steps": [np.int64(1)], "seed": [np.int64(0)]},
-        ),
-        "train": Case(
-            lambda **options: None, {},
-            {},
+            zoo.dimo.fit_latent,
+            {"model": small, "videos": videos.select([0]), "steps": 0, "seed": 0},
+            {
+                "model": [None, 5, egg],
+                "videos": [None, 5, data, frames],
+                "steps": ints(-1),
+                "seed": ints(-1, None),
+            },
+            {"steps": [np.int64(0)], "seed": [np.int64(0)]},
         ),
         "dimo.train": Case(
-            lambda **options: zoo.dimo.train(**({"videos": videos, "config": config} | options)), {},
-            {"videos": [None, 5, data, frames], "config": [None, 5, {}], "seed": ints(-1, None), "save_every": ints(0, None),
-             "checkpoint": [5, b"x", ""], "device": devices},
+            lambda **options: zoo.dimo.train(**({"videos": videos, "config": config} | options)),
+            {},
+            {
+                "videos": [None, 5, data, frames],
+                "config": [None, 5, {}],
+                "seed": ints(-1, None),
+                "save_every": ints(0, None),
+                "checkpoint": [5, b"x", ""],
+                "device": devices,
+            },
         ),
         "train_text_head": Case(
-            lambda **options: zoo.dimo.train_text_head(**({"sentences": list(SENTENCES)} | options)), {},
-            {"sentences": [None, 5, "hops", [], [None], [5]], "paraphrases": ["hops", 5, [["a"]], [5] * 6, [[5]] * 6],
-             "steps": ints(-1, None), "seed": ints(-1, None)},
+            lambda **options: zoo.dimo.train_text_head(**({"sentences": list(SENTENCES)} | options)),
+            {},
+            {
+                "sentences": [None, 5, "hops", [], [None], [5]],
+                "paraphrases": ["hops", 5, [["a"]], [5] * 6, [[5]] * 6],
+                "steps": ints(-1, None),
+                "seed": ints(-1, None),
+            },
         ),
         "DIMOPipeline.reconstruct": Case(
-            lambda **options: egg.reconstruct(**({"videos": frames, "cameras": view, "steps": 1} | options)), {},
-            {"videos": [None, 5, "x", frames[0], frames.astype(float), frames[..., :3], frames[:1], frames[:, :, :8]],
-             "cameras": [None, 5, [view], orbit(3, 16), orbit(2, 8), TensorCameras.from_cameras(view)],
-             "steps": ints(-1), "seed": ints(-1, None)},
+            lambda **options: egg.reconstruct(**({"videos": frames, "cameras": view, "steps": 1} | options)),
+            {},
+            {
+                "videos (videos|frames)": [
+                    None,
+                    5,
+                    "x",
+                    frames[0],
+                    frames.astype(float),
+                    frames[..., :3],
+                    frames[:1],
+                    frames[:, :, :8],
+                ],
+                "cameras": [None, 5, [view], orbit(3, 16), orbit(2, 8), TensorCameras.from_cameras(view)],
+                "steps": ints(-1),
+                "seed": ints(-1, None),
+            },
         ),
-    }  # fmt: skip
+    }
 
 
 def metric_cases() -> dict[str, Case]:
@@ -436,53 +640,80 @@ def metric_cases() -> dict[str, Case]:
 
     metrics = zoo.metrics
     return {
-        "squared_error": pair(metrics.squared_error, image), "psnr": pair(metrics.psnr, image),
-        "ssim": pair(metrics.ssim, image, "floats"), "lpips": pair(lambda image, target: metrics.lpips(image, target) and 0, image),
+        "squared_error": pair(metrics.squared_error, image),
+        "psnr": pair(metrics.psnr, image),
+        "ssim": pair(metrics.ssim, image, "floats"),
+        "lpips": pair(lambda image, target: metrics.lpips(image, target) and 0, image),
         "intersection_and_union": pair(metrics.intersection_and_union, depth),
         "trajectory_error": pair(metrics.trajectory_error, points[0]),
         "psnr_from_mse": Case(
-            metrics.psnr_from_mse, {"mse": 0.1, "lowest": 0.0},
+            metrics.psnr_from_mse,
+            {"mse": 0.1, "lowest": 0.0},
             {"mse": [None, "x", -1.0, 1j, [0.1], torch.zeros(2), META, True], "lowest": numbers(-1, None)},
             {"mse": [np.float64(0.1)]},
         ),
         "iou": Case(
-            metrics.iou, {"intersection": 1.0, "union": 2.0}, {"intersection": numbers(-1, None), "union": numbers(-1, None)},
+            metrics.iou,
+            {"intersection": 1.0, "union": 2.0},
+            {"intersection": numbers(-1, None), "union": numbers(-1, None)},
             {"intersection": [1, np.int64(1), torch.tensor(1)], "union": [2, torch.tensor(2)]},
         ),
         "foreground_mask": Case(
-            metrics.foreground_mask, {"frames": frames, "background": 0.5},
+            metrics.foreground_mask,
+            {"frames": frames, "background": 0.5},
             {"frames": no(frames[:, :, :2]), "background": [NAN, "grey", (1, 1, 1), 300, -0.5, None]},
         ),
         "color_histogram_overlap": Case(
-            metrics.color_histogram_overlap, {"frames": frames, "bins": 6},
-            {"frames": [*no(frames)[:4], frames[:, :1], frames[:, :, :2]], "bins": ints(0, -1, HUGE, None)}, {"bins": [np.int64(6)]},
+            metrics.color_histogram_overlap,
+            {"frames": frames, "bins": 6},
+            {"frames": [*no(frames)[:4], frames[:, :1], frames[:, :, :2]], "bins": ints(0, -1, HUGE, None)},
+            {"bins": [np.int64(6)]},
         ),
         "flow_between_frames": Case(
-            metrics.flow_between_frames, {"frames": frames}, {"frames": [*no(frames)[:4], frames[:, :1], (frames * 255).byte()]}
+            metrics.flow_between_frames,
+            {"frames": frames},
+            {"frames": [*no(frames)[:4], frames[:, :1], (frames * 255).byte()]},
         ),
         "optical_flow": Case(
-            metrics.optical_flow, {"before": grey, "after": grey, "levels": 3, "iterations": 2},
-            {"before (before|after)": no(grey, grey.byte()), "after": no(grey, grey.byte()), "levels (levels)": [*ints(0, None), 9],
-             "iterations": ints(-1, HUGE, None)}, {"levels": [np.int64(3)], "iterations": [np.int64(2)]},
+            metrics.optical_flow,
+            {"before": grey, "after": grey, "levels": 3, "iterations": 2},
+            {
+                "before (before|after)": no(grey, grey.byte()),
+                "after": no(grey, grey.byte()),
+                "levels (levels)": [*ints(0, None), 9],
+                "iterations": ints(-1, HUGE, None),
+            },
+            {"levels": [np.int64(3)], "iterations": [np.int64(2)]},
         ),
         "endpoint_error": Case(
-            metrics.endpoint_error, {"flow": flow, "target": flow, "mask": mask},
+            metrics.endpoint_error,
+            {"flow": flow, "target": flow, "mask": mask},
             {"flow (flow|target)": no(flow), "target": no(flow), "mask": no(mask)},
         ),
         "view_error": Case(
-            metrics.view_error, {"frames": frames, "depth": depth, "cameras": view, "tolerance": 0.02},
-            {"frames (frames|depth)": no(frames), "depth": no(depth), "cameras": [None, 5, orbit(3, 16), orbit(2, 8)],
-             "tolerance": numbers(-1, None)},
+            metrics.view_error,
+            {"frames": frames, "depth": depth, "cameras": view, "tolerance": 0.02},
+            {
+                "frames (frames|depth)": no(frames),
+                "depth": no(depth),
+                "cameras": [None, 5, orbit(3, 16), orbit(2, 8)],
+                "tolerance": numbers(-1, None),
+            },
         ),
         "arap_rotations": Case(
-            metrics.arap_rotations, {"positions": points, "graph": graph},
-            {"positions (positions|graph)": [*no(points)[:5], points[:, :, :4], points[:, :1]],
-             "graph": [None, 5, graph.float(), graph[:3], graph[0], "x"]},
+            metrics.arap_rotations,
+            {"positions": points, "graph": graph},
+            {
+                "positions (positions|graph)": [*no(points)[:5], points[:, :, :4], points[:, :1]],
+                "graph": [None, 5, graph.float(), graph[:3], graph[0], "x"],
+            },
         ),
         "reconstruction_psnr": Case(
-            lambda frames: metrics.reconstruction_psnr(None, frames), {}, {"frames": [*no(frames)[:4], frames[0, 0, 0], frames.byte()]}
+            lambda frames: metrics.reconstruction_psnr(None, frames),
+            {},
+            {"frames": [*no(frames)[:4], frames[0, 0, 0], frames.byte()]},
         ),
-    }  # fmt: skip
+    }
 
 
 def export_cases(folder: Path) -> dict[str, Case]:
@@ -491,9 +722,14 @@ def export_cases(folder: Path) -> dict[str, Case]:
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     N = 6
     splats = {
-        "means": np.random.default_rng(0).normal(size=(N, 3)), "rotations": np.tile(np.eye(3), (N, 1, 1)),
-        "scales": np.full((N, 3), 0.2), "opacities": np.ones(N), "colors": np.ones((N, 3)), "detail": 8, "level": 0.5,
-    }  # fmt: skip
+        "means": np.random.default_rng(0).normal(size=(N, 3)),
+        "rotations": np.tile(np.eye(3), (N, 1, 1)),
+        "scales": np.full((N, 3), 0.2),
+        "opacities": np.ones(N),
+        "colors": np.ones((N, 3)),
+        "detail": 8,
+        "level": 0.5,
+    }
 
     def no(array: np.ndarray) -> list[Any]:
         return [
@@ -512,35 +748,70 @@ def export_cases(folder: Path) -> dict[str, Case]:
 
     return {
         "write_mp4": Case(
-            zoo.export.write_mp4, {"path": "out.mp4", "frames": frames, "fps": 24, "crf": 16},
-            {"path": [*NO_PATH, None], "frames": [None, 5, frames[0], frames.astype(float), frames[:, :7], frames[:0]],
-             "fps": numbers(0, -1, None), "crf": ints(-1, 52, None)}, {"fps": [np.int64(24)], "crf": [np.int64(16)]},
+            zoo.export.write_mp4,
+            {"path": "out.mp4", "frames": frames, "fps": 24, "crf": 16},
+            {
+                "path": [*NO_PATH, None],
+                "frames": [None, 5, frames[0], frames.astype(float), frames[:, :7], frames[:0]],
+                "fps": numbers(0, -1, None),
+                "crf": ints(-1, 52, None),
+            },
+            {"fps": [np.int64(24)], "crf": [np.int64(16)]},
         ),
         "write_glb": Case(
-            zoo.export.write_glb, {"path": "out.glb", "animation": animation},
+            zoo.export.write_glb,
+            {"path": "out.glb", "animation": animation},
             {"path": [*NO_PATH, None], "animation": [None, 5, "x", mesh]},
         ),
         "gaussian_surface": Case(
-            zoo.export.gaussian_surface, splats,
-            {**{name: [each for each in no(splats[name]) if not isinstance(each, list)] for name in list(splats)[1:5]},
-             "means": [None, 5, "x", splats["means"][:, :2], splats["means"] * NAN, splats["means"][:0]],
-             "detail": ints(0, -1, HUGE, None), "level": numbers(0, -1, None)}, {"detail": [np.int64(8)]},
+            zoo.export.gaussian_surface,
+            splats,
+            {
+                **{
+                    name: [each for each in no(splats[name]) if not isinstance(each, list)]
+                    for name in list(splats)[1:5]
+                },
+                "means": [None, 5, "x", splats["means"][:, :2], splats["means"] * NAN, splats["means"][:0]],
+                "detail": ints(0, -1, HUGE, None),
+                "level": numbers(0, -1, None),
+            },
+            {"detail": [np.int64(8)]},
         ),
         "Mesh": Case(
-            lambda **options: zoo.export.Mesh(**options).vertices, values(mesh),
-            {"vertices (vertices|normals|triangles)": no(mesh.vertices), "normals": no(mesh.normals), "colors": no(mesh.colors),
-             "triangles": [None, 5, "x", mesh.triangles + 10**6, mesh.triangles - 10**6, mesh.triangles[:, :2]]},
+            lambda **options: zoo.export.Mesh(**options).vertices,
+            values(mesh),
+            {
+                "vertices (vertices|normals|triangles)": no(mesh.vertices),
+                "normals": no(mesh.normals),
+                "colors": no(mesh.colors),
+                "triangles": [
+                    None,
+                    5,
+                    "x",
+                    mesh.triangles + 10**6,
+                    mesh.triangles - 10**6,
+                    mesh.triangles[:, :2],
+                ],
+            },
         ),
         "Joints": Case(
-            lambda **options: zoo.export.Joints(**options).positions, values(joints), {"positions": no(joints.positions)}
+            lambda **options: zoo.export.Joints(**options).positions,
+            values(joints),
+            {"positions": no(joints.positions)},
         ),
         "SkinnedAnimation": Case(
-            lambda **options: zoo.export.SkinnedAnimation(**options).times, values(animation),
-            {"mesh": [None, 5, joints], "joints": [None, 5, mesh],
-             **{f"{name} (times|positions|rotations|vertex)": no(getattr(animation, name))
-                for name in ("vertex_joints", "vertex_weights", "times", "positions", "rotations")}},
+            lambda **options: zoo.export.SkinnedAnimation(**options).times,
+            values(animation),
+            {
+                "mesh": [None, 5, joints],
+                "joints": [None, 5, mesh],
+                **{
+                    f"{name} (times|positions|rotations|vertex)": no(getattr(animation, name))
+                    for name in ("vertex_joints", "vertex_weights", "times", "positions", "rotations")
+                },
+            },
         ),
-    }  # fmt: skip
+    }
 
 
 def zoo_cases(folder: Path) -> dict[str, Case]:
@@ -560,30 +831,54 @@ def zoo_cases(folder: Path) -> dict[str, Case]:
     ]
     return {
         "zoo.load": Case(
-            lambda **options: zoo.load(**options).object, {"name": "local:dimo/egg", "home": home},
-            {"name (name|model|egg)": names, "home": [*NO_PATH], "home (local registry)": [folder / "a-file", folder / "none"]},
+            lambda **options: zoo.load(**options).object,
+            {"name": "local:dimo/egg", "home": home},
+            {
+                "name (name|model|egg)": names,
+                "home": [*NO_PATH, folder / "a-file"],
+                "home (registry)": [folder / "none"],
+            },
         ),
         "zoo.info": Case(
-            lambda **options: zoo.info(**options).name, {"name": "local:dimo/egg", "home": home},
+            lambda **options: zoo.info(**options).name,
+            {"name": "local:dimo/egg", "home": home},
             {"name (name|model|egg)": names, "home": [*NO_PATH]},
         ),
         "zoo.list_models": Case(
-            zoo.list_models, {"pattern": "local:*", "home": home}, {"pattern": [*NO_TEXT, "disk:*"], "home": [*NO_PATH]}
+            zoo.list_models,
+            {"pattern": "local:*", "home": home},
+            {"pattern": [*NO_TEXT, "disk:*"], "home": [*NO_PATH]},
         ),
         "zoo.publish": Case(
-            zoo.publish, {"model": egg, "target": "local:dimo/egg", "home": home},
-            {"target (target|model|publish|family|egg)": [*NO_TEXT, "", "egg", "dimo/egg", "bundled:dimo/x", "local:mvvdm/egg",
-                                                     "local:dimo/egg@main", "local:../x/y"],
-             "model (class|model|nobody)": [None, 5, egg.model, "local:dimo/nobody"], "home": [*NO_PATH]},
+            zoo.publish,
+            {"model": egg, "target": "local:dimo/egg", "home": home},
+            {
+                "target (target|model|publish|family|egg)": [
+                    *NO_TEXT,
+                    "",
+                    "egg",
+                    "dimo/egg",
+                    "bundled:dimo/x",
+                    "local:mvvdm/egg",
+                    "local:dimo/egg@main",
+                    "local:../x/y",
+                ],
+                "model (class|model|nobody)": [None, 5, egg.model, "local:dimo/nobody"],
+                "home": [*NO_PATH],
+            },
         ),
         "zoo.register_family": Case(
-            zoo.register_family, {"name": "boids-of-this-test", "target": "boids.zoo:Boids"},
-            {"name (name|family)": [*NO_TEXT, "", "Boids", "a b"], "target (target|family)": [*NO_TEXT, "", "boids", "a:b:c", "1:2"]},
+            zoo.register_family,
+            {"name": "boids-of-this-test", "target": "boids.zoo:Boids"},
+            {
+                "name (name|family)": [*NO_TEXT, "", "Boids", "a b"],
+                "target (target|family)": [*NO_TEXT, "", "boids", "a:b:c", "1:2"],
+            },
         ),
         "zoo.capabilities_of": Case(
             zoo.capabilities_of, {"name": "dimo"}, {"name (name|family)": [*NO_TEXT, "", "nobody"]}
         ),
-    }  # fmt: skip
+    }
 
 
 # --- what a refusal is ------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class MotionVideos:
         folder = file_path(folder, "MotionVideos.open: folder")
         try:
             text = (folder / INDEX).read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(
                 f"{folder} contains no {INDEX}; create motion videos with python -m factory.motions"
             ) from None
@@ -161,16 +161,16 @@ class MotionVideos:
         """
         resolution = self.resolution if resolution is None else resolution
         resolution = integer(resolution, f"{self.folder}: resolution", 1, self.resolution)
-        motions = _indices(motions, len(self), f"{self.folder}: motions")
-        views = _indices(views, self.num_views, f"{self.folder}: views")
-        frames = _indices(frames, self.frames, f"{self.folder}: frames")
+        motions = check_indices(motions, len(self), f"{self.folder}: motions")
+        views = check_indices(views, self.num_views, f"{self.folder}: views")
+        frames = check_indices(frames, self.frames, f"{self.folder}: frames")
         picked = np.ix_(views, frames)
         stack = torch.from_numpy(np.stack([self._map(self.files[m])[picked] for m in motions]))
         return stack if resolution == self.resolution else shrink(stack, resolution, resolution)
 
     def points(self, motion: int) -> np.ndarray | None:
         """Ground-truth surface points of a motion, float32 [T, P, 3], world coordinates; None if there are none."""
-        (motion,) = _indices([motion], len(self), f"{self.folder}: motion")
+        (motion,) = check_indices([motion], len(self), f"{self.folder}: motion")
         path = self.folder / f"{self.files[motion]}.points.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
@@ -193,8 +193,8 @@ class MotionVideos:
         resolution = self.resolution if resolution is None else resolution
         resolution = integer(resolution, f"{self.folder}: resolution", 1)
         frames_count = integer(frames_count, f"{self.folder}: frames_count", 1)
-        motions = _indices(motions, len(self), f"{self.folder}: motions")
-        picked = np.ix_(motions, _indices(views, self.num_views, f"{self.folder}: views"))
+        motions = check_indices(motions, len(self), f"{self.folder}: motions")
+        picked = np.ix_(motions, check_indices(views, self.num_views, f"{self.folder}: views"))
         viewmats, K = self.world_to_camera[picked], self.K[picked].copy()
         K[..., :2, :] *= resolution / self.resolution
         if (viewmats == viewmats[:1]).all() and (K == K[:1]).all():
@@ -248,7 +248,7 @@ class MotionVideos:
             raise ValueError(f"{where}: expected file stems without folders in files, got {list(self.files)}")
 
 
-def _indices(values: Sequence[int] | np.ndarray, count: int, name: str) -> list[int]:
+def check_indices(values: Sequence[int] | np.ndarray, count: int, name: str) -> list[int]:
     """Return an argument of indices as a list; negative ones count from the end.
 
     Raises:

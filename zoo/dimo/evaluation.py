@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renderers.arguments import instance, integer, shown
 from renderers.gaussians import render
-from zoo.dimo.data import MotionVideos, over
+from zoo.dimo.data import MotionVideos, check_indices, over
 from zoo.dimo.model import DIMO, rbf_weights
 from zoo.metrics.images import lpips, psnr_from_mse, squared_error, ssim
 from zoo.metrics.silhouettes import intersection_and_union, iou
@@ -66,7 +66,11 @@ def evaluate(
         raise ValueError(
             f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents; pass one latent per motion"
         )
-    views = list(videos.heldout_views) if views is None else list(views)
+    views = check_indices(
+        videos.heldout_views if views is None else views, videos.num_views, "evaluate: views"
+    )
+    if not views:
+        raise ValueError("evaluate: views: expected at least one view, got none")
     resolution = min(resolution or videos.resolution, videos.resolution)
     frames = list(range(0, videos.frames, every))
     rows = []

@@ -65,7 +65,9 @@ class Motion:
         check_numbers(phases, f"{self.name}: phases")
         phases = torch.as_tensor(phases, dtype=torch.float32, device=self.z.device).reshape(-1)
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
-            raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
+            raise ValueError(
+                f"{self.name}: phases: expected at least one phase, all in 0..1, got {phases.tolist()}"
+            )
         return decode(self.model, self.z, phases, self.name, self.seconds)
 
     def resampled(self, frames: int) -> Motion:

@@ -72,8 +72,9 @@ def train_text_head(
         ValueError: the number of paraphrase lists differs from the number of sentences.
     """
     steps, seed = integer(steps, "train_text_head: steps", 0), integer(seed, "train_text_head: seed", 0)
-    groups_of = [sentences] if paraphrases is None else [sentences, *paraphrases]
-    for group in groups_of:
+    if paraphrases is not None:
+        instance(paraphrases, Sequence, "train_text_head: paraphrases")
+    for group in [sentences, *(paraphrases or ())]:
         if (
             not isinstance(group, Sequence)
             or isinstance(group, str)
