@@ -8,11 +8,12 @@ of the traceback is ours, and leave no file.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,20 @@ import torch
 from tiny_dimo import SENTENCES, tiny_dimo, tiny_pipeline
 from tiny_gltf import moving
 from tiny_motions import tiny_config, tiny_videos
+from wrong_arguments import (
+    HUGE,
+    META,
+    NAN,
+    NO_PATH,
+    NO_TEXT,
+    Case,
+    complaint,
+    ints,
+    numbers,
+    orbit,
+    plain,
+    wrong_calls,
+)
 
 import renderers
 import renderers.cameras
@@ -32,49 +47,8 @@ import zoo.export
 import zoo.metrics
 from renderers import cameras, gltf, meshes, video
 from renderers.gaussians import Gaussians, TensorCameras, ply, render
-from zoo.dimo import DIMO, Motion
+from zoo.dimo import DIMO
 from zoo.dimo.config import LatentFit
-
-OURS = tuple(str(Path(package.__file__).parent) for package in (zoo, renderers))
-NAN, INF = float("nan"), float("inf")
-META = torch.zeros((), device="meta")
-NO_INTEGER: list[Any] = [
-    5.5,
-    5.0,
-    NAN,
-    "5",
-    b"5",
-    [5],
-    True,
-    1j,
-    np.float32(5),
-    np.array([5, 6]),
-    torch.zeros(2),
-    META,
-]
-NO_NUMBER: list[Any] = [NAN, INF, "1", b"1", [1.0], True, 1j, np.zeros(2), torch.zeros(2), META, 10**400]
-NO_TEXT: list[Any] = [None, 7, b"hop", ["hop"], 1.5]
-NO_PATH: list[Any] = [7, b"hop", ["hop"], 1.5, "", "a\0b"]
-HUGE = 10**30
-
-
-class Case(NamedTuple):
-    """A function, arguments that it accepts, and for each argument values that it refuses."""
-
-    call: Callable[..., Any]
-    good: dict[str, Any]
-    bad: dict[str, list[Any]]
-    same: dict[str, list[Any]] = {}
-
-
-def ints(*more: Any) -> list[Any]:
-    """Values that are no integer, and more."""
-    return [*NO_INTEGER, *more]
-
-
-def numbers(*more: Any) -> list[Any]:
-    """Values that are no finite number, and more."""
-    return [*NO_NUMBER, *more]
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +60,6 @@ def table(tmp_path_factory) -> dict[str, Case]:
         camera_cases() | splat_cases(folder) | mesh_cases(folder) | motion_cases() | model_cases(folder)
         | metric_cases() | export_cases(folder) | zoo_cases(folder)
     )  # fmt: skip
-
-
-def orbit(views: int = 2, size: int = 8) -> cameras.Cameras:
-    return cameras.orbit_cameras(np.arange(views) * 1.0, 0.2, 2.0, fov_y=0.6, width=size, height=size)
 
 
 def camera_cases() -> dict[str, Case]:
@@ -881,56 +851,22 @@ def zoo_cases(folder: Path) -> dict[str, Case]:
     }
 
 
-# --- what a refusal is ------------------------------------------------------------------------------
-
-REFUSALS = (ValueError, TypeError, OSError, IndexError, zoo.ZooError, meshes.RenderError, LookupError)
-
-
-def complaint(call: Callable[[], object], words: str) -> str | None:
-    """Why a call is no refusal in a sentence of ours with one of these words; None if it is."""
-    try:
-        result = call()
-    except REFUSALS as error:
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        place = frame.tb_frame.f_code.co_filename if frame else ""
-        if isinstance(error, KeyError):
-            return f"a KeyError: {error}"
-        if not place.startswith(OURS):
-            return f"raised in {place}: {type(error).__name__}: {error}"
-        if not any(word in str(error) for word in words.split("|")):
-            return f"does not name {words}: {type(error).__name__}: {error}"
-        return None
-    except Exception as error:
-        return f"another error, {type(error).__name__}: {error}"
-    return f"accepted: {str(result)[:80]}"
-
-
-def wrong_calls(case: Case) -> Iterator[tuple[str, Callable[[], object], str]]:
-    """Description, call and words of every wrong call; a key "name (a|b)" has the words that its message may have."""
-    for key, values in case.bad.items():
-        name, _, words = key.partition(" (")
-        for value in values:
-            options = value if isinstance(value, dict) and key in ("split", "text head") else {name: value}
-            call = lambda options=options: case.call(**(case.good | options))  # noqa: E731
-            yield f"{name}={str(value)[:60]!r} ({type(value).__name__})", call, words.rstrip(")") or name
-
-
 NAMES = [
-    "Cameras", "Cameras.__getitem__", "Cameras.project", "intrinsics", "orbit_rotations", "orbit_cameras", "to_opengl",
-    "opengl_projection", "mvvdm_camera_vectors", "render", "TensorCameras.from_cameras", "Rendered.output", "set_threads",
-    "ply.write", "ply.read", "gltf.load", "gltf.Limits", "Asset.pose", "Asset.positions", "Asset.origin", "gltf.identify",
-    "gltf.format_of_suffix", "gltf.find_file", "RenderSettings", "Shot", "render_clip", "renderer", "RenderedClip.over",
-    "composite", "composite_in_place", "encode_h264", "Motion.at", "Motion.gaussians", "Motion.resampled", "Motion.render",
-    "Motion.default_camera", "Motion.animation", "DIMOPipeline.sample", "DIMOPipeline.draw", "DIMOPipeline.motion",
-    "DIMOPipeline.index", "DIMOPipeline.interpolate", "DIMOPipeline.from_text", "DIMO", "MotionVideos.open",
-    "MotionVideos.read", "MotionVideos.cameras", "MotionVideos.points", "MotionVideos.select", "write_motion", "evaluate",
-    "fit_latent", "dimo.train", "train_text_head", "DIMOPipeline.reconstruct", "squared_error", "psnr", "ssim", "lpips",
-    "intersection_and_union", "trajectory_error", "psnr_from_mse", "iou", "foreground_mask", "color_histogram_overlap",
-    "flow_between_frames", "optical_flow", "endpoint_error", "view_error", "arap_rotations", "reconstruction_psnr",
-    "write_mp4", "write_glb", "gaussian_surface", "Mesh", "Joints", "SkinnedAnimation", "zoo.load", "zoo.info",
-    "zoo.list_models", "zoo.publish", "zoo.register_family", "zoo.capabilities_of",
+    "Cameras", "Cameras.__getitem__", "Cameras.project", "intrinsics", "orbit_rotations", "orbit_cameras",
+    "to_opengl", "opengl_projection", "mvvdm_camera_vectors", "render", "TensorCameras.from_cameras",
+    "Rendered.output", "set_threads", "ply.write", "ply.read", "gltf.load", "gltf.Limits", "Asset.pose",
+    "Asset.positions", "Asset.origin", "gltf.identify", "gltf.format_of_suffix", "gltf.find_file",
+    "RenderSettings", "Shot", "render_clip", "renderer", "RenderedClip.over", "composite",
+    "composite_in_place", "encode_h264", "Motion.at", "Motion.gaussians", "Motion.resampled", "Motion.render",
+    "Motion.default_camera", "Motion.animation", "DIMOPipeline.sample", "DIMOPipeline.draw",
+    "DIMOPipeline.motion", "DIMOPipeline.index", "DIMOPipeline.interpolate", "DIMOPipeline.from_text", "DIMO",
+    "MotionVideos.open", "MotionVideos.read", "MotionVideos.cameras", "MotionVideos.points",
+    "MotionVideos.select", "write_motion", "evaluate", "fit_latent", "dimo.train", "train_text_head",
+    "DIMOPipeline.reconstruct", "squared_error", "psnr", "ssim", "lpips", "intersection_and_union",
+    "trajectory_error", "psnr_from_mse", "iou", "foreground_mask", "color_histogram_overlap",
+    "flow_between_frames", "optical_flow", "endpoint_error", "view_error", "arap_rotations",
+    "reconstruction_psnr", "write_mp4", "write_glb", "gaussian_surface", "Mesh", "Joints", "SkinnedAnimation",
+    "zoo.load", "zoo.info", "zoo.list_models", "zoo.publish", "zoo.register_family", "zoo.capabilities_of",
 ]  # fmt: skip
 
 
@@ -953,20 +889,6 @@ def test_numbers_of_other_types_give_the_same_result(table, name, tmp_path, monk
             assert plain(case.call(**(case.good | {argument: value}))) == expected, (argument, value)
 
 
-def plain(result: Any) -> Any:
-    """A result as plain values that can be compared."""
-    if isinstance(result, torch.Tensor | np.ndarray | np.generic):
-        array = result.detach().numpy() if isinstance(result, torch.Tensor) else np.asarray(result)
-        return array.dtype.str, array.shape, array.tobytes()
-    if isinstance(result, Motion):
-        return plain([result.phases, result.z, *result.trajectories])
-    if is_dataclass(result):
-        return {each.name: plain(getattr(result, each.name)) for each in fields(result)}
-    if isinstance(result, list | tuple):
-        return [plain(each) for each in result]
-    return result
-
-
 def test_the_check_sees_what_is_no_refusal():
     """The control: calls that pass, errors from below, messages that name nothing, and other types."""
     assert "accepted" in str(complaint(lambda: 5, "x"))
@@ -977,24 +899,39 @@ def test_the_check_sees_what_is_no_refusal():
     assert complaint(lambda: cameras.intrinsics("x", 8, 8), "fov_y") is None
 
 
-NOT_CALLED = {
-    "zoo": "Capabilities HubError ModelInfo Needs Operation RepositoryError UnknownModelError UnsupportedError ZooError "
-    "known_families PlacementError",  # results and errors; nothing to pass
-    "zoo.dimo": "DIMOConfig LossWeights KeyPointMotion MotionDecoder Motion MotionVideos TextHead DIMOPipeline train evaluate",
-    "zoo.export": "", "zoo.metrics": "",
-    "renderers.gaussians": "FAR NEAR OUTPUTS Gaussians Rendered TensorCameras get_threads",
-    "renderers.gltf": "SNIFFED_BYTES Animation Asset FileFormat GltfError Material Pose Primitive Texture UnsupportedGltf "
-    "path_text",
-    "renderers.meshes": "BACKENDS GREY PICTURE_VERSIONS WHITE RenderError RenderedClip Renderer Tracks",
-}  # fmt: skip
+# Results, errors, constants, and classes whose methods are in the table.
+NOT_CALLED: dict[str, tuple[ModuleType, str]] = {
+    "zoo": (
+        zoo,
+        "Capabilities HubError ModelInfo Needs Operation PlacementError RepositoryError UnknownModelError "
+        "UnsupportedError ZooError known_families",
+    ),
+    "zoo.dimo": (
+        zoo.dimo,
+        "DIMOConfig DIMOPipeline KeyPointMotion LossWeights Motion MotionDecoder MotionVideos TextHead",
+    ),
+    "zoo.export": (zoo.export, ""),
+    "zoo.metrics": (zoo.metrics, ""),
+    "renderers.gaussians": (
+        renderers.gaussians,
+        "FAR NEAR OUTPUTS Gaussians Rendered TensorCameras get_threads",
+    ),
+    "renderers.gltf": (
+        gltf,
+        "SNIFFED_BYTES Animation Asset FileFormat GltfError Material Pose Primitive Texture UnsupportedGltf path_text",
+    ),
+    "renderers.meshes": (
+        meshes,
+        "BACKENDS GREY PICTURE_VERSIONS WHITE RenderError RenderedClip Renderer Tracks",
+    ),
+}
 
 
 @pytest.mark.parametrize("package", NOT_CALLED)
 def test_every_public_function_is_in_the_table(package):
-    module = {"zoo": zoo, "zoo.dimo": zoo.dimo, "zoo.export": zoo.export, "zoo.metrics": zoo.metrics,
-              "renderers.gaussians": renderers.gaussians, "renderers.gltf": gltf, "renderers.meshes": meshes}[package]  # fmt: skip
+    module, names = NOT_CALLED[package]
     short = {name.rpartition(".")[2] for name in NAMES}
-    missing = set(module.__all__) - short - set(NOT_CALLED[package].split())
+    missing = set(module.__all__) - short - set(names.split())
     assert missing == set()
 
 

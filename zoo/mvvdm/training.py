@@ -38,6 +38,7 @@ from zoo.mvvdm.checkpoint import (
 )
 from zoo.mvvdm.plan import TrainingPlan
 from zoo.mvvdm.stopwatch import PARTS, Stopwatch
+from zoo.mvvdm.training_arguments import check_training
 
 __all__ = [
     "PARTS",
@@ -128,7 +129,10 @@ def train(
         ValueError: the checkpoint is another run's, or the batch is smaller than the number of workers.
         FloatingPointError: the loss is not finite.
     """
-    run = TrainingRun(objective, plan, seed, torch.device(device), sharded, at_once)
+    seed, save_every, at_once, validate_every, sharded, where = check_training(
+        objective, batches, plan, checkpoint, save_every, seed, device, at_once, sharded, validate_every
+    )
+    run = TrainingRun(objective, plan, seed, where, sharded, at_once)
     if checkpoint is not None:
         run.load(checkpoint)
     source = iter(batches(run.step)) if run.step < plan.steps else iter(())
