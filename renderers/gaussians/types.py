@@ -87,7 +87,9 @@ class TensorCameras:
         from renderers.cameras import Cameras
 
         sets = list(cameras) if isinstance(cameras, Sequence) else [cameras]
-        for views in sets or [None]:
+        if not sets:
+            raise ValueError("TensorCameras.from_cameras: cameras: expected at least one set, got none")
+        for views in sets:
             instance(views, Cameras, "TensorCameras.from_cameras: cameras")
         if len({(len(views), views.width, views.height) for views in sets}) != 1:
             raise ValueError(

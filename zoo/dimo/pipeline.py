@@ -194,7 +194,7 @@ class DIMOPipeline:
         Raises:
             TypeError, ValueError: an argument is of another type or out of range.
         """
-        if z is None or not hasattr(z, "__len__") or not getattr(z, "ndim", 1):
+        if z is None or isinstance(z, int) or not hasattr(z, "__len__") or not getattr(z, "ndim", 1):
             seed = torch.seed() % 2**31 if z is None else self._seed(z, "z")
             return self._decode(self.draw(seed), f"sample {seed}", frames)
         return self._decode(z, "sample", frames)
