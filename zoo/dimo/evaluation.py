@@ -50,28 +50,15 @@ def evaluate(
     instance(model, DIMO, "evaluate: model")
     instance(videos, MotionVideos, "evaluate: videos")
     z = model.mu if latents is None else latents
-    if (
-        not isinstance(z, Tensor)
-        or z.ndim != 2
-        or z.shape[1:] != model.mu.shape[1:]
-        or z.device.type == "meta"
-    ):
-        raise TypeError(
-            f"evaluate: latents: expected a tensor [{len(videos)}, {model.mu.shape[1]}], got {shown(latents)}"
-        )
+    _check_latents(z, model, videos)
     every = integer(every, "evaluate: every", 1)
-    if resolution is not None:
-        resolution = integer(resolution, "evaluate: resolution", 1)
-    if len(z) != len(videos):
-        raise ValueError(
-            f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents; pass one latent per motion"
-        )
+    resolution = videos.resolution if resolution is None else integer(resolution, "evaluate: resolution", 1)
     views = check_indices(
         videos.heldout_views if views is None else views, videos.num_views, "evaluate: views"
     )
     if not views:
         raise ValueError("evaluate: views: expected at least one view, got none")
-    resolution = min(resolution or videos.resolution, videos.resolution)
+    resolution = min(resolution, videos.resolution)
     frames = list(range(0, videos.frames, every))
     rows = []
     for motion, name in enumerate(videos.names):
@@ -91,6 +78,17 @@ def evaluate(
         "worst_psnr": worst["psnr"], "worst_motion": worst["name"], "views": views, "resolution": resolution,
         "gaussians": len(model.means), "motions": rows,
     }  # fmt: skip
+
+
+def _check_latents(z: Tensor, model: DIMO, videos: MotionVideos) -> None:
+    if not isinstance(z, Tensor) or z.shape[1:] != model.mu.shape[1:] or z.device.type == "meta":
+        raise TypeError(
+            f"evaluate: latents: expected a tensor [{len(videos)}, {model.mu.shape[1]}], got {shown(z)}"
+        )
+    if len(z) != len(videos):
+        raise ValueError(
+            f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents; pass one latent per motion"
+        )
 
 
 def _measure(

@@ -12,7 +12,7 @@ from renderers.arguments import instance, integer, number, shown
 from renderers.cameras import Cameras
 from zoo.mvvdm.images import OUTPUTS
 
-MOST_FRAMES, LARGEST_SIDE, MOST_STEPS = 1000, 4096, 1000
+MOST_FRAMES, LARGEST_SIDE = 1000, 4096
 
 
 def check_sizes(
@@ -20,13 +20,22 @@ def check_sizes(
     resolution: Any,
     num_inference_steps: Any,
     decode_chunk_size: Any,
-    most_steps: int = MOST_STEPS,
+    defaults: Any,
+    scheduler: Any,
 ) -> tuple[int, int, int, int]:
     """Return the integers of a call as Python ints.
+
+    Args:
+        num_frames, resolution, num_inference_steps, decode_chunk_size: of the call.
+        defaults: the pipeline's configuration, for the first two if they are None.
+        scheduler: the scheduler's configuration, which limits the number of steps.
 
     Raises:
         TypeError, ValueError: one is not an integer, or out of range.
     """
+    num_frames = defaults.num_frames if num_frames is None else num_frames
+    resolution = defaults.resolution if resolution is None else resolution
+    most_steps = scheduler.num_train_timesteps
     return (
         integer(num_frames, "num_frames", 1, MOST_FRAMES),
         integer(resolution, "resolution", 1, LARGEST_SIDE),

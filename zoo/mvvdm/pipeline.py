@@ -180,7 +180,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             guidance_scale: w in ε_u + w·(ε_c − ε_u); default the model's. 1 or less skips the unconditional pass.
             temperature: factor of the initial noise; default the model's. Below 1, videos are smoother, less diverse.
             latents: initial noise [V, T - 1, C, h, w], instead of drawing it from the generator.
-            decode_chunk_size: number of frames decoded at once.
             callback_on_step_end: gets the requested ones of "latents" [V, T, C, h, w] and "prompt_embeds"
                 [1 or 2, L, D]; may return changed "latents".
 
@@ -190,29 +189,20 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         Raises:
             TypeError, ValueError: an argument has a wrong type or shape, or is out of range.
         """
-        check_output(
-            output_type,
-            callback_on_step_end,
-            callback_on_step_end_tensor_inputs,
-            self._callback_tensor_inputs,
-        )
+        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+        check_output(output_type, *callback, self._callback_tensor_inputs)
+        check_conditions(prompt, negative_prompt, cameras)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         temperature = self.config.temperature if temperature is None else temperature
-        check_conditions(prompt, negative_prompt, cameras)
         check_sampler(scale, temperature, eta, generator, latents)
         num_frames, resolution, num_inference_steps, decode_chunk_size = check_sizes(
-            self.config.num_frames if num_frames is None else num_frames,
-            self.config.resolution if resolution is None else resolution,
-            num_inference_steps,
-            decode_chunk_size,
-            self.scheduler.config.num_train_timesteps,
+            num_frames, resolution, num_inference_steps, decode_chunk_size, self.config, self.scheduler.config
         )
         pictures = self._pictures(images, resolution)
         conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
         first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, C, h, w], the same at every step
         self.scheduler.set_timesteps(num_inference_steps, device=first.device)
         noise = self._noise(first, num_frames, generator, latents)
-        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
         sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
         video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
         frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)

@@ -118,15 +118,15 @@ def train(
         seed: of the random numbers.
         at_once: examples per forward pass; a GPU is faster with many, a CPU core with one.
         sharded: use FSDP instead of DDP, one unit per module of `objective.parts()`; the last must contain all.
-        validate: called by all workers with the step, every `validate_every` steps and at the end, while the objective
-            has the averaged weights.
+        validate: called by all workers with the step, every `validate_every` steps and at the end, with the
+            averaged weights.
         on_step: called by the first worker every `REPORT_EVERY` steps.
 
     Returns:
         The objective, in evaluation mode, with the averaged weights.
 
     Raises:
-        ValueError: the checkpoint is another run's, or the batch is smaller than the number of workers.
+        TypeError, ValueError: an argument is invalid, the checkpoint is another run's, or the batch is too small.
         FloatingPointError: the loss is not finite.
     """
     seed, save_every, at_once, validate_every, sharded, where = check_training(
