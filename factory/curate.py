@@ -25,11 +25,14 @@ from factory.console import (
 from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.lerobot import ExportError, export_lerobot
+from factory.dataset.names import input_url
 from factory.dataset.output import check_dataset_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import DatasetError, load_clips
 from factory.dataset.takedown import TakedownError, takedown
+from zoo.names import HUB_SCHEMES
 
+_WRITING = ("takedown", "caption")
 RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
 
 
@@ -37,7 +40,9 @@ RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
 class DataOptions:
     """Which dataset."""
 
-    data: str = option(help="folder or fsspec URL of the dataset")
+    data: str = option(
+        help="the dataset: a folder or an fsspec URL; to read it also local:PATH or hub:org/name"
+    )
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,23 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
     output = read_options(args, OutputOptions)
     return run_command(
         "factory.curate",
-        lambda: args.action(args, read_options(args, DataOptions).data, output),
+        lambda: args.action(args, _dataset(args), output),
         errors=(DatasetError, DenyListError, ExportError, TakedownError),
         json_errors=output.json,
     )
+
+
+def _dataset(args: argparse.Namespace) -> str:
+    """The folder or URL of the dataset. Published ones can only be read."""
+    name = read_options(args, DataOptions).data
+    if args.command not in _WRITING:
+        return input_url(name)
+    if name.startswith((*HUB_SCHEMES, "local:")):
+        raise DatasetError(
+            f"{name} is a published dataset, which {args.command} does not change: give the folder that was published, "
+            f"and publish it again"
+        )
+    return name
 
 
 def _report(args: argparse.Namespace, data: str, output: OutputOptions) -> int:

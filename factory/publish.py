@@ -18,6 +18,7 @@ from factory.console import (
     read_options,
     run_command,
 )
+from factory.dataset.names import input_url
 from factory.dataset.reader import DatasetError
 from factory.dataset.release import publish
 
@@ -26,7 +27,7 @@ from factory.dataset.release import publish
 class PublishOptions:
     """Which dataset, where to, under which version."""
 
-    data: str = option(help="folder or fsspec URL of the dataset")
+    data: str = option(help="the dataset: a folder, local:PATH, hub:org/name, or an fsspec URL")
     to: str = option(help="hub:org/name or local:PATH", metavar="TARGET")
     tag: str | None = option(None, "name of this version, such as v1")
     private: bool = option(False, "if the repository is new: visible to its owners only")
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publi
     options, output = read_options(args, PublishOptions), read_options(args, OutputOptions)
 
     def action() -> int:
-        check_idle(options.data)
+        check_idle(input_url(options.data))
         published = publish(
             options.data, options.to, tag=options.tag, private=options.private, message=options.message
         )

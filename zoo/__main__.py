@@ -131,6 +131,11 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
 def _add_publish(command: argparse.ArgumentParser) -> None:
     _add_name(command)
     command.add_argument("target", help="local:family/name or hub:org/name")
+    command.add_argument(
+        "--own-use",
+        action="store_true",
+        help="keep a model in the local registry even if its training data may not be shared",
+    )
 
 
 # --- from arguments to calls -----------------------------------------------------------------------
@@ -165,7 +170,7 @@ def _animate(args: argparse.Namespace) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
-    commands.publish_command(args.name, args.target, home=args.home)
+    commands.publish_command(args.name, args.target, home=args.home, own_use=args.own_use)
 
 
 if __name__ == "__main__":

@@ -228,9 +228,9 @@ def render_command(
         print(f"{path}: {orbit.views} views")
 
 
-def publish_command(name: str, target: str, *, home: Path | None) -> None:
+def publish_command(name: str, target: str, *, home: Path | None, own_use: bool = False) -> None:
     """Publish a model and print the name that loads it."""
-    print(publish(name, target, home=home))
+    print(publish(name, target, home=home, own_use=own_use))
 
 
 def _orbit_frames(motion: Rendered, orbit: Orbit) -> np.ndarray:

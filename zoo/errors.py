@@ -20,4 +20,14 @@ class RepositoryError(ZooError, ValueError):
 
 
 class HubError(ZooError):
-    """The hub cannot be reached, or it refused the request."""
+    """The hub cannot be reached, or it refused the request.
+
+    Attributes:
+        status: HTTP status of its answer; None if there was none.
+        reached: False if no connection to it could be made.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, reached: bool = True) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reached = reached

@@ -57,7 +57,9 @@ class Model(Protocol):
 
     Attributes:
         card: content of the model card, every key optional: title, summary (plain text), license (SPDX, of the
-            weights), pipeline_tag, tags, datasets (hub names), base_model, sections ({heading: text or table rows}).
+            weights), pipeline_tag, tags, datasets (hub names), base_model (a model's name, or a list), sections
+            ({heading: text or table rows}), provenance (records of the training data, by which `zoo.publish` decides
+            whether the model may be shared; see `zoo.provenance`).
         metrics: protocol (one sentence on how they were measured), dataset ({"name", "type"}), the groups of numbers
             mean, worst and unseen ({"mean": {"psnr": 29.1}}), which the card shows, needs (see
             `zoo.capabilities.Needs`), and anything else.

@@ -28,6 +28,8 @@ from zoo.card import model_card
 from zoo.errors import HubError, RepositoryError, UnknownModelError, ZooError
 from zoo.families import capabilities_of, family_class, family_of, install_advice
 from zoo.names import SOURCES
+from zoo.origin import Origin, origin_of, remember
+from zoo.provenance import KEY, SharingPolicy, records_of
 from zoo.snapshots import (
     discard_snapshot,
     is_repository,
@@ -103,6 +105,7 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
             f"({type(error).__name__}: {error}); upgrade the package that provides the family, or use another revision"
         ) from error
     model.metrics = repository.read_metrics(repo.folder)
+    remember(model, _origin(repo, config))
     return model
 
 
@@ -153,14 +156,20 @@ def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = Non
     return sorted(path for path in {*known["local"], *known["bundled"]} if fnmatch.fnmatchcase(path, pattern))
 
 
-def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = None) -> str:
+def publish(
+    model: Any, target: str, *, home: str | os.PathLike[str] | None = None, own_use: bool = False
+) -> str:
     """Publish a model to the local registry or the hub, atomically and idempotently.
+
+    A model is published if the assets that it was trained on may be shared, by the same policy as clips
+    (`zoo.provenance`). This includes the model that it was loaded from and its card's `base_model`.
 
     Args:
         model: a model of a registered family, or the name of one, whose weights are then copied bit for bit.
         target: "local:family/name" or "hub:org/name". The hub requires an account: `hf auth login`, or HF_TOKEN.
             New repositories on it are public; create it there first for a private one.
         home: folder of the local registry, instead of $MENAGERIE_HOME.
+        own_use: keep a model in the local registry even if its training data may not be shared.
 
     Returns:
         The name that loads exactly this revision, e.g. "local:dimo/kangaroo@3f0c…".
@@ -175,8 +184,16 @@ def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = No
             f"cannot publish to {target!r}: expected 'local:family/name' or 'hub:org/name' without a revision, "
             f"which is derived from the content"
         )
+    if own_use and source == "hub":
+        raise ZooError(
+            f"{target}: own_use keeps a model in the local registry: publish it to 'local:family/name', or leave "
+            f"own_use out"
+        )
+    policy = SharingPolicy(target, lambda name: _base_model(name, home), source == "hub", own_use)
     try:
-        return _publish_local(model, path, home) if source == "local" else _publish_hub(model, path, home)
+        if source == "local":
+            return _publish_local(model, path, home, policy)
+        return _publish_hub(model, path, home, policy)
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}" if error.strerror else error
         raise ZooError(
@@ -190,17 +207,20 @@ def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = No
 
 @dataclass(frozen=True)
 class _Repository:
-    """A model's folder, not yet checked."""
+    """A model's folder, not yet checked. `requested`: a branch or tag of the hub that it is the newest revision of."""
 
     source: str
     path: str
     revision: str
     folder: Path
+    requested: str | None = None
 
     def check(self) -> repository.Config:
-        # A snapshot in the hub's cache consists of links to <cache>/…/blobs.
-        within = self.folder.parents[2] if self.source == "hub" else None
-        config = repository.check(self.folder, within=within)
+        if self.source == "hub":
+            config = self._check_download()
+            huggingface.move_ref(self.folder, self.requested)
+            return config
+        config = repository.check(self.folder)
         if self.source == "local" and repository.revision_of(self.folder) != self.revision:
             raise RepositoryError(
                 f"{self.folder}: {repository.MANIFEST} differs from the published one, it was altered or damaged; "
@@ -208,24 +228,51 @@ class _Repository:
             )
         return config
 
+    def _check_download(self) -> repository.Config:
+        """Check a snapshot in the hub's cache. Damaged files are removed from the cache and downloaded once more."""
+        within = self.folder.parents[2]  # a snapshot consists of links to <cache>/…/blobs
+        try:
+            return repository.check(self.folder, within=within)
+        except RepositoryError:
+            if not (names := repository.damaged(self.folder)):
+                raise
+        huggingface.discard(self.folder, names)
+        try:
+            huggingface.download(self.path, self.revision)
+        except ZooError as error:
+            raise RepositoryError(
+                f"hub:{self.path}: {names[0]} in the cache was damaged and is removed, and the model cannot be "
+                f"downloaded again: {error}"
+            ) from error
+        if names := repository.damaged(self.folder):
+            huggingface.discard(self.folder, names)
+            raise RepositoryError(
+                f"hub:{self.path}: {names[0]} does not match {repository.MANIFEST}, also after a second download: it "
+                f"was altered or damaged on the hub. Ask its author to publish the model again, or load another "
+                f"revision, hub:{self.path}@COMMIT"
+            )
+        return repository.check(self.folder, within=within)
 
-def _find(name: str, home: str | os.PathLike[str] | None) -> _Repository:
-    """The repository of a name, from the first source that has it."""
+
+def _find(name: str, home: str | os.PathLike[str] | None, places: tuple[str, ...] = SOURCES) -> _Repository:
+    """The repository of a name, from the first source that has it; `places` are the sources to search."""
     source, path, revision = names.parse(name, lambda: list_models(home=home))
     reasons = []
-    for place in (source,) if source else SOURCES:
+    for place in [place for place in places if source in (None, place)]:
         try:
             if place == "local":
                 return _find_local(path, revision, home)
             if place == "bundled":
                 return _find_bundled(path, revision)
             folder = huggingface.download(path, revision)
-            return _Repository("hub", path, folder.name, folder)
+            return _Repository("hub", path, folder.name, folder, revision)
         except UnknownModelError as error:
             reasons.append(str(error))
         except HubError as error:
             if source:
                 raise
+            if error.reached:  # the hub may have it
+                raise HubError(f"{error} ({'; '.join(reasons)})", status=error.status) from error
             reasons.append(str(error))
     similar = names.suggestions(name, list_models(home=home))
     raise UnknownModelError(f"there is no model {name!r}{similar} ({'; '.join(reasons)})")
@@ -294,24 +341,60 @@ def _bundled_needs(repo: _Repository) -> Needs | None:
 # --- publishing ------------------------------------------------------------------------------------
 
 
-def _build(model: Any, name: str, folder: Path, home: str | os.PathLike[str] | None) -> tuple[str, str]:
+def _build(
+    model: Any, name: str, folder: Path, home: str | os.PathLike[str] | None, policy: SharingPolicy
+) -> tuple[str, str]:
     """Write all files of a model to a folder; returns its revision and its family."""
+    origin: Origin | None
     if isinstance(model, str):
         repo = _find(model, home)
         config = repo.check()
-        metrics = repository.read_metrics(repo.folder)
+        origin, metrics = _origin(repo, config), repository.read_metrics(repo.folder)
+        policy.check(config)
         for file in repository.read_manifest(repo.folder):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(repo.folder / file, folder / file)
     else:
-        family = family_of(model)
-        config = repository.Config(family, model.save_to(folder), model.card)
+        config, origin = _save(model, folder, policy)
         metrics = model.metrics
-    readme = model_card(name, config.family, config.card, metrics)
+    readme = origin and origin.readme(name, config, metrics)
+    readme = readme or model_card(name, config.family, config.card, metrics)
     return repository.seal(folder, config, metrics, readme), config.family
 
 
-def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None) -> str:
+def _origin(repo: _Repository, config: repository.Config) -> Origin:
+    name = f"hub:{repo.path}" if repo.source == "hub" else repo.path
+    return Origin(
+        name, config, repository.read_metrics(repo.folder), repository.read_manifest(repo.folder), repo.folder
+    )
+
+
+def _base_model(name: str, home: str | os.PathLike[str] | None) -> repository.Config | None:
+    """The configuration of a base model; None for another library's, and for one that is not on this machine."""
+    try:
+        return _find(name, home, ("local", "bundled")).check()
+    except ZooError:
+        return None
+
+
+def _save(model: Any, folder: Path, policy: SharingPolicy) -> tuple[repository.Config, Origin | None]:
+    """Write the weights and the preview of a model in memory; returns its configuration and where it is from."""
+    family, origin = family_of(model), origin_of(model)
+    origins = [origin.config] if origin else []
+    stated = {KEY: getattr(model, KEY, None)}
+    policy.check(repository.Config(family, stated, model.card), *origins)  # before the preview is rendered
+    config = repository.Config(family, model.save_to(folder), model.card)
+    records = policy.check(config, *origins)
+    own = records_of(config.card, config.init)
+    if inherited := [record for record in records if record not in own]:
+        card = {**config.card, KEY: [*records_of(config.card), *inherited]}
+        config = repository.Config(family, config.init, card)
+    if origin is not None:
+        origin.restore(folder, config)
+    return config, origin
+
+
+def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None, policy: SharingPolicy) -> str:
     root = _models_folder(home) / path
     if not is_repository(root):
         raise ZooError(
@@ -319,7 +402,7 @@ def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None) -
             f"models with --home or $MENAGERIE_HOME"
         )
     with unfinished_snapshot(root) as unfinished:
-        revision, family = _build(model, path, unfinished, home)
+        revision, family = _build(model, path, unfinished, home, policy)
         if family != path.partition("/")[0]:
             raise ZooError(
                 f"local:{path}: the model is of the family {family!r}; publish it to 'local:{family}/"
@@ -335,10 +418,10 @@ def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None) -
     return f"local:{path}@{revision}"
 
 
-def _publish_hub(model: Any, path: str, home: str | os.PathLike[str] | None) -> str:
+def _publish_hub(model: Any, path: str, home: str | os.PathLike[str] | None, policy: SharingPolicy) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _build(model, f"hub:{path}", folder, home)
+        _build(model, f"hub:{path}", folder, home, policy)
         files = [*repository.read_manifest(folder), repository.MANIFEST]
         commit = huggingface.upload(path, folder, files)
     return f"hub:{path}@{commit}"

@@ -122,7 +122,7 @@ def check(folder: Path, *, within: Path | None = None) -> Config:
             )
         if not file.is_file():
             raise RepositoryError(f"{folder}: {name} is missing; download the model again")
-        if file.stat().st_size != entry.get("size") or _sha256(file) != entry.get("sha256"):
+        if not matches(file, entry):
             raise RepositoryError(
                 f"{folder}: {name} does not match {MANIFEST}, it was altered or damaged; remove the folder and "
                 f"download the model again"
@@ -130,6 +130,27 @@ def check(folder: Path, *, within: Path | None = None) -> Config:
         if name.endswith(".safetensors"):
             _check_safetensors(file)
     return _read_config(folder)
+
+
+def matches(file: Path, entry: dict[str, Any]) -> bool:
+    """Whether a file has the size and sha256 of its entry in a manifest."""
+    if not file.is_file() or file.stat().st_size != entry.get("size"):
+        return False
+    return _sha256(file) == entry.get("sha256")
+
+
+def damaged(folder: Path) -> list[str]:
+    """Names of the files that are missing or differ from the manifest, or of the manifest if it cannot be read.
+
+    Raises:
+        RepositoryError: the manifest lists names that no repository may contain.
+    """
+    try:
+        listed = read_manifest(folder)
+    except RepositoryError:
+        return [MANIFEST]
+    check_names(listed, folder)
+    return [name for name, entry in listed.items() if not matches(folder / name, entry)]
 
 
 def check_names(names: Iterable[str], where: object) -> None:

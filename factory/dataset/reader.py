@@ -18,7 +18,7 @@ from cluster.storage import glob_files, open_filesystem
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
 from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
-from factory.dataset.names import dataset_url
+from factory.dataset.names import check_repository, hub_errors, input_url
 from factory.dataset.schema import (
     SCHEMA_VERSION,
     alpha_column,
@@ -95,8 +95,8 @@ def load_clips(
     """Open a dataset. Only the footers of the shards are read.
 
     Args:
-        path_or_url: a folder, any URL that fsspec supports ("s3://…"), "hub:org/name" or "local:PATH"
-            (`factory.dataset.names.dataset_url`).
+        path_or_url: a folder, any URL that fsspec supports ("s3://…"), "hub:org/name", "local:PATH", or "org/name" on
+            the hub (`factory.dataset.names.input_url`).
         split: "train", "validation" or "test"; None = all.
         captions: which captions the clips have: "newest" = the last one written for each clip, "stored" = those in the
             shards, or a `caption_origin` such as "model qwen3-vl" = those of this origin, "" for clips without one.
@@ -104,7 +104,7 @@ def load_clips(
     Raises:
         FileNotFoundError: the dataset, or the split, has no clips.
         DatasetError: a shard cannot be read, or a newer version wrote it.
-        StorageError: the URL cannot be opened.
+        StorageError: the URL cannot be opened, or the hub refuses it.
     """
     return ClipDataset(path_or_url, split, captions)
 
@@ -128,7 +128,8 @@ class ClipDataset:
     def __init__(
         self, path_or_url: str | os.PathLike[str], split: str | None = None, captions: str = NEWEST
     ) -> None:
-        self.url = dataset_url(path_or_url)
+        self.url = input_url(path_or_url)
+        check_repository(self.url, path_or_url)
         self.filesystem, root = open_filesystem(self.url)
         self._files = self._shards(root, split)
         self._which_captions = captions
@@ -144,12 +145,13 @@ class ClipDataset:
     def _shards(self, root: str, split: str | None) -> list[str]:
         pattern = f"{root.rstrip('/')}/data/*/*.parquet"
         # macOS leaves a file `._name` beside each file that it copies to other file systems.
-        files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
+        with hub_errors(self.url):
+            files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
         if not files:
-            raise FileNotFoundError(
-                f"no clips in {self.url}: expected files like {pattern}; render some with "
-                f"`python -m factory.render --out {self.url}`"
-            )
+            advice = f"; render some with `python -m factory.render --out {self.url}`"
+            if self.url.startswith("hf://"):
+                advice = "; check the name: it is no dataset of clips"
+            raise FileNotFoundError(f"no clips in {self.url}: expected files like {pattern}{advice}")
         splits = sorted({path.rsplit("/", 2)[1] for path in files})
         if split is not None and split not in splits:
             raise FileNotFoundError(f"no split {split!r} in {self.url}; it has {', '.join(splits)}")
@@ -157,11 +159,16 @@ class ClipDataset:
 
     def _read_footer(self, file: str) -> pq.FileMetaData:
         try:
-            footer = self._open(file).metadata
+            with hub_errors(self.url):
+                footer = self._open(file).metadata
         except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+            advice = "compare its size and sha256 with its manifest in _factory/shards, and download or pack it again"
+            if self.url.startswith("hf://"):
+                if isinstance(error, FileNotFoundError):  # a sentence of `hub_errors`
+                    raise
+                advice = "run the same command again, or ask its owner to publish it again"
             raise DatasetError(
-                f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; compare its size and "
-                f"sha256 with its manifest in _factory/shards, and download or pack it again"
+                f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; {advice}"
             ) from error
         version = _schema_version(footer)
         if version > int(SCHEMA_VERSION):
@@ -257,10 +264,11 @@ class ClipDataset:
         return {name: index for index, name in enumerate(self.table(["clip_id"])["clip_id"].to_pylist())}
 
     def _read(self, columns: Sequence[str]) -> pa.Table:
-        return pa.concat_tables(
-            self._open(file, footer).read(columns=list(columns))
-            for file, footer in zip(self._files, self._footers, strict=True)
-        )
+        with hub_errors(self.url):
+            return pa.concat_tables(
+                self._open(file, footer).read(columns=list(columns))
+                for file, footer in zip(self._files, self._footers, strict=True)
+            )
 
     def _locate(self, index: int) -> tuple[RowGroup, int]:
         """Return the row group of a clip and the clip's row in it."""
@@ -275,7 +283,8 @@ class ClipDataset:
             columns: names, including pixel columns.
         """
         group, row = self._locate(index)
-        table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
+        with hub_errors(self.url):
+            table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
         return table.slice(row, 1).to_pylist()[0]
 
     def _open(self, file: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:

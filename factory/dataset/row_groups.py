@@ -12,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.parquet import AlreadyBufferedFile
 from fsspec.utils import merge_offset_ranges
 
+from factory.dataset.names import hub_errors
 from factory.dataset.reader import ClipDataset
 
 _READ_AHEAD = 2  # batches whose units are fetched while the current one is decoded
@@ -35,7 +36,8 @@ class RowGroupReader:
         if isinstance(self._fs, LocalFileSystem):
             with pq.ParquetFile(group.path, metadata=group.footer, memory_map=True) as parquet:
                 return parquet.read_row_group(group.index, list(columns))
-        file = self._fetch(group.path, group.footer.row_group(group.index), set(columns))
+        with hub_errors(self._clips.url):
+            file = self._fetch(group.path, group.footer.row_group(group.index), set(columns))
         with pq.ParquetFile(file, metadata=group.footer) as parquet:
             return parquet.read_row_group(group.index, list(columns))
 

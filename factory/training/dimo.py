@@ -169,7 +169,8 @@ class DimoStage(Stage):
         steps = model.config.pretraining.steps + model.config.joint.steps
         metrics["training"] = {"steps": steps, "motions": len(trained_on), "views": len(videos.train_views)}
         pipeline.metrics = metrics
-        reference = zoo.publish(pipeline, f"local:dimo/{name}", home=self.out)
+        # The output belongs to the user, whatever the licence of the object; zoo.publish checks it before sharing.
+        reference = zoo.publish(pipeline, f"local:dimo/{name}", home=self.out, own_use=True)
         size = sum(zoo.info(reference, home=self.out).files.values())
         summary = {**_summary(metrics), "seconds": progress.seconds, "bytes": size, "model": reference}
         return Outcome("done", summary)

@@ -118,8 +118,7 @@ def train(
         seed: of the random numbers.
         at_once: examples per forward pass; a GPU is faster with many, a CPU core with one.
         sharded: use FSDP instead of DDP, one unit per module of `objective.parts()`; the last must contain all.
-        validate: called by all workers with the step, every `validate_every` steps and at the end, with the
-            averaged weights.
+        validate: called by all workers with the step, every `validate_every` steps and at the end (averaged weights).
         on_step: called by the first worker every `REPORT_EVERY` steps.
 
     Returns:

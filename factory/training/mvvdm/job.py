@@ -80,6 +80,8 @@ def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> MVVDMTrainingJob:
     test_clips = load_clips(args.test_data) if args.test_data else None
     for dataset in filter(None, (clips, test_clips)):
         _check_clips(dataset, recipe)
+    if (args.publish or "").startswith("hub:"):
+        _check_shareable(args.data, args.publish)
     parts = {name: getattr(args, name) for name in PARTS if getattr(args, name) is not None}
     content = json.dumps({"recipe": asdict(recipe), "seed": args.seed, "parts": parts}, sort_keys=True)
     rated = selected_clips(clips, args.quality)
@@ -127,6 +129,19 @@ def _check_clips(clips: ClipDataset, recipe: MVVDMRecipe) -> None:
             f"{clips.url}: the recipe needs square clips of at least {recipe.resolution} px, these are "
             f"{row['width']}x{row['height']} px: render them with --resolution {recipe.resolution}"
         )
+
+
+def _check_shareable(data: str, target: str) -> None:
+    """Refuse to train a model for the hub on clips that may not be published."""
+    from factory.dataset.release import PublishError, check_publishable
+
+    try:
+        check_publishable(data)
+    except PublishError as error:
+        raise ValueError(
+            f"--publish {target}: a model trained on {data} may not be published: {error}; or leave --publish out, "
+            f"which keeps the model below --out"
+        ) from error
 
 
 def _check_disjoint(trained_on: list[str], test_clips: ClipDataset) -> None:

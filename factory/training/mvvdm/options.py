@@ -42,7 +42,7 @@ def _workers(text: str) -> int | tuple[int, int]:
 class MVVDMTrainingOptions:
     """What is trained, on which dataset and where to."""
 
-    data: str = option(help="MV-Video dataset: a folder that every machine sees, or a URL")
+    data: str = option(help="MV-Video dataset: a folder that every machine sees, hub:org/name, or a URL")
     out: str = option(help="a folder that every machine sees, or a URL")
     test_data: str | None = option(
         None,

@@ -183,7 +183,10 @@ class WorkerTraining:
         pipeline.metrics = metrics
         pipeline.card = model_card(job.name, load_clips(job.data), recipe, metrics["training"]["loss"])
         pipeline.example = {"images": clips[0].frames[:, 0], "prompt": clips[0].caption}
-        reference = zoo.publish(pipeline.to("cpu"), job.publish, home=job.home)
+        own_use = job.publish.startswith(
+            "local:"
+        )  # the user's own output, whatever the licences of the clips
+        reference = zoo.publish(pipeline.to("cpu"), job.publish, home=job.home, own_use=own_use)
         result = {"model": reference, **{name: round(value, 5) for name, value in metrics["mean"].items()}}
         self.storage.write(f"{self.folder}/{RESULT}", json.dumps(result).encode())
 
@@ -348,7 +351,25 @@ def model_card(
         "pipeline_tag": "image-to-video",
         "tags": ["mv-vdm", "multi-view", "video-diffusion", "animation"],
         "sections": {"Training": rows, "Loss": curve},
+        "provenance": training_data(dataset),
     }
+
+
+def training_data(dataset: ClipDataset) -> list[dict[str, Any]]:
+    """Records of the assets in a dataset (`zoo.provenance`): one per combination of source, licence and NoAI status.
+
+    An asset without attribution is listed apart, since its clips may not be published.
+    """
+    columns = ["source", "licence", "noai", "attribution", "asset_uid"]
+    groups: dict[tuple[str, ...], set[str]] = {}
+    for row in dataset.table(columns).to_pylist():
+        source, licence, noai = (str(row[name] or "").strip() for name in columns[:3])
+        credited = "in ATTRIBUTION.md of the dataset" if str(row["attribution"] or "").strip() else ""
+        groups.setdefault((source, licence, noai, credited), set()).add(str(row["asset_uid"]))
+    return [
+        {**dict(zip(columns, group, strict=False)), "uid": min(uids), "assets": len(uids)}
+        for group, uids in sorted(groups.items())
+    ]
 
 
 def _png(pixels: np.ndarray) -> bytes:
