@@ -47,5 +47,8 @@ class ShardFile(pq.ParquetFile):
 def damaged(name: str, error: Exception, advice: str | None = None) -> str:
     """The message for a shard that cannot be read. `advice`: what to do, by default for a shard packed here."""
     reason = " ".join(str(error).split())
-    advice = advice or "compare its size and sha256 with its manifest in _factory/shards, and download or pack it again"
+    advice = (
+        advice
+        or "compare its size and sha256 with its manifest in _factory/shards, and download or pack it again"
+    )
     return f"{name} cannot be read ({reason}): it is incomplete or damaged; {advice}"

@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
+from renderers.arguments import instance
 from renderers.gltf.limits import GltfError, UnsupportedGltf
 
 _CHUNK_JSON, _CHUNK_BIN = 0x4E4F534A, 0x004E4942
@@ -114,6 +115,9 @@ def find_file(uri: str, folder: Path, root: Path) -> Path:
     Raises:
         GltfError: the URI is absolute, has a scheme, or leads outside `root` (through links, too).
     """
+    instance(uri, str, "find_file: uri")
+    instance(folder, Path, "find_file: folder")
+    instance(root, Path, "find_file: root")
     uri = uri.rstrip("\0")
     path = _checked_path(uri)
     first = _resolve(path, uri, folder, root)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from renderers.arguments import instance
+from renderers.files import file_path
 from renderers.gltf.writing import UINT16, UINT32, GlbBuffer
 from zoo.export.animation import SkinnedAnimation
 from zoo.files import atomic_path
@@ -21,6 +23,8 @@ def write_glb(path: str | os.PathLike[str], animation: SkinnedAnimation) -> None
     Raises:
         ValueError: the name does not end in .glb.
     """
+    path = file_path(path, "write_glb: path")
+    instance(animation, SkinnedAnimation, "write_glb: animation")
     check_suffix(path, (".glb",), "animations")
     data = _document(animation)
     with atomic_path(path) as part:

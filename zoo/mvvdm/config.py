@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from renderers.arguments import flag, instance, integer
+
 ADAPTERS = ("released", "paper")
 
 
@@ -48,7 +50,9 @@ class MVVDMConfig:
 
     def __post_init__(self) -> None:
         for name in ("block_out_channels", "attention_levels"):  # lists, if read from JSON
+            instance(getattr(self, name), (list, tuple), f"MVVDMConfig.{name}")
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_types()
         if len(self.attention_levels) != len(self.block_out_channels):
             raise ValueError(
                 f"MVVDMConfig.attention_levels: expected one entry for each of the {len(self.block_out_channels)} "
@@ -63,6 +67,28 @@ class MVVDMConfig:
                     f"MVVDMConfig.block_out_channels: expected multiples of 4, of num_heads {self.num_heads} and of "
                     f"norm_num_groups {self.norm_num_groups}, got {channels}"
                 )
+
+    def _check_types(self) -> None:
+        """Convert numbers of numpy to Python's, which can be written as JSON; refuse other types."""
+        for name in ("from_first", "sentence"):
+            object.__setattr__(self, name, flag(getattr(self, name), f"MVVDMConfig.{name}"))
+        levels = [flag(level, "MVVDMConfig.attention_levels") for level in self.attention_levels]
+        object.__setattr__(self, "attention_levels", tuple(levels))
+        channels = [integer(c, "MVVDMConfig.block_out_channels", 1) for c in self.block_out_channels]
+        object.__setattr__(self, "block_out_channels", tuple(channels))
+        if not channels:
+            raise ValueError("MVVDMConfig.block_out_channels: expected at least one level, got none")
+        for name in (
+            "in_channels",
+            "layers_per_block",
+            "num_heads",
+            "norm_num_groups",
+            "cross_attention_dim",
+            "image_embed_dim",
+            "image_tokens",
+        ):
+            if name != "image_embed_dim" or self.image_embed_dim is not None:
+                object.__setattr__(self, name, integer(getattr(self, name), f"MVVDMConfig.{name}", 1))
 
     @staticmethod
     def base() -> MVVDMConfig:

@@ -27,10 +27,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from renderers.arguments import instance
 from renderers.cameras import Cameras
 from renderers.values import by_value
 from zoo.errors import PlacementError, UnsupportedError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
+from zoo.mvvdm.checks import check_conditions, check_output, check_sampler, check_sizes
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.encoders import MVVDMEncoders
 from zoo.mvvdm.files import (
@@ -41,7 +43,7 @@ from zoo.mvvdm.files import (
     save_pipeline,
     snapshot_folder,
 )
-from zoo.mvvdm.images import OUTPUTS, MVVDMOutput
+from zoo.mvvdm.images import MVVDMOutput
 from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
@@ -184,7 +186,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             guidance_scale: w in ε_u + w·(ε_c − ε_u); default the model's. 1 or less skips the unconditional pass.
             temperature: factor of the initial noise; default the model's. Below 1, videos are smoother, less diverse.
             latents: initial noise [V, T - 1, C, h, w], instead of drawing it from the generator.
-            decode_chunk_size: number of frames decoded at once.
             callback_on_step_end: gets the requested ones of "latents" [V, T, C, h, w] and "prompt_embeds"
                 [1 or 2, L, D]; may return changed "latents".
 
@@ -192,20 +193,26 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             `MVVDMOutput`; a tuple of its field if return_dict is False.
 
         Raises:
-            ValueError: an argument has a wrong type or shape.
+            TypeError, ValueError: an argument has a wrong type or shape, or is out of range.
         """
-        self._check(output_type, callback_on_step_end_tensor_inputs)
+        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if self.device.type == "meta":
+            raise PlacementError("MVVDMPipeline: it is on the device meta, which holds no values; load it again")
+        check_output(output_type, *callback, self._callback_tensor_inputs)
+        check_conditions(prompt, negative_prompt, cameras)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         temperature = self.config.temperature if temperature is None else temperature
+        check_sampler(scale, temperature, eta, generator, latents)
+        num_frames, resolution, num_inference_steps, decode_chunk_size = check_sizes(
+            num_frames, resolution, num_inference_steps, decode_chunk_size, self.config, self.scheduler.config
+        )
         with fitting_threads() if self._execution_device.type == "cpu" else nullcontext():
-            pictures = self._pictures(images, resolution or self.config.resolution)
+            pictures = self._pictures(images, resolution)
             conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
-            first = self.encode_pictures(pictures, generator)[
-                :, None
-            ]  # [V, 1, C, h, w], the same at every step
+            # [V, 1, C, h, w], the same at every step
+            first = self.encode_pictures(pictures, generator)[:, None]
             self.scheduler.set_timesteps(num_inference_steps, device=first.device)
-            noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
-            callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+            noise = self._noise(first, num_frames, generator, latents)
             sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
             video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
             frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
@@ -307,6 +314,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             seed: of the noise; None = one from torch's global generator.
             options: of a call.
         """
+        instance(sentence, str, "sentence")
         return self(asset, sentence, **_with_generator(seed, options))
 
     # --- conditions -------------------------------------------------------------------------------
@@ -355,19 +363,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             return noise * self.scheduler.init_noise_sigma
         last = self.scheduler.timesteps[:1].expand(len(noise))
         return self.scheduler.add_noise(first.expand_as(noise), noise, last)
-
-    def _check(self, output_type: str, callback_inputs: Sequence[str]) -> None:
-        if output_type not in OUTPUTS:
-            raise ValueError(f"output_type: expected one of {', '.join(OUTPUTS)}, got {output_type!r}")
-        if self.device.type == "meta":
-            raise PlacementError(
-                "MVVDMPipeline: it is on the device meta, which holds no values; load it again"
-            )
-        if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs: expected a subset of {self._callback_tensor_inputs}, got "
-                f"{sorted(unknown)}"
-            )
 
     # --- files ------------------------------------------------------------------------------------
 

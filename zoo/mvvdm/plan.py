@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from renderers.arguments import integer, number
+
 PRECISIONS = ("fp32", "bf16", "fp16")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")  # diffusers' prediction types
 
@@ -40,7 +42,11 @@ class TrainingPlan:
             raise ValueError(
                 f"TrainingPlan.precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
-        if self.steps < 1 or self.batch < 1 or not 0 <= self.ema < 1:
+        for name, low in (("steps", 1), ("batch", 1), ("warmup", 0), ("cooldown", 0)):
+            object.__setattr__(self, name, integer(getattr(self, name), f"TrainingPlan.{name}", low))
+        for name in ("learning_rate", "weight_decay", "clip", "ema"):
+            number(getattr(self, name), f"TrainingPlan.{name}", 0.0)
+        if not self.ema < 1:
             raise ValueError(
                 f"TrainingPlan: expected steps and batch of 1 or more and 0 <= ema < 1, got steps={self.steps}, "
                 f"batch={self.batch}, ema={self.ema}"
