@@ -19,12 +19,6 @@ RENDER = (
     "factory.render --source creatures://bird --out new --resolution 32 --views 2 --num-frames 4 --fps 4 "
     "--max-animations 3 --quiet --workers 0"
 )
-DIMO = (
-    "factory.train dimo --objects creatures://bird --out new --resolution 32 --views 4 --heldout-views 1 --frames 2 "
-    "--points 8 --text none --skip-heldout --quiet --workers 0 --set key_points=8 gaussians=40 width=8 skip=1 depth=3 "
-    "views=4 frames=2 resolution=32 pretraining.steps=2 joint.steps=2 fit.steps=2 pretraining.resolutions=((0,32),) "
-    "joint.resolutions=((0,32),) fit.resolutions=((0,32),)"
-)
 SLOW = pytest.mark.slow
 
 
@@ -52,8 +46,6 @@ def content(folder: Path) -> dict[str, str]:
             pytest.param(RENDER, kib, f"factory.render: cannot write {words}", marks=marks)
             for kib, words, marks in ((8, "", SLOW), (60, "", SLOW), (150, "the shard ", SLOW))
         ),
-        pytest.param(DIMO, 40, "factory.train: cannot write", marks=SLOW),
-        pytest.param(DIMO, 600, "No space left on device", marks=SLOW),
     ],
 )  # fmt: skip
 def test_a_full_disk_is_one_sentence_and_the_same_command_completes(command, kib, words, tmp_path):

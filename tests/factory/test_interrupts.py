@@ -20,12 +20,6 @@ RENDER = (
     "factory.render --source creatures://bird --out new --resolution 32 --views 2 --num-frames 4 --fps 4 "
     "--max-animations 1 --quiet --workers 0"
 )
-DIMO = (
-    "factory.train dimo --objects creatures://bird --out new --resolution 32 --views 4 --heldout-views 1 --frames 2 "
-    "--points 8 --text none --skip-heldout --quiet --workers 0 --set key_points=8 gaussians=40 width=8 skip=1 depth=3 "
-    "pretraining.steps=2 joint.steps=2 fit.steps=2 pretraining.resolutions=((0,32),) joint.resolutions=((0,32),) "
-    "fit.resolutions=((0,32),)"
-)
 COMMANDS = {
     "factory.render": RENDER,
     "factory.motions": "factory.motions --objects creatures://bird --out new --workers 0",
