@@ -254,3 +254,9 @@ def test_marked_as_typed():
     """In the wheel that was installed."""
     files = {str(file) for file in importlib.metadata.files("menagerie4d") or ()}
     assert {f"{package}/py.typed" for package in ("zoo", "factory", "cluster", "renderers")} <= files
+
+
+def test_rows_of_ray_data_cannot_be_bfloat16(made):
+    training = factory.TrainingClips(made["Clip"](0)._dataset, views=2, frames=2, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="NumPy arrays, which cannot be bfloat16; use dtype=torch"):
+        factory.ray_dataset(training)
