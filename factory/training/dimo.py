@@ -263,7 +263,7 @@ def _ablation_jobs(full: DIMOTrainingJob) -> Iterator[DIMOTrainingJob]:
     short = replace(
         config,
         pretraining=replace(config.pretraining, steps=config.pretraining.steps // len(motions)),
-        joint=replace(config.joint, steps=config.joint.steps // len(motions)),
+        joint=replace(config.joint, steps=max(1, config.joint.steps // len(motions))),
     )
     for variant, alone in ((ALONE, config), (SHARED, short)):
         for motion in motions:
