@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 
 def integer(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
@@ -78,17 +81,6 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def text(value: Any, name: str) -> str:
-    """Return a string argument.
-
-    Raises:
-        TypeError: it is not a string.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected a string, got {shown(value)}")
-    return value
-
-
 def shown(value: Any) -> str:
     """A short description of an argument for a message: its value if that is short, else its type and shape."""
     shape = getattr(value, "shape", None)
@@ -110,3 +102,55 @@ def _bounds(low: float | None, high: float | None) -> str:
     if low is not None:
         return f" of at least {low}"
     return "" if high is None else f" of at most {high}"
+
+
+def array(
+    value: Any, name: str, shape: Sequence[int | str] | None = None, *, finite: bool = True
+) -> np.ndarray:
+    """Return an argument of real numbers as a float64 array.
+
+    Args:
+        value: an array, a tensor on the CPU, or nested sequences.
+        name: what to call it in the message.
+        shape: expected size of each dimension, or a letter for any; begins with "..." for any dimensions before. None
+            is any shape.
+        finite: whether NaN and infinity are refused.
+
+    Raises:
+        TypeError: it does not consist of real numbers.
+        ValueError: it has another shape, or is not finite.
+    """
+    written = "" if shape is None else f" [{', '.join(map(str, shape))}]"
+    expected = f"{name}: expected numbers{written}"
+    try:
+        result = np.asarray(value)
+        if result.dtype.kind not in "iuf":
+            raise TypeError
+        result = np.asarray(result, np.float64)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ):  # ragged sequences, tensors that need gradients, …
+        raise TypeError(f"{expected}, got {shown(value)}") from None
+    if shape is not None:
+        sizes = tuple(shape[1:]) if shape[:1] == ("...",) else tuple(shape)
+        given = result.shape[max(result.ndim - len(sizes), 0) :] if len(sizes) < len(shape) else result.shape
+        fits = len(given) == len(sizes)
+        if not fits or any(isinstance(a, int) and a != b for a, b in zip(sizes, given, strict=True)):
+            raise ValueError(f"{expected}, got {list(result.shape)}")
+    if finite and not np.isfinite(result).all():
+        raise ValueError(f"{expected}, all finite, got {shown(value)} with NaN or infinity")
+    return result
+
+
+def instance(value: Any, kinds: type | tuple[type, ...], name: str) -> None:
+    """Check the class of an argument.
+
+    Raises:
+        TypeError: it is of another class.
+    """
+    if not isinstance(value, kinds):
+        names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+        raise TypeError(f"{name}: expected {' or '.join(names)}, got {shown(value)}")

@@ -20,7 +20,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from renderers.arguments import flag, integer, number, shown, text
+from renderers.arguments import flag, integer, number, shown
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ _FIELD_TYPES: dict[type, dict[str, Any]] = {}  # dataclass → its fields; evalu
 def check_fields(config: Any) -> None:
     """Check every field of a frozen dataclass against its annotation; for its `__post_init__`.
 
-    NumPy's numbers become Python's and lists become tuples, so that the configuration can be hashed and written as JSON.
-    Integers in fields of type float stay integers: hashes of configurations depend on it.
+    NumPy's numbers become Python's and lists become tuples, so that the configuration can be hashed and written as
+    JSON. Integers in fields of type float stay integers: hashes of configurations depend on it.
 
     Raises:
         TypeError, ValueError: the message names the class and the field.
@@ -140,11 +140,12 @@ def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _checked_text(value: Any, limits: tuple[Any, ...], name: str) -> str:
-    result = text(value, name)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a text, got {shown(value)}")
     for limit in limits:
-        if result not in limit.values:
-            raise ValueError(f"{name}: expected one of {', '.join(limit.values)}, got {result!r}")
-    return result
+        if value not in limit.values:
+            raise ValueError(f"{name}: expected one of {', '.join(limit.values)}, got {value!r}")
+    return value
 
 
 def _checked_tuple(value: Any, hints: tuple[Any, ...], name: str) -> tuple[Any, ...]:

@@ -6,10 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from zoo import commands
 from zoo.commands import DISTANCE, VIDEO_FRAMES, MotionChoice, Orbit
 from zoo.console import run_command
+from zoo.errors import OptionError
+
+Options = TypeVar("Options")
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m zoo") -> int:
@@ -146,7 +150,15 @@ def _info(args: argparse.Namespace) -> None:
 
 def _choice(args: argparse.Namespace) -> MotionChoice:
     between = tuple(args.between) if args.between else None
-    return MotionChoice(args.seed, args.motion, args.text, between, args.steps)
+    return _checked(MotionChoice, args.seed, args.motion, args.text, between, args.steps)
+
+
+def _checked(options: Callable[..., Options], *values: object) -> Options:
+    """Options as a dataclass; its checks are errors of the command line."""
+    try:
+        return options(*values)
+    except (TypeError, ValueError) as error:
+        raise OptionError(str(error)) from None
 
 
 def _sample(args: argparse.Namespace) -> None:
@@ -154,7 +166,7 @@ def _sample(args: argparse.Namespace) -> None:
 
 
 def _render(args: argparse.Namespace) -> None:
-    orbit = Orbit(args.views, args.azimuth_deg, args.elevation_deg, args.distance, args.resolution)
+    orbit = _checked(Orbit, args.views, args.azimuth_deg, args.elevation_deg, args.distance, args.resolution)
     commands.render_command(args.name, _choice(args), orbit, frames=args.frames, out=args.out, home=args.home)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from renderers.fields import Count, Positive, Range, check_fields
 from zoo.capabilities import Capabilities, Needs, Operation, Rendered, Resampled, Result
 from zoo.card import numbers
-from zoo.errors import UnknownModelError
+from zoo.errors import OptionError, UnknownModelError
 from zoo.hub import ModelInfo, info, list_models, load, publish
+from zoo.hub_access import check_target
 from zoo.terminal import printable
 
 if TYPE_CHECKING:
@@ -41,7 +44,10 @@ class MotionChoice:
     motion: str | None = None
     text: str | None = None
     between: tuple[str, str] | None = None
-    steps: int = 5
+    steps: Annotated[int, Range(low=2)] = 5
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def operation(self) -> Operation:
@@ -73,11 +79,19 @@ class Orbit:
         resolution: width and height in pixels.
     """
 
-    views: int = 8
+    views: Count = 8
     azimuth_deg: float = 0.0
-    elevation_deg: float = 10.0
-    distance: float = DISTANCE
-    resolution: int = 384
+    elevation_deg: Annotated[float, Range(low=-90, high=90)] = 10.0
+    distance: Positive = DISTANCE
+    resolution: Annotated[int, Range(low=16, high=4096)] = 384
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.resolution % 2:
+            raise ValueError(
+                f"Orbit.resolution: expected an even number of pixels (H.264 subsamples chroma by two), got "
+                f"{self.resolution}"
+            )
 
     def cameras(self, count: int) -> Cameras:
         """`count` cameras, evenly spaced."""
@@ -177,6 +191,7 @@ def sample_command(
     model = _supporting(name, choice, frames, home=home)
     assert model.capabilities is not None
     model.capabilities.require_format(out, name, model.family)
+    check_writable(out)
     for result, path in _chosen(model, choice, frames, out, home):
         print(result.save(path))
 
@@ -192,6 +207,7 @@ def animate_command(
         raise ValueError(f"--out {out} is the object itself and would be overwritten: choose another name")
     if not asset.is_file():
         raise FileNotFoundError(f"{asset}: no such file; expected a glTF file (.glb or .gltf)")
+    check_writable(out)
     result = load(model.name, home=home).animate(asset, sentence, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(result.save(out))
@@ -203,13 +219,12 @@ def render_command(
     """Render videos: .mp4 with a camera that orbits the object once, or a folder with a video per view."""
     from zoo.export.video import write_mp4
 
-    if orbit.views < 1:
-        raise ValueError(f"--views {orbit.views}: expected at least 1")
     if out.suffix not in ("", ".mp4"):
-        raise ValueError(
+        raise OptionError(
             f"{out}: expected a name that ends in .mp4 (one orbiting camera), or a folder (one video per view)"
         )
     model = _supporting(name, choice, frames, Operation.RENDER, home=home)
+    check_writable(out)
     chosen = _chosen(model, choice, frames or VIDEO_FRAMES, out, home)
     for _, path in chosen:
         if not path.suffix:
@@ -230,7 +245,26 @@ def render_command(
 
 def publish_command(name: str, target: str, *, home: Path | None) -> None:
     """Publish a model and print the name that loads it."""
+    check_target(target)
     print(publish(name, target, home=home))
+
+
+def check_writable(out: Path) -> None:
+    """Check that a file or folder can be written, without writing anything.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    existing = out if out.is_dir() else out.parent
+    try:
+        while not existing.exists():
+            existing = existing.parent
+    except OSError as error:  # a name that is too long, a loop of links, no permission
+        raise OptionError(f"--out {out}: {error.strerror}") from None
+    if not existing.is_dir():
+        raise OptionError(f"--out {out}: {existing} is a file, expected a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OptionError(f"--out {out}: no permission to write in {existing}")
 
 
 def _orbit_frames(motion: Rendered, orbit: Orbit) -> np.ndarray:
@@ -284,6 +318,8 @@ def _supporting(
     Raises:
         UnsupportedError: one sentence that lists what the family supports.
     """
+    if frames is not None and frames < 1:
+        raise OptionError(f"--frames: expected at least 1, got {frames}")
     model = info(name, home=home)
     if model.capabilities is None:
         load(model.name, home=home)  # explains what is not installed

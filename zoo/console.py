@@ -36,7 +36,8 @@ def run_command(program: str, command: Callable[[], None]) -> int:
         if isinstance(error, KeyError | IndexError):
             raise
         print(f"{program}: {describe(error)}", file=sys.stderr)
-        return NOT_AVAILABLE if isinstance(error, UnsupportedError | LookupError) else FAILED
+        not_available = isinstance(error, UnsupportedError | LookupError)
+        return getattr(error, "exit_code", NOT_AVAILABLE if not_available else FAILED)
     return 0
 
 

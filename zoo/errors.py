@@ -21,3 +21,13 @@ class RepositoryError(ZooError, ValueError):
 
 class HubError(ZooError):
     """The hub cannot be reached, or it refused the request."""
+
+
+class OptionError(ZooError, ValueError):
+    """An option of a command has a value with which its work would fail; raised before any work.
+
+    Attributes:
+        exit_code: of the command.
+    """
+
+    exit_code = 2

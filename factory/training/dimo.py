@@ -169,7 +169,8 @@ class DimoStage(Stage):
         steps = model.config.pretraining.steps + model.config.joint.steps
         metrics["training"] = {"steps": steps, "motions": len(trained_on), "views": len(videos.train_views)}
         pipeline.metrics = metrics
-        reference = zoo.publish(pipeline, f"local:dimo/{name}", home=self.out)
+        # The name of an object may end with a hyphen, where it was cut; that of a model may not.
+        reference = zoo.publish(pipeline, f"local:dimo/{name.strip('-')}", home=self.out)
         size = sum(zoo.info(reference, home=self.out).files.values())
         summary = {**_summary(metrics), "seconds": progress.seconds, "bytes": size, "model": reference}
         return Outcome("done", summary)
