@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from commands import contents, outcome
 from tiny_dataset import grow
 
 import factory.__main__
@@ -207,21 +207,6 @@ def user(folder, monkeypatch, tmp_path) -> Path:
     # The superuser may write everywhere.
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and allowed(path, mode))
     return folder
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Every path below a folder, with the hash of its content."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        for path in folder.rglob("*")
-    }
-
-
-def outcome(main, argv: list[str]) -> int:
-    try:
-        return main(argv)
-    except SystemExit as stop:  # argparse
-        return stop.code
 
 
 @pytest.mark.parametrize(

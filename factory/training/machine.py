@@ -38,8 +38,8 @@ def check_resources(cpus: float, gpus: float, workers: int | tuple[int, int] | N
         needed, present = math.ceil(gpus * least), torch.cuda.device_count()
         if present < needed:
             raise OptionError(
-                f"--gpus {gpus:g}: {_workers(least)} need{'s' * (least == 1)} {needed}, this machine has "
-                f"{present} that torch can use: choose fewer (0: train on the CPU), or run on a cluster (set RAY_ADDRESS)"
+                f"--gpus {gpus:g}: {_workers(least)} need{'s' * (least == 1)} {needed}, torch can use {present} on "
+                f"this machine: choose fewer (0: on the CPU), or run on a cluster (set RAY_ADDRESS)"
             )
     if workers is None and cpus > (present := os.cpu_count() or 1):
         raise OptionError(

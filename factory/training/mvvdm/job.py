@@ -137,14 +137,16 @@ def _check_batches(clips: ClipDataset, recipe: MVVDMRecipe, quality: str) -> Non
     """Raise ValueError if the clips do not fill one batch, or differ in shape."""
     from factory.dataset.loader import TrainingClips  # imports torch
 
-    for plan in filter(None, (recipe.plan, recipe.autoencoder)):
+    for name, plan in (("plan", recipe.plan), ("autoencoder", recipe.autoencoder)):
+        if plan is None:
+            continue
+        shape = {"views": recipe.views, "frames": recipe.frames, "batch_size": plan.batch}
         try:
-            TrainingClips(
-                clips, views=recipe.views, frames=recipe.frames, batch_size=plan.batch, quality=quality,
-                rank=0, world_size=1,
-            )  # fmt: skip
+            TrainingClips(clips, **shape, quality=quality, rank=0, world_size=1)
         except ValueError as error:
-            raise ValueError(f"{clips.url}: {str(error).removeprefix('TrainingClips: ')}") from None
+            text = str(error).removeprefix("TrainingClips: ")
+            advice = f"; --set {name}.batch=… sets it" if "batch" in text else ""
+            raise ValueError(f"{clips.url}: {text}{advice}") from None
 
 
 def _check_parts(parts: Mapping[str, str], recipe: MVVDMRecipe) -> None:
