@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
+from renderers.arguments import instance
 from zoo.capabilities import Capabilities, Operation
 from zoo.errors import ZooError
 
@@ -85,6 +86,8 @@ def register_family(name: str, target: str) -> None:
         name: the first half of its models' names: lower-case letters, digits, "-" and "_".
         target: "module:Class", imported when a model of the family is used. See `Model` for its interface.
     """
+    instance(name, str, "register_family: name")
+    instance(target, str, "register_family: target")
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise ZooError(
             f"family {name!r}: expected lower-case letters, digits, '-' and '_'; choose such a name"
@@ -137,6 +140,7 @@ def capabilities_of(name: str) -> Capabilities:
     Raises:
         ZooError: the family is unknown, or its module cannot be imported.
     """
+    instance(name, str, "capabilities_of: name")
     if name in _CAPABILITIES and name not in _registered:
         return _CAPABILITIES[name]
     stated = getattr(family_class(name), "capabilities", None)

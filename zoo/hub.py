@@ -10,6 +10,7 @@ models/<family>/<name>/refs/main holds a revision, snapshots/<revision>/ its fil
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import json
 import os
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from renderers.arguments import instance
+from renderers.files import file_path
 from zoo import huggingface, names, repository
 from zoo.capabilities import Capabilities, Needs
 from zoo.card import model_card
@@ -82,6 +85,7 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
         HubError: the hub cannot be reached.
         ZooError: its family is not installed.
     """
+    instance(name, str, "zoo.load: name")
     repo = _find(name, home)
     config = repo.check()
     family = family_class(config.family)
@@ -104,6 +108,7 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
 
 def info(name: str, *, home: str | os.PathLike[str] | None = None) -> ModelInfo:
     """Describe a model. Its files are checked, its weights are not loaded. Arguments and errors as of `load`."""
+    instance(name, str, "zoo.info: name")
     repo = _find(name, home)
     config = repo.check()
     metrics = repository.read_metrics(repo.folder)
@@ -133,6 +138,7 @@ def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = Non
             "hub:…" only, for models published with menagerie4d.
         home: folder of the local registry, instead of $MENAGERIE_HOME.
     """
+    instance(pattern, str, "zoo.list_models: pattern")
     source, separator, rest = pattern.partition(":")
     if separator and source not in SOURCES:
         raise ZooError(
@@ -162,6 +168,7 @@ def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = No
     Raises:
         ZooError: nothing was published, and the previous revision is unchanged.
     """
+    instance(target, str, "zoo.publish: target")
     source, path, revision = names.parse(target, lambda: list_models(home=home))
     if source not in ("local", "hub") or revision:
         raise ZooError(
@@ -228,7 +235,12 @@ def _models_folder(home: str | os.PathLike[str] | None) -> Path:
     if home is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         home = os.environ.get("MENAGERIE_HOME") or Path(cache) / "menagerie4d"
-    return Path(home).expanduser() / "models"
+    folder = file_path(home, "home").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, "the home of models is a file, expected a folder", str(folder)
+        )
+    return folder / "models"
 
 
 def _local_names(home: str | os.PathLike[str] | None) -> list[str]:

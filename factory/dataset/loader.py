@@ -27,6 +27,7 @@ from factory.dataset.ratings import QUALITIES, selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.row_groups import RowGroupReader, prefetch
 from factory.dataset.schema import alpha_column, row_cameras, view_column
+from renderers.background import Background, background_bytes
 from renderers.cameras import mvvdm_camera_vectors
 from renderers.meshes.clip import GREY
 
@@ -63,7 +64,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         views: V, evenly spaced around the object.
         frames: T, evenly spaced in time.
         batch_size: B, per rank; None gives single samples.
-        background: RGB, 0–255.
+        background: RGB, integers in 0..255 or floats in 0..1 (`renderers.background`).
         dtype: data type of `frames`, floating-point or torch.uint8.
         shuffle: False keeps the order of the dataset and uses phase 0.
         seed: seed of the order and the phases.
@@ -88,7 +89,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         views: int = 4,
         frames: int = 16,
         batch_size: int | None = None,
-        background: Sequence[int] = GREY,
+        background: Background = GREY,
         dtype: torch.dtype = torch.float32,
         shuffle: bool = True,
         seed: int = 0,
@@ -100,7 +101,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
     ) -> None:
         self.clips = dataset if isinstance(dataset, ClipDataset) else load_clips(dataset)
         self.views, self.frames, self.batch_size = views, frames, batch_size
-        self.background, self.dtype = tuple(background), dtype
+        self.background, self.dtype = background_bytes(background, "TrainingClips: background"), dtype
         self.quality = quality
         self.shuffle, self.seed, self.tail, self.mix = shuffle, seed, tail, mix
         self.rank, self.world_size = _distributed_rank(rank, world_size)
@@ -136,8 +137,6 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ValueError(f"TrainingClips: {name} is {value}; expected at least 1")
-        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
-            raise ValueError(f"TrainingClips: background is {self.background}; expected RGB, 0-255")
 
     def _select(self, where: Mapping[str, Accepted]) -> np.ndarray:
         """Return the indices of the clips that pass the filter, after checking that they fit the arguments."""
@@ -324,7 +323,8 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         """Decode frames of one view into `out`, [T, 3, H, W], bit patterns of `dtype`."""
         try:
             video, alpha = row[view_column(view)][0]["bytes"].as_py(), row[alpha_column(view)][0].as_py()
-            decode_on(self.background, video, alpha, indices, self._value_table, out)
+            color = np.array(self.background, np.uint8)  # never ambiguous, unlike a tuple
+            decode_on(color, video, alpha, indices, self._value_table, out)
         except ValueError as error:
             raise ValueError(
                 f"clip {clip_id}, view {view}, of {self.clips.url}: {error}. The shard is damaged; compare its sha256 "

@@ -27,6 +27,7 @@ from factory.dataset.schema import (
     row_to_shot,
     view_column,
 )
+from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
 from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
 
@@ -340,7 +341,7 @@ class Clip:
         self,
         views: Indices = None,
         frames: Indices = None,
-        background: Sequence[int] | None = None,
+        background: Background | None = None,
         modalities: Sequence[str] = (),
     ) -> ClipArrays:
         """Decode some views and frames.
@@ -351,8 +352,8 @@ class Clip:
         Args:
             views: index, slice or list; negative indices count from the end; None = all.
             frames: likewise.
-            background: RGB, 0–255, to composite the clip on; None keeps alpha. MV-VDM uses (127, 127, 127), DIMO
-                (255, 255, 255).
+            background: RGB to composite the clip on, integers in 0..255 or floats in 0..1 (`renderers.background`);
+                None keeps alpha. MV-VDM uses (127, 127, 127), DIMO (255, 255, 255).
             modalities: additional arrays: "depth", "normals", "flow" and "tracks".
 
         Raises:
@@ -361,6 +362,9 @@ class Clip:
         """
         row = self.metadata
         self._check_modalities(modalities)
+        color = None
+        if background is not None:  # an array of uint8, which is never ambiguous
+            color = np.array(background_bytes(background, "Clip.read: background"), np.uint8)
         views, frames = (
             _resolve(views, row["num_views"], "view"),
             _resolve(frames, row["num_frames"], "frame"),
@@ -374,8 +378,8 @@ class Clip:
             with self._damage_reported(f"view {view}"):
                 arrays[place] = decode_h264(cells[view_column(view)]["bytes"], frames, channels=4)
                 arrays[place, ..., 3] = unpack_alpha(cells[alpha_column(view)], frames)
-            if background is not None:
-                composite_in_place(arrays[place], background)
+            if color is not None:
+                composite_in_place(arrays[place], color)
         cameras = self.cameras[views]
         decoded: dict[str, Any] = {}
         for name in modalities:
@@ -385,7 +389,7 @@ class Clip:
                 else:
                     decoded[name] = decode_modality(name, cells, views, frames, row)
         return ClipArrays(
-            frames=arrays if background is None else arrays[..., :3],
+            frames=arrays if color is None else arrays[..., :3],
             cameras=cameras,
             timestamps=self.timestamps[frames],
             **decoded,

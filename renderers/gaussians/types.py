@@ -83,7 +83,12 @@ class TensorCameras:
         import numpy as np
         import torch
 
+        from renderers.arguments import instance
+        from renderers.cameras import Cameras
+
         sets = list(cameras) if isinstance(cameras, Sequence) else [cameras]
+        for views in sets or [None]:
+            instance(views, Cameras, "TensorCameras.from_cameras: cameras")
         if len({(len(views), views.width, views.height) for views in sets}) != 1:
             raise ValueError(
                 "TensorCameras: expected sets with the same number of cameras and one image size, got "
@@ -134,9 +139,13 @@ class Rendered:
         Raises:
             ValueError: it was not asked for.
         """
+        if name not in OUTPUTS:
+            raise ValueError(f"Rendered.output: name: expected one of {', '.join(OUTPUTS)}, got {name!r}")
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"Rendered.{name}: it was not rendered; call render with want=(…, {name!r})")
+            raise ValueError(
+                f"Rendered.output: name: {name!r} was not rendered; call render with want=(…, {name!r})"
+            )
         return value
 
 

@@ -13,6 +13,7 @@ import unicodedata
 import urllib.parse
 from pathlib import Path
 
+from renderers.arguments import instance
 from renderers.gltf.limits import GltfError, UnsupportedGltf
 
 _CHUNK_JSON, _CHUNK_BIN = 0x4E4F534A, 0x004E4942
@@ -110,6 +111,9 @@ def find_file(uri: str, folder: Path, root: Path) -> Path:
     Raises:
         GltfError: the URI is absolute, has a scheme, or leads outside `root` (through links, too).
     """
+    instance(uri, str, "find_file: uri")
+    instance(folder, Path, "find_file: folder")
+    instance(root, Path, "find_file: root")
     first = _checked_path(uri)
     plain = re.split(r"[?#]", uri, maxsplit=1)[0]
     candidates = [first, uri.replace("\\", "/"), *([_checked_path(plain)] if plain else [])]

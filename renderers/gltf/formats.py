@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from renderers.arguments import instance
+
 SNIFFED_BYTES = 4096  # enough to recognise every format below
 
 _CONVERT = "convert it to .glb, for example with Blender (File > Import, then File > Export > glTF 2.0)"
@@ -121,6 +123,8 @@ def identify(head: bytes, name: str = "") -> FileFormat | None:
     Returns:
         The format; None for glTF and for what is not recognised.
     """
+    instance(head, bytes, "identify: head")
+    instance(name, str, "identify: name")
     if head[:4] == b"glTF":
         return None
     suffix = _suffix(name)
@@ -145,6 +149,7 @@ def identify(head: bytes, name: str = "") -> FileFormat | None:
 
 def format_of_suffix(name: str) -> FileFormat | None:
     """The format that the suffix of a file name stands for; None for other suffixes."""
+    instance(name, str, "format_of_suffix: name")
     return _SUFFIXES.get(_suffix(name))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from renderers.arguments import instance, integer
 from renderers.gaussians import Rendered, render
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.feed import Batch, Feed
@@ -42,8 +43,11 @@ def fit_latent(
     Returns:
         Latents [M, Z].
     """
+    instance(model, DIMO, "fit_latent: model")
+    instance(videos, MotionVideos, "fit_latent: videos")
     plan, device = model.config.fit, model.mu.device
-    steps = plan.steps if steps is None else steps
+    steps = integer(plan.steps if steps is None else steps, "fit_latent: steps", 0)
+    seed = integer(seed, "fit_latent: seed", 0)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renderers.arguments import instance, integer
 from renderers.gaussians import Gaussians
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.config import DIMOConfig
@@ -130,9 +131,12 @@ class DIMO(nn.Module):
         num_key_points: int | None = None,
     ) -> None:
         super().__init__()
+        instance(config, DIMOConfig, "DIMO: config")
+        num_motions = integer(num_motions, "DIMO: num_motions", 1)
         self.config = config
         N = config.gaussians if num_gaussians is None else num_gaussians
         K = config.key_points if num_key_points is None else num_key_points
+        N, K = integer(N, "DIMO: num_gaussians", 0), integer(K, "DIMO: num_key_points", 1)
         G, J = min(config.graph, K), min(config.neighbours, K)
         self.means = nn.Parameter(torch.zeros(N, 3))
         self.log_scales = nn.Parameter(torch.full((N, 3), math.log(0.01)))

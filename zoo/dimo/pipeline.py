@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renderers.arguments import instance, integer, shown
+from renderers.cameras import Cameras
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO
-from zoo.dimo.motion import Motion, decode, evenly
+from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
 
 if TYPE_CHECKING:
-    from renderers.cameras import Cameras
     from zoo.dimo.data import MotionVideos
     from zoo.dimo.text import TextHead
 
@@ -189,9 +190,12 @@ class DIMOPipeline:
         Args:
             z: a latent [Z], or a seed for `draw`; None = a random seed.
             frames: number of evenly spaced frames; None = the training phases.
+
+        Raises:
+            TypeError, ValueError: an argument is of another type or out of range.
         """
-        if z is None or isinstance(z, int):
-            seed = torch.seed() % 2**31 if z is None else z
+        if z is None or not hasattr(z, "__len__") or not getattr(z, "ndim", 1):
+            seed = torch.seed() % 2**31 if z is None else self._seed(z, "z")
             return self._decode(self.draw(seed), f"sample {seed}", frames)
         return self._decode(z, "sample", frames)
 
@@ -201,11 +205,14 @@ class DIMOPipeline:
         Deviation from the paper, which samples N(0, I): a few dozen motions cover little of a 32-dimensional space, so
         such a sample is usually far from every latent that the decoder was trained on.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(self._seed(seed, "seed"))
         M = self.model.num_motions
         first, second = torch.randperm(M, generator=generator)[:2].tolist() if M > 1 else (0, 0)
         share = 0.5 * float(torch.rand((), generator=generator))
         return torch.lerp(self.model.mu[first], self.model.mu[second], share)
+
+    def _seed(self, seed: Any, name: str) -> int:
+        return integer(seed, f"dimo/{self.object}: {name}", -(2**63), 2**64 - 1)
 
     def motion(self, which: str | int) -> Motion:
         """Decode a training motion, given by name, sentence or index."""
@@ -219,9 +226,11 @@ class DIMOPipeline:
             a, b: training motions by name, sentence or index, or any `Motion` of this object.
             steps: number of motions returned, at least 2.
         """
-        if steps < 2:
+        steps = integer(steps, f"dimo/{self.object}: steps")
+        if not 2 <= steps <= MOST_FRAMES:
             raise ValueError(
-                f"dimo/{self.object}: interpolate expects at least 2 steps (the two ends), got {steps}"
+                f"dimo/{self.object}: interpolate expects at least 2 steps (the two ends) and at most {MOST_FRAMES}, "
+                f"got {steps}"
             )
         ends = [each if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
         name = f"{ends[0].name} → {ends[1].name}"
@@ -237,6 +246,7 @@ class DIMOPipeline:
             ValueError: the model has no text head.
             RuntimeError: the language model is not installed; the message says what to install.
         """
+        instance(sentence, str, f"dimo/{self.object}: sentence")
         if self.text is None:
             raise ValueError(
                 f"dimo/{self.object} was published without a text head; choose with .motion(name) among .motions, "
@@ -275,7 +285,11 @@ class DIMOPipeline:
         """Write frames and cameras as `MotionVideos` of one motion in `folder`."""
         from zoo.dimo.data import MotionVideos, write_motion
 
+        if cameras is not None:
+            instance(cameras, Cameras, f"dimo/{self.object}: cameras")
         frames = np.asarray(frames)
+        if frames.dtype != np.uint8:
+            raise TypeError(f"dimo/{self.object}: videos: expected frames of uint8, got {shown(frames)}")
         expected = None if cameras is None else (len(cameras), cameras.height, cameras.width)
         if cameras is None or frames.ndim != 5 or expected != (len(frames), *frames.shape[2:4]):
             raise ValueError(
@@ -296,7 +310,8 @@ class DIMOPipeline:
         Raises:
             LookupError: no such motion; the message suggests similar ones.
         """
-        if isinstance(which, int):
+        if not isinstance(which, str):
+            which = integer(which, f"dimo/{self.object}: which: a name, a sentence or an index")
             if not -len(self.motions) <= which < len(self.motions):
                 raise LookupError(
                     f"dimo/{self.object} has {len(self.motions)} motions, there is no number {which}"
@@ -315,11 +330,12 @@ class DIMOPipeline:
 
     def _decode(self, z: Tensor | Sequence[float], name: str, frames: int | None = None) -> Motion:
         mu = self.model.mu
+        check_numbers(z, f"dimo/{self.object}: z")
         z = torch.as_tensor(z, dtype=torch.float32, device=mu.device)
         if z.shape != mu.shape[1:]:
-            raise ValueError(f"dimo/{self.object}: expected a latent [{mu.shape[1]}], got {list(z.shape)}")
+            raise ValueError(f"dimo/{self.object}: expected a latent z [{mu.shape[1]}], got {list(z.shape)}")
         if not z.isfinite().all():
-            raise ValueError(f"dimo/{self.object}: expected a finite latent, got NaN or infinity in it")
+            raise ValueError(f"dimo/{self.object}: expected a finite latent z, got NaN or infinity in it")
         phases = self.phases.to(mu.device)
         return decode(self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds)
 

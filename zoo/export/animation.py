@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renderers.arguments import array, instance
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -34,6 +36,11 @@ class Mesh:
     unlit: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("vertices", "normals", "colors", "triangles"):
+            instance(getattr(self, name), np.ndarray, f"Mesh.{name}")
+            array(getattr(self, name), f"Mesh.{name}", ("P", 3))
+        if self.triangles.size and not 0 <= self.triangles.min() <= self.triangles.max() < len(self.vertices):
+            raise ValueError(f"Mesh.triangles: expected indices of {len(self.vertices)} vertices")
         for name in ("normals", "colors"):
             if getattr(self, name).shape != self.vertices.shape:
                 raise ValueError(
@@ -57,6 +64,8 @@ class Joints:
     name: str = "joints"
 
     def __post_init__(self) -> None:
+        instance(self.positions, np.ndarray, "Joints.positions")
+        array(self.positions, "Joints.positions")
         if self.positions.shape != (len(self.names), 3):
             raise ValueError(
                 f"Joints: expected positions of shape [{len(self.names)}, 3], one per name, "
@@ -92,6 +101,11 @@ class SkinnedAnimation:
     rotations: np.ndarray
 
     def __post_init__(self) -> None:
+        instance(self.mesh, Mesh, "SkinnedAnimation.mesh")
+        instance(self.joints, Joints, "SkinnedAnimation.joints")
+        for name in ("vertex_joints", "vertex_weights", "times", "positions", "rotations"):
+            instance(getattr(self, name), np.ndarray, f"SkinnedAnimation.{name}")
+            array(getattr(self, name), f"SkinnedAnimation.{name}", ("T",) if name == "times" else None)
         P, K, T = len(self.mesh.vertices), len(self.joints.names), len(self.times)
         influences = self.vertex_joints.shape[-1]
         for name, shape in {

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from renderers.files import file_path
 from renderers.video import encode_h264
 from zoo.files import atomic_path
 
@@ -22,5 +23,6 @@ def write_mp4(path: str | os.PathLike[str], frames: np.ndarray, fps: float, *, c
     Raises:
         ValueError, RuntimeError: as `renderers.video.encode_h264`.
     """
+    path = file_path(path, "write_mp4: path")
     with atomic_path(path) as part:
         encode_h264(frames, fps, crf=crf, gop=250, to=str(part))

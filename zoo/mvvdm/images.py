@@ -12,6 +12,7 @@ from diffusers.utils.outputs import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from renderers.arguments import shown
 from renderers.meshes.clip import GREY, composite
 
 SECONDS = 2.0  # duration of a video, regardless of its number of frames
@@ -61,6 +62,10 @@ def on_grey(images: Iterable[np.ndarray | Image.Image], size: int) -> list[Image
     Raises:
         ValueError: an image has another type or shape, or there is none.
     """
+    if not isinstance(images, Iterable):
+        raise TypeError(
+            f"images: expected a glTF file, uint8 [V, H, W, 3 or 4] or V Pillow images, got {shown(images)}"
+        )
     result = []
     for image in images:
         pixels = np.asarray(image.convert("RGBA") if isinstance(image, Image.Image) else image)

@@ -26,9 +26,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from renderers.arguments import instance, integer
 from renderers.cameras import Cameras
 from zoo.errors import ZooError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
+from zoo.mvvdm.checks import check_conditions, check_output, check_sampler, check_sizes
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.encoders import MVVDMEncoders
 from zoo.mvvdm.files import (
@@ -39,7 +41,7 @@ from zoo.mvvdm.files import (
     save_pipeline,
     snapshot_folder,
 )
-from zoo.mvvdm.images import OUTPUTS, MVVDMOutput
+from zoo.mvvdm.images import MVVDMOutput
 from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
@@ -186,16 +188,30 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             `MVVDMOutput`; a tuple of its field if return_dict is False.
 
         Raises:
-            ValueError: an argument has a wrong type or shape.
+            TypeError, ValueError: an argument has a wrong type or shape, or is out of range.
         """
-        self._check(output_type, callback_on_step_end_tensor_inputs)
+        check_output(
+            output_type,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+            self._callback_tensor_inputs,
+        )
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         temperature = self.config.temperature if temperature is None else temperature
-        pictures = self._pictures(images, resolution or self.config.resolution)
+        check_conditions(prompt, negative_prompt, cameras)
+        check_sampler(scale, temperature, eta, generator, latents)
+        num_frames, resolution, num_inference_steps, decode_chunk_size = check_sizes(
+            self.config.num_frames if num_frames is None else num_frames,
+            self.config.resolution if resolution is None else resolution,
+            num_inference_steps,
+            decode_chunk_size,
+            self.scheduler.config.num_train_timesteps,
+        )
+        pictures = self._pictures(images, resolution)
         conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
         first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, C, h, w], the same at every step
         self.scheduler.set_timesteps(num_inference_steps, device=first.device)
-        noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
+        noise = self._noise(first, num_frames, generator, latents)
         callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
         sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
         video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
@@ -282,6 +298,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         if self.example is None and "images" not in options:
             raise ZooError("this model has no example: call it with images and a prompt")
         options = {**(self.example or {}), **options}
+        seed = integer(seed, "seed", -(2**63), 2**64 - 1)
         return self(generator=torch.Generator().manual_seed(seed), **options)
 
     def animate(
@@ -295,6 +312,8 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             seed: of the noise.
             options: of a call.
         """
+        instance(sentence, str, "sentence")
+        seed = integer(seed, "seed", -(2**63), 2**64 - 1)
         return self(asset, sentence, generator=torch.Generator().manual_seed(seed), **options)
 
     # --- conditions -------------------------------------------------------------------------------
@@ -340,15 +359,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             return noise * self.scheduler.init_noise_sigma
         last = self.scheduler.timesteps[:1].expand(len(noise))
         return self.scheduler.add_noise(first.expand_as(noise), noise, last)
-
-    def _check(self, output_type: str, callback_inputs: Sequence[str]) -> None:
-        if output_type not in OUTPUTS:
-            raise ValueError(f"output_type: expected one of {', '.join(OUTPUTS)}, got {output_type!r}")
-        if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs: expected a subset of {self._callback_tensor_inputs}, got "
-                f"{sorted(unknown)}"
-            )
 
     # --- files ------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from factory.dataset.codecs.mp4 import Mp4Index, read_index
+from renderers.background import Background, background_bytes
 from renderers.meshes.clip import GREY
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: i
 
 
 def decode_on(
-    background: Sequence[int],
+    background: Background,
     data: bytes,
     packed_alpha: bytes,
     frames: Sequence[int],
@@ -126,7 +127,7 @@ def decode_on(
     """Decode frames of a view and composite them on a background in one pass, in the layout used for training.
 
     Args:
-        background: RGB, 0–255.
+        background: RGB, integers in 0..255 or floats in 0..1 (`renderers.background`).
         data: colour video of the view.
         packed_alpha: alpha of the view.
         frames: indices, see `decode_h264`.
@@ -146,7 +147,7 @@ def decode_on(
             f"decode_on: sizes differ: the video has {len(index.frames)} frames, {index.width}x{index.height}, the "
             f"alpha {alpha.shape}, and `out` for {len(frames)} frames has {out.shape}; expected {size}"
         )
-    colour = np.asarray(background, np.uint8)
+    colour = np.asarray(background_bytes(background, "decode_on: background"), np.uint8)
     for place, planes in decoded_planes(data, index, frames):
         composite(*planes, alpha[frames[place]], colour, levels, out[place])
 
