@@ -140,9 +140,16 @@ def _check_batches(clips: ClipDataset, recipe: MVVDMRecipe, quality: str) -> Non
     for name, plan in (("plan", recipe.plan), ("autoencoder", recipe.autoencoder)):
         if plan is None:
             continue
-        shape = {"views": recipe.views, "frames": recipe.frames, "batch_size": plan.batch}
         try:
-            TrainingClips(clips, **shape, quality=quality, rank=0, world_size=1)
+            TrainingClips(
+                clips,
+                views=recipe.views,
+                frames=recipe.frames,
+                batch_size=plan.batch,
+                quality=quality,
+                rank=0,
+                world_size=1,
+            )
         except ValueError as error:
             text = str(error).removeprefix("TrainingClips: ")
             advice = f"; --set {name}.batch=… sets it" if "batch" in text else ""
