@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cluster.backlog import Backlog, OnResolved, OnTick, Report
+from cluster.arguments import integer
+from cluster.backlog import Backlog, OnResolved, OnTick, Report, check_job
 from cluster.child import ChildSpec
 from cluster.inline import run_inline
 from cluster.ledger import Ledger
@@ -76,6 +77,10 @@ def run(
 
         After any of the last three, the same call resumes the job.
     """
+    check_job(stage, ledger, on_resolved, on_tick)
+    integer(max_in_backlog, "run: max_in_backlog", 1)
+    if workers is not None:
+        workers = integer(workers, "run: workers", 0)
     if workers == 0:
         return run_inline(stage, tasks, ledger, on_resolved, on_tick)
     if not ledger.storage.is_shared:

@@ -98,6 +98,7 @@ ROOMS = {
         {"gaussians", "meshes"},
     ],
     "cluster": [
+        {"arguments"},
         {"data", "signals", "stage", "storage", "waiting"},
         {"address"},
         {"child", "ledger", "lock", "session"},
