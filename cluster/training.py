@@ -60,9 +60,10 @@ class Group:
             if len(self.workers) != 2:
                 raise ValueError(f"Group.workers: expected (minimum, maximum), got {self.workers}")
             least = integer(self.workers[0], "Group.workers", 1)
-            integer(self.workers[1], "Group.workers", least)
+            workers: int | tuple[int, int] = least, integer(self.workers[1], "Group.workers", least)
         else:
-            integer(self.workers, "Group.workers", 1)
+            workers = integer(self.workers, "Group.workers", 1)
+        object.__setattr__(self, "workers", workers)
         number(self.num_cpus, "Group.num_cpus", above=True)
         number(self.num_gpus, "Group.num_gpus")
 

@@ -176,7 +176,7 @@ ZOO = [
     Mistake("animate dimo/bird lfs.glb jumps --out new.mp4", 2, "dimo"),
     Mistake("publish dimo/bird nowhere", 2, "'nowhere' is not a model name"),
     Mistake("publish dimo/unicorn local:dimo/x", 2, "unicorn"),
-    Mistake("list --home a-file local:*", 2, "no model name matches"),
+    Mistake("list --home a-file local:*", 1, "a-file: the home of models is a file"),
 ]  # fmt: skip
 
 

@@ -6,8 +6,12 @@ TypeError, LookupError or OSError, or one of our own errors, raised in our own c
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,8 +127,13 @@ def dataset_cases(root: Path) -> dict[str, Case]:
     training = {
         "dataset": root, "views": 1, "frames": 2, "batch_size": 1, "seed": 0, "mix": 16, "rank": 0, "world_size": 1,
     }  # fmt: skip
-    opened = {"path_or_url (path_or_url|no clips|repository|URL|local:)": [*NO_PATH, *others, "hub:x", "nosuch://x", "local:nowhere"],
-              "split": [*NO_TEXT, "", "tain", "validation"], "captions": [*NO_TEXT, None]}  # fmt: skip
+    opened = {
+        "path_or_url (path_or_url|no clips|repository|URL|local:)": [
+            *NO_PATH, *others, "hub:x", "nosuch://x", "local:nowhere",
+        ],
+        "split": [*NO_TEXT, "", "tain", "validation"],
+        "captions": [*NO_TEXT, None],
+    }  # fmt: skip
     index = [1.5, "0", b"0", 1j, NAN, None, [0], (0, 1), 4, -5, np.array([0, 1])]
     return {
         "load_clips": Case(load_clips, {"path_or_url": root}, opened),
@@ -591,7 +600,10 @@ def test_threads_may_share_a_dataset(root):
 
 def test_two_processes_may_write_the_same_file(tmp_path):
     """The file has the content of one of them, whole, and nothing else stays."""
-    code = "import sys\nfrom cluster import Storage\nfor _ in range(20): Storage(sys.argv[1]).write('x', sys.argv[2].encode() * 10**5)"
+    code = (
+        "import sys\nfrom cluster import Storage\n"
+        "for _ in range(20): Storage(sys.argv[1]).write('x', sys.argv[2].encode() * 10**5)"
+    )
     writers = [subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path), letter]) for letter in "ab"]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     content = Storage(tmp_path).read("x")
@@ -612,8 +624,8 @@ def test_every_public_function_is_in_the_table():
     called = {name.partition(".")[0] for name in NAMES}
     results = {  # results, errors and what takes no arguments of a user
         "factory": "Clip ClipArrays ClipInfo DatasetError ExportError RowError Shard __version__ encode_h264",
-        "cluster": "ForeignFolderError Interrupted OutputInUseError Progress Report Session Stage StageError StorageError "
-        "from_parts",
+        "cluster": "ForeignFolderError Interrupted OutputInUseError Progress Report Session Stage StageError "
+        "StorageError from_parts",
     }  # encode_h264 is in the table of the renderers
     for package in (factory, cluster):
         assert set(package.__all__) - called - set(results[package.__name__].split()) == set()

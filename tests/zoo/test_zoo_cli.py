@@ -154,7 +154,7 @@ def test_publish(capsys, home, tmp_path):
     assert shown.startswith("local:dimo/copy@")
     copy, egg = zoo.info("dimo/copy"), zoo.info("dimo/egg")
     assert (copy.folder / "model.safetensors").read_bytes() == (egg.folder / "model.safetensors").read_bytes()
-    assert "without a revision" in fails(capsys, 1, "publish", "dimo/egg", "dimo/copy")
+    assert "expected local:family/name or hub:org/name" in fails(capsys, 2, "publish", "dimo/egg", "dimo/copy")
 
 
 def test_errors_are_one_line(capsys, tmp_path):
@@ -167,10 +167,10 @@ def test_errors_are_one_line(capsys, tmp_path):
     assert "saved as one of .mp4, .glb, .ply, .npz" in fails(
         capsys, 2, "export", "dimo/egg", "--out", tmp_path / "x.obj"
     )
-    assert "ends in .mp4" in fails(capsys, 1, "render", "dimo/egg", "--out", tmp_path / "x.gif")
-    assert "at least 1" in fails(capsys, 1, "render", "dimo/egg", "--views", 0, "--out", tmp_path / "views")
-    assert "at least 2 steps" in fails(
-        capsys, 1, "sample", "dimo/egg", "--between", "a", "b", "--steps", 1, *out
+    assert "ends in .mp4" in fails(capsys, 2, "render", "dimo/egg", "--out", tmp_path / "x.gif")
+    assert "at least 1" in fails(capsys, 2, "render", "dimo/egg", "--views", 0, "--out", tmp_path / "views")
+    assert "MotionChoice.steps: expected at least 2, got 1" in fails(
+        capsys, 2, "sample", "dimo/egg", "--between", "a", "b", "--steps", 1, *out
     )
     assert list(tmp_path.iterdir()) == []
     for wrong in (
