@@ -41,8 +41,9 @@ import numpy as np
 from numba import njit
 from numba.core import event
 
-from renderers.gaussians import simd, types
+from renderers.gaussians import layout, simd, types
 from renderers.gaussians.kernel_cache import compiler
+from renderers.gaussians.layout import BLOCK, BLOCKS, CHUNK, MOMENTS, PIXELS, RECORD, TILE
 from renderers.gaussians.simd import (
     LANES,
     WIDE_LANES,
@@ -68,12 +69,6 @@ from renderers.gaussians.simd import (
     wide_column,
 )
 from renderers.gaussians.types import FAR, NEAR
-
-CHUNK = 256  # Gaussians per partial sum of camera gradients; fixed, so that sums do not depend on the thread count
-TILE, BLOCK, BLOCKS = 32, 4, 64
-PIXELS = TILE * TILE
-MOMENTS = 6  # sums over pixels, see draw_backward: Σw, Σw·u, Σw·dy, Σw·u², Σw·u·dy, Σw·dy²
-RECORD = 8  # per splat: x', y', k, a/16, h/16, -ln(o)/8, half width and half height of the outline α = 1/255
 
 ALPHA_MIN, LOG_255 = 1.0 / 255.0, math.log(255.0)
 ALPHA_MAX = np.float32(0.999)
@@ -110,7 +105,8 @@ WIDE_LANE = np.arange(WIDE_LANES, dtype=np.float64)
 ONE = np.uint64(1)
 
 
-kernel = compiler([__file__, simd.__file__, types.__file__])
+SOURCES = (__file__, layout.__file__, simd.__file__, types.__file__)
+kernel = compiler(SOURCES)
 
 
 class _CompileNotice(event.Listener):

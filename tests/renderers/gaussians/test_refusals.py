@@ -177,7 +177,8 @@ def test_importing_loads_neither_torch_nor_a_back_end() -> None:
 
 def test_without_numba_an_error_names_the_package_and_float64_still_works() -> None:
     code = """
-import sys
+import os, sys
+os.environ["MENAGERIE_KERNELS"] = "numba"  # machine code from the package does not need it
 sys.modules["numba"] = None  # makes `import numba` fail
 import torch
 from renderers.gaussians import Gaussians, TensorCameras, render
