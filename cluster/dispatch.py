@@ -43,6 +43,11 @@ class Interrupted(KeyboardInterrupt):
         self.report = report
 
 
+def _checked_workers(workers: int | None, max_in_backlog: int) -> int | None:
+    integer(max_in_backlog, "run: max_in_backlog", 1)
+    return None if workers is None else integer(workers, "run: workers", 0)
+
+
 def run(
     stage: Stage,
     tasks: Iterable[Task],
@@ -77,10 +82,8 @@ def run(
 
         After any of the last three, the same call resumes the job.
     """
+    workers = _checked_workers(workers, max_in_backlog)
     check_job(stage, ledger, on_resolved, on_tick)
-    integer(max_in_backlog, "run: max_in_backlog", 1)
-    if workers is not None:
-        workers = integer(workers, "run: workers", 0)
     if workers == 0:
         return run_inline(stage, tasks, ledger, on_resolved, on_tick)
     if not ledger.storage.is_shared:

@@ -112,16 +112,7 @@ def train_together(
 
         After either of the last two, the same call resumes the training.
     """
-    function(work, "train_together: work", optional=False)
-    instance(storage, Storage, "train_together: storage")
-    instance(group, Group, "train_together: group")
-    task_key_text(name, "train_together: name")
-    function(progress, "train_together: progress", optional=False)
-    instance(job, dict, "train_together: job")
-    try:
-        json.dumps(job)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"train_together: job: expected JSON-like values ({error})") from None
+    _check_arguments(work, job, storage, group, name, progress)
     if not storage.is_shared:
         raise ValueError(
             f"{storage.url} is visible to this process only, not to workers: use a folder or an object store"
@@ -148,6 +139,22 @@ def train_together(
                     f"{name}: Ray Train could not start or manage the workers: {error}. Run the same command again to "
                     f"resume"
                 ) from None
+
+
+def _check_arguments(
+    work: Work, job: dict[str, Any], storage: Storage, group: Group, name: str, progress: Callable[[], int]
+) -> None:
+    """Raise TypeError or ValueError for arguments of `train_together` that it cannot use."""
+    function(work, "train_together: work", optional=False)
+    instance(storage, Storage, "train_together: storage")
+    instance(group, Group, "train_together: group")
+    task_key_text(name, "train_together: name")
+    function(progress, "train_together: progress", optional=False)
+    instance(job, dict, "train_together: job")
+    try:
+        json.dumps(job)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"train_together: job: expected JSON-like values ({error})") from None
 
 
 def _check_gpus(group: Group, session: Session) -> None:

@@ -149,10 +149,16 @@ DESCRIPTIONS: dict[str, str] = {
 
 
 _CREDITED_COLUMNS = ("licence", "source", "attribution", "renderer_version", "package_version")
+_CAMERA_COLUMNS = ("world_to_camera", "K", "width", "height")
 _SHOT_COLUMNS = (
-    "window", "animation_index", "timestamps", "asset_to_world", "world_to_camera", "K", "width", "height",
-    "num_frames", "fps", "settings",
-)  # fmt: skip
+    *_CAMERA_COLUMNS,
+    "window",
+    "animation_index",
+    "timestamps",
+    "asset_to_world",
+    "settings",
+    "fps",
+)
 
 
 class RowError(ValueError):
@@ -254,9 +260,9 @@ def clip_schema(views: int = VIEWS, modalities: Collection[str] = ()) -> pa.Sche
         modalities: stored beside colour (`factory.dataset.codecs.modalities.MODALITIES`).
     """
     views = integer(views, "clip_schema: views", 1)
-    if unknown := set(texts(modalities, "clip_schema: modalities")) - set(MODALITIES):
+    if not set(texts(modalities, "clip_schema: modalities")) <= set(MODALITIES):
         raise ValueError(
-            f"clip_schema: modalities: expected names from {', '.join(MODALITIES)}, got {sorted(unknown)[0]!r}"
+            f"clip_schema: modalities: expected names from {MODALITIES}, got {tuple(modalities)}"
         )
     columns = [
         *_ASSET_COLUMNS,
