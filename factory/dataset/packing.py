@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cluster.arguments import integer, location, text, texts
 from cluster.storage import Storage, StorageError
-from factory.dataset.schema import convert_clips
+from factory.dataset.conversion import convert_clips
 from factory.dataset.shards import Shard, ShardFiles, staged_keys, staged_path
 from renderers.arguments import flag
 
