@@ -30,6 +30,8 @@ from factory.dataset.output import check_dataset_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import DatasetError, load_clips
 from factory.dataset.takedown import TakedownError, takedown
+from factory.training.machine import check_resources
+from zoo.hub_access import check_pretrained
 from zoo.names import HUB_SCHEMES
 
 _WRITING = ("takedown", "caption")
@@ -158,6 +160,9 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
         data, options.model, options.prompt, options.gpus, batch=options.batch, frames=options.frames
     )
     check_dataset_folder(data)
+    load_clips(data)
+    check_resources(1, options.gpus, options.workers)
+    check_pretrained(options.model, "--model")
     with OutputLock(Storage(data), "factory.curate caption", on_wait=notice):
         with ProgressDisplay(output) as display:
             result = caption_dataset(data, stage, workers=options.workers, show=display.update)
@@ -172,6 +177,7 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
 
 def _export(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
     options = read_options(args, ExportOptions)
+    Storage(options.to).check_writable()
     clips = load_clips(data, options.split)
     folder = export_lerobot(clips, options.to)
     print_result(

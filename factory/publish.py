@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from factory.console import (
 from factory.dataset.names import input_url
 from factory.dataset.reader import DatasetError
 from factory.dataset.release import publish
+from zoo.hub_access import check_hub_repository
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class PublishOptions:
     tag: str | None = option(None, "name of this version, such as v1")
     private: bool = option(False, "if the repository is new: visible to its owners only")
     message: str = option("", "of the commits")
+
+    def check(self) -> None:
+        """Check that this account can publish to the hub, before the dataset is read.
+
+        Raises:
+            OptionError: it cannot.
+        """
+        if match := re.fullmatch(r"hub:([^/@]+/[^/@]+)", self.to):
+            check_hub_repository(match[1], "--to")
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publish") -> int:
@@ -46,6 +57,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publi
     options, output = read_options(args, PublishOptions), read_options(args, OutputOptions)
 
     def action() -> int:
+        options.check()
         check_idle(input_url(options.data))
         published = publish(
             options.data, options.to, tag=options.tag, private=options.private, message=options.message

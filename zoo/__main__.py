@@ -11,7 +11,7 @@ from zoo import commands
 from zoo.choices import DISTANCE, STEPS, VIEWS, MotionChoice, Orbit
 from zoo.commands import VIDEO_FRAMES
 from zoo.console import run_command
-from zoo.errors import ArgumentError
+from zoo.errors import OptionError
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m zoo") -> int:
@@ -161,7 +161,7 @@ def _sample(args: argparse.Namespace) -> None:
 
 def _render(args: argparse.Namespace) -> None:
     if args.views is not None and args.out.suffix:
-        raise ArgumentError(
+        raise OptionError(
             f"--views {args.views}: is for a folder with one video per view; {args.out} is one video, whose camera "
             f"orbits the object"
         )

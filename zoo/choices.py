@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo.capabilities import Operation, Result
-from zoo.errors import ArgumentError
+from zoo.errors import OptionError
 
 if TYPE_CHECKING:
     from renderers.cameras import Cameras
@@ -36,7 +36,7 @@ class MotionChoice:
         frames: number of frames; None = the model's.
 
     Raises:
-        ArgumentError: a value is not possible.
+        OptionError: a value is not possible.
     """
 
     seed: int = 0
@@ -49,9 +49,9 @@ class MotionChoice:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         if self.text is not None and not self.text.strip():
-            raise ArgumentError("--text: expected a sentence, got no words")
+            raise OptionError("--text: expected a sentence, got no words")
         if self.steps is not None and self.between is None:
-            raise ArgumentError(f"--steps {self.steps}: is for --between only, which is not given")
+            raise OptionError(f"--steps {self.steps}: is for --between only, which is not given")
         if self.steps is not None:
             _check_range("--steps", self.steps, 2, 1000)
         if self.frames is not None:
@@ -96,7 +96,7 @@ class Orbit:
         resolution: width and height in pixels.
 
     Raises:
-        ArgumentError: a value is not possible.
+        OptionError: a value is not possible.
     """
 
     views: int = VIEWS
@@ -109,13 +109,13 @@ class Orbit:
         _check_range("--views", self.views, 1, 1000)
         _check_range("--resolution", self.resolution, 2, 8192)
         if self.resolution % 2:
-            raise ArgumentError(f"--resolution {self.resolution}: expected an even number, as videos require")
+            raise OptionError(f"--resolution {self.resolution}: expected an even number, as videos require")
         if not math.isfinite(self.azimuth_deg):
-            raise ArgumentError(f"--azimuth-deg {self.azimuth_deg}: expected a finite angle")
+            raise OptionError(f"--azimuth-deg {self.azimuth_deg}: expected a finite angle")
         if not -90 <= self.elevation_deg <= 90:
-            raise ArgumentError(f"--elevation-deg {self.elevation_deg:g}: expected an angle from -90 to 90")
+            raise OptionError(f"--elevation-deg {self.elevation_deg:g}: expected an angle from -90 to 90")
         if not 0 < self.distance < math.inf:
-            raise ArgumentError(f"--distance {self.distance:g}: expected a finite number above 0")
+            raise OptionError(f"--distance {self.distance:g}: expected a finite number above 0")
 
     def cameras(self, count: int) -> Cameras:
         """`count` cameras, evenly spaced."""
@@ -136,27 +136,29 @@ class Orbit:
 def check_seed(seed: int) -> None:
     """Refuse a seed that torch does not take."""
     if seed not in SEEDS:
-        raise ArgumentError(f"--seed {seed}: expected a whole number from -2^63 to 2^64 - 1")
+        raise OptionError(f"--seed {seed}: expected a whole number from -2^63 to 2^64 - 1")
 
 
 def check_output(out: Path) -> None:
     """Refuse a file that cannot be created, before the work whose result it would hold.
 
     Raises:
-        ArgumentError: it is a folder, or below a file.
-        OSError: no permission.
+        OptionError: it is a folder, below a file or of an impossible name, or there is no permission.
     """
-    if out.is_dir():
-        raise ArgumentError(f"--out {out}: is a folder, expected the name of a file")
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        if out.is_dir():
+            raise OptionError(f"--out {out}: is a folder, expected the name of a file")
+        parent = next(folder for folder in out.absolute().parents if folder.exists())
+    except OSError as error:  # a name that is too long, a loop of links
+        raise OptionError(f"--out {out}: {error.strerror}") from None
     if not parent.is_dir():
-        raise ArgumentError(f"--out {out}: {parent} is a file, expected a folder")
+        raise OptionError(f"--out {out}: {parent} is a file, expected a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"--out {out}: no permission to write in {parent}")
+        raise OptionError(f"--out {out}: no permission to write in {parent}")
 
 
 def _check_range(option: str, value: int, least: int, most: int) -> None:
     if value < least:
-        raise ArgumentError(f"{option} {value}: expected at least {least}")
+        raise OptionError(f"{option} {value}: expected at least {least}")
     if value > most:
-        raise ArgumentError(f"{option} {value}: expected at most {most}")
+        raise OptionError(f"{option} {value}: expected at most {most}")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 from zoo.capabilities import Capabilities, Needs, Operation, Rendered, Resampled, Result
 from zoo.card import numbers
 from zoo.choices import MotionChoice, Orbit, check_output, check_seed
-from zoo.errors import ArgumentError, UnknownModelError
+from zoo.errors import OptionError, UnknownModelError
 from zoo.hub import ModelInfo, info, list_models, load, publish
+from zoo.hub_access import check_target
 from zoo.terminal import printable
 from zoo.threads import fitting_threads
 
@@ -121,7 +122,7 @@ def animate_command(
     model = _supporting(name, [Operation.ANIMATE], out, home=home)
     check_output(out)
     if out.resolve() == asset.resolve():
-        raise ArgumentError(f"--out {out} is the object itself and would be overwritten: choose another name")
+        raise OptionError(f"--out {out} is the object itself and would be overwritten: choose another name")
     if not asset.is_file():
         raise FileNotFoundError(f"{asset}: no such file; expected a glTF file (.glb or .gltf)")
     with fitting_threads():
@@ -135,7 +136,7 @@ def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, 
     from zoo.export.video import write_mp4
 
     if out.suffix.lower() not in ("", ".mp4"):
-        raise ArgumentError(
+        raise OptionError(
             f"{out}: expected a name that ends in .mp4 (one orbiting camera), or a folder (one video per view)"
         )
     model = _supporting(name, [*choice.operations, Operation.RENDER, Operation.RESAMPLE], home=home)
@@ -161,6 +162,7 @@ def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, 
 
 def publish_command(name: str, target: str, *, home: Path | None, own_use: bool = False) -> None:
     """Publish a model and print the name that loads it."""
+    check_target(target)
     print(publish(name, target, home=home, own_use=own_use))
 
 
@@ -177,13 +179,13 @@ def _check_views_folder(folder: Path) -> None:
     """Refuse a folder with other files than the videos and the cameras of an earlier `render`."""
     if not folder.is_dir():
         if folder.exists():
-            raise ArgumentError(f"{folder} is a file: expected a folder, or a name that ends in .mp4")
+            raise OptionError(f"{folder} is a file: expected a folder, or a name that ends in .mp4")
         check_output(folder)
         return
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     foreign = [name for name in names if name != CAMERAS and not re.fullmatch(r"view_\d\d+\.mp4", name)]
     if foreign or (names and not _is_cameras(folder / CAMERAS)):
-        raise ArgumentError(
+        raise OptionError(
             f"{folder} has files that this command did not write ({', '.join((foreign or names)[:3])}): choose an "
             f"empty or a new folder, or that of an earlier render"
         )

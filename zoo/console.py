@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from zoo.errors import ArgumentError, UnsupportedError, ZooError
+from zoo.errors import UnsupportedError, ZooError
 from zoo.files import is_disk_full
 from zoo.interrupts import INTERRUPTED, as_exceptions
 from zoo.terminal import printable
@@ -39,7 +39,8 @@ def run_command(program: str, command: Callable[[], None]) -> int:
         if isinstance(error, KeyError | IndexError):
             raise
         print(f"{program}: {describe(error)}", file=sys.stderr)
-        return NOT_AVAILABLE if isinstance(error, ArgumentError | UnsupportedError | LookupError) else FAILED
+        not_available = isinstance(error, UnsupportedError | LookupError)
+        return getattr(error, "exit_code", NOT_AVAILABLE if not_available else FAILED)
     return 0
 
 

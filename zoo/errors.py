@@ -11,10 +11,6 @@ class UnknownModelError(ZooError, LookupError):
     """No model, or no revision, has this name; the message suggests similar names."""
 
 
-class ArgumentError(ZooError, ValueError):
-    """An argument of a command has a value that is not possible."""
-
-
 class UnsupportedError(ZooError, ValueError):
     """The model or its family does not support this operation or file format; the message lists what it does."""
 
@@ -39,3 +35,13 @@ class HubError(ZooError):
 
 class PlacementError(ZooError, ValueError):
     """A model cannot be moved: the device does not exist, or the type is not a precision that models compute in."""
+
+
+class OptionError(ZooError, ValueError):
+    """An option of a command has a value with which its work would fail; raised before any work.
+
+    Attributes:
+        exit_code: of the command.
+    """
+
+    exit_code = 2

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.errors import OptionError
+from zoo.hub_access import check_pretrained
 from zoo.seeds import untouched
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -92,6 +94,22 @@ class TextEncoder:
 def load_text_encoder(name: str) -> TextEncoder:
     """The encoder with this name, loaded once per process."""
     return TextEncoder(name)
+
+
+def check_text_encoder(name: str, option: str = "text encoder") -> None:
+    """Check that a language model can be loaded, without loading it: its library, and its files here or on the hub.
+
+    Args:
+        name: hub name or folder.
+        option: what to call it in the message.
+
+    Raises:
+        OptionError: it cannot be loaded; the message says what to do.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise OptionError(f"{option} {name}: text embeddings need the library transformers: {INSTALL}")
+    if name != MINILM or importlib.util.find_spec(WHEEL) is None:
+        check_pretrained(name, option)
 
 
 def _source(name: str) -> str:

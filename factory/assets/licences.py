@@ -213,5 +213,15 @@ def _with_no_derivatives(permitted: frozenset[str]) -> frozenset[str]:
 
 def attribution(title: str, author: str, source_url: str, licence: str) -> str:
     """Return the credit line of an asset: title, author, licence and, if known, URL."""
+    for name, value in (
+        ("title", title),
+        ("author", author),
+        ("source_url", source_url),
+        ("licence", licence),
+    ):
+        if not isinstance(value, str | None):
+            raise TypeError(f"attribution: {name}: expected a text, got {value!r}")
+    if not licence:
+        raise ValueError('attribution: licence: expected a licence, "unknown" if it is not known, got none')
     line = f'"{title or "Untitled"}" by {author or "an unnamed author"}, licence: {licence}'
     return f"{line}, {source_url}" if source_url else line

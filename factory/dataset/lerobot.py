@@ -27,6 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster import Storage
+from cluster.arguments import instance, location
 from factory.dataset.reader import Clip, ClipDataset
 from factory.dataset.schema import view_column
 from zoo.files import is_disk_full
@@ -72,7 +74,9 @@ def export_lerobot(clips: ClipDataset, folder: str | os.PathLike[str]) -> Path:
     Raises:
         ExportError: clips of several shapes, a fractional frame rate, or a folder with files in it.
     """
-    folder = Path(folder)
+    instance(clips, ClipDataset, "export_lerobot: clips")
+    folder = Path(location(folder, "export_lerobot: folder"))
+    Storage(folder.parent).check_writable()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and is not an empty folder; choose another one")
     shape = _common_shape(clips)

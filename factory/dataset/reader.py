@@ -14,27 +14,36 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.arguments import location, text, texts
 from cluster.storage import glob_files, open_filesystem
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
-from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
+from factory.dataset.codecs.modalities import (
+    MODALITIES,
+    cells_of,
+    decode_modality,
+    decode_tracks,
+    modalities_of,
+)
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
+from factory.dataset.indices import Indices, resolve_indices
 from factory.dataset.names import check_repository, hub_errors, input_url
 from factory.dataset.schema import (
     SCHEMA_VERSION,
     alpha_column,
+    clip_schema,
     is_pixels,
     row_cameras,
     row_to_shot,
     view_column,
 )
 from factory.dataset.shard_file import DatasetError, ShardFile, damaged
+from renderers.arguments import integer
 from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
 from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
 from renderers.values import by_value
 
 NEWEST, STORED = "newest", "stored"
-Indices = int | slice | Sequence[int] | None
 
 
 @by_value
@@ -127,6 +136,10 @@ class ClipDataset:
     def __init__(
         self, path_or_url: str | os.PathLike[str], split: str | None = None, captions: str = NEWEST
     ) -> None:
+        location(path_or_url, "load_clips: path_or_url")
+        if split is not None:
+            text(split, "load_clips: split")
+        text(captions, "load_clips: captions")
         self.url = input_url(path_or_url)
         check_repository(self.url, path_or_url)
         self.filesystem, root = open_filesystem(self.url)
@@ -179,6 +192,7 @@ class ClipDataset:
         return int(self.row_group_starts[-1])
 
     def __getitem__(self, index: int) -> Clip:
+        index = integer(index, "ClipDataset: index")
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of a dataset of {len(self)} clips")
         return Clip(self, index % len(self))
@@ -195,7 +209,7 @@ class ClipDataset:
         Raises:
             KeyError: the dataset has no such clip.
         """
-        if clip_id not in self._index_of:
+        if text(clip_id, "ClipDataset.clip: clip_id") not in self._index_of:
             raise KeyError(f"no clip {clip_id!r} among the {len(self)} clips of {self.url}")
         return self[self._index_of[clip_id]]
 
@@ -205,7 +219,7 @@ class ClipDataset:
         Args:
             columns: names; None = every column without pixels (`columns`).
         """
-        table = self._read(columns or self.columns)
+        table = self._read(self._known_columns(columns, "table") if columns else self.columns)
         if {"caption", "caption_origin"} & set(table.column_names) and self.captions:
             chosen = [self.captions.get(key) for key in self._read(["clip_id"])["clip_id"].to_pylist()]
             for place, name in enumerate(("caption", "caption_origin")):
@@ -279,10 +293,31 @@ class ClipDataset:
             index: of the clip, >= 0.
             columns: names, including pixel columns.
         """
-        group, row = self._locate(index)
+        columns = self._known_columns(columns, "read_row")
+        group, row = self._locate(integer(index, "ClipDataset.read_row: index", 0, len(self) - 1))
         with hub_errors(self.url):
             table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
         return table.slice(row, 1).to_pylist()[0]
+
+    def _known_columns(self, columns: Sequence[str], method: str) -> list[str]:
+        """The columns as a list. Those that only other versions of the schema have are accepted; Parquet skips them.
+
+        Raises:
+            TypeError: they are not several texts.
+            ValueError: the clips have no such column.
+        """
+        names = texts(columns, f"ClipDataset.{method}: columns")
+        if unknown := [name for name in names if name not in self._column_names]:
+            raise ValueError(
+                f"ClipDataset.{method}: columns: {self.url} has no column {unknown[0]!r}; it has "
+                f"{', '.join(self.columns)}, and pixels"
+            )
+        return names
+
+    @cached_property
+    def _column_names(self) -> frozenset[str]:
+        views = sum(name.startswith(view_column(0)[:-2]) for name in self._schema.names)
+        return frozenset(self._schema.names) | frozenset(clip_schema(max(views, 1), MODALITIES).names)
 
     def _open(self, file: str, footer: pq.FileMetaData | None = None) -> ShardFile:
         name = f"{file} of {self.url}"
@@ -394,8 +429,8 @@ class Clip:
         if background is not None:  # an array of uint8, which is never ambiguous
             color = np.array(background_bytes(background, "Clip.read: background"), np.uint8)
         views, frames = (
-            _resolve(views, row["num_views"], "view"),
-            _resolve(frames, row["num_frames"], "frame"),
+            resolve_indices(views, row["num_views"], "view"),
+            resolve_indices(frames, row["num_frames"], "frame"),
         )
         unique = sorted(set(views))
         columns = [name(view) for view in unique for name in (view_column, alpha_column)]
@@ -424,7 +459,8 @@ class Clip:
         )
 
     def _check_modalities(self, modalities: Sequence[str]) -> None:
-        missing = [name for name in modalities if name not in self._dataset.modalities]
+        names = texts(modalities, "Clip.read: modalities")
+        missing = [name for name in names if name not in self._dataset.modalities]
         if missing:
             available = ", ".join(self._dataset.modalities) or "colour only"
             raise ValueError(
@@ -443,12 +479,3 @@ class Clip:
                 f"clip {self.clip_id}, {part}, in {group.path}: {error}. The shard is damaged; compare its sha256 "
                 f"with its manifest in _factory/shards and download or pack it again"
             ) from error
-
-
-def _resolve(indices: Indices, count: int, kind: str) -> list[int]:
-    """Convert an index, a slice or a list to non-negative indices below `count`."""
-    try:
-        resolved = np.arange(count)[slice(None) if indices is None else indices]
-    except IndexError:
-        raise IndexError(f"{kind} {indices} of a clip with {count} {kind}s") from None
-    return np.atleast_1d(resolved).tolist()

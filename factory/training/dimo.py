@@ -170,8 +170,10 @@ class DimoStage(Stage):
         steps = model.config.pretraining.steps + model.config.joint.steps
         metrics["training"] = {"steps": steps, "motions": len(trained_on), "views": len(videos.train_views)}
         pipeline.metrics = metrics
-        # The output belongs to the user, whatever the licence of the object; zoo.publish checks it before sharing.
-        reference = zoo.publish(pipeline, f"local:dimo/{name}", home=self.out, own_use=True)
+        # The output belongs to the user, whatever the licence of the object; zoo.publish checks it before sharing. The
+        # name of an object may end with a hyphen, where it was cut; that of a model may not.
+        target = f"local:dimo/{name.strip('-')}"
+        reference = zoo.publish(pipeline, target, home=self.out, own_use=True)
         size = sum(zoo.info(reference, home=self.out).files.values())
         summary = {**_summary(metrics), "seconds": progress.seconds, "bytes": size, "model": reference}
         return Outcome("done", summary)
@@ -265,7 +267,7 @@ def _ablation_jobs(full: DIMOTrainingJob) -> Iterator[DIMOTrainingJob]:
     short = replace(
         config,
         pretraining=replace(config.pretraining, steps=config.pretraining.steps // len(motions)),
-        joint=replace(config.joint, steps=config.joint.steps // len(motions)),
+        joint=replace(config.joint, steps=max(1, config.joint.steps // len(motions))),
     )
     for variant, alone in ((ALONE, config), (SHARED, short)):
         for motion in motions:

@@ -79,6 +79,7 @@ class HubServer:
             (close the connection without processing), "lose" (process, then close the connection without answering),
             an HTTP status to answer with, or a `Fault`. The client retries some requests after 429, 5xx and lost
             connections, but not after 403.
+        account: answer to the question whom a token belongs to.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -86,6 +87,12 @@ class HubServer:
         self.requests: list[Request] = []
         self.uploaded: list[str] = []
         self.hook: Callable[[Request], str | int | Fault | None] | None = None
+        self.account: dict = {
+            "type": "user",
+            "name": "user",
+            "orgs": [{"name": "org"}],
+            "auth": {"type": "access_token"},
+        }
         self._lock = threading.RLock()
 
     def __enter__(self) -> HubServer:
@@ -280,12 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, {"errors": [], "warnings": []}
 
     def whoami(self) -> tuple:
-        return 200, {
-            "type": "user",
-            "name": "user",
-            "orgs": [{"name": "org"}],
-            "auth": {"type": "access_token"},
-        }
+        return 200, self.hub.account
 
     def list(self, kind: str) -> tuple:
         author, tags = self.query.get("author"), set(self.query.get("filter", []))

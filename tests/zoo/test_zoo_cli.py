@@ -154,7 +154,9 @@ def test_publish(capsys, home, tmp_path):
     assert shown.startswith("local:dimo/copy@")
     copy, egg = zoo.info("dimo/copy"), zoo.info("dimo/egg")
     assert (copy.folder / "model.safetensors").read_bytes() == (egg.folder / "model.safetensors").read_bytes()
-    assert "without a revision" in fails(capsys, 1, "publish", "dimo/egg", "dimo/copy")
+    assert "expected local:family/name or hub:org/name" in fails(
+        capsys, 2, "publish", "dimo/egg", "dimo/copy"
+    )
 
 
 def test_errors_are_one_line(capsys, tmp_path):

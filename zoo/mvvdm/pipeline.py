@@ -197,7 +197,9 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         """
         callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
         if self.device.type == "meta":
-            raise PlacementError("MVVDMPipeline: it is on the device meta, which holds no values; load it again")
+            raise PlacementError(
+                "MVVDMPipeline: it is on the device meta, which holds no values; load it again"
+            )
         check_output(output_type, *callback, self._callback_tensor_inputs)
         check_conditions(prompt, negative_prompt, cameras)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale

@@ -21,7 +21,7 @@ from factory.dataset.loader import ClipLoader
 from factory.dataset.ratings import selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.clips import ClipShare, true_clip
-from factory.training.mvvdm.job import MVVDMTrainingJob
+from factory.training.mvvdm.job import MVVDMTrainingJob, unseen_clips
 from factory.training.mvvdm.recipe import PROGRESS, RESULT, MVVDMRecipe, work_folder
 from zoo.metrics.images import reconstruction_psnr
 from zoo.mvvdm.autoencoder import PatchAutoencoder, Reconstruction
@@ -35,7 +35,6 @@ from zoo.text_encoder import MINILM
 
 FITTED_CLIPS = 128  # clips whose patches the autoencoder's principal components are computed from
 CURVE = 20  # points of the published loss curve
-UNSEEN = ("test", "validation")  # splits to evaluate on; the first that has clips
 
 
 def work(job: dict[str, Any], device: str) -> None:
@@ -250,9 +249,7 @@ class WorkerTraining:
         """
         if self.job.test_data:
             return load_clips(self.job.test_data), "test"
-        splits = set(load_clips(self.job.data).table(["split"])["split"].to_pylist())
-        split = next((split for split in UNSEEN if split in splits), "train")
-        return load_clips(self.job.data, split), split
+        return unseen_clips(self.job.data)
 
     def _sampler(self, pipeline: MVVDMPipeline) -> Callable[[TrueClip], np.ndarray]:
         sample_clip = sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
