@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def integer(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
@@ -120,6 +121,8 @@ def array(
         TypeError: it does not consist of real numbers.
         ValueError: it has another shape, or is not finite.
     """
+    import numpy as np  # not at the top: `import zoo` needs no numpy
+
     written = "" if shape is None else f" [{', '.join(map(str, shape))}]"
     expected = f"{name}: expected numbers{written}"
     try:
