@@ -178,8 +178,8 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         """Animate an object. Arguments not listed are as in diffusers' pipelines.
 
         Args:
-            images: V images of the object, which become the first frames: uint8 [V, H, W, 3 or 4] or Pillow images,
-                transparent or on MV-VDM's grey. Or a glTF file or loaded `Asset`, rendered from four views.
+            images: V first frames, uint8 [V, H, W, 3 or 4] or Pillow images, transparent or on MV-VDM's grey; or a glTF
+                file or loaded `Asset`, rendered from four views.
             prompt, negative_prompt: what happens, and what should not.
             cameras: V cameras; default `condition_cameras`.
             num_frames, resolution: T and pixels; default those of the training.
