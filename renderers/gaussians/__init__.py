@@ -15,9 +15,10 @@ Shapes are written with these letters: S scenes (motions × frames), C cameras p
 K spherical-harmonics coefficients.
 """
 
+from renderers.gaussians.layout import FAR, NEAR
 from renderers.gaussians.rendering import render
 from renderers.gaussians.threads import get_threads, set_threads
-from renderers.gaussians.types import FAR, NEAR, OUTPUTS, Gaussians, Rendered, TensorCameras
+from renderers.gaussians.types import OUTPUTS, Gaussians, Rendered, TensorCameras
 
 __all__ = [
     "FAR",

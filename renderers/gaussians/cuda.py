@@ -24,7 +24,8 @@ from torch import Tensor
 
 from renderers.gaussians import reference
 from renderers.gaussians.features import blended_features
-from renderers.gaussians.types import FAR, NEAR, Rendered, Scene
+from renderers.gaussians.layout import FAR, NEAR
+from renderers.gaussians.types import Rendered, Scene
 
 OLDEST = (1, 5, 3)  # the oldest supported version of gsplat
 WARP = 32

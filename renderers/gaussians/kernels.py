@@ -41,9 +41,9 @@ import numpy as np
 from numba import njit
 from numba.core import event
 
-from renderers.gaussians import layout, simd, types
+from renderers.gaussians import layout, simd
 from renderers.gaussians.kernel_cache import compiler
-from renderers.gaussians.layout import BLOCK, BLOCKS, CHUNK, MOMENTS, PIXELS, RECORD, TILE
+from renderers.gaussians.layout import BLOCK, BLOCKS, CHUNK, FAR, MOMENTS, NEAR, PIXELS, RECORD, TILE
 from renderers.gaussians.simd import (
     LANES,
     WIDE_LANES,
@@ -68,7 +68,6 @@ from renderers.gaussians.simd import (
     store,
     wide_column,
 )
-from renderers.gaussians.types import FAR, NEAR
 
 ALPHA_MIN, LOG_255 = 1.0 / 255.0, math.log(255.0)
 ALPHA_MAX = np.float32(0.999)
@@ -105,7 +104,7 @@ WIDE_LANE = np.arange(WIDE_LANES, dtype=np.float64)
 ONE = np.uint64(1)
 
 
-SOURCES = (__file__, layout.__file__, simd.__file__, types.__file__)
+SOURCES = (__file__, layout.__file__, simd.__file__)
 kernel = compiler(SOURCES)
 
 

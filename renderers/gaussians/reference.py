@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renderers.gaussians.features import blended_features, rotation_matrices, split_outputs
-from renderers.gaussians.types import FAR, NEAR, Rendered, Scene
+from renderers.gaussians.layout import FAR, NEAR
+from renderers.gaussians.types import Rendered, Scene
 
 ALPHA_MIN, ALPHA_MAX = 1.0 / 255.0, 0.999
 TRANSMITTANCE_MIN = 1e-4

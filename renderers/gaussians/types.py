@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from renderers.cameras import Cameras
 
 OUTPUTS = ("rgb", "alpha", "depth", "normal")
-NEAR, FAR = 0.01, 1e10  # clipping planes: metres along the optical axis
 
 
 @by_value
