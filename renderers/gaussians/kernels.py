@@ -41,9 +41,11 @@ import numpy as np
 from numba import njit
 from numba.core import event
 
-from renderers.gaussians import simd, types
-from renderers.gaussians.kernel_cache import compiler
-from renderers.gaussians.simd import (
+from renderers import simd
+from renderers.gaussians import types
+from renderers.gaussians.types import FAR, NEAR
+from renderers.kernel_cache import compiler
+from renderers.simd import (
     LANES,
     WIDE_LANES,
     absolute,
@@ -67,7 +69,6 @@ from renderers.gaussians.simd import (
     store,
     wide_column,
 )
-from renderers.gaussians.types import FAR, NEAR
 
 CHUNK = 256  # Gaussians per partial sum of camera gradients; fixed, so that sums do not depend on the thread count
 TILE, BLOCK, BLOCKS = 32, 4, 64

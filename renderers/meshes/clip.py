@@ -13,7 +13,7 @@ from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
-PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "2"}
+PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "2", "cpu": "1"}
 GREY = (127, 127, 127)  # background of MV-VDM, 127/255 (Animate3D)
 WHITE = (255, 255, 255)  # background of DIMO
 
