@@ -58,6 +58,9 @@ doubles = _Lanes("float64 lanes", types.float64, ir.DoubleType(), WIDE_LANES)
 exact = _Lanes(
     "exact float32 lanes", types.float32, ir.FloatType(), LANES, flags=()
 )  # the same on every processor
+quads = _Lanes(
+    "4 float32 lanes", types.float32, ir.FloatType(), 4, flags=()
+)  # the channels of a texel, exact
 _MASKS = {n: _Lanes(f"mask of {n}", types.boolean, ir.IntType(1), n) for n in (LANES, WIDE_LANES)}
 _KINDS = {types.float32: floats, types.float64: doubles}
 
@@ -192,6 +195,59 @@ def broadcast_exact(typing, value):
         return _broadcast(builder, number, LANES)
 
     return exact(value), generate
+
+
+@intrinsic
+def zero_quad(typing):
+    """Return four lanes of 0."""
+
+    def generate(context, builder, signature, arguments):
+        return _constant(quads.vector, 0.0)
+
+    return quads(), generate
+
+
+@intrinsic
+def lane(typing, value, index):
+    """Return one lane as a scalar; `index` must be a constant."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.extract_element(arguments[0], builder.trunc(arguments[1], _INT32))
+
+    return value.element(value, types.int64), generate
+
+
+@intrinsic
+def mix_texels(typing, texels, place, stride, right, down):
+    """Interpolate four RGBA texels of uint16, 0..65535.
+
+    Args:
+        texels: uint16 array.
+        place: index of the upper left texel.
+        stride: distance to the texel below.
+        right, down: float32 weights of the right and of the lower texels.
+    """
+
+    def generate(context, builder, signature, arguments):
+        texels, place, stride, right, down = arguments
+        halves, ints = ir.VectorType(ir.IntType(16), 4), ir.VectorType(_INT32, 4)
+
+        def texel(offset):
+            address = _pointer(context, builder, signature.args[0], texels, builder.add(place, offset))
+            value = builder.load(builder.bitcast(address, halves.as_pointer()))
+            value.align = 2
+            return builder.uitofp(builder.zext(value, ints), quads.vector)
+
+        def mix(first, second, weight):
+            return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
+
+        right, down = _broadcast(builder, right, 4), _broadcast(builder, down, 4)
+        zero, one = ir.Constant(_INT64, 0), ir.Constant(_INT64, 4)
+        top = mix(texel(zero), texel(one), right)
+        bottom = mix(texel(stride), texel(builder.add(stride, one)), right)
+        return mix(top, bottom, down)
+
+    return quads(texels, types.int64, types.int64, types.float32, types.float32), generate
 
 
 @intrinsic

@@ -8,7 +8,8 @@ How a frame is rendered:
    these fragments at a time (`light.py`). Textures finer than the pixels are read once per sample.
 4. Translucent fragments are blended from far to near, per sample, over what is visible behind them.
 
-The image is the one of the `opengl` back end (`shaders.py` there has the equations). Averaging and blending happen in sRGB-encoded values, as there.
+The image is the one of the `opengl` back end (`shaders.py` there has the equations). Averaging and blending happen in
+sRGB-encoded values, as there.
 """
 
 from renderers.meshes.cpu.renderer import CPURenderer

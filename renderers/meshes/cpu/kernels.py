@@ -40,6 +40,7 @@ from renderers.meshes.cpu.layout import (
     BLEND,
     CLAMP,
     CUTOFF,
+    DETAILED,
     DOUBLE_SIDED,
     EMISSIVE,
     EMISSIVE_MAP,
@@ -64,12 +65,35 @@ from renderers.meshes.cpu.layout import (
     WRAP_S,
     WRAP_T,
 )
-from renderers.meshes.cpu.light import CHUNK, ENCODED
-from renderers.meshes.cpu.vectors import LANES, candidates, cover, spread_planes
+from renderers.meshes.cpu.light import (
+    AT,
+    CHUNK,
+    CORNER_N,
+    CORNER_P,
+    CORNER_Q,
+    CORNER_UV,
+    CORNER_X,
+    CORNER_Y,
+    EMISSION,
+    ENCODED,
+    EYE,
+    NORMAL,
+    SLOPES,
+    TEXCOORD,
+    WEIGHTS,
+)
+from renderers.meshes.cpu.vectors import LANES, candidates, cover, covered, spread_planes
+from renderers.simd import lane, mix_texels, zero_quad
 
 SOLID_ALPHA, FAINTEST_ALPHA = opacity.SOLID_ALPHA, opacity.FAINTEST_ALPHA
 TINY = np.float32(-1.17549435e-38)  # a sample on an edge exceeds this, but not 0
 NO_DEPTH, MOST_CORNERS = 1e-30, 4
+BASE_ROW, METALLIC_ROW, ROUGHNESS_ROW, OCCLUSION_ROW = (
+    light.BASE,
+    light.METALLIC,
+    light.ROUGHNESS,
+    light.OCCLUSION,
+)
 UNIT = 1.0 / 65535.0
 
 kernel = compiler(
@@ -454,7 +478,7 @@ def _rate(materials, texture, d):
     return max(along_x, along_y)
 
 
-@inline
+@helper
 def _read(mesh, materials, texture, slot, i, j, k, b, s):
     """Look up RGB of the texture of a slot once; the level is the nearest or the next finer one."""
     u, v, ux, vx, uy, vy = _texcoord(mesh, slot, i, j, k, b, s)
@@ -468,9 +492,11 @@ def _read(mesh, materials, texture, slot, i, j, k, b, s):
     )
 
 
-@inline
-def _normal(mesh, materials, facing, m, i, j, k, b, s, winding):
+@helper
+def _normal(mesh, materials, facing, f, b, s):
     """Return the shading normal, of any length, towards the visible side of double-sided materials."""
+    m, winding = mesh.materials[f], mesh.winding[f]
+    i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
     normals = mesh.normals
     nx = normals[i, 0] * b[0] + normals[j, 0] * b[1] + normals[k, 0] * b[2]
     ny = normals[i, 1] * b[0] + normals[j, 1] * b[1] + normals[k, 1] * b[2]
@@ -569,22 +595,12 @@ def _alpha_planes(mesh, materials, screen, f, x, y, planes):
     return materials.textures[mesh.materials[f], BASE_MAP]
 
 
-@inline
-def _pixel_of(grid, p):
-    """Return x and y of pixel p of a tile."""
-    in_block = LANES // grid.samples
-    block, rest = p // in_block, p % in_block
-    across = grid.tile_width // grid.block_width
-    return (
-        (block % across) * grid.block_width + rest % grid.block_width,
-        (block // across) * grid.block_height + rest // grid.block_width,
-    )
-
-
 @helper
 def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered):
     """Shade fragments and add them: to the sums of their pixels, or if `layered` to the colours of their samples."""
-    _gather(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count)
+    _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count)
+    light.interpolate(work.rows, count, True)
+    _gather(mesh, materials, records, grid, work, count)
     light.shade(work.rows, count)
     rows, samples = work.rows, grid.samples
     for n in range(count):
@@ -618,103 +634,169 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 
 
 @helper
-def _gather(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count):
-    """Interpolate the attributes of fragments and look up their textures: the inputs of `light.shade`."""
+def _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count):
+    """Copy the attributes of the corners of fragments to the inputs of `light.interpolate`."""
     rows, samples = work.rows, grid.samples
     full = (1 << samples) - 1
+    eye_x, eye_y, eye_z = np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2])
     for n in range(count):
-        f, mask = work.triangles[n], work.masks[n]
-        m = mesh.materials[f]
-        i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
-        px, py = _pixel_of(grid, work.pixels[n])
-        at_x, at_y = 0.5, 0.5
+        f, mask, p = work.triangles[n], work.masks[n], work.pixels[n]
+        at_x, at_y = np.float32(0.5), np.float32(0.5)
         if mask != full:
-            at_x, at_y, covered = 0.0, 0.0, 0.0
+            at_x, at_y, number = np.float32(0.0), np.float32(0.0), np.float32(0.0)
             for s in range(samples):
                 if (mask >> s) & 1:
                     at_x += grid.inside[s, 0]
                     at_y += grid.inside[s, 1]
-                    covered += 1.0
-            at_x, at_y = at_x / covered, at_y / covered
-        b0, b1, b2, inverse = _barycentric(screen, i, j, k, tile_x + px + at_x, tile_y + py + at_y)
-        b = (b0, b1, b2)
-        s6 = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        if materials.flags[m, TEXTURED]:
-            s6 = _slopes(screen, i, j, k, inverse)
-        factors = materials.factors
-        red, green, blue = float(factors[m, 0]), float(factors[m, 1]), float(factors[m, 2])
+                    number += np.float32(1.0)
+            at_x, at_y = at_x / number, at_y / number
+        rows[AT * CHUNK + n], rows[(AT + 1) * CHUNK + n] = at_x, at_y
+        x = np.float32(tile_x + grid.places[p, 0]) + at_x
+        y = np.float32(tile_y + grid.places[p, 1]) + at_y
+        for c in range(3):
+            v = mesh.corners[f, c]
+            rows[(CORNER_X + c) * CHUNK + n] = screen[v, 0] - x
+            rows[(CORNER_Y + c) * CHUNK + n] = screen[v, 1] - y
+            rows[(CORNER_Q + c) * CHUNK + n] = screen[v, 2]
+            rows[(CORNER_P + c) * CHUNK + n] = mesh.positions[v, 0] - eye_x
+            rows[(CORNER_P + 3 + c) * CHUNK + n] = mesh.positions[v, 1] - eye_y
+            rows[(CORNER_P + 6 + c) * CHUNK + n] = mesh.positions[v, 2] - eye_z
+            rows[(CORNER_N + c) * CHUNK + n] = mesh.normals[v, 0]
+            rows[(CORNER_N + 3 + c) * CHUNK + n] = mesh.normals[v, 1]
+            rows[(CORNER_N + 6 + c) * CHUNK + n] = mesh.normals[v, 2]
+            rows[(CORNER_UV + c) * CHUNK + n] = mesh.texcoords[v, BASE_MAP, 0]
+            rows[(CORNER_UV + 3 + c) * CHUNK + n] = mesh.texcoords[v, BASE_MAP, 1]
+
+
+@inline
+def _row(rows, first, n):
+    """Return three consecutive rows of fragment n."""
+    return rows[first * CHUNK + n], rows[(first + 1) * CHUNK + n], rows[(first + 2) * CHUNK + n]
+
+
+@inline
+def _put(rows, first, n, a, b, c):
+    """Store three consecutive rows of fragment n."""
+    rows[first * CHUNK + n], rows[(first + 1) * CHUNK + n], rows[(first + 2) * CHUNK + n] = a, b, c
+
+
+@helper
+def _add_details(mesh, materials, facing, f, rows, n):
+    """Apply the maps of normals, metallic, roughness and occlusion to fragment n."""
+    m = mesh.materials[f]
+    i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    b0, b1, b2 = _row(rows, WEIGHTS, n)
+    b = (float(b0), float(b1), float(b2))
+    x0, x1, x2 = _row(rows, SLOPES, n)
+    y0, y1, y2 = _row(rows, SLOPES + 3, n)
+    s = (float(x0), float(x1), float(x2), float(y0), float(y1), float(y2))
+    if materials.textures[m, NORMAL_MAP] >= 0:
+        nx, ny, nz = _normal(mesh, materials, facing, f, b, s)
+        _put(rows, NORMAL, n, nx, ny, nz)
+    texture = materials.textures[m, METALLIC_ROUGHNESS_MAP]
+    if texture >= 0:
+        _, green, blue = _read(mesh, materials, texture, METALLIC_ROUGHNESS_MAP, i, j, k, b, s)
+        rows[ROUGHNESS_ROW * CHUNK + n] *= np.float32(green)
+        rows[METALLIC_ROW * CHUNK + n] *= np.float32(blue)
+    texture = materials.textures[m, OCCLUSION_MAP]
+    if texture >= 0:
+        red, _, _ = _read(mesh, materials, texture, OCCLUSION_MAP, i, j, k, b, s)
+        rows[OCCLUSION_ROW * CHUNK + n] = 1.0 + materials.factors[m, OCCLUSION] * (red - 1.0)
+
+
+@helper
+def _gather(mesh, materials, records, grid, work, count):
+    """Look up the textures of fragments and complete the inputs of `light.shade`."""
+    rows, samples, texels = work.rows, grid.samples, materials.texels
+    factors, flags = materials.factors, materials.flags
+    unit, root_unit = np.float32(UNIT), np.float32(math.sqrt(UNIT))
+    for n in range(count):
+        f, mask = work.triangles[n], work.masks[n]
+        m = mesh.materials[f]
+        red, green, blue = factors[m, 0], factors[m, 1], factors[m, 2]
+        glow_r, glow_g, glow_b = factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2]
         if len(mesh.colors) > 0:
-            c = mesh.colors
+            c, (b0, b1, b2) = mesh.colors, _row(rows, WEIGHTS, n)
+            i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
             red *= c[i, 0] * b0 + c[j, 0] * b1 + c[k, 0] * b2
             green *= c[i, 1] * b0 + c[j, 1] * b1 + c[k, 1] * b2
             blue *= c[i, 2] * b0 + c[j, 2] * b1 + c[k, 2] * b2
-        texture = materials.textures[m, BASE_MAP]
-        if texture >= 0:
-            u, v, ux, vx, uy, vy = _texcoord(mesh, BASE_MAP, i, j, k, b, s6)
-            rate = _rate(materials, texture, (ux, vx, uy, vy))
-            texels = materials.texels
-            if samples == 1 or (rate < 0.5 and materials.samplers[texture, NEAREST] == 0):
-                level = _level(materials, texture, rate)
-                place, stride, fx, fy = _locate(materials, texture, level, u, v)
-                red *= _mix(texels, place, stride, fx, fy)
-                green *= _mix(texels, place + 1, stride, fx, fy)
-                blue *= _mix(texels, place + 2, stride, fx, fy)
-            else:
-                # One look-up per sample. Their mean is taken of square roots, which is nearly that of encoded values.
-                level = _level(materials, texture, rate / samples)
-                r, g, bl, weights = 0.0, 0.0, 0.0, 0.0
-                for s in range(samples):
-                    if (mask >> s) & 1:
-                        dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
-                        place, stride, fx, fy = _locate(
-                            materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
-                        )
-                        weight = 1.0
-                        if mesh.kinds[f] == BLEND:
-                            weight = _mix(texels, place + 3, stride, fx, fy) + 1e-6
-                        r += weight * math.sqrt(_mix(texels, place, stride, fx, fy))
-                        g += weight * math.sqrt(_mix(texels, place + 1, stride, fx, fy))
-                        bl += weight * math.sqrt(_mix(texels, place + 2, stride, fx, fy))
-                        weights += weight
-                r, g, bl = r / weights, g / weights, bl / weights
-                red, green, blue = red * (r * r), green * (g * g), blue * (bl * bl)
-        normal, metallic, roughness, occlusion = (0.0, 0.0, 1.0), 0.0, 1.0, 0.0
-        to_eye, emission = (0.0, 0.0, 1.0), (red, green, blue)
-        if not materials.flags[m, UNLIT]:
-            points = mesh.positions
-            to_eye = (
-                eye[0] - (points[i, 0] * b0 + points[j, 0] * b1 + points[k, 0] * b2),
-                eye[1] - (points[i, 1] * b0 + points[j, 1] * b1 + points[k, 1] * b2),
-                eye[2] - (points[i, 2] * b0 + points[j, 2] * b1 + points[k, 2] * b2),
-            )
-            normal = _normal(mesh, materials, records.facing[f], m, i, j, k, b, s6, mesh.winding[f])
-            if not normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2] > 1e-30:
-                normal = to_eye
-            metallic, roughness = float(factors[m, METALLIC]), float(factors[m, ROUGHNESS])
-            texture = materials.textures[m, METALLIC_ROUGHNESS_MAP]
-            if texture >= 0:
-                _, g, bl = _read(mesh, materials, texture, METALLIC_ROUGHNESS_MAP, i, j, k, b, s6)
-                roughness, metallic = roughness * g, metallic * bl
-            occlusion = 1.0
-            texture = materials.textures[m, OCCLUSION_MAP]
-            if texture >= 0:
-                r, _, _ = _read(mesh, materials, texture, OCCLUSION_MAP, i, j, k, b, s6)
-                occlusion = 1.0 + factors[m, OCCLUSION] * (r - 1.0)
-            er, eg, eb = (
-                float(factors[m, EMISSIVE]),
-                float(factors[m, EMISSIVE + 1]),
-                float(factors[m, EMISSIVE + 2]),
-            )
-            texture = materials.textures[m, EMISSIVE_MAP]
-            if texture >= 0:
-                r, g, bl = _read(mesh, materials, texture, EMISSIVE_MAP, i, j, k, b, s6)
-                er, eg, eb = er * r, eg * g, eb * bl
-            emission = (er, eg, eb)
-        rows[n], rows[CHUNK + n], rows[2 * CHUNK + n] = normal
-        rows[3 * CHUNK + n], rows[4 * CHUNK + n], rows[5 * CHUNK + n] = to_eye
-        rows[6 * CHUNK + n], rows[7 * CHUNK + n], rows[8 * CHUNK + n] = red, green, blue
-        rows[9 * CHUNK + n], rows[10 * CHUNK + n], rows[11 * CHUNK + n] = metallic, roughness, occlusion
-        rows[12 * CHUNK + n], rows[13 * CHUNK + n], rows[14 * CHUNK + n] = emission
+        if flags[m, TEXTURED]:
+            for slot in (BASE_MAP, EMISSIVE_MAP):
+                texture = materials.textures[m, slot]
+                if texture < 0:
+                    continue
+                u, v, ux = _row(rows, TEXCOORD, n)
+                vx, uy, vy = _row(rows, TEXCOORD + 3, n)
+                if slot != BASE_MAP:
+                    u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
+                rate = _rate(materials, texture, (ux, vx, uy, vy))
+                total, weights = zero_quad(), np.float32(0.0)
+                if samples == 1 or (rate < 0.5 and materials.samplers[texture, NEAREST] == 0):
+                    level = _level(materials, texture, rate)
+                    place, stride, fx, fy = _locate(materials, texture, level, u, v)
+                    total = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy)) * unit
+                else:
+                    # One look-up per sample. Their mean is taken of square roots, which is nearly that of encoded
+                    # values.
+                    level = _level(materials, texture, rate / samples)
+                    at_x, at_y = rows[AT * CHUNK + n], rows[(AT + 1) * CHUNK + n]
+                    weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND
+                    for s in range(samples):
+                        if (mask >> s) & 1:
+                            dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
+                            place, stride, fx, fy = _locate(
+                                materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
+                            )
+                            texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
+                            weight = np.float32(1.0)
+                            if weighted:
+                                weight = lane(texel, 3) * unit + np.float32(1e-6)
+                            total = total + simd.sqrt(texel) * weight
+                            weights += weight
+                    total = total * (root_unit / weights)
+                    total = total * total
+                if slot == BASE_MAP:
+                    red, green, blue = red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2)
+                else:
+                    glow_r *= lane(total, 0)
+                    glow_g *= lane(total, 1)
+                    glow_b *= lane(total, 2)
+        _put(rows, BASE_ROW, n, red, green, blue)
+        if flags[m, UNLIT]:
+            _put(rows, NORMAL, n, 0.0, 0.0, 1.0)
+            _put(rows, EYE, n, 0.0, 0.0, 1.0)
+            _put(rows, METALLIC_ROW, n, 0.0, 1.0, 0.0)  # metallic, roughness, occlusion
+            _put(rows, EMISSION, n, red, green, blue)
+            continue
+        _put(rows, METALLIC_ROW, n, factors[m, METALLIC], factors[m, ROUGHNESS], 1.0)
+        _put(rows, EMISSION, n, glow_r, glow_g, glow_b)
+        if flags[m, DETAILED]:
+            _add_details(mesh, materials, records.facing[f], f, rows, n)
+        if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
+            if materials.textures[m, NORMAL_MAP] < 0:  # else done
+                nx, ny, nz = _row(rows, NORMAL, n)
+                _put(rows, NORMAL, n, -nx, -ny, -nz)
+
+
+@helper
+def _other_texcoord(mesh, f, slot, rows, n):
+    """Return u, v and their derivatives (`_texcoord`) of another slot than the base colour for fragment n."""
+    b0, b1, b2 = _row(rows, WEIGHTS, n)
+    x0, x1, x2 = _row(rows, SLOPES, n)
+    y0, y1, y2 = _row(rows, SLOPES + 3, n)
+    t, i, j, k = mesh.texcoords, mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    ui, uj, uk = t[i, slot, 0], t[j, slot, 0], t[k, slot, 0]
+    vi, vj, vk = t[i, slot, 1], t[j, slot, 1], t[k, slot, 1]
+    u, v = ui * b0 + uj * b1 + uk * b2, vi * b0 + vj * b1 + vk * b2
+    return (
+        u,
+        v,
+        (ui - u) * x0 + (uj - u) * x1 + (uk - u) * x2,
+        (vi - v) * x0 + (vj - v) * x1 + (vk - v) * x2,
+        (ui - u) * y0 + (uj - u) * y1 + (uk - u) * y2,
+        (vi - v) * y0 + (vj - v) * y1 + (vk - v) * y2,
+    )
 
 
 @helper
@@ -771,18 +853,18 @@ def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work
                 np.float32(a0 * x + e0), np.float32(a1 * x + e1), np.float32(a2 * x + e2),
                 np.float32(a3 * x + depth), t0, t1, t2, low, high, np.int32(1), work.found,
             )  # fmt: skip
-            lane = 0
+            number = 0
             while found:
                 if found & 1:
                     alpha = _alpha_at(
                         materials, m, texture, level, planes,
-                        x + grid.offsets[lane], y + grid.offsets[LANES + lane],
+                        x + grid.offsets[number], y + grid.offsets[LANES + number],
                     )  # fmt: skip
                     if np.float32(alpha) >= threshold:
-                        work.depths[place + lane] = work.found[lane]
-                        work.ids[place + lane] = f
+                        work.depths[place + number] = work.found[number]
+                        work.ids[place + number] = f
                 found >>= 1
-                lane += 1
+                number += 1
 
 
 @inline
@@ -867,11 +949,11 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
             for p in range(in_block):
                 mask = 0
                 for s in range(samples):
-                    lane = p * samples + s
-                    if (found >> lane) & 1:
+                    number = p * samples + s
+                    if (found >> number) & 1:
                         alpha = _alpha_at(
                             materials, m, texture, level, planes,
-                            x + grid.offsets[lane], y + grid.offsets[LANES + lane],
+                            x + grid.offsets[number], y + grid.offsets[LANES + number],
                         )  # fmt: skip
                         if FAINTEST_ALPHA <= alpha < SOLID_ALPHA:
                             mask |= 1 << s
@@ -904,8 +986,7 @@ def _resolve(grid, tile_x, tile_y, work, layered, clear, image):
     samples = grid.samples
     height, width = image.shape[:2]
     for p in range(grid.tile_width * grid.tile_height):
-        x, y = _pixel_of(grid, p)
-        x, y = x + tile_x, y + tile_y
+        x, y = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
         if x >= width or y >= height:
             continue
         if layered:
@@ -930,6 +1011,16 @@ def _resolve(grid, tile_x, tile_y, work, layered, clear, image):
                 image[y, x, c] = 0
 
 
+@helper
+def _fill(image, tile_x, tile_y, grid, clear):
+    """Write the background to the pixels of a tile; `clear` is opaque or 0."""
+    height, width = image.shape[:2]
+    for y in range(tile_y, min(tile_y + grid.tile_height, height)):
+        for x in range(tile_x, min(tile_x + grid.tile_width, width)):
+            for c in range(4):
+                image[y, x, c] = int(clear[c] * np.float32(255.0))
+
+
 @kernel
 def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, clear, work, image):
     """Draw one view.
@@ -950,6 +1041,9 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
     for tile in range(len(opaque.starts) - 1):
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
         layered = blended.starts[tile + 1] > blended.starts[tile]
+        if opaque.starts[tile + 1] == opaque.starts[tile]:
+            _fill(image, tile_x, tile_y, grid, clear)
+            continue
         for n in range(4 * pixels):
             work.sums[n] = np.float32(0.0)
         if layered:
@@ -972,28 +1066,39 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
                 planes,
             )
             count = 0
-            for p in range(pixels):
-                remaining = full
-                for s in range(samples):
-                    if not (remaining >> s) & 1:
-                        continue
-                    f = work.ids[p * samples + s]
-                    if f < 0:
-                        continue
-                    mask = 0
-                    for other in range(s, samples):
-                        if work.ids[p * samples + other] == f:
-                            mask |= 1 << other
-                    remaining &= ~mask
-                    work.pixels[count], work.triangles[count], work.masks[count] = p, f, mask
-                    for other in range(samples):
-                        work.alphas[count, other] = np.float32(1.0)
-                    count += 1
-                    if count == CHUNK:
-                        _flush(
-                            mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered
-                        )
-                        count = 0
+            for place in range(0, pixels * samples, LANES):
+                if covered(work.ids, place) == 0:
+                    continue
+                for p in range(place // samples, (place + LANES) // samples):
+                    remaining = full
+                    for s in range(samples):
+                        f = work.ids[p * samples + s]
+                        if f < 0 or not (remaining >> s) & 1:
+                            continue
+                        mask = 0
+                        for other in range(s, samples):
+                            mask |= np.int64(work.ids[p * samples + other] == f) << other
+                        remaining &= ~mask
+                        work.pixels[count], work.triangles[count], work.masks[count] = p, f, mask
+                        if layered:
+                            for other in range(samples):
+                                work.alphas[count, other] = np.float32(1.0)
+                        count += 1
+                        if count == CHUNK:
+                            _flush(
+                                mesh,
+                                materials,
+                                screen,
+                                records,
+                                grid,
+                                tile_x,
+                                tile_y,
+                                eye,
+                                work,
+                                count,
+                                layered,
+                            )
+                            count = 0
             _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered)
         if layered:
             count = 0
@@ -1029,16 +1134,14 @@ def survey(mesh, materials, screen, records, grid, columns, opaque, following, m
             f = work.ids[p]
             if f < 0:
                 continue
-            px, py = _pixel_of(grid, p)
-            px, py = px + tile_x, py + tile_y
+            px, py = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
             if px >= width or py >= height:
                 continue
-            m = mesh.materials[f]
             i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
             b0, b1, b2, inverse = _barycentric(screen, i, j, k, px + 0.5, py + 0.5)
             b = (b0, b1, b2)
             s6 = _slopes(screen, i, j, k, inverse)
-            nx, ny, nz = _normal(mesh, materials, records.facing[f], m, i, j, k, b, s6, mesh.winding[f])
+            nx, ny, nz = _normal(mesh, materials, records.facing[f], f, b, s6)
             length = math.sqrt(nx * nx + ny * ny + nz * nz)
             if length > 0.0:
                 nx, ny, nz = nx / length, ny / length, nz / length

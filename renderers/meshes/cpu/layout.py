@@ -13,7 +13,8 @@ BASE_MAP, METALLIC_ROUGHNESS_MAP, EMISSIVE_MAP, NORMAL_MAP, OCCLUSION_MAP, SLOTS
 # Columns of `Materials.factors`.
 BASE, EMISSIVE, CUTOFF, METALLIC, ROUGHNESS, NORMAL_SCALE, OCCLUSION, FACTORS = 0, 4, 7, 8, 9, 10, 11, 12
 # Columns of `Materials.flags`.
-DOUBLE_SIDED, UNLIT, TEXTURED, FLAGS = 0, 1, 2, 3
+# TEXTURED: has any texture; DETAILED: has one other than base colour and emission.
+DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, FLAGS = 0, 1, 2, 3, 4
 # Columns of `Textures.samplers`; the offsets of the levels in `Textures.texels` follow.
 WIDTH, HEIGHT, LEVELS, WRAP_S, WRAP_T, NEAREST, OFFSETS = 0, 1, 2, 3, 4, 5, 6
 MAX_LEVELS = 12  # of textures of at most 2048 texels a side
@@ -75,7 +76,8 @@ class Grid(NamedTuple):
         block_width, block_height: pixels.
         tile_width, tile_height: pixels.
         offsets: float32 [32], x of the 16 samples in a block, then y.
-        inside: float64 [samples, 2], x and y of the samples in a pixel.
+        inside: float32 [samples, 2], x and y of the samples in a pixel.
+        places: int32 [pixels of a tile, 2], x and y of the pixels in a tile.
     """
 
     samples: int
@@ -85,6 +87,7 @@ class Grid(NamedTuple):
     tile_height: int
     offsets: np.ndarray
     inside: np.ndarray
+    places: np.ndarray
 
 
 class Records(NamedTuple):

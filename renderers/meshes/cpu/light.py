@@ -30,7 +30,13 @@ from renderers.simd import (
 CHUNK = 512
 # Rows of a chunk. Inputs: normal, vector to the eye (any lengths), base colour, metallic, roughness, occlusion and
 # emission, linear. Outputs: sRGB-encoded colour, 0-1. An unlit fragment has occlusion 0 and its colour as emission.
-NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION, ENCODED, ROWS = 0, 3, 6, 9, 10, 11, 12, 15, 18
+NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION, ENCODED = 0, 3, 6, 9, 10, 11, 12, 15
+# Rows of `interpolate`. Inputs, each for three corners: x and y (pixels, relative to the fragment), 1 / w, position
+# relative to the eye, normal, and texture coordinates of the base colour. Outputs: barycentric coordinates; derivatives
+# of E q / sum of E q (see `kernels`) with respect to x (three) and y (three), with a constant sum; u, v, du/dx, dv/dx,
+# du/dy, dv/dy. AT is the place of the fragment in its pixel.
+CORNER_X, CORNER_Y, CORNER_Q, CORNER_P, CORNER_N, CORNER_UV = 18, 21, 24, 27, 36, 45
+WEIGHTS, SLOPES, TEXCOORD, AT, ROWS = 51, 54, 60, 66, 68
 
 SOURCES = (__file__, simd.__file__, environment.__file__, specular.__file__)
 
@@ -132,11 +138,14 @@ def _soft_cosine(c, knee):
 @inline
 def _sixteen(rows, k):
     """Shade fragments k..k + 15 of a chunk."""
-    nx, ny, nz = load_exact(rows, k), load_exact(rows, k + CHUNK), load_exact(rows, k + 2 * CHUNK)
-    inverse = _ONE / sqrt(nx * nx + ny * ny + nz * nz)
-    nx, ny, nz = nx * inverse, ny * inverse, nz * inverse
     first = k + EYE * CHUNK
     vx, vy, vz = load_exact(rows, first), load_exact(rows, first + CHUNK), load_exact(rows, first + 2 * CHUNK)
+    nx, ny, nz = load_exact(rows, k), load_exact(rows, k + CHUNK), load_exact(rows, k + 2 * CHUNK)
+    square = nx * nx + ny * ny + nz * nz
+    usable = square > _f(1e-30)  # a surface without a normal faces the eye
+    nx, ny, nz = select(usable, nx, vx), select(usable, ny, vy), select(usable, nz, vz)
+    inverse = _ONE / sqrt(nx * nx + ny * ny + nz * nz)
+    nx, ny, nz = nx * inverse, ny * inverse, nz * inverse
     inverse = _ONE / sqrt(vx * vx + vy * vy + vz * vz)
     vx, vy, vz = vx * inverse, vy * inverse, vz * inverse
     metallic = load_exact(rows, k + METALLIC * CHUNK)
@@ -201,6 +210,63 @@ def _sixteen(rows, k):
         colour = (coat + metal) * glossy + rest * base * light
         colour = colour * occlusion + load_exact(rows, k + (EMISSION + i) * CHUNK)
         store(rows, k + (ENCODED + i) * CHUNK, _encode(colour))
+
+
+@inline
+def _interpolate_sixteen(rows, k, textured):
+    """Interpolate the attributes of fragments k..k + 15 of a chunk."""
+    x = k + CORNER_X * CHUNK
+    y = k + CORNER_Y * CHUNK
+    q = k + CORNER_Q * CHUNK
+    x0, x1, x2 = load_exact(rows, x), load_exact(rows, x + CHUNK), load_exact(rows, x + 2 * CHUNK)
+    y0, y1, y2 = load_exact(rows, y), load_exact(rows, y + CHUNK), load_exact(rows, y + 2 * CHUNK)
+    q0, q1, q2 = load_exact(rows, q), load_exact(rows, q + CHUNK), load_exact(rows, q + 2 * CHUNK)
+    w0, w1, w2 = (x1 * y2 - x2 * y1) * q0, (x2 * y0 - x0 * y2) * q1, (x0 * y1 - x1 * y0) * q2
+    total = w0 + w1 + w2
+    some = maximum(maximum(total, -total), broadcast_exact(_f(1e-30)))
+    inverse = select(total < _ZERO, -_ONE / some, _ONE / some)
+    w0, w1, w2 = w0 * inverse, w1 * inverse, w2 * inverse
+    store(rows, k + WEIGHTS * CHUNK, w0)
+    store(rows, k + (WEIGHTS + 1) * CHUNK, w1)
+    store(rows, k + (WEIGHTS + 2) * CHUNK, w2)
+    for i in range(3):
+        p = k + (CORNER_P + 3 * i) * CHUNK
+        # The corners are relative to the eye: the vector to the eye is the negative.
+        value = (
+            load_exact(rows, p) * w0 + load_exact(rows, p + CHUNK) * w1 + load_exact(rows, p + 2 * CHUNK) * w2
+        )
+        store(rows, k + (EYE + i) * CHUNK, -value)
+        p = k + (CORNER_N + 3 * i) * CHUNK
+        value = (
+            load_exact(rows, p) * w0 + load_exact(rows, p + CHUNK) * w1 + load_exact(rows, p + 2 * CHUNK) * w2
+        )
+        store(rows, k + (NORMAL + i) * CHUNK, value)
+    if textured:
+        q0, q1, q2 = q0 * inverse, q1 * inverse, q2 * inverse
+        sx0, sx1, sx2 = (y1 - y2) * q0, (y2 - y0) * q1, (y0 - y1) * q2
+        sy0, sy1, sy2 = (x2 - x1) * q0, (x0 - x2) * q1, (x1 - x0) * q2
+        first = k + SLOPES * CHUNK
+        store(rows, first, sx0)
+        store(rows, first + CHUNK, sx1)
+        store(rows, first + 2 * CHUNK, sx2)
+        store(rows, first + 3 * CHUNK, sy0)
+        store(rows, first + 4 * CHUNK, sy1)
+        store(rows, first + 5 * CHUNK, sy2)
+        for i in range(2):
+            p = k + (CORNER_UV + 3 * i) * CHUNK
+            u0, u1, u2 = load_exact(rows, p), load_exact(rows, p + CHUNK), load_exact(rows, p + 2 * CHUNK)
+            u = u0 * w0 + u1 * w1 + u2 * w2
+            out = k + (TEXCOORD + i) * CHUNK
+            store(rows, out, u)
+            store(rows, out + 2 * CHUNK, (u0 - u) * sx0 + (u1 - u) * sx1 + (u2 - u) * sx2)
+            store(rows, out + 4 * CHUNK, (u0 - u) * sy0 + (u1 - u) * sy1 + (u2 - u) * sy2)
+
+
+@njit(error_model="numpy")
+def interpolate(rows, count, textured):
+    """Interpolate the attributes of the first `count` fragments of a chunk, from the rows CORNER_X to CORNER_UV."""
+    for k in range(0, count, LANES):
+        _interpolate_sixteen(rows, k, textured)
 
 
 @njit(error_model="numpy")

@@ -155,7 +155,13 @@ def _grid(samples: int) -> Grid:
     pixel = np.repeat(np.arange(block * block), samples)
     sample = np.tile(inside, (block * block, 1))
     offsets = np.concatenate([pixel % block + sample[:, 0], pixel // block + sample[:, 1]])
-    return Grid(samples, block, block, tile_width, tile_height, offsets.astype(np.float32), inside)
+    blocks, rest = np.divmod(np.arange(tile_width * tile_height), block * block)
+    rows, columns = np.divmod(blocks, tile_width // block)
+    places = np.stack([columns * block + rest % block, rows * block + rest // block], axis=1)
+    return Grid(
+        samples, block, block, tile_width, tile_height,
+        offsets.astype(np.float32), inside.astype(np.float32), places.astype(np.int32),
+    )  # fmt: skip
 
 
 def _work(grid: Grid) -> Work:

@@ -156,5 +156,7 @@ def _pack_materials(asset: Asset) -> Materials:
         for slot, texture in _textures(material):
             if texture is not None:
                 numbers[m, slot] = store.add(texture, srgb=slot in (layout.BASE_MAP, layout.EMISSIVE_MAP))
-        flags[m] = material.double_sided, material.unlit, bool((numbers[m] >= 0).any())
+        present = numbers[m] >= 0
+        detailed = present[[layout.METALLIC_ROUGHNESS_MAP, layout.NORMAL_MAP, layout.OCCLUSION_MAP]].any()
+        flags[m] = material.double_sided, material.unlit, present.any(), detailed
     return Materials(factors, flags, numbers, *store.pack())

@@ -156,3 +156,14 @@ def candidates(typing, depths, place, lanes, e0, e1, e2, depth, t0, t1, t2, low,
     f = types.float32
     result = types.int64(depths, types.int64, lanes, f, f, f, f, f, f, f, f, f, types.int32, out)
     return result, generate
+
+
+@intrinsic
+def covered(typing, ids, place):
+    """Return the mask (int64) of the 16 samples from `place` on whose number is not negative."""
+
+    def generate(context, builder, signature, arguments):
+        value = _load(builder, _address(context, builder, signature.args[0], *arguments, _INTS))
+        return _bits(builder, builder.icmp_signed(">=", value, ir.Constant(_INTS, [0] * LANES)))
+
+    return types.int64(ids, types.int64), generate
