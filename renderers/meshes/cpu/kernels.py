@@ -79,6 +79,7 @@ from renderers.meshes.cpu.light import (
     EYE,
     NORMAL,
     SLOPES,
+    STRIDE,
     TEXCOORD,
     WEIGHTS,
 )
@@ -94,7 +95,8 @@ BASE_ROW, METALLIC_ROW, ROUGHNESS_ROW, OCCLUSION_ROW = (
     light.ROUGHNESS,
     light.OCCLUSION,
 )
-UNIT = 1.0 / 65535.0
+UNIT, ONE = 1.0 / 65535.0, np.float32(1.0)
+FINE = 0.5  # squared texels per pixel below which a texture is read once per pixel
 
 kernel = compiler(
     [
@@ -383,15 +385,10 @@ def centroid_distances(mesh, first, eye, out):
         out[i] = total
 
 
-@helper
+@inline
 def _tiles_of(records, r, grid):
-    box = records.boxes[r]
-    return (
-        box[0] // grid.tile_width,
-        box[1] // grid.tile_height,
-        (box[2] - 1) // grid.tile_width,
-        (box[3] - 1) // grid.tile_height,
-    )
+    boxes, across, down = records.boxes, grid.tile_shift_x, grid.tile_shift_y
+    return boxes[r, 0] >> across, boxes[r, 1] >> down, (boxes[r, 2] - 1) >> across, (boxes[r, 3] - 1) >> down
 
 
 @kernel
@@ -564,7 +561,7 @@ def _alpha(materials, texture, m, u, v, level, vertex_alpha):
     return alpha
 
 
-@helper
+@inline
 def _alpha_planes(mesh, materials, screen, f, x, y, planes):
     """Write 1 / w, u / w, v / w and vertex alpha / w of a triangle as planes [4, 3]: value at (x, y), slopes.
 
@@ -605,9 +602,9 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
     rows, samples = work.rows, grid.samples
     for n in range(count):
         red, green, blue = (
-            rows[ENCODED * CHUNK + n],
-            rows[(ENCODED + 1) * CHUNK + n],
-            rows[(ENCODED + 2) * CHUNK + n],
+            rows[ENCODED * STRIDE + n],
+            rows[(ENCODED + 1) * STRIDE + n],
+            rows[(ENCODED + 2) * STRIDE + n],
         )
         mask, p = work.masks[n], work.pixels[n]
         if not layered:
@@ -650,34 +647,34 @@ def _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count):
                     at_y += grid.inside[s, 1]
                     number += np.float32(1.0)
             at_x, at_y = at_x / number, at_y / number
-        rows[AT * CHUNK + n], rows[(AT + 1) * CHUNK + n] = at_x, at_y
+        rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
         x = np.float32(tile_x + grid.places[p, 0]) + at_x
         y = np.float32(tile_y + grid.places[p, 1]) + at_y
         for c in range(3):
             v = mesh.corners[f, c]
-            rows[(CORNER_X + c) * CHUNK + n] = screen[v, 0] - x
-            rows[(CORNER_Y + c) * CHUNK + n] = screen[v, 1] - y
-            rows[(CORNER_Q + c) * CHUNK + n] = screen[v, 2]
-            rows[(CORNER_P + c) * CHUNK + n] = mesh.positions[v, 0] - eye_x
-            rows[(CORNER_P + 3 + c) * CHUNK + n] = mesh.positions[v, 1] - eye_y
-            rows[(CORNER_P + 6 + c) * CHUNK + n] = mesh.positions[v, 2] - eye_z
-            rows[(CORNER_N + c) * CHUNK + n] = mesh.normals[v, 0]
-            rows[(CORNER_N + 3 + c) * CHUNK + n] = mesh.normals[v, 1]
-            rows[(CORNER_N + 6 + c) * CHUNK + n] = mesh.normals[v, 2]
-            rows[(CORNER_UV + c) * CHUNK + n] = mesh.texcoords[v, BASE_MAP, 0]
-            rows[(CORNER_UV + 3 + c) * CHUNK + n] = mesh.texcoords[v, BASE_MAP, 1]
+            rows[(CORNER_X + c) * STRIDE + n] = screen[v, 0] - x
+            rows[(CORNER_Y + c) * STRIDE + n] = screen[v, 1] - y
+            rows[(CORNER_Q + c) * STRIDE + n] = screen[v, 2]
+            rows[(CORNER_P + c) * STRIDE + n] = mesh.positions[v, 0] - eye_x
+            rows[(CORNER_P + 3 + c) * STRIDE + n] = mesh.positions[v, 1] - eye_y
+            rows[(CORNER_P + 6 + c) * STRIDE + n] = mesh.positions[v, 2] - eye_z
+            rows[(CORNER_N + c) * STRIDE + n] = mesh.normals[v, 0]
+            rows[(CORNER_N + 3 + c) * STRIDE + n] = mesh.normals[v, 1]
+            rows[(CORNER_N + 6 + c) * STRIDE + n] = mesh.normals[v, 2]
+            rows[(CORNER_UV + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 0]
+            rows[(CORNER_UV + 3 + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 1]
 
 
 @inline
 def _row(rows, first, n):
     """Return three consecutive rows of fragment n."""
-    return rows[first * CHUNK + n], rows[(first + 1) * CHUNK + n], rows[(first + 2) * CHUNK + n]
+    return rows[first * STRIDE + n], rows[(first + 1) * STRIDE + n], rows[(first + 2) * STRIDE + n]
 
 
 @inline
 def _put(rows, first, n, a, b, c):
     """Store three consecutive rows of fragment n."""
-    rows[first * CHUNK + n], rows[(first + 1) * CHUNK + n], rows[(first + 2) * CHUNK + n] = a, b, c
+    rows[first * STRIDE + n], rows[(first + 1) * STRIDE + n], rows[(first + 2) * STRIDE + n] = a, b, c
 
 
 @helper
@@ -696,12 +693,12 @@ def _add_details(mesh, materials, facing, f, rows, n):
     texture = materials.textures[m, METALLIC_ROUGHNESS_MAP]
     if texture >= 0:
         _, green, blue = _read(mesh, materials, texture, METALLIC_ROUGHNESS_MAP, i, j, k, b, s)
-        rows[ROUGHNESS_ROW * CHUNK + n] *= np.float32(green)
-        rows[METALLIC_ROW * CHUNK + n] *= np.float32(blue)
+        rows[ROUGHNESS_ROW * STRIDE + n] *= np.float32(green)
+        rows[METALLIC_ROW * STRIDE + n] *= np.float32(blue)
     texture = materials.textures[m, OCCLUSION_MAP]
     if texture >= 0:
         red, _, _ = _read(mesh, materials, texture, OCCLUSION_MAP, i, j, k, b, s)
-        rows[OCCLUSION_ROW * CHUNK + n] = 1.0 + materials.factors[m, OCCLUSION] * (red - 1.0)
+        rows[OCCLUSION_ROW * STRIDE + n] = 1.0 + materials.factors[m, OCCLUSION] * (red - 1.0)
 
 
 @helper
@@ -730,32 +727,52 @@ def _gather(mesh, materials, records, grid, work, count):
                 vx, uy, vy = _row(rows, TEXCOORD + 3, n)
                 if slot != BASE_MAP:
                     u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
+                samplers = materials.samplers
                 rate = _rate(materials, texture, (ux, vx, uy, vy))
+                nearest = samplers[texture, NEAREST] != 0
+                once = samples == 1 or (rate < FINE and not nearest)
+                level = _level(materials, texture, rate if once else rate / samples)
+                width = max(samplers[texture, WIDTH] >> level, 1)
+                height = max(samplers[texture, HEIGHT] >> level, 1)
+                start, stride = samplers[texture, OFFSETS + level], 4 * (width + 2)
+                # Position in texels of the level; the border is texel 0.
+                across, down = np.float32(width), np.float32(height)
+                x = np.float32(_fold(u, samplers[texture, WRAP_S])) * across + np.float32(0.5)
+                y = np.float32(_fold(v, samplers[texture, WRAP_T])) * down + np.float32(0.5)
+                xx, xy, yx, yy = ux * across, uy * across, vx * down, vy * down
+                # One look-up per sample of a texture with details smaller than a pixel. Their mean is taken of square
+                # roots, which is nearly that of encoded values.
                 total, weights = zero_quad(), np.float32(0.0)
-                if samples == 1 or (rate < 0.5 and materials.samplers[texture, NEAREST] == 0):
-                    level = _level(materials, texture, rate)
-                    place, stride, fx, fy = _locate(materials, texture, level, u, v)
-                    total = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy)) * unit
-                else:
-                    # One look-up per sample. Their mean is taken of square roots, which is nearly that of encoded
-                    # values.
-                    level = _level(materials, texture, rate / samples)
-                    at_x, at_y = rows[AT * CHUNK + n], rows[(AT + 1) * CHUNK + n]
-                    weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND
-                    for s in range(samples):
-                        if (mask >> s) & 1:
-                            dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
-                            place, stride, fx, fy = _locate(
-                                materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
-                            )
-                            texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
-                            weight = np.float32(1.0)
-                            if weighted:
-                                weight = lane(texel, 3) * unit + np.float32(1e-6)
-                            total = total + simd.sqrt(texel) * weight
-                            weights += weight
-                    total = total * (root_unit / weights)
-                    total = total * total
+                weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
+                at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
+                for s in range(samples):
+                    if not once and not (mask >> s) & 1:
+                        continue
+                    tap_x, tap_y = x, y
+                    dx, dy = np.float32(0.0), np.float32(0.0)
+                    if not once:
+                        dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
+                        tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
+                    if not nearest and 0.0 <= tap_x < across + ONE and 0.0 <= tap_y < down + ONE:
+                        column, row = int(tap_x), int(tap_y)
+                        place = start + row * stride + 4 * column
+                        texel = mix_texels(
+                            texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row)
+                        )
+                    else:
+                        place, _, fx, fy = _locate(
+                            materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
+                        )
+                        texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
+                    weight = ONE
+                    if weighted:
+                        weight = lane(texel, 3) * unit + np.float32(1e-6)
+                    total = total + simd.sqrt(texel) * weight
+                    weights += weight
+                    if once:
+                        break
+                total = total * (root_unit / weights)
+                total = total * total
                 if slot == BASE_MAP:
                     red, green, blue = red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2)
                 else:
@@ -799,72 +816,96 @@ def _other_texcoord(mesh, f, slot, rows, n):
     )
 
 
-@helper
-def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes):
-    """Draw the opaque samples of a record to the depths and ids of a tile."""
-    f = records.owners[r]
-    points = records.points
+@inline
+def _set_up(records, r, grid, tile_x, tile_y, work):
+    """Prepare a record for a tile: fill `work.lanes`.
+
+    Returns (slope in x, slope in y, value at the corner of the tile) of the three edges and of 1 / w, float32; what
+    samples must exceed; and the bounds of 1 / w.
+    """
+    points, one = records.points, np.float32
     a0, b0, c0, t0 = _edge(points, r, 1, 2, tile_x, tile_y)
     a1, b1, c1, t1 = _edge(points, r, 2, 0, tile_x, tile_y)
     a2, b2, c2, t2 = _edge(points, r, 0, 1, tile_x, tile_y)
     x0, y0 = float(points[r, 0]), float(points[r, 1])
-    area = (points[r, 3] - x0) * (points[r, 7] - y0) - (points[r, 6] - x0) * (points[r, 4] - y0)
     q0, q1, q2 = points[r, 2], points[r, 5], points[r, 8]
-    a3 = (a0 * q0 + a1 * q1 + a2 * q2) / area
-    b3 = (b0 * q0 + b1 * q1 + b2 * q2) / area
+    inverse = 1.0 / ((points[r, 3] - x0) * (points[r, 7] - y0) - (points[r, 6] - x0) * (points[r, 4] - y0))
+    a3 = (a0 * q0 + a1 * q1 + a2 * q2) * inverse
+    b3 = (b0 * q0 + b1 * q1 + b2 * q2) * inverse
     c3 = q0 + a3 * (tile_x - x0) + b3 * (tile_y - y0)
-    low, high = min(q0, q1, q2), max(q0, q1, q2)
+    e = (
+        (one(a0), one(b0), one(c0)),
+        (one(a1), one(b1), one(c1)),
+        (one(a2), one(b2), one(c2)),
+        (one(a3), one(b3), one(c3)),
+    )
     spread_planes(
-        work.lanes,
-        grid.offsets,
-        np.float32(a0), np.float32(b0), np.float32(a1), np.float32(b1),
-        np.float32(a2), np.float32(b2), np.float32(a3), np.float32(b3),
+        work.lanes, grid.offsets,
+        e[0][0], e[0][1], e[1][0], e[1][1], e[2][0], e[2][1], e[3][0], e[3][1],
     )  # fmt: skip
-    box, bw, bh = records.boxes[r], grid.block_width, grid.block_height
-    left = max(box[0] - tile_x, 0) // bw
-    right = (min(box[2] - tile_x, grid.tile_width) - 1) // bw
-    top = max(box[1] - tile_y, 0) // bh
-    bottom = (min(box[3] - tile_y, grid.tile_height) - 1) // bh
-    across = grid.tile_width // bw
+    return e, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _blocks(records, r, grid, tile_x, tile_y):
+    """Return the first and last column and row of blocks that a record touches in a tile, and sizes of blocks."""
+    shift, boxes = grid.block_shift, records.boxes
+    left = max(boxes[r, 0] - tile_x, 0) >> shift
+    top = max(boxes[r, 1] - tile_y, 0) >> shift
+    right = (min(boxes[r, 2] - tile_x, grid.tile_width) - 1) >> shift
+    bottom = (min(boxes[r, 3] - tile_y, grid.tile_height) - 1) >> shift
+    return left, top, right, bottom, grid.tile_width >> shift, grid.block_width, grid.block_height
+
+
+@inline
+def _at(plane, x, y):
+    """Return the value of a plane (slopes and value at the corner of the tile) at a block."""
+    return plane[0] * x + (plane[1] * y + plane[2])
+
+
+@inline
+def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes):
+    """Draw the opaque samples of a record to the depths and ids of a tile."""
+    f = records.owners[r]
+    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     kind = mesh.kinds[f]
     if kind == SOLID:
         for by in range(top, bottom + 1):
-            y = float(by * bh)
-            e0, e1, e2, depth = b0 * y + c0, b1 * y + c1, b2 * y + c2, b3 * y + c3
+            y = np.float32(by * bh)
             for bx in range(left, right + 1):
-                x = float(bx * bw)
+                x = np.float32(bx * bw)
                 cover(
                     work.depths, work.ids, (by * across + bx) * LANES, work.lanes,
-                    np.float32(a0 * x + e0), np.float32(a1 * x + e1), np.float32(a2 * x + e2),
-                    np.float32(a3 * x + depth), t0, t1, t2, low, high, np.int32(f),
+                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
+                    least[0], least[1], least[2], low, high, np.int32(f),
                 )  # fmt: skip
-        return
-    m = mesh.materials[f]
-    threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
-    texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
-    for by in range(top, bottom + 1):
-        y = float(by * bh)
-        e0, e1, e2, depth = b0 * y + c0, b1 * y + c1, b2 * y + c2, b3 * y + c3
-        for bx in range(left, right + 1):
-            x = float(bx * bw)
-            place = (by * across + bx) * LANES
-            found = candidates(
-                work.depths, place, work.lanes,
-                np.float32(a0 * x + e0), np.float32(a1 * x + e1), np.float32(a2 * x + e2),
-                np.float32(a3 * x + depth), t0, t1, t2, low, high, np.int32(1), work.found,
-            )  # fmt: skip
-            number = 0
-            while found:
-                if found & 1:
-                    alpha = _alpha_at(
-                        materials, m, texture, level, planes,
-                        x + grid.offsets[number], y + grid.offsets[LANES + number],
-                    )  # fmt: skip
-                    if np.float32(alpha) >= threshold:
-                        work.depths[place + number] = work.found[number]
-                        work.ids[place + number] = f
-                found >>= 1
-                number += 1
+    else:
+        m = mesh.materials[f]
+        threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
+        texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+        for by in range(top, bottom + 1):
+            y = np.float32(by * bh)
+            for bx in range(left, right + 1):
+                x = np.float32(bx * bw)
+                place = (by * across + bx) * LANES
+                found = candidates(
+                    work.depths, place, work.lanes,
+                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
+                        least[0], least[1], least[2], low, high, np.int32(1), work.found,
+                )  # fmt: skip
+                number = 0
+                while found:
+                    if found & 1:
+                        alpha = _alpha_at(
+                            materials, m, texture, level, planes,
+                            x + grid.offsets[number], y + grid.offsets[LANES + number],
+                        )  # fmt: skip
+                        if np.float32(alpha) >= threshold:
+                            work.depths[place + number] = work.found[number]
+                            work.ids[place + number] = f
+                    found >>= 1
+                    number += 1
 
 
 @inline
@@ -902,47 +943,25 @@ def _alpha_at(materials, m, texture, level, planes, x, y):
     return _alpha(materials, texture, m, u, v, level, vertex_alpha)
 
 
-@helper
+@inline
 def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y, eye, work, planes, count):
     """Append the translucent fragments of a record; returns the new number of fragments."""
     f = records.owners[r]
-    points = records.points
-    a0, b0, c0, t0 = _edge(points, r, 1, 2, tile_x, tile_y)
-    a1, b1, c1, t1 = _edge(points, r, 2, 0, tile_x, tile_y)
-    a2, b2, c2, t2 = _edge(points, r, 0, 1, tile_x, tile_y)
-    x0, y0 = float(points[r, 0]), float(points[r, 1])
-    area = (points[r, 3] - x0) * (points[r, 7] - y0) - (points[r, 6] - x0) * (points[r, 4] - y0)
-    q0, q1, q2 = points[r, 2], points[r, 5], points[r, 8]
-    a3 = (a0 * q0 + a1 * q1 + a2 * q2) / area
-    b3 = (b0 * q0 + b1 * q1 + b2 * q2) / area
-    c3 = q0 + a3 * (tile_x - x0) + b3 * (tile_y - y0)
-    low, high = min(q0, q1, q2), max(q0, q1, q2)
-    spread_planes(
-        work.lanes,
-        grid.offsets,
-        np.float32(a0), np.float32(b0), np.float32(a1), np.float32(b1),
-        np.float32(a2), np.float32(b2), np.float32(a3), np.float32(b3),
-    )  # fmt: skip
-    box, bw, bh = records.boxes[r], grid.block_width, grid.block_height
-    left = max(box[0] - tile_x, 0) // bw
-    right = (min(box[2] - tile_x, grid.tile_width) - 1) // bw
-    top = max(box[1] - tile_y, 0) // bh
-    bottom = (min(box[3] - tile_y, grid.tile_height) - 1) // bh
-    across = grid.tile_width // bw
+    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     m = mesh.materials[f]
     texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
     samples = grid.samples
     in_block = LANES // samples
     for by in range(top, bottom + 1):
-        y = float(by * bh)
-        e0, e1, e2, depth = b0 * y + c0, b1 * y + c1, b2 * y + c2, b3 * y + c3
+        y = np.float32(by * bh)
         for bx in range(left, right + 1):
-            x = float(bx * bw)
+            x = np.float32(bx * bw)
             block = by * across + bx
             found = candidates(
                 work.depths, block * LANES, work.lanes,
-                np.float32(a0 * x + e0), np.float32(a1 * x + e1), np.float32(a2 * x + e2),
-                np.float32(a3 * x + depth), t0, t1, t2, low, high, np.int32(0), work.found,
+                _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
+                    least[0], least[1], least[2], low, high, np.int32(0), work.found,
             )  # fmt: skip
             if found == 0:
                 continue
@@ -980,45 +999,73 @@ def _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, bins, t
         )
 
 
+@inline
+def _byte(value):
+    """Return a value of 0..1 as 0..255, rounded to nearest."""
+    return np.uint32(
+        min(max(value * np.float32(255.0) + np.float32(0.5), np.float32(0.0)), np.float32(255.0))
+    )
+
+
 @helper
 def _resolve(grid, tile_x, tile_y, work, layered, clear, image):
     """Write the pixels of a tile: the mean of their premultiplied samples, with straight alpha."""
     samples = grid.samples
-    height, width = image.shape[:2]
-    for p in range(grid.tile_width * grid.tile_height):
-        x, y = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
-        if x >= width or y >= height:
-            continue
-        if layered:
-            for c in range(4):
-                total = np.float32(0.0)
-                for s in range(samples):
-                    total += work.colors[4 * (p * samples + s) + c]
-                work.sums[4 * p + c] = total
-        else:
-            uncovered = np.float32(samples) - work.sums[4 * p + 3]
-            for c in range(4):
-                work.sums[4 * p + c] += uncovered * clear[c]
-        alpha = work.sums[4 * p + 3]
-        if alpha > np.float32(0.0):
-            for c in range(3):
-                value = work.sums[4 * p + c] / alpha * np.float32(255.0) + np.float32(0.5)
-                image[y, x, c] = int(min(max(value, np.float32(0.0)), np.float32(255.0)))
-            value = alpha / np.float32(samples) * np.float32(255.0) + np.float32(0.5)
-            image[y, x, 3] = int(min(value, np.float32(255.0)))
-        else:
-            for c in range(4):
-                image[y, x, c] = 0
+    height, width = image.shape
+    share = np.float32(1.0) / np.float32(samples)
+    background = _straight(clear[0], clear[1], clear[2], clear[3])
+    in_block = LANES // samples
+    for place in range(0, grid.tile_width * grid.tile_height * samples, LANES):
+        empty = not layered and covered(work.ids, place) == 0
+        first = place // samples
+        for p in range(first, first + in_block):
+            x, y = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
+            if x >= width or y >= height:
+                continue
+            if empty:
+                image[y, x] = background
+                continue
+            if layered:
+                red, green, blue, alpha = (
+                    np.float32(0.0),
+                    np.float32(0.0),
+                    np.float32(0.0),
+                    np.float32(0.0),
+                )
+                for s in range(p * samples, (p + 1) * samples):
+                    red += work.colors[4 * s]
+                    green += work.colors[4 * s + 1]
+                    blue += work.colors[4 * s + 2]
+                    alpha += work.colors[4 * s + 3]
+            else:
+                uncovered = np.float32(samples) - work.sums[4 * p + 3]
+                red = work.sums[4 * p] + uncovered * clear[0]
+                green = work.sums[4 * p + 1] + uncovered * clear[1]
+                blue = work.sums[4 * p + 2] + uncovered * clear[2]
+                alpha = work.sums[4 * p + 3] + uncovered * clear[3]
+                for c in range(4):
+                    work.sums[4 * p + c] = np.float32(0.0)
+            image[y, x] = _straight(red * share, green * share, blue * share, alpha * share)
+
+
+@inline
+def _straight(red, green, blue, alpha):
+    """Return a premultiplied colour as four bytes with straight alpha."""
+    pixel = np.uint32(0)
+    if alpha > np.float32(0.0):
+        pixel = _byte(red / alpha) | (_byte(green / alpha) << np.uint32(8))
+        pixel |= (_byte(blue / alpha) << np.uint32(16)) | (_byte(alpha) << np.uint32(24))
+    return pixel
 
 
 @helper
 def _fill(image, tile_x, tile_y, grid, clear):
-    """Write the background to the pixels of a tile; `clear` is opaque or 0."""
-    height, width = image.shape[:2]
+    """Write the background to the pixels of a tile."""
+    height, width = image.shape
+    background = _straight(clear[0], clear[1], clear[2], clear[3])
     for y in range(tile_y, min(tile_y + grid.tile_height, height)):
         for x in range(tile_x, min(tile_x + grid.tile_width, width)):
-            for c in range(4):
-                image[y, x, c] = int(clear[c] * np.float32(255.0))
+            image[y, x] = background
 
 
 @kernel
@@ -1032,20 +1079,19 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
         blended: `Bins` of the records with translucent parts, from far to near.
         eye: float64 [3], position of the camera.
         clear: float32 [4], premultiplied encoded colour behind everything.
-        image: uint8 [H, W, 4], output: straight alpha.
+        image: uint32 [H, W], output: RGBA bytes with straight alpha.
     """
     samples = grid.samples
     full = (1 << samples) - 1
     pixels = grid.tile_width * grid.tile_height
     planes = np.empty((4, 3))
+    work.sums[:] = np.float32(0.0)  # `_resolve` leaves zeros
     for tile in range(len(opaque.starts) - 1):
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
         layered = blended.starts[tile + 1] > blended.starts[tile]
         if opaque.starts[tile + 1] == opaque.starts[tile]:
             _fill(image, tile_x, tile_y, grid, clear)
             continue
-        for n in range(4 * pixels):
-            work.sums[n] = np.float32(0.0)
         if layered:
             for n in range(pixels * samples):
                 for c in range(4):

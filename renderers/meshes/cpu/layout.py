@@ -75,6 +75,8 @@ class Grid(NamedTuple):
         samples: per pixel.
         block_width, block_height: pixels.
         tile_width, tile_height: pixels.
+        block_shift, tile_shift_x, tile_shift_y: base 2 logarithms of the sizes of blocks and tiles, which are powers of
+            two: divisions by a variable are slow.
         offsets: float32 [32], x of the 16 samples in a block, then y.
         inside: float32 [samples, 2], x and y of the samples in a pixel.
         places: int32 [pixels of a tile, 2], x and y of the pixels in a tile.
@@ -85,6 +87,9 @@ class Grid(NamedTuple):
     block_height: int
     tile_width: int
     tile_height: int
+    block_shift: int
+    tile_shift_x: int
+    tile_shift_y: int
     offsets: np.ndarray
     inside: np.ndarray
     places: np.ndarray
@@ -125,7 +130,7 @@ class Work(NamedTuple):
         lanes: float32 [64]; found: int32 [16].
         pixels, triangles, masks: int32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
-        rows: float32 [ROWS * CHUNK], see `light`.
+        rows: float32 [ROWS * STRIDE], see `light`.
     """
 
     depths: np.ndarray

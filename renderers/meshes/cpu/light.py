@@ -4,7 +4,7 @@ The formulas are those of the fragment shader of the OpenGL back end (`renderers
 `renderers.meshes.specular`). Exponentials and the sRGB curve are polynomials, and nothing is fused or reordered, so
 every processor computes the same bits.
 
-A chunk of fragments is a float32 array with one row per quantity (`ROWS`) and CHUNK columns.
+A chunk of fragments is a float32 array with one row per quantity (`ROWS`), STRIDE apart, and CHUNK columns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from renderers.simd import (
     store,
 )
 
-CHUNK = 512
+CHUNK = 256
+STRIDE = CHUNK + 16  # not a power of two: rows would share a few sets of the cache
 # Rows of a chunk. Inputs: normal, vector to the eye (any lengths), base colour, metallic, roughness, occlusion and
 # emission, linear. Outputs: sRGB-encoded colour, 0-1. An unlit fragment has occlusion 0 and its colour as emission.
 NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION, ENCODED = 0, 3, 6, 9, 10, 11, 12, 15
@@ -138,9 +139,13 @@ def _soft_cosine(c, knee):
 @inline
 def _sixteen(rows, k):
     """Shade fragments k..k + 15 of a chunk."""
-    first = k + EYE * CHUNK
-    vx, vy, vz = load_exact(rows, first), load_exact(rows, first + CHUNK), load_exact(rows, first + 2 * CHUNK)
-    nx, ny, nz = load_exact(rows, k), load_exact(rows, k + CHUNK), load_exact(rows, k + 2 * CHUNK)
+    first = k + EYE * STRIDE
+    vx, vy, vz = (
+        load_exact(rows, first),
+        load_exact(rows, first + STRIDE),
+        load_exact(rows, first + 2 * STRIDE),
+    )
+    nx, ny, nz = load_exact(rows, k), load_exact(rows, k + STRIDE), load_exact(rows, k + 2 * STRIDE)
     square = nx * nx + ny * ny + nz * nz
     usable = square > _f(1e-30)  # a surface without a normal faces the eye
     nx, ny, nz = select(usable, nx, vx), select(usable, ny, vy), select(usable, nz, vz)
@@ -148,9 +153,9 @@ def _sixteen(rows, k):
     nx, ny, nz = nx * inverse, ny * inverse, nz * inverse
     inverse = _ONE / sqrt(vx * vx + vy * vy + vz * vz)
     vx, vy, vz = vx * inverse, vy * inverse, vz * inverse
-    metallic = load_exact(rows, k + METALLIC * CHUNK)
-    roughness = maximum(load_exact(rows, k + ROUGHNESS * CHUNK), broadcast_exact(_LEAST_ROUGHNESS))
-    occlusion = load_exact(rows, k + OCCLUSION * CHUNK)
+    metallic = load_exact(rows, k + METALLIC * STRIDE)
+    roughness = maximum(load_exact(rows, k + ROUGHNESS * STRIDE), broadcast_exact(_LEAST_ROUGHNESS))
+    occlusion = load_exact(rows, k + OCCLUSION * STRIDE)
 
     nv = nx * vx + ny * vy + nz * vz
     c = maximum(minimum(maximum(nv, -nv), broadcast_exact(_ONE)), broadcast_exact(_f(0.02)))
@@ -202,64 +207,68 @@ def _sixteen(rows, k):
     rest = (_ONE - coat) * (_ONE - metallic)
     coat = coat * (_ONE - metallic)
     for i in range(3):
-        base = load_exact(rows, k + (BASE + i) * CHUNK)
+        base = load_exact(rows, k + (BASE + i) * STRIDE)
         glossy = glossy_r if i == 0 else (glossy_g if i == 1 else glossy_b)
         light = light_r if i == 0 else (light_g if i == 1 else light_b)
         light = maximum(light, broadcast_exact(_ZERO))
         metal = _reflected(a, b, more, mean, base) * metallic
         colour = (coat + metal) * glossy + rest * base * light
-        colour = colour * occlusion + load_exact(rows, k + (EMISSION + i) * CHUNK)
-        store(rows, k + (ENCODED + i) * CHUNK, _encode(colour))
+        colour = colour * occlusion + load_exact(rows, k + (EMISSION + i) * STRIDE)
+        store(rows, k + (ENCODED + i) * STRIDE, _encode(colour))
 
 
 @inline
 def _interpolate_sixteen(rows, k, textured):
     """Interpolate the attributes of fragments k..k + 15 of a chunk."""
-    x = k + CORNER_X * CHUNK
-    y = k + CORNER_Y * CHUNK
-    q = k + CORNER_Q * CHUNK
-    x0, x1, x2 = load_exact(rows, x), load_exact(rows, x + CHUNK), load_exact(rows, x + 2 * CHUNK)
-    y0, y1, y2 = load_exact(rows, y), load_exact(rows, y + CHUNK), load_exact(rows, y + 2 * CHUNK)
-    q0, q1, q2 = load_exact(rows, q), load_exact(rows, q + CHUNK), load_exact(rows, q + 2 * CHUNK)
+    x = k + CORNER_X * STRIDE
+    y = k + CORNER_Y * STRIDE
+    q = k + CORNER_Q * STRIDE
+    x0, x1, x2 = load_exact(rows, x), load_exact(rows, x + STRIDE), load_exact(rows, x + 2 * STRIDE)
+    y0, y1, y2 = load_exact(rows, y), load_exact(rows, y + STRIDE), load_exact(rows, y + 2 * STRIDE)
+    q0, q1, q2 = load_exact(rows, q), load_exact(rows, q + STRIDE), load_exact(rows, q + 2 * STRIDE)
     w0, w1, w2 = (x1 * y2 - x2 * y1) * q0, (x2 * y0 - x0 * y2) * q1, (x0 * y1 - x1 * y0) * q2
     total = w0 + w1 + w2
     some = maximum(maximum(total, -total), broadcast_exact(_f(1e-30)))
     inverse = select(total < _ZERO, -_ONE / some, _ONE / some)
     w0, w1, w2 = w0 * inverse, w1 * inverse, w2 * inverse
-    store(rows, k + WEIGHTS * CHUNK, w0)
-    store(rows, k + (WEIGHTS + 1) * CHUNK, w1)
-    store(rows, k + (WEIGHTS + 2) * CHUNK, w2)
+    store(rows, k + WEIGHTS * STRIDE, w0)
+    store(rows, k + (WEIGHTS + 1) * STRIDE, w1)
+    store(rows, k + (WEIGHTS + 2) * STRIDE, w2)
     for i in range(3):
-        p = k + (CORNER_P + 3 * i) * CHUNK
+        p = k + (CORNER_P + 3 * i) * STRIDE
         # The corners are relative to the eye: the vector to the eye is the negative.
         value = (
-            load_exact(rows, p) * w0 + load_exact(rows, p + CHUNK) * w1 + load_exact(rows, p + 2 * CHUNK) * w2
+            load_exact(rows, p) * w0
+            + load_exact(rows, p + STRIDE) * w1
+            + load_exact(rows, p + 2 * STRIDE) * w2
         )
-        store(rows, k + (EYE + i) * CHUNK, -value)
-        p = k + (CORNER_N + 3 * i) * CHUNK
+        store(rows, k + (EYE + i) * STRIDE, -value)
+        p = k + (CORNER_N + 3 * i) * STRIDE
         value = (
-            load_exact(rows, p) * w0 + load_exact(rows, p + CHUNK) * w1 + load_exact(rows, p + 2 * CHUNK) * w2
+            load_exact(rows, p) * w0
+            + load_exact(rows, p + STRIDE) * w1
+            + load_exact(rows, p + 2 * STRIDE) * w2
         )
-        store(rows, k + (NORMAL + i) * CHUNK, value)
+        store(rows, k + (NORMAL + i) * STRIDE, value)
     if textured:
         q0, q1, q2 = q0 * inverse, q1 * inverse, q2 * inverse
         sx0, sx1, sx2 = (y1 - y2) * q0, (y2 - y0) * q1, (y0 - y1) * q2
         sy0, sy1, sy2 = (x2 - x1) * q0, (x0 - x2) * q1, (x1 - x0) * q2
-        first = k + SLOPES * CHUNK
+        first = k + SLOPES * STRIDE
         store(rows, first, sx0)
-        store(rows, first + CHUNK, sx1)
-        store(rows, first + 2 * CHUNK, sx2)
-        store(rows, first + 3 * CHUNK, sy0)
-        store(rows, first + 4 * CHUNK, sy1)
-        store(rows, first + 5 * CHUNK, sy2)
+        store(rows, first + STRIDE, sx1)
+        store(rows, first + 2 * STRIDE, sx2)
+        store(rows, first + 3 * STRIDE, sy0)
+        store(rows, first + 4 * STRIDE, sy1)
+        store(rows, first + 5 * STRIDE, sy2)
         for i in range(2):
-            p = k + (CORNER_UV + 3 * i) * CHUNK
-            u0, u1, u2 = load_exact(rows, p), load_exact(rows, p + CHUNK), load_exact(rows, p + 2 * CHUNK)
+            p = k + (CORNER_UV + 3 * i) * STRIDE
+            u0, u1, u2 = load_exact(rows, p), load_exact(rows, p + STRIDE), load_exact(rows, p + 2 * STRIDE)
             u = u0 * w0 + u1 * w1 + u2 * w2
-            out = k + (TEXCOORD + i) * CHUNK
+            out = k + (TEXCOORD + i) * STRIDE
             store(rows, out, u)
-            store(rows, out + 2 * CHUNK, (u0 - u) * sx0 + (u1 - u) * sx1 + (u2 - u) * sx2)
-            store(rows, out + 4 * CHUNK, (u0 - u) * sy0 + (u1 - u) * sy1 + (u2 - u) * sy2)
+            store(rows, out + 2 * STRIDE, (u0 - u) * sx0 + (u1 - u) * sx1 + (u2 - u) * sx2)
+            store(rows, out + 4 * STRIDE, (u0 - u) * sy0 + (u1 - u) * sy1 + (u2 - u) * sy2)
 
 
 @njit(error_model="numpy")
@@ -271,6 +280,6 @@ def interpolate(rows, count, textured):
 
 @njit(error_model="numpy")
 def shade(rows, count):
-    """Compute the encoded colours of the first `count` fragments of a chunk, float32 [ROWS * CHUNK]."""
+    """Compute the encoded colours of the first `count` fragments of a chunk, float32 [ROWS * STRIDE]."""
     for k in range(0, count, LANES):
         _sixteen(rows, k)

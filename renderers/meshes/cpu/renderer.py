@@ -87,7 +87,7 @@ class _Painter:
             blended = self._bin(self._far_to_near(v, records), grid)
             kernels.draw(
                 self._scene.mesh, self._scene.materials, self._screen, records, grid, columns, opaque, blended,
-                self._eyes[v], CLEAR, self._work, image,
+                self._eyes[v], CLEAR, self._work, image.view("<u4")[..., 0],
             )  # fmt: skip
             images[v] = image
 
@@ -159,9 +159,18 @@ def _grid(samples: int) -> Grid:
     rows, columns = np.divmod(blocks, tile_width // block)
     places = np.stack([columns * block + rest % block, rows * block + rest // block], axis=1)
     return Grid(
-        samples, block, block, tile_width, tile_height,
-        offsets.astype(np.float32), inside.astype(np.float32), places.astype(np.int32),
-    )  # fmt: skip
+        samples=samples,
+        block_width=block,
+        block_height=block,
+        tile_width=tile_width,
+        tile_height=tile_height,
+        block_shift=block.bit_length() - 1,
+        tile_shift_x=tile_width.bit_length() - 1,
+        tile_shift_y=tile_height.bit_length() - 1,
+        offsets=offsets.astype(np.float32),
+        inside=inside.astype(np.float32),
+        places=places.astype(np.int32),
+    )
 
 
 def _work(grid: Grid) -> Work:
@@ -178,7 +187,7 @@ def _work(grid: Grid) -> Work:
         triangles=np.zeros(light.CHUNK, np.int32),
         masks=np.zeros(light.CHUNK, np.int32),
         alphas=np.zeros((light.CHUNK, 16), np.float32),
-        rows=np.ones(light.ROWS * light.CHUNK, np.float32),
+        rows=np.ones(light.ROWS * light.STRIDE, np.float32),
     )
 
 

@@ -116,13 +116,17 @@ def cover(typing, depths, ids, place, lanes, e0, e1, e2, depth, t0, t1, t2, low,
         z, inside = _depth_and_coverage(
             context, builder, kinds[3], lanes, arguments[4:8], arguments[8:11], *arguments[11:13]
         )
-        z = builder.select(inside, z, ir.Constant(_INTS, [0] * LANES))
-        z_address = _address(context, builder, kinds[0], depths, place, _INTS)
-        id_address = _address(context, builder, kinds[1], ids, place, _INTS)
-        before, owner = _load(builder, z_address), _load(builder, id_address)
-        nearer = builder.icmp_signed(">", z, before)
-        _store(builder, builder.select(nearer, z, before), z_address)
-        _store(builder, builder.select(nearer, _broadcast(builder, arguments[13]), owner), id_address)
+        any_inside = builder.icmp_unsigned(
+            "!=", builder.bitcast(inside, ir.IntType(LANES)), ir.IntType(LANES)(0)
+        )
+        with builder.if_then(any_inside):
+            z = builder.select(inside, z, ir.Constant(_INTS, [0] * LANES))
+            z_address = _address(context, builder, kinds[0], depths, place, _INTS)
+            id_address = _address(context, builder, kinds[1], ids, place, _INTS)
+            before, owner = _load(builder, z_address), _load(builder, id_address)
+            nearer = builder.icmp_signed(">", z, before)
+            _store(builder, builder.select(nearer, z, before), z_address)
+            _store(builder, builder.select(nearer, _broadcast(builder, arguments[13]), owner), id_address)
         return context.get_dummy_value()
 
     f = types.float32
