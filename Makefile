@@ -13,7 +13,7 @@ SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
-.PHONY: run models test test-slow test-gpu bench bench-gpu check install system blender validator clean
+.PHONY: run models kernels test test-slow test-gpu bench bench-gpu check install system blender validator clean
 .DEFAULT_GOAL := run
 
 run: install system
@@ -35,6 +35,10 @@ models: install system
 	  cp -r "$$($(RUN) zoo info $$name --home out/models --json | $(BIN)/python -c \
 	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/$$name; done
 	$(BIN)/python -m benchmarks.needs
+
+# Compile the splat renderer's kernels ahead of time, after a change of their sources. A test says when it is needed.
+kernels: install
+	$(BIN)/python -m renderers.gaussians.compile
 
 # Two processes, each with one test file at a time: tests spend much of their time waiting for child processes.
 test: install system blender validator

@@ -141,7 +141,7 @@ class TimedKernel:
     arguments: dict[str, tuple] = {}
 
     def __init__(self, name: str) -> None:
-        self.name, self.kernel = name, getattr(kernels, name)
+        self.name, self.kernel = name, getattr(cpu.kernels, name)
 
     def __call__(self, *arguments: object) -> None:
         self.arguments[self.name] = arguments
@@ -157,12 +157,12 @@ def stages(run: Callable[[], None], rounds: int) -> tuple[dict[str, float], int]
     TimedKernel.times.clear()
     try:
         for name, timed in timed_kernels.items():
-            setattr(kernels, name, timed)
+            setattr(cpu.kernels, name, timed)
         for _ in range(rounds):
             run()
     finally:
         for name, timed in timed_kernels.items():
-            setattr(kernels, name, timed.kernel)
+            setattr(cpu.kernels, name, timed.kernel)
     tile_start, _, masks = TimedKernel.arguments["draw"][5:8]
     drawn = masks[: tile_start.ravel()[-1]]
     pairs = int(np.unpackbits(drawn.view(np.uint8)).sum())

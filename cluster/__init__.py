@@ -10,6 +10,7 @@ This is the only package that imports Ray. Importing it does not: Ray is importe
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from cluster.backlog import Progress, Report
@@ -44,6 +45,7 @@ __all__ = [
     "Storage",
     "StorageError",
     "Task",
+    "__version__",
     "atomic_path",
     "check_idle",
     "check_output",
@@ -58,8 +60,13 @@ __all__ = [
 # Names whose modules import Ray, loaded on first use.
 _LAZY = {"from_parts": "cluster.data", "Group": "cluster.training", "train_together": "cluster.training"}
 
+__version__: str
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker accepts any name of a module with __getattr__
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return importlib.metadata.version("menagerie4d")
+        if name in _LAZY:
+            return getattr(importlib.import_module(_LAZY[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

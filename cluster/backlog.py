@@ -7,8 +7,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from cluster.arguments import instance
 from cluster.ledger import Ledger, Record
-from cluster.stage import Status, Task
+from cluster.stage import Stage, Status, Task
 
 OnResolved = Callable[[Task, Record], None]
 
@@ -39,6 +40,19 @@ class Progress:
 
 
 OnTick = Callable[[Progress], None]
+
+
+def check_job(stage: Stage, ledger: Ledger, on_resolved: object, on_tick: object) -> None:
+    """Check the arguments that `run` and `run_inline` share.
+
+    Raises:
+        TypeError: one is of another class.
+    """
+    instance(stage, Stage, "run: stage")
+    instance(ledger, Ledger, "run: ledger")
+    for name, callback in (("on_resolved", on_resolved), ("on_tick", on_tick)):
+        if callback is not None and not callable(callback):
+            raise TypeError(f"run: {name}: expected a function or None, got {callback!r}")
 
 
 @dataclass
@@ -96,6 +110,8 @@ class Backlog:
     def __init__(
         self, source: Iterable[Task], ledger: Ledger, on_resolved: OnResolved | None, max_in_backlog: int
     ) -> None:
+        if isinstance(source, str | bytes) or not isinstance(source, Iterable):
+            raise TypeError(f"run: tasks: expected an iterable of tasks, got {type(source).__name__}")
         ledger.refresh()
         self.report = Report()
         self.exhausted = False
@@ -148,10 +164,12 @@ class Backlog:
             return False
         batch: list[Task] = []
         while len(batch) < self._max:
-            task = next(self._source, None)
-            if task is None:
+            try:
+                task = next(self._source)
+            except StopIteration:
                 self.exhausted = True
                 break
+            instance(task, Task, "run: tasks")
             batch.append(task)
             if not self._ledger.is_listed(task.key):
                 break

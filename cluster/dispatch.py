@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cluster.backlog import Backlog, OnResolved, OnTick, Report
+from cluster.arguments import integer
+from cluster.backlog import Backlog, OnResolved, OnTick, Report, check_job
 from cluster.child import ChildSpec
 from cluster.inline import run_inline
 from cluster.ledger import Ledger
@@ -40,6 +41,11 @@ class Interrupted(KeyboardInterrupt):
             f"run the same command again to resume"
         )
         self.report = report
+
+
+def _checked_workers(workers: int | None, max_in_backlog: int) -> int | None:
+    integer(max_in_backlog, "run: max_in_backlog", 1)
+    return None if workers is None else integer(workers, "run: workers", 0)
 
 
 def run(
@@ -76,6 +82,8 @@ def run(
 
         After any of the last three, the same call resumes the job.
     """
+    workers = _checked_workers(workers, max_in_backlog)
+    check_job(stage, ledger, on_resolved, on_tick)
     if workers == 0:
         return run_inline(stage, tasks, ledger, on_resolved, on_tick)
     if not ledger.storage.is_shared:

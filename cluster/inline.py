@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from cluster.backlog import Backlog, OnResolved, OnTick, Report
+from cluster.backlog import Backlog, OnResolved, OnTick, Report, check_job
 from cluster.ledger import Ledger, Record
 from cluster.stage import Failure, Stage, Task
 from cluster.storage import StorageError
@@ -33,6 +33,7 @@ def run_inline(
     Raises:
         StorageError: the output cannot be written.
     """
+    check_job(stage, ledger, on_resolved, on_tick)
     backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog=1)
     stage.setup()
     try:

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cluster.arguments import fields_of, file_name, location, task_key_text
 from cluster.stage import Failure, Outcome, Status, Task
 from cluster.storage import Storage, StorageError
 
@@ -67,6 +68,7 @@ class Record:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Record:
         """Create a record from the result of `to_json`."""
+        fields_of(data, ("key", "label", "status", "follow_up"), "Record.from_json: data")
         return cls(**{**data, "follow_up": [Task.from_json(task) for task in data["follow_up"]]})
 
 
@@ -81,7 +83,8 @@ class Ledger:
     """
 
     def __init__(self, root: str | os.PathLike[str], namespace: str = "_factory") -> None:
-        self.namespace = namespace
+        location(root, "Ledger: root")
+        self.namespace = file_name(namespace, "Ledger: namespace")
         self.storage = Storage(root, temporary=f"{namespace}/tmp")
         self._resolved: dict[str, Status] = {}
 
@@ -123,6 +126,7 @@ class Ledger:
 
     def record(self, key: str) -> Record | None:
         """Read the current record of one key from the storage; None if the task is unresolved."""
+        task_key_text(key, "Ledger.record: key")
         for status in _FOLDERS:
             name = self._marker(status, key)
             if (record := _parse_record(self.storage.read(name), key)) is not None:

@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cluster.arguments import function, instance, text
 from cluster.storage import Storage, StorageError
 
 HEARTBEAT_S = 10.0
@@ -110,6 +111,10 @@ class OutputLock:
         namespace: str = "_factory",
         on_wait: Callable[[str], object] | None = None,
     ) -> None:
+        instance(storage, Storage, "OutputLock: storage")
+        text(command, "OutputLock: command")
+        text(scope, "OutputLock: scope")
+        function(on_wait, "OutputLock: on_wait")
         self._storage, self._namespace = storage, namespace
         self._folder = f"{namespace}/locks"
         self._on_wait = on_wait or (lambda sentence: None)

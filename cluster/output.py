@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from cluster.arguments import location
 from cluster.lock import live_claims
 from cluster.storage import Storage, StorageError
 
@@ -34,7 +35,7 @@ def check_output(
         ForeignFolderError: there are other files.
         StorageError: the folder cannot be listed, or is a file.
     """
-    storage = Storage(root)
+    storage = Storage(location(root, "check_output: root"))
     entries = [name for name in storage.entries() if name not in _LITTER]
     if not entries:
         return
@@ -62,7 +63,7 @@ def check_idle(root: str | os.PathLike[str]) -> None:
     Raises:
         StorageError: a command is writing to it.
     """
-    storage = Storage(root)
+    storage = Storage(location(root, "check_idle: root"))
     if writers := live_claims(storage):
         raise StorageError(f"{storage.url} is being written: {writers[0]}. Wait until it has finished")
 

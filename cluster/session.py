@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.address import check_cluster, checked_address, first_line
+from cluster.arguments import integer
 from cluster.stage import Stage, StageError
 from cluster.waiting import waiting_notices
 
@@ -78,6 +79,8 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
     Raises:
         StageError: the cluster cannot be reached, or Ray does not start on this machine.
     """
+    if num_workers is not None:
+        integer(num_workers, "connect: num_workers", 1)
     address = os.environ.get("RAY_ADDRESS", "").strip()
     embedded = address in ("", "local")
     host_and_port = "" if embedded else checked_address(address)

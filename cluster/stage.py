@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import re
 import traceback
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
-Status = Literal["done", "filtered", "quarantined"]
+from cluster.arguments import file_name, instance, task_key_text, text
 
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+Status = Literal["done", "filtered", "quarantined"]
 
 
 class StageError(RuntimeError):
@@ -39,13 +37,13 @@ class Task:
     label: str = ""
 
     def __post_init__(self) -> None:
-        if not _KEY.fullmatch(self.key):
-            raise ValueError(
-                f"Task.key: expected 1 to 200 letters, digits, '.', '_' or '-', starting with a letter or a digit, "
-                f"got {self.key!r}; derive the key from the inputs with cluster.task_key"
-            )
+        task_key_text(self.key, "Task.key")
+        text(self.label, "Task.label")
         object.__setattr__(self, "payload", _json_round_trip(self.payload, f"Task {self.key!r}: payload"))
         object.__setattr__(self, "label", self.label or self.key)
+
+    def __hash__(self) -> int:  # the generated one would hash the payload, a dict
+        return hash(self.key)
 
     def to_json(self) -> dict[str, Any]:
         """Return the task as a JSON object."""
@@ -65,6 +63,8 @@ def task_key(*parts: str) -> str:
     Returns:
         The first 40 hexadecimal digits of a SHA-256.
     """
+    for part in parts:
+        text(part, "task_key: part")
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]
 
 
@@ -88,6 +88,15 @@ class Outcome:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        text(self.reason, "Outcome.reason")
+        if not isinstance(self.files, dict):
+            raise TypeError(f"Outcome.files: expected a dictionary, got {type(self.files).__name__}")
+        if not isinstance(self.follow_up, list | tuple):
+            raise TypeError(
+                f"Outcome.follow_up: expected a list of tasks, got {type(self.follow_up).__name__}"
+            )
+        for task in self.follow_up:
+            instance(task, Task, "Outcome.follow_up")
         if self.status not in ("done", "filtered", "quarantined"):
             raise ValueError(
                 f"Outcome.status: expected 'done', 'filtered' or 'quarantined', got {self.status!r}"
@@ -104,11 +113,7 @@ class Outcome:
         for path, data in self.files.items():
             if not isinstance(data, bytes):
                 raise TypeError(f"Outcome.files: expected bytes for {path!r}, got {type(data).__name__}")
-            parts = PurePosixPath(path).parts
-            if not parts or parts[0] == "/" or ".." in parts:
-                raise ValueError(
-                    f"Outcome.files: expected a path relative to the output root, without '..', got {path!r}"
-                )
+            file_name(path, "Outcome.files")
         object.__setattr__(self, "summary", _json_round_trip(self.summary, "Outcome.summary"))
 
 
@@ -132,6 +137,7 @@ class Failure:
 
         A `StageError` is a sentence for the user already: only its message is kept.
         """
+        instance(error, BaseException, "Failure.of: error")
         if isinstance(error, StageError):
             return cls(" ".join(str(error).split()))
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ")
@@ -181,6 +187,7 @@ class Stage:
 
 def _json_round_trip(value: dict[str, Any], name: str) -> dict[str, Any]:
     """Encode and decode `value`, so that a fresh run sees the same types as a resumed one (lists for tuples)."""
+    instance(value, dict, name)
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:

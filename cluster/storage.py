@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+
+from cluster.arguments import file_name, location, text
 
 _T = TypeVar("_T")
 STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
@@ -39,7 +42,9 @@ def atomic_path(
         temporary: path to write to, on the same file system and unique to this writer. Default: a hidden file beside
             `path` whose name contains the process id.
     """
-    path = Path(path)
+    path = Path(location(path, "atomic_path: path"))
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file, expected a folder", str(path.parent))
     part = Path(temporary) if temporary is not None else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
@@ -104,9 +109,9 @@ class Storage:
     """
 
     def __init__(self, url: str | os.PathLike[str], temporary: str = "_factory/tmp") -> None:
-        url = os.fspath(url)
+        url = location(url, "Storage: url")
         self.url = url if "://" in url else os.path.abspath(url)
-        self._temporary = temporary
+        self._temporary = text(temporary, "Storage: temporary")
         self._open()
 
     def _open(self) -> None:
@@ -172,6 +177,9 @@ class Storage:
         Raises:
             StorageError: the file could not be written. Its previous content, if any, is unchanged.
         """
+        file_name(name, "Storage.write: name")
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"Storage.write: data: expected bytes, got {type(data).__name__}")
         try:
             if self.is_local:
                 self._write_local(self.path(name), data)
@@ -196,7 +204,7 @@ class Storage:
         Raises:
             StorageError: the storage could not be read.
         """
-        return self.read_many([name]).get(name)
+        return self.read_many([file_name(name, "Storage.read: name")]).get(name)
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return name → content for the files that exist. Object stores are read concurrently.

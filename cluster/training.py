@@ -8,6 +8,7 @@ training function must handle that.
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import math
 import os
 import pickle
@@ -28,6 +29,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
 from ray.train.v2.api.exceptions import PreemptionError, TrainingFailedError, WorkerGroupError
 
+from cluster.arguments import function, instance, integer, number, task_key_text
 from cluster.session import Session, connect
 from cluster.signals import sigterm_as_interrupt
 from cluster.stage import StageError
@@ -52,6 +54,18 @@ class Group:
     workers: int | tuple[int, int] = 1
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.workers, tuple):
+            if len(self.workers) != 2:
+                raise ValueError(f"Group.workers: expected (minimum, maximum), got {self.workers}")
+            least = integer(self.workers[0], "Group.workers", 1)
+            workers: int | tuple[int, int] = least, integer(self.workers[1], "Group.workers", least)
+        else:
+            workers = integer(self.workers, "Group.workers", 1)
+        object.__setattr__(self, "workers", workers)
+        number(self.num_cpus, "Group.num_cpus", above=True)
+        number(self.num_gpus, "Group.num_gpus")
 
     @property
     def min_workers(self) -> int:
@@ -98,6 +112,7 @@ def train_together(
 
         After either of the last two, the same call resumes the training.
     """
+    _check_arguments(work, job, storage, group, name, progress)
     if not storage.is_shared:
         raise ValueError(
             f"{storage.url} is visible to this process only, not to workers: use a folder or an object store"
@@ -124,6 +139,22 @@ def train_together(
                     f"{name}: Ray Train could not start or manage the workers: {error}. Run the same command again to "
                     f"resume"
                 ) from None
+
+
+def _check_arguments(
+    work: Work, job: dict[str, Any], storage: Storage, group: Group, name: str, progress: Callable[[], int]
+) -> None:
+    """Raise TypeError or ValueError for arguments of `train_together` that it cannot use."""
+    function(work, "train_together: work", optional=False)
+    instance(storage, Storage, "train_together: storage")
+    instance(group, Group, "train_together: group")
+    task_key_text(name, "train_together: name")
+    function(progress, "train_together: progress", optional=False)
+    instance(job, dict, "train_together: job")
+    try:
+        json.dumps(job)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"train_together: job: expected JSON-like values ({error})") from None
 
 
 def _check_gpus(group: Group, session: Session) -> None:

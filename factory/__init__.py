@@ -10,9 +10,10 @@ Names are imported on first use, so `import factory` loads neither PyArrow nor R
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-from typing import TYPE_CHECKING, Any
+from zoo import interrupts  # noqa: F401 - before all other imports, so that a Ctrl-C during them is handled
+
+# isort: split
+from typing import TYPE_CHECKING
 
 from zoo.lazy import lazy_names
 
@@ -91,8 +92,5 @@ _MODULES = {
     "encode_h264": "renderers.video",
 }
 
-_lazy, __dir__ = lazy_names(__name__, _MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    return importlib.metadata.version("menagerie4d") if name == "__version__" else _lazy(name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

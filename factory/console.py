@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import shutil
 import sys
 import time
@@ -21,12 +22,13 @@ from typing import Any, Literal, TextIO, TypeVar
 
 from cluster import Interrupted, StageError, StorageError
 from zoo.console import close_broken_pipe, describe
-from zoo.errors import ZooError
+from zoo.errors import OptionError, ZooError
+from zoo.interrupts import INTERRUPTED, as_exceptions
 from zoo.terminal import printable, printable_lines
 
 # Exit codes, described in docs/cluster.md. Python's own for Ctrl-C and a closed pipe are 128 plus the signal.
 OK, FAILED, USAGE, NOTHING = 0, 1, 2, 3
-INTERRUPTED, BROKEN_PIPE = 130, 141
+BROKEN_PIPE = 141
 REDRAW_EVERY_S = 1.0  # on a terminal
 PRINT_EVERY_S = 10.0  # elsewhere
 
@@ -145,12 +147,15 @@ def read_options(args: argparse.Namespace, options: type[Options], base: Options
     Args:
         base: whose values stand where a flag is absent, instead of the dataclass's defaults.
     Raises:
-        ValueError: from the dataclass's own checks.
+        OptionError: from the dataclass's own checks.
     """
     names = [each.name for each in dataclasses.fields(typing.cast(Any, options))]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return options(**given) if base is None else dataclasses.replace(typing.cast(Any, base), **given)
+    try:
+        return options(**given) if base is None else dataclasses.replace(typing.cast(Any, base), **given)
+    except (TypeError, ValueError) as error:
+        raise OptionError(str(error)) from None
 
 
 def rename_flags(argv: Sequence[str] | None, renamed: Mapping[str, str]) -> list[str]:
@@ -188,11 +193,13 @@ def _kind_of(hint: Any) -> tuple[type, bool]:
 def _bounded(kind: type, settings: Mapping[str, Any]) -> Callable[[str], Any]:
     """Text → a number within its bounds; argparse names the flag in front of the error."""
     at_least, more_than = settings.get("at_least"), settings.get("more_than")
-    if kind not in (int, float) or (at_least is None and more_than is None):
+    if kind is not float and (kind is not int or (at_least is None and more_than is None)):
         return kind
 
     def convert(text: str) -> Any:
         value = kind(text)
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
         if at_least is not None and not value >= at_least:
             raise argparse.ArgumentTypeError(f"expected at least {at_least:g}, got {value:g}")
         if more_than is not None and not value > more_than:
@@ -362,7 +369,8 @@ def run_command(
         json_errors: print the error as a JSON object.
     """
     try:
-        return action()
+        with as_exceptions():
+            return action()
     except KeyboardInterrupt as stop:  # cluster.Interrupted is one
         text = str(stop) if isinstance(stop, Interrupted) else "stopped; the same command resumes"
         code = INTERRUPTED

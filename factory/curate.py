@@ -25,11 +25,16 @@ from factory.console import (
 from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.lerobot import ExportError, export_lerobot
+from factory.dataset.names import input_url
 from factory.dataset.output import check_dataset_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import DatasetError, load_clips
 from factory.dataset.takedown import TakedownError, takedown
+from factory.training.machine import check_resources
+from zoo.hub_access import check_pretrained
+from zoo.names import HUB_SCHEMES
 
+_WRITING = ("takedown", "caption")
 RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
 
 
@@ -37,7 +42,9 @@ RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
 class DataOptions:
     """Which dataset."""
 
-    data: str = option(help="folder or fsspec URL of the dataset")
+    data: str = option(
+        help="the dataset: a folder or an fsspec URL; to read it also local:PATH or hub:org/name"
+    )
 
 
 @dataclass(frozen=True)
@@ -104,10 +111,23 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
     output = read_options(args, OutputOptions)
     return run_command(
         "factory.curate",
-        lambda: args.action(args, read_options(args, DataOptions).data, output),
+        lambda: args.action(args, _dataset(args), output),
         errors=(DatasetError, DenyListError, ExportError, TakedownError),
         json_errors=output.json,
     )
+
+
+def _dataset(args: argparse.Namespace) -> str:
+    """The folder or URL of the dataset. Published ones can only be read."""
+    name = read_options(args, DataOptions).data
+    if args.command not in _WRITING:
+        return input_url(name)
+    if name.startswith((*HUB_SCHEMES, "local:")):
+        raise DatasetError(
+            f"{name} is a published dataset, which {args.command} does not change: give the folder that was published, "
+            f"and publish it again"
+        )
+    return name
 
 
 def _report(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
@@ -140,6 +160,9 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
         data, options.model, options.prompt, options.gpus, batch=options.batch, frames=options.frames
     )
     check_dataset_folder(data)
+    load_clips(data)
+    check_resources(1, options.gpus, options.workers)
+    check_pretrained(options.model, "--model")
     with OutputLock(Storage(data), "factory.curate caption", on_wait=notice):
         with ProgressDisplay(output) as display:
             result = caption_dataset(data, stage, workers=options.workers, show=display.update)
@@ -154,6 +177,7 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
 
 def _export(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
     options = read_options(args, ExportOptions)
+    Storage(options.to).check_writable()
     clips = load_clips(data, options.split)
     folder = export_lerobot(clips, options.to)
     print_result(

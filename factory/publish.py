@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,19 +19,30 @@ from factory.console import (
     read_options,
     run_command,
 )
+from factory.dataset.names import input_url
 from factory.dataset.reader import DatasetError
 from factory.dataset.release import publish
+from zoo.hub_access import check_hub_repository
 
 
 @dataclass(frozen=True)
 class PublishOptions:
     """Which dataset, where to, under which version."""
 
-    data: str = option(help="folder or fsspec URL of the dataset")
+    data: str = option(help="the dataset: a folder, local:PATH, hub:org/name, or an fsspec URL")
     to: str = option(help="hub:org/name or local:PATH", metavar="TARGET")
     tag: str | None = option(None, "name of this version, such as v1")
     private: bool = option(False, "if the repository is new: visible to its owners only")
     message: str = option("", "of the commits")
+
+    def check(self) -> None:
+        """Check that this account can publish to the hub, before the dataset is read.
+
+        Raises:
+            OptionError: it cannot.
+        """
+        if match := re.fullmatch(r"hub:([^/@]+/[^/@]+)", self.to):
+            check_hub_repository(match[1], "--to")
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publish") -> int:
@@ -45,7 +57,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publi
     options, output = read_options(args, PublishOptions), read_options(args, OutputOptions)
 
     def action() -> int:
-        check_idle(options.data)
+        options.check()
+        check_idle(input_url(options.data))
         published = publish(
             options.data, options.to, tag=options.tag, private=options.private, message=options.message
         )

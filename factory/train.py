@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
     args = parser.parse_args(rename_flags(argv, RENAMED))
     if args.family == "mvvdm":
         return mvvdm_options.run(args, mvvdm_parser)
-    training = read_options(args, DIMOTrainingOptions)
     try:
+        training = read_options(args, DIMOTrainingOptions)
         config = configured(training.preset, training.set)
         base = MotionRecipe(
             frames=config.frames,
@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
     output = read_options(args, OutputOptions)
 
     def action() -> int:
+        training.check(config, options.workers)
         check_registry(options.out)
         with OutputLock(Ledger(options.out).storage, "factory.train dimo", on_wait=notice):
             return _train_dimo(options, recipe, training, config, output)

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renderers.arguments import array, instance, integer, number, shown
+from renderers.values import by_value
+
+LARGEST_SIDE = 1 << 16  # of an image, in pixels
 CONVENTION = "opencv: x right, y down, z forward; world_to_camera; world +Y up, right-handed"
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Cameras:
     """V pinhole cameras with one image size.
 
@@ -31,9 +36,9 @@ class Cameras:
     height: int
 
     def __post_init__(self) -> None:
-        world_to_camera = np.asarray(self.world_to_camera, np.float64)
-        intrinsics = np.asarray(self.K, np.float64)
-        views = len(world_to_camera)
+        world_to_camera = array(self.world_to_camera, "Cameras.world_to_camera")
+        intrinsics = array(self.K, "Cameras.K")
+        views = len(world_to_camera) if world_to_camera.ndim else 0
         if world_to_camera.shape != (views, 4, 4) or intrinsics.shape != (views, 3, 3):
             raise ValueError(
                 f"Cameras: expected world_to_camera [V, 4, 4] and K [V, 3, 3] with the same V, "
@@ -41,13 +46,21 @@ class Cameras:
             )
         object.__setattr__(self, "world_to_camera", world_to_camera)
         object.__setattr__(self, "K", intrinsics)
+        for name in ("width", "height"):
+            side = integer(getattr(self, name), f"Cameras.{name}", 1, LARGEST_SIDE)
+            object.__setattr__(self, name, side)
 
     def __len__(self) -> int:
         return len(self.world_to_camera)
 
     def __getitem__(self, views: int | slice | Sequence[int] | np.ndarray) -> Cameras:
         """Select cameras by index, slice, list of indices or mask; always returns a batch."""
-        indices = np.atleast_1d(np.arange(len(self))[views])
+        try:
+            indices = np.atleast_1d(np.arange(len(self))[views])
+        except (IndexError, TypeError, ValueError):
+            raise IndexError(
+                f"Cameras[views]: expected indices below {len(self)}, a slice or a mask, got {shown(views)}"
+            ) from None
         return Cameras(self.world_to_camera[indices], self.K[indices], self.width, self.height)
 
     @property
@@ -63,7 +76,7 @@ class Cameras:
         Returns:
             pixels float64 [V, ..., 2] (x right, y down) and depth float64 [V, ...] along the optical axis.
         """
-        points = np.asarray(points, np.float64)
+        points = array(points, "Cameras.project: points", ("...", 3), finite=False)
         flat = points.reshape(-1, 3)
         camera = np.einsum("vij,nj->vni", self.world_to_camera[:, :3, :3], flat)
         camera += self.world_to_camera[:, None, :3, 3]
@@ -82,6 +95,10 @@ def intrinsics(fov_y: float, width: int, height: int) -> np.ndarray:
         fov_y: vertical field of view, radians.
         width, height: image size in pixels.
     """
+    fov_y = number(fov_y, "fov_y", above=0.0, high=np.nextafter(np.pi, 0.0))
+    width, height = (
+        integer(each, name, 1, LARGEST_SIDE) for each, name in ((width, "width"), (height, "height"))
+    )
     focal = 0.5 * height / np.tan(0.5 * fov_y)
     return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
 
@@ -93,8 +110,13 @@ def orbit_rotations(azimuths: np.ndarray, elevations: np.ndarray | float) -> np.
         azimuths: radians [V]; 0 is a camera on +Z, increasing towards +X.
         elevations: radians [V] or one value; > 0 is a camera above.
     """
-    azimuths = np.atleast_1d(np.asarray(azimuths, np.float64))
-    elevations = np.broadcast_to(np.asarray(elevations, np.float64), azimuths.shape)
+    azimuths = array(np.atleast_1d(azimuths), "azimuths", ("V",))
+    elevations = array(elevations, "elevations")
+    if elevations.shape not in ((), (1,), azimuths.shape):
+        raise ValueError(
+            f"elevations: expected one or {len(azimuths)}, as azimuths, got {list(elevations.shape)}"
+        )
+    elevations = np.broadcast_to(elevations, azimuths.shape)
     zero = np.zeros_like(azimuths)
     # In closed form, without an up vector: "right" is also defined for a camera straight above.
     right = np.stack([np.cos(azimuths), zero, -np.sin(azimuths)], -1)
@@ -128,6 +150,7 @@ def orbit_cameras(
         fov_y: vertical field of view, radians.
         width, height: image size in pixels.
     """
+    distance = number(distance, "distance", above=0.0)
     rotations = orbit_rotations(azimuths, elevations)
     world_to_camera = np.tile(np.eye(4), (len(rotations), 1, 1))
     world_to_camera[:, :3, :3] = rotations
@@ -143,7 +166,7 @@ _FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 def to_opengl(world_to_camera: np.ndarray) -> np.ndarray:
     """Convert world_to_camera [..., 4, 4] from OpenCV axes to OpenGL axes (y up, looking along -z). Self-inverse."""
-    return _FLIP_YZ @ world_to_camera
+    return _FLIP_YZ @ array(world_to_camera, "world_to_camera", ("...", 4, 4), finite=False)
 
 
 def opengl_projection(cameras: Cameras, near: float, far: float) -> np.ndarray:
@@ -152,6 +175,9 @@ def opengl_projection(cameras: Cameras, near: float, far: float) -> np.ndarray:
     Args:
         near, far: distances of the clipping planes, metres.
     """
+    instance(cameras, Cameras, "opengl_projection: cameras")
+    near = number(near, "opengl_projection: near", above=0.0)
+    far = number(far, "opengl_projection: far", above=near)
     K = cameras.K
     projection = np.zeros((len(cameras), 4, 4))
     projection[:, 0, 0] = 2.0 * K[:, 0, 0] / cameras.width
@@ -176,6 +202,7 @@ def mvvdm_camera_vectors(cameras: Cameras) -> np.ndarray:
     It is the row-major camera_to_world matrix with columns right, up, -forward in a z-up world, and the position
     scaled to the unit sphere. It therefore contains neither distance nor field of view.
     """
+    instance(cameras, Cameras, "mvvdm_camera_vectors: cameras")
     camera_to_world = np.linalg.inv(to_opengl(cameras.world_to_camera))
     camera_to_world[:, :3] = _Y_UP_TO_Z_UP @ camera_to_world[:, :3]
     position = camera_to_world[:, :3, 3]

@@ -9,6 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from renderers.arguments import integer, number, shown
+
+LARGEST_SIDE = 16384  # of a frame in x264
+_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
+)  # fmt: skip
 # Key frames exactly where `gop` puts them, and no macroblock tree: see `encode_h264`.
 _X264 = "mbtree=0:rc-lookahead=0:b-adapt=0:scenecut=0"
 
@@ -39,24 +45,23 @@ def encode_h264(
     Returns:
         The contents of the file; b"" if it was written to `to`.
     Raises:
-        ValueError: wrong shape or type, or an odd side.
+        ValueError: wrong shape or type, or an odd side; fps, crf or gop out of range.
+        TypeError: an argument is not of the type above.
+        OSError: `to` cannot be written.
         RuntimeError: PyAV is not installed.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or not len(frames):
-        raise ValueError(
-            f"encode_h264: expected uint8 [T, H, W, 3] with T > 0, got {frames.dtype} {frames.shape}"
-        )
+    _check_frames(frames)
+    rate = frame_rate(fps, "encode_h264: fps")
+    crf, gop = integer(crf, "encode_h264: crf", 0, 51), integer(gop, "encode_h264: gop", 1, 10_000)
+    if preset not in _PRESETS:
+        raise ValueError(f"encode_h264: preset: expected one of {', '.join(_PRESETS)}, got {shown(preset)}")
     _, height, width, channels = frames.shape
-    if height % 2 or width % 2:
-        raise ValueError(
-            f"encode_h264: 4:2:0 video requires even sides, got {width}x{height}; render at an even size"
-        )
     av = _import_av()
     to_yuv = _Yuv420()
     target = io.BytesIO()
     options = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if to else {})
     with av.open(to or target, "w", format="mp4", options=options) as container:
-        stream = _add_stream(container, width, height, fps, crf, preset, gop)
+        stream = _add_stream(container, width, height, rate, crf, preset, gop)
         # x264 writes its version and options to an SEI message, 700 bytes per file.
         without_sei = av.bitstream.BitStreamFilterContext("filter_units=remove_types=6", stream)
         for index, frame in enumerate(frames):
@@ -68,6 +73,32 @@ def encode_h264(
             container.mux(without_sei.filter(packet))
         container.mux(without_sei.filter(None))
     return target.getvalue()
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if not isinstance(frames, np.ndarray):
+        raise TypeError(f"encode_h264: frames: expected a uint8 array [T, H, W, 3], got {shown(frames)}")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or not len(frames):
+        raise ValueError(
+            f"encode_h264: expected frames uint8 [T, H, W, 3] with T > 0, got {frames.dtype} {frames.shape}"
+        )
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2 or not 2 <= min(width, height) <= max(width, height) <= LARGEST_SIDE:
+        raise ValueError(
+            f"encode_h264: frames: 4:2:0 video requires even sides from 2 to {LARGEST_SIDE}, got {width}x{height}; "
+            f"render at an even size"
+        )
+
+
+def frame_rate(fps: float | Fraction, name: str) -> Fraction:
+    """Return a frame rate argument as mp4 stores it.
+
+    Raises:
+        TypeError, ValueError: it is not a number from 0.01 to 1000.
+    """
+    exact = fps if isinstance(fps, Fraction) else Fraction(number(fps, name))
+    number(exact, name, 0.01, 1000.0)
+    return exact.limit_denominator(1001)
 
 
 def _import_av() -> ModuleType:
@@ -84,13 +115,13 @@ def _import_av() -> ModuleType:
 
 
 def _add_stream(
-    container: Any, width: int, height: int, fps: float | Fraction, crf: int, preset: str, gop: int
+    container: Any, width: int, height: int, rate: Fraction, crf: int, preset: str, gop: int
 ) -> Any:
     """Add a deterministic libx264 video stream with the colour tags of `encode_h264`."""
     from av.codec.context import Flags
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+    stream = container.add_stream("libx264", rate=rate)
     stream.options = {"crf": str(crf), "preset": preset, "bf": "1", "x264-params": _X264}
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     codec = stream.codec_context

@@ -1,7 +1,8 @@
-"""Commands and Python blocks in README.md and docs/ run as written.
+"""Commands and Python blocks in README.md, docs/ and the generated cards run as written.
 
-Every command line is parsed by its own command. Those not listed in `NOT_RUN` are also run, in a folder that holds the
-files which the pages mention. Lines that take long get the flags in `SHORTENED`, and run in the tests marked slow.
+Every command line is parsed by its own command. Those not listed in `NOT_RUN` are also run: the lines and blocks of a
+page in its order, in a folder that holds the files which the pages mention, and with a hub on the loopback interface
+where a page publishes or loads. Lines that take long get the flags in `SHORTENED`, and run in the tests marked slow.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from markdown_it import MarkdownIt
+
+import zoo
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,6 +38,7 @@ NOT_RUN = {
     "make install": "reinstalls the package that is being tested",
     "make check": "has its own place in continuous integration",
     "ray job submit": "needs a Ray cluster",
+    "RAY_ADDRESS=host": "needs a Ray cluster",
     "factory.curate caption": "downloads a language model",
     "benchmarks.population --out FOLDER  ": "takes hours: 2 000 creatures",
     "FOLDER --paired": "takes hours: 2 000 creatures",
@@ -40,53 +46,96 @@ NOT_RUN = {
     "--source objaverse --animated": "needs the network",
     "objaverse-xl://github": "needs the network",
     "sketchfab://search": "needs the network and a token",
-    "open_renderer()": "a sketch: its renderer, paths and bucket are the reader's",
-    'MotionVideos.open("motions/kangaroo")': "trains for a quarter of an hour",
     "MVVDMPipeline.from_pretrained_parts()": "downloads 8 GB and needs a GPU",
     "animate3d_motion_modules.ckpt": "downloads the published weights",
-    '"hf://datasets/org/mv-video"': "needs the network",
-    '"hub:org/kangaroo"': "needs the network and a token",
-    "register_family": "names a package, boids, that the reader writes",
 }
 # Part of a command line → flags appended to it, so that it takes seconds.
 SMALL = "--resolution 32 --num-frames 4 --views 4 --limit 1 --max-animations 1"
+TINY_DIMO = (
+    "--frames 4 --views 4 --heldout-views 1 --resolution 32 --points 64 --skip-heldout "
+    "--set joint.steps=2 --set pretraining.steps=2 --set resolution=32 --set frames=4 --set views=4"
+)
+TINY_MVVDM = "--set plan.steps=1 --set plan.batch=2 --set autoencoder.steps=2 --set resolution=32"
 SHORTENED = {
-    "creatures://kangaroo models/knight.glb": (
-        "--frames 4 --views 4 --heldout-views 1 --resolution 32 --points 64 --limit 1 --skip-heldout "
-        "--set joint.steps=2 --set pretraining.steps=2 --set resolution=32 --set frames=4 --set views=4"
-    ),
+    "creatures://kangaroo models/knight.glb": TINY_DIMO,
+    "creatures://kangaroo,creatures://bird": TINY_DIMO,
     "creatures://*?count=200": "--resolution 32 --num-frames 16 --limit 3 --max-animations 1",
-    "train mvvdm --data out/clips": (
-        "--set plan.steps=1 --set plan.batch=2 --set autoencoder.steps=2 --set resolution=32"
-    ),
+    "train mvvdm --data out/clips": TINY_MVVDM,
     "--source models/ --out out/mine  ": SMALL,
+    "--source models/ --out out/depth": SMALL,
     "creatures://*?count=100": SMALL,
     "list.jsonl": SMALL,
+    "factory.motions --objects": "--frames 4 --views 4 --heldout-views 1 --resolution 32 --points 64",
 }
 # Commands and blocks that take long or start Ray: run in the tests marked slow.
 SLOW = (
     *SHORTENED,
     "zoo sample dimo/knight",  # needs the training above it
     "zoo animate mvvdm/tiny",
+    "zoo sample dimo/kangaroo",
+    "zoo render",
     "kangaroo.reconstruct(",  # fits a latent
     'zoo.load("mvvdm/tiny"',
     'zoo.load("local:mvvdm/tiny")',
     "--source models/ --out out/mine --dry-run",
     "factory.TrainingClips(",
     "factory.ray_dataset(",
+    "MotionVideos.open(",
+    'home="out/models"',  # needs the training above it
+    "factory.publish",
+    "org/mv-video",  # needs the publication above it
 )
-# Placeholders in the pages → the value used in the tests.
-PLACEHOLDERS = {"takedown UID": "takedown creature-kangaroo-0"}
+# Part of a command or block → what the tests run instead: names that the reader chooses, and sizes that take long.
+REPLACED = {
+    "takedown UID": "takedown creature-kangaroo-0",
+    "/data/published/mv-video": "published/mv-video",
+    "s3://bucket/thumbnails": "thumbnails",
+    "report = run(": "from cluster import run_inline\nreport = run_inline(",  # the class is in no importable module
+    "DIMOConfig.laptop()": (
+        "DIMOConfig(key_points=12, gaussians=150, width=32, depth=3, skip=1, latent=4, frames=4, views=4, "
+        "resolution=32, losses=LossWeights(lpips=0, ssim=0, depth=0, normal=0), "
+        "pretraining=Pretraining(steps=2, batch=(2, 2, 2), resolutions=((0, 16),), initial='hull', "
+        "alpha_only=True, densify_every=0, anneal_at=(), arap_from=0), "
+        "joint=Joint(steps=2, batch=(2, 2, 2), resolutions=((0, 16),)), "
+        "fit=LatentFit(steps=2, batch=(2, 2), resolutions=((0, 32),)))"
+    ),
+}
 # Page → code that defines the names that its blocks use and its text introduces.
 GIVEN = {
+    "docs/cluster.md": (
+        "import hashlib\n"
+        "from pathlib import Path\n"
+        "from types import SimpleNamespace\n"
+        "paths = ['fox.glb', 'dragon.glb']\n"
+        "file_sha256 = lambda path: hashlib.sha256(path.encode()).hexdigest()  # the test's files are equal\n"
+        "open_renderer = lambda: SimpleNamespace(draw=lambda path: b'a picture' if 'fox' in path else None)\n"
+    ),
     "docs/dataset.md": "checkpoint = {}",
+    "docs/dimo.md": "from zoo.dimo.config import Joint, LatentFit, LossWeights, Pretraining",
     "docs/motions.md": (
         "import numpy as np\n"
         "from renderers.cameras import orbit_cameras\n"
         "cameras = orbit_cameras(np.zeros(1), 0.2, 2.4, fov_y=0.7, width=32, height=32)\n"
         "frames = np.full((1, 4, 32, 32, 4), 255, np.uint8)\n"
     ),
+    "docs/mvvdm.md": 'import zoo; zoo.publish("mvvdm/tiny", "local:mvvdm/tiny")',
+    "docs/zoo.md": 'import zoo; model = zoo.load("dimo/kangaroo")',
 }
+# Page → code that checks what the page says of its results.
+THEN = {
+    "docs/cluster.md": (
+        "from cluster import Storage\n"
+        "assert dict(report.counts) == {'done': 1, 'filtered': 1}, report\n"
+        "assert len(list(Path('thumbnails').rglob('*.png'))) == 1\n"
+    ),
+}
+# First words of a line that make a block of text a command or a program, which must be fenced as such.
+CODE = re.compile(
+    r"\s*(\$ |python3? |ray |make |menagerie |pip |uv |export |[A-Z_]+=\S+ |import |from \S+ import |zoo\.|factory\.)"
+)
+
+# Motions named in code, one or two at a time.
+MOTIONS = (r'(?:\.motion\(|--motion )"([^"]*)"()', r'(?:\.interpolate\(|--between )"([^"]*)",? "([^"]*)"')
 
 PREPARE = """
 from pathlib import Path
@@ -109,12 +158,23 @@ scales, opacities, colors = torch.full((1, 100, 3), 0.05), torch.full((1, 100), 
 splats = Gaussians(means, quats, scales, opacities, colors=colors)
 ply.write("creature.ply", splats)
 """
-RUN_BLOCKS = """
-import json, sys, traceback
+# Runs commands and blocks in order. `python -m zoo` runs in this process, which has imported torch already.
+RUN_PAGE = """
+import json, runpy, shlex, subprocess, sys, traceback
 space = {"__name__": "page"}
-for where, text in json.load(sys.stdin):
+for where, code in json.load(sys.stdin):
     try:
-        exec(compile(text, where, "exec"), space)
+        if isinstance(code, str):
+            exec(compile(code, where, "exec"), space)
+        elif code[:3] == ["python", "-m", "zoo"]:
+            sys.argv = code[2:]
+            try:
+                runpy.run_module("zoo", run_name="__main__")
+            except SystemExit as end:
+                assert not end.code, f"{shlex.join(code)}: exit code {end.code}"
+        else:
+            done = subprocess.run(code, capture_output=True, text=True)
+            assert not done.returncode, f"{shlex.join(code)}: {done.stdout[-500:]} {done.stderr[-1500:]}"
     except Exception as error:
         traceback.print_exc()
         sys.exit(f"{where}: {type(error).__name__}: {error}")
@@ -127,6 +187,7 @@ class Snippet:
 
     where: str
     text: str
+    is_python: bool
 
     @property
     def page(self) -> str:
@@ -136,32 +197,37 @@ class Snippet:
         return [key for key in table if key in self.text]
 
 
-def snippets(page: str, markdown: str, kinds: tuple[str, ...]) -> list[Snippet]:
+def snippets(page: str, markdown: str, kinds: tuple[str, ...] = (*SHELL, *PYTHON)) -> list[Snippet]:
     """Return fenced blocks of the given languages; for shell blocks, each command line with its continuations."""
     result = []
     for token in MarkdownIt().parse(markdown):
-        if token.type != "fence" or token.info.strip().split(" ")[0] not in kinds:
+        language = token.info.strip().split(" ")[0]
+        if token.type != "fence" or language not in kinds:
             continue
         line = token.map[0] + 2
-        if kinds == PYTHON:
-            result.append(Snippet(f"{page}:{line}", token.content))
+        if language in PYTHON:
+            result.append(Snippet(f"{page}:{line}", token.content, True))
             continue
         for text in re.sub(r"\\\n\s*", " ", token.content).splitlines():
             if text.strip() and not text.lstrip().startswith("#"):
-                result.append(Snippet(f"{page}:{line}", text))
+                result.append(Snippet(f"{page}:{line}", text, False))
             line += 1
     return result
 
 
-def of_all_pages(kinds: tuple[str, ...]) -> list[Snippet]:
+def unfenced(page: str, markdown: str) -> list[str]:
+    """Lines of code in blocks that are neither shell nor Python, which no test would run."""
     return [
-        each
-        for page in PAGES
-        for each in snippets(page.relative_to(ROOT).as_posix(), page.read_text(), kinds)
+        f"{page}:{token.map[0] + 1}: {line.strip()}"
+        for token in MarkdownIt().parse(markdown)
+        if token.type in ("fence", "code_block") and token.info.strip().split(" ")[0] not in (*SHELL, *PYTHON)
+        for line in token.content.splitlines()
+        if CODE.match(line)
     ]
 
 
-COMMANDS, BLOCKS = of_all_pages(SHELL), of_all_pages(PYTHON)
+ALL = [each for page in PAGES for each in snippets(page.relative_to(ROOT).as_posix(), page.read_text())]
+COMMANDS, BLOCKS = [each for each in ALL if not each.is_python], [each for each in ALL if each.is_python]
 
 
 class Parsed(Exception):
@@ -235,10 +301,45 @@ def test_a_wrong_command_line_is_reported(line, expected, monkeypatch, capsys):
     assert expected in fault(command.text, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("table", ["NOT_RUN", "SHORTENED", "SLOW", "PLACEHOLDERS"])
+@pytest.mark.parametrize("table", ["NOT_RUN", "SHORTENED", "SLOW", "REPLACED"])
 def test_no_entry_of_a_table_is_stale(table):
-    missing = [key for key in globals()[table] if not any(key in each.text for each in COMMANDS + BLOCKS)]
+    missing = [key for key in globals()[table] if not any(key in each.text for each in ALL)]
     assert missing == []
+
+
+def motions_in(text: str) -> list[str]:
+    return [name for pattern in MOTIONS for pair in re.findall(pattern, text) for name in pair if name]
+
+
+@pytest.mark.parametrize("each", [each for each in ALL if motions_in(each.text)], ids=lambda each: each.where)
+def test_motions_that_are_named_exist(each):
+    named = motions_in(each.text)
+    config = json.loads((zoo.info("bundled:dimo/kangaroo").folder / "config.json").read_bytes())
+    assert set(named) <= {*config["init"]["motions"], *config["init"]["sentences"]}
+
+
+def test_names_of_motions_are_seen():
+    text = 'x.motion("a"); x.interpolate("b", "c", steps=5)\nzoo sample x --motion "d" --between "e f" "g"'
+    assert sorted(motions_in(text)) == ["a", "b", "c", "d", "e f", "g"]
+
+
+def test_every_line_of_code_is_in_a_block_that_is_tested():
+    assert [
+        line for page in PAGES for line in unfenced(page.relative_to(ROOT).as_posix(), page.read_text())
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["python -m zoo list", "export A=1", "RAY_ADDRESS=x python", "import zoo", "zoo.load(1)"]
+)
+def test_a_line_of_code_outside_of_a_tested_block_is_seen(line):
+    found = [f"page.md:3: {line}"]
+    assert (
+        unfenced("page.md", f"Text:\n\n    {line}\n")
+        == unfenced("page.md", f"Text:\n\n```\n{line}\n```\n")
+        == found
+    )
+    assert unfenced("page.md", f"```sh\n{line}\n```\n\n    data/ folder of {line}\n") == []
 
 
 def test_modules_named_in_running_text_exist():
@@ -271,10 +372,13 @@ def test_a_block_compiles_and_its_imports_exist(block):
 # --- running them --------------------------------------------------------------------------------------
 
 
-def run(argv: list[str], folder: Path, stdin: str = "", seconds: float = 600) -> subprocess.CompletedProcess:
+def run(
+    argv: list[str], folder: Path, stdin: str = "", seconds: float = 900, hub: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
+    """Run a program in a folder; `hub` is the environment of a `HubServer`, instead of no hub."""
     binaries = Path(sys.executable).parent
     environment = {
-        **os.environ,
+        **(os.environ if hub is None else hub),
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "MENAGERIE_HOME": str(folder / "home"),
     }
@@ -284,102 +388,136 @@ def run(argv: list[str], folder: Path, stdin: str = "", seconds: float = 600) ->
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Create the files that the pages assume: a dataset under each name used, models, splats."""
+def prepared(tmp_path_factory) -> Path:
+    """Create the files that the pages assume: a dataset, models, splats."""
     folder = tmp_path_factory.mktemp("pages")
     prepared = run([sys.executable, "-P", "-c", PREPARE], folder)
     assert prepared.returncode == 0, prepared.stderr
-    flags = "--source creatures://kangaroo --out out/mv-video --resolution 32 --limit 2 --max-animations 2 --workers 0"
-    rendered = run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "factory.render",
-            *flags.split(),
-            "--modalities",
-            "depth,normals,flow,tracks",
-        ],
-        folder,
-    )
+    command = "python -P -m factory.render --source creatures://kangaroo --out out/mv-video --resolution 32 --limit 2"
+    command += " --max-animations 2 --workers 0 --modalities depth,normals,flow,tracks"
+    rendered = run(command.split(), folder)
     assert rendered.returncode == 0, rendered.stderr
-    (folder / "path or org").mkdir()
-    for name in ("path", "path or URL", "path or org/name", "DATASET"):
-        (folder / name).symlink_to(folder / "out/mv-video")
     return folder
 
 
-def run_blocks(blocks: list[Snippet], folder: Path) -> str:
-    """Run the blocks of a page in order in one namespace; return the error, or an empty string."""
-    given = [("given", GIVEN.get(blocks[0].page, ""))]
-    content = json.dumps(given + [(each.where, each.text) for each in blocks])
-    result = run([sys.executable, "-P", "-c", RUN_BLOCKS], folder, content)
+@pytest.fixture
+def folder(prepared, tmp_path) -> Path:
+    """A copy of the files for one page, with the dataset under each name used."""
+    folder = tmp_path / "page"
+    shutil.copytree(prepared, folder)
+    (folder / "path or org").mkdir()
+    (folder / "path/or/org").mkdir(parents=True)
+    shutil.copytree(folder / "out/mv-video/data", folder / "path/data")
+    for name in ("path or URL", "path or org/name", "path/or/org/name"):
+        (folder / name).symlink_to(folder / "out/mv-video")
+    for name in ("DATASET", "folder"):  # these are changed or published
+        shutil.copytree(folder / "out/mv-video", folder / name)
+    return folder
+
+
+def run_page(page: list[Snippet], folder: Path, hub: dict[str, str] | None = None) -> str:
+    """Run commands and blocks in order, blocks in one namespace; return the error, or an empty string."""
+    program: list[tuple[str, str | list[str]]] = []
+    for each in page:
+        text = each.text
+        for part, value in REPLACED.items():
+            text = text.replace(part, value)
+        flags = [flag for key in each.names(SHORTENED) for flag in SHORTENED[key].split()]
+        program.append((each.where, text if each.is_python else arguments_of(text) + flags))
+    given, then = (("before", GIVEN.get(page[0].page, "")), ("after", THEN.get(page[0].page, "")))
+    result = run([sys.executable, "-P", "-c", RUN_PAGE], folder, json.dumps([given, *program, then]), hub=hub)
     return result.stderr[-3000:] if result.returncode else ""
 
 
-def run_lines(commands: list[Snippet], folder: Path) -> list[str]:
-    """Run command lines in order; return one message per failure."""
-    failures = []
-    for command in commands:
-        text = command.text
-        for word, value in PLACEHOLDERS.items():
-            text = text.replace(word, value)
-        argv = arguments_of(text) + [
-            flag for key in command.names(SHORTENED) for flag in SHORTENED[key].split()
-        ]
-        result = run(argv, folder)
-        if result.returncode:
-            failures.append(f"{command.where}: {shlex.join(argv)}\n{result.stderr[-1500:]}")
-    return failures
-
-
-def selected(all_of: list[Snippet], page: str, slow: bool) -> list[Snippet]:
+def selected(page: str, slow: bool) -> list[Snippet]:
     return [
         each
-        for each in all_of
+        for each in ALL
         if each.page == page and not each.names(NOT_RUN) and (slow or not each.names(SLOW))
     ]
 
 
-def pages_with(all_of: list[Snippet], slow: bool) -> list[str]:
+def pages_with_code(slow: bool) -> list[str]:
     """Return pages with code to run; with `slow`, those with an entry of SLOW."""
-    pages = dict.fromkeys(each.page for each in all_of)
+    pages = dict.fromkeys(each.page for each in ALL)
     return [
         page
         for page in pages
-        if selected(all_of, page, slow)
-        and (not slow or any(e.names(SLOW) for e in selected(all_of, page, True)))
+        if selected(page, slow) and (not slow or len(selected(page, True)) > len(selected(page, False)))
     ]
 
 
-@pytest.mark.parametrize("page", pages_with(BLOCKS, slow=False))
-def test_blocks_run(page, folder):
-    assert run_blocks(selected(BLOCKS, page, slow=False), folder) == ""
+def uses_hub(page: list[Snippet]) -> bool:
+    return any(word in each.text for each in page for word in ("hub:", "hf://", '"org/'))
 
 
-@pytest.mark.parametrize("page", pages_with(COMMANDS, slow=False))
-def test_commands_run(page, folder):
-    assert run_lines(selected(COMMANDS, page, slow=False), folder) == []
+def check_page(page: list[Snippet], folder: Path, tmp_path: Path) -> None:
+    if not uses_hub(page):
+        assert run_page(page, folder) == ""
+        return
+    with HubServer(tmp_path / "hub") as server:
+        assert run_page(page, folder, server.environment(tmp_path / "hub home")) == ""
+
+
+@pytest.mark.parametrize("page", pages_with_code(slow=False))
+def test_a_page_runs(page, folder, tmp_path):
+    check_page(selected(page, slow=False), folder, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", pages_with(BLOCKS, slow=True))
-def test_blocks_run_whole_pages(page, folder):
-    if "local:" in "".join(each.text for each in selected(BLOCKS, page, slow=True)):
-        publish = 'import zoo; zoo.publish("mvvdm/tiny", "local:mvvdm/tiny")'
-        assert run([sys.executable, "-P", "-c", publish], folder).returncode == 0
-    assert run_blocks(selected(BLOCKS, page, slow=True), folder) == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", pages_with(COMMANDS, slow=True))
-def test_commands_run_whole_pages(page, folder):
-    assert run_lines(selected(COMMANDS, page, slow=True), folder) == []
+@pytest.mark.parametrize("page", pages_with_code(slow=True))
+def test_a_whole_page_runs(page, folder, tmp_path):
+    check_page(selected(page, slow=True), folder, tmp_path)
 
 
 def test_a_wrong_block_or_command_fails(tmp_path):
     page = "```python\nvalue = 1\n```\n\n```python\nvalue.no_such_name\n```\n"
-    page += "\n```sh\npython -m zoo info dimo/nobody\n```\n"
-    assert "page.md:6: AttributeError" in run_blocks(snippets("page.md", page, PYTHON), tmp_path)
-    (failure,) = run_lines(snippets("page.md", page, SHELL), tmp_path)
-    assert failure.startswith("page.md:10")
+    assert "page.md:6: AttributeError" in run_page(snippets("page.md", page), tmp_path)
+    for line in ("python -m zoo info dimo/nobody", "python -m factory.curate report --data nowhere"):
+        text = run_page(snippets("page.md", f"```python\nvalue = 1\n```\n\n```sh\n{line}\n```\n"), tmp_path)
+        assert f"page.md:6: AssertionError: {line}" in text
+
+
+# --- generated cards -----------------------------------------------------------------------------------
+
+
+def card_of(folder: Path) -> list[Snippet]:
+    return snippets("card", (folder / "README.md").read_text())
+
+
+@pytest.mark.parametrize("name", ["dimo/kangaroo", pytest.param("mvvdm/tiny", marks=pytest.mark.slow)])
+def test_the_card_of_a_model_runs(name, folder):
+    page = card_of(zoo.info(f"bundled:{name}").folder)
+    assert len(page) == 1 and run_page(page, folder) == "" and (folder / "sample.mp4").exists()
+
+
+@pytest.mark.slow
+def test_the_card_of_a_dataset_runs(folder):
+    page = card_of(folder / "out/mv-video")
+    assert len(page) == 2 and run_page(page, folder) == ""
+
+
+@pytest.mark.slow
+def test_the_cards_on_the_hub_run(folder, tmp_path):
+    """Also without the hub, after two configurations of the dataset were loaded."""
+    with HubServer(tmp_path / "hub") as server:
+        hub = server.environment(tmp_path / "hub home")
+        publish = "python -m factory.publish folder --to hub:org/mv-video\npython -m zoo publish dimo/fox hub:org/fox\n"
+        assert run_page(snippets("page.md", f"```sh\n{publish}```\n"), folder, hub) == ""
+        fetch = (
+            "import pathlib, huggingface_hub\n"
+            "for kind, name in (('dataset', 'org/mv-video'), ('model', 'org/fox')):\n"
+            "    path = huggingface_hub.hf_hub_download(name, 'README.md', repo_type=kind)\n"
+            "    pathlib.Path(kind).mkdir()\n"
+            "    pathlib.Path(kind, 'README.md').write_bytes(pathlib.Path(path).read_bytes())\n"
+        )
+        assert run_page([Snippet("fetch:1", fetch, True)], folder, hub) == ""
+        dataset, model = card_of(folder / "dataset"), card_of(folder / "model")
+        assert "hf://datasets/org/mv-video" in dataset[1].text and '"preview"' in dataset[0].text
+        assert 'zoo.load("hub:org/fox")' in model[0].text
+        load = "import datasets\ndatasets.load_dataset('org/mv-video', 'default', split='train')\n"
+        assert run_page([*dataset, *model, Snippet("load:1", load, True)], folder, hub) == ""
+    offline = hub | {"HF_HUB_OFFLINE": "1"}
+    assert run_page([dataset[0], *model], folder, offline) == ""
+    unnamed = dataset[0].text.replace('"default", ', "")
+    assert "configurations in the cache" in run_page([Snippet("unnamed:1", unnamed, True)], folder, offline)

@@ -7,13 +7,23 @@ Names are imported on first use, so that `import zoo` needs neither torch nor th
 packages: `zoo.dimo`, `zoo.mvvdm`.
 """
 
+from zoo import interrupts  # noqa: F401 - before all other imports, so that a Ctrl-C during them is handled
+
+# isort: split
 from typing import TYPE_CHECKING
 
 from zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from zoo.capabilities import Capabilities, Needs, Operation
-    from zoo.errors import HubError, RepositoryError, UnknownModelError, UnsupportedError, ZooError
+    from zoo.errors import (
+        HubError,
+        PlacementError,
+        RepositoryError,
+        UnknownModelError,
+        UnsupportedError,
+        ZooError,
+    )
     from zoo.families import capabilities_of, known_families, register_family
     from zoo.hub import ModelInfo, info, list_models, load, publish
 
@@ -23,10 +33,12 @@ __all__ = [
     "ModelInfo",
     "Needs",
     "Operation",
+    "PlacementError",
     "RepositoryError",
     "UnknownModelError",
     "UnsupportedError",
     "ZooError",
+    "__version__",
     "capabilities_of",
     "info",
     "known_families",
@@ -36,24 +48,28 @@ __all__ = [
     "register_family",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Capabilities": "zoo.capabilities",
-        "HubError": "zoo.errors",
-        "ModelInfo": "zoo.hub",
-        "Needs": "zoo.capabilities",
-        "Operation": "zoo.capabilities",
-        "RepositoryError": "zoo.errors",
-        "UnknownModelError": "zoo.errors",
-        "UnsupportedError": "zoo.errors",
-        "ZooError": "zoo.errors",
-        "capabilities_of": "zoo.families",
-        "info": "zoo.hub",
-        "known_families": "zoo.families",
-        "list_models": "zoo.hub",
-        "load": "zoo.hub",
-        "publish": "zoo.hub",
-        "register_family": "zoo.families",
-    },
-)
+__version__: str
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "Capabilities": "zoo.capabilities",
+            "HubError": "zoo.errors",
+            "ModelInfo": "zoo.hub",
+            "Needs": "zoo.capabilities",
+            "Operation": "zoo.capabilities",
+            "PlacementError": "zoo.errors",
+            "RepositoryError": "zoo.errors",
+            "UnknownModelError": "zoo.errors",
+            "UnsupportedError": "zoo.errors",
+            "ZooError": "zoo.errors",
+            "capabilities_of": "zoo.families",
+            "info": "zoo.hub",
+            "known_families": "zoo.families",
+            "list_models": "zoo.hub",
+            "load": "zoo.hub",
+            "publish": "zoo.hub",
+            "register_family": "zoo.families",
+        },
+    )

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zoo import commands
-from zoo.commands import DISTANCE, VIDEO_FRAMES, MotionChoice, Orbit
+from zoo.choices import DISTANCE, STEPS, VIEWS, MotionChoice, Orbit
+from zoo.commands import VIDEO_FRAMES
 from zoo.console import run_command
+from zoo.errors import OptionError
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m zoo") -> int:
@@ -80,14 +82,15 @@ def _add_choice(command: argparse.ArgumentParser, example: str) -> None:
     """Which motion of which model, and where to save it."""
     _add_name(command)
     choice = command.add_mutually_exclusive_group()
-    choice.add_argument("--seed", type=int, default=0, help="draw a random sample (default: 0)")
+    # Not 0: argparse would not notice that it is combined with another choice.
+    choice.add_argument("--seed", type=int, help="draw a random sample (default: 0)")
     choice.add_argument("--motion", metavar="NAME", help="a motion that the model was trained on")
     choice.add_argument("--text", metavar="SENTENCE", help="the motion that a sentence describes")
     choice.add_argument(
         "--between", nargs=2, metavar=("FROM", "TO"), help="interpolate between two named motions"
     )
     command.add_argument(
-        "--steps", type=int, default=5, help="number of --between steps, both ends included (default: 5)"
+        "--steps", type=int, help=f"number of --between steps, both ends included (default: {STEPS})"
     )
     command.add_argument("--frames", type=int, help="number of frames, evenly spaced (default: the model's)")
     command.add_argument("--out", type=Path, required=True, help=f"e.g. {example}")
@@ -96,9 +99,7 @@ def _add_choice(command: argparse.ArgumentParser, example: str) -> None:
 def _add_render(command: argparse.ArgumentParser) -> None:
     _add_choice(command, "orbit.mp4, or a folder for one video per view")
     default = Orbit()
-    command.add_argument(
-        "--views", type=int, default=default.views, help=f"cameras, for a folder (default: {default.views})"
-    )
+    command.add_argument("--views", type=int, help=f"cameras, for a folder (default: {VIEWS})")
     command.add_argument(
         "--azimuth-deg",
         type=float,
@@ -131,6 +132,11 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
 def _add_publish(command: argparse.ArgumentParser) -> None:
     _add_name(command)
     command.add_argument("target", help="local:family/name or hub:org/name")
+    command.add_argument(
+        "--own-use",
+        action="store_true",
+        help="keep a model in the local registry even if its training data may not be shared",
+    )
 
 
 # --- from arguments to calls -----------------------------------------------------------------------
@@ -146,16 +152,22 @@ def _info(args: argparse.Namespace) -> None:
 
 def _choice(args: argparse.Namespace) -> MotionChoice:
     between = tuple(args.between) if args.between else None
-    return MotionChoice(args.seed, args.motion, args.text, between, args.steps)
+    return MotionChoice(args.seed or 0, args.motion, args.text, between, args.steps, args.frames)
 
 
 def _sample(args: argparse.Namespace) -> None:
-    commands.sample_command(args.name, _choice(args), frames=args.frames, out=args.out, home=args.home)
+    commands.sample_command(args.name, _choice(args), out=args.out, home=args.home)
 
 
 def _render(args: argparse.Namespace) -> None:
-    orbit = Orbit(args.views, args.azimuth_deg, args.elevation_deg, args.distance, args.resolution)
-    commands.render_command(args.name, _choice(args), orbit, frames=args.frames, out=args.out, home=args.home)
+    if args.views is not None and args.out.suffix:
+        raise OptionError(
+            f"--views {args.views}: is for a folder with one video per view; {args.out} is one video, whose camera "
+            f"orbits the object"
+        )
+    views = VIEWS if args.views is None else args.views
+    orbit = Orbit(views, args.azimuth_deg, args.elevation_deg, args.distance, args.resolution)
+    commands.render_command(args.name, _choice(args), orbit, out=args.out, home=args.home)
 
 
 def _animate(args: argparse.Namespace) -> None:
@@ -165,7 +177,7 @@ def _animate(args: argparse.Namespace) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
-    commands.publish_command(args.name, args.target, home=args.home)
+    commands.publish_command(args.name, args.target, home=args.home, own_use=args.own_use)
 
 
 if __name__ == "__main__":

@@ -5,94 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from zoo.capabilities import Capabilities, Needs, Operation, Rendered, Resampled, Result
 from zoo.card import numbers
-from zoo.errors import UnknownModelError
+from zoo.choices import MotionChoice, Orbit, check_output, check_seed
+from zoo.errors import OptionError, UnknownModelError
 from zoo.hub import ModelInfo, info, list_models, load, publish
+from zoo.hub_access import check_target
 from zoo.terminal import printable
+from zoo.threads import fitting_threads
 
 if TYPE_CHECKING:
     import numpy as np
 
     from renderers.cameras import Cameras
 
-FOV_DEG, DISTANCE = 33.9, 2.0  # of `render`: the cameras that DIMO's training videos are rendered with
 CAMERAS = "cameras.json"  # of `render`, beside a folder's videos
 VIDEO_FRAMES = 48  # of `render` by default: smooth for motions of two seconds
-
-
-@dataclass(frozen=True)
-class MotionChoice:
-    """Which results `sample`, `render` and `export` write: a random sample unless another field is set.
-
-    Attributes:
-        seed: of the random sample.
-        motion: name of a trained motion.
-        text: sentence that describes the motion.
-        between: names of two motions to interpolate between.
-        steps: of `between`, both ends included.
-    """
-
-    seed: int = 0
-    motion: str | None = None
-    text: str | None = None
-    between: tuple[str, str] | None = None
-    steps: int = 5
-
-    @property
-    def operation(self) -> Operation:
-        """What the model must support."""
-        if self.between is not None:
-            return Operation.INTERPOLATE
-        if self.motion is not None:
-            return Operation.MOTION
-        return Operation.SAMPLE if self.text is None else Operation.TEXT
-
-    def results(self, model: Any) -> Sequence[Result]:
-        """Decode the chosen motions."""
-        if self.between is not None:
-            return cast("Sequence[Result]", model.interpolate(*self.between, steps=self.steps))
-        if self.motion is not None:
-            return [model.motion(self.motion)]
-        return [model.sample(self.seed) if self.text is None else model.from_text(self.text)]
-
-
-@dataclass(frozen=True)
-class Orbit:
-    """Cameras of `render`, on a circle around the object and facing it.
-
-    Attributes:
-        views: number of cameras, evenly spaced.
-        azimuth_deg: of the first camera; 0 is in front of the object (+Z), 90 is at +X.
-        elevation_deg: above the horizontal plane.
-        distance: from the object's origin, in its own unit.
-        resolution: width and height in pixels.
-    """
-
-    views: int = 8
-    azimuth_deg: float = 0.0
-    elevation_deg: float = 10.0
-    distance: float = DISTANCE
-    resolution: int = 384
-
-    def cameras(self, count: int) -> Cameras:
-        """`count` cameras, evenly spaced."""
-        import numpy as np
-
-        from renderers.cameras import orbit_cameras
-
-        return orbit_cameras(
-            np.radians(self.azimuth_deg + np.arange(count) * 360 / count),
-            np.radians(self.elevation_deg),
-            self.distance,
-            fov_y=np.radians(FOV_DEG),
-            width=self.resolution,
-            height=self.resolution,
-        )
 
 
 def list_command(pattern: str, *, home: Path | None) -> None:
@@ -170,67 +102,68 @@ def _times(needs: Needs) -> str:
     )
 
 
-def sample_command(
-    name: str, choice: MotionChoice, *, frames: int | None, out: Path, home: Path | None
-) -> None:
+def sample_command(name: str, choice: MotionChoice, *, out: Path, home: Path | None) -> None:
     """Save results in the format given by the suffix of `out`; of several, each under a numbered name."""
-    model = _supporting(name, choice, frames, home=home)
-    assert model.capabilities is not None
-    model.capabilities.require_format(out, name, model.family)
-    for result, path in _chosen(model, choice, frames, out, home):
-        print(result.save(path))
+    model = _supporting(name, choice.operations, out, home=home)
+    paths = choice.paths(out)
+    for path in paths:
+        check_output(path)
+    with fitting_threads():
+        for result, path in zip(_results(model, choice, home), paths, strict=True):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            print(result.save(path))
 
 
 def animate_command(
     name: str, asset: Path, sentence: str, *, seed: int, out: Path, home: Path | None
 ) -> None:
     """Set an object in motion as a sentence describes, and save the videos."""
-    model = _supporting(name, Operation.ANIMATE, home=home)
-    assert model.capabilities is not None
-    model.capabilities.require_format(out, name, model.family)
+    check_seed(seed)
+    model = _supporting(name, [Operation.ANIMATE], out, home=home)
+    check_output(out)
     if out.resolve() == asset.resolve():
-        raise ValueError(f"--out {out} is the object itself and would be overwritten: choose another name")
+        raise OptionError(f"--out {out} is the object itself and would be overwritten: choose another name")
     if not asset.is_file():
         raise FileNotFoundError(f"{asset}: no such file; expected a glTF file (.glb or .gltf)")
-    result = load(model.name, home=home).animate(asset, sentence, seed=seed)
+    with fitting_threads():
+        result = load(model.name, home=home).animate(asset, sentence, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(result.save(out))
 
 
-def render_command(
-    name: str, choice: MotionChoice, orbit: Orbit, *, frames: int | None, out: Path, home: Path | None
-) -> None:
+def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, home: Path | None) -> None:
     """Render videos: .mp4 with a camera that orbits the object once, or a folder with a video per view."""
     from zoo.export.video import write_mp4
 
-    if orbit.views < 1:
-        raise ValueError(f"--views {orbit.views}: expected at least 1")
-    if out.suffix not in ("", ".mp4"):
-        raise ValueError(
+    if out.suffix.lower() not in ("", ".mp4"):
+        raise OptionError(
             f"{out}: expected a name that ends in .mp4 (one orbiting camera), or a folder (one video per view)"
         )
-    model = _supporting(name, choice, frames, Operation.RENDER, home=home)
-    chosen = _chosen(model, choice, frames or VIDEO_FRAMES, out, home)
-    for _, path in chosen:
-        if not path.suffix:
-            _check_views_folder(path)
-    for result, path in chosen:
-        motion = cast(Rendered, result)
-        if path.suffix:
-            write_mp4(path, _orbit_frames(motion, orbit), motion.fps)
-            print(path)
-            continue
-        cameras = orbit.cameras(orbit.views)
-        path.mkdir(parents=True, exist_ok=True)
-        _write_cameras(path / CAMERAS, cameras)  # first: it marks the folder, should this be interrupted
-        for view, video in enumerate(motion.render(cameras)):
-            write_mp4(path / f"view_{view:02d}.mp4", video, motion.fps)
-        print(f"{path}: {orbit.views} views")
+    model = _supporting(name, [*choice.operations, Operation.RENDER, Operation.RESAMPLE], home=home)
+    paths = choice.paths(out)
+    for path in paths:
+        check_output(path) if path.suffix else _check_views_folder(path)
+    choice = replace(choice, frames=choice.frames or VIDEO_FRAMES)
+    with fitting_threads():
+        for result, path in zip(_results(model, choice, home), paths, strict=True):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            motion = cast(Rendered, result)
+            if path.suffix:
+                write_mp4(path, _orbit_frames(motion, orbit), motion.fps)
+                print(path)
+                continue
+            cameras = orbit.cameras(orbit.views)
+            path.mkdir(parents=True, exist_ok=True)
+            _write_cameras(path / CAMERAS, cameras)  # first: it marks the folder, should this be interrupted
+            for view, video in enumerate(motion.render(cameras)):
+                write_mp4(path / f"view_{view:02d}.mp4", video, motion.fps)
+            print(f"{path}: {orbit.views} views")
 
 
-def publish_command(name: str, target: str, *, home: Path | None) -> None:
+def publish_command(name: str, target: str, *, home: Path | None, own_use: bool = False) -> None:
     """Publish a model and print the name that loads it."""
-    print(publish(name, target, home=home))
+    check_target(target)
+    print(publish(name, target, home=home, own_use=own_use))
 
 
 def _orbit_frames(motion: Rendered, orbit: Orbit) -> np.ndarray:
@@ -246,12 +179,13 @@ def _check_views_folder(folder: Path) -> None:
     """Refuse a folder with other files than the videos and the cameras of an earlier `render`."""
     if not folder.is_dir():
         if folder.exists():
-            raise ValueError(f"{folder} is a file: expected a folder, or a name that ends in .mp4")
+            raise OptionError(f"{folder} is a file: expected a folder, or a name that ends in .mp4")
+        check_output(folder)
         return
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     foreign = [name for name in names if name != CAMERAS and not re.fullmatch(r"view_\d\d+\.mp4", name)]
     if foreign or (names and not _is_cameras(folder / CAMERAS)):
-        raise ValueError(
+        raise OptionError(
             f"{folder} has files that this command did not write ({', '.join((foreign or names)[:3])}): choose an "
             f"empty or a new folder, or that of an earlier render"
         )
@@ -273,13 +207,15 @@ def _write_cameras(path: Path, cameras: Cameras) -> None:
 
 
 def _supporting(
-    name: str,
-    choice: MotionChoice | Operation,
-    frames: int | None = None,
-    *operations: Operation,
-    home: Path | None,
+    name: str, operations: Sequence[Operation], out: Path | None = None, *, home: Path | None
 ) -> ModelInfo:
-    """Describe a model, and refuse operations that its family does not support.
+    """Describe a model, and refuse operations and file formats that its family does not support.
+
+    Args:
+        name: of the model.
+        operations: required ones.
+        out: file to save a result in; None if the command writes it itself.
+        home: folder of the local registry.
 
     Raises:
         UnsupportedError: one sentence that lists what the family supports.
@@ -288,23 +224,15 @@ def _supporting(
     if model.capabilities is None:
         load(model.name, home=home)  # explains what is not installed
     capabilities = model.capabilities or Capabilities()
-    required = [choice.operation if isinstance(choice, MotionChoice) else choice, *operations]
-    if frames is not None:
-        required.append(Operation.RESAMPLE)
-    for operation in required:
+    for operation in operations:
         capabilities.require(operation, name, model.family)
+    if out is not None:
+        capabilities.require_format(out, name, model.family)
     return model
 
 
-def _chosen(
-    model: ModelInfo, choice: MotionChoice, frames: int | None, out: Path, home: Path | None
-) -> list[tuple[Result, Path]]:
-    """The chosen results, each with the path to write it to."""
+def _results(model: ModelInfo, choice: MotionChoice, home: Path | None) -> Sequence[Result]:
     results = choice.results(load(model.name, home=home))
-    if frames is not None:
-        results = [cast(Resampled, result).resampled(frames) for result in results]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if choice.between is None:
-        return [(results[0], out)]
-    stem = out.with_suffix("")
-    return [(result, stem.with_name(f"{stem.name}-{i}{out.suffix}")) for i, result in enumerate(results)]
+    if choice.frames is None:
+        return results
+    return [cast(Resampled, result).resampled(choice.frames) for result in results]

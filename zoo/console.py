@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 
 from zoo.errors import UnsupportedError, ZooError
+from zoo.files import is_disk_full
+from zoo.interrupts import INTERRUPTED, as_exceptions
 from zoo.terminal import printable
 
-FAILED, NOT_AVAILABLE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, NOT_AVAILABLE, BROKEN_PIPE = 1, 2, 141
 
 
 def run_command(program: str, command: Callable[[], None]) -> int:
@@ -25,8 +27,9 @@ def run_command(program: str, command: Callable[[], None]) -> int:
         with their traceback.
     """
     try:
-        command()
-        sys.stdout.flush()
+        with as_exceptions():
+            command()
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"\n{program}: stopped", file=sys.stderr)
         return INTERRUPTED
@@ -36,12 +39,18 @@ def run_command(program: str, command: Callable[[], None]) -> int:
         if isinstance(error, KeyError | IndexError):
             raise
         print(f"{program}: {describe(error)}", file=sys.stderr)
-        return NOT_AVAILABLE if isinstance(error, UnsupportedError | LookupError) else FAILED
+        not_available = isinstance(error, UnsupportedError | LookupError)
+        return getattr(error, "exit_code", NOT_AVAILABLE if not_available else FAILED)
     return 0
 
 
 def describe(error: BaseException) -> str:
     """The message of an error on one line; for errors of the operating system, the file and the reason."""
+    if isinstance(error, OSError) and is_disk_full(error):
+        # Of a copy, filename is the source and filename2 the file that has no room.
+        path = error.filename2 or error.filename
+        text = f"{os.strerror(error.errno or 0)}: free some space, then run the same command again"
+        return printable(f"{path}: {text}" if path else text)
     if isinstance(error, OSError) and error.strerror:
         return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     if isinstance(error, ModuleNotFoundError) and error.name:

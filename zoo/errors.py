@@ -11,8 +11,8 @@ class UnknownModelError(ZooError, LookupError):
     """No model, or no revision, has this name; the message suggests similar names."""
 
 
-class UnsupportedError(ZooError):
-    """Models of this family do not support the requested operation or file format; the message lists what they do."""
+class UnsupportedError(ZooError, ValueError):
+    """The model or its family does not support this operation or file format; the message lists what it does."""
 
 
 class RepositoryError(ZooError, ValueError):
@@ -20,4 +20,28 @@ class RepositoryError(ZooError, ValueError):
 
 
 class HubError(ZooError):
-    """The hub cannot be reached, or it refused the request."""
+    """The hub cannot be reached, or it refused the request.
+
+    Attributes:
+        status: HTTP status of its answer; None if there was none.
+        reached: False if no connection to it could be made.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, reached: bool = True) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reached = reached
+
+
+class PlacementError(ZooError, ValueError):
+    """A model cannot be moved: the device does not exist, or the type is not a precision that models compute in."""
+
+
+class OptionError(ZooError, ValueError):
+    """An option of a command has a value with which its work would fail; raised before any work.
+
+    Attributes:
+        exit_code: of the command.
+    """
+
+    exit_code = 2

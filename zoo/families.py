@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
+from renderers.arguments import instance
 from zoo.capabilities import Capabilities, Operation
 from zoo.errors import ZooError
 
@@ -52,11 +53,14 @@ class Model(Protocol):
     """What a family's class provides.
 
     A class may also have the attribute `capabilities`, a `zoo.capabilities.Capabilities`. Without it, its models can
-    be loaded, described and published, and `python -m zoo` refuses to sample from them.
+    be loaded, described and published, and `python -m zoo` refuses to sample from them. With a method
+    `to(*, device, dtype)` that returns the model, its models can be loaded with `zoo.load(…, device=…, dtype=…)`.
 
     Attributes:
         card: content of the model card, every key optional: title, summary (plain text), license (SPDX, of the
-            weights), pipeline_tag, tags, datasets (hub names), base_model, sections ({heading: text or table rows}).
+            weights), pipeline_tag, tags, datasets (hub names), base_model (a model's name, or a list), sections
+            ({heading: text or table rows}), provenance (records of the training data, by which `zoo.publish` decides
+            whether the model may be shared; see `zoo.provenance`).
         metrics: protocol (one sentence on how they were measured), dataset ({"name", "type"}), the groups of numbers
             mean, worst and unseen ({"mean": {"psnr": 29.1}}), which the card shows, needs (see
             `zoo.capabilities.Needs`), and anything else.
@@ -85,6 +89,8 @@ def register_family(name: str, target: str) -> None:
         name: the first half of its models' names: lower-case letters, digits, "-" and "_".
         target: "module:Class", imported when a model of the family is used. See `Model` for its interface.
     """
+    instance(name, str, "register_family: name")
+    instance(target, str, "register_family: target")
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise ZooError(
             f"family {name!r}: expected lower-case letters, digits, '-' and '_'; choose such a name"
@@ -137,6 +143,7 @@ def capabilities_of(name: str) -> Capabilities:
     Raises:
         ZooError: the family is unknown, or its module cannot be imported.
     """
+    instance(name, str, "capabilities_of: name")
     if name in _CAPABILITIES and name not in _registered:
         return _CAPABILITIES[name]
     stated = getattr(family_class(name), "capabilities", None)

@@ -1,23 +1,16 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and the errors of full disks."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import errno
+
+from renderers.files import atomic_path
+
+__all__ = ["atomic_path", "is_disk_full"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path in the same folder, renamed to `path` on success and removed on failure.
-
-    The temporary name keeps the suffix of `path`, since some writers choose the format by it.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error is that of a full disk, an exceeded quota or a limit on the size of files."""
+    return isinstance(error, OSError) and error.errno in _FULL

@@ -10,6 +10,7 @@ models/<family>/<name>/refs/main holds a revision, snapshots/<revision>/ its fil
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import json
 import os
@@ -17,14 +18,18 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+from renderers.arguments import instance
+from renderers.files import file_path
 from zoo import huggingface, names, repository
 from zoo.capabilities import Capabilities, Needs
 from zoo.card import model_card
 from zoo.errors import HubError, RepositoryError, UnknownModelError, ZooError
 from zoo.families import capabilities_of, family_class, family_of, install_advice
 from zoo.names import SOURCES
+from zoo.origin import Origin, origin_of, remember
+from zoo.provenance import KEY, SharingPolicy, records_of
 from zoo.snapshots import (
     discard_snapshot,
     is_repository,
@@ -33,12 +38,22 @@ from zoo.snapshots import (
     unfinished_snapshot,
     write_ref,
 )
+from zoo.weights import check_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.dimo.pipeline import DIMOPipeline
+    from zoo.mvvdm.pipeline import MVVDMPipeline
+
+    Device: TypeAlias = str | int | torch.device
+    Precision: TypeAlias = str | torch.dtype
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_NEEDS = "needs.json"  # {"family/name": {"revision", …fields of Needs}}, by benchmarks/needs.py
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelInfo:
     """Everything about a model but its weights.
 
@@ -65,26 +80,82 @@ class ModelInfo:
     capabilities: Capabilities | None = None
     needs: Needs | None = None
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.revision))
 
-def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
+    def __repr__(self) -> str:
+        size = sum(self.files.values())
+        return (
+            f"ModelInfo({self.name!r}, family {self.family!r}, {len(self.files)} files, {size / 1e6:.1f} MB)"
+        )
+
+
+# Only the names of bundled models tell a type checker the family; tests/test_typing.py keeps the lists complete.
+@overload
+def load(
+    name: Literal["dimo/bird", "dimo/cat", "dimo/fox", "dimo/kangaroo", "dimo/robot"],
+    *,
+    home: str | os.PathLike[str] | None = ...,
+    device: Device | None = ...,
+    dtype: Precision | None = ...,
+) -> DIMOPipeline: ...
+@overload
+def load(
+    name: Literal["mvvdm/tiny"],
+    *,
+    home: str | os.PathLike[str] | None = ...,
+    device: Device | None = ...,
+    dtype: Precision | None = ...,
+) -> MVVDMPipeline: ...
+@overload
+def load(
+    name: str,
+    *,
+    home: str | os.PathLike[str] | None = ...,
+    device: Device | None = ...,
+    dtype: Precision | None = ...,
+) -> Any: ...
+def load(
+    name: str,
+    *,
+    home: str | os.PathLike[str] | None = None,
+    device: Device | None = None,
+    dtype: Precision | None = None,
+) -> Any:
     """Load a model, ready to sample.
 
     Args:
         name: `family/name[@revision]`, `local:family/name[@revision]` or `hub:org/name[@revision]`.
         home: folder of the local registry, instead of $MENAGERIE_HOME.
+        device: of the weights, for example "cuda"; default the CPU. The model's `to` moves it later.
+        dtype: precision: float16, bfloat16, float32 or float64, as a `torch.dtype` or its name; default float32.
 
     Returns:
         An instance of the family's class, e.g. `zoo.dimo.DIMOPipeline`.
 
     Raises:
+        PlacementError: the device does not exist on this machine, or models do not compute in this type. Checked
+            before anything is read or downloaded.
         UnknownModelError: there is none; the message suggests similar names.
-        RepositoryError: its files were refused.
+        RepositoryError: its files were refused, for example because its weights contain NaN.
         HubError: the hub cannot be reached.
-        ZooError: its family is not installed.
+        ZooError: its family is not installed, or its models cannot be moved.
     """
+    instance(name, str, "zoo.load: name")
+    moved = device is not None or dtype is not None
+    if moved:
+        from zoo.placement import placement
+
+        target = placement(device=device, dtype=dtype, caller=f"zoo.load({name!r})")
     repo = _find(name, home)
     config = repo.check()
     family = family_class(config.family)
+    if moved and not callable(getattr(family, "to", None)):
+        raise ZooError(
+            f"{name}: models of the family {config.family!r} have no method to(device, dtype); load it without device "
+            f"and dtype"
+        )
+    check_weights(_weights(repo.folder))
     try:
         model = family.load_from(repo.folder, config.init)
     except ImportError as error:
@@ -99,11 +170,13 @@ def load(name: str, *, home: str | os.PathLike[str] | None = None) -> Any:
             f"({type(error).__name__}: {error}); upgrade the package that provides the family, or use another revision"
         ) from error
     model.metrics = repository.read_metrics(repo.folder)
-    return model
+    remember(model, _origin(repo, config))
+    return model.to(device=target.device, dtype=target.dtype) if moved else model
 
 
 def info(name: str, *, home: str | os.PathLike[str] | None = None) -> ModelInfo:
     """Describe a model. Its files are checked, its weights are not loaded. Arguments and errors as of `load`."""
+    instance(name, str, "zoo.info: name")
     repo = _find(name, home)
     config = repo.check()
     metrics = repository.read_metrics(repo.folder)
@@ -133,6 +206,7 @@ def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = Non
             "hub:…" only, for models published with menagerie4d.
         home: folder of the local registry, instead of $MENAGERIE_HOME.
     """
+    instance(pattern, str, "zoo.list_models: pattern")
     source, separator, rest = pattern.partition(":")
     if separator and source not in SOURCES:
         raise ZooError(
@@ -147,14 +221,20 @@ def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = Non
     return sorted(path for path in {*known["local"], *known["bundled"]} if fnmatch.fnmatchcase(path, pattern))
 
 
-def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = None) -> str:
+def publish(
+    model: Any, target: str, *, home: str | os.PathLike[str] | None = None, own_use: bool = False
+) -> str:
     """Publish a model to the local registry or the hub, atomically and idempotently.
+
+    A model is published if the assets that it was trained on may be shared, by the same policy as clips
+    (`zoo.provenance`). This includes the model that it was loaded from and its card's `base_model`.
 
     Args:
         model: a model of a registered family, or the name of one, whose weights are then copied bit for bit.
         target: "local:family/name" or "hub:org/name". The hub requires an account: `hf auth login`, or HF_TOKEN.
             New repositories on it are public; create it there first for a private one.
         home: folder of the local registry, instead of $MENAGERIE_HOME.
+        own_use: keep a model in the local registry even if its training data may not be shared.
 
     Returns:
         The name that loads exactly this revision, e.g. "local:dimo/kangaroo@3f0c…".
@@ -162,16 +242,26 @@ def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = No
     Raises:
         ZooError: nothing was published, and the previous revision is unchanged.
     """
+    instance(target, str, "zoo.publish: target")
     source, path, revision = names.parse(target, lambda: list_models(home=home))
     if source not in ("local", "hub") or revision:
         raise ZooError(
             f"cannot publish to {target!r}: expected 'local:family/name' or 'hub:org/name' without a revision, "
             f"which is derived from the content"
         )
+    if own_use and source == "hub":
+        raise ZooError(
+            f"{target}: own_use keeps a model in the local registry: publish it to 'local:family/name', or leave "
+            f"own_use out"
+        )
+    policy = SharingPolicy(target, lambda name: _base_model(name, home), source == "hub", own_use)
     try:
-        return _publish_local(model, path, home) if source == "local" else _publish_hub(model, path, home)
+        if source == "local":
+            return _publish_local(model, path, home, policy)
+        return _publish_hub(model, path, home, policy)
     except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.strerror else error
+        path = error.filename2 or error.filename  # of a copy, filename is the source
+        reason = f"{error.strerror}: {path}" if error.strerror else error
         raise ZooError(
             f"{target} was not published: {reason}. The previous revision is unchanged; free space or repair the "
             f"storage, and publish again"
@@ -183,17 +273,20 @@ def publish(model: Any, target: str, *, home: str | os.PathLike[str] | None = No
 
 @dataclass(frozen=True)
 class _Repository:
-    """A model's folder, not yet checked."""
+    """A model's folder, not yet checked. `requested`: a branch or tag of the hub that it is the newest revision of."""
 
     source: str
     path: str
     revision: str
     folder: Path
+    requested: str | None = None
 
     def check(self) -> repository.Config:
-        # A snapshot in the hub's cache consists of links to <cache>/…/blobs.
-        within = self.folder.parents[2] if self.source == "hub" else None
-        config = repository.check(self.folder, within=within)
+        if self.source == "hub":
+            config = self._check_download()
+            huggingface.move_ref(self.folder, self.requested)
+            return config
+        config = repository.check(self.folder)
         if self.source == "local" and repository.revision_of(self.folder) != self.revision:
             raise RepositoryError(
                 f"{self.folder}: {repository.MANIFEST} differs from the published one, it was altered or damaged; "
@@ -201,24 +294,51 @@ class _Repository:
             )
         return config
 
+    def _check_download(self) -> repository.Config:
+        """Check a snapshot in the hub's cache. Damaged files are removed from the cache and downloaded once more."""
+        within = self.folder.parents[2]  # a snapshot consists of links to <cache>/…/blobs
+        try:
+            return repository.check(self.folder, within=within)
+        except RepositoryError:
+            if not (names := repository.damaged(self.folder)):
+                raise
+        huggingface.discard(self.folder, names)
+        try:
+            huggingface.download(self.path, self.revision)
+        except ZooError as error:
+            raise RepositoryError(
+                f"hub:{self.path}: {names[0]} in the cache was damaged and is removed, and the model cannot be "
+                f"downloaded again: {error}"
+            ) from error
+        if names := repository.damaged(self.folder):
+            huggingface.discard(self.folder, names)
+            raise RepositoryError(
+                f"hub:{self.path}: {names[0]} does not match {repository.MANIFEST}, also after a second download: it "
+                f"was altered or damaged on the hub. Ask its author to publish the model again, or load another "
+                f"revision, hub:{self.path}@COMMIT"
+            )
+        return repository.check(self.folder, within=within)
 
-def _find(name: str, home: str | os.PathLike[str] | None) -> _Repository:
-    """The repository of a name, from the first source that has it."""
+
+def _find(name: str, home: str | os.PathLike[str] | None, places: tuple[str, ...] = SOURCES) -> _Repository:
+    """The repository of a name, from the first source that has it; `places` are the sources to search."""
     source, path, revision = names.parse(name, lambda: list_models(home=home))
     reasons = []
-    for place in (source,) if source else SOURCES:
+    for place in [place for place in places if source in (None, place)]:
         try:
             if place == "local":
                 return _find_local(path, revision, home)
             if place == "bundled":
                 return _find_bundled(path, revision)
             folder = huggingface.download(path, revision)
-            return _Repository("hub", path, folder.name, folder)
+            return _Repository("hub", path, folder.name, folder, revision)
         except UnknownModelError as error:
             reasons.append(str(error))
         except HubError as error:
             if source:
                 raise
+            if error.reached:  # the hub may have it
+                raise HubError(f"{error} ({'; '.join(reasons)})", status=error.status) from error
             reasons.append(str(error))
     similar = names.suggestions(name, list_models(home=home))
     raise UnknownModelError(f"there is no model {name!r}{similar} ({'; '.join(reasons)})")
@@ -228,7 +348,12 @@ def _models_folder(home: str | os.PathLike[str] | None) -> Path:
     if home is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         home = os.environ.get("MENAGERIE_HOME") or Path(cache) / "menagerie4d"
-    return Path(home).expanduser() / "models"
+    folder = file_path(home, "home").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            errno.ENOTDIR, "the home of models is a file, expected a folder", str(folder)
+        )
+    return folder / "models"
 
 
 def _local_names(home: str | os.PathLike[str] | None) -> list[str]:
@@ -270,6 +395,10 @@ def _find_bundled(path: str, revision: str | None) -> _Repository:
     return _Repository("bundled", path, content, folder)
 
 
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
 def _bundled_needs(repo: _Repository) -> Needs | None:
     """The measurement of this very revision, which copies of a bundled model share by the same name."""
     try:
@@ -282,24 +411,61 @@ def _bundled_needs(repo: _Repository) -> Needs | None:
 # --- publishing ------------------------------------------------------------------------------------
 
 
-def _build(model: Any, name: str, folder: Path, home: str | os.PathLike[str] | None) -> tuple[str, str]:
+def _build(
+    model: Any, name: str, folder: Path, home: str | os.PathLike[str] | None, policy: SharingPolicy
+) -> tuple[str, str]:
     """Write all files of a model to a folder; returns its revision and its family."""
+    origin: Origin | None
     if isinstance(model, str):
         repo = _find(model, home)
         config = repo.check()
-        metrics = repository.read_metrics(repo.folder)
+        origin, metrics = _origin(repo, config), repository.read_metrics(repo.folder)
+        policy.check(config)
         for file in repository.read_manifest(repo.folder):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(repo.folder / file, folder / file)
     else:
-        family = family_of(model)
-        config = repository.Config(family, model.save_to(folder), model.card)
+        config, origin = _save(model, folder, policy)
         metrics = model.metrics
-    readme = model_card(name, config.family, config.card, metrics)
+    check_weights(_weights(folder))
+    readme = origin and origin.readme(name, config, metrics)
+    readme = readme or model_card(name, config.family, config.card, metrics)
     return repository.seal(folder, config, metrics, readme), config.family
 
 
-def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None) -> str:
+def _origin(repo: _Repository, config: repository.Config) -> Origin:
+    name = f"hub:{repo.path}" if repo.source == "hub" else repo.path
+    return Origin(
+        name, config, repository.read_metrics(repo.folder), repository.read_manifest(repo.folder), repo.folder
+    )
+
+
+def _base_model(name: str, home: str | os.PathLike[str] | None) -> repository.Config | None:
+    """The configuration of a base model; None for another library's, and for one that is not on this machine."""
+    try:
+        return _find(name, home, ("local", "bundled")).check()
+    except ZooError:
+        return None
+
+
+def _save(model: Any, folder: Path, policy: SharingPolicy) -> tuple[repository.Config, Origin | None]:
+    """Write the weights and the preview of a model in memory; returns its configuration and where it is from."""
+    family, origin = family_of(model), origin_of(model)
+    origins = [origin.config] if origin else []
+    stated = {KEY: getattr(model, KEY, None)}
+    policy.check(repository.Config(family, stated, model.card), *origins)  # before the preview is rendered
+    config = repository.Config(family, model.save_to(folder), model.card)
+    records = policy.check(config, *origins)
+    own = records_of(config.card, config.init)
+    if inherited := [record for record in records if record not in own]:
+        card = {**config.card, KEY: [*records_of(config.card), *inherited]}
+        config = repository.Config(family, config.init, card)
+    if origin is not None:
+        origin.restore(folder, config)
+    return config, origin
+
+
+def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None, policy: SharingPolicy) -> str:
     root = _models_folder(home) / path
     if not is_repository(root):
         raise ZooError(
@@ -307,7 +473,7 @@ def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None) -
             f"models with --home or $MENAGERIE_HOME"
         )
     with unfinished_snapshot(root) as unfinished:
-        revision, family = _build(model, path, unfinished, home)
+        revision, family = _build(model, path, unfinished, home, policy)
         if family != path.partition("/")[0]:
             raise ZooError(
                 f"local:{path}: the model is of the family {family!r}; publish it to 'local:{family}/"
@@ -323,10 +489,10 @@ def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None) -
     return f"local:{path}@{revision}"
 
 
-def _publish_hub(model: Any, path: str, home: str | os.PathLike[str] | None) -> str:
+def _publish_hub(model: Any, path: str, home: str | os.PathLike[str] | None, policy: SharingPolicy) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _build(model, f"hub:{path}", folder, home)
+        _build(model, f"hub:{path}", folder, home, policy)
         files = [*repository.read_manifest(folder), repository.MANIFEST]
         commit = huggingface.upload(path, folder, files)
     return f"hub:{path}@{commit}"

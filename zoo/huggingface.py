@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,78 +10,162 @@ from pathlib import Path
 from typing import Any
 
 from zoo import repository
-from zoo.errors import HubError, RepositoryError, UnknownModelError, ZooError
+from zoo.errors import HubError, RepositoryError, ZooError
+from zoo.hub_failures import explain, is_offline, is_outage, is_unreachable
+from zoo.snapshots import read_ref, write_ref
 
 LIBRARY = "menagerie4d"  # as the hub's statistics and tags name it
-_REASON_LENGTH = 300  # characters of a client's message that are kept
+LOG = logging.getLogger("zoo")
+MAIN = "main"
+READ_TIMEOUT_S, PUBLISH_TIMEOUT_S = (
+    60.0,
+    300.0,
+)  # without a byte from the hub; it takes minutes for large commits
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @contextmanager
-def hub_client(path: str) -> Iterator[Any]:
-    """huggingface_hub's HfApi; its exceptions become `UnknownModelError` or `HubError` with advice.
+def hub_client(path: str, *, kind: str = "model", writing: bool = False) -> Iterator[Any]:
+    """huggingface_hub's HfApi; its exceptions become errors of the zoo (`zoo.hub_failures.explain`).
 
     Args:
         path: "org/name", for messages.
+        kind: "model" or "dataset".
+        writing: whether something is published.
     """
     try:
         import huggingface_hub
-        from huggingface_hub import constants, errors
     except ImportError:
         raise HubError('the hub needs huggingface_hub: pip install "menagerie4d[zoo]"') from None
-    endpoint = constants.ENDPOINT
     try:
+        _limit_waiting()
         yield huggingface_hub.HfApi(library_name=LIBRARY)
     except ZooError:
         raise
-    except errors.RevisionNotFoundError as error:
-        raise UnknownModelError(f"the hub has {path}, but not in that revision") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UnknownModelError(
-            f"not on the hub {endpoint}, or private: log in with `hf auth login`, or set HF_TOKEN"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise HubError(f"the hub {endpoint} cannot be reached, and its cache here has no {path}") from error
     except Exception as error:  # raised by the client, by its HTTP library, or in their threads
-        reason = " ".join(str(error).split())[:_REASON_LENGTH] or type(error).__name__
-        raise HubError(f"{path}: the hub {endpoint} failed: {reason}; {_advice(_status(error))}") from error
+        raise explain(error, path, kind=kind, writing=writing) from error
+
+
+def _limit_waiting() -> None:
+    """Limit how long the client waits for the hub: by default, many of its requests wait for ever."""
+    from huggingface_hub import get_session
+
+    hooks = get_session().event_hooks
+    if _set_timeouts not in hooks["request"]:
+        hooks["request"].append(_set_timeouts)
+        get_session().event_hooks = hooks
+
+
+def _set_timeouts(request: Any) -> None:
+    """Hook of the HTTP client: fill in the timeouts that a request leaves open."""
+    seconds = READ_TIMEOUT_S if request.method in ("GET", "HEAD") else PUBLISH_TIMEOUT_S
+    stated = request.extensions.get("timeout", {})
+    limits = {name: stated.get(name) or seconds for name in ("connect", "read", "write", "pool")}
+    request.extensions = {**request.extensions, "timeout": limits}
 
 
 def download(path: str, revision: str | None) -> Path:
     """The folder of a model in the hub's cache, named by its commit; downloaded if the hub has a newer one.
+
+    If the hub or the cache fails, the newest complete snapshot in the cache is returned, and a line logged.
 
     Args:
         path: "org/name".
         revision: branch, tag or commit; None = main.
 
     Raises:
-        UnknownModelError, HubError: see `hub_client`.
+        UnknownModelError, HubError, ZooError: see `hub_client`.
         RepositoryError: the names of its files are refused; nothing was downloaded.
     """
     with hub_client(path) as api:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import constants, snapshot_download
 
-        if _is_reachable(api, path, revision):
-            return Path(snapshot_download(path, revision=revision, library_name=LIBRARY))
-        return Path(snapshot_download(path, revision=revision, local_files_only=True))
-
-
-def _is_reachable(api: Any, path: str, revision: str | None) -> bool:
-    """Whether the hub responds. Refuses a repository by its file names before any file is downloaded."""
-    from huggingface_hub import errors
-
-    try:
-        files = [file.rfilename for file in api.model_info(path, revision=revision).siblings or []]
-    except errors.HfHubHTTPError as error:
-        status = _status(error)
-        if status is not None and status < 500:
+        root = Path(constants.HF_HUB_CACHE).expanduser() / f"models--{path.replace('/', '--')}"
+        cached = _cached(root, revision)
+        if cached is not None and cached.name == revision:
+            return cached  # a commit never changes
+        try:
+            commit = _newest_commit(api, path, revision)
+            # By its commit, since the client moves the ref before it has downloaded the files.
+            folder = Path(snapshot_download(path, revision=commit, library_name=LIBRARY))
+        except ZooError:
             raise
-        return False
-    except Exception:  # no network, or offline mode
-        return False
+        except Exception as error:
+            if cached is None and is_unreachable(error):
+                raise HubError(
+                    f"the hub {constants.ENDPOINT} cannot be reached, and its cache here has no {path}",
+                    reached=False,
+                ) from error
+            if cached is None:
+                raise
+            if not is_outage(error):
+                raise _with_cached(explain(error, path), cached) from error
+            if not is_offline(error):
+                reason = explain(error, path, advise=False)
+                LOG.warning("%s; loading revision %s from the cache", reason, cached.name[:12])
+            return cached
+        return folder
+
+
+def discard(folder: Path, names: Sequence[str]) -> None:
+    """Remove damaged files of a snapshot from the hub's cache, so that they are downloaded again."""
+    for name in names:
+        link = folder / name
+        target = link.resolve()
+        if target.parent == folder.parents[1] / "blobs":
+            target.unlink(missing_ok=True)
+        link.unlink(missing_ok=True)
+
+
+def _newest_commit(api: Any, path: str, revision: str | None) -> str:
+    """The commit of a revision. Refuses a repository by its file names before any file is downloaded."""
+    info = api.model_info(path, revision=revision)
+    files = [file.rfilename for file in info.siblings or []]
     if repository.MANIFEST not in files:
         raise RepositoryError(f"hub:{path}: has no {repository.MANIFEST}, so it is not a model of the zoo")
     repository.check_names(files, f"hub:{path}")
-    return True
+    return str(info.sha)
+
+
+def _cached(root: Path, revision: str | None) -> Path | None:
+    """The complete snapshot of a branch, tag or commit in the cache of a repository."""
+    try:
+        commit = (root / "refs" / (revision or MAIN)).read_text().strip()
+    except (OSError, ValueError):
+        commit = revision or ""
+    folder = root / "snapshots" / commit
+    if not _COMMIT.fullmatch(commit) or not folder.is_dir():
+        return None
+    try:
+        files = repository.read_manifest(folder)
+    except RepositoryError:
+        return None
+    return folder if all((folder / name).is_file() for name in files) else None
+
+
+def _with_cached(failure: ZooError, cached: Path) -> ZooError:
+    """Add to a refusal how to load the snapshot that is in the cache."""
+    if not isinstance(failure, HubError):
+        return failure
+    advice = f"HF_HUB_OFFLINE=1 loads revision {cached.name[:12]} from the cache"
+    return HubError(f"{failure}; {advice}", status=failure.status)
+
+
+def move_ref(folder: Path, revision: str | None) -> None:
+    """Point a branch or tag in the cache to a snapshot that was checked; a read-only cache keeps the old one.
+
+    Args:
+        folder: of the snapshot.
+        revision: branch, tag or commit; None = main.
+    """
+    root, name = folder.parents[1], revision or MAIN
+    if name == folder.name or read_ref(root, name) == folder.name:
+        return
+    try:
+        (root / "refs" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_ref(root, name, folder.name)
+    except OSError:
+        pass
 
 
 def model_names(pattern: str) -> list[str]:
@@ -105,7 +190,7 @@ def upload(path: str, folder: Path, files: Sequence[str]) -> str:
     Raises:
         HubError: the hub failed, or the repository is not a model of the zoo. Its content is unchanged.
     """
-    with hub_client(path) as api:
+    with hub_client(path, writing=True) as api:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         api.create_repo(path, exist_ok=True)
@@ -124,20 +209,3 @@ def upload(path: str, folder: Path, files: Sequence[str]) -> str:
         message = "Publish a model of the zoo"
         commit = api.create_commit(path, operations, commit_message=message, parent_commit=head.sha)
     return str(commit.oid)
-
-
-def _status(error: BaseException | None) -> int | None:
-    """The HTTP status of an error of the client, or of an error that it wraps."""
-    while error is not None:
-        if (response := getattr(error, "response", None)) is not None:
-            return int(response.status_code)
-        error = error.__cause__
-    return None
-
-
-def _advice(status: int | None) -> str:
-    if status in (401, 403):
-        return "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
-    if status == 412:
-        return "another process published there at the same time; publish again"
-    return "check the connection and run the same command again; nothing is lost"

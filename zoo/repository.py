@@ -122,7 +122,7 @@ def check(folder: Path, *, within: Path | None = None) -> Config:
             )
         if not file.is_file():
             raise RepositoryError(f"{folder}: {name} is missing; download the model again")
-        if file.stat().st_size != entry.get("size") or _sha256(file) != entry.get("sha256"):
+        if not matches(file, entry):
             raise RepositoryError(
                 f"{folder}: {name} does not match {MANIFEST}, it was altered or damaged; remove the folder and "
                 f"download the model again"
@@ -130,6 +130,27 @@ def check(folder: Path, *, within: Path | None = None) -> Config:
         if name.endswith(".safetensors"):
             _check_safetensors(file)
     return _read_config(folder)
+
+
+def matches(file: Path, entry: dict[str, Any]) -> bool:
+    """Whether a file has the size and sha256 of its entry in a manifest."""
+    if not file.is_file() or file.stat().st_size != entry.get("size"):
+        return False
+    return _sha256(file) == entry.get("sha256")
+
+
+def damaged(folder: Path) -> list[str]:
+    """Names of the files that are missing or differ from the manifest, or of the manifest if it cannot be read.
+
+    Raises:
+        RepositoryError: the manifest lists names that no repository may contain.
+    """
+    try:
+        listed = read_manifest(folder)
+    except RepositoryError:
+        return [MANIFEST]
+    check_names(listed, folder)
+    return [name for name, entry in listed.items() if not matches(folder / name, entry)]
 
 
 def check_names(names: Iterable[str], where: object) -> None:
@@ -165,7 +186,7 @@ def check_names(names: Iterable[str], where: object) -> None:
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Path → {"size", "sha256"} of every file that the manifest lists."""
     manifest = _read_json(folder, MANIFEST)
-    _check_version(folder, manifest)
+    _check_version(folder, MANIFEST, manifest)
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
         raise RepositoryError(f"{folder}: {MANIFEST} lists no files; download the model again")
@@ -179,7 +200,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 def _read_config(folder: Path) -> Config:
     config = _read_json(folder, "config.json")
-    _check_version(folder, config)
+    _check_version(folder, "config.json", config)
     family, init, card = config.get("family"), config.get("init"), config.get("card", {})
     if not isinstance(family, str) or not isinstance(init, dict) or not isinstance(card, dict):
         raise RepositoryError(
@@ -188,14 +209,16 @@ def _read_config(folder: Path) -> Config:
     return Config(family, init, card)
 
 
-def _check_version(folder: Path, content: dict[str, Any]) -> None:
+def _check_version(folder: Path, name: str, content: dict[str, Any]) -> None:
     version = content.get("format_version")
     if type(version) is not int or version < 1:  # True is an int
-        raise RepositoryError(f"{folder}: expected a format_version of 1 or more, got {version!r}")
+        raise RepositoryError(
+            f"{folder}: {name}: expected a format_version of 1 or more, got {version!r}; download the model again"
+        )
     if version > FORMAT_VERSION:
         raise RepositoryError(
-            f"{folder}: was written in format {version} by a newer menagerie4d, and this version reads up to format "
-            f"{FORMAT_VERSION}; pip install --upgrade menagerie4d"
+            f"{folder}: {name} was written in format {version} by a newer menagerie4d, and this version reads up to "
+            f"format {FORMAT_VERSION}; pip install --upgrade menagerie4d"
         )
 
 
@@ -219,16 +242,20 @@ def _files(folder: Path) -> Iterable[str]:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads((folder / name).read_bytes())
+        content = json.loads((folder / name).read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise RepositoryError(
             f"{folder}: has no {name}, so it is not a model of the zoo, or incomplete"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise RepositoryError(f"{folder}: {name} is not a JSON object; download the model again")
     return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -92,9 +92,12 @@ def read_ref(root: Path, name: str) -> str | None:
 def write_ref(root: Path, name: str, revision: str) -> None:
     """Point a ref to a revision."""
     reference = root / "refs" / f".{uuid.uuid4().hex}"
-    reference.write_text(revision)
-    _fsync(reference)
-    reference.replace(root / "refs" / name)
+    try:
+        reference.write_text(revision)
+        _fsync(reference)
+        reference.replace(root / "refs" / name)
+    finally:
+        reference.unlink(missing_ok=True)
 
 
 def _fsync(file: Path) -> None:

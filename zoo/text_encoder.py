@@ -20,6 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.errors import OptionError
+from zoo.hub_access import check_pretrained
+from zoo.seeds import untouched
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 POOLED_TOKENS = 25  # maximum length for encoders whose pooler output is used (DIMO, official code)
 BATCH = 64  # sentences embedded together
@@ -55,7 +59,8 @@ class TextEncoder:
         logging.disable_progress_bar()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
-            self._model = AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir())
+            with untouched():
+                self._model = AutoModel.from_pretrained(source, local_files_only=Path(source).is_dir())
         except (OSError, ValueError) as error:
             raise RuntimeError(f"the language model {name} cannot be loaded: {error}; {INSTALL}") from error
         finally:
@@ -89,6 +94,22 @@ class TextEncoder:
 def load_text_encoder(name: str) -> TextEncoder:
     """The encoder with this name, loaded once per process."""
     return TextEncoder(name)
+
+
+def check_text_encoder(name: str, option: str = "text encoder") -> None:
+    """Check that a language model can be loaded, without loading it: its library, and its files here or on the hub.
+
+    Args:
+        name: hub name or folder.
+        option: what to call it in the message.
+
+    Raises:
+        OptionError: it cannot be loaded; the message says what to do.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise OptionError(f"{option} {name}: text embeddings need the library transformers: {INSTALL}")
+    if name != MINILM or importlib.util.find_spec(WHEEL) is None:
+        check_pretrained(name, option)
 
 
 def _source(name: str) -> str:

@@ -3,76 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-UNKNOWN = "unknown"
-# Conditions that each licence imposes on sharing renders of a model. "-NC": non-commercial; "-SA": share alike; "-ND":
-# not allowed, because a rendered clip is an adaptation. Software licences are listed because models on GitHub use them.
-_CREATIVE_COMMONS = {
-    f"CC-BY{terms}-{version}": terms
-    for terms in ("", "-SA", "-ND", "-NC", "-NC-SA", "-NC-ND")
-    for version in ("1.0", "2.0", "2.5", "3.0", "4.0")
-}
-_PERMISSIVE = (
-    *("CC0-1.0", "CC-PDDC", "CC-PDM-1.0", "LicenseRef-Public-Domain", "Unlicense", "WTFPL", "0BSD", "MIT-0"),
-    *(
-        "MIT",
-        "ISC",
-        "Zlib",
-        "Apache-2.0",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "BSD-3-Clause-Clear",
-        "BSD-4-Clause",
-    ),
-    *(
-        "BSD-2-Clause-Patent",
-        "BSL-1.0",
-        "NCSA",
-        "PostgreSQL",
-        "UPL-1.0",
-        "AFL-3.0",
-        "ECL-2.0",
-        "Artistic-2.0",
-    ),
-    *("BlueOak-1.0.0", "MulanPSL-2.0", "CERN-OHL-P-2.0", "Vim", "LPPL-1.3c"),
-)
-_COPYLEFT = (
-    *("GPL-1.0-or-later", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later"),
-    *("LGPL-2.0-or-later", "LGPL-2.1-only", "LGPL-2.1-or-later", "LGPL-3.0-only", "LGPL-3.0-or-later"),
-    *(
-        "AGPL-3.0-only",
-        "AGPL-3.0-or-later",
-        "MPL-2.0",
-        "EPL-1.0",
-        "EPL-2.0",
-        "EUPL-1.1",
-        "EUPL-1.2",
-        "OSL-3.0",
-    ),
-    *(
-        "MS-PL",
-        "MS-RL",
-        "CECILL-2.1",
-        "ODbL-1.0",
-        "OFL-1.1",
-        "GFDL-1.3-only",
-        "CERN-OHL-S-2.0",
-        "CERN-OHL-W-2.0",
-    ),
-)
-# Sketchfab's own licences, which do not allow redistribution.
-_RESERVED = tuple(f"LicenseRef-Sketchfab-{name}" for name in ("Standard", "Editorial", "Free-Standard"))
-_TERMS_OF = {
-    **_CREATIVE_COMMONS,
-    **dict.fromkeys(_PERMISSIVE, ""),
-    **dict.fromkeys(_COPYLEFT, "-SA"),
-    **dict.fromkeys(_RESERVED, "reserved"),
-}
-_IDS = {name.lower(): name for name in _TERMS_OF}
+from zoo.licences import SHAREABLE, TERMS, UNKNOWN, permits, publishable
+
+__all__ = ["POLICIES", "UNKNOWN", "Claim", "Policy", "attribution", "publishable", "to_spdx"]
+
+_IDS = {name.lower(): name for name in TERMS}
 # Complete strings in lower case: GitHub's licence names (used in Objaverse-XL's tables) and Thingiverse's, where the
 # patterns below do not cover them.
 _NAMES = {
@@ -179,10 +118,9 @@ def _creative_commons(match: re.Match) -> str:
 
 
 # Preset → accepted licence terms (see above); None accepts all.
-_RESEARCH = frozenset({"", "-SA", "-NC", "-NC-SA"})
 POLICIES: dict[str, frozenset[str] | None] = {
     "any": None,
-    "research": _RESEARCH,
+    "research": SHAREABLE,
     "commercial": frozenset({"", "-SA"}),
     "permissive-only": frozenset({""}),
 }
@@ -251,8 +189,8 @@ class Policy:
             return f"licence: {claim.licence} was not asked for"
         if permitted is None:
             return ""
-        if known and not _permits(claim.licence, permitted):
-            if not _permits(claim.licence, _with_no_derivatives(permitted)):
+        if known and not permits(claim.licence, permitted):
+            if not permits(claim.licence, _with_no_derivatives(permitted)):
                 return f"licence: {claim.licence} is not in the policy {self.name}"
             if not self.allow_no_derivatives:
                 return (
@@ -268,37 +206,22 @@ class Policy:
         return ""
 
 
-def publishable(metadata: Mapping) -> str:
-    """Return why a clip may not be published, or "" if it may.
-
-    Args:
-        metadata: the clip's row, or its columns `licence`, `source`, `attribution` and `noai`.
-    """
-    for name in ("licence", "source", "attribution"):
-        if not str(metadata.get(name) or "").strip():
-            return f"no {name}"
-    if metadata.get("noai") == "yes":
-        return "the author forbids AI use"
-    licence = metadata["licence"]
-    if licence == UNKNOWN:
-        return "licence unknown"
-    if not _permits(licence, _RESEARCH):
-        return f"licence {licence} does not let anybody share what is made from the model"
-    return ""
-
-
 def _with_no_derivatives(permitted: frozenset[str]) -> frozenset[str]:
     """Return licence terms together with the same terms and ND; ND excludes SA, so BY-SA has no such variant."""
     return permitted | {f"{terms}-ND" for terms in permitted if "-SA" not in terms}
 
 
-def _permits(licence: str, permitted: frozenset[str]) -> bool:
-    """Return whether every licence of at least one OR alternative imposes only permitted conditions."""
-    choices = [choice.split(" AND ") for choice in licence.split(" OR ")]
-    return any(all(_TERMS_OF.get(name) in permitted for name in names) for names in choices)
-
-
 def attribution(title: str, author: str, source_url: str, licence: str) -> str:
     """Return the credit line of an asset: title, author, licence and, if known, URL."""
+    for name, value in (
+        ("title", title),
+        ("author", author),
+        ("source_url", source_url),
+        ("licence", licence),
+    ):
+        if not isinstance(value, str | None):
+            raise TypeError(f"attribution: {name}: expected a text, got {value!r}")
+    if not licence:
+        raise ValueError('attribution: licence: expected a licence, "unknown" if it is not known, got none')
     line = f'"{title or "Untitled"}" by {author or "an unnamed author"}, licence: {licence}'
     return f"{line}, {source_url}" if source_url else line

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from cluster.arguments import number, text
+
 FRACTIONS: Mapping[str, float] = {"train": 0.98, "validation": 0.01, "test": 0.01}
 
 
@@ -18,6 +20,13 @@ def assign_split(asset_sha256: str, fractions: Mapping[str, float] = FRACTIONS) 
     Raises:
         ValueError: a fraction is negative or the fractions do not sum to 1.
     """
+    text(asset_sha256, "assign_split: asset_sha256")
+    if not isinstance(fractions, Mapping) or not fractions:
+        raise TypeError(
+            f"assign_split: fractions: expected names of splits with fractions, got {fractions!r}"
+        )
+    for split, fraction in fractions.items():
+        number(fraction, f"assign_split: fractions: {text(split, 'assign_split: fractions')}", float("-inf"))
     if abs(sum(fractions.values()) - 1.0) > 1e-9 or min(fractions.values()) < 0:
         raise ValueError(f"assign_split: fractions must be >= 0 and add up to 1, got {dict(fractions)}")
     position = int.from_bytes(hashlib.sha256(b"split:" + asset_sha256.encode()).digest()[:8]) / 2**64

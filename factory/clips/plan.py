@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from factory.clips.cycles import ends_in_first_pose, is_static, lacks_closing_ke
 from factory.clips.quality import measure_motion
 from factory.dataset.notes import cycle_note
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
+from renderers.fields import Count, NotNegative, Positive, Range, check_fields
 from renderers.gltf import Asset, GltfError
 from renderers.meshes import Shot
 from renderers.meshes.clip import moved, turned, turntable_rotation
@@ -42,33 +43,26 @@ class ClipRecipe:
         seed: of every random choice.
     """
 
-    fps: int = 24
-    num_frames: int = 48
-    views: int = 16
-    resolution: int = 256
-    max_animations: int = 6
-    max_elevation_deg: float = 30.0
-    azimuth_jitter_deg: float = 11.25
-    fov_y_deg: float = 40.0
-    distance: float = 3.0
-    margin: float = 0.03
-    min_motion: float = 0.0025
-    min_duration: float = 0.25
+    fps: Count = 24
+    num_frames: Annotated[int, Range(low=2)] = 48
+    views: Count = 16
+    resolution: Annotated[int, Range(low=16, high=4096)] = 256
+    max_animations: Count = 6
+    max_elevation_deg: Annotated[float, Range(low=0, high=90)] = 30.0
+    azimuth_jitter_deg: Annotated[float, Range(low=0, high=180)] = 11.25
+    fov_y_deg: Annotated[float, Range(above=0, below=170)] = 40.0
+    distance: Positive = 3.0
+    margin: Annotated[float, Range(low=0, below=0.5)] = 0.03
+    min_motion: NotNegative = 0.0025
+    min_duration: NotNegative = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("fps", 1), ("num_frames", 2), ("views", 1), ("max_animations", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"ClipRecipe.{name}: expected at least {least}, got {getattr(self, name)}")
-        if not 16 <= self.resolution <= 4096 or self.resolution % 2:
+        check_fields(self)
+        if self.resolution % 2:
             raise ValueError(
-                f"ClipRecipe.resolution: expected an even number of pixels from 16 to 4096 (H.264 subsamples chroma "
-                f"by two), got {self.resolution}"
-            )
-        if not 0.0 < self.fov_y_deg < 170.0 or self.distance <= 0.0 or not 0.0 <= self.margin < 0.5:
-            raise ValueError(
-                f"ClipRecipe: expected fov_y_deg in (0, 170), distance > 0 and margin in [0, 0.5), got "
-                f"{self.fov_y_deg:g}, {self.distance:g}, {self.margin:g}"
+                f"ClipRecipe.resolution: expected an even number of pixels (H.264 subsamples chroma by two), got "
+                f"{self.resolution}"
             )
 
     def hash(self) -> str:

@@ -100,4 +100,5 @@ _MODULES = {
     "finish_takedowns": "factory.dataset.takedown",
 }
 
-__getattr__, __dir__ = lazy_names(__name__, _MODULES)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _MODULES)

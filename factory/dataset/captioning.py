@@ -17,6 +17,7 @@ from factory.console import Show, Status
 from factory.dataset.captions import FOLDER, SCHEMA, one_line, pack_captions, read_caption_rows
 from factory.dataset.reader import load_clips
 from renderers.meshes.clip import GREY
+from zoo.threads import worker_threads
 
 PROMPT = (
     "These are frames of a short video of one animated 3D model. In one sentence, say what it is and how it moves. "
@@ -241,7 +242,8 @@ def caption_dataset(
             done = progress.counts.get("done", 0)
             show(lambda: Status("groups of clips", done, len(tasks), progress.seconds, facts=facts))
 
-    return run(stage, tasks, Ledger(root, _LEDGER), workers=workers, on_tick=on_tick)
+    with worker_threads(workers):
+        return run(stage, tasks, Ledger(root, _LEDGER), workers=workers, on_tick=on_tick)
 
 
 def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:

@@ -27,8 +27,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster import Storage
+from cluster.arguments import instance, location
 from factory.dataset.reader import Clip, ClipDataset
 from factory.dataset.schema import view_column
+from zoo.files import is_disk_full
 
 VERSION = "v3.0"
 SPLITS = ("train", "validation", "test")  # in the order in which LeRobot's ranges of episodes list them
@@ -71,7 +74,9 @@ def export_lerobot(clips: ClipDataset, folder: str | os.PathLike[str]) -> Path:
     Raises:
         ExportError: clips of several shapes, a fractional frame rate, or a folder with files in it.
     """
-    folder = Path(folder)
+    instance(clips, ClipDataset, "export_lerobot: clips")
+    folder = Path(location(folder, "export_lerobot: folder"))
+    Storage(folder.parent).check_writable()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and is not an empty folder; choose another one")
     shape = _common_shape(clips)
@@ -82,8 +87,10 @@ def export_lerobot(clips: ClipDataset, folder: str | os.PathLike[str]) -> Path:
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(folder)) from error
         raise
     return folder
 

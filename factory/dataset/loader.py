@@ -20,6 +20,7 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from cluster.arguments import fields_of, function, instance, location
 from factory.dataset.buffers import BufferPool, value_table
 from factory.dataset.codecs.video import decode_on
 from factory.dataset.epoch_order import TAILS, EpochOrder
@@ -27,6 +28,8 @@ from factory.dataset.ratings import QUALITIES, selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.dataset.row_groups import RowGroupReader, prefetch
 from factory.dataset.schema import alpha_column, row_cameras, view_column
+from renderers.arguments import flag, integer, shown
+from renderers.background import Background, background_bytes
 from renderers.cameras import mvvdm_camera_vectors
 from renderers.meshes.clip import GREY
 
@@ -63,7 +66,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         views: V, evenly spaced around the object.
         frames: T, evenly spaced in time.
         batch_size: B, per rank; None gives single samples.
-        background: RGB, 0–255.
+        background: RGB, integers in 0..255 or floats in 0..1 (`renderers.background`).
         dtype: data type of `frames`, floating-point or torch.uint8.
         shuffle: False keeps the order of the dataset and uses phase 0.
         seed: seed of the order and the phases.
@@ -88,7 +91,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         views: int = 4,
         frames: int = 16,
         batch_size: int | None = None,
-        background: Sequence[int] = GREY,
+        background: Background = GREY,
         dtype: torch.dtype = torch.float32,
         shuffle: bool = True,
         seed: int = 0,
@@ -98,11 +101,21 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         world_size: int | None = None,
         transform: Transform | None = None,
     ) -> None:
+        if not isinstance(dataset, ClipDataset):
+            location(dataset, "TrainingClips: dataset")
         self.clips = dataset if isinstance(dataset, ClipDataset) else load_clips(dataset)
-        self.views, self.frames, self.batch_size = views, frames, batch_size
-        self.background, self.dtype = tuple(background), dtype
+        self.views, self.frames = (
+            integer(views, "TrainingClips: views", 1),
+            integer(frames, "TrainingClips: frames", 1),
+        )
+        self.batch_size = None if batch_size is None else integer(batch_size, "TrainingClips: batch_size", 1)
+        self.background, self.dtype = background_bytes(background, "TrainingClips: background"), dtype
         self.quality = quality
-        self.shuffle, self.seed, self.tail, self.mix = shuffle, seed, tail, mix
+        self.shuffle, self.seed = (
+            flag(shuffle, "TrainingClips: shuffle"),
+            integer(seed, "TrainingClips: seed", 0),
+        )
+        self.tail, self.mix = tail, integer(mix, "TrainingClips: mix", 1)
         self.rank, self.world_size = _distributed_rank(rank, world_size)
         self.transform = transform
         self._check_arguments()
@@ -111,7 +124,14 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         kept = self._select(where or {})
         samples = (kept[:, None] * self._groups + np.arange(self._groups)).ravel()
         self._order = EpochOrder(
-            samples, self._units_of(samples), batch_size or 1, self.world_size, shuffle, seed, tail, mix
+            samples,
+            self._units_of(samples),
+            self.batch_size or 1,
+            self.world_size,
+            self.shuffle,
+            self.seed,
+            tail,
+            self.mix,
         )
         if not len(self):
             raise ValueError(
@@ -128,20 +148,18 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
             raise ValueError(
                 f"TrainingClips: quality is {self.quality!r}; expected one of {', '.join(QUALITIES)}"
             )
+        function(self.transform, "TrainingClips: transform")
+        instance(self.dtype, torch.dtype, "TrainingClips: dtype")
         if self.dtype != torch.uint8 and not self.dtype.is_floating_point:
             raise ValueError(
                 f"TrainingClips: dtype is {self.dtype}; expected a floating-point type or torch.uint8"
             )
-        sizes = {"views": self.views, "frames": self.frames, "batch_size": self.batch_size, "mix": self.mix}
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise ValueError(f"TrainingClips: {name} is {value}; expected at least 1")
-        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
-            raise ValueError(f"TrainingClips: background is {self.background}; expected RGB, 0-255")
 
     def _select(self, where: Mapping[str, Accepted]) -> np.ndarray:
         """Return the indices of the clips that pass the filter, after checking that they fit the arguments."""
-        unknown = sorted(set(where) - set(self.clips.columns))
+        if not isinstance(where, Mapping):
+            raise TypeError(f"TrainingClips: where: expected column names with values, got {shown(where)}")
+        unknown = sorted(map(str, set(where) - set(self.clips.columns)))
         if unknown:
             raise ValueError(
                 f"TrainingClips: {self.clips.url} has no column {unknown[0]!r} to filter by; it has "
@@ -180,13 +198,21 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
 
     # --- position -------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return (
+            f"TrainingClips({self.clips.url!r}, {len(self)} batches of {self.batch_size or 'single samples'}, "
+            f"{self.views} views × {self.frames} frames, {str(self.dtype).removeprefix('torch.')}, "
+            f"rank {self.rank} of {self.world_size})"
+        )
+
     def __len__(self) -> int:
         """Number of batches of this rank in a whole epoch."""
         return self._order.num_batches(self.rank)
 
     def set_epoch(self, epoch: int, step: int = 0) -> None:
         """Make the next iteration start at batch `step` of this rank in `epoch`."""
-        self._start[:] = torch.tensor([epoch, step])
+        epoch = integer(epoch, "TrainingClips.set_epoch: epoch", 0)
+        self._start[:] = torch.tensor([epoch, integer(step, "TrainingClips.set_epoch: step", 0)])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position at which the next iteration starts."""
@@ -198,6 +224,7 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         Raises:
             ValueError: the state was saved with another dataset or other arguments.
         """
+        fields_of(state, ("epoch", "step", "order"), "TrainingClips: state")
         if state["order"] != self._order_id:
             raise ValueError(
                 "TrainingClips: this state belongs to another sequence: clips, filter, quality, views, frames, "
@@ -324,7 +351,8 @@ class TrainingClips(IterableDataset[dict[str, Any]]):
         """Decode frames of one view into `out`, [T, 3, H, W], bit patterns of `dtype`."""
         try:
             video, alpha = row[view_column(view)][0]["bytes"].as_py(), row[alpha_column(view)][0].as_py()
-            decode_on(self.background, video, alpha, indices, self._value_table, out)
+            color = np.array(self.background, np.uint8)  # never ambiguous, unlike a tuple
+            decode_on(color, video, alpha, indices, self._value_table, out)
         except ValueError as error:
             raise ValueError(
                 f"clip {clip_id}, view {view}, of {self.clips.url}: {error}. The shard is damaged; compare its sha256 "
@@ -351,10 +379,15 @@ class ClipLoader(DataLoader):
     """
 
     def __init__(self, clips: TrainingClips, num_workers: int = 0, **options: Any) -> None:
+        instance(clips, TrainingClips, "ClipLoader: clips")
+        num_workers = integer(num_workers, "ClipLoader: num_workers", 0)
         options.setdefault("persistent_workers", num_workers > 0)
         super().__init__(clips, batch_size=None, num_workers=num_workers, **options)
         self._clips = clips
         self._state = clips.state_dict()
+
+    def __repr__(self) -> str:
+        return f"ClipLoader({self._clips!r}, {self.num_workers} workers)"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         self._clips.load_state_dict(self._state)
@@ -404,7 +437,11 @@ def _distributed_rank(rank: int | None, world_size: int | None) -> tuple[int, in
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
         return 0, 1
-    if rank is None or world_size is None or not 0 <= rank < world_size:
+    if rank is not None:
+        rank = integer(rank, "TrainingClips: rank", 0)
+    if world_size is not None:
+        world_size = integer(world_size, "TrainingClips: world_size", 1)
+    if rank is None or world_size is None or not rank < world_size:
         raise ValueError(
             f"TrainingClips: rank {rank} of {world_size}; expected both, with 0 <= rank < world_size"
         )

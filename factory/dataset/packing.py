@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.arguments import integer, location, text, texts
 from cluster.storage import Storage, StorageError
-from factory.dataset.schema import convert_clips
+from factory.dataset.conversion import convert_clips
 from factory.dataset.shards import Shard, ShardFiles, staged_keys, staged_path
+from renderers.arguments import flag
 
 TARGET_BYTES = 384 * 2**20
 
@@ -55,9 +57,9 @@ class ShardPacker:
     """
 
     def __init__(self, root: str | os.PathLike[str], *, target_bytes: int = TARGET_BYTES) -> None:
-        self._storage = Storage(root)
+        self._storage = Storage(location(root, "ShardPacker: root"))
         self._files = ShardFiles(self._storage)
-        self._target_bytes = target_bytes
+        self._target_bytes = integer(target_bytes, "ShardPacker: target_bytes", 1)
         finished = self._files.read_manifests()
         self._next_seq = {shard.split: shard.seq + 1 for shard in finished}
         self._seen = {key for shard in finished for key in shard.keys}
@@ -81,11 +83,13 @@ class ShardPacker:
             order: position of the asset in the plan: 0, 1, 2 … without gaps.
             keys: of its clips; empty if it has none.
         """
-        self._send(self._on_planned, order, list(keys))
+        order = integer(order, "ShardPacker.planned: order", 0)
+        self._send(self._on_planned, order, texts(keys, "ShardPacker.planned: keys"))
 
     def finished(self, key: str, committed: bool) -> None:
         """Report the result of a clip: it is staged (`committed`), or will never be."""
-        self._send(self._on_finished, key, committed)
+        text(key, "ShardPacker.finished: key")
+        self._send(self._on_finished, key, flag(committed, "ShardPacker.finished: committed"))
 
     def close(self, *, flush: bool = True) -> list[Shard]:
         """Stop the thread. Further calls have no effect.

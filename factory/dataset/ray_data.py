@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cluster.arguments import instance, integer
 from factory.dataset.loader import TrainingClips
 
 
@@ -22,15 +23,25 @@ def ray_dataset(clips: TrainingClips, epoch: int = 0, steps_per_task: int = 4) -
         clips: the batches.
         epoch: number of the epoch.
         steps_per_task: batches read by one Ray task.
-    """
-    from cluster import data
 
-    batches = clips.epoch_batches(epoch)
+    Raises:
+        ValueError: the batches are bfloat16, which NumPy lacks.
+    """
+    instance(clips, TrainingClips, "ray_dataset: clips")
+    if clips.dtype == torch.bfloat16:
+        raise ValueError(
+            "ray_dataset: rows of Ray Data are NumPy arrays, which cannot be bfloat16; use dtype=torch.float16, "
+            "float32 or uint8 in TrainingClips"
+        )
+    steps_per_task = integer(steps_per_task, "ray_dataset: steps_per_task", 1)
+    batches = clips.epoch_batches(integer(epoch, "ray_dataset: epoch", 0))
     parts, rows = [], []
     for start in range(0, len(batches), steps_per_task):
         part = batches[start : start + steps_per_task]
         parts.append(partial(_read_arrays, clips, epoch, part))
         rows.append(sum(map(len, part)))
+    from cluster import data
+
     return data.from_parts(parts, rows)
 
 

@@ -14,31 +14,40 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.arguments import location, text, texts
 from cluster.storage import glob_files, open_filesystem
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
-from factory.dataset.codecs.modalities import cells_of, decode_modality, decode_tracks, modalities_of
+from factory.dataset.codecs.modalities import (
+    MODALITIES,
+    cells_of,
+    decode_modality,
+    decode_tracks,
+    modalities_of,
+)
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
-from factory.dataset.names import dataset_url
+from factory.dataset.indices import Indices, resolve_indices
+from factory.dataset.names import check_repository, hub_errors, input_url
 from factory.dataset.schema import (
     SCHEMA_VERSION,
     alpha_column,
+    clip_schema,
     is_pixels,
     row_cameras,
     row_to_shot,
     view_column,
 )
+from factory.dataset.shard_file import DatasetError, ShardFile, damaged
+from renderers.arguments import integer
+from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
 from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
+from renderers.values import by_value
 
 NEWEST, STORED = "newest", "stored"
-Indices = int | slice | Sequence[int] | None
 
 
-class DatasetError(ValueError):
-    """A file of a dataset cannot be read. The message names the file and the cause."""
-
-
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class ClipArrays:
     """The decoded arrays of a clip: V views, T frames of H × W pixels.
 
@@ -94,8 +103,8 @@ def load_clips(
     """Open a dataset. Only the footers of the shards are read.
 
     Args:
-        path_or_url: a folder, any URL that fsspec supports ("s3://…"), "hub:org/name" or "local:PATH"
-            (`factory.dataset.names.dataset_url`).
+        path_or_url: a folder, any URL that fsspec supports ("s3://…"), "hub:org/name", "local:PATH", or "org/name" on
+            the hub (`factory.dataset.names.input_url`).
         split: "train", "validation" or "test"; None = all.
         captions: which captions the clips have: "newest" = the last one written for each clip, "stored" = those in the
             shards, or a `caption_origin` such as "model qwen3-vl" = those of this origin, "" for clips without one.
@@ -103,7 +112,7 @@ def load_clips(
     Raises:
         FileNotFoundError: the dataset, or the split, has no clips.
         DatasetError: a shard cannot be read, or a newer version wrote it.
-        StorageError: the URL cannot be opened.
+        StorageError: the URL cannot be opened, or the hub refuses it.
     """
     return ClipDataset(path_or_url, split, captions)
 
@@ -127,7 +136,12 @@ class ClipDataset:
     def __init__(
         self, path_or_url: str | os.PathLike[str], split: str | None = None, captions: str = NEWEST
     ) -> None:
-        self.url = dataset_url(path_or_url)
+        location(path_or_url, "load_clips: path_or_url")
+        if split is not None:
+            text(split, "load_clips: split")
+        text(captions, "load_clips: captions")
+        self.url = input_url(path_or_url)
+        check_repository(self.url, path_or_url)
         self.filesystem, root = open_filesystem(self.url)
         self._files = self._shards(root, split)
         self._which_captions = captions
@@ -143,12 +157,13 @@ class ClipDataset:
     def _shards(self, root: str, split: str | None) -> list[str]:
         pattern = f"{root.rstrip('/')}/data/*/*.parquet"
         # macOS leaves a file `._name` beside each file that it copies to other file systems.
-        files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
+        with hub_errors(self.url):
+            files = sorted(path for path in glob_files(self.filesystem, pattern) if "/._" not in path)
         if not files:
-            raise FileNotFoundError(
-                f"no clips in {self.url}: expected files like {pattern}; render some with "
-                f"`python -m factory.render --out {self.url}`"
-            )
+            advice = f"; render some with `python -m factory.render --out {self.url}`"
+            if self.url.startswith("hf://"):
+                advice = "; check the name: it is no dataset of clips"
+            raise FileNotFoundError(f"no clips in {self.url}: expected files like {pattern}{advice}")
         splits = sorted({path.rsplit("/", 2)[1] for path in files})
         if split is not None and split not in splits:
             raise FileNotFoundError(f"no split {split!r} in {self.url}; it has {', '.join(splits)}")
@@ -156,12 +171,15 @@ class ClipDataset:
 
     def _read_footer(self, file: str) -> pq.FileMetaData:
         try:
-            footer = self._open(file).metadata
+            with hub_errors(self.url):
+                footer = self._open(file).metadata
         except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-            raise DatasetError(
-                f"{file} of {self.url} cannot be read ({error}): it is incomplete or damaged; compare its size and "
-                f"sha256 with its manifest in _factory/shards, and download or pack it again"
-            ) from error
+            advice = None
+            if self.url.startswith("hf://"):
+                if isinstance(error, FileNotFoundError):  # a sentence of `hub_errors`
+                    raise
+                advice = "run the same command again, or ask its owner to publish it again"
+            raise DatasetError(damaged(f"{file} of {self.url}", error, advice)) from error
         version = _schema_version(footer)
         if version > int(SCHEMA_VERSION):
             raise DatasetError(
@@ -174,6 +192,7 @@ class ClipDataset:
         return int(self.row_group_starts[-1])
 
     def __getitem__(self, index: int) -> Clip:
+        index = integer(index, "ClipDataset: index")
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of a dataset of {len(self)} clips")
         return Clip(self, index % len(self))
@@ -190,7 +209,7 @@ class ClipDataset:
         Raises:
             KeyError: the dataset has no such clip.
         """
-        if clip_id not in self._index_of:
+        if text(clip_id, "ClipDataset.clip: clip_id") not in self._index_of:
             raise KeyError(f"no clip {clip_id!r} among the {len(self)} clips of {self.url}")
         return self[self._index_of[clip_id]]
 
@@ -200,7 +219,7 @@ class ClipDataset:
         Args:
             columns: names; None = every column without pixels (`columns`).
         """
-        table = self._read(columns or self.columns)
+        table = self._read(self._known_columns(columns, "table") if columns else self.columns)
         if {"caption", "caption_origin"} & set(table.column_names) and self.captions:
             chosen = [self.captions.get(key) for key in self._read(["clip_id"])["clip_id"].to_pylist()]
             for place, name in enumerate(("caption", "caption_origin")):
@@ -256,10 +275,11 @@ class ClipDataset:
         return {name: index for index, name in enumerate(self.table(["clip_id"])["clip_id"].to_pylist())}
 
     def _read(self, columns: Sequence[str]) -> pa.Table:
-        return pa.concat_tables(
-            self._open(file, footer).read(columns=list(columns))
-            for file, footer in zip(self._files, self._footers, strict=True)
-        )
+        with hub_errors(self.url):
+            return pa.concat_tables(
+                self._open(file, footer).read(columns=list(columns))
+                for file, footer in zip(self._files, self._footers, strict=True)
+            )
 
     def _locate(self, index: int) -> tuple[RowGroup, int]:
         """Return the row group of a clip and the clip's row in it."""
@@ -273,12 +293,35 @@ class ClipDataset:
             index: of the clip, >= 0.
             columns: names, including pixel columns.
         """
-        group, row = self._locate(index)
-        table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
+        columns = self._known_columns(columns, "read_row")
+        group, row = self._locate(integer(index, "ClipDataset.read_row: index", 0, len(self) - 1))
+        with hub_errors(self.url):
+            table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
         return table.slice(row, 1).to_pylist()[0]
 
-    def _open(self, file: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-        return pq.ParquetFile(file, metadata=footer, filesystem=self.filesystem, pre_buffer=True)
+    def _known_columns(self, columns: Sequence[str], method: str) -> list[str]:
+        """The columns as a list. Those that only other versions of the schema have are accepted; Parquet skips them.
+
+        Raises:
+            TypeError: they are not several texts.
+            ValueError: the clips have no such column.
+        """
+        names = texts(columns, f"ClipDataset.{method}: columns")
+        if unknown := [name for name in names if name not in self._column_names]:
+            raise ValueError(
+                f"ClipDataset.{method}: columns: {self.url} has no column {unknown[0]!r}; it has "
+                f"{', '.join(self.columns)}, and pixels"
+            )
+        return names
+
+    @cached_property
+    def _column_names(self) -> frozenset[str]:
+        views = sum(name.startswith(view_column(0)[:-2]) for name in self._schema.names)
+        return frozenset(self._schema.names) | frozenset(clip_schema(max(views, 1), MODALITIES).names)
+
+    def _open(self, file: str, footer: pq.FileMetaData | None = None) -> ShardFile:
+        name = f"{file} of {self.url}"
+        return ShardFile(name, file, metadata=footer, filesystem=self.filesystem, pre_buffer=True)
 
 
 def _schema_version(footer: pq.FileMetaData) -> int:
@@ -334,13 +377,34 @@ class Clip:
         return row_to_shot(self.metadata)
 
     def __repr__(self) -> str:
-        return f"Clip({self.clip_id!r}: {self.metadata['title']!r}, {self.metadata['animation_name']!r})"
+        try:
+            row = self.metadata
+        except Exception:  # the shard is damaged or cannot be reached; reading the clip reports it
+            return f"Clip({self.index} of {self._dataset!r})"
+        return (
+            f"Clip({row['clip_id']!r}: {row['title']!r}, {row['animation_name']!r}, {row['num_views']} views, "
+            f"{row['num_frames']} frames of {row['width']}×{row['height']})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same clip of the same dataset."""
+        if not isinstance(other, Clip):
+            return NotImplemented
+        return self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, str, int]:
+        group, row = self._dataset._locate(self.index)
+        return self._dataset.url, group.path, int(row) + (group.index << 32)
 
     def read(
         self,
         views: Indices = None,
         frames: Indices = None,
-        background: Sequence[int] | None = None,
+        background: Background | None = None,
         modalities: Sequence[str] = (),
     ) -> ClipArrays:
         """Decode some views and frames.
@@ -351,8 +415,8 @@ class Clip:
         Args:
             views: index, slice or list; negative indices count from the end; None = all.
             frames: likewise.
-            background: RGB, 0–255, to composite the clip on; None keeps alpha. MV-VDM uses (127, 127, 127), DIMO
-                (255, 255, 255).
+            background: RGB to composite the clip on, integers in 0..255 or floats in 0..1 (`renderers.background`);
+                None keeps alpha. MV-VDM uses (127, 127, 127), DIMO (255, 255, 255).
             modalities: additional arrays: "depth", "normals", "flow" and "tracks".
 
         Raises:
@@ -361,9 +425,12 @@ class Clip:
         """
         row = self.metadata
         self._check_modalities(modalities)
+        color = None
+        if background is not None:  # an array of uint8, which is never ambiguous
+            color = np.array(background_bytes(background, "Clip.read: background"), np.uint8)
         views, frames = (
-            _resolve(views, row["num_views"], "view"),
-            _resolve(frames, row["num_frames"], "frame"),
+            resolve_indices(views, row["num_views"], "view"),
+            resolve_indices(frames, row["num_frames"], "frame"),
         )
         unique = sorted(set(views))
         columns = [name(view) for view in unique for name in (view_column, alpha_column)]
@@ -374,8 +441,8 @@ class Clip:
             with self._damage_reported(f"view {view}"):
                 arrays[place] = decode_h264(cells[view_column(view)]["bytes"], frames, channels=4)
                 arrays[place, ..., 3] = unpack_alpha(cells[alpha_column(view)], frames)
-            if background is not None:
-                composite_in_place(arrays[place], background)
+            if color is not None:
+                composite_in_place(arrays[place], color)
         cameras = self.cameras[views]
         decoded: dict[str, Any] = {}
         for name in modalities:
@@ -385,14 +452,15 @@ class Clip:
                 else:
                     decoded[name] = decode_modality(name, cells, views, frames, row)
         return ClipArrays(
-            frames=arrays if background is None else arrays[..., :3],
+            frames=arrays if color is None else arrays[..., :3],
             cameras=cameras,
             timestamps=self.timestamps[frames],
             **decoded,
         )
 
     def _check_modalities(self, modalities: Sequence[str]) -> None:
-        missing = [name for name in modalities if name not in self._dataset.modalities]
+        names = texts(modalities, "Clip.read: modalities")
+        missing = [name for name in names if name not in self._dataset.modalities]
         if missing:
             available = ", ".join(self._dataset.modalities) or "colour only"
             raise ValueError(
@@ -411,12 +479,3 @@ class Clip:
                 f"clip {self.clip_id}, {part}, in {group.path}: {error}. The shard is damaged; compare its sha256 "
                 f"with its manifest in _factory/shards and download or pack it again"
             ) from error
-
-
-def _resolve(indices: Indices, count: int, kind: str) -> list[int]:
-    """Convert an index, a slice or a list to non-negative indices below `count`."""
-    try:
-        resolved = np.arange(count)[slice(None) if indices is None else indices]
-    except IndexError:
-        raise IndexError(f"{kind} {indices} of a clip with {count} {kind}s") from None
-    return np.atleast_1d(resolved).tolist()

@@ -20,9 +20,11 @@ from pathlib import Path
 from cluster import Storage
 from factory.assets.licences import publishable
 from factory.assets.tombstones import read_tombstones
+from factory.dataset.names import input_url
 from factory.dataset.reader import load_clips
 from factory.dataset.release_files import Published, PublishError, Release
 from factory.dataset.release_hub import check_tag, publish_to_hub
+from zoo.names import HUB_SCHEMES, parse_hub
 from zoo.snapshots import is_repository, keep_snapshot, read_ref, unfinished_snapshot, write_ref
 
 __all__ = ["PublishError", "Published", "check_publishable", "publish"]
@@ -30,7 +32,6 @@ __all__ = ["PublishError", "Published", "check_publishable", "publish"]
 _LICENCE_COLUMNS = ("clip_id", "source", "asset_uid", "title", "licence", "attribution", "noai")
 _MAX_LISTED = 5
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def publish(
@@ -44,7 +45,7 @@ def publish(
     """Publish a dataset. Calling it again uploads nothing twice.
 
     Args:
-        root: path or fsspec URL of the dataset.
+        root: name, path or fsspec URL of the dataset (`factory.dataset.names.input_url`).
         target: "hub:org/name", or "local:PATH" for a folder with refs/ and snapshots/<revision>/. The hub requires an
             account: `hf auth login`, or HF_TOKEN.
         tag: name of this version. Tags are never moved.
@@ -57,11 +58,7 @@ def publish(
         StorageError: the dataset cannot be read.
         FileNotFoundError: the dataset has no clips.
     """
-    kind, separator, place = target.partition(":")
-    if kind not in ("local", "hub") or not separator or not place:
-        raise PublishError(f"cannot publish to {target!r}: expected hub:org/name or local:PATH")
-    if kind == "hub" and not _REPOSITORY.fullmatch(place):
-        raise PublishError(f"{target!r} is not a repository name: expected hub:org/name")
+    kind, place = _place(target)
     if tag is not None and (not _TAG.fullmatch(tag) or tag == "main"):
         raise PublishError(f"--tag {tag}: expected letters, digits, '.', '_' or '-', and not main")
     folder = Path(place).expanduser()
@@ -71,6 +68,7 @@ def publish(
         )
     if kind == "local":
         Storage(folder).check_writable()
+    root = input_url(root)
     check_publishable(root)
     with tempfile.TemporaryDirectory(prefix="publish-") as generated:
         release = Release.of(root, Path(generated), place if kind == "hub" else "")
@@ -79,12 +77,35 @@ def publish(
         return publish_to_hub(release, place, tag, private, message or "Publish the dataset")
 
 
+def _place(target: str) -> tuple[str, str]:
+    """ "hub" and "org/name", or "local" and the path.
+
+    Raises:
+        PublishError: the target is neither, or is a revision of a repository.
+    """
+    if target.startswith(HUB_SCHEMES):
+        try:
+            path, revision = parse_hub(target, "dataset")
+        except ValueError as error:
+            raise PublishError(f"cannot publish: {error}") from None
+        if revision:
+            raise PublishError(
+                f"cannot publish to {target!r}: expected hub:{path}; --tag {revision} names the version"
+            )
+        return "hub", path
+    kind, _, place = target.partition(":")
+    if kind != "local" or not place:
+        raise PublishError(f"cannot publish to {target!r}: expected hub:org/name or local:PATH")
+    return "local", place
+
+
 def check_publishable(root: str | os.PathLike[str]) -> None:
     """Check that every clip may be shared and every takedown is finished.
 
     Raises:
         PublishError: lists the first clips that may not be shared, and their number.
     """
+    root = input_url(root)
     for tombstone in read_tombstones(root):
         if not tombstone.finished:
             raise PublishError(

@@ -37,7 +37,7 @@ def publish_to_hub(release: Release, name: str, tag: str | None, private: bool, 
         PublishError: the repository is public or contains other files, or the tag exists.
         ZooError: the hub cannot be reached or refuses the upload.
     """
-    with hub_client(name) as api:
+    with hub_client(name, kind="dataset", writing=True) as api:
         from huggingface_hub import CommitOperationDelete
 
         api.create_repo(name, repo_type="dataset", private=private or None, exist_ok=True)

@@ -12,7 +12,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.parquet import AlreadyBufferedFile
 from fsspec.utils import merge_offset_ranges
 
+from factory.dataset.names import hub_errors
 from factory.dataset.reader import ClipDataset
+from factory.dataset.shard_file import ShardFile
 
 _READ_AHEAD = 2  # batches whose units are fetched while the current one is decoded
 _FETCHES = 4  # units fetched at a time: over a network, a small request waits longer than it transfers
@@ -32,11 +34,13 @@ class RowGroupReader:
     def read(self, index: int, columns: Collection[str]) -> pa.Table:
         """Read columns of row group number `index` of the dataset."""
         group = self._clips.row_groups[index]
+        name = f"{group.path} of {self._clips.url}"
         if isinstance(self._fs, LocalFileSystem):
-            with pq.ParquetFile(group.path, metadata=group.footer, memory_map=True) as parquet:
+            with ShardFile(name, group.path, metadata=group.footer, memory_map=True) as parquet:
                 return parquet.read_row_group(group.index, list(columns))
-        file = self._fetch(group.path, group.footer.row_group(group.index), set(columns))
-        with pq.ParquetFile(file, metadata=group.footer) as parquet:
+        with hub_errors(self._clips.url):
+            file = self._fetch(group.path, group.footer.row_group(group.index), set(columns))
+        with ShardFile(name, file, metadata=group.footer) as parquet:
             return parquet.read_row_group(group.index, list(columns))
 
     def _fetch(self, path: str, row_group: pq.RowGroupMetaData, columns: set[str]) -> AlreadyBufferedFile:

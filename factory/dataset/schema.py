@@ -16,10 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.dataset.codecs.modalities import encode_modalities, modalities_of, modality_columns
+from cluster.arguments import fields_of, instance, texts
+from factory.dataset.codecs.modalities import MODALITIES, encode_modalities, modalities_of, modality_columns
 from factory.dataset.codecs.video import bleed_colour, pack_alpha
+from renderers.arguments import integer
 from renderers.cameras import CONVENTION, Cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
+from renderers.values import by_value
 from renderers.video import encode_h264
 
 SCHEMA_VERSION = "3"
@@ -146,11 +149,25 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
+_CREDITED_COLUMNS = ("licence", "source", "attribution", "renderer_version", "package_version")
+_CAMERA_COLUMNS = ("world_to_camera", "K", "width", "height")
+_SHOT_COLUMNS = (
+    *_CAMERA_COLUMNS,
+    "window",
+    "animation_index",
+    "timestamps",
+    "asset_to_world",
+    "settings",
+    "fps",
+)
+
+
 class RowError(ValueError):
     """A row that the dataset does not accept. The message names the clip and the missing columns."""
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class ClipInfo:
     """The metadata of a row: every column except pixels, camera matrices and the clip's dimensions.
 
@@ -244,6 +261,11 @@ def clip_schema(views: int = VIEWS, modalities: Collection[str] = ()) -> pa.Sche
         views: number of views.
         modalities: stored beside colour (`factory.dataset.codecs.modalities.MODALITIES`).
     """
+    views = integer(views, "clip_schema: views", 1)
+    if not set(texts(modalities, "clip_schema: modalities")) <= set(MODALITIES):
+        raise ValueError(
+            f"clip_schema: modalities: expected names from {MODALITIES}, got {tuple(modalities)}"
+        )
     columns = [
         *_ASSET_COLUMNS,
         *_ANIMATION_COLUMNS,
@@ -317,6 +339,8 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
     Raises:
         RowError: licence, source or attribution is missing, or clip and info disagree.
     """
+    instance(clip, RenderedClip, "make_row: clip")
+    instance(info, ClipInfo, "make_row: info")
     views, num_frames, height, width, _ = clip.frames.shape
     if set(info.motion) != set(MOTION_COLUMNS):
         raise RowError(
@@ -378,32 +402,6 @@ def check_row(row: Mapping[str, Any]) -> None:
             raise RowError(f"{where}: no {', no '.join(missing)}. {advice}")
 
 
-def convert_clips(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Convert clips to an earlier or later version of the schema, so that one dataset has one set of columns.
-
-    Columns that `schema` lacks are dropped, columns that the clips lack are null; only ADDED_COLUMNS may differ.
-
-    Args:
-        table: clips.
-        schema: columns of the dataset that they are added to.
-
-    Returns:
-        The clips with exactly the columns of `schema`, or `table` itself if other columns differ.
-    """
-    if not set(table.column_names) ^ set(schema.names) <= set(ADDED_COLUMNS):
-        return table
-    version = max((ADDED_COLUMNS[name] for name in ADDED_COLUMNS if name in schema.names), default="2")
-    columns = []
-    for column in schema:
-        if column.name == "schema_version":
-            columns.append(pa.array([version] * len(table), column.type))
-        elif column.name in table.column_names:
-            columns.append(table[column.name])
-        else:
-            columns.append(pa.nulls(len(table), column.type))
-    return pa.table(columns, schema=schema)
-
-
 def row_cameras(row: Mapping[str, Any]) -> Cameras:
     """Return the cameras of a row, one per view."""
     return Cameras(row["world_to_camera"], row["K"], row["width"], row["height"])
@@ -411,6 +409,13 @@ def row_cameras(row: Mapping[str, Any]) -> Cameras:
 
 def row_to_shot(row: Mapping[str, Any]) -> tuple[Shot, RenderSettings]:
     """Return the inputs that render a row again with its `renderer` and the asset file of its `asset_sha256`."""
+    fields_of(row, _SHOT_COLUMNS, "row_to_shot: row")
+    try:
+        settings = RenderSettings(**json.loads(row["settings"]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"row_to_shot: row: its settings cannot be read ({error}): {row['settings']!r}"
+        ) from None
     turns = row["window"] == "turntable"
     shot = Shot(
         animation=None if turns else row["animation_index"],
@@ -420,13 +425,18 @@ def row_to_shot(row: Mapping[str, Any]) -> tuple[Shot, RenderSettings]:
         closed=row["window"] == "loop",
         turntable=row["num_frames"] / row["fps"] if turns else 0.0,
     )
-    return shot, RenderSettings(**json.loads(row["settings"]))
+    return shot, settings
 
 
 def write_row(row: Mapping[str, Any]) -> bytes:
     """Encode a row as a Parquet file of its own, the form in which clips are staged. Equal rows give equal bytes."""
+    fields_of(row, (*_CREDITED_COLUMNS, "clip_id", "asset_uid", "num_views"), "write_row: row")
     check_row(row)
-    schema = clip_schema(row["num_views"], modalities_of(row))
+    schema = clip_schema(integer(row["num_views"], "write_row: row: num_views", 1), modalities_of(row))
     target = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row)], schema), target, **parquet_options(schema))
+    try:
+        table = pa.Table.from_pylist([dict(row)], schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise RowError(f"write_row: row: clip {row['clip_id']} does not fit the schema: {error}") from None
+    pq.write_table(table, target, **parquet_options(schema))
     return target.getvalue()

@@ -27,6 +27,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.arguments import location, task_key_text
 from cluster.storage import Storage, StorageError
 from factory.dataset.schema import parquet_options
 
@@ -59,6 +60,7 @@ class Shard:
 
 def staged_path(key: str) -> str:
     """Path of a staged clip, relative to the root of the dataset."""
+    task_key_text(key, "staged_path: key")
     return f"{_STAGED}/{hashlib.sha256(key.encode()).hexdigest()[:2]}/{key}.parquet"
 
 
@@ -74,7 +76,7 @@ def read_manifests(root: str | os.PathLike[str]) -> list[Shard]:
 
 def packed_keys(root: str | os.PathLike[str]) -> set[str]:
     """Return the keys of all clips in finished shards."""
-    return {key for shard in read_manifests(root) for key in shard.keys}
+    return {key for shard in read_manifests(location(root, "packed_keys: root")) for key in shard.keys}
 
 
 def staged_rows(root: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cluster import Ledger, check_output
 from factory.console import Show, add_options, notice, option, read_options
+from factory.dataset.names import is_on_hub
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import SubjectVideos, make_motions
 from renderers.meshes import BACKENDS, RenderSettings
@@ -55,7 +56,9 @@ class MotionOptions:
     @property
     def uris(self) -> list[str]:
         """All objects, one URI each."""
-        return [uri for text in (*self.objects, *self.data) for uri in text.split(",") if uri]
+        objects = [uri for text in self.objects for uri in text.split(",") if uri]
+        datasets = [uri for text in self.data for uri in text.split(",") if uri]
+        return [*objects, *(f"hub:{uri}" if is_on_hub(uri) else uri for uri in datasets)]
 
 
 def check_registry(out: str) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -15,10 +15,14 @@ from factory.assets.record import AssetRecord
 from factory.clips.plan import Rejection, frustum_sides, judge
 from renderers import gltf
 from renderers.cameras import Cameras, orbit_cameras
+from renderers.fields import Count, NotNegative, Positive, Range, Whole, check_fields
 from renderers.meshes.clip import moved
 from renderers.meshes.opacity import INVISIBLE, triangle_opacity, visible_vertices
 
 MOTIONS_VERSION = "1"  # increment when the same object would give other videos
+# Elevations of the held-out views, as fractions of the way from `low_deg` to `high_deg`; some are beyond both.
+BEYOND = (0.5, 1.25, -0.25, 0.75)
+Elevation = Annotated[float, Range(low=-90, high=90)]
 HELDOUT_EVERY = 5  # one in this many motions is held out, unless the source defines the split
 
 
@@ -45,44 +49,29 @@ class MotionRecipe:
         points_seed: of the random choice of surface points. The seed of a training is independent of it.
     """
 
-    frames: int = 21
-    seconds: float = 2.0
-    views: int = 8
-    heldout_views: int = 4
-    resolution: int = 256
-    low_deg: float = 0.0
-    high_deg: float = 20.0
-    fov_y_deg: float = 33.9
-    distance: float = 2.0
-    margin: float = 0.03
-    points: int = 1024
-    min_motion: float = 0.0025
+    frames: Annotated[int, Range(low=2)] = 21
+    seconds: Positive = 2.0
+    views: Count = 8
+    heldout_views: Count = 4
+    resolution: Annotated[int, Range(low=16, high=4096)] = 256
+    low_deg: Elevation = 0.0
+    high_deg: Elevation = 20.0
+    fov_y_deg: Annotated[float, Range(above=0, below=170)] = 33.9
+    distance: Positive = 2.0
+    margin: Annotated[float, Range(low=0, below=0.5)] = 0.03
+    points: Count = 1024
+    min_motion: NotNegative = 0.0025
     poses: bool = False
-    heldout: int = -1
-    points_seed: int = 0
+    heldout: Annotated[int, Range(low=-1)] = -1
+    points_seed: Whole = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("frames", 2),
-            ("views", 1),
-            ("heldout_views", 1),
-            ("resolution", 16),
-            ("points", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"MotionRecipe.{name}: expected at least {least}, got {getattr(self, name)}")
+        check_fields(self)
         if self.heldout_views > self.views:
             raise ValueError(
                 f"MotionRecipe.heldout_views: expected at most {self.views}, one between each two training views, got "
                 f"{self.heldout_views}"
             )
-        if not 0.0 < self.fov_y_deg < 170.0 or self.distance <= 0.0 or not 0.0 <= self.margin < 0.5:
-            raise ValueError(
-                f"MotionRecipe: expected fov_y_deg in (0, 170), distance > 0 and margin in [0, 0.5), got "
-                f"{self.fov_y_deg:g}, {self.distance:g}, {self.margin:g}"
-            )
-        if self.seconds <= 0.0:
-            raise ValueError(f"MotionRecipe.seconds: expected more than 0, got {self.seconds:g}")
 
     def hash(self) -> str:
         """16 hexadecimal digits that identify the recipe and the planning algorithm."""
@@ -103,9 +92,8 @@ class MotionRecipe:
             np.arange(self.heldout_views) * self.views // self.heldout_views
         )  # index of the training view before
         azimuths = np.concatenate([step * np.arange(self.views), step * (gaps + 0.5)])
-        # Elevations as fractions of the way from low_deg to high_deg; held-out views also go beyond both.
-        beyond = np.array([0.5, 1.25, -0.25, 0.75])
-        fractions = np.concatenate([np.arange(self.views) % 2, np.resize(beyond, self.heldout_views)])
+        # Elevations as fractions of the way from low_deg to high_deg.
+        fractions = np.concatenate([np.arange(self.views) % 2, np.resize(BEYOND, self.heldout_views)])
         return orbit_cameras(
             np.deg2rad(azimuths),
             np.deg2rad(self.low_deg + (self.high_deg - self.low_deg) * fractions),

@@ -146,7 +146,7 @@ class MotionStage(Stage):
         if refusal := terms.refusal(record):
             return _ObjectPlan(fault=refusal)
         if not asset.animations:
-            return _ObjectPlan(fault="not animated")
+            return _ObjectPlan(fault=f"not animated: {too_few(0)}")
         motions, rejected = plan_motions(asset, listed, self.recipe)
         train, heldout = self.recipe.view_splits
         summary = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cluster import StorageError, Task, task_key
 from factory.assets.selection import Selection
+from factory.dataset.names import input_url
 from factory.motion_videos.jobs import DatasetClips, MotionsJob, Origin
 from factory.motion_videos.stage import MotionStage, slug
 from factory.sources import COLLECTIONS, EmptySourceError, SourceError, open_source
@@ -87,6 +88,13 @@ def _split_name(text: str) -> tuple[str, str]:
 
 
 def _subjects(uri: str) -> Iterator[Subject]:
+    if uri.startswith(("hub:", "local:")):
+        try:
+            url = input_url(uri)
+        except (OSError, ValueError) as error:
+            raise SourceError(str(error)) from None
+        yield from _subjects_of_dataset(url if "://" in url else str(Path(url).resolve()))
+        return
     scheme, separator, _ = uri.partition("://")
     folder = Path(uri.removeprefix("file://"))
     if not separator or scheme == "file":

@@ -28,6 +28,7 @@ from factory.motion_videos.run import SubjectVideos
 from factory.training.overrides import apply_overrides
 from factory.training.progress import ProgressWriter, training_status
 from zoo.dimo.config import DIMOConfig
+from zoo.threads import worker_threads
 
 if TYPE_CHECKING:
     from zoo.dimo.data import MotionVideos
@@ -169,7 +170,10 @@ class DimoStage(Stage):
         steps = model.config.pretraining.steps + model.config.joint.steps
         metrics["training"] = {"steps": steps, "motions": len(trained_on), "views": len(videos.train_views)}
         pipeline.metrics = metrics
-        reference = zoo.publish(pipeline, f"local:dimo/{name}", home=self.out)
+        # The output belongs to the user, whatever the licence of the object; zoo.publish checks it before sharing. The
+        # name of an object may end with a hyphen, where it was cut; that of a model may not.
+        target = f"local:dimo/{name.strip('-')}"
+        reference = zoo.publish(pipeline, target, home=self.out, own_use=True)
         size = sum(zoo.info(reference, home=self.out).files.values())
         summary = {**_summary(metrics), "seconds": progress.seconds, "bytes": size, "model": reference}
         return Outcome("done", summary)
@@ -263,7 +267,7 @@ def _ablation_jobs(full: DIMOTrainingJob) -> Iterator[DIMOTrainingJob]:
     short = replace(
         config,
         pretraining=replace(config.pretraining, steps=config.pretraining.steps // len(motions)),
-        joint=replace(config.joint, steps=config.joint.steps // len(motions)),
+        joint=replace(config.joint, steps=max(1, config.joint.steps // len(motions))),
     )
     for variant, alone in ((ALONE, config), (SHARED, short)):
         for motion in motions:
@@ -307,15 +311,20 @@ def train_objects(
         if record.status == "done":  # a lost worker cannot need the checkpoint any more
             shutil.rmtree(Path(stage.out, WORK, task.key), ignore_errors=True)
 
-    run(
-        stage,
-        tasks,
-        ledger,
-        workers=workers,
-        on_resolved=on_resolved,
-        on_tick=show
-        and (lambda progress: show(lambda: training_status(progress, Path(stage.out, WORK), tasks, results))),
-    )
+    with worker_threads(workers):
+        run(
+            stage,
+            tasks,
+            ledger,
+            workers=workers,
+            on_resolved=on_resolved,
+            on_tick=show
+            and (
+                lambda progress: show(
+                    lambda: training_status(progress, Path(stage.out, WORK), tasks, results)
+                )
+            ),
+        )
     return results
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from factory.console import option
-from factory.training.dimo import PRESETS
+from factory.training.dimo import PRESETS, resolve_encoder
+from factory.training.machine import check_lpips, check_resources, runs_here
+from zoo.dimo.config import DIMOConfig
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class DIMOTrainingOptions:
     set: tuple[str, ...] = option(
         (), "override values of the preset, such as joint.steps=100", metavar="NAME=VALUE"
     )
-    seed: int = option(0, "of the training: initial weights and the order of the examples")
+    seed: int = option(0, "of the training: initial weights and the order of the examples", at_least=0)
     cpus: float = option(1.0, "CPUs per training, may be a fraction", more_than=0)
     gpus: float = option(0.0, "GPUs per training, may be a fraction such as 0.25", at_least=0)
     checkpoint_seconds: float = option(60.0, "time between two checkpoints", more_than=0)
@@ -29,3 +31,17 @@ class DIMOTrainingOptions:
         metavar="MODEL",
     )
     ablation: bool = option(False, "also train without each part of the method, and compare")
+
+    def check(self, config: DIMOConfig, workers: int | None) -> None:
+        """Check what the trainings need beside motion videos, before any is rendered.
+
+        Raises:
+            OptionError: this machine lacks CPUs or GPUs, or a pretrained network is not available.
+        """
+        from zoo.text_encoder import check_text_encoder
+
+        check_resources(self.cpus, self.gpus, workers)
+        if encoder := resolve_encoder(self.text):
+            check_text_encoder(encoder, "--text")
+        if config.losses.lpips and runs_here(workers):
+            check_lpips()

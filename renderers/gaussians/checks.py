@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from renderers.arguments import flag, integer, number, shown
+from renderers.background import Background, background_array, background_color
 from renderers.gaussians.types import OUTPUTS, Gaussians, Scene, TensorCameras
 
 # Expected shape of every field; equal letters stand for equal sizes.
@@ -16,13 +19,14 @@ LAYOUTS: dict[str, tuple[int | str, ...]] = {
     "colors": ("S", "N", "D"), "sh": ("S", "N", "K", 3), "viewmats": ("S", "C", 4, 4), "Ks": ("S", "C", 3, 3),
 }  # fmt: skip
 SH_COEFFICIENTS = {1: 0, 4: 1, 9: 2, 16: 3}  # number of coefficients K -> degree
+LARGEST_SIDE = 16384  # of an image, in pixels
 _LARGEST = torch.finfo(torch.float32).max
 
 
 def prepare(
     gaussians: Gaussians,
     cameras: TensorCameras,
-    background: Tensor | None,
+    background: Background | None,
     antialiased: bool,
     sh_degree: int | None,
     eps2d: float,
@@ -34,18 +38,19 @@ def prepare(
         TypeError: a field is not a tensor.
         ValueError: an argument has the wrong shape, device, type or values; the message names it.
     """
-    want = _check_options(gaussians, cameras, eps2d, want)
+    _check_fields(gaussians)
+    want = _check_options(cameras, eps2d, want)
     fields = vars(gaussians) | vars(cameras)
     tensors = {name: fields[name] for name in LAYOUTS if fields[name] is not None}
     sizes = _sizes(tensors)
     sizes.setdefault("S", 1)
     sh_degree = _check_sh_degree(gaussians, sizes, sh_degree)
     if background is not None:
-        tensors["background"] = background
+        tensors["background"] = _as_tensor(background, gaussians.means, sizes.get("D", 3))
     _check_device_and_type(tensors)
     if background is not None:
-        background = _expand_background(background, sizes, cameras.viewmats.shape[1])
-    _check_values(tensors)
+        background = _expand_background(tensors["background"], sizes, cameras.viewmats.shape[1])
+    _check_values(tensors, rgb=sizes.get("D", 3) == 3)
     return Scene(
         means=_shared(gaussians.means),
         quats=_shared(gaussians.quats),
@@ -55,32 +60,78 @@ def prepare(
         sh=None if gaussians.sh is None else _shared(gaussians.sh),
         viewmats=cameras.viewmats.expand(sizes["S"], -1, -1, -1),
         Ks=cameras.Ks.expand(sizes["S"], -1, -1, -1),
-        width=cameras.width,
-        height=cameras.height,
+        width=int(cameras.width),
+        height=int(cameras.height),
         background=background,
-        antialiased=antialiased,
+        antialiased=flag(antialiased, "render: antialiased"),
         sh_degree=sh_degree,
         eps2d=float(eps2d),
         want=want,
     )
 
 
-def _check_options(
-    gaussians: Gaussians, cameras: TensorCameras, eps2d: float, want: Collection[str]
-) -> tuple[str, ...]:
-    """Check what can be checked without looking at tensors; return `want` as a tuple."""
+def torch_device(device: torch.device | str | int, name: str) -> torch.device:
+    """Return a device argument as a `torch.device` that exists on this machine and has values.
+
+    Raises:
+        TypeError: it is not a device.
+        ValueError: there is no such device here.
+    """
+    if isinstance(device, bool) or not isinstance(device, torch.device | str | int):
+        raise TypeError(f"{name}: expected a torch device, e.g. 'cpu' or 'cuda', got {shown(device)}")
+    try:
+        result = torch.device(device)
+        torch.empty(0, device=result)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{name}: {device!r} is not a device of this machine ({reason}); expected 'cpu' or 'cuda'"
+        ) from None
+    if result.type == "meta":
+        raise ValueError(f"{name}: 'meta' tensors have no values; expected 'cpu' or 'cuda'")
+    return result
+
+
+def check_gaussians(gaussians: Gaussians) -> dict[str, int]:
+    """Check Gaussians that are not rendered, with any number K of SH coefficients and on any device with values.
+
+    Returns:
+        The size of each letter of `LAYOUTS`: S, N and D or K.
+
+    Raises:
+        TypeError, ValueError: as `prepare`.
+    """
+    _check_fields(gaussians)
+    tensors = {name: value for name in LAYOUTS if (value := vars(gaussians).get(name)) is not None}
+    sizes = {"S": 1} | _sizes(tensors)
+    for name, tensor in tensors.items():
+        if tensor.device.type == "meta" or not tensor.is_floating_point():
+            raise ValueError(f"{name}: expected floats, got {shown(tensor)} on {tensor.device}")
+    for name, tensor in tensors.items():  # each on its own: they need not be on one device
+        _check_values({name: tensor}, rgb=True)
+    return sizes
+
+
+def _check_fields(gaussians: Gaussians) -> None:
+    if not isinstance(gaussians, Gaussians):
+        raise TypeError(f"gaussians: expected renderers.gaussians.Gaussians, got {shown(gaussians)}")
     if (gaussians.colors is None) == (gaussians.sh is None):
         given = "neither" if gaussians.sh is None else "both"
         raise ValueError(f"Gaussians: expected either colors [S, N, D] or sh [S, N, K, 3], got {given}")
-    want = (want,) if isinstance(want, str) else tuple(want)
-    if not want or set(want) - set(OUTPUTS):
-        raise ValueError(f"render: want expects a selection of {OUTPUTS}, got {want}")
-    if not 0.0 <= eps2d < float("inf"):
-        raise ValueError(f"render: eps2d expects a blur >= 0 in pixels², got {eps2d}")
-    if cameras.width < 1 or cameras.height < 1:
-        raise ValueError(
-            f"TensorCameras: expected width and height >= 1, got {cameras.width} × {cameras.height}"
+
+
+def _check_options(cameras: TensorCameras, eps2d: float, want: Collection[str]) -> tuple[str, ...]:
+    """Check what can be checked without looking at tensors; return `want` as a tuple."""
+    if not isinstance(cameras, TensorCameras):
+        raise TypeError(
+            f"render: cameras: expected TensorCameras, got {shown(cameras)}; see TensorCameras.from_cameras"
         )
+    want = (want,) if isinstance(want, str) else tuple(want) if isinstance(want, Collection) else ()
+    if not want or [name for name in want if name not in OUTPUTS]:
+        raise ValueError(f"render: want expects a selection of {OUTPUTS}, got {want}")
+    number(eps2d, "render: eps2d expects a blur in pixels²", 0.0)
+    for name in ("width", "height"):
+        integer(getattr(cameras, name), f"TensorCameras: {name}", 1, LARGEST_SIDE)
     return want
 
 
@@ -93,12 +144,31 @@ def _check_sh_degree(gaussians: Gaussians, sizes: dict[str, int], sh_degree: int
     highest = SH_COEFFICIENTS.get(sizes["K"])
     if highest is None:
         raise ValueError(f"Gaussians.sh: expected K = 1, 4, 9 or 16 coefficients, got {sizes['K']}")
-    sh_degree = highest if sh_degree is None else sh_degree
+    sh_degree = highest if sh_degree is None else integer(sh_degree, "render: sh_degree")
     if not 0 <= sh_degree <= highest:
         raise ValueError(
             f"render: sh_degree expects 0..{highest} with K = {sizes['K']} coefficients, got {sh_degree}"
         )
     return sh_degree
+
+
+def _as_tensor(background: Background, means: Tensor, channels: int) -> Tensor:
+    """Convert a background to floats in a tensor like `means`; a tensor of floats is returned as it is."""
+    if isinstance(background, Tensor):
+        if background.is_floating_point():
+            return background
+        if background.device.type == "meta":
+            raise ValueError(f"render: background: expected values, got {shown(background)} on meta")
+    elif not isinstance(background, np.ndarray):
+        return means.new_tensor(background_color(background, "render: background"))
+    elif background.dtype.kind == "f":
+        return torch.from_numpy(background).to(means)
+    if channels != 3:
+        raise TypeError(
+            f"render: background: expected a tensor of floats for {channels} channels, got {shown(background)}"
+        )
+    values = background.cpu().numpy() if isinstance(background, Tensor) else background
+    return torch.from_numpy(background_array(values, "render: background")).to(means)
 
 
 def _expand_background(background: Tensor, sizes: dict[str, int], cameras: int) -> Tensor:
@@ -156,8 +226,13 @@ def _shared(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _check_values(tensors: dict[str, Tensor]) -> None:
-    """Reject values that cannot be rendered. Synchronises with the device once, not once per field."""
+def _check_values(tensors: dict[str, Tensor], *, rgb: bool) -> None:
+    """Reject values that cannot be rendered. Synchronises with the device once, not once per field.
+
+    Args:
+        tensors: the fields by name.
+        rgb: whether the channels are RGB, whose background must be in 0..1.
+    """
     # (name, values, smallest allowed, largest allowed, description of what is expected)
     rules: list[tuple[str, Tensor, float, float, str]] = []
     for name, tensor in tensors.items():
@@ -170,6 +245,8 @@ def _check_values(tensors: dict[str, Tensor]) -> None:
             )
         elif name == "opacities":
             rules.append((name, values, 0.0, 1.0, "values in 0..1 (did you forget the sigmoid?)"))
+        elif name == "background" and rgb and not values.requires_grad:  # a trained one may leave 0..1
+            rules.append((name, values, 0.0, 1.0, "finite values in 0..1 (integers may be 0..255)"))
         else:
             rules.append((name, values, -_LARGEST, _LARGEST, "finite values"))
         if name == "quats":

@@ -15,16 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from renderers.gaussians.features import blended_features, split_outputs
+from renderers.gaussians.kernel_code import load_kernels
+from renderers.gaussians.layout import CHUNK, MOMENTS, PIXELS, RECORD, TILE
 from renderers.gaussians.threads import get_threads
 from renderers.gaussians.types import Rendered, Scene
 
-try:
-    from renderers.gaussians import kernels
-except ImportError as error:
-    raise RuntimeError(
-        f"Rendering splats on the CPU requires numba, which cannot be imported ({error}): "
-        "pip install 'menagerie4d[splat]', or use float64 tensors for the slow plain-torch back end"
-    ) from error
+kernels = load_kernels()
 
 
 def draw(scene: Scene) -> Rendered:
@@ -71,7 +67,7 @@ class _Project(torch.autograd.Function):
             torch.empty(S, C, N),
             torch.empty(S, C, N, dtype=torch.float64),
             torch.empty(S, C, N, 2, dtype=torch.int32),
-            torch.empty(S, C, N, kernels.RECORD),
+            torch.empty(S, C, N, RECORD),
         )
         means2d, ellipses, depths, opacities2d, keys, radii, records = (_flat(t) for t in outputs)
         fields, views = [_flat(t) for t in tensors[:4]], [_flat(t) for t in tensors[4:]]
@@ -95,7 +91,7 @@ class _Project(torch.autograd.Function):
             for g, width in zip(gradients[:4], (2, 3, 1, 1), strict=True)
         ]
         d_fields = [torch.zeros_like(t) for t in tensors[:4]]
-        chunks = -(-N // kernels.CHUNK)
+        chunks = -(-N // CHUNK)
         d_views = np.zeros((chunks, S, C, 3, 4) if ctx.needs_input_grad[4] else 0)
         fields, views = [_flat(t) for t in tensors[:4]], [_flat(t) for t in tensors[4:]]
         shared = tuple(len(t) != S for t in tensors[:4])
@@ -144,8 +140,8 @@ class _Composite(torch.autograd.Function):
 
         tiles = S * C * lists.tiles_x * lists.tiles_y
         image, alpha = torch.empty(S, C, height, width, F), torch.empty(S, C, height, width)
-        left = np.empty(tiles * kernels.PIXELS, np.float32)
-        stops = np.empty(tiles * kernels.PIXELS, np.float32)
+        left = np.empty(tiles * PIXELS, np.float32)
+        stops = np.empty(tiles * PIXELS, np.float32)
         tile_stop = np.empty(tiles, np.int64)
         parallel_for(
             kernels.draw, tiles, lists.tiles_x, lists.tiles_y, N, lists.tile_start, lists.splats, lists.masks,
@@ -161,7 +157,7 @@ class _Composite(torch.autograd.Function):
             outlines, opacity, lists.order, lists.drawn, lists.splat_start, lists.slot_start,
         )  # fmt: skip
         ctx.save_for_backward(alpha)
-        ctx.slot_shape = len(lists.slots), kernels.MOMENTS + padded
+        ctx.slot_shape = len(lists.slots), MOMENTS + padded
         ctx.tiles = tiles
         ctx.shape = S, C, N, F
         return image, alpha
@@ -210,7 +206,7 @@ def _tile_lists(
 ) -> _TileLists:
     """List the splats of every tile, nearest first. All arrays are [images, N, …]."""
     images, N = keys.shape
-    tiles_x, tiles_y = -(-width // kernels.TILE), -(-height // kernels.TILE)
+    tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
     counts = np.empty(images, np.int64)
     parallel_for(kernels.count_slots, images, means2d, radii, tiles_x, tiles_y, counts)
     slot_start = np.concatenate([[0], np.cumsum(counts)])

@@ -42,7 +42,8 @@ from numba import njit
 from numba.core import event
 
 from renderers import simd
-from renderers.gaussians import types
+from renderers.gaussians import layout, types
+from renderers.gaussians.layout import BLOCK, BLOCKS, CHUNK, MOMENTS, PIXELS, RECORD, TILE
 from renderers.gaussians.types import FAR, NEAR
 from renderers.kernel_cache import compiler
 from renderers.simd import (
@@ -69,12 +70,6 @@ from renderers.simd import (
     store,
     wide_column,
 )
-
-CHUNK = 256  # Gaussians per partial sum of camera gradients; fixed, so that sums do not depend on the thread count
-TILE, BLOCK, BLOCKS = 32, 4, 64
-PIXELS = TILE * TILE
-MOMENTS = 6  # sums over pixels, see draw_backward: Σw, Σw·u, Σw·dy, Σw·u², Σw·u·dy, Σw·dy²
-RECORD = 8  # per splat: x', y', k, a/16, h/16, -ln(o)/8, half width and half height of the outline α = 1/255
 
 ALPHA_MIN, LOG_255 = 1.0 / 255.0, math.log(255.0)
 ALPHA_MAX = np.float32(0.999)
@@ -111,7 +106,8 @@ WIDE_LANE = np.arange(WIDE_LANES, dtype=np.float64)
 ONE = np.uint64(1)
 
 
-kernel = compiler([__file__, simd.__file__, types.__file__])
+SOURCES = (__file__, layout.__file__, simd.__file__, types.__file__)
+kernel = compiler(SOURCES)
 
 
 class _CompileNotice(event.Listener):

@@ -1,7 +1,13 @@
 """Read and write splats: `.ply` in the layout of 3DGS, supported by every viewer, and `.spz`, about ten times smaller.
 
 A file contains one scene. It stores raw parameters (log scales, opacity logits) and always spherical harmonics; `read`
-and `write` convert from and to activated parameters. Coordinates are not converted: +Y is up, unlike in most scans.
+and `write` convert from and to activated parameters.
+
+In this package +Y is up. Viewers of 3DGS expect the axes of COLMAP in a `.ply`, x right, y down, z forward: a scene is
+turned by 180° about the x axis when it is written, and turned back when it is read. A header comment in the file names
+the direction that is up, e.g. "comment menagerie4d: up -y". Files without it are read as they are, since they may have
+been written by version 0.1.0 of this package, with +Y up, or by a program whose axes are unknown: pass `up="-y"` to
+turn a scan upright. An `.spz` is defined to have +Y up and is never turned, unless `up` asks for it.
 """
 
 from __future__ import annotations
@@ -15,12 +21,18 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from renderers.arguments import integer, shown
+from renderers.files import atomic_path, file_path
+from renderers.gaussians.checks import check_gaussians, torch_device
 from renderers.gaussians.types import Gaussians
 
 SH_C0 = 0.28209479177387814  # basis function of degree 0: colour = 0.5 + SH_C0 · f_dc
 # Opacities 0 and 1 have no finite logit and scale 0 has no logarithm: they are clamped when written.
 _OPACITY_LIMITS = (1e-7, 1.0 - 1e-7)
 _SMALLEST_SCALE = 1e-20
+UP = ("-y", "y")  # directions that `up` accepts
+_UP_COMMENT = "comment menagerie4d: up "
+_NEEDED = ("x", "y", "z", "f_dc_0", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_3")
 
 _TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
@@ -29,20 +41,32 @@ _TYPES = {
 }  # fmt: skip
 
 
-def read(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Gaussians:
+def read(
+    path: str | os.PathLike[str], *, device: torch.device | str = "cpu", up: str | None = None
+) -> Gaussians:
     """Read a `.ply` or `.spz` file as one scene (S = 1).
 
     Args:
         path: a file with any SH degree; a PLY may be text or binary of either byte order.
         device: device of the tensors.
+        up: the direction that is up in the file, "y" or "-y" (y down, as in scans); None is the one that its header
+            comment names, and without a comment "y". A file with "-y" is turned by 180° about the x axis.
     Returns:
         float32 `Gaussians` with `sh` [1, N, K, 3], K as in the file.
     Raises:
-        ValueError: the file does not have the format of its suffix, is truncated, or lacks a property.
+        ValueError: the file does not have the format of its suffix, is truncated, or lacks a property; or `up` is
+            another direction.
         RuntimeError: `.spz` without the gsply library.
     """
-    path = Path(path)
-    columns = _read_spz(path) if path.suffix.lower() == ".spz" else _read_ply(path)
+    path = file_path(path, "ply.read: path")
+    where = torch_device(device, "ply.read: device")
+    if up is not None:
+        check_up(up, "ply.read")
+    columns, stored = (_read_spz(path), "y") if path.suffix.lower() == ".spz" else _read_ply(path)
+    if up is None and stored not in UP:
+        raise ValueError(f"{path}: its comment names {stored!r} as up, expected y or -y; pass `up`")
+    if (up or stored) == "-y":
+        columns = _turned(columns, back=True)
 
     def field(*names: str) -> np.ndarray:
         return np.stack([columns[name] for name in names], -1).astype(np.float32)
@@ -65,10 +89,12 @@ def read(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
         "sh": sh,
     }
     tensors = {k: torch.from_numpy(np.ascontiguousarray(v, np.float32))[None] for k, v in values.items()}
-    return Gaussians(**tensors).to(device)
+    return Gaussians(**tensors).to(where)
 
 
-def write(path: str | os.PathLike[str], gaussians: Gaussians, *, scene: int = 0) -> None:
+def write(
+    path: str | os.PathLike[str], gaussians: Gaussians, *, scene: int = 0, up: str | None = None
+) -> None:
     """Write one scene to a binary `.ply` or an `.spz` file, chosen by the suffix. The file is written atomically.
 
     `colors` [S, N, 3] are written as spherical harmonics of degree 0. An `.spz` is quantised (positions to 1/4096, the
@@ -78,21 +104,69 @@ def write(path: str | os.PathLike[str], gaussians: Gaussians, *, scene: int = 0)
         path: the file to write or replace.
         gaussians: scenes with 3 colour channels.
         scene: index of the scene to write; fields shared by all scenes are used for any index.
+        up: the direction that is up in the file. "-y", the default of `.ply`, is what viewers of 3DGS expect; "y",
+            the default of `.spz`, writes the coordinates of this package.
     Raises:
+        IndexError: there is no such scene.
+        OSError: the file cannot be written.
+        TypeError, ValueError: an argument is of another type, or a field has invalid values (NaN, negative scales).
         ValueError: the colours do not have 3 channels, or the SH degree is too high for `.spz`.
         RuntimeError: `.spz` without the gsply library.
     """
-    path = Path(path)
+    path = file_path(path, "ply.write: path")
+    is_spz = path.suffix.lower() == ".spz"
+    if up is None:
+        up = "y" if is_spz else "-y"
+    check_up(up, "ply.write")
+    scenes = check_gaussians(gaussians)["S"]
+    scene = integer(scene, "ply.write: scene")
+    if not -scenes <= scene < scenes:
+        raise IndexError(f"ply.write: scene: expected an index below {scenes}, got {scene}")
     columns = _to_columns(gaussians, scene)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if path.suffix.lower() == ".spz":
+    if up == "-y":
+        columns = _turned(columns)
+    with atomic_path(path) as part:
+        if is_spz:
             _write_spz(part, columns)
         else:
-            _write_ply(part, columns)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+            _write_ply(part, columns, up)
+
+
+def check_up(up: str, function: str) -> None:
+    """Check a direction that is up in a file.
+
+    Raises:
+        ValueError: it is not one of `UP`.
+    """
+    if not isinstance(up, str) or up not in UP:
+        raise ValueError(
+            f'{function}: up: expected "-y" (y down, as viewers of 3DGS do) or "y", got {shown(up)}'
+        )
+
+
+def _turned(columns: dict[str, np.ndarray], back: bool = False) -> dict[str, np.ndarray]:
+    """Turn a scene by 180° about the x axis, D = diag(1, −1, −1), or `back` by −180°.
+
+    Only signs and the order of values change, so that turning back gives the same bits.
+
+    Centres are D μ. The rotation of a Gaussian is D R: with the quaternion d = (0, ±1, 0, 0) of ±D, d ⊗ (w, x, y, z) is
+    ±(−x, w, −z, y). Real spherical harmonics are even (m ≥ 0) or odd (m < 0) in y, and l + m counts the factors of z
+    in them, so that D changes the sign of the coefficient (l, m) by (−1)^(l + |m|), and once more if m < 0.
+    """
+    turned = dict(columns)
+    w, x, y, z = (columns[f"rot_{i}"] for i in range(4))
+    quaternion = (x, -w, z, -y) if back else (-x, w, -z, y)
+    turned |= {f"rot_{i}": values for i, values in enumerate(quaternion)}
+    turned |= {axis: -columns[axis] for axis in "yz"}
+    count = sum(name.startswith("f_rest_") for name in columns) // 3
+    for coefficient in range(count):
+        degree = math.isqrt(coefficient + 1)
+        order = coefficient + 1 - degree * (degree + 1)
+        if (degree + abs(order) + (order < 0)) % 2:
+            for channel in range(3):
+                name = f"f_rest_{channel * count + coefficient}"
+                turned[name] = -columns[name]
+    return turned
 
 
 def _to_columns(gaussians: Gaussians, scene: int) -> dict[str, np.ndarray]:
@@ -126,9 +200,15 @@ def _to_columns(gaussians: Gaussians, scene: int) -> dict[str, np.ndarray]:
     return {name: values.astype(np.float32) for name, values in columns.items()}
 
 
-def _write_ply(path: Path, columns: dict[str, np.ndarray]) -> None:
+def _write_ply(path: Path, columns: dict[str, np.ndarray], up: str) -> None:
     count = len(columns["x"])
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
+    axes = "x right, y down, z forward, as in COLMAP and 3DGS" if up == "-y" else "x right, y up, z backward"
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"{_UP_COMMENT}{up} ({axes})",
+        f"element vertex {count}",
+    ]
     header += [f"property float {name}" for name in columns] + ["end_header\n"]
     table = np.stack(list(columns.values()), -1).astype("<f4")
     with path.open("wb") as file:
@@ -138,38 +218,61 @@ def _write_ply(path: Path, columns: dict[str, np.ndarray]) -> None:
         os.fsync(file.fileno())
 
 
-def _read_ply(path: Path) -> dict[str, np.ndarray]:
-    """Read the vertex properties of a PLY file: name → [N]."""
-    content = path.read_bytes()
+def _read_ply(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Read a PLY file: its vertex properties, name → [N], and the direction that is up in it."""
+    with open(path, "rb") as file:
+        content = file.read()
     end = re.search(rb"end_header\r?\n", content)
     if not content.startswith((b"ply\n", b"ply\r\n")) or end is None:
         raise ValueError(
             f"{path}: expected a PLY file (starting with 'ply'), got a file that starts with {content[:12]!r}"
         )
-    lines = [line.split() for line in content[: end.start()].decode("ascii", "replace").splitlines()[1:]]
+    text = content[: end.start()].decode("ascii", "replace").splitlines()[1:]
+    comment = next((line for line in text if line.startswith(_UP_COMMENT)), f"{_UP_COMMENT}y")
+    up = comment.removeprefix(_UP_COMMENT).partition(" ")[0]
+    try:
+        kind, count, properties = _parse_header(path, [line.split() for line in text])
+    except IndexError as error:
+        raise ValueError(f"{path}: malformed PLY header, a line has too few words") from error
+    return _read_body(path, content[end.end() :], kind, count, properties), up
+
+
+def _parse_header(path: Path, lines: list[list[str]]) -> tuple[str, int, list[list[str]]]:
+    """Return the format, the number of vertices, and their properties as lists of words."""
+    lines = [line for line in lines if line]
     kind = next((line[1] for line in lines if line[0] == "format"), "none")
-    elements = [line for line in lines if line and line[0] == "element"]
+    elements = [line for line in lines if line[0] == "element"]
     if elements and elements[0][1] == "chunk":
         raise ValueError(
             f"{path}: compressed PLY files (PlayCanvas) are not supported; export it as plain PLY or .spz"
         )
-    if not elements or elements[0][1] != "vertex":
+    if not elements or elements[0][1] != "vertex" or not elements[0][2].isdecimal():
         raise ValueError(f"{path}: expected a PLY file whose first element is 'vertex', got {elements[:1]}")
-    count = int(elements[0][2])
     first = lines.index(elements[0]) + 1
     last = lines.index(elements[1]) if len(elements) > 1 else len(lines)
-    properties = [line for line in lines[first:last] if line and line[0] == "property"]
+    properties = [line for line in lines[first:last] if line[0] == "property"]
     if any(line[1] not in _TYPES for line in properties):
         raise ValueError(f"{path}: expected scalar vertex properties only, got {properties}")
     names = [line[2] for line in properties]
-    needed = ["x", "y", "z", "f_dc_0", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_3"]
-    if missing := [name for name in needed if name not in names]:
+    if missing := [name for name in _NEEDED if name not in names]:
         raise ValueError(
             f"{path}: expected the vertex properties of 3DGS splats, missing {', '.join(missing)}"
         )
-    body = content[end.end() :]
+    return kind, int(elements[0][2]), properties
+
+
+def _read_body(
+    path: Path, body: bytes, kind: str, count: int, properties: list[list[str]]
+) -> dict[str, np.ndarray]:
+    """Read the values of all vertices; arguments as returned by `_parse_header`."""
+    names = [line[2] for line in properties]
     if kind == "ascii":
-        numbers = np.array(body.split(), np.float64)
+        try:
+            numbers = np.array(body.split(), np.float64)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: expected numbers after the header, got other words ({error})"
+            ) from error
         if numbers.size < count * len(names):
             raise ValueError(
                 f"{path}: truncated: the header declares {count} vertices, the file contains "

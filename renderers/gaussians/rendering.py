@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from renderers.gaussians.types import Gaussians, Rendered, Scene, TensorCameras
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from renderers.background import Background
 
 
 def render(
     gaussians: Gaussians,
     cameras: TensorCameras,
     *,
-    background: Tensor | None = None,
+    background: Background | None = None,
     antialiased: bool = False,
     sh_degree: int | None = None,
     eps2d: float = 0.3,
@@ -31,7 +31,9 @@ def render(
     Args:
         gaussians: S scenes of N Gaussians.
         cameras: C cameras for each scene.
-        background: background colour, any shape that broadcasts to [S, C, D]; None is black.
+        background: background colour; None is black. A grey or RGB, floats in 0..1 or integers in 0..255
+            (`renderers.background`), or a tensor of any shape that broadcasts to [S, C, D]. A tensor that requires
+            gradients, or whose D is not 3, may have any finite floats.
         antialiased: scale opacities so that the blur `eps2d` does not add energy: the 2D Mip filter of Mip-Splatting
             (Yu et al. 2023).
         sh_degree: highest degree of spherical harmonics to evaluate, 0-3; None uses all coefficients in `sh`.

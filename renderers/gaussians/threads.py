@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from renderers.arguments import integer
+
 _threads: int | None = None
 
 
@@ -11,12 +13,10 @@ def set_threads(count: int | None) -> None:
     Images and gradients are bit-identical for any count.
 
     Raises:
-        ValueError: `count` is below 1.
+        TypeError, ValueError: `count` is not an integer from 1 to 1024.
     """
     global _threads
-    if count is not None and count < 1:
-        raise ValueError(f"set_threads: expected at least 1 thread or None, got {count}")
-    _threads = count
+    _threads = None if count is None else integer(count, "set_threads: count", 1, 1024)
 
 
 def get_threads() -> int:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from renderers.values import by_value
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -16,7 +18,8 @@ OUTPUTS = ("rgb", "alpha", "depth", "normal")
 NEAR, FAR = 0.01, 1e10  # clipping planes: metres along the optical axis
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Gaussians:
     """N Gaussians in each of S scenes, with activated parameters. Set exactly one of `colors` and `sh`.
 
@@ -48,7 +51,8 @@ class Gaussians:
         return Gaussians(**fields)
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorCameras:
     """C pinhole cameras for each of S scenes, in the conventions of `renderers.cameras`.
 
@@ -83,7 +87,14 @@ class TensorCameras:
         import numpy as np
         import torch
 
+        from renderers.arguments import instance
+        from renderers.cameras import Cameras
+
         sets = list(cameras) if isinstance(cameras, Sequence) else [cameras]
+        if not sets:
+            raise ValueError("TensorCameras.from_cameras: cameras: expected at least one set, got none")
+        for views in sets:
+            instance(views, Cameras, "TensorCameras.from_cameras: cameras")
         if len({(len(views), views.width, views.height) for views in sets}) != 1:
             raise ValueError(
                 "TensorCameras: expected sets with the same number of cameras and one image size, got "
@@ -104,7 +115,8 @@ class TensorCameras:
         )
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Rendered:
     """Rendered images and the statistics used for densification. Outputs that were not requested are None.
 
@@ -134,13 +146,18 @@ class Rendered:
         Raises:
             ValueError: it was not asked for.
         """
+        if name not in OUTPUTS:
+            raise ValueError(f"Rendered.output: name: expected one of {', '.join(OUTPUTS)}, got {name!r}")
         value = getattr(self, name)
         if value is None:
-            raise ValueError(f"Rendered.{name}: it was not rendered; call render with want=(…, {name!r})")
+            raise ValueError(
+                f"Rendered.output: name: {name!r} was not rendered; call render with want=(…, {name!r})"
+            )
         return value
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Scene:
     """The validated arguments of one `render` call: the input of every back end.
 

@@ -12,6 +12,7 @@ import numpy as np
 from renderers.gltf.document import Document
 from renderers.gltf.limits import GltfError, LimitExceeded, UnsupportedGltf
 from renderers.gltf.pointers import Target, note_pointer, read_targets
+from renderers.values import by_value
 
 KeyTimes: TypeAlias = "array[float]"  # array.array: bisecting it is faster than bisecting a numpy array
 
@@ -28,7 +29,8 @@ _TYPES = {
 _SAME_TIME = 1e-4  # seconds; key times that are closer differ by rounding
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Channel:
     """One animated property of one node.
 
@@ -209,7 +211,7 @@ class _ChannelReader:
             targets: number of properties per key: the number of morph targets for weights, else 1.
         """
         document = self._document
-        interpolation = document.text(sampler, "interpolation", "LINEAR")
+        interpolation = document.text(sampler, "interpolation", "LINEAR").upper()
         if interpolation not in ("STEP", "LINEAR", "CUBICSPLINE"):
             document.fail(
                 f"{where}.interpolation: expected STEP, LINEAR or CUBICSPLINE, got {interpolation[:40]!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from renderers.arguments import flag, instance, integer, number
+from renderers.files import file_path
 from renderers.gltf.animations import Animation, Channel, read_animations
 from renderers.gltf.document import Document
 from renderers.gltf.files import reason
@@ -18,11 +21,13 @@ from renderers.gltf.motion import Motion
 from renderers.gltf.nodes import read_nodes
 from renderers.gltf.rig import Part, Rig, read_rig
 from renderers.gltf.usage import check_required, note_extensions
+from renderers.values import by_value
 
 _ROUNDING = 1e-6  # of a key interval; times that are less after the last key are the last key's
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Primitive:
     """A mesh primitive at one node (a mesh that several nodes reference appears once per node).
 
@@ -42,7 +47,8 @@ class Primitive:
     index: int
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Pose:
     """The asset at one time, in world space.
 
@@ -57,7 +63,8 @@ class Pose:
     mirrored: np.ndarray
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Asset:
     """A loaded glTF file, immutable apart from a cache. Created by `load`.
 
@@ -88,7 +95,14 @@ class Asset:
     root: Path | None = field(repr=False)
     _rig: Rig = field(repr=False)
     _channels: tuple[tuple[Channel, ...], ...] = field(repr=False)
-    _motions: dict[int | None, Motion] = field(default_factory=dict, repr=False)
+    _motions: dict[int | None, Motion] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        triangles = sum(len(primitive.triangles) for primitive in self.primitives)
+        return (
+            f"Asset({self.name!r}, {len(self.animations)} animation{'s' * (len(self.animations) != 1)}, "
+            f"{self.num_vertices} vertices, {triangles} triangles)"
+        )
 
     @property
     def num_vertices(self) -> int:
@@ -123,6 +137,8 @@ class Asset:
             return self._motion(animation).origin.copy()
 
     def _motion(self, animation: int | None) -> Motion:
+        if animation is not None:
+            animation = integer(animation, f"{self.name}: animation")
         if animation is not None and not 0 <= animation < len(self.animations):
             raise IndexError(
                 f"{self.name}: animation {animation} does not exist, expected an index below {len(self.animations)}"
@@ -139,14 +155,15 @@ class Asset:
     def _evaluate(
         self, animation: int | None, time: float, normals: bool, closed: bool = False
     ) -> tuple[np.ndarray, ...]:
-        closing = None
-        if closed and animation is not None:
+        time, closing = number(time, f"{self.name}: time"), None
+        motion = self._motion(animation)
+        if flag(closed, f"{self.name}: closed") and animation is not None:
             end, interval = self.animations[animation].end, self.animations[animation].key_interval
             phase = (time - end) / interval if interval else 0.0
             if phase > _ROUNDING:
                 closing = (min(float(phase), 1.0), interval)
         with np.errstate(all="ignore"):  # overflow is detected below
-            positions, directions, mirrored = self._motion(animation).pose(float(time), normals, closing)
+            positions, directions, mirrored = motion.pose(time, normals, closing)
         if not np.isfinite(positions).all():
             raise GltfError(
                 f"{self.name}: animation {animation} at {time} s has vertices at infinity; exclude this animation"
@@ -173,7 +190,12 @@ def load(
         UnsupportedGltf: the file is valid but requires a feature that is not supported.
         GltfError: the file is not a usable asset.
     """
-    root = None if root is None else Path(root)
+    instance(source, (str, os.PathLike, bytes), "gltf.load: source")
+    if name is not None:
+        instance(name, str, "gltf.load: name")
+    if limits is not None:
+        instance(limits, Limits, "gltf.load: limits")
+    root = None if root is None else file_path(root, "gltf.load: root")
     document = Document.open(source, name, limits or Limits(), root)
     try:
         with np.errstate(all="ignore"):  # overflow is rejected as not finite

@@ -131,19 +131,20 @@ class Document:
             self.fail(f"not a glTF file: {kind}")
 
     def items(self, key: str, owner: dict | None = None, where: str = "") -> list[dict]:
-        """Return a list of objects: a top-level one, or one of `owner`. `[]` if absent."""
+        """Return a list of objects, `[]` if absent: a top-level one, or one of `owner`. Null entries become `{}`."""
         if owner is None and key in self._lists:
             return self._lists[key]
         value = (self.json if owner is None else owner).get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        if not isinstance(value, list) or not all(isinstance(item, dict | None) for item in value):
             self.fail(f"{where}{key}: expected a list of objects")
+        value = [item or {} for item in value]
         if owner is None:
             self._lists[key] = value
         return value
 
     def child(self, owner: dict, key: str, where: str) -> dict | None:
-        """Return an object, None if absent."""
-        value = owner.get(key)
+        """Return an object, None if absent or `[]`, which programs in PHP and Lua write for an empty object."""
+        value = None if owner.get(key) == [] else owner.get(key)
         if value is not None and not isinstance(value, dict):
             self.fail(f"{where}.{key}: expected an object, got {shorten(value)}")
         return value
@@ -212,7 +213,7 @@ class Document:
         if not isinstance(uri, str):
             self.fail(f"{where}.uri: expected a string, got {shorten(uri)}")
         with self._naming(f"{where}.uri"):
-            if uri[:5].lower() == "data:":
+            if uri.lstrip()[:5].lower() == "data:":
                 return read_data_uri(uri)
             data = read_relative_uri(uri, self._folder, self._root, self._bytes_left)
         self._bytes_left -= len(data)

@@ -11,12 +11,15 @@ import re
 import struct
 import unicodedata
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 
+from renderers.arguments import instance
 from renderers.gltf.limits import GltfError, UnsupportedGltf
 
 _CHUNK_JSON, _CHUNK_BIN = 0x4E4F534A, 0x004E4942
 _BIN = b"BIN\0"
+_LONGEST_PATH = 300  # characters of a path in a message; a URI may have megabytes
 
 
 PADDING = 3  # lengths are multiples of four: one that is up to three bytes off excludes or includes padding
@@ -56,21 +59,23 @@ def split_glb(data: bytes) -> tuple[bytes, bytes | None]:
             offset = aligned  # the length excludes the padding
     if _CHUNK_JSON not in chunks:
         raise GltfError("GLB without a JSON chunk, expected one as the first chunk; export the file again")
-    return chunks[_CHUNK_JSON].rstrip(b"\0"), chunks.get(_CHUNK_BIN)
+    return chunks[_CHUNK_JSON].rstrip(b"\0 \t\r\n"), chunks.get(_CHUNK_BIN)
 
 
 def read_data_uri(uri: str) -> bytes:
     """Decode a URI that starts with "data:".
 
-    Base64 may contain white space, may lack padding, and may use the URL-safe alphabet.
+    Base64 may contain white space, may lack padding, may use the URL-safe alphabet, and may end with NUL. The media
+    type and its parameters may be in any order and surrounded by spaces.
     """
     header, comma, payload = uri.partition(",")
     if not comma:
         raise GltfError("data URI without a comma; export the file again")
     data = urllib.parse.unquote_to_bytes(payload)
-    if not header.lower().rstrip().endswith(";base64"):
+    parameters = header.partition(":")[2].lower().split(";")
+    if "base64" not in map(str.strip, parameters):
         return data
-    text = b"".join(data.split()).replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
+    text = b"".join(data.rstrip(b"\0").split()).replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except ValueError as error:
@@ -89,7 +94,7 @@ def read_relative_uri(uri: str, folder: Path | None, root: Path | None, limit: i
         GltfError: as for `find_file`, or the file cannot be read.
     """
     if folder is None or root is None:
-        _checked_path(uri)
+        _checked_path(uri.rstrip("\0"))
         raise GltfError(
             f"{shorten(uri)} cannot be resolved for an asset loaded from memory; embed it (a .glb)"
         )
@@ -100,8 +105,8 @@ def find_file(uri: str, folder: Path, root: Path) -> Path:
     """Return the path that a URI refers to; the file may not exist.
 
     The URI is percent-decoded. Backslashes separate folders, as in files that were exported on Windows. If there is
-    no such file, the URI is tried without decoding, as names are sometimes written as they are, and without a query.
-    A component that does not exist may differ from the only similar name in case or in Unicode normalisation.
+    no such file, the first that exists is taken of the spellings in `_spellings`. A component that does not exist may
+    differ from the only similar name in case or in Unicode normalisation.
 
     Args:
         uri: a relative, percent-encoded path.
@@ -110,16 +115,44 @@ def find_file(uri: str, folder: Path, root: Path) -> Path:
     Raises:
         GltfError: the URI is absolute, has a scheme, or leads outside `root` (through links, too).
     """
-    first = _checked_path(uri)
-    plain = re.split(r"[?#]", uri, maxsplit=1)[0]
-    candidates = [first, uri.replace("\\", "/"), *([_checked_path(plain)] if plain else [])]
-    found = [_resolve(path, uri, folder, root) for path in dict.fromkeys(candidates)]
-    return next((path for path in found if path.is_file()), found[0])
+    instance(uri, str, "find_file: uri")
+    instance(folder, Path, "find_file: folder")
+    instance(root, Path, "find_file: root")
+    uri = uri.rstrip("\0")
+    path = _checked_path(uri)
+    first = _resolve(path, uri, folder, root)
+    if os.path.isfile(first):
+        return first
+    for spelling in _spellings(uri, path):
+        try:
+            other = _resolve(_checked_path(spelling, decode=False), uri, folder, root)
+        except GltfError:
+            continue  # only the URI as it is decides what is refused
+        if os.path.isfile(other):
+            return other
+    return first
 
 
-def _checked_path(uri: str) -> str:
+def _spellings(uri: str, path: str) -> Iterator[str]:
+    """Yield other readings of a URI as a path, most likely first, for a URI that names no file as it is.
+
+    Args:
+        uri: as it is in the file.
+        path: percent-decoded.
+    """
+    yield uri  # written as it is, not percent-encoded
+    if plain := re.split(r"[?#]", uri, maxsplit=1)[0]:
+        yield urllib.parse.unquote(plain, errors="surrogateescape")  # with a query or a fragment
+    yield path.strip()
+    yield urllib.parse.unquote(path, errors="surrogateescape")  # encoded twice
+    yield path.replace("+", " ")  # encoded as in a web form
+    yield urllib.parse.unquote(uri, encoding="latin-1")
+    yield urllib.parse.quote(path, safe="/%", errors="surrogateescape")  # the name of the file is encoded
+
+
+def _checked_path(uri: str, decode: bool = True) -> str:
     """Percent-decode a relative URI; refuse absolute paths and schemes."""
-    path = urllib.parse.unquote(uri, errors="surrogateescape").replace("\\", "/")
+    path = (urllib.parse.unquote(uri, errors="surrogateescape") if decode else uri).replace("\\", "/")
     if re.match(r"[A-Za-z][A-Za-z0-9+.\-]*:|/", path) or "\0" in path:
         raise GltfError(
             f"{shorten(uri)} is not a path relative to the asset, and other locations are not read; put the file "
@@ -159,20 +192,23 @@ def _folded(name: str) -> str:
 
 def read_file(path: Path, limit: int) -> bytes:
     """Read a file of at most `limit` bytes."""
+    name = path_text(path)
+    name = name if len(name) <= _LONGEST_PATH else f"{name[: _LONGEST_PATH - 3]}..."
     try:
         if not path.is_file():
-            raise GltfError(f"{path_text(path)} is not a file; put the file there or correct the path")
+            raise GltfError(f"{name} is not a file; put the file there or correct the path")
         size = path.stat().st_size
         if size > limit:
             raise GltfError(
-                f"{path_text(path)} has {size} bytes, expected at most {limit}; simplify the asset or raise "
+                f"{name} has {size} bytes, expected at most {limit}; simplify the asset or raise "
                 "Limits.file_bytes"
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, GltfError):
             raise
-        raise GltfError(f"{path_text(path)} cannot be read ({reason(error)})") from error
+        text = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise GltfError(f"{name} cannot be read ({text})") from error
 
 
 def path_text(path: str | Path) -> str:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from renderers.arguments import instance
+
 SNIFFED_BYTES = 4096  # enough to recognise every format below
 
 _CONVERT = "convert it to .glb, for example with Blender (File > Import, then File > Export > glTF 2.0)"
@@ -46,6 +48,23 @@ _3MF = FileFormat("a 3MF package", f"3MF has no animation; {_CONVERT}")
 _ALEMBIC = FileFormat("an Alembic file", _CONVERT)
 _BVH = FileFormat("a BVH motion file", "it contains a skeleton without a model; apply it to one in Blender")
 _X3D = FileFormat("an X3D or VRML file", _CONVERT)
+_MAYA = FileFormat(
+    "an Autodesk Maya file", "export it from Maya as FBX, and convert that to .glb, for example with Blender"
+)
+_MAX = FileFormat("an Autodesk 3ds Max file", "export it from 3ds Max as glTF or FBX")
+_OLE = FileFormat("an OLE document, as 3ds Max and Office write", f"if it is a model, {_MAX.advice}")
+_C4D = FileFormat("a Cinema 4D file", "export it from Cinema 4D as glTF")
+_LIGHTWAVE = FileFormat("a LightWave file", _CONVERT)
+_DIRECTX = FileFormat("a DirectX model (.x)", _CONVERT)
+_MMD = FileFormat(
+    "a MikuMikuDance model", "convert it to .glb, for example with Blender and the add-on mmd_tools"
+)
+_MD5 = FileFormat("a Doom 3 model (MD5)", _CONVERT)
+_TILE = FileFormat("a Cesium 3D tile", "extract its .glb, for example with 3d-tiles-tools b3dmToGlb")
+_DRACO = FileFormat("a bare Draco mesh", f"it has no animation; {_CONVERT}")
+_CAD = FileFormat("a CAD drawing (STEP or DWG)", f"it has no animation; {_CONVERT}")
+_OFF = FileFormat("an OFF mesh", f"it has no animation; {_CONVERT}")
+_PROGRAM = FileFormat("a program", _NOT_A_MODEL)
 _LFS = FileFormat("a Git LFS pointer, not the file itself", "run `git lfs pull` in its repository")
 _HTML = FileFormat("an HTML page, most likely an error or login page", _FETCH_AGAIN)
 _XML = FileFormat("an XML document, most likely an error message", _FETCH_AGAIN)
@@ -82,6 +101,25 @@ _MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
     (b"\xff\xd8\xff", FileFormat("a JPEG picture", _NOT_A_MODEL)),
     (b"GIF8", FileFormat("a GIF picture", _NOT_A_MODEL)),
     (b"%PDF-", FileFormat("a PDF document", _NOT_A_MODEL)),
+    (b"\xabKTX ", FileFormat("a KTX texture", _NOT_A_MODEL)),
+    (b"DDS ", FileFormat("a DDS texture", _NOT_A_MODEL)),
+    (b"\x89HDF\r\n\x1a\n", FileFormat("an Alembic or other HDF5 file", _CONVERT)),
+    (b"//Maya ASCII", _MAYA),
+    (b"QC4DC4D", _C4D),
+    (b"xof 0", _DIRECTX),
+    (b"PMX ", _MMD),
+    (b"Pmd\0", _MMD),
+    (b"Vocaloid Motion Data", FileFormat("a MikuMikuDance motion", "it contains a motion without a model")),
+    (b"MD5Version", _MD5),
+    (b"b3dm", _TILE),
+    (b"i3dm", _TILE),
+    (b"DRACO", _DRACO),
+    (b"ISO-10303-21", _CAD),
+    (b"AC10", _CAD),
+    (b"OFF\n", _OFF),
+    (b"OFF\r\n", _OFF),
+    (b"\x7fELF", _PROGRAM),
+    (b"MZ\x90\0", _PROGRAM),
 )
 
 # Suffix → format, for files that are not read (the contents of a folder).
@@ -98,6 +136,14 @@ _SUFFIXES: dict[str, FileFormat] = {
     ".dae": _DAE,
     ".3ds": _3DS,
     ".3mf": _3MF,
+    ".ma": _MAYA,
+    ".mb": _MAYA,
+    ".max": _MAX,
+    ".c4d": _C4D,
+    ".lwo": _LIGHTWAVE,
+    ".pmx": _MMD,
+    ".b3dm": _TILE,
+    ".drc": _DRACO,
     ".abc": _ALEMBIC,
     ".bvh": _BVH,
     ".x3d": _X3D,
@@ -121,6 +167,8 @@ def identify(head: bytes, name: str = "") -> FileFormat | None:
     Returns:
         The format; None for glTF and for what is not recognised.
     """
+    instance(head, bytes, "identify: head")
+    instance(name, str, "identify: name")
     if head[:4] == b"glTF":
         return None
     suffix = _suffix(name)
@@ -138,6 +186,15 @@ def identify(head: bytes, name: str = "") -> FileFormat | None:
         return FileFormat("a tar archive", _UNPACK)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return FileFormat("a WebP picture", _NOT_A_MODEL)
+    if head[4:8] == b"ftyp":  # ISO base media
+        picture = head[8:12] in (b"avif", b"avis", b"heic", b"mif1")
+        return FileFormat("an AVIF or HEIF picture" if picture else "an MP4 video", _NOT_A_MODEL)
+    if head[:4] in (b"FORM", b"FOR4", b"FOR8"):  # IFF
+        return _MAYA if b"Maya" in head[:64] else _LIGHTWAVE if head[8:11] == b"LWO" else None
+    if head[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
+        return _MAX if suffix == ".max" else _OLE
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        head = head.decode("utf-16", "replace").encode()
     if _is_3ds(head):
         return _3DS
     return _identify_text(head) or (_STL if suffix == ".stl" else None)
@@ -145,6 +202,7 @@ def identify(head: bytes, name: str = "") -> FileFormat | None:
 
 def format_of_suffix(name: str) -> FileFormat | None:
     """The format that the suffix of a file name stands for; None for other suffixes."""
+    instance(name, str, "format_of_suffix: name")
     return _SUFFIXES.get(_suffix(name))
 
 

@@ -12,12 +12,15 @@ from renderers.gltf.limits import GltfError, UnsupportedGltf
 def parse_json(text: bytes) -> dict:
     """Parse the JSON part of a glTF 2.0 file; members that are null are left out.
 
+    Bytes that are not UTF-8, as in names that were written in Latin-1, become lone surrogates: file names keep their
+    bytes.
+
     Raises:
         UnsupportedGltf: the file has another version of glTF.
         GltfError: it is not glTF. The message does not name the asset; `Document` adds that.
     """
     try:
-        root = json.loads(text.decode("utf-8-sig"), object_pairs_hook=_without_nulls)
+        root = json.loads(text.decode("utf-8-sig", "surrogateescape"), object_pairs_hook=_without_nulls)
     except (ValueError, RecursionError) as error:
         raise GltfError(
             f"not a glTF file: expected GLB or JSON, and it cannot be parsed as JSON ({reason(error)})"

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from renderers.arguments import integer
+
 
 class GltfError(ValueError):
     """The file is not a usable glTF 2.0 asset. The message names the asset, the fault and what to do."""
@@ -53,3 +55,7 @@ class Limits:
     key_values: int = 1 << 25
     texture_side: int = 16_384
     texture_pixels: int = 1 << 28
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, integer(value, f"Limits.{name}", 0))

@@ -9,9 +9,11 @@ import numpy as np
 from renderers.gltf.document import Document
 from renderers.gltf.meshes import MAX_TEXCOORDS
 from renderers.gltf.usage import shown_name
+from renderers.values import by_value
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Texture:
     """An image and how it is sampled.
 
@@ -71,6 +73,7 @@ def read_material(document: Document, index: int | None) -> Material:
     owner = document.items("materials")[index]
     pbr = document.child(owner, "pbrMetallicRoughness", where) or {}
     mode = owner.get("alphaMode", "OPAQUE")
+    mode = mode.upper() if isinstance(mode, str) else mode
     if mode not in ("OPAQUE", "MASK", "BLEND"):
         document.fail(f"{where}.alphaMode: expected OPAQUE, MASK or BLEND, got {str(mode)[:80]!r}")
     strength = document.extension(owner, "KHR_materials_emissive_strength", where) or {}

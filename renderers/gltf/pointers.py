@@ -33,6 +33,8 @@ def read_targets(document: Document, target: dict, where: str) -> list[Target] |
     path = document.text(target, "path", "")
     if path != "pointer":
         node = document.index(target, "node", "nodes", where)
+        if node is not None and path not in _PATHS:
+            document.note("an animated property is ignored: glTF has none of its name")
         return [Target(node, path)] if node is not None and path in _PATHS else []
     pointer, nodes = _pointer(target), document.items("nodes")
     if match := _NODE.fullmatch(pointer):

@@ -11,6 +11,7 @@ from renderers.gltf.document import Document
 from renderers.gltf.instancing import INSTANCING, count_instances, read_instances, repeat_geometry
 from renderers.gltf.meshes import Geometry, read_geometry
 from renderers.gltf.nodes import Nodes
+from renderers.values import by_value
 
 # Coordinates are stored relative to a centre if they are more than this many diagonals of their bounding box away from
 # the origin. float32 has 24 bits, so that closer than this, rounding moves them by at most 2^-16 diagonals.
@@ -33,7 +34,8 @@ class Part:
     instances: int | None = None
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Morph:
     """Morph targets of one part: differences of positions and normals, float32 [targets, 3, n]."""
 
@@ -43,7 +45,8 @@ class Morph:
     normals: np.ndarray | None
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class SkinBlock:
     """Consecutive vertices of one skin.
 
@@ -62,7 +65,8 @@ class SkinBlock:
     weights: np.ndarray
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Skin:
     """Joints (node indices [J]), their inverse bind matrices float64 [J, 4, 4], and the vertices they move."""
 
@@ -71,7 +75,8 @@ class Skin:
     blocks: list[SkinBlock] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Rig:
     """All N vertices in the space of their meshes, and everything needed to pose them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from renderers.arguments import instance
 from renderers.gltf import Asset
 from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderError, RenderSettings, Shot
 
@@ -38,6 +39,9 @@ def render_clip(
         RenderError: the back end is not available on this machine, or cannot render this asset or these settings; the
             message gives the reason and what to install or choose.
     """
+    for value, kind, argument in ((asset, Asset, "asset"), (shot, Shot, "shot")):
+        instance(value, kind, f"render_clip: {argument}")
+    instance(settings or RenderSettings(), RenderSettings, "render_clip: settings")
     return renderer(backend).render_clip(asset, shot, settings or RenderSettings())
 
 
@@ -47,8 +51,8 @@ def renderer(backend: str) -> Renderer:
     Raises:
         RenderError: the name is unknown or the back end is not available on this machine.
     """
-    if backend not in BACKENDS:
-        raise RenderError(f"unknown renderer {backend!r}: expected one of {', '.join(BACKENDS)}")
+    if not isinstance(backend, str) or backend not in BACKENDS:
+        raise RenderError(f"unknown renderer (backend) {backend!r}: expected one of {', '.join(BACKENDS)}")
     if backend not in _renderers:
         _renderers[backend] = _create(backend)
     return _renderers[backend]

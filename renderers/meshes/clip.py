@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from renderers.arguments import array, flag, instance, integer, number, shown
+from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
+from renderers.values import by_value
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
 PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "2", "cpu": "1"}
@@ -22,7 +24,8 @@ class RenderError(RuntimeError):
     """A back end is not available on this machine, or failed to render. The message says what to do."""
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Shot:
     """The times of an animation to render, and the cameras.
 
@@ -43,6 +46,17 @@ class Shot:
     cameras: Cameras
     closed: bool = False
     turntable: float = 0.0
+
+    def __post_init__(self) -> None:
+        instance(self.cameras, Cameras, "Shot.cameras")
+        timestamps = array(self.timestamps, "Shot.timestamps", ("T",))
+        if not len(timestamps):
+            raise ValueError("Shot.timestamps: expected at least one time, got none")
+        array(self.asset_to_world, "Shot.asset_to_world", (4, 4))
+        number(self.turntable, "Shot.turntable")
+        flag(self.closed, "Shot.closed")
+        if self.animation is not None:
+            object.__setattr__(self, "animation", integer(self.animation, "Shot.animation", 0))
 
     def pose(self, asset: Asset, time: float) -> Pose:
         """Pose the asset as at a time of this shot."""
@@ -103,12 +117,14 @@ class RenderSettings:
     track_seed: int = 0
 
     def __post_init__(self) -> None:
+        # Numpy integers and booleans become Python's, which can be written as JSON (`hash`).
+        for name, low in (("samples", 1), ("tracks", 0), ("track_seed", 0)):
+            value = integer(getattr(self, name), f"RenderSettings.{name}", low)
+            object.__setattr__(self, name, value)
+        for name in ("depth", "normals", "flow"):
+            object.__setattr__(self, name, flag(getattr(self, name), f"RenderSettings.{name}"))
         if self.samples not in (1, 4, 16):
             raise ValueError(f"RenderSettings.samples: expected 1, 4 or 16, got {self.samples}")
-        if self.tracks < 0 or self.track_seed < 0:
-            raise ValueError(
-                f"RenderSettings: expected tracks >= 0 and track_seed >= 0, got {self.tracks} and {self.track_seed}"
-            )
 
     @property
     def geometry(self) -> bool:
@@ -137,7 +153,8 @@ class RenderSettings:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Tracks:
     """P surface points, tracked through a clip.
 
@@ -160,7 +177,8 @@ class Tracks:
         return cls(points, *cameras.project(points), visible)
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class RenderedClip:
     """V synchronised videos of one animated object.
 
@@ -194,28 +212,52 @@ class RenderedClip:
         """bool [V, T, H, W]: whether a pixel is at least half covered."""
         return self.frames[..., 3] >= 128
 
-    def over(self, background: Sequence[int]) -> np.ndarray:
-        """Composite the clip over a colour (RGB 0-255, sRGB-encoded): uint8 [V, T, H, W, 3]."""
+    def over(self, background: Background) -> np.ndarray:
+        """Composite the clip over a colour (see `renderers.background`): uint8 [V, T, H, W, 3]."""
         return composite(self.frames, background)
 
 
-def composite(frames: np.ndarray, background: Sequence[int]) -> np.ndarray:
-    """Composite straight-alpha frames uint8 [..., 4] over a colour (RGB 0-255): uint8 [..., 3], rounded to nearest."""
+def composite(frames: np.ndarray, background: Background) -> np.ndarray:
+    """Composite straight-alpha frames over a colour, rounded to nearest.
+
+    Args:
+        frames: uint8 [..., 4].
+        background: RGB, floats in 0..1 or integers in 0..255 (`renderers.background`).
+    Returns:
+        uint8 [..., 3].
+    Raises:
+        TypeError, ValueError: the frames or the background have another type, shape or values.
+    """
+    _check_rgba(frames, "composite")
     frames = np.array(frames, np.uint8, order="C")
     composite_in_place(frames, background)
     return frames[..., :3]
 
 
-def composite_in_place(frames: np.ndarray, background: Sequence[int]) -> None:
+def composite_in_place(frames: np.ndarray, background: Background) -> None:
     """Composite contiguous straight-alpha frames uint8 [..., 4] over a background in place; alpha is unchanged.
 
     Only partially covered pixels need arithmetic, and they are few: ten times as fast as processing every pixel.
+    Arguments and errors as of `composite`.
     """
+    _check_rgba(frames, "composite_in_place")
+    if not frames.flags.c_contiguous or not frames.flags.writeable:
+        raise ValueError("composite_in_place: frames: expected a contiguous, writeable array; use composite")
+    color = background_bytes(background)
     pixels = frames.view("<u4")[..., 0]
     alpha = pixels >> 24
-    pixels[alpha == 0] = np.array([*background, 0], np.uint8).view("<u4")[0]
+    pixels[alpha == 0] = np.array([*color, 0], np.uint8).view("<u4")[0]
     partial = np.flatnonzero((alpha > 0) & (alpha < 255))
     flat = frames.reshape(-1, 4)
     weight = flat[partial, 3:].astype(np.uint16)
-    colour = flat[partial, :3] * weight + np.asarray(background, np.uint16) * (255 - weight)
+    colour = flat[partial, :3] * weight + np.asarray(color, np.uint16) * (255 - weight)
     flat[partial, :3] = (colour + 127) // 255
+
+
+def _check_rgba(frames: np.ndarray, function: str) -> None:
+    if not isinstance(frames, np.ndarray):
+        raise TypeError(f"{function}: frames: expected a uint8 array [..., 4], got {shown(frames)}")
+    if frames.dtype != np.uint8 or frames.shape[-1:] != (4,):
+        raise ValueError(
+            f"{function}: frames: expected uint8 [..., 4] with straight alpha, got {shown(frames)}"
+        )

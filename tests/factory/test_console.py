@@ -85,7 +85,7 @@ def test_flags_are_read_by_the_fields_types():
         (["--out", "o", "--count", "0"], "argument --count: expected at least 1, got 0"),
         (["--out", "o", "--count", "two"], "argument --count: invalid int value: 'two'"),
         (["--out", "o", "--share", "0"], "argument --share: expected more than 0, got 0"),
-        (["--out", "o", "--share", "nan"], "argument --share: expected more than 0, got nan"),
+        (["--out", "o", "--share", "nan"], "argument --share: expected a finite number, got nan"),
         (["--out", "o", "--kind", "z"], "invalid choice: 'z'"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 
+import factory.motions
 import factory.render
 from factory import load_clips, row_to_shot
 from factory.assets.record import AssetRecord
@@ -18,6 +19,7 @@ from factory.clips.plan import ClipPlan, ClipRecipe, plan_asset
 from factory.clips.stage import RenderStage, asset_tasks
 from factory.dataset.notes import countable
 from renderers import gltf
+from renderers.meshes import RenderSettings, blender, renderer
 
 CASE = Path(__file__).resolve().parents[1] / "assets" / "cases" / "A35_cycle_without_closing_key.glb"
 RECIPE = ClipRecipe(views=4, resolution=32)
@@ -78,6 +80,17 @@ def test_cycles_of_any_key_rate_are_interpolated_across_the_seam(keys, start):
     np.testing.assert_allclose(film(asset, clip)[:, 0], truth, atol=5e-6)
     times = np.array(clip.timestamps) - start
     assert times.min() >= 0 and times.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize(("keys", "period"), [(12, 0.7), (10, 1 / 3), (24, 1.37), (19, 1.9)])
+def test_cycles_whose_period_is_no_number_of_frames_and_that_run_backwards(keys, period, direction):
+    phases = np.arange(keys + 1) / keys
+    asset, clip = plan(moving("translation", period * phases[:-1], circle(direction * phases[:-1])))
+    assert (clip.window, clip.notes) == ("loop", (NOTE.replace("1.000", f"{period:.3f}"),))
+    places = circle(direction * phases).T
+    truth = np.stack([np.interp(np.mod(CLOCK / period, 1), phases, axis) for axis in places], 1)
+    np.testing.assert_allclose(film(asset, clip)[:, 0], truth, atol=2e-5)
 
 
 @pytest.mark.parametrize("keys", [12, 30])
@@ -392,6 +405,33 @@ def test_a_rendered_turntable_shows_the_model_turned(models, tmp_path, capsys):
     assert np.abs(frames[:, 0] - frames[:, 1]).max() > 20, "it turns"
     earlier = np.roll(frames[:, 0], 1, axis=0)
     assert np.abs(frames[:, 2] - earlier).mean() < 2 < np.abs(frames[:, 2] - frames[:, 0]).mean()
+
+
+@pytest.mark.parametrize(
+    "backend", ["pyrender", pytest.param("blender", marks=[pytest.mark.blender, pytest.mark.slow])]
+)
+def test_a_turntable_turns_alike_in_all_renderers(backend):
+    """A quarter turn, whose outline is that of the opengl renderer."""
+    if backend == "blender" and blender.find() is None:
+        pytest.skip("no Blender here: run `make blender`")
+    recipe = replace(RECIPE, num_frames=4, fps=2, views=1, resolution=48)
+    asset, clip = plan(still(), recipe, turntable=True)
+    shot = replace(clip.shot(recipe), timestamps=np.array([0.0, 0.5]))
+    covered = [
+        renderer(name).render_clip(asset, shot, RenderSettings()).frames[..., 3] > 127
+        for name in ("opengl", backend)
+    ]
+    assert (covered[0][:, 0] != covered[0][:, 1]).mean() > 0.05, "it turns"
+    both, either = covered[0] & covered[1], covered[0] | covered[1]
+    assert both.sum() / either.sum() > 0.95 and both[:, 0].any() and both[:, 1].any()
+
+
+def test_a_motion_space_is_not_trained_on_a_static_model(tmp_path, capsys):
+    (tmp_path / "vase.glb").write_bytes(still().glb())
+    arguments = ["--objects", str(tmp_path / "vase.glb"), "--out", str(tmp_path / "out"), "--workers", "0"]
+    assert factory.motions.main(arguments) == 1
+    reason = "not animated: 0 motions to train on, and a motion space needs at least 2"
+    assert f"vase  no videos: {reason}" in capsys.readouterr().out
 
 
 def test_a_dry_run_and_json_count_static_models(models, tmp_path, capsys):

@@ -324,7 +324,10 @@ def _pixels(clips):
         ({"batch_size": 40}, "22 samples do not fill one batch of 40 on each of 1 ranks"),
         ({"tail": "wrap"}, "tail is 'wrap'; expected one of drop, pad, keep"),
         ({"dtype": torch.int32}, "expected a floating-point type or torch.uint8"),
-        ({"background": (255, 256, 255)}, r"background is \(255, 256, 255\); expected RGB, 0-255"),
+        (
+            {"background": (255, 256, 255)},
+            r"background: expected .* integers in 0\.\.255, got \(255, 256, 255\)",
+        ),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
     ],
 )

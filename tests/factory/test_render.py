@@ -82,6 +82,12 @@ def test_a_second_run_renders_nothing(dataset):
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()} == before
 
 
+def test_a_process_without_ray_writes_the_same_bytes(dataset, tmp_path):
+    """tests/factory/test_workers.py compares all files of a dataset."""
+    run(tmp_path / "inline", "--workers", "0")
+    assert shards(tmp_path / "inline") == shards(dataset)
+
+
 @pytest.mark.slow
 def test_two_workers_write_the_same_bytes(dataset, tmp_path):
     run(tmp_path / "two", "--workers", "2")

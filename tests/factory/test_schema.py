@@ -15,12 +15,12 @@ from sample_clips import clip_info, disc_clip, disc_row
 from factory.assets.licences import attribution
 from factory.assets.splits import assign_split
 from factory.dataset.codecs.video import decode_h264, unpack_alpha
+from factory.dataset.conversion import convert_clips
 from factory.dataset.schema import (
     DESCRIPTIONS,
     MOTION_COLUMNS,
     RowError,
     clip_schema,
-    convert_clips,
     make_row,
     row_to_shot,
     write_row,

@@ -184,7 +184,7 @@ def test_overrides_of_a_preset():
     for change, words in (
         ("steps=3", "DIMOConfig has no 'steps', only"),
         ("joint.stops=3", "Joint has no 'stops'"),
-        ("joint.steps=soon", "expected something like steps="),
+        ("joint.steps=soon", "joint.steps: expected an integer, got .soon."),
         ("joint=3", "Joint has no ''"),
         ("key_points", "expected NAME=VALUE"),
     ):

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_dataset import VIEWS as TINY_VIEWS
+from tiny_dataset import grow
 from train_mvvdm_driver import FRAMES, SIZE, VIEWS, arguments, write_discs
 
 import zoo
@@ -25,8 +27,11 @@ from factory.training.mvvdm.clips import ClipShare, shrunk, true_clip
 from factory.training.mvvdm.job import MVVDMTrainingJob
 from factory.training.mvvdm.recipe import MVVDMRecipe
 from factory.training.mvvdm.run import training_status
+from factory.training.mvvdm.worker import model_card, training_data
 from factory.training.overrides import apply_overrides
 from zoo.mvvdm.training import averages_of
+from zoo.provenance import SharingPolicy
+from zoo.repository import Config
 
 SUPPORT = Path(__file__).parents[1] / "support"
 ENV = {
@@ -248,6 +253,36 @@ def test_bad_arguments_are_refused_with_a_sentence(data, tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([*arguments(data, tmp_path), *more])
         assert words in capsys.readouterr().err
+
+
+def test_the_assets_of_a_dataset_are_recorded_and_one_is_enough_to_refuse_the_model(tmp_path, capsys):
+    grow(tmp_path / "made", 0, 6)
+    assert training_data(load_clips(tmp_path / "made")) == [
+        {
+            "source": "tests", "licence": "CC-BY-4.0", "noai": "no", "uid": "disc-0", "assets": 3,
+            "attribution": "in ATTRIBUTION.md of the dataset",
+        }
+    ]  # fmt: skip
+    control = SharingPolicy("hub:org/x", lambda name: None, needs_licence=True, off=False)
+    card = model_card("x", load_clips(tmp_path / "made"), MVVDMRecipe.tiny(), [])
+    assert control.check(Config("mvvdm", {"card": card}, card)) == card["provenance"]
+    grow(tmp_path / "made", 6, 7, licence="CC-BY-ND-4.0")
+    grow(tmp_path / "made", 8, 10, attribution="")
+    card = model_card("x", load_clips(tmp_path / "made"), MVVDMRecipe.tiny(), [])
+    with pytest.raises(zoo.ZooError) as error:
+        control.check(Config("mvvdm", {"card": card}, card))
+    assert "asset tests/disc-3: licence CC-BY-ND-4.0 does not let anybody share" in str(error.value)
+    assert "asset tests/disc-4: no attribution" in str(error.value)
+    recipe = ["--set", f"views={TINY_VIEWS}", "--set", "frames=4", "--set", "resolution=16"]
+    train = ["mvvdm", "--data", str(tmp_path / "made"), "--out", str(tmp_path / "out"), *recipe]
+    with pytest.raises(SystemExit) as stop:
+        main([*train, "--publish", "hub:org/x"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert (
+        "--publish hub:org/x: a model trained on" in said and "2 of 9 clips may not be published" not in said
+    )
+    assert "3 of 9 clips may not be published" in said and not (tmp_path / "out").exists()
 
 
 def test_the_progress_display_divides_a_steps_time():

@@ -108,6 +108,25 @@ def test_bad_animations_do_not_change_which_good_ones_are_drawn():
     assert len({clip.animation for clip in clips}) == 2 and 0 not in {clip.animation for clip in clips}
 
 
+def test_what_no_channel_uses_is_no_fault():
+    """As in Blender and three.js: only the samplers of channels are read, and a channel may drive nothing."""
+    for sampler in ({"input": 999, "output": 998}, {}, None):
+        tiny = two_animations()
+        tiny.json["animations"][0]["samplers"].append(sampler)
+        tiny.json["animations"][0]["channels"].append({"sampler": 0, "target": {"path": "translation"}})
+        asset = gltf.load(tiny.glb())
+        assert [animation.fault for animation in asset.animations] == ["", ""] and asset.notes == ()
+        np.testing.assert_allclose(asset.positions(0, 0.25)[0], [0.5, 0, 0])
+
+
+def test_an_unknown_property_is_ignored_with_a_note():
+    tiny = two_animations()
+    tiny.json["animations"][0]["channels"].append({"sampler": 0, "target": {"node": 0, "path": "colour"}})
+    asset = gltf.load(tiny.glb())
+    assert asset.notes == ("an animated property is ignored: glTF has none of its name",)
+    np.testing.assert_allclose(asset.positions(0, 0.25)[0], [0.5, 0, 0])
+
+
 def test_identical_duplicates_are_no_fault():
     """By the same sampler, by another with the same accessors, and by accessors with equal numbers."""
     for copies in ("sampler", "accessors", "numbers"):

@@ -215,6 +215,23 @@ def test_normalised_draco_attributes(attribute, dtype, component, largest):
     np.testing.assert_allclose(stored, values / largest, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "component", "largest"), [(np.uint8, 5121, 255), (np.uint16, 5123, 65535)], ids=["u1", "u2"]
+)
+def test_draco_weights_of_a_skin(dtype, component, largest):
+    weights = (np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0.6, 0.4, 0, 0], [0, 1, 0, 0]]) * largest).astype(dtype)
+    tiny = draco(SQUARE.astype(np.float32), "WEIGHTS_0", weights, component, normalized=True)
+    tiny.json["meshes"][0]["primitives"][0]["attributes"]["JOINTS_0"] = tiny.accessor(
+        [[0, 1, 0, 0]] * 4, "u1"
+    )
+    joints = [tiny.node(), tiny.node()]
+    tiny.json["nodes"][0]["skin"] = tiny.skin(joints)
+    tiny.scene(0, *joints)
+    tiny.animation((joints[1], "translation", [0, 1], [[0, 0, 0], [0, 0, 4]]))
+    asset = gltf.load(tiny.glb())
+    np.testing.assert_allclose(asset.positions(0, 1.0)[:, 2], [0, 4, 1.6, 4], atol=0.02)
+
+
 @pytest.mark.parametrize(("normalized", "largest"), [(True, 32767), (False, 1)])
 def test_quantised_draco_positions(normalized, largest):
     """Draco stores integers of 32 bits, which its decoder returns as floats; the accessor has 16."""

@@ -108,6 +108,81 @@ def test_required_members_may_not_be_null():
         gltf.load(pack_glb(json.dumps(root).encode(), binary))
 
 
+LISTS = {
+    "nodes": lambda root: root["nodes"],
+    "meshes": lambda root: root["meshes"],
+    "accessors": lambda root: root["accessors"],
+    "animations": lambda root: root["animations"],
+    "samplers": lambda root: root["animations"][0]["samplers"],
+    "channels": lambda root: root["animations"][0]["channels"],
+    "materials": lambda root: root["materials"],
+    "images": lambda root: root["images"],
+    "skins": lambda root: root.setdefault("skins", []),
+    "scenes": lambda root: root["scenes"],
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_null_in_a_list_keeps_its_place_and_is_an_error_only_if_it_is_used(name):
+    tiny = textured(encoded("PNG"))
+    expected = gltf.load(tiny.glb())
+    LISTS[name](tiny.json).append(None)
+    assert_same(gltf.load(tiny.glb()), expected)
+
+
+def test_a_null_that_is_used_is_refused():
+    for name, user in (("meshes", "nodes"), ("accessors", "meshes"), ("images", "textures")):
+        tiny = textured(encoded("PNG"))
+        tiny.json[name][0] = None
+        with pytest.raises(gltf.GltfError):
+            gltf.load(tiny.glb())
+        assert tiny.json[user]
+
+
+@pytest.mark.parametrize("place", ["nodes", "materials", "meshes", "asset"])
+def test_empty_lists_for_empty_objects(place):
+    """Some languages have one type for both."""
+    tiny = textured(encoded("PNG"))
+    expected = gltf.load(tiny.glb())
+    owner = tiny.json[place] if place == "asset" else tiny.json[place][0]
+    owner |= {"extensions": [], "extras": []}
+    assert_same(gltf.load(tiny.glb()), expected)
+    owner["extensions"] = ["KHR_x"]
+    if place in ("nodes", "materials"):
+        with pytest.raises(gltf.GltfError, match="expected an object"):
+            gltf.load(tiny.glb())
+
+
+def test_enumerations_in_lower_case():
+    tiny = textured(encoded("PNG"))
+    tiny.json["materials"][0]["alphaMode"] = "blend"
+    tiny.json["animations"][0]["samplers"][0]["interpolation"] = "step"
+    asset = gltf.load(tiny.glb())
+    assert asset.materials[0].alpha_mode == "BLEND" and asset.positions(0, 0.9)[0].tolist() == [0, 0, 0]
+    for mode in ("glass", 5, ["BLEND"]):
+        tiny.json["materials"][0]["alphaMode"] = mode
+        with pytest.raises(gltf.GltfError, match="alphaMode"):
+            gltf.load(tiny.glb())
+
+
+def test_text_that_is_not_utf_8(folder):
+    """A name written in Latin-1 is shown with "?", and a file keeps its name of bytes."""
+    (folder / "caf\udce9.png").write_bytes(encoded("PNG"))
+    tiny = textured(uri="caf\u00e9.png")
+    tiny.json["animations"][0]["name"] = "course \u00e0 pied"
+    tiny.json["buffers"] = [{"byteLength": len(tiny.binary)}]
+    text = json.dumps(tiny.json, ensure_ascii=False).encode("latin-1")
+    (folder / "a.glb").write_bytes(pack_glb(text, bytes(tiny.binary)))
+    asset = gltf.load(folder / "a.glb")
+    assert np.array_equal(base_colour(asset), PIXELS) and asset.animations[0].name == "course ? pied"
+
+
+@pytest.mark.parametrize("padding", [b"\0", b"\n\0", b"\0 \0", b" \t\r\n"])
+def test_json_chunks_with_any_padding(padding):
+    root, binary = split_glb(textured(encoded("PNG")).glb())
+    assert gltf.load(pack_glb(json.dumps(root).encode() + padding, binary)).animations
+
+
 def test_numbers_that_are_no_integers_are_refused():
     for value in (5126.5, "5126", True, [5126]):
         tiny = textured(encoded("PNG"))
@@ -171,9 +246,20 @@ def load_uri(folder: Path, uri: str, root: Path | None = None) -> gltf.Asset:
         ("maps/caf\u00e9.png", "maps/" + unicodedata.normalize("NFD", "caf\u00e9.png")),
         ("maps/" + unicodedata.normalize("NFD", "\u00c9t\u00e9.png"), "maps/\u00e9t\u00e9.png"),
         ("maps/caf\udce9.png", "maps/caf%E9.png"),
+        ("maps/sub dir/t.png", "maps\\sub%20dir\\t.png"),
+        ("maps/t.png", " maps/t.png\r\n"),
+        ("maps/t.png", "maps/t.png\0"),
+        ("maps/a b.png", "maps/a+b.png"),
+        ("maps/a+b.png", "maps/a+b.png"),
+        ("maps/a b.png", "maps/a%2520b.png"),
+        ("maps/a%20b.png", "maps/a%2520b.png"),
+        ("maps/caf\u00e9.png", "maps/caf%E9.png"),
+        ("maps/caf%C3%A9.png", "maps/caf\u00e9.png"),
+        ("maps/a%20b.png", "maps/a b.png"),
     ],
 )
 def test_uris_as_they_are_written(folder, file, uri):
+    (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_bytes(encoded("PNG"))
     asset = load_uri(folder, uri)
     assert np.array_equal(base_colour(asset), PIXELS) and asset.notes == ()
@@ -199,9 +285,17 @@ def test_a_neighbouring_folder_inside_the_root(folder):
     outside = (
         "../../outside/t.png", "..\\..\\outside\\t.png", "../link/t.png", "../LINK/t.png", "link.png",
         "%2e%2e/%2e%2e/outside/t.png", "..%5c..%5coutside%5ct.png", "../../OUTSIDE/t.png", "../../outside/t.png?x",
+        "../../outside/t.png\0",
     )  # fmt: skip
     for uri in outside:
         with pytest.raises(gltf.GltfError, match="is outside the source's folder"):
+            load_uri(folder, uri, source)
+    for uri in (
+        "%252e%252e/%252e%252e/outside/t.png",
+        " ../../outside/t.png",
+        "%2520/../../../outside/t.png",
+    ):
+        with pytest.raises(gltf.GltfError, match=r"is not a file|is outside"):
             load_uri(folder, uri, source)
     absolute = (
         str(source / "textures" / "t.png"),
@@ -224,6 +318,14 @@ def test_folders_outside_the_root_are_not_listed(folder, monkeypatch):
     assert all(path.is_relative_to(folder.parent) for path in listed)
 
 
+def test_long_names_are_refused_with_a_short_message(folder):
+    """The system refuses a component of more than 255 bytes and a path of more than 4096."""
+    for uri in ("a" * 300 + ".png", "maps/" * 2000 + "t.png", "x data:image/png;base64," + "A" * 100_000):
+        with pytest.raises(gltf.GltfError) as caught:
+            load_uri(folder, uri)
+        assert len(str(caught.value)) < 600
+
+
 PNG = encoded("PNG")
 BASE64 = base64.b64encode(PNG).decode()
 
@@ -239,6 +341,11 @@ BASE64 = base64.b64encode(PNG).decode()
         "DATA:image/png;BASE64," + BASE64,
         "data:image/png;charset=utf-8;base64," + BASE64.replace("=", "%3D").replace("+", "%2B"),
         "data:;base64," + BASE64 + "==",
+        "data: image/png ; Base64 ," + BASE64,
+        "data:image/png;base64;charset=utf-8," + BASE64,
+        " \n data:image/png;base64, " + BASE64 + "\n",
+        "data:image/png;base64," + BASE64 + "\0",
+        "data:base64," + BASE64,
     ],
 )
 def test_loose_base64(uri):

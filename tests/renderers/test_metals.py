@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from reflection import albedo, lobe_terms
+from tiny_gltf import pack_glb, split_glb
 
 from renderers import gltf
 from renderers.meshes import RenderSettings, blender, render_clip
@@ -55,6 +56,20 @@ def test_gltfs_default_material_differs_from_the_grey_background(tmp_path):
     mean = ours(1.0, 1.0, "white", tmp_path)
     encoded = 255 * (1.055 * mean ** (1 / 2.4) - 0.055)
     assert encoded.min() > 200  # Cycles, as in CYCLES: 223
+
+
+@pytest.mark.parametrize("written", ["no material", "material", "pbrMetallicRoughness"])
+def test_the_default_material_is_metallic_1_roughness_1_white(tmp_path, written):
+    """As M10_sphere_mdefault_rdefault.glb: whatever is absent has the value that `test_spheres_…` compares."""
+    path = metals.sphere(1.0, 1.0, metals.COLOURS["white"], tmp_path)
+    explicit = ours(1.0, 1.0, "white", tmp_path)
+    root, binary = split_glb(path.read_bytes())
+    if written == "no material":
+        del root["meshes"][0]["primitives"][0]["material"]
+    root["materials"] = [{} if written == "material" else {"pbrMetallicRoughness": {}}]
+    asset = gltf.load(pack_glb(json.dumps(root).encode(), binary))
+    clip = render_clip(asset, metals.shot(), RenderSettings(samples=4), backend="opengl")
+    np.testing.assert_array_equal(metals.linear_mean(clip.frames[0, 0]), explicit)
 
 
 def test_the_fits_agree_with_sampled_integrals():

@@ -1,6 +1,9 @@
-"""The `main` functions of all commands that have options of their own."""
+"""The `main` functions of all commands that have options of their own, and what a test needs to run them."""
 
 from __future__ import annotations
+
+import hashlib
+from pathlib import Path
 
 import factory.curate
 import factory.motions
@@ -17,3 +20,19 @@ MAINS = {
     "publish": factory.publish.main,
     "zoo": zoo.__main__.main,
 }
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every path below a folder, with the hash of its content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
+
+
+def outcome(main, argv: list[str]) -> int:
+    """The exit code of a command."""
+    try:
+        return main(argv)
+    except SystemExit as stop:  # argparse
+        return stop.code

@@ -44,6 +44,30 @@ class Request:
     path: str
 
 
+@dataclass(frozen=True)
+class Fault:
+    """How a request is answered wrongly.
+
+    Attributes:
+        status: HTTP status; None = the right one.
+        code, message: of the hub, with a status: X-Error-Code and X-Error-Message.
+        headers: added to the answer, or replacing its own.
+        delay_s: seconds before the answer.
+        sent: part of the body that is sent before the connection is cut.
+        damage: the body's last byte is another one, with the same length.
+        length: bytes that the headers announce more than the body has.
+    """
+
+    status: int | None = None
+    code: str = ""
+    message: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    delay_s: float = 0.0
+    sent: float | None = None
+    damage: bool = False
+    length: int = 0
+
+
 class HubServer:
     """The server, running from `__enter__` to `__exit__`.
 
@@ -52,16 +76,23 @@ class HubServer:
         requests: all requests so far, in order of arrival.
         uploaded: sha256 of every object uploaded with PUT, in order of arrival.
         hook: called in the server's thread before a request is answered. It returns None (answer normally), "drop"
-            (close the connection without processing), "lose" (process, then close the connection without answering)
-            or an HTTP status to answer with. The client retries some requests after 429, 5xx and lost connections,
-            but not after 403.
+            (close the connection without processing), "lose" (process, then close the connection without answering),
+            an HTTP status to answer with, or a `Fault`. The client retries some requests after 429, 5xx and lost
+            connections, but not after 403.
+        account: answer to the question whom a token belongs to.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.requests: list[Request] = []
         self.uploaded: list[str] = []
-        self.hook: Callable[[Request], str | int | None] | None = None
+        self.hook: Callable[[Request], str | int | Fault | None] | None = None
+        self.account: dict = {
+            "type": "user",
+            "name": "user",
+            "orgs": [{"name": "org"}],
+            "auth": {"type": "access_token"},
+        }
         self._lock = threading.RLock()
 
     def __enter__(self) -> HubServer:
@@ -177,9 +208,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.body = self._read_body()
+        self.fault = fault if isinstance(fault, Fault) else Fault()
+        threading.Event().wait(self.fault.delay_s)  # tests replace time.sleep
         try:
             if isinstance(fault, int):
                 raise _Refusal(fault, "Interrupted", "the test makes this request fail")
+            if self.fault.status is not None:
+                raise _Refusal(self.fault.status, self.fault.code, self.fault.message)
             with self.hub._lock:
                 answer = self._route()
         except _Refusal as refusal:
@@ -203,17 +238,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, content: object, headers: dict[str, str] | None = None) -> None:
         """Send JSON or bytes; for a HEAD request, only the headers."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if self.fault.damage and data:
+            data = data[:-1] + bytes([data[-1] ^ 1])
         self.send_response(status)
         kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
         for name, value in {
             "Content-Type": kind,
-            "Content-Length": str(len(data)),
+            "Content-Length": str(len(data) + self.fault.length),
             **(headers or {}),
+            **dict(self.fault.headers),
         }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.wfile.write(data if self.fault.sent is None else data[: int(len(data) * self.fault.sent)])
+        if self.fault.sent is not None:
+            self.close_connection = True
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -247,12 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, {"errors": [], "warnings": []}
 
     def whoami(self) -> tuple:
-        return 200, {
-            "type": "user",
-            "name": "user",
-            "orgs": [{"name": "org"}],
-            "auth": {"type": "access_token"},
-        }
+        return 200, self.hub.account
 
     def list(self, kind: str) -> tuple:
         author, tags = self.query.get("author"), set(self.query.get("filter", []))

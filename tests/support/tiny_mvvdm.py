@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from zoo.families import capabilities_of
+from zoo.mvvdm.autoencoder import PatchAutoencoder
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.denoising import Denoising, Encoded
+from zoo.mvvdm.pipeline import MVVDMOutput, MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.plan import TrainingPlan
 from zoo.mvvdm.training import CheckpointFile, train
 from zoo.mvvdm.unet import MVVDMUNet
@@ -34,6 +38,30 @@ def encode(frames: torch.Tensor, captions: list[str], generators: list[torch.Gen
     lengths = torch.tensor([float(len(caption)) for caption in captions])
     tokens = torch.tensor([[1.0, 0.0, 0.5, -1.0], [0.0, 1.0, -0.5, 0.5]])
     return Encoded(frames, tokens * lengths[:, None, None], None)
+
+
+class VideosOfNothing(MVVDMPipeline):
+    """A pipeline without CLIP and without a language model: prompts are embedded as zeros."""
+
+    capabilities = capabilities_of("mvvdm")
+
+    def encode_prompt(self, prompts: Sequence[str]) -> torch.Tensor:
+        return torch.zeros(len(prompts), 1, CONFIG.cross_attention_dim)
+
+    def animate(self, *arguments: Any, **options: Any) -> MVVDMOutput:
+        return super().animate(*arguments, **{"num_inference_steps": 1, **options})
+
+
+def tiny_videos_pipeline() -> VideosOfNothing:
+    """An untrained pipeline with an example of two views, without progress bars."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = {"vae": PatchAutoencoder(3, (8,)), "unet": MVVDMUNet(CONFIG), "scheduler": mvvdm_scheduler()}
+    pipeline = VideosOfNothing(**parts, sentence_encoder="none", num_frames=3, resolution=8)
+    pipeline.set_progress_bar_config(disable=True)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    pipeline.example = {"images": images, "prompt": "hops", "num_inference_steps": 2}
+    return pipeline
 
 
 def objective(seed: int = 0) -> Denoising:

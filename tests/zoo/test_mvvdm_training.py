@@ -306,7 +306,7 @@ def test_gradient_checkpointing_changes_nothing():
 def test_refusals():
     with pytest.raises(ValueError, match="expected one of fp32, bf16, fp16, got 'int8'"):
         TrainingPlan(steps=1, precision="int8")
-    with pytest.raises(ValueError, match="expected steps and batch of 1 or more"):
+    with pytest.raises(ValueError, match=r"TrainingPlan\.steps: expected at least 1, got 0"):
         TrainingPlan(steps=0)
     with pytest.raises(ValueError, match="no more examples at step 2 of 5"):
         train(

@@ -37,22 +37,23 @@ __all__ = [
     "write_motion",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "DIMO": "zoo.dimo.model",
-        "DIMOConfig": "zoo.dimo.config",
-        "DIMOPipeline": "zoo.dimo.pipeline",
-        "KeyPointMotion": "zoo.dimo.model",
-        "LossWeights": "zoo.dimo.config",
-        "Motion": "zoo.dimo.motion",
-        "MotionDecoder": "zoo.dimo.model",
-        "MotionVideos": "zoo.dimo.data",
-        "TextHead": "zoo.dimo.text",
-        "evaluate": "zoo.dimo.evaluation",
-        "fit_latent": "zoo.dimo.training",
-        "train": "zoo.dimo.training",
-        "train_text_head": "zoo.dimo.text",
-        "write_motion": "zoo.dimo.data",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "DIMO": "zoo.dimo.model",
+            "DIMOConfig": "zoo.dimo.config",
+            "DIMOPipeline": "zoo.dimo.pipeline",
+            "KeyPointMotion": "zoo.dimo.model",
+            "LossWeights": "zoo.dimo.config",
+            "Motion": "zoo.dimo.motion",
+            "MotionDecoder": "zoo.dimo.model",
+            "MotionVideos": "zoo.dimo.data",
+            "TextHead": "zoo.dimo.text",
+            "evaluate": "zoo.dimo.evaluation",
+            "fit_latent": "zoo.dimo.training",
+            "train": "zoo.dimo.training",
+            "train_text_head": "zoo.dimo.text",
+            "write_motion": "zoo.dimo.data",
+        },
+    )

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated
 
-Rate = tuple[float, float]  # learning rates at a stage's first and last step, interpolated exponentially
+from renderers.fields import Count, Fraction, NotNegative, OneOf, Positive, Range, Whole, check_fields
+
+Pixels = Annotated[int, Range(low=8, high=4096)]
+Schedule = tuple[tuple[Whole, Pixels], ...]
+Rate = tuple[
+    Positive, Positive
+]  # learning rates at a stage's first and last step, interpolated exponentially
 
 
 @dataclass(frozen=True)
@@ -16,16 +22,19 @@ class LossWeights:
     are less rigid than both of the motions they interpolate.
     """
 
-    rgb: float = 5000.0
-    lpips: float = 1000.0
-    ssim: float = 500.0
-    mask: float = 500.0
-    depth: float = 100.0
-    normal: float = 0.05
-    kl: float = 0.05
-    arap: float = 10.0
-    chamfer: float = 10.0
-    between: float = 0.0
+    rgb: NotNegative = 5000.0
+    lpips: NotNegative = 1000.0
+    ssim: NotNegative = 500.0
+    mask: NotNegative = 500.0
+    depth: NotNegative = 100.0
+    normal: NotNegative = 0.05
+    kl: NotNegative = 0.05
+    arap: NotNegative = 10.0
+    chamfer: NotNegative = 10.0
+    between: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -55,29 +64,33 @@ class Pretraining:
         points_steps: number of steps over which the rate `points` decays; None = the whole stage.
     """
 
-    steps: int = 2800
-    batch: tuple[int, int, int] = (4, 3, 2)
-    resolutions: tuple[tuple[int, int], ...] = ((0, 128), (300, 256), (450, 512))
-    initial: str = "ball"
+    steps: Whole = 2800
+    batch: tuple[Count, Count, Count] = (4, 3, 2)
+    resolutions: Schedule = ((0, 128), (300, 256), (450, 512))
+    initial: Annotated[str, OneOf("ball", "hull")] = "ball"
     alpha_only: bool = False
-    densify_every: int = 100
-    densify_until: int = 2000
-    densify_pause: int = 200
-    densify_gradient: float = 0.02
-    clone_scale: float = 0.04
-    prune_opacity: float = 0.02
-    prune_scale: float = 0.4
-    anneal_at: tuple[int, ...] = (1000, 2000)
-    final_opacity: float = 0.01
-    smooth_from: int = 200
-    arap_from: int = 2000
+    densify_every: Whole = 100
+    densify_until: Whole = 2000
+    densify_pause: Whole = 200
+    densify_gradient: NotNegative = 0.02
+    clone_scale: Positive = 0.04
+    prune_opacity: Fraction = 0.02
+    prune_scale: Positive = 0.4
+    anneal_at: tuple[Whole, ...] = (1000, 2000)
+    final_opacity: Fraction = 0.01
+    smooth_from: Whole = 200
+    arap_from: Whole = 2000
     decoder: Rate = (2e-4, 2e-4)
     latents: Rate = (5e-3, 5e-3)
     points: Rate = (1e-2, 2e-4)
-    points_steps: int | None = 500
+    points_steps: Count | None = 500
     radius: Rate = (1e-2, 1e-2)
     color: Rate = (1e-2, 1e-2)
     opacity: Rate = (5e-2, 5e-2)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_schedule(self.resolutions, type(self).__name__)
 
 
 @dataclass(frozen=True)
@@ -97,17 +110,17 @@ class Joint:
         decoder, latents, key_points, radii, means, colors, opacities, scales, quats: learning rates.
     """
 
-    steps: int = 8000
-    batch: tuple[int, int, int] = (4, 3, 2)
-    resolutions: tuple[tuple[int, int], ...] = ((0, 128), (300, 256), (450, 512))
-    prune_every: int = 1000
-    prune_until: int = 5000
-    prune_opacity: float = 0.01
-    prune_scale: float = 0.4
-    smooth_from: int = 200
-    arap_until: int = 5000
-    graph_every: int = 100
-    means_hold: int = 1000
+    steps: Count = 8000
+    batch: tuple[Count, Count, Count] = (4, 3, 2)
+    resolutions: Schedule = ((0, 128), (300, 256), (450, 512))
+    prune_every: Whole = 1000
+    prune_until: Whole = 5000
+    prune_opacity: Fraction = 0.01
+    prune_scale: Positive = 0.4
+    smooth_from: Whole = 200
+    arap_until: Whole = 5000
+    graph_every: Count = 100
+    means_hold: Whole = 1000
     decoder: Rate = (2e-4, 2e-6)
     latents: Rate = (5e-3, 2e-4)
     key_points: Rate = (2e-6, 2e-6)
@@ -117,6 +130,10 @@ class Joint:
     opacities: Rate = (5e-2, 5e-2)
     scales: Rate = (5e-3, 5e-3)
     quats: Rate = (5e-3, 5e-3)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_schedule(self.resolutions, type(self).__name__)
 
 
 @dataclass(frozen=True)
@@ -130,10 +147,14 @@ class LatentFit:
         latents: learning rate.
     """
 
-    steps: int = 300
-    batch: tuple[int, int] = (3, 2)
-    resolutions: tuple[tuple[int, int], ...] = ((0, 128), (100, 256), (200, 512))
+    steps: Count = 300
+    batch: tuple[Count, Count] = (3, 2)
+    resolutions: Schedule = ((0, 128), (100, 256), (200, 512))
     latents: Rate = (5e-3, 2e-4)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_schedule(self.resolutions, type(self).__name__)
 
 
 @dataclass(frozen=True)
@@ -162,23 +183,23 @@ class DIMOConfig:
         losses, pretraining, joint, fit: see their classes.
     """
 
-    key_points: int = 512
-    gaussians: int = 80_000
-    latent: int = 32
-    width: int = 256
-    depth: int = 8
-    skip: int = 4
-    position_frequencies: int = 10
-    phase_frequencies: int = 6
-    neighbours: int = 4
-    graph: int = 8
-    frames: int = 21
-    views: int = 8
-    resolution: int = 512
+    key_points: Count = 512
+    gaussians: Count = 80_000
+    latent: Count = 32
+    width: Count = 256
+    depth: Annotated[int, Range(low=2)] = 8
+    skip: Whole = 4
+    position_frequencies: Whole = 10
+    phase_frequencies: Whole = 6
+    neighbours: Count = 4
+    graph: Count = 8
+    frames: Count = 21
+    views: Count = 8
+    resolution: Pixels = 512
     latent_distribution: bool = True
-    latent_spread: float = 0.0
+    latent_spread: NotNegative = 0.0
     latent_log_var: float = 0.0
-    arap: str = "rotations"
+    arap: Annotated[str, OneOf("rotations", "distances")] = "rotations"
     factorised: bool = True
     latent_space: bool = True
     losses: LossWeights = field(default_factory=LossWeights)
@@ -187,24 +208,10 @@ class DIMOConfig:
     fit: LatentFit = field(default_factory=LatentFit)
 
     def __post_init__(self) -> None:
-        # JSON gives nested dataclasses as dictionaries and tuples as lists.
-        for name, kind in (
-            ("losses", LossWeights),
-            ("pretraining", Pretraining),
-            ("joint", Joint),
-            ("fit", LatentFit),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, dict):
-                fields: dict[str, Any] = {key: _tuples(each) for key, each in value.items()}
-                object.__setattr__(self, name, kind(**fields))
+        check_fields(self)  # also converts what JSON gives: dictionaries to dataclasses, lists to tuples
         if not 0 <= self.skip < self.depth - 1:
             raise ValueError(
                 f"DIMOConfig.skip: expected 0..{self.depth - 2} with depth {self.depth}, got {self.skip}"
-            )
-        if self.pretraining.initial not in ("ball", "hull"):
-            raise ValueError(
-                f"Pretraining.initial: expected 'ball' or 'hull', got {self.pretraining.initial!r}"
             )
 
     @staticmethod
@@ -271,5 +278,15 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
     )
 
 
-def _tuples(value: object) -> object:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+def _check_schedule(resolutions: Schedule, name: str) -> None:
+    """Check that the resolution of every step is defined.
+
+    Raises:
+        ValueError: the first entry does not start at step 0, or the steps do not increase.
+    """
+    steps = [first for first, _ in resolutions]
+    if not steps or steps[0] != 0 or steps != sorted(set(steps)):
+        raise ValueError(
+            f"{name}.resolutions: expected (first step, pixels) pairs with increasing steps from 0, such as "
+            f"((0, 64), (300, 128)), got {resolutions}"
+        )

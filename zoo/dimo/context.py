@@ -11,6 +11,7 @@ from zoo.dimo.config import DIMOConfig
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.model import DIMO
 from zoo.dimo.points import calmest_frame
+from zoo.seeds import untouched
 
 
 class TrainingContext:
@@ -39,8 +40,8 @@ class TrainingContext:
 
     def _fresh_model(self) -> DIMO:
         """Untrained model. The global random state is restored, so training does not affect the caller's draws."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with untouched():
+            torch.default_generator.manual_seed(self.seed)  # and not those of GPUs, as torch.manual_seed does
             model = DIMO(self.config, len(self.videos))
         rng, shape = self.rng(0), model.mu.shape
         with torch.no_grad():

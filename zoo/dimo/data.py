@@ -10,6 +10,7 @@ is inside the cameras' view.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -21,7 +22,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from renderers.arguments import array, integer, shown
+from renderers.background import Background, background_color
+from renderers.files import atomic_path, file_path
 from renderers.gaussians import TensorCameras
+from renderers.values import by_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +35,8 @@ INDEX = "motions.json"
 SPLITS = ("train", "heldout")
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class MotionVideos:
     """A folder of motion videos: the contents of `motions.json`, and lazy access to the frames.
 
@@ -70,6 +76,13 @@ class MotionVideos:
         object.__setattr__(self, "folder", Path(self.folder))
         self._check()
 
+    def __repr__(self) -> str:
+        views = len(self.train_views) + len(self.heldout_views)
+        return (
+            f"MotionVideos({self.object!r}, {len(self.names)} motions, {views} views, {self.frames} frames of "
+            f"{self.resolution}×{self.resolution}, in {str(self.folder)!r})"
+        )
+
     @staticmethod
     def open(folder: str | os.PathLike) -> MotionVideos:
         """Open a folder and check its files.
@@ -78,10 +91,10 @@ class MotionVideos:
             FileNotFoundError: the index or a motion's file is missing.
             ValueError: the index is malformed, or a file has another shape or dtype than the index specifies.
         """
-        folder = Path(folder)
+        folder = file_path(folder, "MotionVideos.open: folder")
         try:
             text = (folder / INDEX).read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(
                 f"{folder} contains no {INDEX}; create motion videos with python -m factory.motions"
             ) from None
@@ -116,6 +129,10 @@ class MotionVideos:
 
     def select(self, motions: Sequence[int | str] | str) -> MotionVideos:
         """Select motions by index or name, in the given order, or all motions of a split ("train", "heldout")."""
+        if not isinstance(motions, str | Sequence | np.ndarray):
+            raise TypeError(
+                f"{self.folder}: motions: expected a split or a list of motions, got {shown(motions)}"
+            )
         if isinstance(motions, str):
             if motions not in SPLITS:
                 raise ValueError(
@@ -152,16 +169,17 @@ class MotionVideos:
             uint8 [len(motions), len(views), len(frames), h, w, 4], straight alpha, sRGB-encoded.
         """
         resolution = self.resolution if resolution is None else resolution
-        if not 1 <= resolution <= self.resolution:
-            raise ValueError(
-                f"{self.folder}: expected a resolution of 1..{self.resolution}, got {resolution}"
-            )
-        picked = np.ix_(list(views), list(frames))
+        resolution = integer(resolution, f"{self.folder}: resolution", 1, self.resolution)
+        motions = check_indices(motions, len(self), f"{self.folder}: motions")
+        views = check_indices(views, self.num_views, f"{self.folder}: views")
+        frames = check_indices(frames, self.frames, f"{self.folder}: frames")
+        picked = np.ix_(views, frames)
         stack = torch.from_numpy(np.stack([self._map(self.files[m])[picked] for m in motions]))
         return stack if resolution == self.resolution else shrink(stack, resolution, resolution)
 
     def points(self, motion: int) -> np.ndarray | None:
         """Ground-truth surface points of a motion, float32 [T, P, 3], world coordinates; None if there are none."""
+        (motion,) = check_indices([motion], len(self), f"{self.folder}: motion")
         path = self.folder / f"{self.files[motion]}.points.npy"
         return np.load(path, mmap_mode="r") if path.exists() else None
 
@@ -182,7 +200,10 @@ class MotionVideos:
             resolution: image size in pixels; None = that of the videos.
         """
         resolution = self.resolution if resolution is None else resolution
-        picked = np.ix_(list(motions), list(views))
+        resolution = integer(resolution, f"{self.folder}: resolution", 1)
+        frames_count = integer(frames_count, f"{self.folder}: frames_count", 1)
+        motions = check_indices(motions, len(self), f"{self.folder}: motions")
+        picked = np.ix_(motions, check_indices(views, self.num_views, f"{self.folder}: views"))
         viewmats, K = self.world_to_camera[picked], self.K[picked].copy()
         K[..., :2, :] *= resolution / self.resolution
         if (viewmats == viewmats[:1]).all() and (K == K[:1]).all():
@@ -210,9 +231,10 @@ class MotionVideos:
                     f"{self.object} has no motion {motion!r}; its motions are {', '.join(self.names)}"
                 )
             return self.names.index(motion)
+        motion = integer(motion, f"{self.folder}: motions")
         if not -len(self) <= motion < len(self):
             raise IndexError(f"{self.object} has {len(self)} motions, got index {motion}")
-        return int(motion) % len(self)
+        return motion % len(self)
 
     def _check(self) -> None:
         M, where = len(self.names), self.folder / INDEX
@@ -235,6 +257,21 @@ class MotionVideos:
             raise ValueError(f"{where}: expected file stems without folders in files, got {list(self.files)}")
 
 
+def check_indices(values: Sequence[int] | np.ndarray, count: int, name: str) -> list[int]:
+    """Return an argument of indices as a list; negative ones count from the end.
+
+    Raises:
+        TypeError: it is not a sequence of integers.
+        IndexError: one is out of range.
+    """
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str | bytes):
+        raise TypeError(f"{name}: expected indices below {count}, got {shown(values)}")
+    indices = [integer(value, name) for value in values]
+    if outside := [index for index in indices if not -count <= index < count]:
+        raise IndexError(f"{name}: expected indices below {count}, got {outside[0]}")
+    return indices
+
+
 def write_motion(
     folder: str | os.PathLike, stem: str, frames: np.ndarray, points: np.ndarray | None = None
 ) -> None:
@@ -249,6 +286,11 @@ def write_motion(
     Raises:
         ValueError: wrong shape or dtype.
     """
+    folder = file_path(folder, "write_motion: folder")
+    if not isinstance(stem, str) or Path(stem).name != stem:
+        raise ValueError(f"write_motion: stem: expected a file name without folders, got {shown(stem)}")
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder (write_motion: folder)", str(folder))
     frames = np.asarray(frames)
     if (
         frames.ndim != 5
@@ -261,16 +303,15 @@ def write_motion(
         )
     arrays = {stem: frames}
     if points is not None:
-        points = np.asarray(points, np.float32)
+        points = array(points, f"{stem}: points").astype(np.float32)
         if points.ndim != 3 or points.shape[0] != frames.shape[1] or points.shape[2] != 3:
             raise ValueError(
                 f"{stem}: expected points [T = {frames.shape[1]}, P, 3], got {list(points.shape)}"
             )
         arrays[f"{stem}.points"] = points
-    for name, array in arrays.items():
-        part = Path(folder) / f"{name}.part.npy"
-        np.save(part, array)
-        os.replace(part, Path(folder) / f"{name}.npy")
+    for name, values in arrays.items():
+        with atomic_path(folder / f"{name}.npy") as part:
+            np.save(part, values)
 
 
 def shrink(frames: Tensor, height: int, width: int) -> Tensor:
@@ -284,12 +325,15 @@ def shrink(frames: Tensor, height: int, width: int) -> Tensor:
     return small.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).reshape(*batch, height, width, 4)
 
 
-def over(frames: Tensor, background: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Composite straight-alpha uint8 [..., 4] over a grey in [0, 1].
+def over(frames: Tensor, background: Background = 1.0) -> tuple[Tensor, Tensor]:
+    """Composite straight-alpha uint8 [..., 4] over a colour, a grey or RGB (`renderers.background`).
 
     Returns:
         Colour float32 [..., 3] and alpha float32 [..., 1], both in [0, 1].
     """
+    red, green, blue = background_color(background)
+    # A grey stays a number, which needs no copy to the device.
+    behind = red if red == green == blue else torch.tensor([red, green, blue], device=frames.device)
     straight = frames.float() / 255.0
     alpha = straight[..., 3:]
-    return straight[..., :3] * alpha + background * (1.0 - alpha), alpha
+    return straight[..., :3] * alpha + behind * (1.0 - alpha), alpha

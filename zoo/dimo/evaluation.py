@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from renderers.arguments import instance, integer, shown
 from renderers.gaussians import render
-from zoo.dimo.data import MotionVideos, over
+from zoo.dimo.data import MotionVideos, check_indices, over
 from zoo.dimo.model import DIMO, rbf_weights
 from zoo.metrics.images import lpips, psnr_from_mse, squared_error, ssim
 from zoo.metrics.silhouettes import intersection_and_union, iou
@@ -46,13 +47,18 @@ def evaluate(
     Raises:
         ValueError: the number of latents differs from the number of motions.
     """
+    instance(model, DIMO, "evaluate: model")
+    instance(videos, MotionVideos, "evaluate: videos")
     z = model.mu if latents is None else latents
-    if len(z) != len(videos):
-        raise ValueError(
-            f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents; pass one latent per motion"
-        )
-    views = list(videos.heldout_views) if views is None else list(views)
-    resolution = min(resolution or videos.resolution, videos.resolution)
+    _check_latents(z, model, videos)
+    every = integer(every, "evaluate: every", 1)
+    resolution = videos.resolution if resolution is None else integer(resolution, "evaluate: resolution", 1)
+    views = check_indices(
+        videos.heldout_views if views is None else views, videos.num_views, "evaluate: views"
+    )
+    if not views:
+        raise ValueError("evaluate: views: expected at least one view, got none")
+    resolution = min(resolution, videos.resolution)
     frames = list(range(0, videos.frames, every))
     rows = []
     for motion, name in enumerate(videos.names):
@@ -72,6 +78,17 @@ def evaluate(
         "worst_psnr": worst["psnr"], "worst_motion": worst["name"], "views": views, "resolution": resolution,
         "gaussians": len(model.means), "motions": rows,
     }  # fmt: skip
+
+
+def _check_latents(z: Tensor, model: DIMO, videos: MotionVideos) -> None:
+    if not isinstance(z, Tensor) or z.shape[1:] != model.mu.shape[1:] or z.device.type == "meta":
+        raise TypeError(
+            f"evaluate: latents: expected a tensor [{len(videos)}, {model.mu.shape[1]}], got {shown(z)}"
+        )
+    if len(z) != len(videos):
+        raise ValueError(
+            f"evaluate: {len(videos)} motions of {videos.object}, but {len(z)} latents; pass one latent per motion"
+        )
 
 
 def _measure(

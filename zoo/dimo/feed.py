@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from renderers.gaussians import TensorCameras
+from renderers.values import by_value
 from zoo.dimo.data import MotionVideos, shrink
 
 FULL_EVERY = 8  # uncropped images every this many steps, to penalise Gaussians outside the crops
 KEPT_BYTES = 768 << 20  # limit of the in-memory cache of downsampled frames, in bytes
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
     """Data of one step: S = M'·T' scenes (frames fastest) with C views each.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from renderers.arguments import instance, integer
 from renderers.gaussians import Rendered, render
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.feed import Batch, Feed
@@ -17,6 +18,12 @@ from zoo.dimo.objective import StepReport, decayed_rate, photometric
 from zoo.dimo.optimizer import NamedAdam
 
 REPORT_EVERY = 25  # steps between two reports
+
+
+def _checked(model: DIMO, videos: MotionVideos) -> DIMO:
+    instance(model, DIMO, "fit_latent: model")
+    instance(videos, MotionVideos, "fit_latent: videos")
+    return model
 
 
 def fit_latent(
@@ -42,8 +49,8 @@ def fit_latent(
     Returns:
         Latents [M, Z].
     """
-    plan, device = model.config.fit, model.mu.device
-    steps = plan.steps if steps is None else steps
+    plan, device = _checked(model, videos).config.fit, model.mu.device
+    steps = integer(plan.steps if steps is None else steps, "fit_latent: steps", 0)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -57,7 +64,7 @@ def fit_latent(
                 (1, *plan.batch),
                 plan.resolutions,
                 model.config.latent,
-                (seed, 3, index),
+                (integer(seed, "fit_latent: seed", 0), 3, index),
             )
             z = nn.Parameter(nearest_latent(model, feed.batch(0).to(device)))
             adam = NamedAdam({"latents": [z]})

@@ -16,11 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renderers.arguments import instance, integer
 from renderers.gaussians import Gaussians
 from renderers.gaussians.features import rotation_matrices
+from renderers.values import by_value
 from zoo.dimo.config import DIMOConfig
+from zoo.seeds import untouched
 
 
+@by_value
 class KeyPointMotion(NamedTuple):
     """Key-point trajectories.
 
@@ -72,13 +76,17 @@ class MotionDecoder(nn.Module):
             z: latents, [B, Z].
 
         Returns:
-            Displacements Δ_k(t) [B, T, K, 3] and quaternions q_k(t) [B, T, K, 4], not normalised.
+            Displacements Δ_k(t) [B, T, K, 3] and quaternions q_k(t) [B, T, K, 4], not normalised, in the precision of
+            the weights.
         """
         B, T, K = len(z), len(phases), len(points)
-        places = encode(points, self.config.position_frequencies)
-        moments = encode(phases[:, None], self.config.phase_frequencies)
-        parts = (places, moments, z)
         trunk = cast(Sequence[nn.Linear], self.trunk)
+        precision = trunk[0].weight.dtype
+        # γ is evaluated in the precision of its arguments: at 2⁹ radians per metre, half precision rounds away the
+        # phase of the encoding. The layers compute in that of their weights.
+        places = encode(points, self.config.position_frequencies).to(precision)
+        moments = encode(phases[:, None], self.config.phase_frequencies).to(precision)
+        parts = (places, moments, z.to(precision))
         hidden = self._of_inputs(trunk[0].weight, parts) + trunk[0].bias
         hidden = F.relu(hidden.reshape(B * T * K, -1))
         for index, layer in enumerate(trunk[1:], 1):
@@ -130,9 +138,12 @@ class DIMO(nn.Module):
         num_key_points: int | None = None,
     ) -> None:
         super().__init__()
+        instance(config, DIMOConfig, "DIMO: config")
+        num_motions = integer(num_motions, "DIMO: num_motions", 1)
         self.config = config
         N = config.gaussians if num_gaussians is None else num_gaussians
         K = config.key_points if num_key_points is None else num_key_points
+        N, K = integer(N, "DIMO: num_gaussians", 0), integer(K, "DIMO: num_key_points", 1)
         G, J = min(config.graph, K), min(config.neighbours, K)
         self.means = nn.Parameter(torch.zeros(N, 3))
         self.log_scales = nn.Parameter(torch.full((N, 3), math.log(0.01)))
@@ -152,7 +163,8 @@ class DIMO(nn.Module):
     @staticmethod
     def from_state(config: DIMOConfig, state: dict[str, Tensor]) -> DIMO:
         """Build the model from its `state_dict()`; M, N and K are read from the tensors' shapes."""
-        model = DIMO(config, len(state["mu"]), len(state["means"]), len(state["key_points"]))
+        with untouched():
+            model = DIMO(config, len(state["mu"]), len(state["means"]), len(state["key_points"]))
         model.load_state_dict(state)
         return model
 
@@ -173,7 +185,7 @@ class DIMO(nn.Module):
         """
         points = self.key_points if self.config.factorised else self.means
         offsets, rotations = self.decoder(points, phases, z)
-        return KeyPointMotion(points + offsets, rotations)
+        return KeyPointMotion(points + offsets, rotations.to(points.dtype))
 
     def paths(self, z: Tensor, phases: Tensor) -> Tensor:
         """Key-point positions p_k(t), [B, T, K, 3], with or without motion factorisation."""
@@ -189,12 +201,13 @@ class DIMO(nn.Module):
             means, turns = self._blend(motion)
         else:
             means, turns = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)
+        dtype = self.means.dtype  # the renderer's; the others may be stored in half precision
         return Gaussians(
             means=means,
-            quats=multiply_quaternions(turns, self.quats.expand(B * T, -1, -1)),
-            scales=self.log_scales.exp()[None],
-            opacities=self.opacity_logits.sigmoid()[None],
-            colors=self.colors[None],
+            quats=multiply_quaternions(turns, self.quats.to(dtype).expand(B * T, -1, -1)),
+            scales=self.log_scales.to(dtype).exp()[None],
+            opacities=self.opacity_logits.to(dtype).sigmoid()[None],
+            colors=self.colors.to(dtype)[None],
         )
 
     def skinning_weights(self) -> Tensor:
@@ -207,9 +220,7 @@ class DIMO(nn.Module):
             apart = self.means[:, None] - self.key_points[self.neighbours]
             squared = apart.square().sum(-1)
         weights = rbf_weights(squared, self.log_radii.exp()[self.neighbours])
-        return torch.zeros(len(self.means), len(self.key_points), device=weights.device).scatter(
-            1, self.neighbours, weights
-        )
+        return weights.new_zeros(len(self.means), len(self.key_points)).scatter(1, self.neighbours, weights)
 
     def _blend(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor]:
         """Linear blend skinning (paper eq. 7; methods §4.4) of all S = B·T scenes in one matrix product.
@@ -252,6 +263,21 @@ class DIMO(nn.Module):
         apart.fill_diagonal_(-1.0)  # a key point comes first in its own row even if others coincide with it
         self.graph.copy_(apart.topk(G, largest=False).indices)
         self.neighbours = self.graph[torch.cdist(self.means, self.key_points).argmin(1), :J]
+
+
+def same_weights(a: DIMO, b: DIMO) -> bool:
+    """Whether two models have the same weights, on any devices.
+
+    Tensors of different precision are not compared. Latents and positions always have single precision.
+    """
+    if a is b:
+        return True
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(
+        tensor.shape == second[name].shape
+        and (tensor.dtype != second[name].dtype or torch.equal(tensor.cpu(), second[name].cpu()))
+        for name, tensor in first.items()
+    )
 
 
 def encode(values: Tensor, frequencies: int) -> Tensor:

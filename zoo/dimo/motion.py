@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.files import atomic_path
+from renderers.arguments import integer, number, shown
+from renderers.background import Background, background_color
+from renderers.cameras import Cameras
+from renderers.files import atomic_folder, atomic_path, file_path
+from renderers.values import by_value
+from renderers.video import frame_rate
+from zoo.formats import check_suffix
 
 if TYPE_CHECKING:
-    from renderers.cameras import Cameras
     from renderers.gaussians import Gaussians, TensorCameras
     from zoo.dimo.model import DIMO, KeyPointMotion
     from zoo.export.animation import SkinnedAnimation
@@ -23,10 +30,12 @@ if TYPE_CHECKING:
 # Camera of previews and of `save("….mp4")`: a three-quarter view from slightly above, with the field of view of the
 # training cameras.
 AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
+MOST_FRAMES, LARGEST_VIDEO = 10_000, 4096  # of `resampled`, and sides of videos in pixels
 DRAWN_AT_ONCE = 8  # frames per render call; more use memory without being faster
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Motion:
     """A decoded motion, as returned by `DIMOPipeline.sample`. Gaussians and images are computed on request.
 
@@ -36,7 +45,9 @@ class Motion:
         phases: times of the frames, [T] in [0, 1].
         seconds: duration of the phases 0..1.
         trajectories: key-point positions [T, K, 3], world coordinates, and rotations [T, K, 4] (w, x, y, z).
-        model: the model that decoded it.
+        model: the model that decoded it. Latents of another model mean something else.
+        object_name: of the model, "" if unknown.
+        exact: the frames were chosen, so that `save` writes exactly these; else a video is resampled to 24 fps.
     """
 
     name: str
@@ -45,6 +56,20 @@ class Motion:
     seconds: float
     trajectories: KeyPointMotion
     model: DIMO
+    object_name: str = ""
+    exact: bool = False
+
+    def __repr__(self) -> str:
+        about = f"{self.object_name!r}, " if self.object_name else ""
+        return (
+            f"Motion({self.name!r}, {about}{len(self.phases)} frames, {len(self.model.means)} Gaussians, "
+            f"{self.device})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the trajectories. Renders are computed on that of the model, which may have been moved since."""
+        return self.z.device
 
     def at(self, phases: float | Sequence[float] | Tensor) -> Motion:
         """Evaluate the motion at other phases with the decoder, without interpolating frames.
@@ -54,11 +79,16 @@ class Motion:
 
         Raises:
             ValueError: no phase is given, or one is outside [0, 1].
+            TypeError: `phases` are not numbers.
         """
-        phases = torch.as_tensor(phases, dtype=torch.float32, device=self.z.device).reshape(-1)
+        check_numbers(phases, f"{self.name}: phases")
+        phases = torch.as_tensor(phases, dtype=self.phases.dtype, device=self.phases.device).reshape(-1)
         if not len(phases) or not (0 <= phases.min() and phases.max() <= 1):
-            raise ValueError(f"{self.name}: expected at least one phase, all in 0..1, got {phases.tolist()}")
-        return decode(self.model, self.z, phases, self.name, self.seconds)
+            raise ValueError(
+                f"{self.name}: phases: expected at least one phase, all in 0..1, got {phases.tolist()}"
+            )
+        motion = decode(self.model, self.z, phases, self.name, self.seconds, self.object_name)
+        return replace(motion, exact=True)
 
     def resampled(self, frames: int) -> Motion:
         """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""
@@ -78,30 +108,43 @@ class Motion:
             phase: one phase or several, in [0, 1]; None = the T phases of the motion.
         """
         motion = (self if phase is None else self.at(phase)).trajectories
-        return self.model.skin(type(motion)(*(field[None] for field in motion)))
+        # The model may have been moved since it decoded the motion.
+        return self.model.skin(type(motion)(*(field[None].to(self.model.means) for field in motion)))
 
     def render(
         self,
         cameras: Cameras | TensorCameras,
         phases: Sequence[float] | None = None,
-        background: float | Sequence[float] | None = 1.0,
+        background: Background | None = 1.0,
     ) -> np.ndarray:
         """Render every frame from every camera. For gradients, depth or normals use `renderers.gaussians.render`.
 
         Args:
             cameras: V cameras, the same for all frames.
             phases: in [0, 1]; None = the T phases of the motion.
-            background: grey or RGB in [0, 1], sRGB-encoded; None = transparent.
+            background: grey or RGB, sRGB-encoded, floats in 0..1 or integers in 0..255 (`renderers.background`);
+                None = transparent.
 
         Returns:
             uint8 [V, T, H, W, 3], or [V, T, H, W, 4] with straight alpha if the background is None.
+
+        Raises:
+            TypeError, ValueError: an argument is of another type or out of range.
         """
-        return _draw(self.gaussians(phases), cameras, background)
+        from renderers.gaussians import TensorCameras
+
+        if not isinstance(cameras, Cameras | TensorCameras):
+            raise TypeError(
+                f"Motion.render: cameras: expected Cameras or TensorCameras, got {shown(cameras)}"
+            )
+        color = None if background is None else background_color(background, "Motion.render: background")
+        return _draw(self.gaussians(phases), cameras, color)
 
     def default_camera(self, resolution: int = 384) -> Cameras:
         """A fixed square three-quarter view that frames the whole motion with a small margin."""
         from renderers.cameras import orbit_cameras
 
+        resolution = integer(resolution, "Motion.default_camera: resolution", 1, 4 * LARGEST_VIDEO)
         distance = 2.0
         view = orbit_cameras(
             np.radians([AZIMUTH_DEG]), np.radians(ELEVATION_DEG), distance,
@@ -133,55 +176,88 @@ class Motion:
             ValueError: the model has no key points (trained without motion factorisation).
         """
         from zoo.dimo.skin import skinned_animation
+        from zoo.export.surface import MOST_DETAIL
 
+        detail = integer(detail, "Motion.animation: detail", 1, MOST_DETAIL)
         times = (self.phases - self.phases[0]).double().cpu().numpy() * self.seconds
         return skinned_animation(self.model, self.trajectories, times, name=self.name, detail=detail)
 
-    def save(self, path: str | os.PathLike[str], **options: object) -> Path:
-        """Write the motion in the format given by the file extension. Files are written atomically.
+    def save(self, path: str | os.PathLike[str], *, frames: int | None = None, **options: Any) -> Path:
+        """Write the motion in the format given by the file extension. A file appears complete or not at all.
 
-        .mp4  video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera)
+        A missing folder is created. Options are checked before any work.
+
+        .mp4  video from a fixed three-quarter view on white (options: fps, resolution=384, cameras=a single camera). Of
+              a motion whose number of frames was not chosen, it is resampled to `fps`, by default 24; of another one,
+              exactly its frames are written, by default at the rate that plays them in real time
         .glb  animated glTF for Blender and viewers: key points as joints, the Gaussians' surface as a coloured mesh
-              (options: frames, detail=128: grid cells along the object's longest side)
-        .ply  folder with one splat file per frame in the layout of 3DGS: "hop.ply" writes hop/000.ply …
+              (options: detail=128: grid cells along the object's longest side)
+        .ply  folder with one splat file per frame in the layout of 3DGS: "hop.ply" writes hop/000.ply … and replaces
+              the frames of an earlier motion (options: up="-y", as viewers of 3DGS expect, or "y" as in this package)
         .npz  arrays: trajectories, rotations, skinning weights, canonical Gaussians
+
+        Args:
+            path: file to write, or the name of the folder with the suffix .ply.
+            frames: number of frames, evenly spaced; None = those of the motion.
+            options: of the format.
 
         Returns:
             The path written: a file, or a folder for .ply.
 
         Raises:
-            ValueError: unknown extension.
+            TypeError, ValueError: unknown extension or option, or an option of another type or out of range.
+            OSError: the file cannot be written.
         """
-        path = Path(path)
-        if path.suffix.lower() not in _WRITERS:
-            raise ValueError(
-                f"{path}: unsupported file extension; save a motion as one of {', '.join(_WRITERS)}"
+        path = file_path(path, "Motion.save: path")
+        check_suffix(path, _WRITERS, "motions of DIMO")
+        write = _WRITERS[path.suffix.lower()]
+        accepted = [
+            name
+            for name, each in inspect.signature(write).parameters.items()
+            if each.kind == each.KEYWORD_ONLY
+        ]
+        if unknown := [name for name in options if name not in accepted]:
+            raise TypeError(
+                f"Motion.save: {unknown[0]}: not an option of {path.suffix}; expected "
+                f"{' or '.join(['frames', *accepted])}"
             )
-        return _WRITERS[path.suffix.lower()](self, path, **options)
+        if frames is not None:
+            frames = integer(frames, "Motion.save: frames", 1, MOST_FRAMES)
+        return write(self if frames is None else self.resampled(frames), path, **options)
 
 
 @torch.no_grad()
-def decode(model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float) -> Motion:
-    """Decode one latent [Z] at phases [T] in a single pass."""
+def decode(
+    model: DIMO, z: Tensor, phases: Tensor, name: str, seconds: float, object_name: str = ""
+) -> Motion:
+    """Decode one latent [Z] at phases [T] in a single pass, on the device of the model."""
+    z, phases = z.to(model.mu), phases.to(model.mu)
     decoded = model.trajectories(z[None], phases)
-    return Motion(name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model)
+    return Motion(
+        name, z, phases, seconds, type(decoded)(*(field[0] for field in decoded)), model, object_name
+    )
 
 
 def evenly(phases: Tensor, frames: int) -> Tensor:
     """`frames` evenly spaced phases from the first to the last of `phases`, [frames]."""
-    if frames < 1:
-        raise ValueError(f"expected at least 1 frame, got {frames}")
-    return torch.linspace(float(phases[0]), float(phases[-1]), frames, device=phases.device)
+    frames = integer(frames, "frames", 1, MOST_FRAMES)
+    return torch.linspace(
+        float(phases[0]), float(phases[-1]), frames, dtype=phases.dtype, device=phases.device
+    )
 
 
 @torch.no_grad()
 def _draw(
-    gaussians: Gaussians, cameras: Cameras | TensorCameras, background: float | Sequence[float] | None
+    gaussians: Gaussians, cameras: Cameras | TensorCameras, background: Sequence[float] | None
 ) -> np.ndarray:
     from renderers.gaussians import Gaussians, TensorCameras, render
 
+    # Images are drawn in single precision; CPU and CUDA are the only devices with a renderer.
+    device = gaussians.means.device if gaussians.means.is_cuda else torch.device("cpu")
+    gaussians = gaussians.to(device, torch.float32)
     if not isinstance(cameras, TensorCameras):
-        cameras = TensorCameras.from_cameras(cameras, device=gaussians.means.device)
+        cameras = TensorCameras.from_cameras(cameras)
+    cameras = cameras.to(device, torch.float32)
     behind = None if background is None else torch.as_tensor(background, dtype=torch.float32).expand(3)
     drawn = []
     for start in range(0, len(gaussians.means), DRAWN_AT_ONCE):
@@ -204,37 +280,85 @@ def _draw(
 
 
 def _save_mp4(
-    motion: Motion, path: Path, *, fps: float = 24, resolution: int = 384, cameras: Cameras | None = None
+    motion: Motion,
+    path: Path,
+    *,
+    fps: float | None = None,
+    resolution: int = 384,
+    cameras: Cameras | None = None,
 ) -> Path:
     from zoo.export.video import write_mp4
 
+    if fps is None:
+        fps = motion.fps if motion.exact else 24
+    frame_rate(fps, "Motion.save: fps")
+    fps = number(fps, "Motion.save: fps")
+    resolution = integer(resolution, "Motion.save: resolution", 2, LARGEST_VIDEO)
+    if resolution % 2:
+        raise ValueError(f"Motion.save: resolution: expected an even number of pixels, got {resolution}")
+    if cameras is not None:
+        _check_single_camera(cameras, path)
     # The phases end one frame before 1, so a cyclic motion loops without a repeated frame.
     length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
-    smooth = motion.resampled(max(2, round(length * fps) + 1))
-    view = smooth.default_camera(resolution) if cameras is None else cameras
-    if len(view) != 1:
+    count = len(motion.phases) if motion.exact else max(2, round(length * fps) + 1)
+    if count > MOST_FRAMES:
         raise ValueError(
-            f"{path}: a video has one view, got {len(view)} cameras; pass a single one, cameras[i]"
+            f"Motion.save: fps: {fps:g} gives {count} frames, expected at most {MOST_FRAMES}; choose a lower rate"
         )
-    write_mp4(path, smooth.render(view)[0], fps)
+    with atomic_path(path) as part:
+        smooth = motion if motion.exact else motion.resampled(count)
+        view = smooth.default_camera(resolution) if cameras is None else cameras
+        write_mp4(part, smooth.render(view)[0], fps)
     return path
 
 
-def _save_glb(motion: Motion, path: Path, *, frames: int | None = None, detail: int = 128) -> Path:
+def _check_single_camera(cameras: Cameras, path: Path) -> None:
+    if not isinstance(cameras, Cameras):
+        raise TypeError(f"Motion.save: cameras: expected renderers.cameras.Cameras, got {shown(cameras)}")
+    if len(cameras) != 1:
+        raise ValueError(
+            f"{path}: a video has one view, got {len(cameras)} cameras; pass a single one, cameras[i]"
+        )
+    if cameras.width % 2 or cameras.height % 2 or max(cameras.width, cameras.height) > LARGEST_VIDEO:
+        raise ValueError(
+            f"Motion.save: cameras: expected even sides of at most {LARGEST_VIDEO} pixels, got {cameras.width} x "
+            f"{cameras.height}"
+        )
+
+
+def check_numbers(values: object, name: str) -> None:
+    """Check that torch can convert an argument to real numbers.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    try:
+        array = values if isinstance(values, Tensor) else torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise TypeError(f"{name}: expected numbers, got {shown(values)}") from None
+    if array.dtype == torch.bool or array.is_complex() or array.device.type == "meta":
+        raise TypeError(f"{name}: expected real numbers, got {shown(values)}")
+
+
+def _save_glb(motion: Motion, path: Path, *, detail: int = 128) -> Path:
     from zoo.export.glb import write_glb
+    from zoo.export.surface import MOST_DETAIL
 
-    write_glb(path, (motion if frames is None else motion.resampled(frames)).animation(detail))
+    detail = integer(detail, "Motion.save: detail", 1, MOST_DETAIL)
+    with atomic_path(path) as part:
+        write_glb(part, motion.animation(detail))
     return path
 
 
-def _save_ply(motion: Motion, path: Path) -> Path:
+def _save_ply(motion: Motion, path: Path, *, up: str = "-y") -> Path:
     from renderers.gaussians import ply
 
+    ply.check_up(up, "Motion.save")
     folder = path.with_suffix("")
-    folder.mkdir(parents=True, exist_ok=True)
-    gaussians = motion.gaussians()
-    for frame in range(len(motion.phases)):
-        ply.write(folder / f"{frame:03d}.ply", gaussians, scene=frame)
+    with atomic_folder(folder, re.compile(r"\d{3,}\.ply").fullmatch) as part:
+        gaussians = motion.gaussians()
+        for frame in range(len(motion.phases)):
+            ply.write(part / f"{frame:03d}.ply", gaussians, scene=frame, up=up)
     return folder
 
 
@@ -254,7 +378,7 @@ def _save_npz(motion: Motion, path: Path) -> Path:
             part,
             name=motion.name,
             seconds=motion.seconds,
-            **{k: v.detach().cpu().numpy() for k, v in arrays.items()},
+            **{k: v.detach().float().cpu().numpy() for k, v in arrays.items()},
         )
     return path
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from renderers.gaussians import Rendered
+from renderers.values import by_value
 from zoo.dimo import losses
 from zoo.dimo.config import DIMOConfig, LossWeights, Rate
 from zoo.dimo.data import over
@@ -17,6 +18,7 @@ from zoo.dimo.model import DIMO
 StepReport = dict[str, object]
 
 
+@by_value
 class StepLoss(NamedTuple):
     """Result of one step.
 

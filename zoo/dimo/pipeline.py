@@ -12,7 +12,7 @@ import copy
 import difflib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renderers.arguments import instance, integer, shown
+from renderers.cameras import Cameras
 from zoo.dimo.config import DIMOConfig
-from zoo.dimo.model import DIMO
-from zoo.dimo.motion import Motion, decode, evenly
+from zoo.dimo.model import DIMO, same_weights
+from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
+from zoo.errors import PlacementError, UnsupportedError
+from zoo.placement import placement
+from zoo.seeds import random_seed, untouched
+from zoo.weights import check_weights
 
 if TYPE_CHECKING:
-    from renderers.cameras import Cameras
+    from typing import Self
+
     from zoo.dimo.data import MotionVideos
     from zoo.dimo.text import TextHead
 
@@ -106,8 +113,62 @@ class DIMOPipeline:
 
     def __repr__(self) -> str:
         return (
-            f"DIMOPipeline({self.object!r}, {len(self.motions)} motions, {len(self.model.means)} Gaussians)"
+            f"DIMOPipeline({self.object!r}, {len(self.motions)} motions, {len(self.model.means)} Gaussians, "
+            f"{self.device}, {_name(self.dtype)})"
         )
+
+    # --- device and precision ---------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights; results are computed on it."""
+        return self.model.mu.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the decoder's layers."""
+        return next(self.model.decoder.parameters()).dtype
+
+    def to(
+        self,
+        *args: Tensor | torch.dtype | torch.device | str | int | bool | None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | str | None = None,
+        non_blocking: bool = False,
+    ) -> Self:
+        """Move the model to a device, convert it to another precision, or both, in place. Arguments as of `Module.to`.
+
+        In half precision, the decoder's layers, rotations, scales, opacities and colours are stored and computed as
+        `dtype`; positions and latents stay float32, as in the model's file (`HALVED`). Trajectories and Gaussians are
+        therefore never half, and a model in float16 keeps its weights to the bit. The text head stays on the CPU,
+        beside the language model. Motions decoded before remain valid.
+
+        Args:
+            args: `to(device)`, `to(dtype)`, `to(device, dtype)` or `to(tensor)`.
+            device: for example "cuda" or "cuda:1".
+            dtype: float16, bfloat16, float32 or float64.
+            non_blocking: as in `torch.Tensor.to`.
+
+        Returns:
+            The pipeline itself.
+
+        Raises:
+            PlacementError: the device does not exist here, or models do not compute in this type.
+        """
+        target = placement(
+            *args, device=device, dtype=dtype, non_blocking=non_blocking, caller=f"dimo/{self.object}"
+        )
+        if target.device is not None:
+            self.model.to(target.device, non_blocking=target.non_blocking)
+        if target.dtype is not None:
+            _convert(self.model, target.dtype)
+        return self
+
+    def _in_single(self) -> DIMO:
+        """The model in single precision, in which it is stored and latents are fitted; a copy if it is in another."""
+        if self.dtype == self.model.means.dtype == torch.float32:
+            return self.model
+        return _convert(copy.deepcopy(self.model), torch.float32)
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -121,11 +182,13 @@ class DIMOPipeline:
         """
         from safetensors.torch import save
 
-        state = {f"dimo.{name}": _packed(name, tensor) for name, tensor in self.model.state_dict().items()}
+        model = self._in_single()
+        state = {f"dimo.{name}": _packed(name, tensor) for name, tensor in model.state_dict().items()}
         if self.text is not None:
             state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
         (folder / WEIGHTS).write_bytes(save(state))  # save_file would make it readable for its owner only
-        self.motion(0).save(folder / PREVIEW)
+        check_weights([folder / WEIGHTS])  # here rather than an error of the renderer
+        self._decode(model.mu[0], self.sentences[0], model=model).save(folder / PREVIEW)
         return {
             "object": self.object,
             "motions": list(self.motions),
@@ -142,22 +205,15 @@ class DIMOPipeline:
         """Load a pipeline written by `save_to`.
 
         Raises:
-            ValueError: the files do not match `init`.
+            RepositoryError: the files do not match `init`.
         """
-        from safetensors.torch import load_file
+        from zoo.dimo.files import read_parts
 
-        state: dict[str, dict[str, Tensor]] = {"dimo": {}, "text": {}}
-        for name, tensor in load_file(Path(folder) / WEIGHTS).items():
-            part, _, name = name.partition(".")
-            state[part][name] = tensor.float() if tensor.is_floating_point() else tensor.long()
         fields = dict(init)
-        text = fields.pop("text")
-        if text is not None:
-            from zoo.dimo.text import TextHead
-
-            text = TextHead.from_state(text["encoder"], state["text"])
-        model = DIMO.from_state(DIMOConfig(**fields.pop("config")), state["dimo"])
-        return cls(model, text=text, **fields)
+        config, text = DIMOConfig(**fields.pop("config")), fields.pop("text")
+        with untouched():
+            model, head = read_parts(Path(folder) / WEIGHTS, config, text and text["encoder"])
+        return cls(model, text=head, **fields)
 
     @property
     def card(self) -> dict:
@@ -187,11 +243,14 @@ class DIMOPipeline:
         """Decode a motion.
 
         Args:
-            z: a latent [Z], or a seed for `draw`; None = a random seed.
+            z: a latent [Z], or a seed for `draw`; None = a seed from torch's global generator.
             frames: number of evenly spaced frames; None = the training phases.
+
+        Raises:
+            TypeError, ValueError: an argument is of another type or out of range.
         """
-        if z is None or isinstance(z, int):
-            seed = torch.seed() % 2**31 if z is None else z
+        if z is None or isinstance(z, int) or not hasattr(z, "__len__") or not getattr(z, "ndim", 1):
+            seed = random_seed() if z is None else self._seed(z, "z")
             return self._decode(self.draw(seed), f"sample {seed}", frames)
         return self._decode(z, "sample", frames)
 
@@ -201,11 +260,14 @@ class DIMOPipeline:
         Deviation from the paper, which samples N(0, I): a few dozen motions cover little of a 32-dimensional space, so
         such a sample is usually far from every latent that the decoder was trained on.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(self._seed(seed, "seed"))
         M = self.model.num_motions
         first, second = torch.randperm(M, generator=generator)[:2].tolist() if M > 1 else (0, 0)
         share = 0.5 * float(torch.rand((), generator=generator))
         return torch.lerp(self.model.mu[first], self.model.mu[second], share)
+
+    def _seed(self, seed: Any, name: str) -> int:
+        return integer(seed, f"dimo/{self.object}: {name}", -(2**63), 2**64 - 1)
 
     def motion(self, which: str | int) -> Motion:
         """Decode a training motion, given by name, sentence or index."""
@@ -218,27 +280,33 @@ class DIMOPipeline:
         Args:
             a, b: training motions by name, sentence or index, or any `Motion` of this object.
             steps: number of motions returned, at least 2.
+
+        Raises:
+            ValueError: fewer than 2 steps, or a motion of another model: its latent means something else here.
+            LookupError: no such motion.
         """
-        if steps < 2:
+        steps = integer(steps, f"dimo/{self.object}: steps")
+        if not 2 <= steps <= MOST_FRAMES:
             raise ValueError(
-                f"dimo/{self.object}: interpolate expects at least 2 steps (the two ends), got {steps}"
+                f"dimo/{self.object}: interpolate expects at least 2 steps (the two ends) and at most {MOST_FRAMES}, "
+                f"got {steps}"
             )
-        ends = [each if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
+        ends = [self._own(each) if isinstance(each, Motion) else self.motion(each) for each in (a, b)]
         name = f"{ends[0].name} → {ends[1].name}"
         shares = torch.linspace(0, 1, steps).tolist()
-        return [
-            self._decode(torch.lerp(ends[0].z, ends[1].z, share), f"{name}, {share:.0%}") for share in shares
-        ]
+        first, last = (end.z.to(self.model.mu) for end in ends)
+        return [self._decode(torch.lerp(first, last, share), f"{name}, {share:.0%}") for share in shares]
 
     def from_text(self, sentence: str) -> Motion:
         """Decode the motion described by a sentence in free wording.
 
         Raises:
-            ValueError: the model has no text head.
+            UnsupportedError: the model has no text head.
             RuntimeError: the language model is not installed; the message says what to install.
         """
+        instance(sentence, str, f"dimo/{self.object}: sentence")
         if self.text is None:
-            raise ValueError(
+            raise UnsupportedError(
                 f"dimo/{self.object} was published without a text head; choose with .motion(name) among .motions, "
                 "or train one with zoo.dimo.text.train_text_head"
             )
@@ -266,16 +334,20 @@ class DIMOPipeline:
                     f"dimo/{self.object}: reconstruct expects one motion, got {len(videos)}; select one with "
                     "videos.select([name])"
                 )
-            return self._decode(fit_latent(self.model, videos, **options)[0], videos.sentences[0])
+            return self._decode(fit_latent(self._in_single(), videos, **options)[0], videos.sentences[0])
         with tempfile.TemporaryDirectory() as folder:
-            z = fit_latent(self.model, self._as_videos(Path(folder), videos, cameras), **options)[0]
+            z = fit_latent(self._in_single(), self._as_videos(Path(folder), videos, cameras), **options)[0]
         return self._decode(z, "reconstruction")
 
     def _as_videos(self, folder: Path, frames: np.ndarray, cameras: Cameras | None) -> MotionVideos:
         """Write frames and cameras as `MotionVideos` of one motion in `folder`."""
         from zoo.dimo.data import MotionVideos, write_motion
 
+        if cameras is not None:
+            instance(cameras, Cameras, f"dimo/{self.object}: cameras")
         frames = np.asarray(frames)
+        if frames.dtype != np.uint8:
+            raise TypeError(f"dimo/{self.object}: videos: expected frames of uint8, got {shown(frames)}")
         expected = None if cameras is None else (len(cameras), cameras.height, cameras.width)
         if cameras is None or frames.ndim != 5 or expected != (len(frames), *frames.shape[2:4]):
             raise ValueError(
@@ -296,7 +368,8 @@ class DIMOPipeline:
         Raises:
             LookupError: no such motion; the message suggests similar ones.
         """
-        if isinstance(which, int):
+        if not isinstance(which, str):
+            which = integer(which, f"dimo/{self.object}: which: a name, a sentence or an index")
             if not -len(self.motions) <= which < len(self.motions):
                 raise LookupError(
                     f"dimo/{self.object} has {len(self.motions)} motions, there is no number {which}"
@@ -313,15 +386,46 @@ class DIMOPipeline:
         advice = f"did you mean {' or '.join(map(repr, close))}?" if close else "see .motions"
         raise LookupError(f"dimo/{self.object} has no motion {which!r}: {advice}")
 
-    def _decode(self, z: Tensor | Sequence[float], name: str, frames: int | None = None) -> Motion:
-        mu = self.model.mu
-        z = torch.as_tensor(z, dtype=torch.float32, device=mu.device)
+    def _decode(
+        self, z: Tensor | Sequence[float], name: str, frames: int | None = None, model: DIMO | None = None
+    ) -> Motion:
+        model = model or self.model
+        z = self._latent(z, model)
+        phases = self.phases.to(z)
+        phases = phases if frames is None else evenly(phases, frames)
+        motion = decode(model, z, phases, name, self.seconds, self.object)
+        return replace(motion, exact=frames is not None)
+
+    def _latent(self, z: Tensor | Sequence[float], model: DIMO) -> Tensor:
+        """A latent [Z] on the model's device and in its precision."""
+        mu = model.mu
+        if mu.is_meta:
+            raise PlacementError(
+                f"dimo/{self.object} is on the device meta, which holds no values; load the model again"
+            )
+        check_numbers(z, f"dimo/{self.object}: z")
+        z = torch.as_tensor(z, dtype=mu.dtype, device=mu.device)
         if z.shape != mu.shape[1:]:
-            raise ValueError(f"dimo/{self.object}: expected a latent [{mu.shape[1]}], got {list(z.shape)}")
+            raise ValueError(f"dimo/{self.object}: expected a latent z [{mu.shape[1]}], got {list(z.shape)}")
         if not z.isfinite().all():
-            raise ValueError(f"dimo/{self.object}: expected a finite latent, got NaN or infinity in it")
-        phases = self.phases.to(mu.device)
-        return decode(self.model, z, phases if frames is None else evenly(phases, frames), name, self.seconds)
+            raise ValueError(f"dimo/{self.object}: expected a finite latent z, got NaN or infinity in it")
+        return z
+
+    def _own(self, motion: Motion) -> Motion:
+        """A motion whose latent is one of this model, on its device."""
+        if not same_weights(motion.model, self.model):
+            other = (
+                "another revision of it, with other weights"
+                if motion.object_name == self.object
+                else f"dimo/{motion.object_name}"
+                if motion.object_name
+                else "another model"
+            )
+            raise ValueError(
+                f"dimo/{self.object}: expected a motion of this model, got {motion.name!r} of {other}, whose latents "
+                f"mean something else here; choose one of .motions, or draw one with .sample()"
+            )
+        return replace(motion, z=self._latent(motion.z, self.model))
 
 
 def _plain(words: str) -> str:
@@ -334,6 +438,19 @@ def _round(model: DIMO) -> None:
     for name, tensor in model.state_dict().items():
         if name.startswith(HALVED):
             tensor.copy_(tensor.half())
+
+
+@torch.no_grad()
+def _convert(model: DIMO, dtype: torch.dtype) -> DIMO:
+    """Convert a model in place: `HALVED` to `dtype`, all other parameters to at least single precision."""
+    single = torch.promote_types(dtype, torch.float32)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(dtype if name.startswith(HALVED) else single)
+    return model
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _packed(name: str, tensor: Tensor) -> Tensor:

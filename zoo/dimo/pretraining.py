@@ -25,6 +25,7 @@ from zoo.dimo.objective import (
 )
 from zoo.dimo.optimizer import NamedAdam
 from zoo.dimo.points import farthest_points, spacing
+from zoo.seeds import untouched
 
 
 class KeyPointStage:
@@ -115,7 +116,8 @@ class KeyPointStage:
         self._keep((self.opacities.detach().sigmoid() >= self.plan.final_opacity).nonzero()[:, 0])
         run, config = self.run, self.run.config
         old = run.model
-        run.model = DIMO(config, old.num_motions, num_key_points=len(self.points)).to(run.device)
+        with untouched():  # the decoder, which is initialised at random, is replaced by the trained one
+            run.model = DIMO(config, old.num_motions, num_key_points=len(self.points)).to(run.device)
         run.model.decoder, run.model.mu, run.model.log_var = old.decoder, old.mu, old.log_var
         with torch.no_grad():
             run.model.key_points.copy_(self.points)

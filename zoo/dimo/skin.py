@@ -13,6 +13,7 @@ from torch import Tensor
 
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.model import DIMO, KeyPointMotion, rbf_weights
+from zoo.errors import UnsupportedError
 from zoo.export.animation import Joints, Mesh, SkinnedAnimation
 from zoo.export.surface import gaussian_surface
 
@@ -34,10 +35,10 @@ def skinned_animation(
         detail: grid cells along the object's longest side for the surface extraction.
 
     Raises:
-        ValueError: the model was trained without key points.
+        UnsupportedError: the model was trained without key points.
     """
     if not model.config.factorised:
-        raise ValueError(
+        raise UnsupportedError(
             f"{name}: the model was trained without key points, so it has no joints; save as .ply or .npz"
         )
     mesh = canonical_surface(model, detail)
@@ -58,11 +59,12 @@ def skinned_animation(
 @torch.no_grad()
 def canonical_surface(model: DIMO, detail: int = DETAIL) -> Mesh:
     """Extract the surface of the canonical Gaussians as a coloured mesh."""
+    dtype = model.means.dtype  # the others may be stored in half precision
     return gaussian_surface(
         _numpy(model.means),
-        _numpy(rotation_matrices(model.quats)),
-        _numpy(model.log_scales.exp()),
-        _numpy(model.opacity_logits.sigmoid()),
+        _numpy(rotation_matrices(model.quats.to(dtype))),
+        _numpy(model.log_scales.to(dtype).exp()),
+        _numpy(model.opacity_logits.to(dtype).sigmoid()),
         _numpy(model.colors).clip(0, 1),
         detail=detail,
     )
@@ -77,7 +79,7 @@ def vertex_weights(model: DIMO, vertices: np.ndarray) -> tuple[np.ndarray, np.nd
     Returns:
         Joints int64 [P, 4] and weights float64 [P, 4]; rows of weights sum to 1.
     """
-    points = torch.as_tensor(vertices, dtype=torch.float32, device=model.key_points.device)
+    points = torch.as_tensor(vertices, dtype=model.means.dtype, device=model.means.device)
     nearest = torch.cat([torch.cdist(batch, model.means).argmin(1) for batch in points.split(1024)])
     neighbours = model.neighbours[nearest]
     squared = (points[:, None] - model.key_points[neighbours]).square().sum(-1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renderers.arguments import instance, integer
 from zoo.dimo.rephrase import rephrase
 from zoo.text_encoder import MINILM, load_text_encoder
 
@@ -46,6 +47,7 @@ class TextHead(nn.Module):
     @torch.no_grad()
     def shares(self, sentence: str) -> Tensor:
         """Weights [M] of one sentence."""
+        instance(sentence, str, "TextHead.shares: sentence")
         return self(load_text_encoder(self.encoder)([sentence]))[0]
 
 
@@ -69,6 +71,20 @@ def train_text_head(
     Raises:
         ValueError: the number of paraphrase lists differs from the number of sentences.
     """
+    steps, seed = integer(steps, "train_text_head: steps", 0), integer(seed, "train_text_head: seed", 0)
+    if paraphrases is not None:
+        instance(paraphrases, Sequence, "train_text_head: paraphrases")
+    for group in [sentences, *(paraphrases or ())]:
+        if (
+            not isinstance(group, Sequence)
+            or isinstance(group, str)
+            or not all(isinstance(s, str) for s in group)
+        ):
+            raise TypeError(
+                f"train_text_head: sentences and paraphrases: expected lists of strings, got {group!r}"
+            )
+    if not sentences:
+        raise ValueError("train_text_head: sentences: expected at least one, got none")
     if paraphrases is None:
         paraphrases = [rephrase(sentence, PHRASINGS, seed) for sentence in sentences]
     if len(paraphrases) != len(sentences):

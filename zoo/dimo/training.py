@@ -20,6 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from renderers.arguments import instance, integer
+from renderers.files import file_path
+from renderers.gaussians.checks import torch_device
 from zoo.dimo import losses
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
@@ -69,7 +72,11 @@ def train(
         RuntimeError: pruning removed all key points or all Gaussians.
         FloatingPointError: the loss is not finite.
     """
-    run = _Training(videos, config, seed, torch.device(device))
+    instance(videos, MotionVideos, "train: videos")
+    instance(config, DIMOConfig, "train: config")
+    seed, save_every = integer(seed, "train: seed", 0), integer(save_every, "train: save_every", 1)
+    checkpoint = None if checkpoint is None else file_path(checkpoint, "train: checkpoint")
+    run = _Training(videos, config, seed, torch_device(device, "train: device"))
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
     while (stage := run.stage()) is not None:

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Joints", "Mesh", "SkinnedAnimation", "gaussian_surface", "write_glb", "write_mp4"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Joints": "zoo.export.animation",
-        "Mesh": "zoo.export.animation",
-        "SkinnedAnimation": "zoo.export.animation",
-        "gaussian_surface": "zoo.export.surface",
-        "write_glb": "zoo.export.glb",
-        "write_mp4": "zoo.export.video",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "Joints": "zoo.export.animation",
+            "Mesh": "zoo.export.animation",
+            "SkinnedAnimation": "zoo.export.animation",
+            "gaussian_surface": "zoo.export.surface",
+            "write_glb": "zoo.export.glb",
+            "write_mp4": "zoo.export.video",
+        },
+    )

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renderers.arguments import array, instance
+from renderers.values import by_value
 
-@dataclass(frozen=True)
+
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Mesh:
     """A triangle mesh with a colour per vertex, in the rest pose.
 
@@ -34,6 +38,11 @@ class Mesh:
     unlit: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("vertices", "normals", "colors", "triangles"):
+            instance(getattr(self, name), np.ndarray, f"Mesh.{name}")
+            array(getattr(self, name), f"Mesh.{name}", ("P", 3))
+        if self.triangles.size and not 0 <= self.triangles.min() <= self.triangles.max() < len(self.vertices):
+            raise ValueError(f"Mesh.triangles: expected indices of {len(self.vertices)} vertices")
         for name in ("normals", "colors"):
             if getattr(self, name).shape != self.vertices.shape:
                 raise ValueError(
@@ -42,7 +51,8 @@ class Mesh:
                 )
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class Joints:
     """Joints in the rest pose. They have no parents: all transforms are in the space of the mesh.
 
@@ -57,6 +67,8 @@ class Joints:
     name: str = "joints"
 
     def __post_init__(self) -> None:
+        instance(self.positions, np.ndarray, "Joints.positions")
+        array(self.positions, "Joints.positions")
         if self.positions.shape != (len(self.names), 3):
             raise ValueError(
                 f"Joints: expected positions of shape [{len(self.names)}, 3], one per name, "
@@ -64,7 +76,8 @@ class Joints:
             )
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class SkinnedAnimation:
     """A mesh that joints deform by linear blend skinning.
 
@@ -92,6 +105,11 @@ class SkinnedAnimation:
     rotations: np.ndarray
 
     def __post_init__(self) -> None:
+        instance(self.mesh, Mesh, "SkinnedAnimation.mesh")
+        instance(self.joints, Joints, "SkinnedAnimation.joints")
+        for name in ("vertex_joints", "vertex_weights", "times", "positions", "rotations"):
+            instance(getattr(self, name), np.ndarray, f"SkinnedAnimation.{name}")
+            array(getattr(self, name), f"SkinnedAnimation.{name}", ("T",) if name == "times" else None)
         P, K, T = len(self.mesh.vertices), len(self.joints.names), len(self.times)
         influences = self.vertex_joints.shape[-1]
         for name, shape in {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from renderers.arguments import array, integer, number
 from zoo.export.animation import Mesh
 
+MOST_DETAIL = 1024  # cells along the longest side
 CUTOFF = 2.5  # standard deviations, beyond which a Gaussian's density is ignored
 MARGIN = 16  # cells around the object, and the largest radius in cells that one Gaussian contributes to
 THINNEST = 0.5  # cells; thinner Gaussians are widened, since they would fall between the samples
@@ -37,6 +39,14 @@ def gaussian_surface(
         detail: cells along the longest side.
         level: density of the surface; half of the highest density if that is lower.
     """
+    detail = integer(detail, "gaussian_surface: detail", 1, MOST_DETAIL)
+    level = number(level, "gaussian_surface: level", above=0.0)
+    N = len(array(means, "gaussian_surface: means", ("N", 3)))
+    if not N:
+        raise ValueError("gaussian_surface: means: expected at least one Gaussian, got none")
+    shapes = {"rotations": (N, 3, 3), "scales": (N, 3), "opacities": (N,), "colors": (N, 3)}
+    for (name, shape), values in zip(shapes.items(), (rotations, scales, opacities, colors), strict=True):
+        array(values, f"gaussian_surface: {name}", shape)
     low, high = np.percentile(means, [0.05, 99.95], axis=0)  # stray Gaussians must not enlarge the cells
     cell = max(float((high - low).max()), 1e-6) / detail
     inside = ((means >= low - MARGIN * cell / 2) & (means <= high + MARGIN * cell / 2)).all(1)

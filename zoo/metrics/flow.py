@@ -11,13 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from renderers.arguments import integer
+from zoo.metrics.checks import check_floats, check_tensors
+
 # σ of the Gaussian blurs, in pixels: before subsampling, of the images at each level, of the structure tensor and
 # the mismatch (the size of the Lucas-Kanade window), and of the flow after each level.
+SMALLEST = 2  # side of the coarsest level, in pixels, of which a gradient can be taken
 BLUR_PYRAMID, BLUR_IMAGE, BLUR_WINDOW, BLUR_FLOW = 1.0, 0.7, 2.0, 1.0
 
 
 def flow_between_frames(frames: Tensor) -> Tensor:
     """Optical flow from each frame to the next: frames [V, T, 3, H, W] in 0..1 to [V, T − 1, 2, H, W] in pixels."""
+    check_floats("flow_between_frames", frames=frames)
+    if check_tensors("flow_between_frames", "V T 3 H W", frames=frames)["T"] < 2:
+        raise ValueError("flow_between_frames: frames: expected at least 2 frames per view, got fewer")
     grey = frames.mean(2)
     flow = optical_flow(grey[:, :-1].flatten(0, 1), grey[:, 1:].flatten(0, 1))
     return flow.unflatten(0, (len(frames), -1))
@@ -25,6 +32,10 @@ def flow_between_frames(frames: Tensor) -> Tensor:
 
 def endpoint_error(flow: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean distance in pixels between flows [V, T, 2, H, W] where the mask, bool [V, T, H, W], is set."""
+    sizes = check_tensors("endpoint_error", "V T 2 H W", flow=flow, target=target)
+    mask_sizes = check_tensors("endpoint_error", "V T H W", mask=mask)
+    if mask_sizes != sizes:
+        raise ValueError(f"endpoint_error: mask: expected sizes {sizes} as the flows, got {mask_sizes}")
     lengths = (flow - target).norm(dim=2)
     return (lengths * mask).sum() / mask.sum().clamp(min=1)
 
@@ -38,6 +49,15 @@ def optical_flow(before: Tensor, after: Tensor, levels: int = 3, iterations: int
         levels: of the pyramid, each half the size of the one before.
         iterations: refinements per level.
     """
+    check_floats("optical_flow", before=before, after=after)
+    sizes = check_tensors("optical_flow", "N H W", before=before, after=after)
+    levels = integer(levels, "optical_flow: levels", 1, 16)
+    iterations = integer(iterations, "optical_flow: iterations", 0, 1000)
+    if min(sizes["H"], sizes["W"]) < SMALLEST << (levels - 1):
+        raise ValueError(
+            f"optical_flow: before: expected sides of at least {SMALLEST << (levels - 1)} pixels for {levels} levels, "
+            f"got {sizes['W']}x{sizes['H']}"
+        )
     pyramid = [(before[:, None], after[:, None])]
     for _ in range(levels - 1):
         first, second = pyramid[-1]

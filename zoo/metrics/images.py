@@ -13,13 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renderers.arguments import number, shown
+from zoo.metrics.checks import check_floats, check_tensors
+from zoo.seeds import untouched
+
 LOWEST_MSE = 1e-10  # caps the PSNR of identical images at 100 dB instead of infinity
 # SSIM's window and stabilising constants (Wang et al. 2004, §III.C), for values in 0..1.
 SSIM_WINDOW, SSIM_SIGMA, SSIM_C1, SSIM_C2 = 11, 1.5, 0.01**2, 0.03**2
 
 
+def check_same(function: str, image: Tensor, target: Tensor) -> None:
+    """Check that two images are tensors of one shape and device."""
+    check_tensors(function, "...", image=image, target=target)
+
+
 def squared_error(image: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference over all elements: the colour loss, and on alpha the mask loss."""
+    check_same("squared_error", image, target)
     return (image - target).square().mean()
 
 
@@ -30,9 +40,15 @@ def psnr_from_mse(mse: Tensor | float, lowest: float = LOWEST_MSE) -> float:
         mse: mean squared error. A tensor is evaluated in its own precision, a float in double precision.
         lowest: smaller errors count as this one, which bounds the result; 0 leaves it unbounded.
     """
+    lowest = number(lowest, "psnr_from_mse: lowest", 0.0)
     if isinstance(mse, Tensor):
+        check_tensors("psnr_from_mse", "...", mse=mse)
+        if mse.numel() != 1:
+            raise ValueError(f"psnr_from_mse: mse: expected one value, got {shown(mse)}")
         return float(-10 * mse.clamp(min=lowest).log10())
-    return -10 * math.log10(max(mse, lowest))
+    if not isinstance(mse, float) or mse < 0:  # NaN passes, and gives NaN
+        mse = number(mse, "psnr_from_mse: mse", 0.0)
+    return -10 * math.log10(max(mse, lowest)) if mse or lowest else math.inf
 
 
 def psnr(image: Tensor, target: Tensor) -> float:
@@ -46,6 +62,8 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     Gaussian window of 11 pixels, σ = 1.5, evaluated where the whole window is inside the image, as in the original.
     The window shrinks to the size of smaller images.
     """
+    check_floats("ssim", image=image, target=target)
+    check_tensors("ssim", "... H W C", image=image, target=target)
     *batch, height, width, channels = image.shape
     size = min(SSIM_WINDOW, height, width)
     offsets = torch.arange(size, device=image.device, dtype=image.dtype) - (size - 1) / 2
@@ -73,6 +91,8 @@ def lpips(image: Tensor, target: Tensor) -> Tensor:
     Raises:
         RuntimeError: the package or its backbone's published weights are missing; see `lpips_network`.
     """
+    check_floats("lpips", image=image, target=target)
+    check_tensors("lpips", "... H W 3", image=image, target=target)
     a, b = (t.flatten(0, -4).movedim(-1, 1) * 2 - 1 for t in (image, target))
     return lpips_network(image.device)(a, b).mean()
 
@@ -87,7 +107,8 @@ def lpips_network(device: torch.device) -> nn.Module:
     try:
         from lpips import LPIPS
 
-        network = LPIPS(net="vgg", verbose=False)
+        with untouched():
+            network = LPIPS(net="vgg", verbose=False)
     except (ImportError, OSError) as error:
         raise RuntimeError(
             "LPIPS needs the package lpips and the weights that torchvision publishes as vgg16-397923af.pth in "
@@ -110,6 +131,8 @@ class Autoencoder(Protocol):
 @torch.no_grad()
 def reconstruction_psnr(autoencoder: Autoencoder, frames: Tensor) -> float:
     """PSNR in dB of images [..., 3, H, W] in −1..1 after encoding and decoding, over all of their pixels."""
+    check_floats("reconstruction_psnr", frames=frames)
+    check_tensors("reconstruction_psnr", "... 3 H W", frames=frames)
     images = frames.flatten(0, -4)
     decoded = torch.cat(
         [autoencoder.decode(autoencoder.encode(batch).latent_dist.mean).sample for batch in images.split(64)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from renderers.arguments import shown
+from zoo.metrics.checks import check_tensors
+
 
 def arap_rotations(positions: Tensor, graph: Tensor) -> Tensor:
     """As-rigid-as-possible energy against the first frame, per motion [B] (Sorkine & Alexa 2007, eq. 3).
@@ -16,6 +19,13 @@ def arap_rotations(positions: Tensor, graph: Tensor) -> Tensor:
         positions: points [B, T, K, 3], T >= 2.
         graph: indices [K, J] of each point's neighbours, the same in all frames.
     """
+    sizes = check_tensors("arap_rotations", "B T K 3", positions=positions)
+    check_tensors("arap_rotations", "K J", graph=graph)
+    if graph.is_floating_point() or len(graph) != sizes["K"] or sizes["T"] < 2:
+        raise ValueError(
+            f"arap_rotations: graph: expected integers [K, J] with K = {sizes['K']}, and at least 2 frames, got "
+            f"{shown(graph)} and {sizes['T']} frames"
+        )
     edges = positions[:, :, graph] - positions[:, :, :, None]  # [B, T, K, J, 3]
     first, later = edges[:, :1], edges[:, 1:]
     with torch.no_grad():
@@ -34,4 +44,5 @@ def best_rotations(source: Tensor, target: Tensor) -> Tensor:
 
 def trajectory_error(predicted: Tensor, target: Tensor) -> float:
     """Mean Euclidean distance between corresponding points [T, P, 3], in the points' unit."""
+    check_tensors("trajectory_error", "T P 3", predicted=predicted, target=target)
     return float((predicted - target).norm(dim=-1).mean())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from renderers.cameras import Cameras
+from renderers.arguments import instance, number
+from renderers.cameras import Cameras
+from zoo.metrics.checks import check_floats, check_tensors
 
 
 def view_error(frames: Tensor, depth: Tensor, cameras: Cameras, tolerance: float = 0.02) -> float:
@@ -29,6 +29,17 @@ def view_error(frames: Tensor, depth: Tensor, cameras: Cameras, tolerance: float
     Returns:
         The mean over all pairs, or nan if no point is visible in two views.
     """
+    check_floats("view_error", frames=frames, depth=depth)
+    sizes = check_tensors("view_error", "V T 3 H W", frames=frames)
+    depth_sizes = check_tensors("view_error", "V T H W", depth=depth)
+    if depth_sizes != sizes:
+        raise ValueError(f"view_error: depth: expected sizes {sizes} as the frames, got {depth_sizes}")
+    instance(cameras, Cameras, "view_error: cameras")
+    if (len(cameras), cameras.height, cameras.width) != (sizes["V"], sizes["H"], sizes["W"]):
+        raise ValueError(
+            f"view_error: cameras: expected {sizes['V']} of the size of the frames, got {len(cameras)}"
+        )
+    tolerance = number(tolerance, "view_error: tolerance", 0.0)
     V, _, _, H, W = frames.shape
     K = torch.from_numpy(cameras.K).float()
     world_to_camera = torch.from_numpy(cameras.world_to_camera).float()

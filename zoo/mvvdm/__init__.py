@@ -42,24 +42,25 @@ __all__ = [
     "train",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "CheckpointFile": "zoo.mvvdm.checkpoint",
-        "Denoising": "zoo.mvvdm.denoising",
-        "MVVDMConfig": "zoo.mvvdm.config",
-        "MVVDMOutput": "zoo.mvvdm.pipeline",
-        "MVVDMPipeline": "zoo.mvvdm.pipeline",
-        "MVVDMUNet": "zoo.mvvdm.unet",
-        "PatchAutoencoder": "zoo.mvvdm.autoencoder",
-        "Reconstruction": "zoo.mvvdm.autoencoder",
-        "TrainingPlan": "zoo.mvvdm.plan",
-        "TrueClip": "zoo.mvvdm.evaluation",
-        "condition_cameras": "zoo.mvvdm.views",
-        "condition_views": "zoo.mvvdm.views",
-        "evaluate": "zoo.mvvdm.evaluation",
-        "load_parts": "zoo.mvvdm.parts",
-        "mvvdm_scheduler": "zoo.mvvdm.pipeline",
-        "train": "zoo.mvvdm.training",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "CheckpointFile": "zoo.mvvdm.checkpoint",
+            "Denoising": "zoo.mvvdm.denoising",
+            "MVVDMConfig": "zoo.mvvdm.config",
+            "MVVDMOutput": "zoo.mvvdm.pipeline",
+            "MVVDMPipeline": "zoo.mvvdm.pipeline",
+            "MVVDMUNet": "zoo.mvvdm.unet",
+            "PatchAutoencoder": "zoo.mvvdm.autoencoder",
+            "Reconstruction": "zoo.mvvdm.autoencoder",
+            "TrainingPlan": "zoo.mvvdm.plan",
+            "TrueClip": "zoo.mvvdm.evaluation",
+            "condition_cameras": "zoo.mvvdm.views",
+            "condition_views": "zoo.mvvdm.views",
+            "evaluate": "zoo.mvvdm.evaluation",
+            "load_parts": "zoo.mvvdm.parts",
+            "mvvdm_scheduler": "zoo.mvvdm.pipeline",
+            "train": "zoo.mvvdm.training",
+        },
+    )

@@ -14,10 +14,12 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 from torch import Tensor, nn
 
+from renderers.values import by_value
 from zoo.mvvdm.attention import MultiViewAttention, SpatiotemporalAttention, TextImageAttention
 from zoo.mvvdm.config import MVVDMConfig
 
 
+@by_value
 class LayerConditions(NamedTuple):
     """The inputs of every layer besides its feature map.
 

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from renderers.files import atomic_path, file_path
+
 FORMAT = "mvvdm-checkpoint-1"
 # Prefixes of tensor names: the trained parameters and their exponential moving averages.
 WEIGHT, AVERAGE = "learnt.", "average."
@@ -34,15 +36,17 @@ class CheckpointFile:
 
     path: str | os.PathLike[str]
 
+    def __post_init__(self) -> None:
+        file_path(self.path, "CheckpointFile: path")
+
     def read(self) -> bytes | None:
         """The content of the file, or None if it does not exist."""
         return Path(self.path).read_bytes() if os.path.exists(self.path) else None
 
     def write(self, data: bytes) -> None:
         """Replace the file atomically."""
-        part = Path(f"{os.fspath(self.path)}.part")
-        part.write_bytes(data)
-        os.replace(part, self.path)
+        with atomic_path(self.path) as part:
+            part.write_bytes(data)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from renderers.fields import Count, OneOf, check_fields
 
 ADAPTERS = ("released", "paper")
 
@@ -33,29 +36,28 @@ class MVVDMConfig:
             `zoo.mvvdm.attention.MultiViewAttention`. The published weights need "released".
     """
 
-    in_channels: int = 4
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    in_channels: Count = 4
+    block_out_channels: tuple[Count, ...] = (320, 640, 1280, 1280)
     attention_levels: tuple[bool, ...] = (True, True, True, False)
-    layers_per_block: int = 2
-    num_heads: int = 8
-    norm_num_groups: int = 32
-    cross_attention_dim: int = 768
-    image_embed_dim: int | None = 1024
-    image_tokens: int = 4
+    layers_per_block: Count = 2
+    num_heads: Count = 8
+    norm_num_groups: Count = 32
+    cross_attention_dim: Count = 768
+    image_embed_dim: Count | None = 1024
+    image_tokens: Count = 4
     from_first: bool = False
     sentence: bool = False
-    adapter: str = "released"
+    adapter: Annotated[str, OneOf(*ADAPTERS)] = "released"
 
     def __post_init__(self) -> None:
-        for name in ("block_out_channels", "attention_levels"):  # lists, if read from JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_fields(self)
+        if not self.block_out_channels:
+            raise ValueError("MVVDMConfig.block_out_channels: expected at least one level, got none")
         if len(self.attention_levels) != len(self.block_out_channels):
             raise ValueError(
                 f"MVVDMConfig.attention_levels: expected one entry for each of the {len(self.block_out_channels)} "
                 f"levels of block_out_channels, got {self.attention_levels}"
             )
-        if self.adapter not in ADAPTERS:
-            raise ValueError(f"MVVDMConfig.adapter: expected one of {ADAPTERS}, got {self.adapter!r}")
         for channels in self.block_out_channels:
             # Multiples of 4: encode_place has half of the channels for rows and half for columns, each sine and cosine.
             if channels % self.num_heads or channels % self.norm_num_groups or channels % 4:

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from renderers.arguments import flag, instance, number, shown
 from renderers.cameras import MVVDM_MIRROR
+from renderers.values import by_value
 from zoo.mvvdm.images import to_pil
+from zoo.mvvdm.plan import PREDICTIONS
 from zoo.mvvdm.schedule import STEPS, signal_at
 from zoo.mvvdm.unet import MVVDMUNet
 
@@ -31,6 +34,7 @@ CAPTION_DROPOUT = 0.1
 _SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
+@by_value
 class Encoded(NamedTuple):
     """The frozen encoders' output for a batch.
 
@@ -128,6 +132,16 @@ class Denoising(nn.Module):
         mirrored: bool = False,
     ) -> None:
         super().__init__()
+        instance(unet, nn.Module, "Denoising: unet")
+        if not callable(encode):
+            raise TypeError(f"Denoising: encode: expected a function, got {shown(encode)}")
+        if not isinstance(prediction_type, str) or prediction_type not in PREDICTIONS:
+            raise ValueError(
+                f"Denoising: prediction_type: expected one of {', '.join(PREDICTIONS)}, got {prediction_type!r}"
+            )
+        caption_dropout = number(caption_dropout, "Denoising: caption_dropout", 0.0, 1.0)
+        timestep_power = number(timestep_power, "Denoising: timestep_power", above=0.0)
+        mirrored = flag(mirrored, "Denoising: mirrored")
         self.unet = unet
         self.caption_dropout, self.prediction_type = caption_dropout, prediction_type
         self.timestep_power, self.mirrored = timestep_power, mirrored

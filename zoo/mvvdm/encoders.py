@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from renderers.cameras import Cameras, mvvdm_camera_vectors
 from zoo.mvvdm.images import Frames, convert_frames, on_grey
+from zoo.mvvdm.moving import MovablePipeline
 from zoo.mvvdm.sentences import encode_sentences
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_views
 
 
-class MVVDMEncoders(DiffusionPipeline):
+class MVVDMEncoders(MovablePipeline):
     """The part of `MVVDMPipeline` that converts between the user's data and the network's; see there."""
 
     # Set by register_modules(). Where a component has several possible classes, or one whose calls are not typed, the
@@ -66,8 +67,13 @@ class MVVDMEncoders(DiffusionPipeline):
     ) -> Tensor:
         """Scaled latents [V, C, h, w] of V images: sampled from the posterior, as in training, not its mean."""
         pixels = self.image_processor.preprocess(list(pictures)).to(self._execution_device, self.vae.dtype)
-        latents = self.vae.encode(pixels).latent_dist.sample(generator) * self.vae.config.scaling_factor
-        return latents.to(self.unet.dtype)
+        posterior = self.vae.encode(pixels).latent_dist
+        # Drawn in single precision, so that a seed gives the same noise, here and afterwards, in all precisions.
+        noise = randn_tensor(
+            posterior.mean.shape, generator=generator, device=pixels.device, dtype=torch.float32
+        )
+        latents = posterior.mean + posterior.std * noise.to(posterior.mean)
+        return (latents * self.vae.config.scaling_factor).to(self.unet.dtype)
 
     @staticmethod
     def camera_vectors(cameras: Cameras) -> Tensor:

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renderers.arguments import instance, shown
 from renderers.cameras import Cameras
+from renderers.values import by_value
 from zoo.metrics.appearance import color_histogram_overlap
 from zoo.metrics.flow import endpoint_error, flow_between_frames
 from zoo.metrics.images import psnr
@@ -38,7 +40,8 @@ METRICS = (
 PROTOCOL = UNSEEN + METRICS
 
 
-@dataclass(frozen=True)
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
 class TrueClip:
     """A ground-truth clip.
 
@@ -75,12 +78,16 @@ def evaluate(
     Raises:
         ValueError: there are no clips, or a video has another shape or type than its clip.
     """
+    if not callable(sample):
+        raise TypeError(f"evaluate: sample: expected a function of a clip, got {shown(sample)}")
+    instance(clips, Iterable, "evaluate: clips")
     clip_names, metrics = [], []
     for clip in clips:
+        instance(clip, TrueClip, "evaluate: clips")
         clip_names.append(clip.name)
         metrics.append(compare(sample(clip), clip))
     if not metrics:
-        raise ValueError("evaluate: expected at least one clip, got none")
+        raise ValueError("evaluate: clips: expected at least one clip, got none")
     common = [name for name in metrics[0] if all(name in row for row in metrics)]
     mean = {name: sum(row[name] for row in metrics) / len(metrics) for name in common}
     rows = [{"name": name, **row} for name, row in zip(clip_names, metrics, strict=True)]
@@ -100,6 +107,7 @@ def compare(video: np.ndarray, clip: TrueClip) -> dict[str, float]:
     Raises:
         ValueError: the video has another shape or type.
     """
+    instance(video, np.ndarray, f"{clip.name}: a video")
     if video.shape != clip.frames.shape or video.dtype != np.uint8:
         raise ValueError(
             f"{clip.name}: expected a video uint8 {list(clip.frames.shape)}, got {video.dtype} {list(video.shape)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from zoo.errors import ZooError
+from zoo.errors import RepositoryError, ZooError
 from zoo.mvvdm.autoencoder import PatchAutoencoder
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.parts import KINDS, Source, kind, load_parts
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
+from zoo.seeds import untouched
+from zoo.weights import ADVICE, check_state, check_weights
 
 WEIGHTS, PREVIEW, EXAMPLE = "model.safetensors", "preview.mp4", "example"
 # Stable Diffusion's text encoder and autoencoder, which MVDream uses unchanged.
@@ -147,25 +149,24 @@ def save_pipeline(pipeline: Any, folder: Path) -> dict[str, Any]:
     if pipeline.example is not None:
         state[f"{EXAMPLE}.images"] = torch.from_numpy(np.ascontiguousarray(pipeline.example["images"]))
         init[EXAMPLE] = {name: value for name, value in pipeline.example.items() if name != "images"}
-        pipeline.sample(0).save(folder / PREVIEW)
     # Not save_file: it makes the file unreadable for other users of the machine.
     (folder / WEIGHTS).write_bytes(save(state))
+    check_weights([folder / WEIGHTS])
+    if pipeline.example is not None:
+        pipeline.sample(0).save(folder / PREVIEW)
     return init
 
 
 def load_pipeline(cls: type[Any], folder: Path, init: dict[str, Any]) -> Any:
     """Read what `save_pipeline` wrote into an `MVVDMPipeline`, which is `cls`; see its `load_from`."""
-    from safetensors.torch import load_file
-
-    state = load_file(folder / WEIGHTS)
+    state = _read_components(folder / WEIGHTS, [name for name in (*_MODELS, EXAMPLE) if name in init])
     components: dict[str, Any] = {"scheduler": DDIMScheduler.from_config(init["scheduler"])}
     for name, make in _MODELS.items():
         if name in init:
-            components[name] = make(init[name])
-            prefix = f"{name}."
-            components[name].load_state_dict(
-                {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
-            )
+            with untouched():
+                components[name] = make(init[name])
+            check_state(state[name], components[name].state_dict(), folder / WEIGHTS, f"{name}.")
+            components[name].load_state_dict(state[name])
             components[name].eval().requires_grad_(False)
     for name, preprocessor in _PREPROCESSORS.items():
         if (folder / name).is_dir():
@@ -173,8 +174,37 @@ def load_pipeline(cls: type[Any], folder: Path, init: dict[str, Any]) -> Any:
     pipeline = cls(**components, **{name: init[name] for name in _SETTINGS})
     pipeline.card = init["card"]
     if EXAMPLE in init:
-        pipeline.example = {"images": state[f"{EXAMPLE}.images"].numpy(), **init[EXAMPLE]}
+        pipeline.example = {"images": _example_images(folder / WEIGHTS, state[EXAMPLE]), **init[EXAMPLE]}
     return pipeline
+
+
+def _read_components(file: Path, names: Sequence[str]) -> dict[str, dict[str, torch.Tensor]]:
+    """Read the tensors of each component, without the prefixes of their names.
+
+    Raises:
+        RepositoryError: there is a tensor of another component.
+    """
+    from safetensors.torch import load_file
+
+    state: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
+    for key, tensor in load_file(file).items():
+        name, _, rest = key.partition(".")
+        if name not in state:
+            raise RepositoryError(
+                f"{file}: the tensor {key!r} is not one of {', '.join(names)}, the parts of this model; {ADVICE}"
+            )
+        state[name][rest] = tensor
+    return state
+
+
+def _example_images(file: Path, state: dict[str, torch.Tensor]) -> np.ndarray:
+    images = state.get("images")
+    if images is None or images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] not in (3, 4):
+        got = "none" if images is None else f"{images.dtype} {list(images.shape)}"
+        raise RepositoryError(
+            f"{file}: expected a tensor '{EXAMPLE}.images', uint8 [V, S, S, 3], got {got}; {ADVICE}"
+        )
+    return images.numpy()
 
 
 def _without_private(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,15 +12,20 @@ from diffusers.utils.outputs import BaseOutput
 from PIL import Image
 from torch import Tensor
 
+from renderers.arguments import shown
 from renderers.meshes.clip import GREY, composite
+from renderers.values import by_value
+from zoo.formats import check_suffix
 
 SECONDS = 2.0  # duration of a video, regardless of its number of frames
 OUTPUTS = ("uint8", "np", "pt", "pil", "latent")
+FORMATS = (".mp4",)
 
 Frames = np.ndarray | Tensor | list[list[Image.Image]]
 
 
-@dataclass
+@by_value
+@dataclass(eq=False, repr=False)
 class MVVDMOutput(BaseOutput):
     """The output of the pipeline.
 
@@ -36,10 +41,11 @@ class MVVDMOutput(BaseOutput):
         """Write the views side by side as an mp4 of two seconds.
 
         Raises:
-            ValueError: the frames are not of output_type "uint8".
+            ValueError: the name does not end in .mp4, or the frames are not of output_type "uint8".
         """
         from zoo.export.video import write_mp4
 
+        check_suffix(path, FORMATS, "videos of MV-VDM")
         if not isinstance(self.frames, np.ndarray) or self.frames.dtype != np.uint8:
             raise ValueError(
                 f"{path}: expected frames of output_type 'uint8'; call the pipeline with that to save an mp4"
@@ -61,6 +67,10 @@ def on_grey(images: Iterable[np.ndarray | Image.Image], size: int) -> list[Image
     Raises:
         ValueError: an image has another type or shape, or there is none.
     """
+    if not isinstance(images, Iterable):
+        raise TypeError(
+            f"images: expected a glTF file, uint8 [V, H, W, 3 or 4] or V Pillow images, got {shown(images)}"
+        )
     result = []
     for image in images:
         pixels = np.asarray(image.convert("RGBA") if isinstance(image, Image.Image) else image)

@@ -226,7 +226,7 @@ def _checked(unet: MVVDMUNet, part: str, file: Path) -> tuple[dict[str, Tensor],
         Parameter name → tensor, and the number of tensors of each kind.
 
     Raises:
-        ZooError: a tensor is missing, unknown, duplicate or of another shape.
+        ZooError: a tensor is missing, unknown, duplicate, of another shape or not finite.
     """
     ours = {name: tensor.shape for name, tensor in unet.state_dict().items()}
     required = {name for name in ours if kind(name) in HOLDS[part]}
@@ -264,6 +264,11 @@ def _checked(unet: MVVDMUNet, part: str, file: Path) -> tuple[dict[str, Tensor],
         if name in state:
             raise ZooError(
                 f"{file}: {original} and {originals[name]} are both converted to {name}; download the file again"
+            )
+        if not tensor.isfinite().all():
+            raise ZooError(
+                f"{file}: {original} contains NaN or infinity, so it cannot be used; download the file again, or pass "
+                f"another one"
             )
         state[name], originals[name] = tensor, original
         counts[kind(name)] += 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,9 +27,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from renderers.arguments import instance
 from renderers.cameras import Cameras
-from zoo.errors import ZooError
+from renderers.values import by_value
+from zoo.errors import PlacementError, UnsupportedError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
+from zoo.mvvdm.checks import check_conditions, check_output, check_sampler, check_sizes
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.encoders import MVVDMEncoders
 from zoo.mvvdm.files import (
@@ -39,11 +43,14 @@ from zoo.mvvdm.files import (
     save_pipeline,
     snapshot_folder,
 )
-from zoo.mvvdm.images import OUTPUTS, MVVDMOutput
+from zoo.mvvdm.images import MVVDMOutput
 from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
+from zoo.seeds import generator as seeded_generator
+from zoo.threads import fitting_threads
+from zoo.weights import check_weights
 
 if TYPE_CHECKING:
     from renderers.gltf import Asset
@@ -54,6 +61,7 @@ __all__ = ["Conditions", "MVVDMOutput", "MVVDMPipeline", "mvvdm_scheduler"]
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
 
+@by_value
 class Conditions(NamedTuple):
     """The network's conditions for one object, with guidance those of the unconditional pass first.
 
@@ -166,7 +174,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         decode_chunk_size: int = 16,
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> Any:
+    ) -> MVVDMOutput:
         """Animate an object. Arguments not listed are as in diffusers' pipelines.
 
         Args:
@@ -178,7 +186,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             guidance_scale: w in ε_u + w·(ε_c − ε_u); default the model's. 1 or less skips the unconditional pass.
             temperature: factor of the initial noise; default the model's. Below 1, videos are smoother, less diverse.
             latents: initial noise [V, T - 1, C, h, w], instead of drawing it from the generator.
-            decode_chunk_size: number of frames decoded at once.
             callback_on_step_end: gets the requested ones of "latents" [V, T, C, h, w] and "prompt_embeds"
                 [1 or 2, L, D]; may return changed "latents".
 
@@ -186,22 +193,34 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             `MVVDMOutput`; a tuple of its field if return_dict is False.
 
         Raises:
-            ValueError: an argument has a wrong type or shape.
+            TypeError, ValueError: an argument has a wrong type or shape, or is out of range.
         """
-        self._check(output_type, callback_on_step_end_tensor_inputs)
+        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
+        if self.device.type == "meta":
+            raise PlacementError(
+                "MVVDMPipeline: it is on the device meta, which holds no values; load it again"
+            )
+        check_output(output_type, *callback, self._callback_tensor_inputs)
+        check_conditions(prompt, negative_prompt, cameras)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         temperature = self.config.temperature if temperature is None else temperature
-        pictures = self._pictures(images, resolution or self.config.resolution)
-        conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
-        first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, C, h, w], the same at every step
-        self.scheduler.set_timesteps(num_inference_steps, device=first.device)
-        noise = self._noise(first, num_frames or self.config.num_frames, generator, latents)
-        callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
-        sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
-        video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
-        frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
+        check_sampler(scale, temperature, eta, generator, latents)
+        num_frames, resolution, num_inference_steps, decode_chunk_size = check_sizes(
+            num_frames, resolution, num_inference_steps, decode_chunk_size, self.config, self.scheduler.config
+        )
+        with fitting_threads() if self._execution_device.type == "cpu" else nullcontext():
+            pictures = self._pictures(images, resolution)
+            conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
+            # [V, 1, C, h, w], the same at every step
+            first = self.encode_pictures(pictures, generator)[:, None]
+            self.scheduler.set_timesteps(num_inference_steps, device=first.device)
+            noise = self._noise(first, num_frames, generator, latents)
+            sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
+            video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
+            frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
         self.maybe_free_model_hooks()
-        return MVVDMOutput(frames=frames) if return_dict else (frames,)
+        # As in diffusers, a tuple only if asked for; the signature states what everyone else gets.
+        return MVVDMOutput(frames=frames) if return_dict else (frames,)  # type: ignore[return-value]
 
     def _denoise(self, first: Tensor, moving: Tensor, conditions: Conditions, sampling: _Sampling) -> Tensor:
         """Run the sampler, once or, with FreeInit, several times.
@@ -269,33 +288,36 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
 
     predict_noise = predict  # its name in version 0.1.0
 
-    def sample(self, seed: int = 0, **options: Any) -> MVVDMOutput:
+    def sample(self, seed: int | None = None, **options: Any) -> MVVDMOutput:
         """Sample videos of the model's example.
 
         Args:
-            seed: seed of the noise.
+            seed: seed of the noise; None = one from torch's global generator.
             options: arguments of a call; images and prompt replace the example's.
 
         Raises:
-            ZooError: the model has no example and no images are given.
+            UnsupportedError: the model has no example and no images are given.
         """
         if self.example is None and "images" not in options:
-            raise ZooError("this model has no example: call it with images and a prompt")
+            raise UnsupportedError(
+                "this model has no example: call it with images and a prompt, or set an object in motion with animate"
+            )
         options = {**(self.example or {}), **options}
-        return self(generator=torch.Generator().manual_seed(seed), **options)
+        return self(**_with_generator(seed, options))
 
     def animate(
-        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int = 0, **options: Any
+        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int | None = None, **options: Any
     ) -> MVVDMOutput:
         """Set an object in motion; the same seed gives the same videos.
 
         Args:
             asset: a glTF file, or what `renderers.gltf.load` returned.
             sentence: what happens.
-            seed: of the noise.
+            seed: of the noise; None = one from torch's global generator.
             options: of a call.
         """
-        return self(asset, sentence, generator=torch.Generator().manual_seed(seed), **options)
+        instance(sentence, str, "sentence")
+        return self(asset, sentence, **_with_generator(seed, options))
 
     # --- conditions -------------------------------------------------------------------------------
 
@@ -322,11 +344,14 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         """Noise ε for all frames but the first, [V, T - 1, C, h, w]: `latents` if given, else drawn."""
         shape = (len(first), frames - 1, *first.shape[2:])
         if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=first.device, dtype=first.dtype)
+            # In single precision, so that a seed gives the same noise in all precisions.
+            latents = randn_tensor(shape, generator=generator, device=first.device, dtype=torch.float32)
         elif latents.shape != shape:
             raise ValueError(
                 f"latents: expected {list(shape)}, noise for all but the first frame, got {list(latents.shape)}"
             )
+        elif not latents.isfinite().all():
+            raise ValueError("latents: expected finite noise, got NaN or infinity in it")
         return latents.to(first)
 
     def _initial(self, first: Tensor, noise: Tensor) -> Tensor:
@@ -341,15 +366,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         last = self.scheduler.timesteps[:1].expand(len(noise))
         return self.scheduler.add_noise(first.expand_as(noise), noise, last)
 
-    def _check(self, output_type: str, callback_inputs: Sequence[str]) -> None:
-        if output_type not in OUTPUTS:
-            raise ValueError(f"output_type: expected one of {', '.join(OUTPUTS)}, got {output_type!r}")
-        if unknown := set(callback_inputs) - set(self._callback_tensor_inputs):
-            raise ValueError(
-                f"callback_on_step_end_tensor_inputs: expected a subset of {self._callback_tensor_inputs}, got "
-                f"{sorted(unknown)}"
-            )
-
     # --- files ------------------------------------------------------------------------------------
 
     @classmethod
@@ -362,10 +378,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         that a repository is downloaded first.
 
         Raises:
-            ZooError: the folder is not a pipeline of this kind, or names classes that have no place in one.
+            ZooError: the folder is not a pipeline of this kind, names classes that have no place in one, or its weights
+                contain NaN.
         """
         folder = snapshot_folder(pretrained_model_name_or_path, options)
         check_index(folder)
+        check_weights(sorted(folder.rglob("*.safetensors")))
         return super().from_pretrained(folder, **{"use_safetensors": True, **options})
 
     @classmethod
@@ -421,3 +439,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             init: the return value of `save_to`.
         """
         return load_pipeline(cls, folder, init)
+
+
+def _with_generator(seed: int | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a call with the generator of a seed, or with the caller's own."""
+    if options.get("generator") is None:
+        return {**options, "generator": seeded_generator(seed)}
+    if seed is not None:
+        raise ValueError(f"expected either a seed or a generator, got both; omit seed={seed}")
+    return options

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from renderers.fields import Count, NotNegative, OneOf, Positive, Range, Whole, check_fields
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")  # diffusers' prediction types
@@ -25,26 +28,18 @@ class TrainingPlan:
             averaging. At step s the decay is min(ema, (1 + s) / (10 + s)).
     """
 
-    steps: int
-    batch: int = 32
-    learning_rate: float = 1e-4
-    warmup: int = 0
-    cooldown: int = 0
-    weight_decay: float = 1e-2
-    clip: float = 1.0
-    precision: str = "fp16"
-    ema: float = 0.9999
+    steps: Count
+    batch: Count = 32
+    learning_rate: Positive = 1e-4
+    warmup: Whole = 0
+    cooldown: Whole = 0
+    weight_decay: NotNegative = 1e-2
+    clip: Positive = 1.0
+    precision: Annotated[str, OneOf(*PRECISIONS)] = "fp16"
+    ema: Annotated[float, Range(low=0, below=1)] = 0.9999
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"TrainingPlan.precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
-        if self.steps < 1 or self.batch < 1 or not 0 <= self.ema < 1:
-            raise ValueError(
-                f"TrainingPlan: expected steps and batch of 1 or more and 0 <= ema < 1, got steps={self.steps}, "
-                f"batch={self.batch}, ema={self.ema}"
-            )
+        check_fields(self)
 
     @staticmethod
     def paper() -> TrainingPlan:

@@ -38,6 +38,7 @@ from zoo.mvvdm.checkpoint import (
 )
 from zoo.mvvdm.plan import TrainingPlan
 from zoo.mvvdm.stopwatch import PARTS, Stopwatch
+from zoo.mvvdm.training_arguments import check_training
 
 __all__ = [
     "PARTS",
@@ -117,18 +118,20 @@ def train(
         seed: of the random numbers.
         at_once: examples per forward pass; a GPU is faster with many, a CPU core with one.
         sharded: use FSDP instead of DDP, one unit per module of `objective.parts()`; the last must contain all.
-        validate: called by all workers with the step, every `validate_every` steps and at the end, while the objective
-            has the averaged weights.
+        validate: called by all workers with the step, every `validate_every` steps and at the end (averaged weights).
         on_step: called by the first worker every `REPORT_EVERY` steps.
 
     Returns:
         The objective, in evaluation mode, with the averaged weights.
 
     Raises:
-        ValueError: the checkpoint is another run's, or the batch is smaller than the number of workers.
+        TypeError, ValueError: an argument is invalid, the checkpoint is another run's, or the batch is too small.
         FloatingPointError: the loss is not finite.
     """
-    run = TrainingRun(objective, plan, seed, torch.device(device), sharded, at_once)
+    seed, save_every, at_once, validate_every, sharded, where = check_training(
+        objective, batches, plan, checkpoint, save_every, seed, device, at_once, sharded, validate_every
+    )
+    run = TrainingRun(objective, plan, seed, where, sharded, at_once)
     if checkpoint is not None:
         run.load(checkpoint)
     source = iter(batches(run.step)) if run.step < plan.steps else iter(())

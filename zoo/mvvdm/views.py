@@ -6,12 +6,13 @@ Azimuth, elevation, field of view and distance are those of Animate3D's official
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from renderers.arguments import instance, integer
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
+from renderers.files import file_path
 
 if TYPE_CHECKING:
     from renderers.gltf import Asset
@@ -29,8 +30,9 @@ def condition_cameras(views: int = 4, size: int = 256) -> Cameras:
         views: V.
         size: side of the images in pixels.
     """
+    size = integer(size, "condition_cameras: size", 1, 4096)
     return orbit_cameras(
-        azimuths(views),
+        azimuths(integer(views, "condition_cameras: views", 1, 1000)),
         np.radians(ELEVATION_DEG),
         DISTANCE,
         fov_y=np.radians(FOV_DEG),
@@ -60,11 +62,14 @@ def condition_views(asset: Asset | str | os.PathLike[str], views: int = 4, size:
         GltfError: the file is refused.
         RenderError: no renderer is available on this machine.
     """
-    from renderers.gltf import load
+    from renderers.gltf import Asset, load
     from renderers.meshes import GREY, Shot, render_clip
 
     if isinstance(asset, str | os.PathLike):
-        asset = load(Path(asset))
+        asset = load(file_path(asset, "condition_views: asset"))
+    instance(asset, Asset, "condition_views: asset: a glTF file or an")
+    cameras = condition_cameras(views, size)
+    views = len(cameras)
     points = asset.positions(None, 0.0)
     centre = (points.min(0) + points.max(0)) / 2
     # From distance d, the camera looking along +z, a point (x, y, z) is inside the margin if |x|, |y| ≤ e·(d + z) with
@@ -77,5 +82,5 @@ def condition_views(asset: Asset | str | os.PathLike[str], views: int = 4, size:
     scale = DISTANCE / np.max(np.maximum(abs(x), abs(y)) / extent - z)
     asset_to_world = np.diag([scale, scale, scale, 1.0])
     asset_to_world[:3, 3] = -scale * (centre + asset.origin(None))
-    shot = Shot(None, np.zeros(1), asset_to_world, condition_cameras(views, size))
+    shot = Shot(None, np.zeros(1), asset_to_world, cameras)
     return render_clip(asset, shot).over(GREY)[:, 0]

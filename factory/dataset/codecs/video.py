@@ -32,6 +32,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from factory.dataset.codecs.mp4 import Mp4Index, read_index
+from factory.dataset.indices import checked_frames
+from renderers.arguments import integer, shown
+from renderers.background import Background, background_bytes
 from renderers.meshes.clip import GREY
 
 if TYPE_CHECKING:
@@ -106,8 +109,14 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: i
     """
     from factory.dataset.codecs.planes import to_rgb
 
+    if integer(channels, "decode_h264: channels") not in (3, 4):
+        raise ValueError(f"decode_h264: channels: expected 3 or 4, got {channels}")
+    if not isinstance(data, bytes):
+        raise TypeError(f"decode_h264: data: expected the bytes of a video, got {shown(data)}")
     index = _index(data)
-    frames = range(len(index.frames)) if frames is None else frames
+    if frames is None:
+        frames = range(len(index.frames))
+    frames = checked_frames(frames, len(index.frames), "decode_h264")
     pixels = np.empty((len(frames), index.height, index.width, channels), np.uint8)
     pixels[..., 3:] = 255
     for place, planes in decoded_planes(data, index, frames):
@@ -116,7 +125,7 @@ def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: i
 
 
 def decode_on(
-    background: Sequence[int],
+    background: Background,
     data: bytes,
     packed_alpha: bytes,
     frames: Sequence[int],
@@ -126,7 +135,7 @@ def decode_on(
     """Decode frames of a view and composite them on a background in one pass, in the layout used for training.
 
     Args:
-        background: RGB, 0–255.
+        background: RGB, integers in 0..255 or floats in 0..1 (`renderers.background`).
         data: colour video of the view.
         packed_alpha: alpha of the view.
         frames: indices, see `decode_h264`.
@@ -146,7 +155,7 @@ def decode_on(
             f"decode_on: sizes differ: the video has {len(index.frames)} frames, {index.width}x{index.height}, the "
             f"alpha {alpha.shape}, and `out` for {len(frames)} frames has {out.shape}; expected {size}"
         )
-    colour = np.asarray(background, np.uint8)
+    colour = np.asarray(background_bytes(background, "decode_on: background"), np.uint8)
     for place, planes in decoded_planes(data, index, frames):
         composite(*planes, alpha[frames[place]], colour, levels, out[place])
 
@@ -235,8 +244,10 @@ def pack_alpha(alpha: np.ndarray) -> bytes:
     Args:
         alpha: uint8 [T, H, W].
     """
+    if not isinstance(alpha, np.ndarray):
+        raise TypeError(f"pack_alpha: alpha: expected uint8 [T, H, W], got {shown(alpha)}")
     if alpha.dtype != np.uint8 or alpha.ndim != 3:
-        raise ValueError(f"pack_alpha: expected uint8 [T, H, W], got {alpha.dtype} {alpha.shape}")
+        raise ValueError(f"pack_alpha: alpha: expected uint8 [T, H, W], got {alpha.dtype} {alpha.shape}")
     npy = io.BytesIO()
     np.save(npy, np.ascontiguousarray(alpha), allow_pickle=False)
     compressor = zlib.compressobj(6, strategy=zlib.Z_RLE)
@@ -262,6 +273,8 @@ def unpack_alpha(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray
     """
     import deflate
 
+    if not isinstance(data, bytes):
+        raise TypeError(f"unpack_alpha: data: expected bytes, got {shown(data)}")
     try:
         header = _NPY_HEADER.fullmatch(zlib.decompressobj().decompress(data, _NPY_HEADER_BYTES))
         if not header:
@@ -271,4 +284,4 @@ def unpack_alpha(data: bytes, frames: Sequence[int] | None = None) -> np.ndarray
         alpha = np.frombuffer(npy, np.uint8, offset=_NPY_HEADER_BYTES).reshape(shape)
     except (zlib.error, deflate.DeflateError, ValueError) as error:
         raise ValueError(f"unpack_alpha: {len(data)} bytes are not a packed alpha ({error})") from error
-    return alpha if frames is None else alpha[list(frames)]
+    return alpha if frames is None else alpha[checked_frames(frames, len(alpha), "unpack_alpha")]

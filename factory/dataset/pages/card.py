@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 
+from cluster.arguments import location
 from cluster.storage import Storage, open_filesystem
 from factory.dataset.codecs.modalities import DESCRIPTIONS as MODALITY_DESCRIPTIONS
 from factory.dataset.codecs.modalities import MODALITIES
@@ -38,7 +39,7 @@ def write_card(root: str | os.PathLike[str]) -> None:
         ForeignFolderError: one of the files exists and was written by somebody else.
         StorageError: the files cannot be written.
     """
-    check_pages(root)
+    check_pages(location(root, "write_card: root"))
     storage = Storage(root)
     for name, data in card_files(root).items():
         storage.write(name, data)
@@ -243,7 +244,7 @@ def _loading(split: str, name: str, preview: bool) -> str:
 ```python
 import datasets
 
-rows = datasets.load_dataset("{name}", split="{split}", streaming=True)
+rows = datasets.load_dataset("{name}", "default", split="{split}", streaming=True)
 frame = next(iter(rows))["view_00"][0]  # uint8 [3, H, W]{videos}
 ```
 

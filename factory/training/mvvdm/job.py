@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from cluster import Ledger, task_key
 from factory.dataset.ratings import selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.recipe import PARTS, TRAINING_VERSION, MVVDMRecipe
+
+UNSEEN = ("test", "validation")  # splits to evaluate on; the first that has clips
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,13 @@ def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> MVVDMTrainingJob:
     test_clips = load_clips(args.test_data) if args.test_data else None
     for dataset in filter(None, (clips, test_clips)):
         _check_clips(dataset, recipe)
+    if (args.publish or "").startswith("hub:"):
+        _check_shareable(args.data, args.publish)
+    _check_batches(clips, recipe, args.quality)
+    if test_clips is None:
+        _check_clips(unseen_clips(args.data)[0], recipe)
     parts = {name: getattr(args, name) for name in PARTS if getattr(args, name) is not None}
+    _check_parts(parts, recipe)
     content = json.dumps({"recipe": asdict(recipe), "seed": args.seed, "parts": parts}, sort_keys=True)
     rated = selected_clips(clips, args.quality)
     clip_ids = clips.table(["clip_id"])["clip_id"].filter(pa.array(rated)).to_pylist()
@@ -115,8 +125,78 @@ def _absolute(clips: ClipDataset) -> str:
     return clips.url if "://" in clips.url else os.path.abspath(clips.url)
 
 
+def unseen_clips(data: str) -> tuple[ClipDataset, str]:
+    """The clips of a dataset to evaluate a model on that is trained on it, and their split.
+
+    It is the first of `UNSEEN` that has clips, or the training split if neither has.
+    """
+    splits = set(load_clips(data).table(["split"])["split"].to_pylist())
+    split = next((split for split in UNSEEN if split in splits), "train")
+    return load_clips(data, split), split
+
+
+def _check_batches(clips: ClipDataset, recipe: MVVDMRecipe, quality: str) -> None:
+    """Raise ValueError if the clips do not fill one batch, or differ in shape."""
+    from factory.dataset.loader import TrainingClips  # imports torch
+
+    for name, plan in (("plan", recipe.plan), ("autoencoder", recipe.autoencoder)):
+        if plan is None:
+            continue
+        try:
+            TrainingClips(
+                clips,
+                views=recipe.views,
+                frames=recipe.frames,
+                batch_size=plan.batch,
+                quality=quality,
+                rank=0,
+                world_size=1,
+            )
+        except ValueError as error:
+            text = str(error).removeprefix("TrainingClips: ")
+            advice = f"; --set {name}.batch=… sets it" if "batch" in text else ""
+            raise ValueError(f"{clips.url}: {text}{advice}") from None
+
+
+def _check_parts(parts: Mapping[str, str], recipe: MVVDMRecipe) -> None:
+    """Check the published parts that a recipe starts from, as far as that takes no download, or its text encoder.
+
+    Raises:
+        OptionError, ValueError: one cannot be loaded.
+    """
+    from zoo.text_encoder import MINILM, check_text_encoder
+
+    if recipe.autoencoder is not None:
+        if parts:
+            option = f"--{next(iter(parts)).replace('_', '-')}"
+            raise ValueError(
+                f"{option}: this preset trains from scratch; only preset paper starts from published parts"
+            )
+        check_text_encoder(MINILM, "text encoder of the prompts")
+        return
+    if "motion_adapter" not in parts:
+        raise ValueError(
+            "this preset starts from AnimateDiff's motion modules: give them with --motion-adapter"
+        )
+    for name, source in parts.items():
+        if not Path(source).exists() and not _HUB_NAME.fullmatch(source):
+            raise ValueError(
+                f"--{name.replace('_', '-')} {source}: no such file or folder, and not the name of a repository"
+            )
+
+
 def _check_clips(clips: ClipDataset, recipe: MVVDMRecipe) -> None:
-    row = clips[0].metadata
+    for row in _shapes(clips):
+        _check_shape(clips, row, recipe)
+
+
+def _shapes(clips: ClipDataset) -> list[dict[str, int]]:
+    """The shapes that clips of a dataset have."""
+    rows = clips.table(["num_views", "num_frames", "width", "height"]).to_pylist()
+    return [dict(shape) for shape in sorted({tuple(row.items()) for row in rows})]
+
+
+def _check_shape(clips: ClipDataset, row: Mapping[str, int], recipe: MVVDMRecipe) -> None:
     if row["num_frames"] < recipe.frames or row["num_views"] % recipe.views:
         raise ValueError(
             f"{clips.url}: the recipe needs {recipe.views} evenly spaced views and {recipe.frames} frames, the clips "
@@ -127,6 +207,19 @@ def _check_clips(clips: ClipDataset, recipe: MVVDMRecipe) -> None:
             f"{clips.url}: the recipe needs square clips of at least {recipe.resolution} px, these are "
             f"{row['width']}x{row['height']} px: render them with --resolution {recipe.resolution}"
         )
+
+
+def _check_shareable(data: str, target: str) -> None:
+    """Refuse to train a model for the hub on clips that may not be published."""
+    from factory.dataset.release import PublishError, check_publishable
+
+    try:
+        check_publishable(data)
+    except PublishError as error:
+        raise ValueError(
+            f"--publish {target}: a model trained on {data} may not be published: {error}; or leave --publish out, "
+            f"which keeps the model below --out"
+        ) from error
 
 
 def _check_disjoint(trained_on: list[str], test_clips: ClipDataset) -> None:

@@ -19,10 +19,13 @@ from factory.console import (
     run_command,
 )
 from factory.motion_videos.options import check_registry
+from factory.training.machine import check_resources
 from factory.training.mvvdm.job import check_workers, job_of
 from factory.training.mvvdm.recipe import RECIPES
 from factory.training.mvvdm.run import train_model
 from factory.training.overrides import apply_overrides
+from zoo.errors import OptionError
+from zoo.hub_access import check_target
 
 
 def _workers(text: str) -> int | tuple[int, int]:
@@ -42,7 +45,7 @@ def _workers(text: str) -> int | tuple[int, int]:
 class MVVDMTrainingOptions:
     """What is trained, on which dataset and where to."""
 
-    data: str = option(help="MV-Video dataset: a folder that every machine sees, or a URL")
+    data: str = option(help="MV-Video dataset: a folder that every machine sees, hub:org/name, or a URL")
     out: str = option(help="a folder that every machine sees, or a URL")
     test_data: str | None = option(
         None,
@@ -62,7 +65,20 @@ class MVVDMTrainingOptions:
     publish: str | None = option(
         None, "local:mvvdm/NAME or hub:org/NAME (default: the registry at --out)", metavar="TARGET"
     )
-    seed: int = option(0, "of the training: initial weights, noise and the order of the clips")
+    seed: int = option(0, "of the training: initial weights, noise and the order of the clips", at_least=0)
+
+    def check(self) -> None:
+        """Check the names of the model, and that this account can publish there.
+
+        Raises:
+            OptionError: it cannot.
+        """
+        if self.name is not None and "/" in self.name:
+            raise OptionError(f"--name {self.name}: expected a name without '/', such as tiny-birds")
+        if self.name is not None:
+            check_target(f"local:mvvdm/{self.name}", "--name", family="mvvdm")
+        if self.publish is not None:
+            check_target(self.publish, "--publish", family="mvvdm")
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,8 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
     def action() -> int:
         try:
+            training.check()
+            check_resources(workers.cpus, workers.gpus, workers.workers)
             recipe = apply_overrides(RECIPES[training.preset](), training.set)
             check_workers(workers.workers, recipe)
             job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)

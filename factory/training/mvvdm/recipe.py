@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from renderers.fields import Count, NotNegative, OneOf, Positive, Range, check_fields
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.plan import PREDICTIONS, TrainingPlan
 
 TRAINING_VERSION = "3"  # increment when the same clips and recipe would give another model
+PICTURE_STEP = 8  # pixels per latent, of the recipe's own autoencoder and of the published one
 PROGRESS, RESULT = "progress.json", "result.json"
 # Published parts that preset "paper" starts from; see `MVVDMPipeline.from_pretrained_parts`.
 PARTS = ("mvdream", "motion_adapter", "ip_adapter", "base", "image_encoder")
@@ -33,20 +35,22 @@ class MVVDMRecipe:
     network: MVVDMConfig
     plan: TrainingPlan
     autoencoder: TrainingPlan | None = None
-    views: int = 4
-    frames: int = 16
-    resolution: int = 256
-    prediction_type: str = "epsilon"
-    timestep_power: float = 1.0
+    views: Count = 4
+    frames: Annotated[int, Range(low=2)] = 16
+    resolution: Annotated[int, Range(low=8, high=4096)] = 256
+    prediction_type: Annotated[str, OneOf(*PREDICTIONS)] = "epsilon"
+    timestep_power: Positive = 1.0
     mirrored: bool = False
-    guidance: float = 7.5
-    temperature: float = 1.0
-    sampling_steps: int = 25
+    guidance: NotNegative = 7.5
+    temperature: NotNegative = 1.0
+    sampling_steps: Annotated[int, Range(low=1, high=1000)] = 25
 
     def __post_init__(self) -> None:
-        if self.prediction_type not in PREDICTIONS:
+        check_fields(self)
+        if self.resolution % PICTURE_STEP:
             raise ValueError(
-                f"MVVDMRecipe.prediction_type: expected one of {', '.join(PREDICTIONS)}, got {self.prediction_type!r}"
+                f"MVVDMRecipe.resolution: expected a multiple of {PICTURE_STEP}, the side of one position of the "
+                f"latents, got {self.resolution}"
             )
         if self.network.from_first and self.prediction_type != "sample":
             raise ValueError(

@@ -23,6 +23,7 @@ from cluster.storage import Storage
 from factory.console import Show, Status
 from factory.training.mvvdm.job import MVVDMTrainingJob
 from factory.training.mvvdm.recipe import PROGRESS, RESULT, work_folder
+from zoo.threads import worker_threads
 
 STAGES = ("", "autoencoder", "network", "measuring")  # of a training, in order; "" = not started
 
@@ -61,7 +62,7 @@ def train_model(
             show(lambda: training_status(progress.read(), time.monotonic() - started))
 
     if workers == 0:
-        with _ticking(on_tick):
+        with worker_threads(workers), _ticking(on_tick):
             work(job.to_json(), "cuda" if gpus else "cpu")
     else:
         from cluster.training import Group, train_together

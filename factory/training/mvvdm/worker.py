@@ -21,7 +21,7 @@ from factory.dataset.loader import ClipLoader
 from factory.dataset.ratings import selected_clips
 from factory.dataset.reader import ClipDataset, load_clips
 from factory.training.mvvdm.clips import ClipShare, true_clip
-from factory.training.mvvdm.job import MVVDMTrainingJob
+from factory.training.mvvdm.job import MVVDMTrainingJob, unseen_clips
 from factory.training.mvvdm.recipe import PROGRESS, RESULT, MVVDMRecipe, work_folder
 from zoo.metrics.images import reconstruction_psnr
 from zoo.mvvdm.autoencoder import PatchAutoencoder, Reconstruction
@@ -35,7 +35,6 @@ from zoo.text_encoder import MINILM
 
 FITTED_CLIPS = 128  # clips whose patches the autoencoder's principal components are computed from
 CURVE = 20  # points of the published loss curve
-UNSEEN = ("test", "validation")  # splits to evaluate on; the first that has clips
 
 
 def work(job: dict[str, Any], device: str) -> None:
@@ -183,7 +182,10 @@ class WorkerTraining:
         pipeline.metrics = metrics
         pipeline.card = model_card(job.name, load_clips(job.data), recipe, metrics["training"]["loss"])
         pipeline.example = {"images": clips[0].frames[:, 0], "prompt": clips[0].caption}
-        reference = zoo.publish(pipeline.to("cpu"), job.publish, home=job.home)
+        own_use = job.publish.startswith(
+            "local:"
+        )  # the user's own output, whatever the licences of the clips
+        reference = zoo.publish(pipeline.to("cpu"), job.publish, home=job.home, own_use=own_use)
         result = {"model": reference, **{name: round(value, 5) for name, value in metrics["mean"].items()}}
         self.storage.write(f"{self.folder}/{RESULT}", json.dumps(result).encode())
 
@@ -247,9 +249,7 @@ class WorkerTraining:
         """
         if self.job.test_data:
             return load_clips(self.job.test_data), "test"
-        splits = set(load_clips(self.job.data).table(["split"])["split"].to_pylist())
-        split = next((split for split in UNSEEN if split in splits), "train")
-        return load_clips(self.job.data, split), split
+        return unseen_clips(self.job.data)
 
     def _sampler(self, pipeline: MVVDMPipeline) -> Callable[[TrueClip], np.ndarray]:
         sample_clip = sampler(pipeline, steps=self.recipe.sampling_steps, guidance_scale=self.recipe.guidance)
@@ -348,7 +348,25 @@ def model_card(
         "pipeline_tag": "image-to-video",
         "tags": ["mv-vdm", "multi-view", "video-diffusion", "animation"],
         "sections": {"Training": rows, "Loss": curve},
+        "provenance": training_data(dataset),
     }
+
+
+def training_data(dataset: ClipDataset) -> list[dict[str, Any]]:
+    """Records of the assets in a dataset (`zoo.provenance`): one per combination of source, licence and NoAI status.
+
+    An asset without attribution is listed apart, since its clips may not be published.
+    """
+    columns = ["source", "licence", "noai", "attribution", "asset_uid"]
+    groups: dict[tuple[str, ...], set[str]] = {}
+    for row in dataset.table(columns).to_pylist():
+        source, licence, noai = (str(row[name] or "").strip() for name in columns[:3])
+        credited = "in ATTRIBUTION.md of the dataset" if str(row["attribution"] or "").strip() else ""
+        groups.setdefault((source, licence, noai, credited), set()).add(str(row["asset_uid"]))
+    return [
+        {**dict(zip(columns, group, strict=False)), "uid": min(uids), "assets": len(uids)}
+        for group, uids in sorted(groups.items())
+    ]
 
 
 def _png(pixels: np.ndarray) -> bytes:

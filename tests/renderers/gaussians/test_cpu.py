@@ -299,7 +299,7 @@ def test_the_compile_cache_works_with_a_read_only_installation(tmp_path: Path) -
 
 
 def test_machine_code_of_another_version_of_any_source_file_is_not_used(tmp_path: Path) -> None:
-    """The folder and the stamp of cached kernels follow the content of kernels.py, simd.py and types.py."""
+    """The folder and the stamp of cached kernels follow the content of the source files."""
     from renderers.gaussians import kernels
 
     install = tmp_path / "install"
@@ -320,13 +320,13 @@ def test_machine_code_of_another_version_of_any_source_file_is_not_used(tmp_path
 
     files, folder, digest = stamp()
     assert digest == kernels.draw._cache._impl.locator.get_source_stamp()  # the same content elsewhere
-    assert {Path(file).name for file in files} == {"kernels.py", "simd.py", "types.py"}
+    assert {Path(file).name for file in files} == {"kernels.py", "layout.py", "simd.py", "types.py"}
     seen = {(folder, digest)}
     for file in files:
         with open(file, "a") as stream:
             stream.write("# another version\n")
         seen.add(stamp()[1:])
-    assert len({folder for folder, _ in seen}) == len({digest for _, digest in seen}) == 4
+    assert len({folder for folder, _ in seen}) == len({digest for _, digest in seen}) == 5
 
 
 def _cloud(number: int, size: int) -> tuple[Gaussians, TensorCameras]:

@@ -1,0 +1,36 @@
+"""The kernels of the CPU back end: machine code from the package if it is for this processor, else numba's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from renderers.machine_code import load_archive
+
+FOLDER = Path(__file__).parent
+ARCHIVES = FOLDER / "compiled"
+# The files that the kernels are compiled from: `SOURCES` of kernels.py, which cannot be imported without numba.
+SOURCES = [str(FOLDER / name) for name in ("kernels.py", "layout.py", "../simd.py", "types.py")]
+
+
+def load_kernels() -> Any:
+    """Return an object with the kernels as attributes.
+
+    The environment variable MENAGERIE_KERNELS=numba compiles them for exactly this processor instead.
+
+    Raises:
+        RuntimeError: the package has no machine code for this processor, and numba cannot be imported.
+    """
+    if os.environ.get("MENAGERIE_KERNELS") != "numba":
+        packaged = load_archive(ARCHIVES, SOURCES)
+        if packaged is not None:
+            return packaged
+    try:
+        from renderers.gaussians import kernels
+    except ImportError as error:
+        raise RuntimeError(
+            f"Rendering splats on the CPU requires numba, which cannot be imported ({error}): "
+            "pip install 'menagerie4d[splat]', or use float64 tensors for the slow plain-torch back end"
+        ) from error
+    return kernels
