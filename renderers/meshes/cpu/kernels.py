@@ -1117,18 +1117,24 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
                     continue
                 for p in range(place // samples, (place + LANES) // samples):
                     remaining = full
-                    for s in range(samples):
-                        f = work.ids[p * samples + s]
-                        if f < 0 or not (remaining >> s) & 1:
-                            continue
-                        mask = 0
-                        for other in range(s, samples):
-                            mask |= np.int64(work.ids[p * samples + other] == f) << other
+                    while remaining:
+                        # The first remaining sample, and all others of its triangle.
+                        f, mask = np.int32(-1), 0
+                        for s in range(p * samples, (p + 1) * samples):
+                            bit = 1 << (s - p * samples)
+                            if remaining & bit:
+                                number = work.ids[s]
+                                if mask == 0:
+                                    f = number
+                                if number == f:
+                                    mask |= bit
                         remaining &= ~mask
+                        if f < 0:
+                            continue
                         work.pixels[count], work.triangles[count], work.masks[count] = p, f, mask
                         if layered:
                             for other in range(samples):
-                                work.alphas[count, other] = np.float32(1.0)
+                                work.alphas[count, other] = ONE
                         count += 1
                         if count == CHUNK:
                             _flush(

@@ -146,12 +146,19 @@ def _projections(cameras: Cameras) -> np.ndarray:
 
 
 def _grid(samples: int) -> Grid:
-    """Return the layout of tiles. The samples of a pixel are a square grid: for edges of random direction, its coverage
-    has a smaller error than that of a rotated grid (20.4 against 21.6 of 255, root mean square, with 4 samples)."""
+    """Return the layout of tiles.
+
+    Four samples are a square grid, turned until rows and columns differ, but less than the usual rotated grid. Nearly
+    vertical and horizontal edges get four levels, and the error at edges of random direction is hardly larger than that
+    of a square grid (20.7 against 20.4 of 255, root mean square; the usual rotated grid: 21.6).
+    """
     block, tile_width, tile_height = _GRIDS[samples]
-    side = math.isqrt(samples)
-    number = np.arange(samples)
-    inside = np.stack([(number % side + 0.5) / side, (number // side + 0.5) / side], axis=1)
+    if samples == 4:
+        inside = np.array([(5, 3), (13, 5), (3, 11), (11, 13)]) / 16.0
+    else:
+        side = math.isqrt(samples)
+        number = np.arange(samples)
+        inside = np.stack([(number % side + 0.5) / side, (number // side + 0.5) / side], axis=1)
     pixel = np.repeat(np.arange(block * block), samples)
     sample = np.tile(inside, (block * block, 1))
     offsets = np.concatenate([pixel % block + sample[:, 0], pixel // block + sample[:, 1]])
