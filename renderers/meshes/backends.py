@@ -68,7 +68,12 @@ def _create(backend: str) -> Renderer:
 
         return PyrenderRenderer()
     if backend == "cpu":
-        from renderers.meshes.cpu import CPURenderer
+        try:
+            from renderers.meshes.cpu import CPURenderer
+        except ImportError as error:
+            raise RenderError(
+                f"cpu: numba cannot be imported ({error}): pip install 'menagerie4d[render]', or choose --renderer opengl"
+            ) from error
 
         return CPURenderer()
     from renderers.meshes.blender import BlenderRenderer

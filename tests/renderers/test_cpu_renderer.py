@@ -19,7 +19,7 @@ from tiny_gltf import TinyGltf
 
 from renderers import gltf
 from renderers.cameras import orbit_cameras
-from renderers.meshes import RenderSettings, Shot, render_clip
+from renderers.meshes import RenderError, RenderSettings, Shot, backends, render_clip
 
 
 def compare(tiny: TinyGltf, view: Shot, samples: int = 4) -> np.ndarray:
@@ -119,6 +119,15 @@ def test_images_that_are_not_multiples_of_a_tile():
     for width, height in ((1, 1), (65, 33), (130, 7)):
         difference = compare(tiny, shot(30, 20, width=width, height=height, half_height=1.2), samples=16)
         assert np.median(difference) <= 1
+
+
+def test_without_numba_an_error_names_the_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("renderers.meshes.cpu")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr(backends, "_renderers", {})
+    with pytest.raises(RenderError, match=r"cpu: numba cannot be imported .*menagerie4d\[render\]"):
+        backends.renderer("cpu")
 
 
 # --- the same bits ------------------------------------------------------------------------------------
