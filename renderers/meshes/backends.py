@@ -72,7 +72,8 @@ def _create(backend: str) -> Renderer:
             from renderers.meshes.cpu import CPURenderer
         except ImportError as error:
             raise RenderError(
-                f"cpu: numba cannot be imported ({error}): pip install 'menagerie4d[render]', or choose --renderer opengl"
+                f"cpu: numba cannot be imported ({error}): pip install 'menagerie4d[render]', or choose "
+                f"--renderer opengl"
             ) from error
 
         return CPURenderer()
