@@ -58,8 +58,7 @@ def run(
     on_tick: OnTick | None = None,
     max_in_backlog: int = 256,
 ) -> Report:
-    """Process every task exactly once, on the cluster of RAY_ADDRESS or on an embedded Ray.
-    Survives the loss of child processes, workers and machines.
+    """Process every task exactly once, also if child processes, workers or machines are lost.
 
     Args:
         stage: defined in an importable module; it runs in child processes of the workers.
@@ -76,11 +75,8 @@ def run(
 
     Raises:
         ValueError: the ledger is in `memory://`, which worker processes cannot see.
-        StageError: the stage cannot run here.
-        StorageError: the output cannot be written.
-        Interrupted: Ctrl-C or SIGTERM.
-
-        After any of the last three, the same call resumes the job.
+        StageError, StorageError: the stage cannot run here, or the output cannot be written.
+        Interrupted: Ctrl-C or SIGTERM. After any of these three, the same call resumes the job.
     """
     workers = _checked_workers(workers, max_in_backlog)
     check_job(stage, ledger, on_resolved, on_tick)

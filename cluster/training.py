@@ -108,9 +108,7 @@ def train_together(
         ValueError: the storage is `memory://`, which worker processes cannot see.
         StageError: there are not enough GPUs for the smallest group, or the group failed `MAX_FAILURES` times without
             progress.
-        KeyboardInterrupt: Ctrl-C or SIGTERM.
-
-        After either of the last two, the same call resumes the training.
+        KeyboardInterrupt: Ctrl-C or SIGTERM. After either of the last two, the same call resumes the training.
     """
     _check_arguments(work, job, storage, group, name, progress)
     if not storage.is_shared:

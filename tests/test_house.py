@@ -113,6 +113,7 @@ ROOMS = {
         {"hub_access", "hub_failures", "provenance"},
         {"origin", "text_encoder"},
         {"choices", "dimo", "families", "huggingface", "mvvdm"},
+        {"lookup"},
         {"hub"},
         {"commands"},
         {"__main__"},

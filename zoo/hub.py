@@ -10,7 +10,6 @@ models/<family>/<name>/refs/main holds a revision, snapshots/<revision>/ its fil
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import json
 import os
@@ -21,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from renderers.arguments import instance
-from renderers.files import file_path
-from zoo import huggingface, names, repository
+from zoo import huggingface, lookup, names, repository
 from zoo.capabilities import Capabilities, Needs
 from zoo.card import model_card
-from zoo.errors import HubError, RepositoryError, UnknownModelError, ZooError
+from zoo.errors import RepositoryError, ZooError
 from zoo.families import capabilities_of, family_class, family_of, install_advice
+from zoo.lookup import Located, bundled_names, find, known_names, local_names, models_folder
 from zoo.names import SOURCES
 from zoo.origin import Origin, origin_of, remember
 from zoo.provenance import KEY, SharingPolicy, records_of
@@ -34,7 +33,6 @@ from zoo.snapshots import (
     discard_snapshot,
     is_repository,
     keep_snapshot,
-    read_ref,
     unfinished_snapshot,
     write_ref,
 )
@@ -49,7 +47,6 @@ if TYPE_CHECKING:
     Device: TypeAlias = str | int | torch.device
     Precision: TypeAlias = str | torch.dtype
 
-BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_NEEDS = "needs.json"  # {"family/name": {"revision", …fields of Needs}}, by benchmarks/needs.py
 
 
@@ -147,7 +144,7 @@ def load(
         from zoo.placement import placement
 
         target = placement(device=device, dtype=dtype, caller=f"zoo.load({name!r})")
-    repo = _find(name, home)
+    repo = find(name, home)
     config = repo.check()
     family = family_class(config.family)
     if moved and not callable(getattr(family, "to", None)):
@@ -177,7 +174,7 @@ def load(
 def info(name: str, *, home: str | os.PathLike[str] | None = None) -> ModelInfo:
     """Describe a model. Its files are checked, its weights are not loaded. Arguments and errors as of `load`."""
     instance(name, str, "zoo.info: name")
-    repo = _find(name, home)
+    repo = find(name, home)
     config = repo.check()
     metrics = repository.read_metrics(repo.folder)
     try:
@@ -215,10 +212,10 @@ def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = Non
     if source == "hub" and separator:
         paths = huggingface.model_names(rest)
         return sorted(f"hub:{path}" for path in paths if fnmatch.fnmatchcase(path, rest))
-    known = {"local": _local_names(home), "bundled": _bundled_names()}
+    known = {"local": local_names(home), "bundled": bundled_names()}
     if separator:
         return sorted(f"{source}:{path}" for path in known[source] if fnmatch.fnmatchcase(path, rest))
-    return sorted(path for path in {*known["local"], *known["bundled"]} if fnmatch.fnmatchcase(path, pattern))
+    return [path for path in known_names(home) if fnmatch.fnmatchcase(path, pattern)]
 
 
 def publish(
@@ -243,7 +240,7 @@ def publish(
         ZooError: nothing was published, and the previous revision is unchanged.
     """
     instance(target, str, "zoo.publish: target")
-    source, path, revision = names.parse(target, lambda: list_models(home=home))
+    source, path, revision = names.parse(target, lambda: known_names(home))
     if source not in ("local", "hub") or revision:
         raise ZooError(
             f"cannot publish to {target!r}: expected 'local:family/name' or 'hub:org/name' without a revision, "
@@ -268,141 +265,14 @@ def publish(
         ) from error
 
 
-# --- finding models --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Repository:
-    """A model's folder, not yet checked. `requested`: a branch or tag of the hub that it is the newest revision of."""
-
-    source: str
-    path: str
-    revision: str
-    folder: Path
-    requested: str | None = None
-
-    def check(self) -> repository.Config:
-        if self.source == "hub":
-            config = self._check_download()
-            huggingface.move_ref(self.folder, self.requested)
-            return config
-        config = repository.check(self.folder)
-        if self.source == "local" and repository.revision_of(self.folder) != self.revision:
-            raise RepositoryError(
-                f"{self.folder}: {repository.MANIFEST} differs from the published one, it was altered or damaged; "
-                f"remove the folder and publish the model again"
-            )
-        return config
-
-    def _check_download(self) -> repository.Config:
-        """Check a snapshot in the hub's cache. Damaged files are removed from the cache and downloaded once more."""
-        within = self.folder.parents[2]  # a snapshot consists of links to <cache>/…/blobs
-        try:
-            return repository.check(self.folder, within=within)
-        except RepositoryError:
-            if not (names := repository.damaged(self.folder)):
-                raise
-        huggingface.discard(self.folder, names)
-        try:
-            huggingface.download(self.path, self.revision)
-        except ZooError as error:
-            raise RepositoryError(
-                f"hub:{self.path}: {names[0]} in the cache was damaged and is removed, and the model cannot be "
-                f"downloaded again: {error}"
-            ) from error
-        if names := repository.damaged(self.folder):
-            huggingface.discard(self.folder, names)
-            raise RepositoryError(
-                f"hub:{self.path}: {names[0]} does not match {repository.MANIFEST}, also after a second download: it "
-                f"was altered or damaged on the hub. Ask its author to publish the model again, or load another "
-                f"revision, hub:{self.path}@COMMIT"
-            )
-        return repository.check(self.folder, within=within)
-
-
-def _find(name: str, home: str | os.PathLike[str] | None, places: tuple[str, ...] = SOURCES) -> _Repository:
-    """The repository of a name, from the first source that has it; `places` are the sources to search."""
-    source, path, revision = names.parse(name, lambda: list_models(home=home))
-    reasons = []
-    for place in [place for place in places if source in (None, place)]:
-        try:
-            if place == "local":
-                return _find_local(path, revision, home)
-            if place == "bundled":
-                return _find_bundled(path, revision)
-            folder = huggingface.download(path, revision)
-            return _Repository("hub", path, folder.name, folder, revision)
-        except UnknownModelError as error:
-            reasons.append(str(error))
-        except HubError as error:
-            if source:
-                raise
-            if error.reached:  # the hub may have it
-                raise HubError(f"{error} ({'; '.join(reasons)})", status=error.status) from error
-            reasons.append(str(error))
-    similar = names.suggestions(name, list_models(home=home))
-    raise UnknownModelError(f"there is no model {name!r}{similar} ({'; '.join(reasons)})")
-
-
-def _models_folder(home: str | os.PathLike[str] | None) -> Path:
-    if home is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        home = os.environ.get("MENAGERIE_HOME") or Path(cache) / "menagerie4d"
-    folder = file_path(home, "home").expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(
-            errno.ENOTDIR, "the home of models is a file, expected a folder", str(folder)
-        )
-    return folder / "models"
-
-
-def _local_names(home: str | os.PathLike[str] | None) -> list[str]:
-    root = _models_folder(home)
-    return [ref.parents[1].relative_to(root).as_posix() for ref in root.glob("*/*/refs/main")]
-
-
-def _bundled_names() -> list[str]:
-    return [
-        file.parent.relative_to(BUNDLED).as_posix() for file in BUNDLED.glob(f"*/*/{repository.MANIFEST}")
-    ]
-
-
-def _find_local(path: str, revision: str | None, home: str | os.PathLike[str] | None) -> _Repository:
-    root = _models_folder(home) / path
-    current = read_ref(root, "main")
-    if current is None:
-        raise UnknownModelError(f"not in the local registry {root.parents[1]}")
-    revisions = sorted(folder.name for folder in (root / "snapshots").glob("*"))
-    if revision is None or revision == "main":
-        matches = [current]
-    else:
-        matches = [each for each in revisions if each.startswith(revision)]
-    if len(matches) != 1 or matches[0] not in revisions:
-        raise UnknownModelError(
-            f"{len(matches)} of {len(revisions)} revisions of {path} in the local registry match "
-            f"{revision or 'main'!r}: {', '.join(each[:12] for each in revisions[:8])}"
-        )
-    return _Repository("local", path, matches[0], root / "snapshots" / matches[0])
-
-
-def _find_bundled(path: str, revision: str | None) -> _Repository:
-    folder = BUNDLED / path
-    if not (folder / repository.MANIFEST).exists():
-        raise UnknownModelError("not bundled in the package")
-    content = repository.revision_of(folder)
-    if revision is not None and revision != "main" and not content.startswith(revision):
-        raise UnknownModelError(f"the package bundles revision {content[:12]}")
-    return _Repository("bundled", path, content, folder)
-
-
 def _weights(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
-def _bundled_needs(repo: _Repository) -> Needs | None:
+def _bundled_needs(repo: Located) -> Needs | None:
     """The measurement of this very revision, which copies of a bundled model share by the same name."""
     try:
-        entry = json.loads((BUNDLED / BUNDLED_NEEDS).read_bytes()).get(repo.path)
+        entry = json.loads((lookup.BUNDLED / BUNDLED_NEEDS).read_bytes()).get(repo.path)
     except FileNotFoundError:
         return None
     return Needs.from_json(entry) if entry and entry["revision"] == repo.revision else None
@@ -417,7 +287,7 @@ def _build(
     """Write all files of a model to a folder; returns its revision and its family."""
     origin: Origin | None
     if isinstance(model, str):
-        repo = _find(model, home)
+        repo = find(model, home)
         config = repo.check()
         origin, metrics = _origin(repo, config), repository.read_metrics(repo.folder)
         policy.check(config)
@@ -433,7 +303,7 @@ def _build(
     return repository.seal(folder, config, metrics, readme), config.family
 
 
-def _origin(repo: _Repository, config: repository.Config) -> Origin:
+def _origin(repo: Located, config: repository.Config) -> Origin:
     name = f"hub:{repo.path}" if repo.source == "hub" else repo.path
     return Origin(
         name, config, repository.read_metrics(repo.folder), repository.read_manifest(repo.folder), repo.folder
@@ -443,7 +313,7 @@ def _origin(repo: _Repository, config: repository.Config) -> Origin:
 def _base_model(name: str, home: str | os.PathLike[str] | None) -> repository.Config | None:
     """The configuration of a base model; None for another library's, and for one that is not on this machine."""
     try:
-        return _find(name, home, ("local", "bundled")).check()
+        return find(name, home, ("local", "bundled")).check()
     except ZooError:
         return None
 
@@ -466,7 +336,7 @@ def _save(model: Any, folder: Path, policy: SharingPolicy) -> tuple[repository.C
 
 
 def _publish_local(model: Any, path: str, home: str | os.PathLike[str] | None, policy: SharingPolicy) -> str:
-    root = _models_folder(home) / path
+    root = models_folder(home) / path
     if not is_repository(root):
         raise ZooError(
             f"local:{path}: {root} has files that are no published model; choose another name, or another folder of "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +22,9 @@ def lazy_names(
 
     def getter(name: str) -> Any:
         if name == "__version__" and "." not in package:
-            return importlib.metadata.version("menagerie4d")
+            from importlib.metadata import version  # imports the packages for e-mail, which takes a while
+
+            return version("menagerie4d")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(homes[name]), name)

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from zoo.errors import RepositoryError
 
 if TYPE_CHECKING:
@@ -119,6 +117,8 @@ def _non_finite(data: mmap.mmap, offset: int, size: int, dtype: str) -> int:
     width, least = _NON_FINITE[dtype]
     if not size:
         return 0
+    import numpy as np  # not above: listing models needs no arrays
+
     unsigned = np.frombuffer(data, f"<u{width}", size // width, offset)
     signed = unsigned.view(f"<i{width}")
     sign = 1 << (8 * width - 1)

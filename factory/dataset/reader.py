@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version as version_of
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from cluster.arguments import location, text, texts
 from cluster.storage import glob_files, open_filesystem
+from factory.dataset.arrays import ClipArrays, RowGroup
 from factory.dataset.captions import Caption, newest_captions, read_caption_rows
 from factory.dataset.codecs.modalities import (
     MODALITIES,
@@ -40,61 +40,9 @@ from factory.dataset.shard_file import DatasetError, ShardFile, damaged
 from renderers.arguments import integer
 from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
-from renderers.meshes.clip import RenderSettings, Shot, Tracks, composite_in_place
-from renderers.values import by_value
+from renderers.meshes.clip import RenderSettings, Shot, composite_in_place
 
 NEWEST, STORED = "newest", "stored"
-
-
-@by_value
-@dataclass(frozen=True, eq=False, repr=False)
-class ClipArrays:
-    """The decoded arrays of a clip: V views, T frames of H × W pixels.
-
-    Modalities are None unless they were requested. They describe, at the centre of each pixel, the first surface that
-    is at least half opaque.
-
-    Attributes:
-        frames: uint8 [V, T, H, W, 4], straight alpha (the colour is undefined where alpha is 0), or
-            [V, T, H, W, 3] on a background.
-        cameras: of the V views.
-        timestamps: float64 [T], seconds on the animation's timeline.
-        depth: float32 [V, T, H, W], metres along the optical axis, 0 where there is no surface.
-        normals: float32 [V, T, H, W, 3], unit length, world space, 0 where there is no surface.
-        flow: float32 [V, T, H, W, 2], pixels (x right, y down) to the clip's next frame, whether or not that frame was
-            requested; NaN where there is no surface and in the last frame.
-        tracks: surface points [T, P, 3] with their pixel position, depth and visibility [V, T, P].
-    """
-
-    frames: np.ndarray
-    cameras: Cameras
-    timestamps: np.ndarray
-    depth: np.ndarray | None = None
-    normals: np.ndarray | None = None
-    flow: np.ndarray | None = None
-    tracks: Tracks | None = None
-
-    @property
-    def flow_valid(self) -> np.ndarray:
-        """Mask of the pixels with a flow, bool [V, T, H, W]."""
-        if self.flow is None:
-            raise ValueError('no flow was read: request it with read(..., modalities=["flow"])')
-        return np.isfinite(self.flow).all(axis=-1)
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """A row group of a shard, the unit in which Parquet is read.
-
-    Attributes:
-        path: of the shard, within the dataset's file system.
-        index: number of the row group in the shard.
-        footer: Parquet metadata of the shard.
-    """
-
-    path: str
-    index: int
-    footer: pq.FileMetaData
 
 
 def load_clips(

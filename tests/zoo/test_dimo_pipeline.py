@@ -17,7 +17,8 @@ from renderers.cameras import orbit_cameras
 from renderers.gaussians import TensorCameras, render
 from zoo.dimo.config import LatentFit, LossWeights
 from zoo.dimo.model import DIMO
-from zoo.dimo.pipeline import HALVED, DIMOPipeline
+from zoo.dimo.pipeline import DIMOPipeline
+from zoo.dimo.precision import HALVED
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from tiny_family import Pendulum, pendulum
 
 import zoo
-from zoo import families, hub
+from zoo import families, lookup
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -110,7 +110,7 @@ def test_the_local_registry_comes_before_the_package(monkeypatch, tmp_path):
     bundled = tmp_path / "bundled" / "tiny" / "clock"
     bundled.parent.mkdir(parents=True)
     os.rename(folder, bundled)
-    monkeypatch.setattr(hub, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(lookup, "BUNDLED", tmp_path / "bundled")
     assert zoo.list_models() == ["tiny/clock"]
     assert same(zoo.load("tiny/clock"), pendulum(0))
     revision = zoo.info("tiny/clock").revision

@@ -168,7 +168,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "expected"), REFUSED, ids=lambda each: str(each)[:30])
 def test_what_cannot_be_is_refused_before_anything_is_read(arguments, expected, monkeypatch):
-    monkeypatch.setattr("zoo.hub._find", lambda *_: pytest.fail("the model was looked up"))
+    monkeypatch.setattr("zoo.hub.find", lambda *_: pytest.fail("the model was looked up"))
     with pytest.raises(PlacementError) as refusal:
         zoo.load("hub:org/large", **arguments)
     message = str(refusal.value)

@@ -25,6 +25,7 @@ from renderers.cameras import Cameras
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO, same_weights
 from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
+from zoo.dimo.precision import convert, dtype_name, packed, round_weights
 from zoo.errors import PlacementError, UnsupportedError
 from zoo.placement import placement
 from zoo.seeds import random_seed, untouched
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0  # duration of the phases 0..1, as in the training clips
 WEIGHTS, PREVIEW = "model.safetensors", "preview.mp4"
-# Stored in half precision, without a visible difference in renders. Positions stay in single precision: the decoder
-# encodes them at up to 2⁹ radians per metre, where half-precision rounding would cause jitter.
-HALVED = ("log_scales", "quats", "opacity_logits", "colors", "decoder.")
 
 
 class DIMOPipeline:
@@ -78,7 +76,7 @@ class DIMOPipeline:
             ValueError: the number of names or sentences differs from the model's number of motions.
         """
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        _round(self.model)
+        round_weights(self.model)
         self.object = object
         self.motions = tuple(motions)
         self.sentences = tuple(self.motions if sentences is None else sentences)
@@ -114,7 +112,7 @@ class DIMOPipeline:
     def __repr__(self) -> str:
         return (
             f"DIMOPipeline({self.object!r}, {len(self.motions)} motions, {len(self.model.means)} Gaussians, "
-            f"{self.device}, {_name(self.dtype)})"
+            f"{self.device}, {dtype_name(self.dtype)})"
         )
 
     # --- device and precision ---------------------------------------------------------------------
@@ -161,14 +159,14 @@ class DIMOPipeline:
         if target.device is not None:
             self.model.to(target.device, non_blocking=target.non_blocking)
         if target.dtype is not None:
-            _convert(self.model, target.dtype)
+            convert(self.model, target.dtype)
         return self
 
     def _in_single(self) -> DIMO:
         """The model in single precision, in which it is stored and latents are fitted; a copy if it is in another."""
         if self.dtype == self.model.means.dtype == torch.float32:
             return self.model
-        return _convert(copy.deepcopy(self.model), torch.float32)
+        return convert(copy.deepcopy(self.model), torch.float32)
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -183,7 +181,7 @@ class DIMOPipeline:
         from safetensors.torch import save
 
         model = self._in_single()
-        state = {f"dimo.{name}": _packed(name, tensor) for name, tensor in model.state_dict().items()}
+        state = {f"dimo.{name}": packed(name, tensor) for name, tensor in model.state_dict().items()}
         if self.text is not None:
             state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
         (folder / WEIGHTS).write_bytes(save(state))  # save_file would make it readable for its owner only
@@ -431,30 +429,3 @@ class DIMOPipeline:
 def _plain(words: str) -> str:
     """Normalise a name or sentence: lower case, alphanumeric words separated by single spaces."""
     return " ".join("".join(c if c.isalnum() else " " for c in words.lower()).split())
-
-
-@torch.no_grad()
-def _round(model: DIMO) -> None:
-    for name, tensor in model.state_dict().items():
-        if name.startswith(HALVED):
-            tensor.copy_(tensor.half())
-
-
-@torch.no_grad()
-def _convert(model: DIMO, dtype: torch.dtype) -> DIMO:
-    """Convert a model in place: `HALVED` to `dtype`, all other parameters to at least single precision."""
-    single = torch.promote_types(dtype, torch.float32)
-    for name, parameter in model.named_parameters():
-        parameter.data = parameter.data.to(dtype if name.startswith(HALVED) else single)
-    return model
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _packed(name: str, tensor: Tensor) -> Tensor:
-    """Convert a tensor to its stored type: half precision for the names in `HALVED`, int32 for indices."""
-    if not tensor.is_floating_point():
-        return tensor.int().cpu()
-    return (tensor.half() if name.startswith(HALVED) else tensor).cpu().contiguous()

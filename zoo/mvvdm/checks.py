@@ -10,6 +10,7 @@ from torch import Tensor
 
 from renderers.arguments import instance, integer, number, shown
 from renderers.cameras import Cameras
+from zoo.errors import PlacementError
 from zoo.mvvdm.images import OUTPUTS
 
 MOST_FRAMES, LARGEST_SIDE = 1000, 4096
@@ -42,6 +43,16 @@ def check_sizes(
         integer(num_inference_steps, "num_inference_steps", 1, most_steps),
         integer(decode_chunk_size, "decode_chunk_size", 1),
     )
+
+
+def check_device(device: torch.device) -> None:
+    """Check that the pipeline's weights have values.
+
+    Raises:
+        PlacementError: it is on the device "meta".
+    """
+    if device.type == "meta":
+        raise PlacementError("MVVDMPipeline: it is on the device meta, which holds no values; load it again")
 
 
 def check_conditions(prompt: Any, negative_prompt: Any, cameras: Any) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,9 +30,9 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPV
 from renderers.arguments import instance
 from renderers.cameras import Cameras
 from renderers.values import by_value
-from zoo.errors import PlacementError, UnsupportedError
+from zoo.errors import UnsupportedError
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
-from zoo.mvvdm.checks import check_conditions, check_output, check_sampler, check_sizes
+from zoo.mvvdm.checks import check_conditions, check_device, check_output, check_sampler, check_sizes
 from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.encoders import MVVDMEncoders
 from zoo.mvvdm.files import (
@@ -178,28 +178,24 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         """Animate an object. Arguments not listed are as in diffusers' pipelines.
 
         Args:
-            images: V images of the object, which become the first frames: uint8 [V, H, W, 3 or 4] or Pillow images,
-                transparent or on MV-VDM's grey. Or a glTF file or loaded `Asset`, rendered from four views.
+            images: V first frames, uint8 [V, H, W, 3 or 4] or Pillow images, transparent or on MV-VDM's grey; or a glTF
+                file or loaded `Asset`, rendered from four views.
             prompt, negative_prompt: what happens, and what should not.
             cameras: V cameras; default `condition_cameras`.
             num_frames, resolution: T and pixels; default those of the training.
             guidance_scale: w in ε_u + w·(ε_c − ε_u); default the model's. 1 or less skips the unconditional pass.
             temperature: factor of the initial noise; default the model's. Below 1, videos are smoother, less diverse.
             latents: initial noise [V, T - 1, C, h, w], instead of drawing it from the generator.
-            callback_on_step_end: gets the requested ones of "latents" [V, T, C, h, w] and "prompt_embeds"
-                [1 or 2, L, D]; may return changed "latents".
+            callback_on_step_end: gets "latents" [V, T, C, h, w] or "prompt_embeds" [1 or 2, L, D]; may change latents.
 
         Returns:
-            `MVVDMOutput`; a tuple of its field if return_dict is False.
+            `MVVDMOutput`; as in diffusers, a tuple of its field if return_dict is False.
 
         Raises:
             TypeError, ValueError: an argument has a wrong type or shape, or is out of range.
         """
+        check_device(self.device)
         callback = (callback_on_step_end, callback_on_step_end_tensor_inputs)
-        if self.device.type == "meta":
-            raise PlacementError(
-                "MVVDMPipeline: it is on the device meta, which holds no values; load it again"
-            )
         check_output(output_type, *callback, self._callback_tensor_inputs)
         check_conditions(prompt, negative_prompt, cameras)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
@@ -208,19 +204,21 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         num_frames, resolution, num_inference_steps, decode_chunk_size = check_sizes(
             num_frames, resolution, num_inference_steps, decode_chunk_size, self.config, self.scheduler.config
         )
-        with fitting_threads() if self._execution_device.type == "cpu" else nullcontext():
+        with self._threads():
             pictures = self._pictures(images, resolution)
             conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
-            # [V, 1, C, h, w], the same at every step
-            first = self.encode_pictures(pictures, generator)[:, None]
+            first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, …], the same at every step
             self.scheduler.set_timesteps(num_inference_steps, device=first.device)
             noise = self._noise(first, num_frames, generator, latents)
             sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
             video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
             frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
         self.maybe_free_model_hooks()
-        # As in diffusers, a tuple only if asked for; the signature states what everyone else gets.
         return MVVDMOutput(frames=frames) if return_dict else (frames,)  # type: ignore[return-value]
+
+    def _threads(self) -> AbstractContextManager[Any]:
+        """On the CPU, as many threads as there are free cores: waiting threads slow each other down."""
+        return fitting_threads() if self._execution_device.type == "cpu" else nullcontext()
 
     def _denoise(self, first: Tensor, moving: Tensor, conditions: Conditions, sampling: _Sampling) -> Tensor:
         """Run the sampler, once or, with FreeInit, several times.
