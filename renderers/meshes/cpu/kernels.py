@@ -1163,6 +1163,21 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
         _resolve(grid, tile_x, tile_y, work, layered, clear, image)
 
 
+@inline
+def _project_point(points, matrix, i, j, k, b):
+    """Return x, y (pixels) and w of the point of a triangle with barycentric coordinates b."""
+    x = points[i, 0] * b[0] + points[j, 0] * b[1] + points[k, 0] * b[2]
+    y = points[i, 1] * b[0] + points[j, 1] * b[1] + points[k, 1] * b[2]
+    z = points[i, 2] * b[0] + points[j, 2] * b[1] + points[k, 2] * b[2]
+    w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+    inverse = 1.0 / w if w != 0.0 else 0.0
+    return (
+        (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]) * inverse,
+        (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]) * inverse,
+        w,
+    )
+
+
 @kernel
 def survey(mesh, materials, screen, records, grid, columns, opaque, following, matrix, work, surface):
     """Depth, normals and motion of the first surface that is at least half opaque, at the centres of pixels.
@@ -1200,15 +1215,11 @@ def survey(mesh, materials, screen, records, grid, columns, opaque, following, m
             depth = screen[i, 3] * b0 + screen[j, 3] * b1 + screen[k, 3] * b2
             out = surface[py, px]
             out[0], out[1], out[2], out[3] = depth, nx, ny, nz
-            x = following[i, 0] * b0 + following[j, 0] * b1 + following[k, 0] * b2
-            y = following[i, 1] * b0 + following[j, 1] * b1 + following[k, 1] * b2
-            z = following[i, 2] * b0 + following[j, 2] * b1 + following[k, 2] * b2
-            w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+            # Both ends are projected in the same way: the motion is exactly 0 where nothing moves.
+            here_x, here_y, _ = _project_point(mesh.positions, matrix, i, j, k, b)
+            next_x, next_y, w = _project_point(following, matrix, i, j, k, b)
+            out[4], out[5] = np.nan, np.nan
             if w > 0.0:
-                u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
-                v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
-                out[4], out[5] = u / w - (px + 0.5), v / w - (py + 0.5)
-            else:
-                out[4], out[5] = np.nan, np.nan
+                out[4], out[5] = next_x - here_x, next_y - here_y
             q = 1.0 / depth
             out[6], out[7] = q * (s6[0] + s6[1] + s6[2]), q * (s6[3] + s6[4] + s6[5])
