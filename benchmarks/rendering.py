@@ -2,7 +2,7 @@
 
     python -m benchmarks.rendering [raster] [job] [ray] --assets FOLDER
 
-raster  CPU time of the opengl back end and of pyrender on the same shots, alternating, one core, 256 px, 4 samples.
+raster  CPU time of the back ends opengl, cpu and pyrender on the same shots, alternating, one core, 256 px, 4 samples.
 job     fraction of a worker's time spent on rasterising when complete clips are produced: load, render, encode, row.
 ray     the same clips with one Ray worker, with two, and with two plain processes without Ray.
 """
@@ -39,7 +39,8 @@ ROUNDS, FRAMES = 3, 16
 def raster(assets: Path) -> None:
     """Compare the rasterisers on three models."""
     print(
-        f"{'model':22}{'opengl':>10}{'no AA':>10}{'pyrender':>10}  views/s;  ratio to pyrender, to the no-AA ceiling"
+        f"{'model':22}{'opengl':>10}{'no AA':>10}{'pyrender':>10}{'cpu':>10}  views/s;  "
+        "opengl / pyrender, opengl / no AA, cpu / opengl"
     )
     for name in MODELS:
         asset = gltf.load(assets / name)
@@ -50,6 +51,7 @@ def raster(assets: Path) -> None:
             "opengl": ("opengl", RenderSettings(samples=4)),
             "no AA": ("opengl", RenderSettings(samples=1)),
             "pyrender": ("pyrender", RenderSettings(samples=4)),
+            "cpu": ("cpu", RenderSettings(samples=4)),
         }
         seconds: dict[str, list[float]] = {label: [] for label in contenders}
         for round_number in range(ROUNDS + 1):
@@ -61,7 +63,8 @@ def raster(assets: Path) -> None:
         rate = {label: len(shot.cameras) * FRAMES / median(times) for label, times in seconds.items()}
         print(
             f"{name:22}{rate['opengl']:10.0f}{rate['no AA']:10.0f}{rate['pyrender']:10.0f}"
-            f"  ratio {rate['opengl'] / rate['pyrender']:.2f}, {rate['opengl'] / rate['no AA']:.2f}"
+            f"{rate['cpu']:10.0f}  ratio {rate['opengl'] / rate['pyrender']:.2f}, "
+            f"{rate['opengl'] / rate['no AA']:.2f}, {rate['cpu'] / rate['opengl']:.2f}"
         )
 
 

@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import describe_machine
+from renderers import simd
 from renderers.cameras import orbit_cameras
-from renderers.gaussians import Gaussians, TensorCameras, checks, cpu, kernels, render, set_threads, simd
+from renderers.gaussians import Gaussians, TensorCameras, checks, cpu, kernels, render, set_threads
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import tiled_torch

@@ -101,7 +101,7 @@ class RenderOptions:
     samples: int = option(4, "anti-aliasing samples per pixel", choices=(1, 4, 16))
     modalities: tuple[str, ...] = option(
         (),
-        f"maps stored beside colour, comma-separated, from {','.join(MODALITIES)} (opengl only)",
+        f"maps stored beside colour, comma-separated, from {','.join(MODALITIES)} (opengl and cpu only)",
         metavar="NAME,…",
         parse=_names,
         joined=True,
@@ -224,10 +224,10 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.r
     add_options(parser.add_argument_group("output"), OutputOptions)
     args = parser.parse_args(rename_flags(argv, RENAMED))
     render = read_options(args, RenderOptions)
-    if render.modalities and render.renderer != "opengl":
+    if render.modalities and render.renderer not in ("opengl", "cpu"):
         parser.error(
             f"--modalities: the renderer {render.renderer} cannot render {', '.join(render.modalities)}; use "
-            f"--renderer opengl"
+            f"--renderer opengl or cpu"
         )
     try:
         recipe = read_options(args, ClipRecipe)

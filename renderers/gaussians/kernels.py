@@ -41,10 +41,11 @@ import numpy as np
 from numba import njit
 from numba.core import event
 
-from renderers.gaussians import layout, simd
-from renderers.gaussians.kernel_cache import compiler
+from renderers import simd
+from renderers.gaussians import layout
 from renderers.gaussians.layout import BLOCK, BLOCKS, CHUNK, FAR, MOMENTS, NEAR, PIXELS, RECORD, TILE
-from renderers.gaussians.simd import (
+from renderers.kernel_cache import compiler
+from renderers.simd import (
     LANES,
     WIDE_LANES,
     absolute,

@@ -1,4 +1,4 @@
-"""Render animated glTF meshes to multi-view clips: one function, three back ends.
+"""Render animated glTF meshes to multi-view clips: one function, four back ends.
 
 asset = renderers.gltf.load("fox.glb")
 shot = Shot(animation=0, timestamps=np.arange(48) / 24, asset_to_world=np.eye(4), cameras=orbit_cameras(...))

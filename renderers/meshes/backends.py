@@ -33,8 +33,8 @@ def render_clip(
         asset: the asset, from `renderers.gltf.load`.
         shot: animation, timestamps, normalisation transform and cameras.
         settings: anti-aliasing and additional outputs; None renders colour with 4 samples per pixel.
-        backend: "opengl" (default; on a GPU or llvmpipe), "pyrender" (for comparison) or "blender" (Cycles path
-            tracing: best quality, slow).
+        backend: "opengl" (default; on a GPU or llvmpipe), "cpu" (numba: no graphics library), "pyrender" (for
+            comparison) or "blender" (Cycles path tracing: best quality, slow).
     Raises:
         RenderError: the back end is not available on this machine, or cannot render this asset or these settings; the
             message gives the reason and what to install or choose.
@@ -67,6 +67,16 @@ def _create(backend: str) -> Renderer:
         from renderers.meshes.pyrender import PyrenderRenderer
 
         return PyrenderRenderer()
+    if backend == "cpu":
+        try:
+            from renderers.meshes.cpu import CPURenderer
+        except ImportError as error:
+            raise RenderError(
+                f"cpu: numba cannot be imported ({error}): pip install 'menagerie4d[render]', or choose "
+                f"--renderer opengl"
+            ) from error
+
+        return CPURenderer()
     from renderers.meshes.blender import BlenderRenderer
 
     return BlenderRenderer()

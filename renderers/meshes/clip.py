@@ -15,7 +15,7 @@ from renderers.gltf import Asset, Pose
 from renderers.values import by_value
 
 # Version of the images of each back end. Increase it when pixels change, so that clips are rendered again.
-PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "2"}
+PICTURE_VERSIONS = {"opengl": "2", "pyrender": "1", "blender": "2", "cpu": "1"}
 GREY = (127, 127, 127)  # background of MV-VDM, 127/255 (Animate3D)
 WHITE = (255, 255, 255)  # background of DIMO
 

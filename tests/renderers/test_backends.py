@@ -19,6 +19,8 @@ from renderers.meshes import GREY, RenderedClip, RenderError, RenderSettings, Sh
 
 NAMES = with_bundled("Fox.glb", "phoenix_bird.glb", "KayKit_Knight.glb")
 VIEWS, FRAMES = [0, 5, 10], [4, 26]
+# Poses in the open, of assets with many animations: Cycles darkens a body behind crossed limbs, a rasteriser does not.
+ANIMATIONS = {"knight.glb": 2, "KayKit_Knight.glb": 11}
 requires_blender = pytest.mark.skipif(blender.find() is None, reason="no Blender here: run `make blender`")
 
 
@@ -29,7 +31,8 @@ def asset_and_shot(
     recipe = ClipRecipe(max_animations=1)
     asset = gltf.load(model(name))
     whole = plan_asset(asset, name, recipe)[0][0].shot(recipe)
-    return asset, Shot(whole.animation, whole.timestamps[frames], whole.asset_to_world, whole.cameras[views])
+    animation = ANIMATIONS.get(name, whole.animation)
+    return asset, Shot(animation, whole.timestamps[frames], whole.asset_to_world, whole.cameras[views])
 
 
 def coverage(clip: RenderedClip, size: int = 256) -> np.ndarray:

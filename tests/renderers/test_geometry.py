@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import scenes
 from scenes import REPEAT, SQUARE, SQUARE_FACES, add_mesh, add_square, add_texture, render, shot, unlit
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation, Slerp
@@ -21,11 +24,19 @@ TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
 TURNS = Rotation.from_rotvec(np.outer([0.0, 4.0, 12.0, 26.0, 45.0], [0.6, 0.8, 0.0]), degrees=True)
 
 
+@pytest.fixture(scope="module", params=("opengl", "cpu"), autouse=True)
+def backend(request) -> Iterator[str]:
+    """Name of the back end, which is also the one of `render`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "BACKEND", request.param)
+        yield request.param
+
+
 # --- a rotating cube, in closed form ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def cube() -> tuple[RenderedClip, Shot]:
+def cube(backend) -> tuple[RenderedClip, Shot]:
     """Render a cube of 1 m that rotates in front of two cameras."""
     tiny = TinyGltf()
     corners, faces = [], []
@@ -214,12 +225,12 @@ def test_default_settings_keep_their_stored_form():
 
 
 @pytest.fixture(scope="module")
-def creature() -> tuple[gltf.Asset, Shot, RenderedClip]:
+def creature(backend) -> tuple[gltf.Asset, Shot, RenderedClip]:
     """Render a moving kangaroo, 3 views of 6 frames."""
     asset = gltf.load(build("kangaroo", 1))
     recipe = ClipRecipe(resolution=128, num_frames=6, fps=12, views=3)
     view = plan_asset(asset, "test", recipe)[0][0].shot(recipe)
-    return asset, view, render_clip(asset, view, RenderSettings(samples=1, **EVERYTHING))
+    return asset, view, render_clip(asset, view, RenderSettings(samples=1, **EVERYTHING), backend=backend)
 
 
 def flow_error(clip: RenderedClip, flow: np.ndarray) -> np.ndarray:

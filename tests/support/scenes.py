@@ -16,6 +16,8 @@ from renderers.meshes import RenderedClip, RenderSettings, Shot, render_clip
 NEAREST, LINEAR = 9728, 9729
 REPEAT, MIRROR, CLAMP = 10497, 33648, 33071
 
+BACKEND = "opengl"  # of `render` and `picture` by default; tests of several back ends set it
+
 # A 2 m square that faces +Z, counter-clockwise; texture coordinates as in glTF: (0, 0) is the top left.
 SQUARE = np.array([[-1, 1, 0], [-1, -1, 0], [1, -1, 0], [1, 1, 0]], np.float32)
 SQUARE_FACES = np.array([[0, 1, 2], [0, 2, 3]])
@@ -148,10 +150,10 @@ def shot(
     return Shot(animation, np.asarray(times, float), matrix, cameras)
 
 
-def render(tiny: TinyGltf, shot: Shot, backend: str = "opengl", **settings) -> RenderedClip:
+def render(tiny: TinyGltf, shot: Shot, backend: str | None = None, **settings) -> RenderedClip:
     """Render a small scene."""
     return render_clip(
-        gltf.load(tiny.glb()), shot, RenderSettings(**{"samples": 1, **settings}), backend=backend
+        gltf.load(tiny.glb()), shot, RenderSettings(**{"samples": 1, **settings}), backend=backend or BACKEND
     )
 
 

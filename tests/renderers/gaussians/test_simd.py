@@ -7,7 +7,7 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="numba is not installed")
 
-from renderers.gaussians import simd  # noqa: E402  (needs numba)
+from renderers import simd  # noqa: E402  (needs numba)
 
 
 def test_arithmetic_matches_numpy() -> None:

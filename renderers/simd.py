@@ -24,15 +24,26 @@ from numba.extending import intrinsic, lower_builtin, models, overload, register
 
 LANES, WIDE_LANES = 16, 8
 
-_FLAGS = ("contract",)  # a * b + c may be compiled to a fused multiply-add; no other reordering is allowed
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 
 
 class _Lanes(types.Type):
-    """A vector type. `element`: numba type of a lane; `vector`: LLVM type; `count`: number of lanes."""
+    """A vector type. `element`: numba type of a lane; `vector`: LLVM type; `count`: number of lanes.
 
-    def __init__(self, name: str, element: types.Type, llvm: ir.Type, count: int) -> None:
+    `flags` are LLVM's for its arithmetic. With "contract", a * b + c may be compiled to a fused multiply-add. No other
+    reordering is allowed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        element: types.Type,
+        llvm: ir.Type,
+        count: int,
+        flags: tuple[str, ...] = ("contract",),
+    ) -> None:
         self.element, self.vector, self.count = element, ir.VectorType(llvm, count), count
+        self.flags = flags
         super().__init__(name)
 
 
@@ -44,6 +55,12 @@ class _LanesModel(models.PrimitiveModel):
 
 floats = _Lanes("float32 lanes", types.float32, ir.FloatType(), LANES)
 doubles = _Lanes("float64 lanes", types.float64, ir.DoubleType(), WIDE_LANES)
+exact = _Lanes(
+    "exact float32 lanes", types.float32, ir.FloatType(), LANES, flags=()
+)  # the same on every processor
+quads = _Lanes(
+    "4 float32 lanes", types.float32, ir.FloatType(), 4, flags=()
+)  # the channels of a texel, exact
 _MASKS = {n: _Lanes(f"mask of {n}", types.boolean, ir.IntType(1), n) for n in (LANES, WIDE_LANES)}
 _KINDS = {types.float32: floats, types.float64: doubles}
 
@@ -76,11 +93,7 @@ def _suffix(kind: _Lanes) -> str:
 # --- memory ------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def load(typing, array, index):
-    """Load consecutive values of a contiguous array, starting at `index`, into all lanes."""
-    kind = _KINDS[array.dtype]
-
+def _load(kind: _Lanes, array: types.Array, index: types.Integer) -> tuple:
     def generate(context, builder, signature, arguments):
         address = _pointer(context, builder, signature.args[0], *arguments)
         value = builder.load(builder.bitcast(address, kind.vector.as_pointer()))
@@ -91,17 +104,28 @@ def load(typing, array, index):
 
 
 @intrinsic
+def load(typing, array, index):
+    """Load consecutive values of a contiguous array, starting at `index`, into all lanes."""
+    return _load(_KINDS[array.dtype], array, index)
+
+
+@intrinsic
+def load_exact(typing, array, index):
+    """Load 16 consecutive values of a contiguous float32 array into `exact` lanes."""
+    return _load(exact, array, index)
+
+
+@intrinsic
 def store(typing, array, index, value):
     """Store all lanes to consecutive elements of a contiguous array, starting at `index`."""
-    kind = _KINDS[array.dtype]
 
     def generate(context, builder, signature, arguments):
         address = _pointer(context, builder, signature.args[0], arguments[0], arguments[1])
-        stored = builder.store(arguments[2], builder.bitcast(address, kind.vector.as_pointer()))
-        stored.align = kind.element.bitwidth // 8
+        stored = builder.store(arguments[2], builder.bitcast(address, value.vector.as_pointer()))
+        stored.align = value.element.bitwidth // 8
         return context.get_dummy_value()
 
-    return types.void(array, index, kind), generate
+    return types.void(array, index, value), generate
 
 
 @intrinsic
@@ -160,6 +184,70 @@ def broadcast(typing, value):
         return _broadcast(builder, number, kind.count)
 
     return kind(value), generate
+
+
+@intrinsic
+def broadcast_exact(typing, value):
+    """Copy a scalar to all 16 lanes of `exact`."""
+
+    def generate(context, builder, signature, arguments):
+        number = context.cast(builder, arguments[0], signature.args[0], exact.element)
+        return _broadcast(builder, number, LANES)
+
+    return exact(value), generate
+
+
+@intrinsic
+def zero_quad(typing):
+    """Return four lanes of 0."""
+
+    def generate(context, builder, signature, arguments):
+        return _constant(quads.vector, 0.0)
+
+    return quads(), generate
+
+
+@intrinsic
+def lane(typing, value, index):
+    """Return one lane as a scalar; `index` must be a constant."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.extract_element(arguments[0], builder.trunc(arguments[1], _INT32))
+
+    return value.element(value, types.int64), generate
+
+
+@intrinsic
+def mix_texels(typing, texels, place, stride, right, down):
+    """Interpolate four RGBA texels of uint16, 0..65535.
+
+    Args:
+        texels: uint16 array.
+        place: index of the upper left texel.
+        stride: distance to the texel below.
+        right, down: float32 weights of the right and of the lower texels.
+    """
+
+    def generate(context, builder, signature, arguments):
+        texels, place, stride, right, down = arguments
+        halves, ints = ir.VectorType(ir.IntType(16), 4), ir.VectorType(_INT32, 4)
+
+        def texel(offset):
+            address = _pointer(context, builder, signature.args[0], texels, builder.add(place, offset))
+            value = builder.load(builder.bitcast(address, halves.as_pointer()))
+            value.align = 2
+            return builder.uitofp(builder.zext(value, ints), quads.vector)
+
+        def mix(first, second, weight):
+            return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
+
+        right, down = _broadcast(builder, right, 4), _broadcast(builder, down, 4)
+        zero, one = ir.Constant(_INT64, 0), ir.Constant(_INT64, 4)
+        top = mix(texel(zero), texel(one), right)
+        bottom = mix(texel(stride), texel(builder.add(stride, one)), right)
+        return mix(top, bottom, down)
+
+    return quads(texels, types.int64, types.int64, types.float32, types.float32), generate
 
 
 @intrinsic
@@ -265,20 +353,21 @@ def _define(symbol: Callable, emit: Callable, returns_mask: bool = False) -> Non
                 else _broadcast(builder, context.cast(builder, value, given, kind.element), kind.count)
                 for value, given in zip(arguments, signature.args, strict=True)
             ),
+            kind.flags,
         )
 
     for operands in ((_Lanes, _Lanes), (_Lanes, types.Number), (types.Number, _Lanes)):
         lower_builtin(symbol, *operands)(lower)
 
 
-_define(operator.add, lambda b, x, y: b.fadd(x, y, flags=_FLAGS))
-_define(operator.sub, lambda b, x, y: b.fsub(x, y, flags=_FLAGS))
-_define(operator.mul, lambda b, x, y: b.fmul(x, y, flags=_FLAGS))
-_define(operator.truediv, lambda b, x, y: b.fdiv(x, y))
-_define(operator.lt, lambda b, x, y: b.fcmp_ordered("<", x, y), returns_mask=True)
-_define(operator.le, lambda b, x, y: b.fcmp_ordered("<=", x, y), returns_mask=True)
-_define(operator.gt, lambda b, x, y: b.fcmp_ordered(">", x, y), returns_mask=True)
-_define(operator.ge, lambda b, x, y: b.fcmp_ordered(">=", x, y), returns_mask=True)
+_define(operator.add, lambda b, x, y, flags: b.fadd(x, y, flags=flags))
+_define(operator.sub, lambda b, x, y, flags: b.fsub(x, y, flags=flags))
+_define(operator.mul, lambda b, x, y, flags: b.fmul(x, y, flags=flags))
+_define(operator.truediv, lambda b, x, y, _: b.fdiv(x, y))
+_define(operator.lt, lambda b, x, y, _: b.fcmp_ordered("<", x, y), returns_mask=True)
+_define(operator.le, lambda b, x, y, _: b.fcmp_ordered("<=", x, y), returns_mask=True)
+_define(operator.gt, lambda b, x, y, _: b.fcmp_ordered(">", x, y), returns_mask=True)
+_define(operator.ge, lambda b, x, y, _: b.fcmp_ordered(">=", x, y), returns_mask=True)
 
 
 @infer_global(operator.and_)
@@ -385,3 +474,15 @@ def _(value):
         return power * 0.6931471805599453 + 2.0 * s * (1.0 + t * p)
 
     return implementation
+
+
+@intrinsic
+def power_of_two(typing, value):
+    """Return 2^value for 16 `exact` lanes of integers from -126 to 127."""
+
+    def generate(context, builder, signature, arguments):
+        ints = ir.VectorType(_INT32, LANES)
+        biased = builder.add(builder.fptosi(arguments[0], ints), _constant(ints, 127))
+        return builder.bitcast(builder.shl(biased, _constant(ints, 23)), exact.vector)
+
+    return exact(exact), generate

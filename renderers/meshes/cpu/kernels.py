@@ -1,0 +1,1225 @@
+"""The numba kernels of the CPU back end: projection, clipping, rasterisation, texture sampling and shading.
+
+Symbols, used in the comments below
+    P_i, w_i        world position of corner i of a triangle, and its depth along the optical axis
+    x_i, y_i, q_i   its projection in pixels (x right, y down), and q_i = 1 / w_i
+    E_i(X, Y)       edge function opposite corner i: twice the signed area of the triangle (X, Y), j, k
+    b_i             perspective-correct barycentric coordinates: b_i = E_i q_i / sum_j E_j q_j (also for w_j < 0)
+
+Coverage. An edge from j to k is E = A X + B Y + C with A = y_j - y_k, B = x_k - x_j and
+C = -(A (x_j + x_k) + B (y_j + y_k)) / 2. Reversing the edge negates A, B, C and every rounding, so triangles that share
+an edge neither overlap nor leave a gap. A sample on an edge belongs to the triangle for which A > 0, or A = 0 and
+B > 0.
+
+Depth. 1 / w is linear on screen. The bits of positive floats are ordered like the floats, so depths are compared as
+integers. The largest is the nearest.
+
+Shading. A fragment is a pixel and one triangle that is visible in some of its samples. It is shaded once, at the
+centroid of these samples, where all attributes are interpolated. A texture of the base colour that is finer than the
+pixels is read at each of the samples.
+
+Determinism. No arithmetic is fused or reordered, and sums have a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+from numba import njit
+from numba.core import event
+
+from renderers import simd
+from renderers.kernel_cache import compiler
+from renderers.meshes import opacity
+from renderers.meshes.cpu import layout, light, vectors
+from renderers.meshes.cpu.layout import (
+    BASE,
+    BASE_MAP,
+    BLEND,
+    CLAMP,
+    CUTOFF,
+    DETAILED,
+    DOUBLE_SIDED,
+    EMISSIVE,
+    EMISSIVE_MAP,
+    HEIGHT,
+    LEVELS,
+    MASK,
+    METALLIC,
+    METALLIC_ROUGHNESS_MAP,
+    MIRROR,
+    NEAREST,
+    NORMAL_MAP,
+    NORMAL_SCALE,
+    OCCLUSION,
+    OCCLUSION_MAP,
+    OFFSETS,
+    REPEAT,
+    ROUGHNESS,
+    SOLID,
+    TEXTURED,
+    UNLIT,
+    WIDTH,
+    WRAP_S,
+    WRAP_T,
+)
+from renderers.meshes.cpu.light import (
+    AT,
+    CHUNK,
+    CORNER_N,
+    CORNER_P,
+    CORNER_Q,
+    CORNER_UV,
+    CORNER_X,
+    CORNER_Y,
+    EMISSION,
+    ENCODED,
+    EYE,
+    NORMAL,
+    SLOPES,
+    STRIDE,
+    TEXCOORD,
+    WEIGHTS,
+)
+from renderers.meshes.cpu.vectors import LANES, candidates, cover, covered, spread_planes
+from renderers.simd import lane, mix_texels, zero_quad
+
+SOLID_ALPHA, FAINTEST_ALPHA = opacity.SOLID_ALPHA, opacity.FAINTEST_ALPHA
+TINY = np.float32(-1.17549435e-38)  # a sample on an edge exceeds this, but not 0
+NO_DEPTH, MOST_CORNERS = 1e-30, 4
+BASE_ROW, METALLIC_ROW, ROUGHNESS_ROW, OCCLUSION_ROW = (
+    light.BASE,
+    light.METALLIC,
+    light.ROUGHNESS,
+    light.OCCLUSION,
+)
+UNIT, ONE = 1.0 / 65535.0, np.float32(1.0)
+FINE = 0.5  # squared texels per pixel below which a texture is read once per pixel
+
+kernel = compiler(
+    [
+        __file__,
+        layout.__file__,
+        opacity.__file__,
+        vectors.__file__,
+        simd.__file__,
+        *light.SOURCES,
+    ]
+)
+inline = njit(error_model="numpy", inline="always")
+helper = njit(error_model="numpy")
+
+
+class _CompileNotice(event.Listener):
+    """Print one line to stderr when a kernel of this file is compiled rather than loaded from the cache."""
+
+    printed = False
+
+    def on_start(self, event: event.Event) -> None:
+        function = getattr(event.data.get("dispatcher"), "py_func", None)
+        if not self.printed and getattr(function, "__module__", None) == __name__:
+            self.printed = True
+            print(
+                "meshes: compiling the CPU kernels for this machine, once (about 20 s) …",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _CompileNotice())
+
+
+# --- textures ----------------------------------------------------------------------------------------
+
+
+@kernel
+def fill_level(texels, offset, image, curve):
+    """Write level 0 of a texture: image uint8 [H, W, 4]; curve uint16 [256], what RGB values are stored as."""
+    height, width = image.shape[:2]
+    for y in range(height):
+        place = offset + 4 * ((y + 1) * (width + 2) + 1)
+        for x in range(width):
+            for c in range(3):
+                texels[place + 4 * x + c] = curve[image[y, x, c]]
+            texels[place + 4 * x + 3] = np.uint16(257) * np.uint16(image[y, x, 3])
+
+
+@kernel
+def halve_level(texels, source, width, height, offset):
+    """Write the next level of a texture, each texel the mean of 2 x 2 texels, or of 2 on an axis of one texel."""
+    half_width, half_height = max(width // 2, 1), max(height // 2, 1)
+    for y in range(half_height):
+        top = source + 4 * ((2 * y + 1) * (width + 2) + 1)
+        bottom = top + (4 * (width + 2) if height > 1 else 0)
+        place = offset + 4 * ((y + 1) * (half_width + 2) + 1)
+        for x in range(half_width):
+            left, right = 8 * x, 8 * x + (4 if width > 1 else 0)
+            for c in range(4):
+                total = np.uint32(2) + texels[top + left + c] + texels[top + right + c]
+                total += np.uint32(texels[bottom + left + c]) + texels[bottom + right + c]
+                texels[place + 4 * x + c] = total >> np.uint32(2)
+
+
+@kernel
+def fill_border(texels, offset, width, height, wrap_s, wrap_t):
+    """Write the border of a level: the opposite side for repeats, else the outermost texels."""
+    stride = 4 * (width + 2)
+    for y in range(1, height + 1):
+        row = offset + y * stride
+        left, right = (width, 1) if wrap_s == REPEAT else (1, width)
+        for c in range(4):
+            texels[row + c] = texels[row + 4 * left + c]
+            texels[row + 4 * (width + 1) + c] = texels[row + 4 * right + c]
+    top, bottom = (height, 1) if wrap_t == REPEAT else (1, height)
+    for x in range(stride):
+        texels[offset + x] = texels[offset + top * stride + x]
+        texels[offset + (height + 1) * stride + x] = texels[offset + bottom * stride + x]
+
+
+@inline
+def _fold(coordinate, wrap):
+    """Map a texture coordinate to 0..1 according to the wrap mode."""
+    u = coordinate if abs(coordinate) < 1e7 else 0.0  # also if it is not a number
+    if wrap == CLAMP:
+        u = min(max(u, 0.0), 1.0)
+    elif wrap == MIRROR:
+        u = abs(u - 2.0 * math.floor(0.5 * u + 0.5))
+    else:
+        u = u - math.floor(u)
+    return u
+
+
+@inline
+def _locate(materials, texture, level, u, v):
+    """Return the index of the upper left of four texels, the stride of rows, and the weights of right and bottom."""
+    samplers = materials.samplers
+    width = max(samplers[texture, WIDTH] >> level, 1)
+    height = max(samplers[texture, HEIGHT] >> level, 1)
+    u = _fold(u, samplers[texture, WRAP_S]) * width
+    v = _fold(v, samplers[texture, WRAP_T]) * height
+    stride = 4 * (width + 2)
+    place = samplers[texture, OFFSETS + level]
+    if samplers[texture, NEAREST]:
+        x, y = min(int(u), width - 1), min(int(v), height - 1)
+        place += (y + 1) * stride + 4 * (x + 1)
+        fx, fy = 0.0, 0.0
+    else:
+        u, v = u + 0.5, v + 0.5  # the border is texel 0
+        x, y = min(int(u), width), min(int(v), height)
+        place += y * stride + 4 * x
+        fx, fy = u - x, v - y
+    return place, stride, fx, fy
+
+
+@inline
+def _mix(texels, place, stride, fx, fy):
+    """Interpolate one channel of four texels, 0..1."""
+    top = texels[place] + fx * (float(texels[place + 4]) - texels[place])
+    bottom = texels[place + stride] + fx * (float(texels[place + stride + 4]) - texels[place + stride])
+    return (top + fy * (bottom - top)) * UNIT
+
+
+@inline
+def _level(materials, texture, rate):
+    """Return the level whose texels are 1 to 2 of the distance, in texels of level 0, between two look-ups.
+
+    Args:
+        rate: square of the distance. It is that between samples of a pixel, so the level is rounded to the finer one.
+    """
+    level = 0
+    last = materials.samplers[texture, LEVELS] - 1
+    if rate >= 1.0:
+        exponent = math.frexp(min(rate, 1e30))[1]
+        level = min((exponent - 1) >> 1, last)
+    return level
+
+
+# --- projection and clipping --------------------------------------------------------------------------
+
+
+@kernel
+def place_vertices(points, matrix, out):
+    """Transform points float32 [N, 3] with matrix float64 [3, 4]."""
+    for i in range(len(points)):
+        x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
+        for j in range(3):
+            out[i, j] = matrix[j, 0] * x + matrix[j, 1] * y + matrix[j, 2] * z + matrix[j, 3]
+
+
+@kernel
+def farthest(points, chosen):
+    """Return the largest squared length of the chosen points."""
+    largest = 0.0
+    for i in chosen:
+        x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
+        largest = max(largest, x * x + y * y + z * z)
+    return largest
+
+
+@kernel
+def project(points, matrix, out):
+    """Project world points with matrix float64 [3, 4] = K [R | t]; out: float32 [N, 4], x, y, 1 / w and w."""
+    for i in range(len(points)):
+        x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
+        w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+        if abs(w) < NO_DEPTH:
+            w = NO_DEPTH
+        q = 1.0 / w
+        out[i, 0] = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]) * q
+        out[i, 1] = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]) * q
+        out[i, 2] = q
+        out[i, 3] = w
+
+
+@inline
+def _crossing(screen, a, b, near):
+    """Return x, y and 1 / w where the edge from a (visible) to b (not) crosses w = near.
+
+    x w and y w are linear along the edge. Both triangles at an edge compute the same point.
+    """
+    wa, wb = float(screen[a, 3]), float(screen[b, 3])
+    t = (near - wa) / (wb - wa)
+    x = screen[a, 0] * wa * (1.0 - t) + screen[b, 0] * wb * t
+    y = screen[a, 1] * wa * (1.0 - t) + screen[b, 1] * wb * t
+    return x / near, y / near, 1.0 / near
+
+
+@helper
+def _clip(screen, a, b, c, near, polygon):
+    """Clip a triangle at w = near; write up to four corners (x, y, 1 / w) and return their number."""
+    count = 0
+    for i in range(3):
+        here = a if i == 0 else (b if i == 1 else c)
+        there = b if i == 0 else (c if i == 1 else a)
+        visible, next_visible = screen[here, 3] >= near, screen[there, 3] >= near
+        if visible:
+            polygon[count, 0], polygon[count, 1] = screen[here, 0], screen[here, 1]
+            polygon[count, 2] = screen[here, 2]
+            count += 1
+        if visible != next_visible:
+            first, second = (here, there) if visible else (there, here)
+            x, y, q = _crossing(screen, first, second, near)
+            polygon[count, 0], polygon[count, 1], polygon[count, 2] = x, y, q
+            count += 1
+    return count
+
+
+@inline
+def _finite(screen, i):
+    return abs(screen[i, 0]) < 1e30 and abs(screen[i, 1]) < 1e30 and abs(screen[i, 3]) < 1e30
+
+
+@kernel
+def assemble(mesh, screen, near, width, height, records):
+    """Cull and clip the triangles of a view into records; return their number.
+
+    Returns minus the number required if there is not enough room.
+    """
+    room = len(records.points)
+    polygon = np.empty((MOST_CORNERS, 3), np.float32)
+    count = 0
+    for f in range(len(mesh.corners)):
+        records.first[f] = count
+        a, b, c = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+        behind = (screen[a, 3] < near) + np.int64(screen[b, 3] < near) + np.int64(screen[c, 3] < near)
+        if behind == 3 or not (_finite(screen, a) and _finite(screen, b) and _finite(screen, c)):
+            continue
+        x0, y0 = float(screen[a, 0]), float(screen[a, 1])
+        area = (screen[b, 0] - x0) * (screen[c, 1] - y0) - (screen[c, 0] - x0) * (screen[b, 1] - y0)
+        # The orientation in projective coordinates: corners behind the camera are mirrored on screen.
+        if (screen[a, 3] < 0.0) != ((screen[b, 3] < 0.0) != (screen[c, 3] < 0.0)):
+            area = -area
+        if area == 0.0:
+            continue
+        facing = (
+            1 if (area < 0.0) == (mesh.winding[f] > 0) else -1
+        )  # y is down: counter-clockwise has area < 0
+        records.facing[f] = facing
+        if facing < 0 and mesh.culled[f]:
+            continue
+        corners = 3
+        if behind:
+            corners = _clip(screen, a, b, c, near, polygon)
+        else:
+            for i in range(3):
+                v = mesh.corners[f, i]
+                polygon[i, 0], polygon[i, 1], polygon[i, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
+        for i in range(2, corners):
+            j, k = (i - 1, i) if area > 0.0 else (i, i - 1)
+            left = min(polygon[0, 0], polygon[j, 0], polygon[k, 0])
+            right = max(polygon[0, 0], polygon[j, 0], polygon[k, 0])
+            top = min(polygon[0, 1], polygon[j, 1], polygon[k, 1])
+            bottom = max(polygon[0, 1], polygon[j, 1], polygon[k, 1])
+            if not (right > 0.0 and bottom > 0.0 and left < width and top < height):
+                continue
+            if count < room:
+                for n in range(3):
+                    records.points[count, n] = polygon[0, n]
+                    records.points[count, 3 + n] = polygon[j, n]
+                    records.points[count, 6 + n] = polygon[k, n]
+                records.boxes[count, 0] = max(math.floor(left), 0)
+                records.boxes[count, 1] = max(math.floor(top), 0)
+                records.boxes[count, 2] = min(math.floor(right) + 1, width)
+                records.boxes[count, 3] = min(math.floor(bottom) + 1, height)
+                records.owners[count] = f
+            count += 1
+    records.first[len(mesh.corners)] = count
+    return count if count <= room else -count
+
+
+@kernel
+def centroid_distances(mesh, first, eye, out):
+    """Squared distances from the eye to the centroids of the triangles from `first` on, for sorting."""
+    for i in range(len(out)):
+        total = 0.0
+        for n in range(3):
+            centre = 0.0
+            for k in range(3):
+                centre += mesh.positions[mesh.corners[first + i, k], n]
+            total += (centre / 3.0 - eye[n]) * (centre / 3.0 - eye[n])
+        out[i] = total
+
+
+@inline
+def _tiles_of(records, r, grid):
+    boxes, across, down = records.boxes, grid.tile_shift_x, grid.tile_shift_y
+    return boxes[r, 0] >> across, boxes[r, 1] >> down, (boxes[r, 2] - 1) >> across, (boxes[r, 3] - 1) >> down
+
+
+@kernel
+def bin_records(records, order, grid, columns, rows):
+    """Sort records into tiles by counting; `order` is the order of drawing. Returns (starts, records) of `Bins`."""
+    starts = np.zeros(columns * rows + 1, np.int32)
+    for r in order:
+        left, top, right, bottom = _tiles_of(records, r, grid)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                starts[y * columns + x + 1] += 1
+    for i in range(columns * rows):
+        starts[i + 1] += starts[i]
+    place = starts[:-1].copy()
+    found = np.empty(starts[-1], np.int32)
+    for r in order:
+        left, top, right, bottom = _tiles_of(records, r, grid)
+        for y in range(top, bottom + 1):
+            for x in range(left, right + 1):
+                found[place[y * columns + x]] = r
+                place[y * columns + x] += 1
+    return starts, found
+
+
+# --- interpolation -------------------------------------------------------------------------------------
+
+
+@inline
+def _weights(screen, i, j, k, x, y):
+    """Return E_i q_i, E_j q_j and E_k q_k at a point of the screen."""
+    xi, yi = screen[i, 0] - x, screen[i, 1] - y
+    xj, yj = screen[j, 0] - x, screen[j, 1] - y
+    xk, yk = screen[k, 0] - x, screen[k, 1] - y
+    return (
+        (xj * yk - xk * yj) * screen[i, 2],
+        (xk * yi - xi * yk) * screen[j, 2],
+        (xi * yj - xj * yi) * screen[k, 2],
+    )
+
+
+@inline
+def _barycentric(screen, i, j, k, x, y):
+    """Return b_i, b_j, b_k and 1 / sum of E q."""
+    wi, wj, wk = _weights(screen, i, j, k, x, y)
+    total = wi + wj + wk
+    inverse = 1.0 / total if total != 0.0 else 0.0
+    return wi * inverse, wj * inverse, wk * inverse, inverse
+
+
+@inline
+def _slopes(screen, i, j, k, inverse):
+    """Return the derivatives of E q, divided by the sum of E q, with respect to x (three) and y (three)."""
+    qi, qj, qk = screen[i, 2] * inverse, screen[j, 2] * inverse, screen[k, 2] * inverse
+    xi, yi = float(screen[i, 0]), float(screen[i, 1])
+    xj, yj = float(screen[j, 0]), float(screen[j, 1])
+    xk, yk = float(screen[k, 0]), float(screen[k, 1])
+    return (
+        (yj - yk) * qi, (yk - yi) * qj, (yi - yj) * qk,
+        (xk - xj) * qi, (xi - xk) * qj, (xj - xi) * qk,
+    )  # fmt: skip
+
+
+@inline
+def _texcoord(mesh, slot, i, j, k, b, s):
+    """Return u, v at barycentric coordinates b, and their derivatives du/dx, dv/dx, du/dy, dv/dy."""
+    t = mesh.texcoords
+    ui, uj, uk = float(t[i, slot, 0]), float(t[j, slot, 0]), float(t[k, slot, 0])
+    vi, vj, vk = float(t[i, slot, 1]), float(t[j, slot, 1]), float(t[k, slot, 1])
+    u = ui * b[0] + uj * b[1] + uk * b[2]
+    v = vi * b[0] + vj * b[1] + vk * b[2]
+    ux = ui * s[0] + uj * s[1] + uk * s[2] - u * (s[0] + s[1] + s[2])
+    vx = vi * s[0] + vj * s[1] + vk * s[2] - v * (s[0] + s[1] + s[2])
+    uy = ui * s[3] + uj * s[4] + uk * s[5] - u * (s[3] + s[4] + s[5])
+    vy = vi * s[3] + vj * s[4] + vk * s[5] - v * (s[3] + s[4] + s[5])
+    return u, v, ux, vx, uy, vy
+
+
+@inline
+def _rate(materials, texture, d):
+    """Return the square of the larger distance, in texels, that the texture coordinates move per pixel in x or y."""
+    width, height = materials.samplers[texture, WIDTH], materials.samplers[texture, HEIGHT]
+    along_x = (d[0] * width) * (d[0] * width) + (d[1] * height) * (d[1] * height)
+    along_y = (d[2] * width) * (d[2] * width) + (d[3] * height) * (d[3] * height)
+    return max(along_x, along_y)
+
+
+@helper
+def _read(mesh, materials, texture, slot, i, j, k, b, s):
+    """Look up RGB of the texture of a slot once; the level is the nearest or the next finer one."""
+    u, v, ux, vx, uy, vy = _texcoord(mesh, slot, i, j, k, b, s)
+    level = _level(materials, texture, _rate(materials, texture, (ux, vx, uy, vy)))
+    place, stride, fx, fy = _locate(materials, texture, level, u, v)
+    texels = materials.texels
+    return (
+        _mix(texels, place, stride, fx, fy),
+        _mix(texels, place + 1, stride, fx, fy),
+        _mix(texels, place + 2, stride, fx, fy),
+    )
+
+
+@helper
+def _normal(mesh, materials, facing, f, b, s):
+    """Return the shading normal, of any length, towards the visible side of double-sided materials."""
+    m, winding = mesh.materials[f], mesh.winding[f]
+    i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    normals = mesh.normals
+    nx = normals[i, 0] * b[0] + normals[j, 0] * b[1] + normals[k, 0] * b[2]
+    ny = normals[i, 1] * b[0] + normals[j, 1] * b[1] + normals[k, 1] * b[2]
+    nz = normals[i, 2] * b[0] + normals[j, 2] * b[1] + normals[k, 2] * b[2]
+    texture = materials.textures[m, NORMAL_MAP]
+    if texture >= 0:
+        length = math.sqrt(nx * nx + ny * ny + nz * nz)
+        if length > 0.0:
+            nx, ny, nz = nx / length, ny / length, nz / length
+        # Cotangent frame (Schueler 2013) of the parametrisation of the triangle by two edges p and q, oriented as on
+        # screen: needs no TANGENT attribute and follows the deformation.
+        points, t = mesh.positions, mesh.texcoords
+        sign = float(facing * winding)
+        px = float(points[j, 0]) - points[i, 0]
+        py = float(points[j, 1]) - points[i, 1]
+        pz = float(points[j, 2]) - points[i, 2]
+        qx = float(points[k, 0]) - points[i, 0]
+        qy = float(points[k, 1]) - points[i, 1]
+        qz = float(points[k, 2]) - points[i, 2]
+        up = sign * (float(t[j, NORMAL_MAP, 0]) - t[i, NORMAL_MAP, 0])
+        vp = sign * (float(t[j, NORMAL_MAP, 1]) - t[i, NORMAL_MAP, 1])
+        uq = sign * (float(t[k, NORMAL_MAP, 0]) - t[i, NORMAL_MAP, 0])
+        vq = sign * (float(t[k, NORMAL_MAP, 1]) - t[i, NORMAL_MAP, 1])
+        # a = q x n, c = n x p: tangent = a u_p + c u_q, bitangent = a v_p + c v_q.
+        ax, ay, az = qy * nz - qz * ny, qz * nx - qx * nz, qx * ny - qy * nx
+        cx, cy, cz = ny * pz - nz * py, nz * px - nx * pz, nx * py - ny * px
+        tx, ty, tz = ax * up + cx * uq, ay * up + cy * uq, az * up + cz * uq
+        bx, by, bz = ax * vp + cx * vq, ay * vp + cy * vq, az * vp + cz * vq
+        size = max(tx * tx + ty * ty + tz * tz, bx * bx + by * by + bz * bz)
+        if size > 0.0:
+            red, green, blue = _read(mesh, materials, texture, NORMAL_MAP, i, j, k, b, s)
+            scale = materials.factors[m, NORMAL_SCALE] / math.sqrt(size)
+            lx, ly, lz = (2.0 * red - 1.0) * scale, (2.0 * green - 1.0) * scale, 2.0 * blue - 1.0
+            # In glTF v points down in the image, so the bitangent is -dv.
+            nx, ny, nz = (
+                tx * lx - bx * ly + nx * lz,
+                ty * lx - by * ly + ny * lz,
+                tz * lx - bz * ly + nz * lz,
+            )
+    if facing < 0 and materials.flags[m, DOUBLE_SIDED]:
+        nx, ny, nz = -nx, -ny, -nz
+    return nx, ny, nz
+
+
+# --- rasterisation ------------------------------------------------------------------------------------
+
+
+@inline
+def _edge(points, r, j, k, tile_x, tile_y):
+    """Return A, B and the value at the corner of the tile of the edge from j to k, and what samples must exceed."""
+    xj, yj = float(points[r, 3 * j]), float(points[r, 3 * j + 1])
+    xk, yk = float(points[r, 3 * k]), float(points[r, 3 * k + 1])
+    a, b = yj - yk, xk - xj
+    c = -0.5 * (a * (xj + xk) + b * (yj + yk))
+    least = TINY if a > 0.0 or (a == 0.0 and b > 0.0) else np.float32(0.0)
+    return a, b, a * tile_x + (b * tile_y + c), least
+
+
+@inline
+def _alpha(materials, texture, m, u, v, level, vertex_alpha):
+    alpha = materials.factors[m, BASE + 3] * vertex_alpha
+    if texture >= 0:
+        place, stride, fx, fy = _locate(materials, texture, level, u, v)
+        alpha *= _mix(materials.texels, place + 3, stride, fx, fy)
+    return alpha
+
+
+@inline
+def _alpha_planes(mesh, materials, screen, f, x, y, planes):
+    """Write 1 / w, u / w, v / w and vertex alpha / w of a triangle as planes [4, 3]: value at (x, y), slopes.
+
+    Returns the level of detail of its texture, for one look-up per pixel, and the texture.
+    """
+    i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    xi, yi = float(screen[i, 0]), float(screen[i, 1])
+    xj, yj = float(screen[j, 0]), float(screen[j, 1])
+    xk, yk = float(screen[k, 0]), float(screen[k, 1])
+    area = (xj - xi) * (yk - yi) - (xk - xi) * (yj - yi)
+    inverse = 1.0 / area if area != 0.0 else 0.0
+    t = mesh.texcoords
+    for n in range(4):
+        vi, vj, vk = 1.0, 1.0, 1.0
+        if n == 1 or n == 2:
+            vi, vj, vk = (
+                float(t[i, BASE_MAP, n - 1]),
+                float(t[j, BASE_MAP, n - 1]),
+                float(t[k, BASE_MAP, n - 1]),
+            )
+        elif n == 3 and len(mesh.colors) > 0:
+            vi, vj, vk = float(mesh.colors[i, 3]), float(mesh.colors[j, 3]), float(mesh.colors[k, 3])
+        vi, vj, vk = vi * screen[i, 2], vj * screen[j, 2], vk * screen[k, 2]
+        slope_x = ((yj - yk) * vi + (yk - yi) * vj + (yi - yj) * vk) * inverse
+        slope_y = ((xk - xj) * vi + (xi - xk) * vj + (xj - xi) * vk) * inverse
+        planes[n, 1], planes[n, 2] = slope_x, slope_y
+        planes[n, 0] = vi + slope_x * (x - xi) + slope_y * (y - yi)
+    return materials.textures[mesh.materials[f], BASE_MAP]
+
+
+@helper
+def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered):
+    """Shade fragments and add them: to the sums of their pixels, or if `layered` to the colours of their samples."""
+    _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count)
+    light.interpolate(work.rows, count, True)
+    _gather(mesh, materials, records, grid, work, count)
+    light.shade(work.rows, count)
+    rows, samples = work.rows, grid.samples
+    for n in range(count):
+        red, green, blue = (
+            rows[ENCODED * STRIDE + n],
+            rows[(ENCODED + 1) * STRIDE + n],
+            rows[(ENCODED + 2) * STRIDE + n],
+        )
+        mask, p = work.masks[n], work.pixels[n]
+        if not layered:
+            number = np.float32(0.0)
+            for s in range(samples):
+                number += np.float32((mask >> s) & 1)
+            work.sums[4 * p] += red * number
+            work.sums[4 * p + 1] += green * number
+            work.sums[4 * p + 2] += blue * number
+            work.sums[4 * p + 3] += number
+            continue
+        translucent = mesh.kinds[work.triangles[n]] == BLEND
+        for s in range(samples):
+            if (mask >> s) & 1:
+                place = 4 * (p * samples + s)
+                alpha = np.float32(1.0)
+                if translucent:
+                    alpha = work.alphas[n, s]
+                rest = np.float32(1.0) - alpha
+                work.colors[place] = red * alpha + work.colors[place] * rest
+                work.colors[place + 1] = green * alpha + work.colors[place + 1] * rest
+                work.colors[place + 2] = blue * alpha + work.colors[place + 2] * rest
+                work.colors[place + 3] = alpha + work.colors[place + 3] * rest
+
+
+@helper
+def _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count):
+    """Copy the attributes of the corners of fragments to the inputs of `light.interpolate`."""
+    rows, samples = work.rows, grid.samples
+    full = (1 << samples) - 1
+    eye_x, eye_y, eye_z = np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2])
+    for n in range(count):
+        f, mask, p = work.triangles[n], work.masks[n], work.pixels[n]
+        at_x, at_y = np.float32(0.5), np.float32(0.5)
+        if mask != full:
+            at_x, at_y, number = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for s in range(samples):
+                if (mask >> s) & 1:
+                    at_x += grid.inside[s, 0]
+                    at_y += grid.inside[s, 1]
+                    number += np.float32(1.0)
+            at_x, at_y = at_x / number, at_y / number
+        rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
+        x = np.float32(tile_x + grid.places[p, 0]) + at_x
+        y = np.float32(tile_y + grid.places[p, 1]) + at_y
+        for c in range(3):
+            v = mesh.corners[f, c]
+            rows[(CORNER_X + c) * STRIDE + n] = screen[v, 0] - x
+            rows[(CORNER_Y + c) * STRIDE + n] = screen[v, 1] - y
+            rows[(CORNER_Q + c) * STRIDE + n] = screen[v, 2]
+            rows[(CORNER_P + c) * STRIDE + n] = mesh.positions[v, 0] - eye_x
+            rows[(CORNER_P + 3 + c) * STRIDE + n] = mesh.positions[v, 1] - eye_y
+            rows[(CORNER_P + 6 + c) * STRIDE + n] = mesh.positions[v, 2] - eye_z
+            rows[(CORNER_N + c) * STRIDE + n] = mesh.normals[v, 0]
+            rows[(CORNER_N + 3 + c) * STRIDE + n] = mesh.normals[v, 1]
+            rows[(CORNER_N + 6 + c) * STRIDE + n] = mesh.normals[v, 2]
+            rows[(CORNER_UV + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 0]
+            rows[(CORNER_UV + 3 + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 1]
+
+
+@inline
+def _row(rows, first, n):
+    """Return three consecutive rows of fragment n."""
+    return rows[first * STRIDE + n], rows[(first + 1) * STRIDE + n], rows[(first + 2) * STRIDE + n]
+
+
+@inline
+def _put(rows, first, n, a, b, c):
+    """Store three consecutive rows of fragment n."""
+    rows[first * STRIDE + n], rows[(first + 1) * STRIDE + n], rows[(first + 2) * STRIDE + n] = a, b, c
+
+
+@helper
+def _add_details(mesh, materials, facing, f, rows, n):
+    """Apply the maps of normals, metallic, roughness and occlusion to fragment n."""
+    m = mesh.materials[f]
+    i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    b0, b1, b2 = _row(rows, WEIGHTS, n)
+    b = (float(b0), float(b1), float(b2))
+    x0, x1, x2 = _row(rows, SLOPES, n)
+    y0, y1, y2 = _row(rows, SLOPES + 3, n)
+    s = (float(x0), float(x1), float(x2), float(y0), float(y1), float(y2))
+    if materials.textures[m, NORMAL_MAP] >= 0:
+        nx, ny, nz = _normal(mesh, materials, facing, f, b, s)
+        _put(rows, NORMAL, n, nx, ny, nz)
+    texture = materials.textures[m, METALLIC_ROUGHNESS_MAP]
+    if texture >= 0:
+        _, green, blue = _read(mesh, materials, texture, METALLIC_ROUGHNESS_MAP, i, j, k, b, s)
+        rows[ROUGHNESS_ROW * STRIDE + n] *= np.float32(green)
+        rows[METALLIC_ROW * STRIDE + n] *= np.float32(blue)
+    texture = materials.textures[m, OCCLUSION_MAP]
+    if texture >= 0:
+        red, _, _ = _read(mesh, materials, texture, OCCLUSION_MAP, i, j, k, b, s)
+        rows[OCCLUSION_ROW * STRIDE + n] = 1.0 + materials.factors[m, OCCLUSION] * (red - 1.0)
+
+
+@helper
+def _gather(mesh, materials, records, grid, work, count):
+    """Look up the textures of fragments and complete the inputs of `light.shade`."""
+    rows, samples, texels = work.rows, grid.samples, materials.texels
+    factors, flags = materials.factors, materials.flags
+    unit, root_unit = np.float32(UNIT), np.float32(math.sqrt(UNIT))
+    for n in range(count):
+        f, mask = work.triangles[n], work.masks[n]
+        m = mesh.materials[f]
+        red, green, blue = factors[m, 0], factors[m, 1], factors[m, 2]
+        glow_r, glow_g, glow_b = factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2]
+        if len(mesh.colors) > 0:
+            c, (b0, b1, b2) = mesh.colors, _row(rows, WEIGHTS, n)
+            i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+            red *= c[i, 0] * b0 + c[j, 0] * b1 + c[k, 0] * b2
+            green *= c[i, 1] * b0 + c[j, 1] * b1 + c[k, 1] * b2
+            blue *= c[i, 2] * b0 + c[j, 2] * b1 + c[k, 2] * b2
+        if flags[m, TEXTURED]:
+            for slot in (BASE_MAP, EMISSIVE_MAP):
+                texture = materials.textures[m, slot]
+                if texture < 0:
+                    continue
+                u, v, ux = _row(rows, TEXCOORD, n)
+                vx, uy, vy = _row(rows, TEXCOORD + 3, n)
+                if slot != BASE_MAP:
+                    u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
+                samplers = materials.samplers
+                rate = _rate(materials, texture, (ux, vx, uy, vy))
+                nearest = samplers[texture, NEAREST] != 0
+                once = samples == 1 or (rate < FINE and not nearest)
+                level = _level(materials, texture, rate if once else rate / samples)
+                width = max(samplers[texture, WIDTH] >> level, 1)
+                height = max(samplers[texture, HEIGHT] >> level, 1)
+                start, stride = samplers[texture, OFFSETS + level], 4 * (width + 2)
+                # Position in texels of the level; the border is texel 0.
+                across, down = np.float32(width), np.float32(height)
+                x = np.float32(_fold(u, samplers[texture, WRAP_S])) * across + np.float32(0.5)
+                y = np.float32(_fold(v, samplers[texture, WRAP_T])) * down + np.float32(0.5)
+                xx, xy, yx, yy = ux * across, uy * across, vx * down, vy * down
+                # One look-up per sample of a texture with details smaller than a pixel. Their mean is taken of square
+                # roots, which is nearly that of encoded values.
+                total, weights = zero_quad(), np.float32(0.0)
+                weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
+                at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
+                for s in range(samples):
+                    if not once and not (mask >> s) & 1:
+                        continue
+                    tap_x, tap_y = x, y
+                    dx, dy = np.float32(0.0), np.float32(0.0)
+                    if not once:
+                        dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
+                        tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
+                    if not nearest and 0.0 <= tap_x < across + ONE and 0.0 <= tap_y < down + ONE:
+                        column, row = int(tap_x), int(tap_y)
+                        place = start + row * stride + 4 * column
+                        texel = mix_texels(
+                            texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row)
+                        )
+                    else:
+                        place, _, fx, fy = _locate(
+                            materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
+                        )
+                        texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
+                    weight = ONE
+                    if weighted:
+                        weight = lane(texel, 3) * unit + np.float32(1e-6)
+                    total = total + simd.sqrt(texel) * weight
+                    weights += weight
+                    if once:
+                        break
+                total = total * (root_unit / weights)
+                total = total * total
+                if slot == BASE_MAP:
+                    red, green, blue = red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2)
+                else:
+                    glow_r *= lane(total, 0)
+                    glow_g *= lane(total, 1)
+                    glow_b *= lane(total, 2)
+        _put(rows, BASE_ROW, n, red, green, blue)
+        if flags[m, UNLIT]:
+            _put(rows, NORMAL, n, 0.0, 0.0, 1.0)
+            _put(rows, EYE, n, 0.0, 0.0, 1.0)
+            _put(rows, METALLIC_ROW, n, 0.0, 1.0, 0.0)  # metallic, roughness, occlusion
+            _put(rows, EMISSION, n, red, green, blue)
+            continue
+        _put(rows, METALLIC_ROW, n, factors[m, METALLIC], factors[m, ROUGHNESS], 1.0)
+        _put(rows, EMISSION, n, glow_r, glow_g, glow_b)
+        if flags[m, DETAILED]:
+            _add_details(mesh, materials, records.facing[f], f, rows, n)
+        if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
+            if materials.textures[m, NORMAL_MAP] < 0:  # else done
+                nx, ny, nz = _row(rows, NORMAL, n)
+                _put(rows, NORMAL, n, -nx, -ny, -nz)
+
+
+@helper
+def _other_texcoord(mesh, f, slot, rows, n):
+    """Return u, v and their derivatives (`_texcoord`) of another slot than the base colour for fragment n."""
+    b0, b1, b2 = _row(rows, WEIGHTS, n)
+    x0, x1, x2 = _row(rows, SLOPES, n)
+    y0, y1, y2 = _row(rows, SLOPES + 3, n)
+    t, i, j, k = mesh.texcoords, mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    ui, uj, uk = t[i, slot, 0], t[j, slot, 0], t[k, slot, 0]
+    vi, vj, vk = t[i, slot, 1], t[j, slot, 1], t[k, slot, 1]
+    u, v = ui * b0 + uj * b1 + uk * b2, vi * b0 + vj * b1 + vk * b2
+    return (
+        u,
+        v,
+        (ui - u) * x0 + (uj - u) * x1 + (uk - u) * x2,
+        (vi - v) * x0 + (vj - v) * x1 + (vk - v) * x2,
+        (ui - u) * y0 + (uj - u) * y1 + (uk - u) * y2,
+        (vi - v) * y0 + (vj - v) * y1 + (vk - v) * y2,
+    )
+
+
+@inline
+def _set_up(records, r, grid, tile_x, tile_y, work):
+    """Prepare a record for a tile: fill `work.lanes`.
+
+    Returns (slope in x, slope in y, value at the corner of the tile) of the three edges and of 1 / w, float32; what
+    samples must exceed; and the bounds of 1 / w.
+    """
+    points, one = records.points, np.float32
+    a0, b0, c0, t0 = _edge(points, r, 1, 2, tile_x, tile_y)
+    a1, b1, c1, t1 = _edge(points, r, 2, 0, tile_x, tile_y)
+    a2, b2, c2, t2 = _edge(points, r, 0, 1, tile_x, tile_y)
+    x0, y0 = float(points[r, 0]), float(points[r, 1])
+    q0, q1, q2 = points[r, 2], points[r, 5], points[r, 8]
+    inverse = 1.0 / ((points[r, 3] - x0) * (points[r, 7] - y0) - (points[r, 6] - x0) * (points[r, 4] - y0))
+    a3 = (a0 * q0 + a1 * q1 + a2 * q2) * inverse
+    b3 = (b0 * q0 + b1 * q1 + b2 * q2) * inverse
+    c3 = q0 + a3 * (tile_x - x0) + b3 * (tile_y - y0)
+    e = (
+        (one(a0), one(b0), one(c0)),
+        (one(a1), one(b1), one(c1)),
+        (one(a2), one(b2), one(c2)),
+        (one(a3), one(b3), one(c3)),
+    )
+    spread_planes(
+        work.lanes, grid.offsets,
+        e[0][0], e[0][1], e[1][0], e[1][1], e[2][0], e[2][1], e[3][0], e[3][1],
+    )  # fmt: skip
+    return e, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _blocks(records, r, grid, tile_x, tile_y):
+    """Return the first and last column and row of blocks that a record touches in a tile, and sizes of blocks."""
+    shift, boxes = grid.block_shift, records.boxes
+    left = max(boxes[r, 0] - tile_x, 0) >> shift
+    top = max(boxes[r, 1] - tile_y, 0) >> shift
+    right = (min(boxes[r, 2] - tile_x, grid.tile_width) - 1) >> shift
+    bottom = (min(boxes[r, 3] - tile_y, grid.tile_height) - 1) >> shift
+    return left, top, right, bottom, grid.tile_width >> shift, grid.block_width, grid.block_height
+
+
+@inline
+def _at(plane, x, y):
+    """Return the value of a plane (slopes and value at the corner of the tile) at a block."""
+    return plane[0] * x + (plane[1] * y + plane[2])
+
+
+@inline
+def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes):
+    """Draw the opaque samples of a record to the depths and ids of a tile."""
+    f = records.owners[r]
+    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
+    kind = mesh.kinds[f]
+    if kind == SOLID:
+        for by in range(top, bottom + 1):
+            y = np.float32(by * bh)
+            for bx in range(left, right + 1):
+                x = np.float32(bx * bw)
+                cover(
+                    work.depths, work.ids, (by * across + bx) * LANES, work.lanes,
+                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
+                    least[0], least[1], least[2], low, high, np.int32(f),
+                )  # fmt: skip
+    else:
+        m = mesh.materials[f]
+        threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
+        texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+        for by in range(top, bottom + 1):
+            y = np.float32(by * bh)
+            for bx in range(left, right + 1):
+                x = np.float32(bx * bw)
+                place = (by * across + bx) * LANES
+                found = candidates(
+                    work.depths, place, work.lanes,
+                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
+                        least[0], least[1], least[2], low, high, np.int32(1), work.found,
+                )  # fmt: skip
+                number = 0
+                while found:
+                    if found & 1:
+                        alpha = _alpha_at(
+                            materials, m, texture, level, planes,
+                            x + grid.offsets[number], y + grid.offsets[LANES + number],
+                        )  # fmt: skip
+                        if np.float32(alpha) >= threshold:
+                            work.depths[place + number] = work.found[number]
+                            work.ids[place + number] = f
+                    found >>= 1
+                    number += 1
+
+
+@inline
+def _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes):
+    """Set up `planes` of `_alpha_at` for a record in a tile; return its base texture and the level to read."""
+    f = records.owners[r]
+    texture = _alpha_planes(mesh, materials, screen, f, float(tile_x), float(tile_y), planes)
+    level = 0
+    if texture >= 0:
+        box = records.boxes[r]
+        x = 0.5 * (max(box[0] - tile_x, 0) + min(box[2] - tile_x, grid.tile_width))
+        y = 0.5 * (max(box[1] - tile_y, 0) + min(box[3] - tile_y, grid.tile_height))
+        q = planes[0, 0] + planes[0, 1] * x + planes[0, 2] * y
+        w = 1.0 / q if q != 0.0 else 0.0
+        u = (planes[1, 0] + planes[1, 1] * x + planes[1, 2] * y) * w
+        v = (planes[2, 0] + planes[2, 1] * x + planes[2, 2] * y) * w
+        slopes = (
+            (planes[1, 1] - u * planes[0, 1]) * w,
+            (planes[2, 1] - v * planes[0, 1]) * w,
+            (planes[1, 2] - u * planes[0, 2]) * w,
+            (planes[2, 2] - v * planes[0, 2]) * w,
+        )
+        level = _level(materials, texture, _rate(materials, texture, slopes) / grid.samples)
+    return texture, level
+
+
+@inline
+def _alpha_at(materials, m, texture, level, planes, x, y):
+    """Return the alpha of a material at a point of a triangle, tile coordinates."""
+    q = planes[0, 0] + planes[0, 1] * x + planes[0, 2] * y
+    w = 1.0 / q if q != 0.0 else 0.0
+    u = (planes[1, 0] + planes[1, 1] * x + planes[1, 2] * y) * w
+    v = (planes[2, 0] + planes[2, 1] * x + planes[2, 2] * y) * w
+    vertex_alpha = (planes[3, 0] + planes[3, 1] * x + planes[3, 2] * y) * w
+    return _alpha(materials, texture, m, u, v, level, vertex_alpha)
+
+
+@inline
+def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y, eye, work, planes, count):
+    """Append the translucent fragments of a record; returns the new number of fragments."""
+    f = records.owners[r]
+    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
+    m = mesh.materials[f]
+    texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+    samples = grid.samples
+    in_block = LANES // samples
+    for by in range(top, bottom + 1):
+        y = np.float32(by * bh)
+        for bx in range(left, right + 1):
+            x = np.float32(bx * bw)
+            block = by * across + bx
+            found = candidates(
+                work.depths, block * LANES, work.lanes,
+                _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
+                    least[0], least[1], least[2], low, high, np.int32(0), work.found,
+            )  # fmt: skip
+            if found == 0:
+                continue
+            for p in range(in_block):
+                mask = 0
+                for s in range(samples):
+                    number = p * samples + s
+                    if (found >> number) & 1:
+                        alpha = _alpha_at(
+                            materials, m, texture, level, planes,
+                            x + grid.offsets[number], y + grid.offsets[LANES + number],
+                        )  # fmt: skip
+                        if FAINTEST_ALPHA <= alpha < SOLID_ALPHA:
+                            mask |= 1 << s
+                            work.alphas[count, s] = alpha
+                if mask:
+                    work.pixels[count], work.triangles[count] = block * in_block + p, f
+                    work.masks[count] = mask
+                    count += 1
+                    if count == CHUNK:
+                        _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True)
+                        count = 0
+    return count
+
+
+@helper
+def _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, bins, tile, work, threshold, planes):
+    """Determine the visible surface of every sample of a tile."""
+    for n in range(grid.tile_width * grid.tile_height * grid.samples):
+        work.depths[n] = 0
+        work.ids[n] = -1
+    for n in range(bins.starts[tile], bins.starts[tile + 1]):
+        _draw_record(
+            mesh, materials, screen, records, bins.records[n], grid, tile_x, tile_y, work, threshold, planes
+        )
+
+
+@inline
+def _byte(value):
+    """Return a value of 0..1 as 0..255, rounded to nearest."""
+    return np.uint32(
+        min(max(value * np.float32(255.0) + np.float32(0.5), np.float32(0.0)), np.float32(255.0))
+    )
+
+
+@helper
+def _resolve(grid, tile_x, tile_y, work, layered, clear, image):
+    """Write the pixels of a tile: the mean of their premultiplied samples, with straight alpha."""
+    samples = grid.samples
+    height, width = image.shape
+    share = np.float32(1.0) / np.float32(samples)
+    background = _straight(clear[0], clear[1], clear[2], clear[3])
+    in_block = LANES // samples
+    for place in range(0, grid.tile_width * grid.tile_height * samples, LANES):
+        empty = not layered and covered(work.ids, place) == 0
+        first = place // samples
+        for p in range(first, first + in_block):
+            x, y = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
+            if x >= width or y >= height:
+                continue
+            if empty:
+                image[y, x] = background
+                continue
+            if layered:
+                red, green, blue, alpha = (
+                    np.float32(0.0),
+                    np.float32(0.0),
+                    np.float32(0.0),
+                    np.float32(0.0),
+                )
+                for s in range(p * samples, (p + 1) * samples):
+                    red += work.colors[4 * s]
+                    green += work.colors[4 * s + 1]
+                    blue += work.colors[4 * s + 2]
+                    alpha += work.colors[4 * s + 3]
+            else:
+                uncovered = np.float32(samples) - work.sums[4 * p + 3]
+                red = work.sums[4 * p] + uncovered * clear[0]
+                green = work.sums[4 * p + 1] + uncovered * clear[1]
+                blue = work.sums[4 * p + 2] + uncovered * clear[2]
+                alpha = work.sums[4 * p + 3] + uncovered * clear[3]
+                for c in range(4):
+                    work.sums[4 * p + c] = np.float32(0.0)
+            image[y, x] = _straight(red * share, green * share, blue * share, alpha * share)
+
+
+@inline
+def _straight(red, green, blue, alpha):
+    """Return a premultiplied colour as four bytes with straight alpha."""
+    pixel = np.uint32(0)
+    if alpha > np.float32(0.0):
+        pixel = _byte(red / alpha) | (_byte(green / alpha) << np.uint32(8))
+        pixel |= (_byte(blue / alpha) << np.uint32(16)) | (_byte(alpha) << np.uint32(24))
+    return pixel
+
+
+@helper
+def _fill(image, tile_x, tile_y, grid, clear):
+    """Write the background to the pixels of a tile."""
+    height, width = image.shape
+    background = _straight(clear[0], clear[1], clear[2], clear[3])
+    for y in range(tile_y, min(tile_y + grid.tile_height, height)):
+        for x in range(tile_x, min(tile_x + grid.tile_width, width)):
+            image[y, x] = background
+
+
+@kernel
+def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, clear, work, image):
+    """Draw one view.
+
+    Args:
+        mesh, materials, screen, records, grid, work: see `layout`; screen is the output of `project`.
+        columns: number of tiles per row.
+        opaque: `Bins` of all records.
+        blended: `Bins` of the records with translucent parts, from far to near.
+        eye: float64 [3], position of the camera.
+        clear: float32 [4], premultiplied encoded colour behind everything.
+        image: uint32 [H, W], output: RGBA bytes with straight alpha.
+    """
+    samples = grid.samples
+    full = (1 << samples) - 1
+    pixels = grid.tile_width * grid.tile_height
+    planes = np.empty((4, 3))
+    work.sums[:] = np.float32(0.0)  # `_resolve` leaves zeros
+    for tile in range(len(opaque.starts) - 1):
+        tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
+        layered = blended.starts[tile + 1] > blended.starts[tile]
+        if opaque.starts[tile + 1] == opaque.starts[tile]:
+            _fill(image, tile_x, tile_y, grid, clear)
+            continue
+        if layered:
+            for n in range(pixels * samples):
+                for c in range(4):
+                    work.colors[4 * n + c] = clear[c]
+        if opaque.starts[tile + 1] > opaque.starts[tile]:
+            _draw_opaque(
+                mesh,
+                materials,
+                screen,
+                records,
+                grid,
+                tile_x,
+                tile_y,
+                opaque,
+                tile,
+                work,
+                SOLID_ALPHA,
+                planes,
+            )
+            count = 0
+            for place in range(0, pixels * samples, LANES):
+                if covered(work.ids, place) == 0:
+                    continue
+                for p in range(place // samples, (place + LANES) // samples):
+                    remaining = full
+                    while remaining:
+                        # The first remaining sample, and all others of its triangle.
+                        f, mask = np.int32(-1), 0
+                        for s in range(p * samples, (p + 1) * samples):
+                            bit = 1 << (s - p * samples)
+                            if remaining & bit:
+                                number = work.ids[s]
+                                if mask == 0:
+                                    f = number
+                                if number == f:
+                                    mask |= bit
+                        remaining &= ~mask
+                        if f < 0:
+                            continue
+                        work.pixels[count], work.triangles[count], work.masks[count] = p, f, mask
+                        if layered:
+                            for other in range(samples):
+                                work.alphas[count, other] = ONE
+                        count += 1
+                        if count == CHUNK:
+                            _flush(
+                                mesh,
+                                materials,
+                                screen,
+                                records,
+                                grid,
+                                tile_x,
+                                tile_y,
+                                eye,
+                                work,
+                                count,
+                                layered,
+                            )
+                            count = 0
+            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered)
+        if layered:
+            count = 0
+            for n in range(blended.starts[tile], blended.starts[tile + 1]):
+                count = _draw_translucent(
+                    mesh, materials, screen, records, blended.records[n], grid, tile_x, tile_y, eye, work,
+                    planes, count,
+                )  # fmt: skip
+            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True)
+        _resolve(grid, tile_x, tile_y, work, layered, clear, image)
+
+
+@inline
+def _project_point(points, matrix, i, j, k, b):
+    """Return x, y (pixels) and w of the point of a triangle with barycentric coordinates b."""
+    x = points[i, 0] * b[0] + points[j, 0] * b[1] + points[k, 0] * b[2]
+    y = points[i, 1] * b[0] + points[j, 1] * b[1] + points[k, 1] * b[2]
+    z = points[i, 2] * b[0] + points[j, 2] * b[1] + points[k, 2] * b[2]
+    w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+    inverse = 1.0 / w if w != 0.0 else 0.0
+    return (
+        (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]) * inverse,
+        (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]) * inverse,
+        w,
+    )
+
+
+@kernel
+def survey(mesh, materials, screen, records, grid, columns, opaque, following, matrix, work, surface):
+    """Depth, normals and motion of the first surface that is at least half opaque, at the centres of pixels.
+
+    Args:
+        grid: with one sample per pixel.
+        following: float32 [N, 3], world positions in the next frame.
+        matrix: float64 [3, 4], the projection of `project`.
+        surface: float32 [H, W, 8], output, 0 for background: depth, normal, motion in pixels, change of 1 / depth per
+            pixel to the right and downwards. Motion is NaN if it ends behind the camera.
+    See `draw` for the others.
+    """
+    planes = np.empty((4, 3))
+    height, width = surface.shape[:2]
+    for tile in range(len(opaque.starts) - 1):
+        tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
+        if opaque.starts[tile + 1] == opaque.starts[tile]:
+            continue
+        _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, opaque, tile, work, 0.5, planes)
+        for p in range(grid.tile_width * grid.tile_height):
+            f = work.ids[p]
+            if f < 0:
+                continue
+            px, py = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
+            if px >= width or py >= height:
+                continue
+            i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+            b0, b1, b2, inverse = _barycentric(screen, i, j, k, px + 0.5, py + 0.5)
+            b = (b0, b1, b2)
+            s6 = _slopes(screen, i, j, k, inverse)
+            nx, ny, nz = _normal(mesh, materials, records.facing[f], f, b, s6)
+            length = math.sqrt(nx * nx + ny * ny + nz * nz)
+            if length > 0.0:
+                nx, ny, nz = nx / length, ny / length, nz / length
+            depth = screen[i, 3] * b0 + screen[j, 3] * b1 + screen[k, 3] * b2
+            out = surface[py, px]
+            out[0], out[1], out[2], out[3] = depth, nx, ny, nz
+            # Both ends are projected in the same way: the motion is exactly 0 where nothing moves.
+            here_x, here_y, _ = _project_point(mesh.positions, matrix, i, j, k, b)
+            next_x, next_y, w = _project_point(following, matrix, i, j, k, b)
+            out[4], out[5] = np.nan, np.nan
+            if w > 0.0:
+                out[4], out[5] = next_x - here_x, next_y - here_y
+            q = 1.0 / depth
+            out[6], out[7] = q * (s6[0] + s6[1] + s6[2]), q * (s6[3] + s6[4] + s6[5])

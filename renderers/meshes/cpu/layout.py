@@ -1,0 +1,146 @@
+"""The arrays that the kernels work on: named tuples of numpy arrays, shared by the scene and the kernels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# How a triangle is drawn: it hides what is behind it, where its alpha passes the cutoff, or according to its alpha.
+SOLID, MASK, BLEND = 0, 1, 2
+# Texture slots of a material, in the order of `Materials.textures`.
+BASE_MAP, METALLIC_ROUGHNESS_MAP, EMISSIVE_MAP, NORMAL_MAP, OCCLUSION_MAP, SLOTS = 0, 1, 2, 3, 4, 5
+# Columns of `Materials.factors`.
+BASE, EMISSIVE, CUTOFF, METALLIC, ROUGHNESS, NORMAL_SCALE, OCCLUSION, FACTORS = 0, 4, 7, 8, 9, 10, 11, 12
+# Columns of `Materials.flags`.
+# TEXTURED: has any texture; DETAILED: has one other than base colour and emission.
+DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, FLAGS = 0, 1, 2, 3, 4
+# Columns of `Textures.samplers`; the offsets of the levels in `Textures.texels` follow.
+WIDTH, HEIGHT, LEVELS, WRAP_S, WRAP_T, NEAREST, OFFSETS = 0, 1, 2, 3, 4, 5, 6
+MAX_LEVELS = 12  # of textures of at most 2048 texels a side
+REPEAT, MIRROR, CLAMP = 0, 1, 2
+WRAPS = {"repeat": REPEAT, "mirror": MIRROR, "clamp": CLAMP}
+
+
+class Mesh(NamedTuple):
+    """The F triangles that can be visible, solid ones first, then masked ones, then blended ones.
+
+    Attributes:
+        corners: int32 [F, 3], vertices.
+        materials: int32 [F].
+        kinds: uint8 [F], SOLID, MASK or BLEND.
+        culled: bool [F], the back face is never visible.
+        winding: int8 [F], 1 if front faces are counter-clockwise, -1 if clockwise (mirrored parts).
+        colors: float32 [N, 4], linear vertex colours; [0, 4] if all are 1.
+        texcoords: float32 [N, SLOTS, 2], transformed texture coordinates per slot.
+        positions, normals: float32 [N, 3], of the current frame in world space; normals of any length.
+    """
+
+    corners: np.ndarray
+    materials: np.ndarray
+    kinds: np.ndarray
+    culled: np.ndarray
+    winding: np.ndarray
+    colors: np.ndarray
+    texcoords: np.ndarray
+    positions: np.ndarray
+    normals: np.ndarray
+
+
+class Materials(NamedTuple):
+    """The materials of an asset and their textures.
+
+    Attributes:
+        factors: float32 [M, FACTORS].
+        flags: int32 [M, FLAGS].
+        textures: int32 [M, SLOTS], rows of `samplers`, -1 without a texture.
+        samplers: int64 [T, OFFSETS + MAX_LEVELS].
+        texels: uint16 [...], RGBA texels of all levels, colours linear. Each level has a border of one texel that
+            repeats, mirrors or continues the image.
+    """
+
+    factors: np.ndarray
+    flags: np.ndarray
+    textures: np.ndarray
+    samplers: np.ndarray
+    texels: np.ndarray
+
+
+class Grid(NamedTuple):
+    """How the samples of a tile are numbered: by block, then by pixel in the block, then by sample in the pixel.
+
+    A block is 16 samples: 4 x 4, 2 x 2 or 1 x 1 pixels with 1, 4 or 16 samples each.
+
+    Attributes:
+        samples: per pixel.
+        block_width, block_height: pixels.
+        tile_width, tile_height: pixels.
+        block_shift, tile_shift_x, tile_shift_y: base 2 logarithms of the sizes of blocks and tiles, which are powers of
+            two: divisions by a variable are slow.
+        offsets: float32 [32], x of the 16 samples in a block, then y.
+        inside: float32 [samples, 2], x and y of the samples in a pixel.
+        places: int32 [pixels of a tile, 2], x and y of the pixels in a tile.
+    """
+
+    samples: int
+    block_width: int
+    block_height: int
+    tile_width: int
+    tile_height: int
+    block_shift: int
+    tile_shift_x: int
+    tile_shift_y: int
+    offsets: np.ndarray
+    inside: np.ndarray
+    places: np.ndarray
+
+
+class Records(NamedTuple):
+    """The triangles of one view after culling and clipping.
+
+    Attributes:
+        points: float32 [R, 9], x, y (pixels) and 1 / w of the corners, clockwise on screen.
+        boxes: int32 [R, 4], pixels: left, top, and one past right and bottom.
+        owners: int32 [R], the triangle of the mesh.
+        facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
+        first: int64 [F + 1], records of triangle f are first[f] to first[f + 1] - 1.
+    """
+
+    points: np.ndarray
+    boxes: np.ndarray
+    owners: np.ndarray
+    facing: np.ndarray
+    first: np.ndarray
+
+
+class Bins(NamedTuple):
+    """Which records touch a tile: starts int32 [tiles + 1] into records int32 [...], in the order of drawing."""
+
+    starts: np.ndarray
+    records: np.ndarray
+
+
+class Work(NamedTuple):
+    """Scratch memory of a thread.
+
+    Attributes:
+        depths, ids: int32 [samples of a tile], bits of 1 / w and the triangle of the visible surface.
+        colors: float32 [samples of a tile * 4], premultiplied.
+        sums: float32 [pixels of a tile * 4], premultiplied sums over samples.
+        lanes: float32 [64]; found: int32 [16].
+        pixels, triangles, masks: int32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
+        alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
+        rows: float32 [ROWS * STRIDE], see `light`.
+    """
+
+    depths: np.ndarray
+    ids: np.ndarray
+    colors: np.ndarray
+    sums: np.ndarray
+    lanes: np.ndarray
+    found: np.ndarray
+    pixels: np.ndarray
+    triangles: np.ndarray
+    masks: np.ndarray
+    alphas: np.ndarray
+    rows: np.ndarray
