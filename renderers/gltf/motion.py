@@ -323,7 +323,9 @@ class Motion:
         for part in flat:
             vertices = self._rig.ranges[part]
             corners = out[0][:, vertices].reshape(3, -1, 3)
-            sides = corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
+            sides = np.stack([corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]])
+            # Scaled by a power of two, which is exact, to at most 1: products of long sides would overflow.
+            sides = np.ldexp(sides, -np.frexp(np.abs(sides).max(axis=(0, 1)))[1])
             normal = _unit(_cross(*sides))
             out[1][:, vertices] = np.repeat(-normal if mirrored[part] else normal, 3, axis=1)
 
@@ -373,6 +375,9 @@ def _cofactor(m: np.ndarray) -> np.ndarray:
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     """Normalise columns [3, n]; zero and infinite ones become +Y, so that every normal is usable."""
+    size = np.abs(vectors).max(axis=0)
+    if size.max(initial=0) > 1e18:  # squares would overflow; scaling each vector by a power of two is exact
+        vectors = np.ldexp(vectors, -np.frexp(size)[1])
     length = np.sqrt(vectors[0] ** 2 + vectors[1] ** 2 + vectors[2] ** 2)
     valid = (length > 0) & (length < np.inf)
     if not valid.all():

@@ -332,7 +332,9 @@ def test_objects_without_videos_are_reported_with_a_reason(capsys, tmp_path):
     (tmp_path / "still.glb").write_bytes(tiny().glb())
     (tmp_path / "one.glb").write_bytes(tiny(([0, 1], [[0, 0, 0], [1, 0, 0]])).glb())
     (tmp_path / "text.glb").write_text("no glTF at all")
-    assert printed(capsys, tmp_path, str(tmp_path / "still.glb")) == "still  no videos: not animated"
+    assert printed(capsys, tmp_path, str(tmp_path / "still.glb")) == (
+        "still  no videos: not animated: 0 motions to train on, and a motion space needs at least 2"
+    )
     assert "one  no videos: 1 motions to train on, and a motion space needs at least 2" in printed(
         capsys, tmp_path, str(tmp_path / "one.glb")
     )

@@ -161,9 +161,9 @@ def test_colour_and_alpha_of_two_sizes_are_refused(moving):
 
 
 def test_refusals_say_what_was_wrong(moving):
-    with pytest.raises(ValueError, match="requires even sides, got 95x64"):
+    with pytest.raises(ValueError, match="requires even sides from 2 to 16384, got 95x64"):
         encode_h264(moving[:, :, :95], 24)
-    with pytest.raises(ValueError, match=r"expected uint8 \[T, H, W, 3\].*float64"):
+    with pytest.raises(ValueError, match=r"expected frames uint8 \[T, H, W, 3\].*float64"):
         encode_h264(moving / 255.0, 24)
     with pytest.raises(ValueError, match="T > 0"):
         encode_h264(moving[:0], 24)

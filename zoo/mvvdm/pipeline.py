@@ -181,8 +181,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             images: V first frames, uint8 [V, H, W, 3 or 4] or Pillow images, transparent or on MV-VDM's grey; or a glTF
                 file or loaded `Asset`, rendered from four views.
             prompt, negative_prompt: what happens, and what should not.
-            cameras: V cameras; default `condition_cameras`.
-            num_frames, resolution: T and pixels; default those of the training.
+            cameras, num_frames, resolution: V cameras, T and pixels; default `condition_cameras`, and as trained.
             guidance_scale: w in ε_u + w·(ε_c − ε_u); default the model's. 1 or less skips the unconditional pass.
             temperature: factor of the initial noise; default the model's. Below 1, videos are smoother, less diverse.
             latents: initial noise [V, T - 1, C, h, w], instead of drawing it from the generator.
