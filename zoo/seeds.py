@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from renderers.arguments import integer
+
 LIMIT = 2**31  # of random seeds: short enough to be written down
 
 
@@ -15,8 +17,13 @@ def random_seed() -> int:
 
 
 def generator(seed: int | None) -> torch.Generator:
-    """A generator on the CPU; without a seed, one from `random_seed`. With a seed, the global generator is not used."""
-    return torch.Generator().manual_seed(random_seed() if seed is None else seed)
+    """A generator on the CPU; without a seed, one from `random_seed`. With a seed, the global generator is not used.
+
+    Raises:
+        TypeError, ValueError: the seed is not an integer, or not one that torch takes.
+    """
+    seed = random_seed() if seed is None else integer(seed, "seed", -(2**63), 2**64 - 1)
+    return torch.Generator().manual_seed(seed)
 
 
 def untouched() -> AbstractContextManager[None]:

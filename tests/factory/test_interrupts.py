@@ -32,6 +32,14 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Child processes inherit an ignored SIGINT, as that of a job in the background of a script is."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def check(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr and "Error" not in done.stderr

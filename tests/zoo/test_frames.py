@@ -89,11 +89,8 @@ def test_at_the_command_line(home, tmp_path, capsys, suffix):
 def test_fewer_splats_than_an_earlier_save_are_not_mixed_with_it(egg, tmp_path):
     egg.sample(3, frames=4).save(tmp_path / "hop.ply")
     egg.sample(4, frames=4).save(tmp_path / "hop.ply")
-    with pytest.raises(
-        ValueError, match=r"hop: has frames of a longer motion, such as 003.ply.*has 3 frames"
-    ):
-        egg.sample(3, frames=3).save(tmp_path / "hop.ply")
-    assert len(list((tmp_path / "hop").iterdir())) == 4
+    egg.sample(3, frames=3).save(tmp_path / "hop.ply")
+    assert sorted(path.name for path in (tmp_path / "hop").iterdir()) == ["000.ply", "001.ply", "002.ply"]
 
 
 @pytest.mark.parametrize("frames", [0, -1])
@@ -103,7 +100,7 @@ def test_no_frames(egg, tmp_path, frames):
         lambda: egg.sample(3).resampled(frames),
         lambda: egg.sample(3).save(tmp_path / "x.mp4", frames=frames),
     ):
-        with pytest.raises(ValueError, match=f"expected at least 1 frame, got {frames}"):
+        with pytest.raises(ValueError, match=rf"frames: expected an integer from 1 to \d+, got {frames}"):
             call()
     assert list(tmp_path.iterdir()) == []
 
@@ -167,16 +164,16 @@ def test_motions_of_the_same_model_loaded_twice_can_be_mixed(egg, home):
 @pytest.mark.parametrize(
     ("z", "words"),
     [
-        ([0.0] * 7, r"expected a latent \[8\], got \[7\]"),
-        ([[0.0] * 8], r"expected a latent \[8\], got \[1, 8\]"),
-        ([float("nan")] * 8, "expected a finite latent"),
-        ([0.0] * 7 + [float("-inf")], "expected a finite latent"),
-        ("hops", "expected a latent, 8 numbers, got str"),
-        (object(), "expected a latent, 8 numbers, got object"),
+        ([0.0] * 7, r"expected a latent z \[8\], got \[7\]"),
+        ([[0.0] * 8], r"expected a latent z \[8\], got \[1, 8\]"),
+        ([float("nan")] * 8, "expected a finite latent z"),
+        ([0.0] * 7 + [float("-inf")], "expected a finite latent z"),
+        ("hops", "dimo/egg: z: expected numbers, got 'hops'"),
+        (object(), "dimo/egg: z: expected an integer"),
     ],
 )
 def test_latents_that_do_not_fit(egg, z, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError if isinstance(z, list) else TypeError, match=words):
         egg.sample(z)
     import torch
 

@@ -108,7 +108,7 @@ def test_figures_are_means_over_clips_and_sheets_show_both(turning):
     found = evaluate(lambda clip: clip.frames, [turning, turning])
     assert found["mean"]["psnr"] == 100 and len(found["clips"]) == 2 and "psnr_still" in found["protocol"]
     assert comparison_sheet(turning.frames, turning.frames).shape == (2 * 8 * SIZE, 3 * SIZE, 3)
-    with pytest.raises(ValueError, match="evaluate: expected at least one clip, got none"):
+    with pytest.raises(ValueError, match="evaluate: clips: expected at least one clip, got none"):
         evaluate(lambda clip: clip.frames, [])
     with pytest.raises(ValueError, match="ball: expected a video uint8"):
         compare(turning.frames[:, :2], turning)

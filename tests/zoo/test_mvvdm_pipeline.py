@@ -48,6 +48,15 @@ CONFIG = MVVDMConfig(
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A call uses as many threads as there are free CPUs, and other numbers of threads give other last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def text_parts() -> dict[str, object]:
     """CLIP's text classes, with a tokenizer that splits words into letters."""
     words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]

@@ -94,12 +94,12 @@ def table(pipeline, tmp_path_factory) -> dict[str, Case]:
         ),
         "MVVDMPipeline.sample": Case(
             pipeline.sample, {"images": PICTURES, "prompt": "hops"},
-            {"seed": ints(HUGE, -HUGE, None), "num_frames": ints(0), "prompt": NO_TEXT},
+            {"seed": ints(HUGE, -HUGE), "num_frames": ints(0), "prompt": NO_TEXT},
         ),
         "MVVDMPipeline.animate": Case(
             pipeline.animate, {"asset": "nowhere.glb", "sentence": "hops"},
             {"asset (images|nowhere.glb|a-file|asset)": ["nowhere.glb", str(folder / "a-file"), None, 5, ""],
-             "seed": ints(HUGE, None), "sentence": NO_TEXT},
+             "seed": ints(HUGE), "sentence": NO_TEXT},
         ),
         "MVVDMOutput.save": Case(
             MVVDMOutput(frames=VIDEO).save, {"path": "out.mp4"}, {"path": [*NO_PATH, None]}

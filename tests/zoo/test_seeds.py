@@ -156,7 +156,7 @@ def test_a_generator_of_the_users(videos):
     assert np.array_equal(first, videos.sample(3).frames)
     with pytest.raises(ValueError, match="either a seed or a generator, got both; omit seed=3"):
         videos.sample(3, generator=torch.Generator())
-    with pytest.raises(ValueError, match="latents: expected finite noise"):
+    with pytest.raises(ValueError, match="latents: expected finite floats"):
         videos.sample(3, latents=torch.full((2, 2, 3, 4, 4), torch.nan))
 
 

@@ -904,7 +904,7 @@ NOT_CALLED: dict[str, tuple[ModuleType, str]] = {
     "zoo": (
         zoo,
         "Capabilities HubError ModelInfo Needs Operation PlacementError RepositoryError UnknownModelError "
-        "UnsupportedError ZooError known_families",
+        "UnsupportedError ZooError __version__ known_families",
     ),
     "zoo.dimo": (
         zoo.dimo,

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from renderers.arguments import shown
+from renderers.files import file_path
 from renderers.meshes.clip import GREY, composite
 from renderers.values import by_value
 from zoo.formats import check_suffix
@@ -45,13 +46,14 @@ class MVVDMOutput(BaseOutput):
         """
         from zoo.export.video import write_mp4
 
+        path = file_path(path, "MVVDMOutput.save: path")
         check_suffix(path, FORMATS, "videos of MV-VDM")
         if not isinstance(self.frames, np.ndarray) or self.frames.dtype != np.uint8:
             raise ValueError(
                 f"{path}: expected frames of output_type 'uint8'; call the pipeline with that to save an mp4"
             )
         write_mp4(path, np.concatenate(list(self.frames), axis=2), len(self.frames[0]) / SECONDS)
-        return Path(path)
+        return path
 
 
 def on_grey(images: Iterable[np.ndarray | Image.Image], size: int) -> list[Image.Image]:
