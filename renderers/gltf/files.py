@@ -6,6 +6,7 @@ The functions raise `GltfError` without the name of the asset, which `Document` 
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import re
 import struct
@@ -19,6 +20,7 @@ from renderers.gltf.limits import GltfError, UnsupportedGltf
 
 _CHUNK_JSON, _CHUNK_BIN = 0x4E4F534A, 0x004E4942
 _BIN = b"BIN\0"
+_LONGEST_SYSTEM_PATH = 4096  # bytes, of Linux; other systems have less
 _LONGEST_PATH = 300  # characters of a path in a message; a URI may have megabytes
 
 
@@ -163,6 +165,8 @@ def _checked_path(uri: str, decode: bool = True) -> str:
 
 def _resolve(path: str, uri: str, folder: Path, root: Path) -> Path:
     """Resolve a relative path with "/" inside `root`, component by component."""
+    if len(os.fsencode(path)) > _LONGEST_SYSTEM_PATH:  # resolving its components takes quadratic time
+        raise GltfError(f"{shorten(uri)} cannot be resolved ({os.strerror(errno.ENAMETOOLONG)})")
     current = folder
     try:
         for part in path.split("/"):
