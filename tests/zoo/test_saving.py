@@ -167,7 +167,7 @@ def test_that_is_found_before_any_work(motion, ending, monkeypatch, tmp_path):
         monkeypatch.setattr(type(motion), name, work)
     monkeypatch.setattr(np, "savez_compressed", work)
     with read_only_folder() as folder, pytest.raises(PermissionError):
-        motion.save(folder / f"hop{ending}", **OPTIONS[ending])
+        motion.save(folder / f"hop{ending}", frames=5, **OPTIONS[ending])
     (tmp_path / "a-file").write_text("")
     with pytest.raises(NotADirectoryError, match="a-file"):
         motion.save(tmp_path / "a-file" / f"hop{ending}", **OPTIONS[ending])
@@ -199,6 +199,8 @@ def test_options_are_checked_before_any_work(motion, ending, name, values, monke
     for value in values:
         with pytest.raises((TypeError, ValueError), match=rf"{name}|a video has one view"):
             motion.save(tmp_path / "new" / f"hop{ending}", **{name: value})
+        with pytest.raises((TypeError, ValueError), match=rf"{name}|a video has one view"):
+            motion.save(tmp_path / "new" / f"hop{ending}", **({"frames": 5} | {name: value}))
         assert list(tmp_path.iterdir()) == []
 
 

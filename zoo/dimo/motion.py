@@ -223,7 +223,7 @@ class Motion:
             )
         if frames is not None:
             frames = integer(frames, "Motion.save: frames", 1, MOST_FRAMES)
-        return write(self if frames is None else self.resampled(frames), path, **options)
+        return write(self, path, frames, **options)
 
 
 @torch.no_grad()
@@ -279,9 +279,15 @@ def _draw(
     return torch.cat(drawn).transpose(0, 1).contiguous().numpy()
 
 
+def _chosen(motion: Motion, frames: int | None) -> Motion:
+    """The motion to write. Writers call it after all their checks."""
+    return motion if frames is None else motion.resampled(frames)
+
+
 def _save_mp4(
     motion: Motion,
     path: Path,
+    frames: int | None = None,
     *,
     fps: float | None = None,
     resolution: int = 384,
@@ -289,8 +295,10 @@ def _save_mp4(
 ) -> Path:
     from zoo.export.video import write_mp4
 
+    phases = motion.phases if frames is None else evenly(motion.phases, frames)
+    exact = motion.exact or frames is not None
     if fps is None:
-        fps = motion.fps if motion.exact else 24
+        fps = replace(motion, phases=phases).fps if exact else 24
     frame_rate(fps, "Motion.save: fps")
     fps = number(fps, "Motion.save: fps")
     resolution = integer(resolution, "Motion.save: resolution", 2, LARGEST_VIDEO)
@@ -299,14 +307,14 @@ def _save_mp4(
     if cameras is not None:
         _check_single_camera(cameras, path)
     # The phases end one frame before 1, so a cyclic motion loops without a repeated frame.
-    length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
-    count = len(motion.phases) if motion.exact else max(2, round(length * fps) + 1)
+    length = float(phases[-1] - phases[0]) * motion.seconds
+    count = len(phases) if exact else max(2, round(length * fps) + 1)
     if count > MOST_FRAMES:
         raise ValueError(
             f"Motion.save: fps: {fps:g} gives {count} frames, expected at most {MOST_FRAMES}; choose a lower rate"
         )
     with atomic_path(path) as part:
-        smooth = motion if motion.exact else motion.resampled(count)
+        smooth = _chosen(motion, frames) if exact else motion.resampled(count)
         view = smooth.default_camera(resolution) if cameras is None else cameras
         write_mp4(part, smooth.render(view)[0], fps)
     return path
@@ -340,29 +348,36 @@ def check_numbers(values: object, name: str) -> None:
         raise TypeError(f"{name}: expected real numbers, got {shown(values)}")
 
 
-def _save_glb(motion: Motion, path: Path, *, detail: int = 128) -> Path:
+def _save_glb(motion: Motion, path: Path, frames: int | None = None, *, detail: int = 128) -> Path:
     from zoo.export.glb import write_glb
     from zoo.export.surface import MOST_DETAIL
 
     detail = integer(detail, "Motion.save: detail", 1, MOST_DETAIL)
     with atomic_path(path) as part:
-        write_glb(part, motion.animation(detail))
+        write_glb(part, _chosen(motion, frames).animation(detail))
     return path
 
 
-def _save_ply(motion: Motion, path: Path, *, up: str = "-y") -> Path:
+def _save_ply(motion: Motion, path: Path, frames: int | None = None, *, up: str = "-y") -> Path:
     from renderers.gaussians import ply
 
     ply.check_up(up, "Motion.save")
     folder = path.with_suffix("")
     with atomic_folder(folder, re.compile(r"\d{3,}\.ply").fullmatch) as part:
+        motion = _chosen(motion, frames)
         gaussians = motion.gaussians()
         for frame in range(len(motion.phases)):
             ply.write(part / f"{frame:03d}.ply", gaussians, scene=frame, up=up)
     return folder
 
 
-def _save_npz(motion: Motion, path: Path) -> Path:
+def _save_npz(motion: Motion, path: Path, frames: int | None = None) -> Path:
+    with atomic_path(path) as part:
+        _write_npz(part, _chosen(motion, frames))
+    return path
+
+
+def _write_npz(part: Path, motion: Motion) -> None:
     model = motion.model
     weights = {} if not model.config.factorised else {"skinning_weights": model.skinning_weights()}
     gaussians = {
@@ -373,14 +388,12 @@ def _save_npz(motion: Motion, path: Path) -> Path:
         "rotations": torch.nn.functional.normalize(motion.trajectories.rotations, dim=-1),
         "key_points": model.key_points, "radii": model.log_radii.exp(), **weights, **gaussians,
     }  # fmt: skip
-    with atomic_path(path) as part:
-        np.savez_compressed(
-            part,
-            name=motion.name,
-            seconds=motion.seconds,
-            **{k: v.detach().float().cpu().numpy() for k, v in arrays.items()},
-        )
-    return path
+    np.savez_compressed(
+        part,
+        name=motion.name,
+        seconds=motion.seconds,
+        **{k: v.detach().float().cpu().numpy() for k, v in arrays.items()},
+    )
 
 
 _WRITERS: dict[str, Callable[..., Path]] = {

@@ -247,6 +247,8 @@ class DIMOPipeline:
         Raises:
             TypeError, ValueError: an argument is of another type or out of range.
         """
+        if frames is not None:
+            frames = integer(frames, "frames", 1, MOST_FRAMES)
         if z is None or isinstance(z, int) or not hasattr(z, "__len__") or not getattr(z, "ndim", 1):
             seed = random_seed() if z is None else self._seed(z, "z")
             return self._decode(self.draw(seed), f"sample {seed}", frames)
