@@ -31,6 +31,11 @@ def file_path(path: str | os.PathLike[str], name: str) -> Path:
     return Path(path)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error is that of a full disk, an exceeded quota or a limit on the size of files."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path in the same folder, renamed to `path` on success and removed on failure.

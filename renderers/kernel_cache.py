@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,7 @@ from numba.core import config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.runtime import rtsys
 
-
-@cache
-def source_digest(files: tuple[str, ...]) -> str:
-    """Digest of the source files that a kernel is compiled from."""
-    return sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+from renderers.machine_code import digest_files
 
 
 class _Locator(_CacheLocator):
@@ -43,7 +39,7 @@ class _Locator(_CacheLocator):
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        return source_digest(self.sources)
+        return digest_files(self.sources)
 
     def get_disambiguator(self) -> str:
         return str(self._line)
@@ -53,7 +49,7 @@ class _Locator(_CacheLocator):
         beside = Path(file).parent / "__pycache__"
         user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "menagerie4d" / "kernels"
         # Named by content, so that versions that are installed side by side do not replace each other's code.
-        named = f"{Path(file).stem}-{source_digest(cls.sources)[:16]}"
+        named = f"{Path(file).stem}-{digest_files(cls.sources)[:16]}"
         for folder in (Path(getattr(config, "CACHE_DIR", "") or user) / named, beside):
             if _writable(folder):
                 return cls(folder, function)
@@ -98,6 +94,27 @@ class _PauseCollection(event.Listener):
 
 
 event.register("numba:compile", _PauseCollection())
+
+
+class _CompileNotice(event.Listener):
+    """Prints one line to stderr when a kernel of a module is compiled rather than loaded from the cache."""
+
+    def __init__(self, module: str, notice: str) -> None:
+        self.module, self.notice, self.printed = module, notice, False
+
+    def on_start(self, event: event.Event) -> None:
+        function = getattr(event.data.get("dispatcher"), "py_func", None)
+        if not self.printed and getattr(function, "__module__", None) == self.module:
+            self.printed = True
+            print(self.notice, file=sys.stderr, flush=True)
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+def announce_compilation(module: str, notice: str) -> None:
+    """Print a line to stderr, once, when the first kernel defined in a module is compiled."""
+    event.register("numba:compile", _CompileNotice(module, notice))
 
 
 def compiler(sources: Sequence[str]) -> Callable[[Callable], Callable]:

@@ -39,7 +39,8 @@ _SUCCESS = (0, -2)  # RETCODE_OK and RETCODE_NONE of numba.core.callconv
 _ENGINES: list[Any] = []  # own the memory of the loaded code
 
 
-def digest_files(files: Sequence[str]) -> str:
+@cache
+def digest_files(files: tuple[str, ...]) -> str:
     """Digest of the content of source files. Archives of other sources are not used."""
     return sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
 
@@ -69,7 +70,7 @@ def load_archive(folder: Path, sources: Sequence[str], level: str | None = None)
         level = level or processor_level()
         with zipfile.ZipFile(folder / f"{level}.zip") as archive:
             index = json.loads(archive.read("kernels.json"))
-            if index["sources"] != digest_files(sources):
+            if index["sources"] != digest_files(tuple(sources)):
                 return None
             objects = {name: archive.read(f"{name}.o") for name in (*index["kernels"], ALLOCATOR)}
     except (ImportError, FileNotFoundError):  # llvmlite is not installed; no archive for this processor

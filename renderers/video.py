@@ -96,8 +96,8 @@ def frame_rate(fps: float | Fraction, name: str) -> Fraction:
     Raises:
         TypeError, ValueError: it is not a number from 0.01 to 1000.
     """
-    exact = fps if isinstance(fps, Fraction) else Fraction(number(fps, name))
-    number(exact, name, 0.01, 1000.0)
+    value = number(fps, name, 0.01, 1000.0)
+    exact = fps if isinstance(fps, Fraction) else Fraction(value)
     return exact.limit_denominator(1001)
 
 

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from renderers.files import is_disk_full
 from zoo.errors import UnsupportedError, ZooError
-from zoo.files import is_disk_full
 from zoo.interrupts import INTERRUPTED, as_exceptions
 from zoo.terminal import printable
 

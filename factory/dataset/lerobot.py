@@ -31,7 +31,7 @@ from cluster import Storage
 from cluster.arguments import instance, location
 from factory.dataset.reader import Clip, ClipDataset
 from factory.dataset.schema import view_column
-from zoo.files import is_disk_full
+from renderers.files import is_disk_full
 
 VERSION = "v3.0"
 SPLITS = ("train", "validation", "test")  # in the order in which LeRobot's ranges of episodes list them

@@ -11,10 +11,10 @@ from renderers.machine_code import load_archive
 FOLDER = Path(__file__).parent
 ARCHIVES = FOLDER / "compiled"
 # The files that the kernels are compiled from: `SOURCES` of kernels.py, which cannot be imported without numba.
-SOURCES = [
+SOURCES = (
     *(str(FOLDER / name) for name in ("kernels.py", "layout.py")),
     str(FOLDER.parent / "simd.py"),
-]
+)
 
 
 def load_kernels() -> Any:

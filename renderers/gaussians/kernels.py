@@ -35,16 +35,14 @@ summed in a fixed order. Results are bit-identical for any number of threads.
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 from numba import njit
-from numba.core import event
 
 from renderers import simd
 from renderers.gaussians import layout
 from renderers.gaussians.layout import BLOCK, BLOCKS, CHUNK, FAR, MOMENTS, NEAR, PIXELS, RECORD, TILE
-from renderers.kernel_cache import compiler
+from renderers.kernel_cache import announce_compilation, compiler
 from renderers.simd import (
     LANES,
     WIDE_LANES,
@@ -108,27 +106,7 @@ ONE = np.uint64(1)
 SOURCES = (__file__, layout.__file__, simd.__file__)
 kernel = compiler(SOURCES)
 
-
-class _CompileNotice(event.Listener):
-    """Print one line to stderr when a kernel of this file is compiled rather than loaded from the cache."""
-
-    printed = False
-
-    def on_start(self, event: event.Event) -> None:
-        function = getattr(event.data.get("dispatcher"), "py_func", None)
-        if not self.printed and getattr(function, "__module__", None) == __name__:
-            self.printed = True
-            print(
-                "splats: compiling the CPU kernels for this machine, once (about 5 s) …",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def on_end(self, event: event.Event) -> None:
-        pass
-
-
-event.register("numba:compile", _CompileNotice())
+announce_compilation(__name__, "splats: compiling the CPU kernels for this machine, once (about 5 s) …")
 # Inlined before type inference: a function of its own would be compiled to machine code that nothing calls.
 inline = njit(error_model="numpy", inline="always")
 

@@ -12,8 +12,8 @@ import pytest
 from full_disk import on_a_full_disk, requires_namespaces
 from tiny_dataset import grow
 
+from renderers.files import atomic_path
 from zoo.console import describe
-from zoo.files import atomic_path
 
 RENDER = (
     "factory.render --source creatures://bird --out new --resolution 32 --views 2 --num-frames 4 --fps 4 "

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from renderers.arguments import instance
-from renderers.files import file_path
+from renderers.files import atomic_path, file_path
 from renderers.gltf.writing import UINT16, UINT32, GlbBuffer
 from zoo.export.animation import SkinnedAnimation
-from zoo.files import atomic_path
 from zoo.formats import check_suffix
 
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963

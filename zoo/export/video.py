@@ -6,9 +6,8 @@ import os
 
 import numpy as np
 
-from renderers.files import file_path
+from renderers.files import atomic_path, file_path
 from renderers.video import encode_h264
-from zoo.files import atomic_path
 from zoo.formats import check_suffix
 
 

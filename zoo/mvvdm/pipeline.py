@@ -347,8 +347,6 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             raise ValueError(
                 f"latents: expected {list(shape)}, noise for all but the first frame, got {list(latents.shape)}"
             )
-        elif not latents.isfinite().all():
-            raise ValueError("latents: expected finite noise, got NaN or infinity in it")
         return latents.to(first)
 
     def _initial(self, first: Tensor, noise: Tensor) -> Tensor:

@@ -24,14 +24,12 @@ Determinism. No arithmetic is fused or reordered, and sums have a fixed order.
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 from numba import njit
-from numba.core import event
 
 from renderers import simd
-from renderers.kernel_cache import compiler
+from renderers.kernel_cache import announce_compilation, compiler
 from renderers.meshes import opacity
 from renderers.meshes.cpu import layout, light, vectors
 from renderers.meshes.cpu.layout import (
@@ -111,27 +109,7 @@ kernel = compiler(
 inline = njit(error_model="numpy", inline="always")
 helper = njit(error_model="numpy")
 
-
-class _CompileNotice(event.Listener):
-    """Print one line to stderr when a kernel of this file is compiled rather than loaded from the cache."""
-
-    printed = False
-
-    def on_start(self, event: event.Event) -> None:
-        function = getattr(event.data.get("dispatcher"), "py_func", None)
-        if not self.printed and getattr(function, "__module__", None) == __name__:
-            self.printed = True
-            print(
-                "meshes: compiling the CPU kernels for this machine, once (about 20 s) …",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def on_end(self, event: event.Event) -> None:
-        pass
-
-
-event.register("numba:compile", _CompileNotice())
+announce_compilation(__name__, "meshes: compiling the CPU kernels for this machine, once (about 20 s) …")
 
 
 # --- textures ----------------------------------------------------------------------------------------

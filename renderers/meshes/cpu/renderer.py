@@ -12,7 +12,8 @@ from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderSettings
 from renderers.meshes.cpu import kernels, light
 from renderers.meshes.cpu.layout import Bins, Grid, Records, Work
 from renderers.meshes.cpu.scene import Scene, place
-from renderers.meshes.tracks import Surface, Tracker
+from renderers.meshes.recording import record_clip
+from renderers.meshes.tracks import Surface
 
 # What is behind everything: premultiplied, sRGB-encoded.
 CLEAR = np.zeros(4, np.float32)
@@ -30,36 +31,11 @@ class CPURenderer:
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`."""
         shot = shot.centred(asset)
-        views, frames = len(shot.cameras), len(shot.timestamps)
-        height, width = shot.cameras.height, shot.cameras.width
-        colour = np.empty((views, frames, height, width, 4), np.uint8)
-        depth = np.empty((views, frames, height, width), np.float32) if settings.depth else None
-        normals = np.empty((views, frames, height, width, 3), np.float32) if settings.normals else None
-        flow = np.empty((views, frames - 1, height, width, 2), np.float32) if settings.flow else None
-        tracker = None
         scene = Scene(asset, shot)
         painter = _Painter(scene, shot.cameras, settings)
-        poses = (shot.pose(asset, time) for time in shot.timestamps)
-        upcoming = next(poses)
-        for t in range(frames):
-            pose, upcoming = upcoming, next(poses, upcoming)
-            scene.deform(pose, shot)
-            painter.colour(colour[:, t])
-            if not settings.geometry:
-                continue
-            surface = painter.geometry(upcoming, shot)
-            if depth is not None:
-                depth[:, t] = surface.depth
-            if normals is not None:
-                normals[:, t] = surface.normals
-            if flow is not None and t < frames - 1:
-                flow[:, t] = np.where(surface.depth[..., None] > 0.0, surface.flow, np.nan)
-            if settings.tracks:
-                tracker = tracker or Tracker(asset, scene.one_sided, shot, settings, pose, surface)
-                tracker.follow(pose, surface)
-        tracks = tracker.tracks() if tracker is not None else None
-        timestamps = np.asarray(shot.timestamps)
-        return RenderedClip(colour, shot.cameras, timestamps, self.name, depth, normals, flow, tracks)
+        return record_clip(
+            asset, shot, settings, self.name, scene, painter.colour, lambda pose: painter.geometry(pose, shot)
+        )
 
 
 class _Painter:

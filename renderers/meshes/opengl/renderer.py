@@ -11,7 +11,7 @@ from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderSettings
 from renderers.meshes.opengl.context import Gpu
 from renderers.meshes.opengl.scene import Scene
 from renderers.meshes.opengl.targets import Targets
-from renderers.meshes.tracks import Tracker
+from renderers.meshes.recording import record_clip
 
 
 class OpenGLRenderer:
@@ -24,35 +24,20 @@ class OpenGLRenderer:
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`."""
         shot = shot.centred(asset)
-        views, frames = len(shot.cameras), len(shot.timestamps)
-        height, width = shot.cameras.height, shot.cameras.width
-        colour = np.empty((views, frames, height, width, 4), np.uint8)
-        depth = np.empty((views, frames, height, width), np.float32) if settings.depth else None
-        normals = np.empty((views, frames, height, width, 3), np.float32) if settings.normals else None
-        flow = np.empty((views, frames - 1, height, width, 2), np.float32) if settings.flow else None
-        tracker = None
         # The context is made current: other code in this process may have contexts, too.
         with self._gpu.ctx, contextlib.ExitStack() as stack:
             scene = Scene(self._gpu, asset, shot, stack)
             targets = Targets(self._gpu, shot.cameras, settings, stack)
-            poses = (shot.pose(asset, time) for time in shot.timestamps)
-            upcoming = next(poses)
-            for t in range(frames):
-                pose, upcoming = upcoming, next(poses, upcoming)
-                scene.deform(pose, shot)
-                colour[:, t] = targets.colour(scene, shot)
-                if not settings.geometry:
-                    continue
-                surface = targets.geometry(scene, shot, upcoming)
-                if depth is not None:
-                    depth[:, t] = surface.depth
-                if normals is not None:
-                    normals[:, t] = surface.normals
-                if flow is not None and t < frames - 1:
-                    flow[:, t] = np.where(surface.depth[..., None] > 0.0, surface.flow, np.nan)
-                if settings.tracks:
-                    tracker = tracker or Tracker(asset, scene.one_sided, shot, settings, pose, surface)
-                    tracker.follow(pose, surface)
-        tracks = tracker.tracks() if tracker is not None else None
-        timestamps = np.asarray(shot.timestamps)
-        return RenderedClip(colour, shot.cameras, timestamps, self.name, depth, normals, flow, tracks)
+
+            def colour(images: np.ndarray) -> None:
+                images[:] = targets.colour(scene, shot)
+
+            return record_clip(
+                asset,
+                shot,
+                settings,
+                self.name,
+                scene,
+                colour,
+                lambda pose: targets.geometry(scene, shot, pose),
+            )
