@@ -112,7 +112,7 @@ ROOMS = {
         {"capabilities", "console", "export", "names", "placement", "repository"},
         {"hub_access", "hub_failures", "provenance"},
         {"origin", "text_encoder"},
-        {"choices", "dimo", "families", "huggingface", "mvvdm"},
+        {"animate3d", "choices", "dimo", "families", "huggingface", "mvvdm"},
         {"lookup"},
         {"hub"},
         {"commands"},
