@@ -123,7 +123,7 @@ FACTORY = [
     Late(f"{MVVDM.replace('--workers 0', '--workers 2')} --gpus 1", "--gpus 1: 2 workers need 2, torch can use 0"),
     Late(f"{MVVDM} --seed -1", "--seed: expected at least 0, got -1"),
     Late(f"{MVVDM} --mvdream org/x", "--mvdream: this preset trains from scratch"),
-    Late(f"{PAPER}", "give them with --motion-adapter"),
+    Late(f"{PAPER} --mvdream no/such/file", "--mvdream no/such/file: no such file or folder"),
     Late(f"{PAPER} --motion-adapter no/such/file", "--motion-adapter no/such/file: no such file or folder"),
     # factory.curate
     Late(f"{CAPTION} --model nope/model", "--model nope/model: neither a folder nor in the hub's cache"),

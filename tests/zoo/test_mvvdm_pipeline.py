@@ -14,38 +14,31 @@ import torch
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from diffusers import AutoencoderKL, EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler
 from hub_server import HubServer
 from PIL import Image
-from safetensors.torch import save_file
-from tiny_gltf import TinyGltf
-from transformers import (
-    CLIPImageProcessor,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
+from small_mvvdm import (
+    CONFIG,
+    autoencoder,
+    image_parts,
+    pictures,
+    seeded,
+    small_pipeline,
+    text_parts,
+    unet,
+    write_parts,
 )
+from tiny_gltf import TinyGltf
 
 import zoo
 from renderers.cameras import mvvdm_camera_vectors
 from zoo.mvvdm.config import MVVDMConfig
+from zoo.mvvdm.files import MOTION_ADAPTER
+from zoo.mvvdm.parts import kind
 from zoo.mvvdm.pipeline import MVVDMPipeline, mvvdm_scheduler
 from zoo.mvvdm.schedule import signal_levels
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import DISTANCE, FOV_DEG, condition_cameras, condition_views
-
-CONFIG = MVVDMConfig(
-    block_out_channels=(16, 32),
-    attention_levels=(True, False),
-    layers_per_block=1,
-    num_heads=2,
-    norm_num_groups=8,
-    cross_attention_dim=16,
-    image_embed_dim=12,
-)
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @pytest.fixture(autouse=True)
@@ -57,65 +50,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def text_parts() -> dict[str, object]:
-    """CLIP's text classes, with a tokenizer that splits words into letters."""
-    words = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
-    tokenizer = CLIPTokenizer({word: i for i, word in enumerate(words)}, [], model_max_length=20)
-    config = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=20, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    return {"tokenizer": tokenizer, "text_encoder": CLIPTextModel(config).eval()}
-
-
-def image_parts() -> dict[str, object]:
-    config = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=56,
-        projection_dim=12,
-    )  # fmt: skip
-    return {
-        "image_encoder": CLIPVisionModelWithProjection(config).eval(),
-        "feature_extractor": CLIPImageProcessor(),
-    }
-
-
-def autoencoder() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4,
-    ).eval()  # fmt: skip
-
-
-def unet() -> MVVDMUNet:
-    """An untrained network whose adapters are not zero."""
-    model = MVVDMUNet(CONFIG).eval()
-    with torch.no_grad():
-        for name, parameter in model.trainable_parameters():
-            if "_i2v." in name:
-                parameter += 0.1 * torch.randn(parameter.shape)
-    return model
-
-
 @pytest.fixture
 def pipeline() -> MVVDMPipeline:
-    torch.manual_seed(0)
-    made = MVVDMPipeline(
-        autoencoder(), unet(), mvvdm_scheduler(), **text_parts(), **image_parts(), num_frames=4, resolution=16
-    )
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def pictures(V: int = 4, size: int = 20) -> np.ndarray:
-    """Straight alpha, transparent in the upper half."""
-    images = np.random.default_rng(0).integers(0, 256, (V, size, size, 4), dtype=np.uint8)
-    images[..., 3] = 255
-    images[:, : size // 2, :, 3] = 0
-    return images
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return small_pipeline()
 
 
 class Watched:
@@ -501,44 +438,21 @@ def test_parts_that_are_missing_are_named():
         MVVDMPipeline(**parts, **text_parts(), **image_parts()).sample()
 
 
-def test_made_of_published_parts(pipeline, tmp_path):
+def test_made_of_published_parts(pipeline, tmp_path, monkeypatch):
     """Folders laid out as on the hub, with small models of the real classes and the original settings."""
-    mvdream, ip, released = tmp_path / "mvdream", tmp_path / "ip", tmp_path / "released"
-    for folder in (mvdream / "unet", ip / "models", released):
-        folder.mkdir(parents=True)
-    for name in ("vae", "text_encoder", "tokenizer"):
-        getattr(pipeline, name).save_pretrained(mvdream / name)
-    pipeline.image_encoder.save_pretrained(ip / "models" / "image_encoder")
-    state = pipeline.unet.state_dict()
-    files: dict[str, dict[str, torch.Tensor]] = {"mvdream": {}, "ip": {}, "released": {}}
-    blocks = (
-        "down_blocks.0.attentions.0",
-        "up_blocks.1.attentions.0",
-        "up_blocks.1.attentions.1",
-        "mid_block.attentions.0",
-    )
-    for name, tensor in state.items():
-        if "_ip." in name:
-            number = 2 * next(i for i, block in enumerate(blocks) if name.startswith(block)) + 1
-            files["ip"][f"ip_adapter.{number}.{name.split('.', 6)[-1].removeprefix('attn2.')}"] = tensor
-        elif name.startswith("image_projection."):
-            files["ip"][
-                name.replace("image_projection.", "image_proj.").replace("image_embeds.", "proj.")
-            ] = tensor
-        elif "_i2v." in name or ".motion_modules." in name:
-            for own in ("to_q_i2v", "to_out_i2v", "to_q_sp", "to_k_sp", "to_v_sp", "to_out_sp"):
-                name = name.replace(own, f"processor.{own}")
-            files["released"][name.replace("mix_factor", "processor.alpha_blender.mix_factor")] = tensor
-        else:
-            files["mvdream"][name] = tensor
-    save_file(files["mvdream"], mvdream / "unet" / "diffusion_pytorch_model.safetensors")
-    save_file(files["ip"], ip / "models" / "ip-adapter_sd15.safetensors")
-    save_file(files["released"], released / "animate3d_motion_modules.safetensors")
+    state, parts = pipeline.unet.state_dict(), write_parts(pipeline, tmp_path)
+    mvdream, ip, released = (parts[name] for name in ("mvdream", "ip_adapter", "released"))
 
     again = MVVDMPipeline.from_pretrained_parts(mvdream, ip_adapter=ip, released=released, config=CONFIG)
     again.register_to_config(num_frames=4, resolution=16)
     found = again.unet.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
     np.testing.assert_allclose(sampled(again), sampled(pipeline), atol=1e-5)
-    with pytest.raises(zoo.ZooError, match="without released weights, name a motion_adapter to begin with"):
-        MVVDMPipeline.from_pretrained_parts(mvdream, ip_adapter=ip, released=None, config=CONFIG)
+    # Without released weights, AnimateDiff's motion modules are loaded, from their repository by default.
+    (tmp_path / MOTION_ADAPTER).parent.mkdir()
+    parts["motion_adapter"].rename(tmp_path / MOTION_ADAPTER)
+    monkeypatch.chdir(tmp_path)
+    begun = MVVDMPipeline.from_pretrained_parts(mvdream, ip_adapter=ip, released=None, config=CONFIG)
+    loaded = begun.unet.state_dict()
+    for name, tensor in state.items():
+        assert kind(name) in ("spatial", "adapter") or torch.equal(loaded[name], tensor), name

@@ -22,6 +22,8 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from zoo.mvvdm.moving import moved_first
+
 LATENT_CHANNELS = 24  # of the 3·8·8 = 192 components of a patch
 PICTURES = 8  # images per example and training step, drawn from its views and frames
 # Largest standard deviation of the noise added to latents in training, so that the decoder tolerates the errors of
@@ -79,6 +81,11 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         """Side of a patch in pixels."""
         return 2 ** len(self.config.block_out_channels)
 
+    def forward(self, pictures: Tensor) -> DecoderOutput:
+        """Encode and decode images [N, 3, H, W] in -1..1."""
+        return self.decode(self.encode(pictures).latent_dist.mode())
+
+    @moved_first
     def encode(self, pictures: Tensor) -> AutoencoderKLOutput:
         """Encode images.
 
@@ -93,6 +100,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         moments = torch.cat([latents, torch.zeros_like(latents)], dim=1)
         return AutoencoderKLOutput(DiagonalGaussianDistribution(moments, deterministic=True))
 
+    @moved_first
     def decode(self, latents: Tensor) -> DecoderOutput:
         """Decode latents [N, C, h, w] to an output whose `sample` is [N, 3, 8h, 8w], about -1..1."""
         patches = latents.movedim(1, -1) @ self.components + self.mean

@@ -116,8 +116,8 @@ class Denoising(nn.Module):
         encode: frames, captions and generators → `Encoded`; frozen, and not a submodule of this one.
         caption_dropout: probability of replacing a caption by "", for classifier-free guidance.
         prediction_type: what the network predicts, see `target`.
-        timestep_power: t = ⌊1000 · u^p⌋ with u ~ U(0, 1). p = 1 draws all time steps alike, p = 0.5 draws t ≥ 500 three
-            times as often as t < 500: at high noise levels only the caption determines the motion.
+        timestep_power: t = ⌊1000 · u^p⌋, at most 999, with u ~ U(0, 1). p = 1 draws all time steps alike, p = 0.5 draws
+            t ≥ 500 three times as often as t < 500: at high noise levels only the caption determines the motion.
         mirrored: mirror half of the examples whose captions contain "left" or "right", and swap these words. Others
             are left as they are, because they may have a side too, such as the paw that is lifted first.
     """
@@ -166,7 +166,9 @@ class Denoising(nn.Module):
         captions = ["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)]
         with torch.no_grad():
             latents, text, image = self._encode[0](frames, captions, generators)
-        timestep = (STEPS * draw_each(torch.rand, (), generators) ** self.timestep_power).long()
+        # The power of a u below 1 may be rounded to 1, hence the limit.
+        timestep = STEPS * draw_each(torch.rand, (), generators) ** self.timestep_power
+        timestep = timestep.long().clamp(max=STEPS - 1)
         timestep = to_device_of(timestep, latents)
         noise = to_device_of(draw_each(torch.randn, latents.shape[1:], generators), latents)
         noisy = diffuse(latents, noise, timestep)

@@ -34,6 +34,7 @@ WEIGHTS, PREVIEW, EXAMPLE = "model.safetensors", "preview.mp4", "example"
 # Stable Diffusion's text encoder and autoencoder, which MVDream uses unchanged.
 BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 IMAGE_ENCODER = "models/image_encoder"  # in the IP-Adapter's repository
+MOTION_ADAPTER = "guoyww/animatediff-motion-adapter-v1-5-2"  # AnimateDiff's; version 1 has no middle block
 
 
 # --- published parts ------------------------------------------------------------------------------
@@ -54,10 +55,7 @@ def published_unet(
         HubError: the hub cannot be reached.
     """
     if released is None and motion_adapter is None:
-        raise ZooError(
-            "from_pretrained_parts: expected a motion_adapter or released weights, got neither; without released "
-            "weights, name a motion_adapter to begin with"
-        )
+        motion_adapter = MOTION_ADAPTER
     if config.image_embed_dim is not None and ip_adapter is None:
         raise ZooError(
             "from_pretrained_parts: this network has an IP-Adapter, but ip_adapter is None; name one, or pass a config "

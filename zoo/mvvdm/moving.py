@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor
 
 from zoo.placement import placement
 
 if TYPE_CHECKING:
     from typing import Self
+
+T = TypeVar("T")
+
+
+def moved_first(method: Callable[[Any, Tensor], T]) -> Callable[[Any, Tensor], T]:
+    """Let the offloading of accelerate move a module to the GPU before the call of a method other than `forward`.
+
+    Offloading moves a module in a hook of its `forward`. diffusers' decorator `apply_forward_hook` does the same, but
+    nothing if accelerate was not installed when the class was defined.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, values: Tensor) -> T:
+        if hasattr(hook := getattr(self, "_hf_hook", None), "pre_forward"):
+            hook.pre_forward(self)
+        return method(self, values)
+
+    return call
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from renderers.arguments import instance
 from renderers.cameras import Cameras
 from renderers.values import by_value
 from zoo.errors import UnsupportedError
+from zoo.mvvdm import free_init
 from zoo.mvvdm.autoencoder import PatchAutoencoder, picture_step
 from zoo.mvvdm.checks import check_conditions, check_device, check_output, check_sampler, check_sizes
 from zoo.mvvdm.config import MVVDMConfig
@@ -210,7 +211,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             self.scheduler.set_timesteps(num_inference_steps, device=first.device)
             noise = self._noise(first, num_frames, generator, latents)
             sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
-            video = self._denoise(first, self._initial(first, temperature * noise), conditions, sampling)
+            video = self._denoise(first, temperature * noise, conditions, sampling)
             frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
         self.maybe_free_model_hooks()
         return MVVDMOutput(frames=frames) if return_dict else (frames,)  # type: ignore[return-value]
@@ -219,12 +220,12 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         """On the CPU, as many threads as there are free cores: waiting threads slow each other down."""
         return fitting_threads() if self._execution_device.type == "cpu" else nullcontext()
 
-    def _denoise(self, first: Tensor, moving: Tensor, conditions: Conditions, sampling: _Sampling) -> Tensor:
+    def _denoise(self, first: Tensor, noise: Tensor, conditions: Conditions, sampling: _Sampling) -> Tensor:
         """Run the sampler, once or, with FreeInit, several times.
 
         Args:
             first: clean first frames [V, 1, C, h, w].
-            moving: initial value of the other frames, [V, T - 1, C, h, w].
+            noise: initial noise of the other frames, [V, T - 1, C, h, w].
 
         Returns:
             Latents [V, T, C, h, w].
@@ -234,19 +235,13 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         accepted = inspect.signature(self.scheduler.step).parameters
         options = {"eta": sampling.eta, "generator": sampling.generator}
         options = {name: value for name, value in options.items() if name in accepted}
+        video = None
         for iteration in range(self._free_init_num_iters if self.free_init_enabled else 1):
             self.scheduler.set_timesteps(steps, device=device)
             if self.free_init_enabled:
-                # FreeInit filters over the last three axes, frames, rows and columns. Frame 0 is not part of it.
-                mixed, _ = self._apply_free_init(
-                    moving.transpose(1, 2),
-                    iteration,
-                    steps,
-                    device,
-                    first.dtype,
-                    sampling.generator,  # type: ignore
-                )
-                moving = mixed.transpose(1, 2)
+                moving = free_init.initial_value(self, first, noise, video, iteration, sampling)
+            else:
+                moving = self.initial(first, noise)
             for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
                 scaled = self.scheduler.scale_model_input(moving, t)
                 predicted = self.predict(first, scaled, t, conditions, sampling.guidance_scale)
@@ -257,6 +252,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
                     changed = sampling.callback(self, step, t, tensors) or {}
                     if "latents" in changed:
                         moving = changed["latents"][:, 1:]
+            video = moving
         return torch.cat([first, moving], dim=1)
 
     def predict(
@@ -349,7 +345,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             )
         return latents.to(first)
 
-    def _initial(self, first: Tensor, noise: Tensor) -> Tensor:
+    def initial(self, first: Tensor, noise: Tensor) -> Tensor:
         """Initial value of all frames but the first, [V, T - 1, C, h, w].
 
         The published model starts from pure noise, although in training the last time step leaves some signal:
@@ -398,7 +394,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
 
         Args:
             mvdream, ip_adapter: weights of the backbone and the IP-Adapter: a hub repository, folder or file.
-            motion_adapter: AnimateDiff's weights; required if `released` is None.
+            motion_adapter: AnimateDiff's weights; default its version 1.5-2 if `released` is None, else none.
             released: Animate3D's weights, which include a motion adapter. None gives the network before training.
             base: folder or repository of text_encoder, tokenizer and vae; default `mvdream`, or Stable Diffusion 1.5
                 if that is a single file.

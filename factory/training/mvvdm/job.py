@@ -174,10 +174,6 @@ def _check_parts(parts: Mapping[str, str], recipe: MVVDMRecipe) -> None:
             )
         check_text_encoder(MINILM, "text encoder of the prompts")
         return
-    if "motion_adapter" not in parts:
-        raise ValueError(
-            "this preset starts from AnimateDiff's motion modules: give them with --motion-adapter"
-        )
     for name, source in parts.items():
         if not Path(source).exists() and not _HUB_NAME.fullmatch(source):
             raise ValueError(

@@ -105,10 +105,17 @@ class WorkerTraining:
                 from published files instead and freezes all but the MV2V-Adapters and the motion modules.
         """
         recipe = self.recipe
+        defaults: dict[str, Any] = {
+            "num_frames": recipe.frames,
+            "resolution": recipe.resolution,
+            "guidance_scale": recipe.guidance,
+            "temperature": recipe.temperature,
+        }
         if vae is None:
             parts: dict[str, Any] = {**self.job.parts}
             pipeline = MVVDMPipeline.from_pretrained_parts(**parts, released=None, config=recipe.network)
             pipeline.scheduler = mvvdm_scheduler(recipe.prediction_type)
+            pipeline.register_to_config(**defaults)
             pipeline.unet.freeze_backbone()
         else:
             with torch.random.fork_rng(devices=[]):
@@ -118,11 +125,8 @@ class WorkerTraining:
                 vae,
                 unet,
                 mvvdm_scheduler(recipe.prediction_type, "trailing"),
-                num_frames=recipe.frames,
-                resolution=recipe.resolution,
                 sentence_encoder=MINILM,
-                guidance_scale=recipe.guidance,
-                temperature=recipe.temperature,
+                **defaults,
             )
             if recipe.network.sentence:
                 captions = set(load_clips(self.job.data, "train").table(["caption"])["caption"].to_pylist())
@@ -185,7 +189,9 @@ class WorkerTraining:
         own_use = job.publish.startswith(
             "local:"
         )  # the user's own output, whatever the licences of the clips
-        reference = zoo.publish(pipeline.to("cpu"), job.publish, home=job.home, own_use=own_use)
+        # On the device of the training, because the preview is sampled; without compiling for its shapes.
+        with torch.compiler.set_stance("force_eager"):
+            reference = zoo.publish(pipeline, job.publish, home=job.home, own_use=own_use)
         result = {"model": reference, **{name: round(value, 5) for name, value in metrics["mean"].items()}}
         self.storage.write(f"{self.folder}/{RESULT}", json.dumps(result).encode())
 
