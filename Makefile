@@ -13,7 +13,7 @@ SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
-.PHONY: run models kernels test test-slow test-gpu bench bench-gpu check install system blender validator clean
+.PHONY: run models kernels test test-slow test-gpu mutants bench bench-gpu check install system blender validator clean
 .DEFAULT_GOAL := run
 
 run: install system
@@ -46,6 +46,10 @@ test: install system blender validator
 
 test-slow: install system blender validator
 	$(RUN) pytest -m "slow and not gpu"
+
+# Known faults, applied one by one to a copy of the packages; each must fail a test (tests/mutations.toml).
+mutants: install system
+	$(BIN)/python tests/support/mutants.py
 
 test-gpu: install
 	$(RUN) pytest -m gpu
