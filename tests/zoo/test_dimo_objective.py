@@ -15,11 +15,13 @@ from tiny_motions import tiny_config, tiny_videos
 from renderers.gaussians import render
 from zoo.dimo.config import DIMOConfig, LossWeights
 from zoo.dimo.context import TrainingContext
+from zoo.dimo.evaluation import evaluate
 from zoo.dimo.initial import carry_back, decode_positions, points_in_ball
 from zoo.dimo.joint import JointStage
 from zoo.dimo.objective import decayed_rate, latent_loss, latents, photometric, renders_per_motion
 from zoo.dimo.points import farthest_points, spacing
 from zoo.dimo.pretraining import KeyPointStage
+from zoo.dimo.training import train
 
 OFF = LossWeights(**{name: 0.0 for name in vars(LossWeights())})
 STAGES = {"motion": KeyPointStage, "joint": JointStage}
@@ -321,3 +323,15 @@ def test_spacing_is_the_distance_to_the_three_nearest():
     expected = [((1 + 9 + 49) / 3) ** 0.5, ((1 + 4 + 36) / 3) ** 0.5]
     assert spacing(points)[:2].tolist() == pytest.approx(expected)
     assert farthest_points(points, 3).tolist() == [0, 3, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_key_points_are_trained(videos, count):
+    """Fewer than the four points that spacing is otherwise measured with, and as many Gaussians."""
+    config = tiny_config(key_points=count, gaussians=count)
+    motion = replace(config.pretraining, steps=3, initial="ball")
+    model = train(videos, replace(config, pretraining=motion, joint=replace(config.joint, steps=3)))
+    assert len(model.key_points) == count and all(p.isfinite().all() for p in model.parameters())
+    assert np.isfinite(evaluate(model, videos)["motion_error"])
+    others = torch.eye(3)[:count]
+    assert spacing(others).tolist() == pytest.approx([0.1 if count == 1 else 2**0.5] * count)

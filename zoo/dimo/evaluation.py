@@ -179,7 +179,7 @@ def motion_error(model: DIMO, z: Tensor, points: Tensor, phases: Sequence[float]
     points = points.to(z.device, torch.float32)
     moments = torch.tensor(list(phases), device=z.device, dtype=torch.float32)
     means = model.skin(model.trajectories(z[None], moments)).means
-    nearest = torch.cdist(points[0], means[0]).topk(4, largest=False)
+    nearest = torch.cdist(points[0], means[0]).topk(min(4, means.shape[1]), largest=False)
     weights = rbf_weights(nearest.values.square(), nearest.values[:, :1].clamp(min=1e-3))
     moved = ((means - means[:1])[:, nearest.indices] * weights[..., None]).sum(-2)
     return trajectory_error(points[:1] + moved, points)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from zoo.dimo.data import MotionVideos, over
 
+LONE = 0.1  # spacing of a point that has no neighbours, world units
+
 
 @torch.no_grad()
 def farthest_points(points: Tensor, count: int) -> Tensor:
@@ -28,7 +30,13 @@ def farthest_points(points: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def spacing(points: Tensor, neighbours: int = 3) -> Tensor:
-    """Root mean square distance of each point [N, 3] to its `neighbours` nearest ones, at least 1e−4: [N]."""
+    """Root mean square distance of each point [N, 3] to its `neighbours` nearest ones, at least 1e−4: [N].
+
+    With fewer other points, the distance to all of them; `LONE` for a single point.
+    """
+    neighbours = min(neighbours, len(points) - 1)
+    if neighbours < 1:
+        return points.new_full((len(points),), LONE)
     squares = [
         torch.cdist(part, points).topk(neighbours + 1, largest=False).values[:, 1:].square().mean(-1)
         for part in points.split(2048)

@@ -4,7 +4,11 @@
     model = train(videos, DIMOConfig.laptop(), checkpoint=Path("run.safetensors"))
 
 Random numbers depend on (seed, stage, step) only and a checkpoint stores all other state, so a run that is killed and
-resumed gives the same bits as an uninterrupted one. Steps do not synchronise with the device, except to report.
+resumed gives the same bits as an uninterrupted one.
+
+On a GPU, a step waits for the device when `render` checks the values of its arguments, in the SVD of the ARAP loss
+"rotations" (`torch.linalg.svd` reads its error code), and when it densifies or prunes. The loss is read for reports
+only.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from zoo.dimo.pretraining import KeyPointStage
 __all__ = ["REPORT_EVERY", "excess_between", "fit_latent", "nearest_latent", "train"]
 
 FORMAT = "dimo-checkpoint-1"
-REPORT_EVERY = 25  # steps between two reports; each synchronises with the device once
+REPORT_EVERY = 25  # steps between two reports, which read the loss from the device
 
 
 def train(
