@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gltf_validator import validator
-from tiny_dimo import tiny_pipeline
+from tiny_dimo import tiny_dimo, tiny_pipeline
 
 from renderers import gltf
 from renderers.gaussians import ply
@@ -167,3 +167,15 @@ def test_an_npz_has_what_skinning_needs(motion, tmp_path):
 def test_an_unknown_ending_is_refused(motion, tmp_path):
     with pytest.raises(ValueError, match=r"\.mp4, \.glb, \.ply, \.npz"):
         motion.save(tmp_path / "egg.fbx")
+
+
+def test_a_vertex_keeps_the_joints_with_the_largest_weights():
+    """With six key points per Gaussian, the four nearest of them: glTF has four joints per vertex."""
+    model = tiny_dimo(neighbours=6, graph=6)
+    vertices = model.means.detach().double().numpy()[:50]
+    joints, weights = skin.vertex_weights(model, vertices)
+    kept = np.sort(weights, axis=1)[:, ::-1]
+    every = model.skinning_weights().detach().double().numpy()[:50]
+    largest = np.sort(every, axis=1)[:, :-5:-1]
+    np.testing.assert_allclose(kept, largest / largest.sum(1, keepdims=True), atol=1e-4)
+    assert (np.take_along_axis(every, joints, 1)[weights > 0.01] > 0).all()

@@ -12,14 +12,17 @@ import pytest
 import torch
 from tiny_motions import tiny_config, tiny_videos
 
-from renderers.gaussians import render
+from renderers.cameras import orbit_cameras
+from renderers.gaussians import Gaussians, TensorCameras, render
 from zoo.dimo.config import DIMOConfig, LossWeights
 from zoo.dimo.context import TrainingContext
+from zoo.dimo.data import MotionVideos, write_motion
 from zoo.dimo.evaluation import evaluate
+from zoo.dimo.fitting import nearest_latent
 from zoo.dimo.initial import carry_back, decode_positions, points_in_ball
 from zoo.dimo.joint import JointStage
 from zoo.dimo.objective import decayed_rate, latent_loss, latents, photometric, renders_per_motion
-from zoo.dimo.points import farthest_points, spacing
+from zoo.dimo.points import farthest_points, spacing, visual_hull
 from zoo.dimo.pretraining import KeyPointStage
 from zoo.dimo.training import train
 
@@ -335,3 +338,62 @@ def test_a_few_key_points_are_trained(videos, count):
     assert np.isfinite(evaluate(model, videos)["motion_error"])
     others = torch.eye(3)[:count]
     assert spacing(others).tolist() == pytest.approx([0.1 if count == 1 else 2**0.5] * count)
+
+
+# --- fitting -------------------------------------------------------------------------------------------
+
+
+def test_fitting_starts_from_the_latent_with_the_smallest_error(videos):
+    """Targets rendered by the model from one of its latents: that latent is the nearest, not 0 or the other."""
+    run = context(videos, replace(OFF, rgb=1.0))
+    stage = JointStage(run, None)
+    model = run.model
+    with torch.no_grad():
+        model.mu.mul_(3)
+        model.decoder.offset_head[1].weight.mul_(3)
+        model.opacity_logits.fill_(3.0)
+        model.colors.fill_(0.1)
+    model.refresh()
+    batch = stage.feed.batch(8)
+    motions = len(batch.frames)
+    for index in range(2):
+        z = model.mu[index : index + 1]
+        with torch.no_grad():
+            scenes = model.skin(model.trajectories(z, batch.phases))
+            cameras = replace(
+                batch.cameras, viewmats=batch.cameras.viewmats[:motions], Ks=batch.cameras.Ks[:motions]
+            )
+            picture = render(scenes, cameras)
+        straight = picture.rgb / picture.alpha.clamp(min=1e-6)
+        targets = torch.cat([straight, picture.alpha], -1).clamp(0, 1).mul(255).round().byte()
+        found = nearest_latent(model, replace(batch, targets=targets, cameras=cameras))
+        assert torch.equal(found, z)
+
+
+# --- the visual hull -----------------------------------------------------------------------------------
+
+
+def test_points_of_the_hull_have_the_colours_of_the_side_that_faces_the_camera(tmp_path):
+    """A ball that is red towards +Z and blue towards -Z, seen from four sides."""
+    directions = torch.nn.functional.normalize(
+        torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    red = torch.tensor([0.9, 0.1, 0.1])
+    ball = Gaussians(
+        0.3 * directions[None], torch.tensor([1.0, 0, 0, 0]).expand(1, 2000, 4), torch.full((1, 2000, 3), 0.02),
+        torch.full((1, 2000), 0.98), colors=torch.where(directions[:, 2:] > 0, red, red.flip(0))[None],
+    )  # fmt: skip
+    cameras = orbit_cameras(np.deg2rad([0, 90, 180, 270]), 0.0, 2.0, fov_y=0.6, width=48, height=48)
+    picture = render(ball, TensorCameras.from_cameras(cameras))
+    straight = picture.rgb / picture.alpha.clamp(min=1e-6)
+    frames = torch.cat([straight, picture.alpha], -1).clamp(0, 1).mul(255).round().byte().transpose(0, 1)
+    write_motion(tmp_path, "still", frames.numpy(), None)
+    videos = MotionVideos(
+        tmp_path, "ball", ["still"], ["stands still"], ["train"], ["still"], 1, 48, [0.0],
+        cameras.world_to_camera[None], cameras.K[None], range(4), [], {"licence": "CC0-1.0"},
+    )  # fmt: skip
+    videos.write()
+    points, colors = visual_hull(videos, 0, 0, [0, 1, 2, 3], 600, np.random.default_rng(0))
+    for side, channel in ((points[:, 2] > 0.15, 0), (points[:, 2] < -0.15, 2)):
+        assert side.sum() > 50
+        assert (colors[side].argmax(1) == channel).mean() > 0.95

@@ -8,6 +8,7 @@ from tiny_motions import tiny_config, tiny_videos
 
 from zoo.dimo import losses
 from zoo.dimo.config import LossWeights, Pretraining
+from zoo.dimo.data import over
 from zoo.dimo.evaluation import arap_energy, evaluate
 from zoo.dimo.feed import Feed
 from zoo.dimo.training import excess_between, fit_latent, train
@@ -113,9 +114,19 @@ def test_stage_one_as_published_densifies_prunes_and_anneals(videos):
     ids=["without motion factorisation", "without latent space", "plain latents"],
 )
 def test_the_ablations_train(videos, changes):
-    model = train(videos.select("train"), tiny_config(**changes))
-    report = evaluate(model, videos.select("train"), every=2)
-    assert report["psnr"] > 5
+    """After 120 steps: 5 dB above white pictures, and better with a motion's own latent than with the other's."""
+    both, config = videos.select("train"), tiny_config(**changes)
+    longer = replace(
+        config,
+        pretraining=replace(config.pretraining, steps=60),
+        joint=replace(config.joint, steps=60, resolutions=((0, 16), (30, 32))),
+    )
+    model = train(both, longer)
+    shown, _ = over(both.read(range(2), both.heldout_views, range(0, both.frames, 2)))
+    white = -10 * (1 - shown).square().mean((1, 2, 3, 4, 5)).log10().mean().item()
+    psnr = evaluate(model, both, every=2)["psnr"]
+    assert psnr > white + 5 > 20
+    assert psnr > evaluate(model, both, every=2, latents=model.mu.flip(0))["psnr"] + 0.1
     if not model.config.latent_space:
         assert model.mu[:, 0].tolist() == [-1.0, 1.0] and model.mu[:, 1:].abs().sum() == 0
 
