@@ -18,7 +18,7 @@ from factory.sources import creatures
 from renderers import gltf
 from renderers.meshes import RenderSettings, render_clip
 from renderers.meshes.clip import GREY, composite
-from zoo.mvvdm.evaluation import TrueClip, sampler
+from zoo.mvvdm.evaluation import TrueClip, compare, sampler
 
 NAME = "bundled:mvvdm/tiny"
 # Creatures that are not in the training set, in held-out motions.
@@ -63,12 +63,18 @@ def test_it_hears_the_sentence(model):
     """Samples are closer to the true video than the still first frame, and than samples for another sentence."""
     sample = sampler(model, steps=4, guidance_scale=1.0)
     clips = [rendered_clip(*which) for which in UNSEEN]
-    right, wrong, still = [], [], []
+    right, wrong, still, measured = [], [], [], []
     for clip, other in zip(clips, clips[1:] + clips[:1], strict=True):
-        right.append(error(sample(clip), clip))
+        video = sample(clip)
+        measured.append(compare(video, clip))
+        right.append(error(video, clip))
         wrong.append(error(sample(TrueClip(clip.name, other.caption, clip.frames, clip.cameras)), clip))
         still.append(error(np.repeat(clip.frames[:, :1], 8, axis=1), clip))
     assert sum(right) < 0.8 * sum(still) and sum(right) < 0.8 * sum(wrong)
+    # The weights are as good as the metrics file says of other clips: see the test above.
+    mean = {name: sum(each[name] for each in measured) / len(measured) for name in measured[0]}
+    assert mean["psnr"] > mean["psnr_still"] + 2 and mean["identity"] > 0.7
+    assert mean["flow_error"] < 0.9 * mean["flow_error_still"]
 
 
 def test_a_sample_moves_begins_with_its_pictures_and_leaves_the_background(model):
