@@ -28,7 +28,8 @@ def moved_first(method: Callable[[Any, Tensor], T]) -> Callable[[Any, Tensor], T
 
     @functools.wraps(method)
     def call(self: Any, values: Tensor) -> T:
-        if hasattr(hook := getattr(self, "_hf_hook", None), "pre_forward"):
+        hook: Any = getattr(self, "_hf_hook", None)
+        if hasattr(hook, "pre_forward"):
             hook.pre_forward(self)
         return method(self, values)
 

@@ -109,7 +109,7 @@ class PretrainedParts:
     """What preset `paper` starts from: hub repositories, folders or files."""
 
     mvdream: str | None = option(None, "MVDream, the multi-view image diffusion model")
-    motion_adapter: str | None = option(None, "AnimateDiff's motion modules")
+    motion_adapter: str | None = option(None, "AnimateDiff's motion modules (default: its version 1.5-2)")
     ip_adapter: str | None = option(None, "IP-Adapter's image projection and attention")
     base: str | None = option(None, "Stable Diffusion: autoencoder, text encoder and tokenizer")
     image_encoder: str | None = option(None, "CLIP image encoder of the IP-Adapter")
