@@ -37,6 +37,7 @@ NOT_RUN = {
     "make test ": "runs this test",
     "make install": "reinstalls the package that is being tested",
     "make check": "has its own place in continuous integration",
+    "make mutants": "applies its faults one by one, ten minutes in all",
     "ray job submit": "needs a Ray cluster",
     "RAY_ADDRESS=host": "needs a Ray cluster",
     "factory.curate caption": "downloads a language model",
