@@ -41,6 +41,7 @@ PRESETS: dict[str, Callable[[], DIMOConfig]] = {
     "bundled": DIMOConfig.bundled,
     "paper": DIMOConfig.paper,
 }
+KEYLESS = {"blending": "aligned"}  # config fields added since 0.1, with their value in every preset
 WORK = "_factory/training"  # <key>/: checkpoint and progress of a task, until it is committed
 PROTOCOL = (
     "PSNR, SSIM and silhouette IoU of the motions trained on, on white, over all frames of views that were never "
@@ -86,6 +87,11 @@ class DIMOTrainingJob:
         """The task of this job. `videos_key`: `SubjectVideos.key`, for the content of `videos`."""
         settings = self.to_json()
         del settings["videos"]
+        # Keys of version 0.1 do not have these fields. Their present values do not enter a key, so that a model trained
+        # by that version is done; other values do.
+        for name, present in KEYLESS.items():
+            if settings["config"].get(name) == present:
+                del settings["config"][name]
         settings |= {"unseen": stage.unseen, "encoder": stage.encoder}
         key = task_key("dimo", TRAINING_VERSION, videos_key, json.dumps(settings, sort_keys=True))
         return Task(key, self.to_json(), self.label)

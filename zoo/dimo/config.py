@@ -177,6 +177,9 @@ class DIMOConfig:
         latent_spread, latent_log_var: standard deviation of the means, and the log variance, at initialisation.
         arap: "rotations" (deviation from the best rigid rotation, at 8 phases decoded for this loss) or "distances"
             (paper eq. 9, between the rendered phases and the canonical pose).
+        blending: of the key points' rotations: "aligned" normalises the quaternions and gives them a common sign before
+            they are averaged. "linear" averages them as they are, as the published code does (methods §4.4), and is
+            how models of files without this field were trained.
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
         latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
             other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
@@ -200,6 +203,7 @@ class DIMOConfig:
     latent_spread: NotNegative = 0.0
     latent_log_var: float = 0.0
     arap: Annotated[str, OneOf("rotations", "distances")] = "rotations"
+    blending: Annotated[str, OneOf("linear", "aligned")] = "linear"
     factorised: bool = True
     latent_space: bool = True
     losses: LossWeights = field(default_factory=LossWeights)
@@ -217,7 +221,7 @@ class DIMOConfig:
     @staticmethod
     def paper() -> DIMOConfig:
         """The published configuration, for a GPU with 40 GB."""
-        return DIMOConfig()
+        return DIMOConfig(blending="aligned")
 
     @staticmethod
     def laptop() -> DIMOConfig:
@@ -243,6 +247,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
     return replace(
         config,
         arap="distances",
+        blending="aligned",
         latent_spread=0.5,
         latent_log_var=-5.0,
         losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0),

@@ -85,13 +85,13 @@ def arap_distances(positions: Tensor, canonical: Tensor, graph: Tensor, radii: T
     """As-rigid-as-possible energy in the distance-preserving form of paper eq. 9.
 
     L_arap = Σ_k Σ_t Σ_{j∈Ω_k} w_jk | d(p_j^t, p_k^t) − d(p_j^{t+Δt}, p_k^{t+Δt}) |, where d is the Euclidean distance,
-    Ω_k the neighbours of key point k in the motion graph, and w_jk the blending weight of eq. 1. t + Δt is the next
-    of the given time steps; the last one is compared with the canonical pose.
+    Ω_k the neighbours of key point k in the motion graph, and w_jk the blending weight of eq. 1, normalised over the
+    neighbours j ≠ k. t + Δt is the next of the given time steps; the last one is compared with the canonical pose.
 
     Args:
         positions: p_k^t, [B, T, K, 3], world units.
         canonical: p_k, [K, 3]; receives no gradient.
-        graph: Ω, int64 [K, J]. A key point in its own row contributes 0.
+        graph: Ω, int64 [K, J]. A key point in its own row is ignored.
         radii: r_k, [K], for the weights w_jk; receives no gradient.
 
     Returns:
@@ -101,7 +101,11 @@ def arap_distances(positions: Tensor, canonical: Tensor, graph: Tensor, radii: T
     lengths = _length(moments[:, :, graph] - moments[:, :, :, None])
     with torch.no_grad():
         squared = (canonical[graph] - canonical[:, None]).square().sum(-1)
-        weights = rbf_weights(squared, radii[graph])
+        # At distance 0, the key point itself would have the largest weight of its row by far, and its edge has no
+        # energy: it is excluded before the weights are normalised.
+        others = graph != torch.arange(len(graph), device=graph.device)[:, None]
+        weights = rbf_weights(squared, radii[graph]) * others
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
     return (lengths.diff(dim=1).abs() * weights).sum((1, 2, 3))
 
 

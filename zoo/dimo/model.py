@@ -216,16 +216,21 @@ class DIMO(nn.Module):
         Distances are detached, so these weights are differentiable in r_k only; x_i and p_k receive their gradients
         through the blend itself (methods §4.4).
         """
+        weights = self._neighbour_weights()
+        return weights.new_zeros(len(self.means), len(self.key_points)).scatter(1, self.neighbours, weights)
+
+    def _neighbour_weights(self) -> Tensor:
+        """The non-zero blending weights of each Gaussian, [N, J] in the order of `neighbours`."""
         with torch.no_grad():
             apart = self.means[:, None] - self.key_points[self.neighbours]
             squared = apart.square().sum(-1)
-        weights = rbf_weights(squared, self.log_radii.exp()[self.neighbours])
-        return weights.new_zeros(len(self.means), len(self.key_points)).scatter(1, self.neighbours, weights)
+        return rbf_weights(squared, self.log_radii.exp()[self.neighbours])
 
     def _blend(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor]:
         """Linear blend skinning (paper eq. 7; methods §4.4) of all S = B·T scenes in one matrix product.
 
-        x_i(t) = Σ_k w_ik [R(q_k(t)) (x_i − p_k) + p_k + Δ_k(t)] and q̄_i(t) = Σ_k w_ik q_k(t).
+        x_i(t) = Σ_k w_ik [R(q_k(t)) (x_i − p_k) + p_k + Δ_k(t)], and q̄_i(t) as `config.blending` specifies: "linear" is
+        Σ_k w_ik q_k(t), "aligned" is `_aligned_rotations`.
 
         Returns:
             Centres x_i(t) [S, N, 3] and blended quaternions q̄_i(t) [S, N, 4], not normalised.
@@ -243,7 +248,25 @@ class DIMO(nn.Module):
         means = blended[..., 9:12]
         for axis, value in enumerate(self.means[:, None].unbind(-1)):
             means = torch.addcmul(means, blended[..., 3 * axis : 3 * axis + 3], value)
+        if self.config.blending == "aligned":
+            return means, self._aligned_rotations(rotations)
         return means, blended[..., 12:]
+
+    def _aligned_rotations(self, rotations: Tensor) -> Tensor:
+        """Blended rotations q̄_i = Σ_k w_ik s_ik q_k / ‖q_k‖ of scenes with rotations q_k, [S, K, 4] to [S, N, 4].
+
+        s_ik = ±1 is the sign of ⟨q_k, q_a⟩ for the first key point a of Gaussian i: q and −q are the same rotation, and
+        summed with different signs they cancel. The decoder's quaternions have norms from 0.05 to 4; without the
+        normalisation the norm is a second, unintended weight.
+
+        The signs depend on the pair of key points only, so ⟨q_k, q_j⟩ is computed for the K² pairs, not for N·J.
+        """
+        unit = F.normalize(rotations, dim=-1)
+        with torch.no_grad():
+            opposed = unit @ unit.transpose(1, 2) < 0  # [S, K, K]
+            signs = 1.0 - 2.0 * opposed[:, self.neighbours[:, :1], self.neighbours].to(unit.dtype)
+        weights = self._neighbour_weights().to(unit.dtype)  # [N, J]
+        return torch.einsum("snj,snjc->snc", weights * signs, unit[:, self.neighbours])
 
     @torch.no_grad()
     def refresh(self, phases: Tensor | None = None) -> None:

@@ -51,7 +51,11 @@ class KeyPointStage:
         self.points, self.radius, self.colors, self.opacities = (
             nn.Parameter(begin[name]) for name in ("points", "radius", "colors", "opacities")
         )
-        self.moved = begin.get("moved", torch.zeros(len(self.points), device=run.device))
+        # Checkpoints of 0.1 have no `seen` and another statistic in `moved`: it starts again.
+        none = torch.zeros(len(self.points), device=run.device)
+        self.moved, self.seen = (
+            begin[name] if "seen" in begin else none.clone() for name in ("moved", "seen")
+        )
         self.adam = NamedAdam(
             {
                 "decoder": list(run.model.decoder.parameters()),
@@ -72,7 +76,7 @@ class KeyPointStage:
         """State to be stored in a checkpoint, besides the model and the optimiser."""
         return {
             "points": self.points, "radius": self.radius, "colors": self.colors, "opacities": self.opacities,
-            "moved": self.moved,
+            "moved": self.moved, "seen": self.seen,
         }  # fmt: skip
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
@@ -160,12 +164,21 @@ class KeyPointStage:
         return rates
 
     def _watch(self, picture: Rendered, batch: Batch) -> None:
-        """Accumulate each key point's image-space gradient norm, in normalised device coordinates (as 3DGS does)."""
+        """Add the renders of a step to the statistic of densification (3DGS, §5.2; methods §4.6).
+
+        The statistic is the norm of ∂L/∂(projected centre) in normalised device coordinates, averaged over the renders
+        in which a key point is visible: `moved` / `seen`. L is that of the published code, which sums over the motions
+        of a step where ours is their mean, hence the factor; the threshold belongs to that scale. Deviation from the
+        published code, which evaluates only the last render of each step: all renders count.
+        """
         whole = (batch.cameras.width * batch.cameras.height / batch.share) ** 0.5
         gradient = picture.means2d.grad
         if gradient is None:
             raise RuntimeError("means2d has no gradient: call backward() before densification")
-        self.moved += (gradient.norm(dim=-1) * (whole / 2)).sum((0, 1))
+        visible = (picture.radii > 0).all(-1)
+        norms = gradient.norm(dim=-1) * (whole / 2) * len(batch.motions)
+        self.moved += (norms * visible).sum((0, 1))
+        self.seen += visible.sum((0, 1))
 
     def _grow(self, step: int) -> None:
         """Densify and prune; at the annealing steps, resample to the configured number by farthest-point sampling."""
@@ -178,7 +191,7 @@ class KeyPointStage:
             and since >= plan.densify_pause
         ):
             radius = self.radius.detach().exp()
-            pulled = (self.moved / plan.densify_every >= plan.densify_gradient).nonzero()[:, 0]
+            pulled = (self.moved / self.seen.clamp(min=1) >= plan.densify_gradient).nonzero()[:, 0]
             # As in 3DGS, points up to `clone_scale` are cloned in place; larger ones are split into two at ± an offset
             # drawn from N(0, r²). The shared radius is not reduced, where 3DGS divides the scale by 1.6.
             apart = torch.from_numpy(self.run.rng(1, 1, done).standard_normal((len(pulled), 3), np.float32))
@@ -195,7 +208,7 @@ class KeyPointStage:
             self._keep(farthest_points(self.points.detach(), self.run.config.key_points))
 
     def _keep(self, rows: Tensor) -> None:
-        """Keep these key points and reset the accumulated gradient norms."""
+        """Keep these key points and reset the statistic of densification."""
         if not len(rows):
             raise RuntimeError(
                 f"{self.run.videos.object}: all key points were pruned; check that the masks and "
@@ -204,4 +217,4 @@ class KeyPointStage:
         self.points = self.adam.select("points", rows)
         self.colors = self.adam.select("color", rows)
         self.opacities = self.adam.select("opacity", rows)
-        self.moved = torch.zeros(len(rows), device=rows.device)
+        self.moved, self.seen = (torch.zeros(len(rows), device=rows.device) for _ in range(2))
