@@ -41,7 +41,10 @@ PRESETS: dict[str, Callable[[], DIMOConfig]] = {
     "bundled": DIMOConfig.bundled,
     "paper": DIMOConfig.paper,
 }
-KEYLESS = {"blending": "aligned"}  # config fields added since 0.1, with their value in every preset
+KEYLESS = {
+    "blending": "aligned",
+    "root": True,
+}  # config fields added since 0.1, with their value in the presets
 WORK = "_factory/training"  # <key>/: checkpoint and progress of a task, until it is committed
 PROTOCOL = (
     "PSNR, SSIM and silhouette IoU of the motions trained on, on white, over all frames of views that were never "

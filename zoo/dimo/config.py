@@ -18,8 +18,9 @@ Rate = tuple[
 class LossWeights:
     """Weights of the losses in `zoo.dimo.losses` (methods §4.5); a weight of 0 disables a loss.
 
-    The defaults are those of the published code. `between` is not in the paper: it penalises interpolated motions that
-    are less rigid than both of the motions they interpolate.
+    The defaults are those of the published code. Two losses are not in the paper: `between` penalises interpolated
+    motions that are less rigid than both of the motions they interpolate, and `tracks` the distance of key points from
+    tracked surface points, where the videos have them (`zoo.dimo.tracks`).
     """
 
     rgb: NotNegative = 5000.0
@@ -32,6 +33,7 @@ class LossWeights:
     arap: NotNegative = 10.0
     chamfer: NotNegative = 10.0
     between: NotNegative = 0.0
+    tracks: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -62,6 +64,8 @@ class Pretraining:
         arap_from: first step of the ARAP loss.
         decoder, latents, points, radius, color, opacity: learning rates.
         points_steps: number of steps over which the rate `points` decays; None = the whole stage.
+        growth: steps over which the frames drawn grow from a motion's first two to all of them; 0 = all from the start.
+            It requires motions that start in the same pose.
     """
 
     steps: Whole = 2800
@@ -84,6 +88,7 @@ class Pretraining:
     latents: Rate = (5e-3, 5e-3)
     points: Rate = (1e-2, 2e-4)
     points_steps: Count | None = 500
+    growth: Whole = 0
     radius: Rate = (1e-2, 1e-2)
     color: Rate = (1e-2, 1e-2)
     opacity: Rate = (5e-2, 5e-2)
@@ -180,6 +185,9 @@ class DIMOConfig:
         blending: of the key points' rotations: "aligned" normalises the quaternions and gives them a common sign before
             they are averaged. "linear" averages them as they are, as the published code does (methods §4.4), and is
             how models of files without this field were trained.
+        root: the decoder also predicts a rigid motion of the whole object from phase and latent, on which the key
+            points' own motions are based (not in the paper). Between two motions that turn by different angles, the
+            object then turns by an angle in between, instead of being deformed.
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
         latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
             other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
@@ -204,6 +212,7 @@ class DIMOConfig:
     latent_log_var: float = 0.0
     arap: Annotated[str, OneOf("rotations", "distances")] = "rotations"
     blending: Annotated[str, OneOf("linear", "aligned")] = "linear"
+    root: bool = False
     factorised: bool = True
     latent_space: bool = True
     losses: LossWeights = field(default_factory=LossWeights)
@@ -248,6 +257,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
         config,
         arap="distances",
         blending="aligned",
+        root=True,
         latent_spread=0.5,
         latent_log_var=-5.0,
         losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.model import rbf_weights
 from zoo.metrics.images import lpips, lpips_network, squared_error, ssim
 from zoo.metrics.trajectories import arap_rotations
@@ -24,6 +25,7 @@ __all__ = [
     "normal_smoothness",
     "squared_error",
     "ssim",
+    "track_error",
 ]
 
 # --- image losses -----------------------------------------------------------------------------------
@@ -122,6 +124,29 @@ def chamfer(points: Tensor, guide: Tensor) -> Tensor:
     with torch.no_grad():
         nearest = torch.cdist(points, guide).argmin(-1, keepdim=True).expand(*points.shape)
     return (points - guide.gather(-2, nearest)).square().sum((-1, -2))
+
+
+def track_error(
+    positions: Tensor, rotations: Tensor, tracked: Tensor, turned: Tensor, reach: Tensor | float
+) -> Tensor:
+    """Squared distance of key points from their tracks, with that of points rigidly attached to them.
+
+    Σ_k ‖p_k − p*_k‖² + ½ ρ² ‖R(q_k) − R*_k‖²_F. For an angle θ between R(q_k) and R*_k, the second term is
+    4 ρ² sin²(θ / 2) ≈ (ρ θ)²: the squared displacement of a point at distance ρ from the axis.
+
+    Args:
+        positions: p_k, [..., K, 3].
+        rotations: q_k, [..., K, 4], of any norm and sign.
+        tracked: p*_k, [..., K, 3].
+        turned: R*_k, [..., K, 3, 3].
+        reach: ρ, world units.
+
+    Returns:
+        Sums over the key points, [...].
+    """
+    places = (positions - tracked).square().sum(-1)
+    turns = (rotation_matrices(rotations) - turned).square().sum((-1, -2))
+    return (places + 0.5 * reach**2 * turns).sum(-1)
 
 
 def _length(vectors: Tensor) -> Tensor:

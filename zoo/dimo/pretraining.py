@@ -12,7 +12,7 @@ from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import over
 from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.initial import decode_positions, hull_points, points_in_ball
-from zoo.dimo.model import DIMO
+from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.dimo.objective import (
     StepLoss,
     decayed_rate,
@@ -21,6 +21,7 @@ from zoo.dimo.objective import (
     photometric,
     renders_per_motion,
     rigidity_loss,
+    track_loss,
     wanted_outputs,
 )
 from zoo.dimo.optimizer import NamedAdam
@@ -46,6 +47,8 @@ class KeyPointStage:
             self.plan.resolutions,
             run.config.latent,
             (run.seed, 1),
+            self.plan.growth,
+            pictures=run.tracks is None,
         )
         begin = self._begin() if tensors is None else tensors
         self.points, self.radius, self.colors, self.opacities = (
@@ -86,30 +89,50 @@ class KeyPointStage:
             step: index within this stage, from 0.
             batch: data of the step, on the training device.
         """
-        model, plan, weights = self.run.model, self.plan, self.run.config.losses
+        model, plan = self.run.model, self.plan
         z = latents(model, batch)
-        offsets, _ = model.decoder(self.points, batch.phases, z)
+        offsets, rotations = model.decoder(self.points, batch.phases, z)
         positions = self.points + offsets
-        picture = render(
-            self._gaussians(positions.flatten(0, 1)),
-            batch.cameras,
-            background=None if plan.alpha_only else torch.ones(3, device=z.device),
-            want=("alpha",) if plan.alpha_only else wanted_outputs(weights, step >= plan.smooth_from),
-        )
-        if plan.alpha_only:
-            error = losses.squared_error(picture.output("alpha"), over(batch.targets)[1]) * batch.share
-            loss = (weights.mask + renders_per_motion(batch) * weights.rgb) * error
+        picture = None
+        if (tracks := self.run.tracks) is not None:
+            motion = KeyPointMotion(positions, rotations)
+            loss = track_loss(model, tracks, motion, z, batch, self.radius.detach().exp())
+            tracked = tracks.positions[batch.motions[:, None], batch.frames[None]]
+            error = (positions.detach() - tracked).square().sum(-1).mean()
         else:
-            loss, error = photometric(self.run.config, picture, batch)
+            picture = self._render(positions, step, batch)
+            loss, error = self._image_loss(picture, batch)
         loss = loss + latent_loss(self.run.config, model, batch)
         if step >= plan.arap_from:
             loss = loss + rigidity_loss(model, self.points, self.radius, positions, z, batch)
         loss.backward()
-        if plan.densify_every and step <= plan.densify_until:
-            self._watch(picture, batch)
+        if picture is not None:
+            if plan.densify_every and step <= plan.densify_until:
+                self._watch(picture, batch)
         self.adam.step(self._rates(step))
-        self._grow(step)
+        if picture is not None:
+            self._grow(step)
         return StepLoss(loss, error)
+
+    def _render(self, positions: Tensor, step: int, batch: Batch) -> Rendered:
+        """Render the key points at p_k(t), [M', T', K, 3], as the losses of this step need it."""
+        plan = self.plan
+        return render(
+            self._gaussians(positions.flatten(0, 1)),
+            batch.cameras,
+            background=None if plan.alpha_only else torch.ones(3, device=positions.device),
+            want=("alpha",)
+            if plan.alpha_only
+            else wanted_outputs(self.run.config.losses, step >= plan.smooth_from),
+        )
+
+    def _image_loss(self, picture: Rendered, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Weighted image losses and the unweighted mean squared error, of colour or of alpha, both scalars."""
+        if not self.plan.alpha_only:
+            return photometric(self.run.config, picture, batch)
+        weights = self.run.config.losses
+        error = losses.squared_error(picture.output("alpha"), over(batch.targets)[1]) * batch.share
+        return (weights.mask + renders_per_motion(batch) * weights.rgb) * error, error
 
     def finish(self) -> Tensor:
         """Remove transparent key points and copy the others into a new model, which replaces `run.model`.
@@ -132,7 +155,10 @@ class KeyPointStage:
         """Initial key points: in a ball (methods §4.6) or farthest-point samples of a visual hull."""
         run, K = self.run, self.run.config.key_points
         rng = run.rng(1)
-        if self.plan.initial == "hull":
+        if run.tracks is not None:
+            points, opacity = run.tracks.points.clone(), 0.5
+            colors = torch.full_like(points, 0.5)
+        elif self.plan.initial == "hull":
             many, colors = hull_points(run, 16 * K, rng)
             chosen = farthest_points(many, K)
             points, colors, opacity = many[chosen], colors[chosen], 0.5
@@ -143,7 +169,7 @@ class KeyPointStage:
             "points": points,
             "radius": spacing(points).mean().log()[None],
             "colors": colors,
-            "opacities": torch.full((K,), opacity, device=run.device).logit(),
+            "opacities": torch.full((len(points),), opacity, device=run.device).logit(),
         }
 
     def _gaussians(self, means: Tensor) -> Gaussians:

@@ -38,9 +38,9 @@ def torn_share(
 
         median_j ( ‖x_j(t) − x_i(t)‖ / ‖x_j(0) − x_i(0)‖ ) > stretch.
 
-    The share is 0 for rigid motions of the whole and for bending, which stretches few neighbourhoods as a whole. It does
-    not depend on the scale or on the density of the points. Unlike an energy, it is not dominated by motions that are
-    large, and it counts single stray points, which an average hides.
+    It is 0 for rigid motions, and near 0 for bending, which stretches few neighbourhoods as a whole. It does not depend
+    on the scale of the points. Unlike an energy, it does not grow with the size of a motion, and it counts single stray
+    points, which an average hides.
 
     Args:
         positions: points x_i(t), [T, N, 3].
