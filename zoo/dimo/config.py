@@ -260,7 +260,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
         root=True,
         latent_spread=0.5,
         latent_log_var=-5.0,
-        losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0),
+        losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0, tracks=5000.0),
         pretraining=replace(
             pretraining,
             initial="hull",
