@@ -130,16 +130,15 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         del before["videos"]
         for name in ("blending", "root"):
             del before["config"][name]
-        del before["config"]["losses"]["tracks"], before["config"]["pretraining"]["growth"]
+        del before["config"]["losses"]["tracks"]
         before |= {"unseen": stage.unseen, "encoder": stage.encoder}
         assert job.task(stage, "v").key == task_key("dimo", "1", "v", json.dumps(before, sort_keys=True))
-        losses, first = config.losses, config.pretraining
+        losses = config.losses
         changes = (
             {"blending": "linear"},
             {"root": not config.root},
             {"losses": replace(losses, tracks=losses.tracks + 1)},
-            {"pretraining": replace(first, growth=7)},
         )
         keys |= {job.task(stage, "v").key}
         keys |= {replace(job, config=replace(config, **each)).task(stage, "v").key for each in changes}
-    assert len(keys) == 10
+    assert len(keys) == 8

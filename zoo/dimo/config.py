@@ -64,8 +64,6 @@ class Pretraining:
         arap_from: first step of the ARAP loss.
         decoder, latents, points, radius, color, opacity: learning rates.
         points_steps: number of steps over which the rate `points` decays; None = the whole stage.
-        growth: steps over which the frames drawn grow from a motion's first two to all of them; 0 = all from the start.
-            It requires motions that start in the same pose.
     """
 
     steps: Whole = 2800
@@ -88,7 +86,6 @@ class Pretraining:
     latents: Rate = (5e-3, 5e-3)
     points: Rate = (1e-2, 2e-4)
     points_steps: Count | None = 500
-    growth: Whole = 0
     radius: Rate = (1e-2, 1e-2)
     color: Rate = (1e-2, 1e-2)
     opacity: Rate = (5e-2, 5e-2)

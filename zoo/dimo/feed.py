@@ -65,7 +65,6 @@ class Feed:
         resolutions: (first step, image size in pixels) pairs.
         latent: Z, for the noise.
         seed: of the draws, together with the step.
-        growth: steps over which the frames to draw from grow from the first ones to all; 0 = all from the start.
         pictures: False = nothing is read; targets and cameras have no pixels, and half as many frames are drawn
             as there would be images per motion.
     """
@@ -78,10 +77,9 @@ class Feed:
         resolutions: Sequence[tuple[int, int]],
         latent: int,
         seed: Sequence[int],
-        growth: int = 0,
         pictures: bool = True,
     ) -> None:
-        self.growth, self.pictures = growth, pictures
+        self.pictures = pictures
         self.videos, self.views, self.latent, self.seed = videos, list(views), latent, list(seed)
         available = (len(videos), len(self.views), videos.frames)
         self.sizes = [min(size, count) for size, count in zip(batch, available, strict=True)]
@@ -106,7 +104,7 @@ class Feed:
         motions, picked, frames = (
             np.sort(rng.choice(count, size, replace=False))
             for count, size in zip(
-                (len(self.videos), len(self.views), self._frames_at(step)), self.sizes, strict=True
+                (len(self.videos), len(self.views), self.videos.frames), self.sizes, strict=True
             )
         )
         views = [self.views[i] for i in picked]
@@ -146,13 +144,6 @@ class Feed:
             cameras=TensorCameras(cameras.viewmats.expand(len(cut), -1, -1, -1), Ks, width, height),
             share=height * width / resolution**2,
         )
-
-    def _frames_at(self, step: int) -> int:
-        """Number of frames to draw from at a step: the first ones of each motion, at least as many as are drawn."""
-        T, fewest = self.videos.frames, self.sizes[2]
-        if step >= self.growth:
-            return T
-        return fewest + (T - fewest) * step // self.growth
 
     def resolution(self, step: int) -> int:
         """Image size in pixels at a step, at most that of the videos."""

@@ -47,7 +47,6 @@ class KeyPointStage:
             self.plan.resolutions,
             run.config.latent,
             (run.seed, 1),
-            self.plan.growth,
             pictures=run.tracks is None,
         )
         begin = self._begin() if tensors is None else tensors
