@@ -65,7 +65,6 @@ def evaluate(
         raise ValueError("evaluate: views: expected at least one view, got none")
     resolution = min(resolution, videos.resolution)
     frames = list(range(0, videos.frames, every))
-    times = torch.tensor(videos.phases, device=z.device, dtype=torch.float32)
     rows = []
     for motion, name in enumerate(videos.names):
         row: dict[str, Any] = {"name": name}
@@ -73,14 +72,7 @@ def evaluate(
             model, videos, z[motion : motion + 1], motion, views, frames, resolution, perceptual
         )
         row |= pictures
-        row["arap"] = float(arap_energy(model, z[motion : motion + 1]))
-        row["torn"] = float(torn(model, z[motion : motion + 1], times))
-        if (points := videos.points(motion)) is not None:
-            surface = torch.tensor(points)
-            row["torn_truth"] = float(torn_share(surface, surface[0]).max())
-            # Points that the model was trained on do not measure it.
-            surface = surface[:, UNUSED] if model.config.losses.tracks and surface.shape[1] > 1 else surface
-            row["motion_error"] = motion_error(model, z[motion], surface, videos.phases)
+        row |= _measure_shape(model, videos, z[motion : motion + 1], motion)
         rows.append(row)
     keys = [key for key in rows[0] if key != "name"]
     worst = min(rows, key=lambda row: row["psnr"])
@@ -136,6 +128,19 @@ def _measure(
         "iou": iou(both, either),
     }
     return measured | ({"lpips": float(torch.stack(distance).mean())} if perceptual else {})
+
+
+def _measure_shape(model: DIMO, videos: MotionVideos, z: Tensor, motion: int) -> dict[str, float]:
+    """Rigidity and 3D motion error of one motion with latent z [1, Z], in all frames."""
+    times = torch.tensor(videos.phases, device=z.device, dtype=torch.float32)
+    row = {"arap": float(arap_energy(model, z)), "torn": float(torn(model, z, times))}
+    if (points := videos.points(motion)) is not None:
+        surface = torch.tensor(points)
+        row["torn_truth"] = float(torn_share(surface, surface[0]).max())
+        # Points that the model was trained on do not measure it.
+        surface = surface[:, UNUSED] if model.config.losses.tracks and surface.shape[1] > 1 else surface
+        row["motion_error"] = motion_error(model, z[0], surface, videos.phases)
+    return row
 
 
 @torch.no_grad()
