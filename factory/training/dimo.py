@@ -207,7 +207,7 @@ def _evaluate(model: DIMO, trained_on: MotionVideos, heldout: MotionVideos | Non
     from zoo.dimo.evaluation import evaluate
     from zoo.dimo.training import fit_latent
 
-    measured = evaluate(model, trained_on)
+    measured: dict[str, Any] = evaluate(model, trained_on)
     source = trained_on.provenance.get("title") or trained_on.object
     metrics = {
         "protocol": PROTOCOL,
