@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ import pytest
 import factory.render
 import factory.train
 import zoo
+from cluster import task_key
 from factory import load_clips
 from factory.clips.stage import RenderStage
 from factory.motion_videos.stage import MotionStage
-from factory.training.dimo import DimoStage
+from factory.training.dimo import DimoStage, DIMOTrainingJob
 from factory.training.mvvdm import worker
 from renderers.meshes import PICTURE_VERSIONS
+from zoo.dimo.config import DIMOConfig
 
 WRITTEN = Path(__file__).parents[1] / "data" / "v0.1.0"
 RENDER = (
@@ -116,3 +119,26 @@ def test_other_options_are_new_work(written, change):
     factory.render.main(["--source", "models", "--out", "dataset", *options, *change, "--workers", "0"])
     (quarantined,) = (written / "dataset" / "_factory" / "quarantine").rglob("*.json")
     assert "this was done before" in quarantined.read_text()
+
+
+def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
+    """Fields of the configuration that version 0.1 did not have enter a key only where they differ from the presets."""
+    stage, keys = DimoStage(), set()
+    for config in (DIMOConfig.bundled(), DIMOConfig.paper()):
+        job = DIMOTrainingJob("egg", "", (), 0, config, "videos")
+        before = job.to_json()
+        del before["videos"]
+        for name in ("blending", "root"):
+            del before["config"][name]
+        del before["config"]["losses"]["tracks"]
+        before |= {"unseen": stage.unseen, "encoder": stage.encoder}
+        assert job.task(stage, "v").key == task_key("dimo", "1", "v", json.dumps(before, sort_keys=True))
+        losses = config.losses
+        changes = (
+            {"blending": "linear"},
+            {"root": not config.root},
+            {"losses": replace(losses, tracks=losses.tracks + 1)},
+        )
+        keys |= {job.task(stage, "v").key}
+        keys |= {replace(job, config=replace(config, **each)).task(stage, "v").key for each in changes}
+    assert len(keys) == 8

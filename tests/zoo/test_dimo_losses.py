@@ -43,6 +43,19 @@ def test_arap_distances_by_hand():
     assert energy.tolist() == [8.0]
 
 
+def test_arap_does_not_weigh_a_key_points_edge_to_itself():
+    """As above; and with two neighbours at equal distance, of which one keeps its own: half of it."""
+    positions = torch.tensor([[[[0.0, 0, 0], [1.0, 0, 0]], [[0.0, 0, 0], [0, 3.0, 0]]]])
+    canonical, radii = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]]), torch.full((2,), 0.2)
+    graph = torch.tensor([[0, 1], [1, 0]])  # rows of the motion graph begin with the key point itself
+    assert losses.arap_distances(positions, canonical, graph, radii).tolist() == pytest.approx([8.0])
+    assert losses.arap_distances(positions, canonical, graph[:, 1:], radii).tolist() == pytest.approx([8.0])
+    canonical = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0]])
+    positions = torch.stack([canonical, torch.tensor([[0.0, 0, 0], [3.0, 0, 0], [-1.0, 0, 0]])])[None]
+    graph = torch.tensor([[0, 1, 2], [1, 1, 1], [2, 2, 2]])  # rows of the key point alone have no energy
+    assert losses.arap_distances(positions, canonical, graph, torch.ones(3)).tolist() == pytest.approx([2.0])
+
+
 @pytest.mark.parametrize("form", ["distances", "rotations"])
 def test_arap_is_zero_for_rigid_motions_alone(form):
     points, graph = _cloud()

@@ -116,6 +116,36 @@ def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly():
     assert not torch.allclose(model.skin(motion._replace(positions=torn)).means[0], moved.means[0], atol=1e-2)
 
 
+@pytest.mark.parametrize("blending", ["linear", "aligned"])
+def test_rotations_of_any_sign_and_norm_blend_to_their_mean(blending):
+    """Rotations about one axis have a mean by hand, whatever multiples of their quaternions the decoder returns."""
+    model = _model(blending=blending)
+    K = len(model.key_points)
+    generator = torch.Generator().manual_seed(1)
+    angles = 0.6 * torch.rand(K, generator=generator)
+    norms = (0.05 + 3.7 * torch.rand(K, generator=generator)) * torch.tensor([1.0, -1.0] * (K // 2))
+    axis = torch.nn.functional.normalize(torch.tensor([1.0, -2.0, 0.5]), dim=0)
+    unit = torch.cat([(angles / 2).cos()[:, None], (angles / 2).sin()[:, None] * axis], -1)
+    motion = KeyPointMotion(model.key_points[None, None], (norms[:, None] * unit)[None, None])
+    with torch.no_grad():
+        turned = rotation_matrices(model.skin(motion).quats[0])
+        half = model.skinning_weights() @ unit  # unit quaternions of one sign: their sum points to the mean
+        expected = rotation_matrices(half) @ rotation_matrices(model.quats)
+    if blending == "aligned":
+        assert torch.allclose(turned, expected, atol=1e-5)
+    else:  # as the models of version 0.1 were trained, and the control
+        assert not torch.allclose(turned, expected, atol=0.1)
+        direct = multiply_quaternions(model.skinning_weights() @ (norms[:, None] * unit), model.quats)
+        assert torch.allclose(turned, rotation_matrices(direct), atol=1e-4)
+
+
+def test_configurations_without_a_field_blend_as_before_and_presets_as_now():
+    values = asdict(DIMOConfig.bundled())
+    assert values.pop("blending") == "aligned"
+    assert DIMOConfig(**json.loads(json.dumps(values))).blending == "linear"
+    assert DIMOConfig.paper().blending == DIMOConfig.laptop().blending == "aligned"
+
+
 def test_quaternions_are_scipys():
     a, b = Rotation.random(2, random_state=0)
     one, two = (torch.tensor(r.as_quat(scalar_first=True)) for r in (a, b))

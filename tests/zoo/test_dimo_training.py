@@ -1,6 +1,7 @@
 """End-to-end training on a tiny object: convergence, bit-identical resumption, metrics, unseen motions."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from tiny_motions import tiny_config, tiny_videos
 
 from zoo.dimo import losses
 from zoo.dimo.config import LossWeights, Pretraining
+from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import over
 from zoo.dimo.evaluation import arap_energy, evaluate
 from zoo.dimo.feed import Feed
+from zoo.dimo.pretraining import KeyPointStage
 from zoo.dimo.training import excess_between, fit_latent, train
 
 
@@ -106,6 +109,40 @@ def test_stage_one_as_published_densifies_prunes_and_anneals(videos):
     assert 0 < len(model.means) <= config.gaussians
     assert seen[0]["stage"] == "motion" and seen[-1]["stage"] == "joint"
     assert seen[-1]["step"] == seen[-1]["steps"] == 42
+
+
+def _watched(videos, threshold: float) -> KeyPointStage:
+    """A stage that saw two steps of 2 motions in 4 renders each, with gradients by hand."""
+    plan = replace(
+        Pretraining(), densify_every=4, densify_pause=0, anneal_at=(), clone_scale=1.0, densify_gradient=threshold
+    )  # fmt: skip
+    run = TrainingContext(videos.select("train"), tiny_config(pretraining=plan), 0, torch.device("cpu"))
+    stage = KeyPointStage(run)
+    N = len(stage.points)
+    camera = SimpleNamespace(width=8, height=8)
+    batch = SimpleNamespace(
+        cameras=camera, share=0.25, motions=torch.arange(2)
+    )  # of an image of 16 × 16 pixels
+    for _ in range(2):
+        gradient, radii = torch.zeros(2, 2, N, 2), torch.zeros(2, 2, N, 2, dtype=torch.int32)
+        gradient[0, 0, 3], radii[0, 0, 3] = torch.tensor([3e-4, 4e-4]), 1  # visible in one render
+        gradient[0, :, 5], radii[:, :, 5] = torch.tensor([3e-4, 4e-4]), 1  # visible in all, pulled in two
+        stage._watch(SimpleNamespace(means2d=SimpleNamespace(grad=gradient), radii=radii), batch)
+    return stage
+
+
+def test_densification_compares_the_mean_gradient_of_the_renders_that_show_a_key_point(videos):
+    """5e−4 per pixel, 8 pixels per unit of normalised coordinates, and a sum over two motions: 8e−3."""
+    stage = _watched(videos, 1.0)
+    expected = torch.zeros(len(stage.points))
+    expected[3], expected[5] = 8e-3, 4e-3
+    assert torch.allclose(stage.moved / stage.seen.clamp(min=1), expected, rtol=1e-5)
+    for threshold, added in ((7e-3, [3]), (3e-3, [3, 5]), (9e-3, [])):
+        stage = _watched(videos, threshold)
+        before = stage.points.detach().clone()
+        stage._grow(3)
+        assert torch.equal(stage.points[len(before) :], before[added])
+        assert not stage.moved.any() and not stage.seen.any()  # counted anew
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ Rate = tuple[
 class LossWeights:
     """Weights of the losses in `zoo.dimo.losses` (methods §4.5); a weight of 0 disables a loss.
 
-    The defaults are those of the published code. `between` is not in the paper: it penalises interpolated motions that
-    are less rigid than both of the motions they interpolate.
+    The defaults are those of the published code. Two losses are not in the paper: `between` penalises interpolated
+    motions that are less rigid than both of the motions they interpolate, and `tracks` the distance of key points from
+    tracked surface points, where the videos have them (`zoo.dimo.tracks`).
     """
 
     rgb: NotNegative = 5000.0
@@ -32,6 +33,7 @@ class LossWeights:
     arap: NotNegative = 10.0
     chamfer: NotNegative = 10.0
     between: NotNegative = 0.0
+    tracks: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -177,6 +179,12 @@ class DIMOConfig:
         latent_spread, latent_log_var: standard deviation of the means, and the log variance, at initialisation.
         arap: "rotations" (deviation from the best rigid rotation, at 8 phases decoded for this loss) or "distances"
             (paper eq. 9, between the rendered phases and the canonical pose).
+        blending: of the key points' rotations: "aligned" normalises the quaternions and gives them a common sign before
+            they are averaged. "linear" averages them as they are, as the published code does (methods §4.4), and is
+            how models of files without this field were trained.
+        root: the decoder also predicts a rigid motion of the whole object from phase and latent, on which the key
+            points' own motions are based (not in the paper). Between two motions that turn by different angles, the
+            object then turns by an angle in between, instead of being deformed.
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
         latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
             other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
@@ -200,6 +208,8 @@ class DIMOConfig:
     latent_spread: NotNegative = 0.0
     latent_log_var: float = 0.0
     arap: Annotated[str, OneOf("rotations", "distances")] = "rotations"
+    blending: Annotated[str, OneOf("linear", "aligned")] = "linear"
+    root: bool = False
     factorised: bool = True
     latent_space: bool = True
     losses: LossWeights = field(default_factory=LossWeights)
@@ -217,7 +227,7 @@ class DIMOConfig:
     @staticmethod
     def paper() -> DIMOConfig:
         """The published configuration, for a GPU with 40 GB."""
-        return DIMOConfig()
+        return DIMOConfig(blending="aligned")
 
     @staticmethod
     def laptop() -> DIMOConfig:
@@ -243,9 +253,11 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
     return replace(
         config,
         arap="distances",
+        blending="aligned",
+        root=True,
         latent_spread=0.5,
         latent_log_var=-5.0,
-        losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0),
+        losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0, tracks=5000.0),
         pretraining=replace(
             pretraining,
             initial="hull",

@@ -11,6 +11,7 @@ from zoo.dimo.config import DIMOConfig
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.model import DIMO
 from zoo.dimo.points import calmest_frame
+from zoo.dimo.tracks import KeyPointTracks, key_point_tracks
 from zoo.seeds import untouched
 
 
@@ -33,6 +34,15 @@ class TrainingContext:
     def pose(self) -> tuple[int, int]:
         """Motion and frame whose visual hull initialises the points."""
         return calmest_frame(self.videos, self.views)
+
+    @cached_property
+    def tracks(self) -> KeyPointTracks | None:
+        """Tracks of the key points on the training device; None if they are not used or the videos have none."""
+        config = self.config
+        if not (config.losses.tracks and config.factorised):
+            return None
+        tracks = key_point_tracks(self.videos, self.pose, config.key_points)
+        return tracks and KeyPointTracks(*(field.to(self.device) for field in tracks))
 
     def rng(self, *key: int) -> np.random.Generator:
         """A generator that depends on the seed and `key` only: (stage,) or (stage, use, step)."""

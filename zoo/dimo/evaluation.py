@@ -12,9 +12,13 @@ from renderers.arguments import instance, integer, shown
 from renderers.gaussians import render
 from zoo.dimo.data import MotionVideos, check_indices, over
 from zoo.dimo.model import DIMO, rbf_weights
+from zoo.dimo.tracks import UNUSED
 from zoo.metrics.images import lpips, psnr_from_mse, squared_error, ssim
+from zoo.metrics.rigidity import torn_share
 from zoo.metrics.silhouettes import intersection_and_union, iou
 from zoo.metrics.trajectories import arap_rotations, trajectory_error
+
+SOLID = 0.3  # opacity above which a Gaussian is counted as part of the surface
 
 
 @torch.no_grad()
@@ -40,9 +44,10 @@ def evaluate(
 
     Returns:
         A dict with the means over motions of psnr (dB, from the mean squared error over a motion's images), ssim, iou
-        (silhouettes at alpha 0.5), arap (see `arap_energy`) and, where the folder has surface points, motion_error
-        (see `motion_error`); worst_psnr, worst_motion, views, resolution, gaussians; and "motions", one dict per
-        motion with its name and the same metrics.
+        (silhouettes at alpha 0.5), arap (see `arap_energy`), torn (see `torn`) and, where the folder has surface
+        points, motion_error (see `motion_error`) and torn_truth, the same share of the surface points; worst_psnr,
+        worst_motion, views, resolution, gaussians; and "motions", one dict per motion with its name and the same
+        metrics.
 
     Raises:
         ValueError: the number of latents differs from the number of motions.
@@ -67,9 +72,7 @@ def evaluate(
             model, videos, z[motion : motion + 1], motion, views, frames, resolution, perceptual
         )
         row |= pictures
-        row["arap"] = float(arap_energy(model, z[motion : motion + 1]))
-        if (points := videos.points(motion)) is not None:
-            row["motion_error"] = motion_error(model, z[motion], torch.tensor(points), videos.phases)
+        row |= _measure_shape(model, videos, z[motion : motion + 1], motion)
         rows.append(row)
     keys = [key for key in rows[0] if key != "name"]
     worst = min(rows, key=lambda row: row["psnr"])
@@ -127,6 +130,19 @@ def _measure(
     return measured | ({"lpips": float(torch.stack(distance).mean())} if perceptual else {})
 
 
+def _measure_shape(model: DIMO, videos: MotionVideos, z: Tensor, motion: int) -> dict[str, float]:
+    """Rigidity and 3D motion error of one motion with latent z [1, Z], in all frames."""
+    times = torch.tensor(videos.phases, device=z.device, dtype=torch.float32)
+    row = {"arap": float(arap_energy(model, z)), "torn": float(torn(model, z, times))}
+    if (points := videos.points(motion)) is not None:
+        surface = torch.tensor(points)
+        row["torn_truth"] = float(torn_share(surface, surface[0]).max())
+        # Points that the model was trained on do not measure it.
+        surface = surface[:, UNUSED] if model.config.losses.tracks and surface.shape[1] > 1 else surface
+        row["motion_error"] = motion_error(model, z[0], surface, videos.phases)
+    return row
+
+
 @torch.no_grad()
 def arap_energy(model: DIMO, z: Tensor, phases: Tensor | None = None) -> Tensor:
     """ARAP energy (`arap_rotations`) of the decoded key points over the motion graph; 0 for a rigid motion.
@@ -140,6 +156,29 @@ def arap_energy(model: DIMO, z: Tensor, phases: Tensor | None = None) -> Tensor:
     """
     phases = model.phases if phases is None else phases
     return arap_rotations(model.paths(z, phases), model.graph)
+
+
+@torch.no_grad()
+def torn(model: DIMO, z: Tensor, phases: Tensor | None = None) -> Tensor:
+    """Share of solid Gaussians that are torn off their neighbours in the worst frame (`zoo.metrics.torn_share`).
+
+    Gaussians of opacity up to `SOLID` are ignored: they are hardly visible. The reference is the canonical pose.
+
+    Args:
+        z: latents, [B, Z].
+        phases: [T] in [0, 1]; None = the model's own.
+
+    Returns:
+        [B] in [0, 1].
+    """
+    phases = model.phases if phases is None else phases
+    solid = model.opacity_logits.float().sigmoid() > SOLID
+    reference = model.means[solid]
+    shares = [
+        torn_share(model.skin(model.trajectories(each[None], phases)).means[:, solid], reference).max()
+        for each in z
+    ]
+    return torch.stack(shares)
 
 
 @torch.no_grad()

@@ -57,7 +57,17 @@ class Batch:
 
 
 class Feed:
-    """Batch sampler of one stage: draws motions, views and frames without replacement."""
+    """Batch sampler of one stage: draws motions, views and frames without replacement.
+
+    Args:
+        videos, views: motions and indices of the views to draw from.
+        batch: motions, views and frames per step.
+        resolutions: (first step, image size in pixels) pairs.
+        latent: Z, for the noise.
+        seed: of the draws, together with the step.
+        pictures: False = nothing is read; targets and cameras have no pixels, and half as many frames are drawn
+            as there would be images per motion.
+    """
 
     def __init__(
         self,
@@ -67,10 +77,14 @@ class Feed:
         resolutions: Sequence[tuple[int, int]],
         latent: int,
         seed: Sequence[int],
+        pictures: bool = True,
     ) -> None:
+        self.pictures = pictures
         self.videos, self.views, self.latent, self.seed = videos, list(views), latent, list(seed)
         available = (len(videos), len(self.views), videos.frames)
         self.sizes = [min(size, count) for size, count in zip(batch, available, strict=True)]
+        if not pictures:
+            self.sizes = [self.sizes[0], 1, min(-(-self.sizes[1] * self.sizes[2] // 2), videos.frames)]
         self.resolutions = resolutions
         self._kept: tuple[int, np.ndarray, np.ndarray] | None = None
 
@@ -95,6 +109,21 @@ class Feed:
         )
         views = [self.views[i] for i in picked]
         resolution = self.resolution(step)
+        noise, blend = (
+            rng.standard_normal((len(motions), self.latent), np.float32),
+            rng.random(len(motions), np.float32),
+        )
+        drawn = {
+            "motions": torch.from_numpy(motions),
+            "frames": torch.from_numpy(frames),
+            "phases": torch.tensor([self.videos.phases[t] for t in frames]),
+            "noise": torch.from_numpy(noise),
+            "blend": torch.from_numpy(blend),
+        }
+        if not self.pictures:
+            cameras = self.videos.cameras(motions, views, len(frames), resolution)
+            none = torch.zeros(len(motions) * len(frames), 1, 0, 0, 4, dtype=torch.uint8)
+            return Batch(**drawn, targets=none, cameras=cameras, share=1.0)
         frames_in = self._frames(motions, picked, frames, resolution)  # [S, C, H, H, 4] with H ≥ resolution
         factor = frames_in.shape[2] // resolution
         whole = step % FULL_EVERY == 0 or frames_in.shape[2] != factor * resolution
@@ -110,14 +139,10 @@ class Feed:
         Ks = cameras.Ks.expand(len(cut), -1, -1, -1).clone()
         Ks[..., :2, 2] -= torch.from_numpy(corners[..., ::-1].copy()).float()
         return Batch(
-            motions=torch.from_numpy(motions),
-            frames=torch.from_numpy(frames),
-            phases=torch.tensor([self.videos.phases[t] for t in frames]),
+            **drawn,
             targets=targets,
             cameras=TensorCameras(cameras.viewmats.expand(len(cut), -1, -1, -1), Ks, width, height),
             share=height * width / resolution**2,
-            noise=torch.from_numpy(rng.standard_normal((len(motions), self.latent), np.float32)),
-            blend=torch.from_numpy(rng.random(len(motions), np.float32)),
         )
 
     def resolution(self, step: int) -> int:

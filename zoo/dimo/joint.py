@@ -19,6 +19,7 @@ from zoo.dimo.objective import (
     latents,
     photometric,
     rigidity_loss,
+    track_loss,
     views_per_motion,
     wanted_outputs,
 )
@@ -88,7 +89,10 @@ class JointStage:
             loss = loss + rigidity_loss(
                 model, model.key_points, model.log_radii, motion.positions, z, batch, model.graph
             )
-        if self.guide is not None and config.factorised and weights.chamfer:
+        if self.run.tracks is not None:
+            reach = model.log_radii.detach().exp().mean()
+            loss = loss + track_loss(model, self.run.tracks, motion, z, batch, reach)
+        elif self.guide is not None and config.factorised and weights.chamfer:
             # L_chamfer (paper §3.3): Σ_k min_j ‖p_k(t) − p̃_j(t)‖², summed over a motion's renders (methods §4.5).
             # It does not depend on the view, hence the factor; the mean is over motions.
             guide = self.guide[batch.motions][:, batch.frames]
@@ -140,8 +144,11 @@ class JointStage:
         run, model, N = self.run, self.run.model, self.run.config.gaussians
         rng = run.rng(2)
         if self.guide is None:  # stage 1 was skipped
-            points = hull_points(run, 16 * len(model.key_points), rng)[0] if self._on_hull else None
-            if points is None:
+            if run.tracks is not None:
+                points = run.tracks.points
+            elif self._on_hull:
+                points = hull_points(run, 16 * len(model.key_points), rng)[0]
+            else:
                 points = points_in_ball(rng, len(model.key_points), 0.5).to(run.device)
             model.key_points.copy_(points[farthest_points(points, len(model.key_points))])
             model.log_radii.fill_(spacing(model.key_points).mean().log())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.model import rbf_weights
 from zoo.metrics.images import lpips, lpips_network, squared_error, ssim
 from zoo.metrics.trajectories import arap_rotations
@@ -24,6 +25,7 @@ __all__ = [
     "normal_smoothness",
     "squared_error",
     "ssim",
+    "track_error",
 ]
 
 # --- image losses -----------------------------------------------------------------------------------
@@ -85,13 +87,13 @@ def arap_distances(positions: Tensor, canonical: Tensor, graph: Tensor, radii: T
     """As-rigid-as-possible energy in the distance-preserving form of paper eq. 9.
 
     L_arap = Σ_k Σ_t Σ_{j∈Ω_k} w_jk | d(p_j^t, p_k^t) − d(p_j^{t+Δt}, p_k^{t+Δt}) |, where d is the Euclidean distance,
-    Ω_k the neighbours of key point k in the motion graph, and w_jk the blending weight of eq. 1. t + Δt is the next
-    of the given time steps; the last one is compared with the canonical pose.
+    Ω_k the neighbours of key point k in the motion graph, and w_jk the blending weight of eq. 1, normalised over the
+    neighbours j ≠ k. t + Δt is the next of the given time steps; the last one is compared with the canonical pose.
 
     Args:
         positions: p_k^t, [B, T, K, 3], world units.
         canonical: p_k, [K, 3]; receives no gradient.
-        graph: Ω, int64 [K, J]. A key point in its own row contributes 0.
+        graph: Ω, int64 [K, J]. A key point in its own row is ignored.
         radii: r_k, [K], for the weights w_jk; receives no gradient.
 
     Returns:
@@ -101,7 +103,11 @@ def arap_distances(positions: Tensor, canonical: Tensor, graph: Tensor, radii: T
     lengths = _length(moments[:, :, graph] - moments[:, :, :, None])
     with torch.no_grad():
         squared = (canonical[graph] - canonical[:, None]).square().sum(-1)
-        weights = rbf_weights(squared, radii[graph])
+        # At distance 0, the key point itself would have the largest weight of its row by far, and its edge has no
+        # energy: it is excluded before the weights are normalised.
+        others = graph != torch.arange(len(graph), device=graph.device)[:, None]
+        weights = rbf_weights(squared, radii[graph]) * others
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
     return (lengths.diff(dim=1).abs() * weights).sum((1, 2, 3))
 
 
@@ -118,6 +124,29 @@ def chamfer(points: Tensor, guide: Tensor) -> Tensor:
     with torch.no_grad():
         nearest = torch.cdist(points, guide).argmin(-1, keepdim=True).expand(*points.shape)
     return (points - guide.gather(-2, nearest)).square().sum((-1, -2))
+
+
+def track_error(
+    positions: Tensor, rotations: Tensor, tracked: Tensor, turned: Tensor, reach: Tensor | float
+) -> Tensor:
+    """Squared distance of key points from their tracks, with that of points rigidly attached to them.
+
+    Σ_k ‖p_k − p*_k‖² + ½ ρ² ‖R(q_k) − R*_k‖²_F. For an angle θ between R(q_k) and R*_k, the second term is
+    4 ρ² sin²(θ / 2) ≈ (ρ θ)²: the squared displacement of a point at distance ρ from the axis.
+
+    Args:
+        positions: p_k, [..., K, 3].
+        rotations: q_k, [..., K, 4], of any norm and sign.
+        tracked: p*_k, [..., K, 3].
+        turned: R*_k, [..., K, 3, 3].
+        reach: ρ, world units.
+
+    Returns:
+        Sums over the key points, [...].
+    """
+    places = (positions - tracked).square().sum(-1)
+    turns = (rotation_matrices(rotations) - turned).square().sum((-1, -2))
+    return (places + 0.5 * reach**2 * turns).sum(-1)
 
 
 def _length(vectors: Tensor) -> Tensor:

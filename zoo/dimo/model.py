@@ -37,6 +37,39 @@ class KeyPointMotion(NamedTuple):
     rotations: Tensor
 
 
+class RootMotion(nn.Module):
+    """MLP from (phase, latent) to a rigid motion of the whole object, initialised as the identity (not in the paper).
+
+    It has a single hidden layer, so it is smooth in the latent: between two latents, it is between their motions.
+    """
+
+    def __init__(self, config: DIMOConfig) -> None:
+        super().__init__()
+        self.frequencies = config.phase_frequencies
+        self.hidden = nn.Linear(2 * config.phase_frequencies + config.latent, config.width)
+        self.output = nn.Linear(config.width, 7)
+        nn.init.xavier_uniform_(self.hidden.weight)
+        nn.init.zeros_(self.hidden.bias)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        with torch.no_grad():
+            self.output.bias[3] = 1.0  # the identity, as a quaternion wxyz
+
+    def forward(self, phases: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode every combination of latent [B, Z] and phase [T].
+
+        Returns:
+            Shifts T(t) [B, T, 3] and quaternions q(t) [B, T, 4], not normalised, in the precision of the phases.
+        """
+        dtype = self.hidden.weight.dtype
+        moments = encode(phases[:, None], self.frequencies).to(dtype)
+        inputs = torch.cat(
+            [moments.expand(len(z), -1, -1), z.to(dtype)[:, None].expand(-1, len(phases), -1)], -1
+        )
+        output = self.output(F.relu(self.hidden(inputs))).to(phases.dtype)
+        return output[..., :3], output[..., 3:]
+
+
 class MotionDecoder(nn.Module):
     """MLP from (canonical key point, phase, latent) to the key point's displacement and rotation (paper eq. 4).
 
@@ -66,6 +99,7 @@ class MotionDecoder(nn.Module):
         self.trunk = nn.ModuleList(trunk)
         self.offset_head = nn.ModuleList(offset_head)
         self.rotation_head = nn.ModuleList(rotation_head)
+        self.root = RootMotion(config) if config.root else None
 
     def forward(self, points: Tensor, phases: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Decode every combination of latent, phase and key point.
@@ -76,8 +110,8 @@ class MotionDecoder(nn.Module):
             z: latents, [B, Z].
 
         Returns:
-            Displacements Δ_k(t) [B, T, K, 3] and quaternions q_k(t) [B, T, K, 4], not normalised, in the precision of
-            the weights.
+            Displacements Δ_k(t) [B, T, K, 3] and quaternions q_k(t) [B, T, K, 4], not normalised. They are in the
+            precision of the weights, or in that of the points if there is a root motion.
         """
         B, T, K = len(z), len(phases), len(points)
         trunk = cast(Sequence[nn.Linear], self.trunk)
@@ -100,7 +134,20 @@ class MotionDecoder(nn.Module):
         offsets, rotations = (
             head[1](F.relu(head[0](hidden))) for head in (self.offset_head, self.rotation_head)
         )
-        return offsets.reshape(B, T, K, 3), rotations.reshape(B, T, K, 4)
+        offsets, rotations = offsets.reshape(B, T, K, 3), rotations.reshape(B, T, K, 4)
+        if self.root is None:
+            return offsets, rotations
+        return self._on_root(points, offsets, rotations, *self.root(phases.to(points), z))
+
+    @staticmethod
+    def _on_root(
+        points: Tensor, offsets: Tensor, rotations: Tensor, shift: Tensor, turn: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Apply the root motion (T, q) to the key points' own motions (Δ, q_k): R(q) (p + Δ) + T − p and q ⊗ q_k."""
+        own = points + offsets.to(points.dtype)
+        moved = own @ rotation_matrices(turn).transpose(-1, -2) + shift[:, :, None]
+        turns = multiply_quaternions(F.normalize(turn, dim=-1)[:, :, None], rotations.to(points.dtype))
+        return moved - points, turns
 
     @staticmethod
     def _of_inputs(weight: Tensor, parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -216,16 +263,21 @@ class DIMO(nn.Module):
         Distances are detached, so these weights are differentiable in r_k only; x_i and p_k receive their gradients
         through the blend itself (methods §4.4).
         """
+        weights = self._neighbour_weights()
+        return weights.new_zeros(len(self.means), len(self.key_points)).scatter(1, self.neighbours, weights)
+
+    def _neighbour_weights(self) -> Tensor:
+        """The non-zero blending weights of each Gaussian, [N, J] in the order of `neighbours`."""
         with torch.no_grad():
             apart = self.means[:, None] - self.key_points[self.neighbours]
             squared = apart.square().sum(-1)
-        weights = rbf_weights(squared, self.log_radii.exp()[self.neighbours])
-        return weights.new_zeros(len(self.means), len(self.key_points)).scatter(1, self.neighbours, weights)
+        return rbf_weights(squared, self.log_radii.exp()[self.neighbours])
 
     def _blend(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor]:
         """Linear blend skinning (paper eq. 7; methods §4.4) of all S = B·T scenes in one matrix product.
 
-        x_i(t) = Σ_k w_ik [R(q_k(t)) (x_i − p_k) + p_k + Δ_k(t)] and q̄_i(t) = Σ_k w_ik q_k(t).
+        x_i(t) = Σ_k w_ik [R(q_k(t)) (x_i − p_k) + p_k + Δ_k(t)], and q̄_i(t) as `config.blending` specifies: "linear" is
+        Σ_k w_ik q_k(t), "aligned" is `_aligned_rotations`.
 
         Returns:
             Centres x_i(t) [S, N, 3] and blended quaternions q̄_i(t) [S, N, 4], not normalised.
@@ -243,7 +295,25 @@ class DIMO(nn.Module):
         means = blended[..., 9:12]
         for axis, value in enumerate(self.means[:, None].unbind(-1)):
             means = torch.addcmul(means, blended[..., 3 * axis : 3 * axis + 3], value)
+        if self.config.blending == "aligned":
+            return means, self._aligned_rotations(rotations)
         return means, blended[..., 12:]
+
+    def _aligned_rotations(self, rotations: Tensor) -> Tensor:
+        """Blended rotations q̄_i = Σ_k w_ik s_ik q_k / ‖q_k‖ of scenes with rotations q_k, [S, K, 4] to [S, N, 4].
+
+        s_ik = ±1 is the sign of ⟨q_k, q_a⟩ for the first key point a of Gaussian i: q and −q are the same rotation, and
+        summed with different signs they cancel. The decoder's quaternions have norms from 0.05 to 4; without the
+        normalisation the norm is a second, unintended weight.
+
+        The signs depend on the pair of key points only, so ⟨q_k, q_j⟩ is computed for the K² pairs, not for N·J.
+        """
+        unit = F.normalize(rotations, dim=-1)
+        with torch.no_grad():
+            opposed = unit @ unit.transpose(1, 2) < 0  # [S, K, K]
+            signs = 1.0 - 2.0 * opposed[:, self.neighbours[:, :1], self.neighbours].to(unit.dtype)
+        weights = self._neighbour_weights().to(unit.dtype)  # [N, J]
+        return torch.einsum("snj,snjc->snc", weights * signs, unit[:, self.neighbours])
 
     @torch.no_grad()
     def refresh(self, phases: Tensor | None = None) -> None:

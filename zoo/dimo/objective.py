@@ -13,7 +13,8 @@ from zoo.dimo import losses
 from zoo.dimo.config import DIMOConfig, LossWeights, Rate
 from zoo.dimo.data import over
 from zoo.dimo.feed import Batch
-from zoo.dimo.model import DIMO
+from zoo.dimo.model import DIMO, KeyPointMotion
+from zoo.dimo.tracks import KeyPointTracks
 
 StepReport = dict[str, object]
 
@@ -151,6 +152,29 @@ def excess_between(
         ends = losses.arap_distances(positions, points, graph, radii)
         ends = torch.maximum(ends[first], ends[second])
     return (between / ends.clamp(min=1e-6) - 1).relu()
+
+
+def track_loss(
+    model: DIMO, tracks: KeyPointTracks, motion: KeyPointMotion, z: Tensor, batch: Batch, reach: Tensor
+) -> Tensor:
+    """Weighted `losses.track_error` of the key points and of the root motion, mean over motions and frames of the step.
+
+    Args:
+        motion: p_k(t) and q_k(t) at `batch.phases`, [M', T', K, …].
+        z: latents of the step, [M', Z].
+        reach: distance from a key point at which its rotation counts as much as its position, world units.
+    """
+    rows = batch.motions[:, None], batch.frames[None]
+    error = losses.track_error(
+        motion.positions, motion.rotations, tracks.positions[rows], tracks.rotations[rows], reach
+    )
+    if model.decoder.root is not None:
+        # One more point: the object as a whole, whose rotation counts at the object's root mean square radius.
+        size = (tracks.points - tracks.points.mean(0)).square().sum(-1).mean().sqrt()
+        shift, turn = model.decoder.root(batch.phases, z)
+        targets = tracks.root_shifts[rows][..., None, :], tracks.root_rotations[rows][..., None, :, :]
+        error = error + losses.track_error(shift[..., None, :], turn[..., None, :], *targets, size)
+    return model.config.losses.tracks * error.mean()
 
 
 def wanted_outputs(weights: LossWeights, smooth: bool) -> tuple[str, ...]:

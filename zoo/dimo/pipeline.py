@@ -257,8 +257,11 @@ class DIMOPipeline:
     def draw(self, seed: int) -> Tensor:
         """Draw a latent [Z] between two random training motions; the weight of the second is uniform in [0, ½).
 
-        Deviation from the paper, which samples N(0, I): a few dozen motions cover little of a 32-dimensional space, so
-        such a sample is usually far from every latent that the decoder was trained on.
+        Deviation from the paper, which samples N(0, I). With the weight of the KL divergence used in training, latents
+        do not take that distribution: σ keeps its initial value, and every motion keeps a place of its own. On the
+        bundled kangaroo, samples of N(0, I) hold together as well as these draws (torn Gaussians, 95th percentile: 3.7
+        and 4.6 %), but are less diverse: the key points of two of them are 0.58 times as far apart as those of two
+        trained motions, and 0.65 times for these draws. Pass z = torch.randn(Z) to `sample` for the paper's.
         """
         generator = torch.Generator().manual_seed(self._seed(seed, "seed"))
         M = self.model.num_motions

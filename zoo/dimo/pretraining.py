@@ -12,7 +12,7 @@ from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import over
 from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.initial import decode_positions, hull_points, points_in_ball
-from zoo.dimo.model import DIMO
+from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.dimo.objective import (
     StepLoss,
     decayed_rate,
@@ -21,6 +21,7 @@ from zoo.dimo.objective import (
     photometric,
     renders_per_motion,
     rigidity_loss,
+    track_loss,
     wanted_outputs,
 )
 from zoo.dimo.optimizer import NamedAdam
@@ -46,12 +47,17 @@ class KeyPointStage:
             self.plan.resolutions,
             run.config.latent,
             (run.seed, 1),
+            pictures=run.tracks is None,
         )
         begin = self._begin() if tensors is None else tensors
         self.points, self.radius, self.colors, self.opacities = (
             nn.Parameter(begin[name]) for name in ("points", "radius", "colors", "opacities")
         )
-        self.moved = begin.get("moved", torch.zeros(len(self.points), device=run.device))
+        # Checkpoints of 0.1 have no `seen` and another statistic in `moved`: it starts again.
+        none = torch.zeros(len(self.points), device=run.device)
+        self.moved, self.seen = (
+            begin[name] if "seen" in begin else none.clone() for name in ("moved", "seen")
+        )
         self.adam = NamedAdam(
             {
                 "decoder": list(run.model.decoder.parameters()),
@@ -72,7 +78,7 @@ class KeyPointStage:
         """State to be stored in a checkpoint, besides the model and the optimiser."""
         return {
             "points": self.points, "radius": self.radius, "colors": self.colors, "opacities": self.opacities,
-            "moved": self.moved,
+            "moved": self.moved, "seen": self.seen,
         }  # fmt: skip
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
@@ -82,30 +88,50 @@ class KeyPointStage:
             step: index within this stage, from 0.
             batch: data of the step, on the training device.
         """
-        model, plan, weights = self.run.model, self.plan, self.run.config.losses
+        model, plan = self.run.model, self.plan
         z = latents(model, batch)
-        offsets, _ = model.decoder(self.points, batch.phases, z)
+        offsets, rotations = model.decoder(self.points, batch.phases, z)
         positions = self.points + offsets
-        picture = render(
-            self._gaussians(positions.flatten(0, 1)),
-            batch.cameras,
-            background=None if plan.alpha_only else torch.ones(3, device=z.device),
-            want=("alpha",) if plan.alpha_only else wanted_outputs(weights, step >= plan.smooth_from),
-        )
-        if plan.alpha_only:
-            error = losses.squared_error(picture.output("alpha"), over(batch.targets)[1]) * batch.share
-            loss = (weights.mask + renders_per_motion(batch) * weights.rgb) * error
+        picture = None
+        if (tracks := self.run.tracks) is not None:
+            motion = KeyPointMotion(positions, rotations)
+            loss = track_loss(model, tracks, motion, z, batch, self.radius.detach().exp())
+            tracked = tracks.positions[batch.motions[:, None], batch.frames[None]]
+            error = (positions.detach() - tracked).square().sum(-1).mean()
         else:
-            loss, error = photometric(self.run.config, picture, batch)
+            picture = self._render(positions, step, batch)
+            loss, error = self._image_loss(picture, batch)
         loss = loss + latent_loss(self.run.config, model, batch)
         if step >= plan.arap_from:
             loss = loss + rigidity_loss(model, self.points, self.radius, positions, z, batch)
         loss.backward()
-        if plan.densify_every and step <= plan.densify_until:
-            self._watch(picture, batch)
+        if picture is not None:
+            if plan.densify_every and step <= plan.densify_until:
+                self._watch(picture, batch)
         self.adam.step(self._rates(step))
-        self._grow(step)
+        if picture is not None:
+            self._grow(step)
         return StepLoss(loss, error)
+
+    def _render(self, positions: Tensor, step: int, batch: Batch) -> Rendered:
+        """Render the key points at p_k(t), [M', T', K, 3], as the losses of this step need it."""
+        plan = self.plan
+        return render(
+            self._gaussians(positions.flatten(0, 1)),
+            batch.cameras,
+            background=None if plan.alpha_only else torch.ones(3, device=positions.device),
+            want=("alpha",)
+            if plan.alpha_only
+            else wanted_outputs(self.run.config.losses, step >= plan.smooth_from),
+        )
+
+    def _image_loss(self, picture: Rendered, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Weighted image losses and the unweighted mean squared error, of colour or of alpha, both scalars."""
+        if not self.plan.alpha_only:
+            return photometric(self.run.config, picture, batch)
+        weights = self.run.config.losses
+        error = losses.squared_error(picture.output("alpha"), over(batch.targets)[1]) * batch.share
+        return (weights.mask + renders_per_motion(batch) * weights.rgb) * error, error
 
     def finish(self) -> Tensor:
         """Remove transparent key points and copy the others into a new model, which replaces `run.model`.
@@ -128,7 +154,10 @@ class KeyPointStage:
         """Initial key points: in a ball (methods §4.6) or farthest-point samples of a visual hull."""
         run, K = self.run, self.run.config.key_points
         rng = run.rng(1)
-        if self.plan.initial == "hull":
+        if run.tracks is not None:
+            points, opacity = run.tracks.points.clone(), 0.5
+            colors = torch.full_like(points, 0.5)
+        elif self.plan.initial == "hull":
             many, colors = hull_points(run, 16 * K, rng)
             chosen = farthest_points(many, K)
             points, colors, opacity = many[chosen], colors[chosen], 0.5
@@ -139,7 +168,7 @@ class KeyPointStage:
             "points": points,
             "radius": spacing(points).mean().log()[None],
             "colors": colors,
-            "opacities": torch.full((K,), opacity, device=run.device).logit(),
+            "opacities": torch.full((len(points),), opacity, device=run.device).logit(),
         }
 
     def _gaussians(self, means: Tensor) -> Gaussians:
@@ -160,12 +189,21 @@ class KeyPointStage:
         return rates
 
     def _watch(self, picture: Rendered, batch: Batch) -> None:
-        """Accumulate each key point's image-space gradient norm, in normalised device coordinates (as 3DGS does)."""
+        """Add the renders of a step to the statistic of densification (3DGS, §5.2; methods §4.6).
+
+        The statistic is the norm of ∂L/∂(projected centre) in normalised device coordinates, averaged over the renders
+        in which a key point is visible: `moved` / `seen`. L is that of the published code, which sums over the motions
+        of a step where ours is their mean, hence the factor; the threshold belongs to that scale. Deviation from the
+        published code, which evaluates only the last render of each step: all renders count.
+        """
         whole = (batch.cameras.width * batch.cameras.height / batch.share) ** 0.5
         gradient = picture.means2d.grad
         if gradient is None:
             raise RuntimeError("means2d has no gradient: call backward() before densification")
-        self.moved += (gradient.norm(dim=-1) * (whole / 2)).sum((0, 1))
+        visible = (picture.radii > 0).all(-1)
+        norms = gradient.norm(dim=-1) * (whole / 2) * len(batch.motions)
+        self.moved += (norms * visible).sum((0, 1))
+        self.seen += visible.sum((0, 1))
 
     def _grow(self, step: int) -> None:
         """Densify and prune; at the annealing steps, resample to the configured number by farthest-point sampling."""
@@ -178,7 +216,7 @@ class KeyPointStage:
             and since >= plan.densify_pause
         ):
             radius = self.radius.detach().exp()
-            pulled = (self.moved / plan.densify_every >= plan.densify_gradient).nonzero()[:, 0]
+            pulled = (self.moved / self.seen.clamp(min=1) >= plan.densify_gradient).nonzero()[:, 0]
             # As in 3DGS, points up to `clone_scale` are cloned in place; larger ones are split into two at ± an offset
             # drawn from N(0, r²). The shared radius is not reduced, where 3DGS divides the scale by 1.6.
             apart = torch.from_numpy(self.run.rng(1, 1, done).standard_normal((len(pulled), 3), np.float32))
@@ -195,7 +233,7 @@ class KeyPointStage:
             self._keep(farthest_points(self.points.detach(), self.run.config.key_points))
 
     def _keep(self, rows: Tensor) -> None:
-        """Keep these key points and reset the accumulated gradient norms."""
+        """Keep these key points and reset the statistic of densification."""
         if not len(rows):
             raise RuntimeError(
                 f"{self.run.videos.object}: all key points were pruned; check that the masks and "
@@ -204,4 +242,4 @@ class KeyPointStage:
         self.points = self.adam.select("points", rows)
         self.colors = self.adam.select("color", rows)
         self.opacities = self.adam.select("opacity", rows)
-        self.moved = torch.zeros(len(rows), device=rows.device)
+        self.moved, self.seen = (torch.zeros(len(rows), device=rows.device) for _ in range(2))
