@@ -1,0 +1,103 @@
+"""The content of a page that plays motions of a model in the browser (`zoo.export.html`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renderers.arguments import shown
+from zoo.dimo.model import DIMO, KeyPointMotion
+from zoo.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from zoo.export.html import SkinnedSplats
+
+FPS = 24  # frames stored per second unless the number of frames was chosen; the page interpolates between them
+MOST_JOINTS = 65536  # indices are stored in 16 bits
+
+
+@torch.no_grad()
+def skinned_splats(
+    model: DIMO, motions: Sequence[tuple[str, KeyPointMotion]], phases: Tensor, seconds: float
+) -> SkinnedSplats:
+    """The Gaussians of a model and some of its motions.
+
+    Args:
+        model: the model.
+        motions: names, and trajectories [T, K, …].
+        phases: of the frames, [T].
+        seconds: duration of the phases 0..1.
+    """
+    from zoo.export.html import SkinnedSplats
+
+    if model.config.factorised:
+        joints, rest = model.neighbours, model.key_points
+        weights = model.skinning_weights().gather(1, joints)
+    else:  # every Gaussian is a key point of its own
+        joints, rest = torch.arange(len(model.means))[:, None], model.means
+        weights = torch.ones(len(model.means), 1)
+    dtype = model.means.dtype  # the others may be stored in half precision
+    return SkinnedSplats(
+        means=_numpy(model.means),
+        scales=_numpy(model.log_scales.to(dtype).exp()),
+        quats=_numpy(model.quats),
+        opacities=_numpy(model.opacity_logits.to(dtype).sigmoid()),
+        colors=_numpy(model.colors),
+        joints=joints.cpu().numpy(),
+        weights=_numpy(weights),
+        rest=_numpy(rest),
+        positions=np.stack([_numpy(each.positions) for _, each in motions]),
+        rotations=np.stack([_numpy(each.rotations) for _, each in motions]),
+        names=tuple(name for name, _ in motions),
+        phases=_numpy(phases),
+        seconds=seconds,
+    )
+
+
+def page_facts(model: DIMO, object_name: str, motions: int, frames: int, seconds: float) -> dict[str, object]:
+    """Facts shown on a page and in notebooks, label → value."""
+    return {
+        **({"model": f"dimo/{object_name}"} if object_name else {}),
+        **({"motions": motions} if motions > 1 else {}),
+        "frames": frames,
+        "seconds": f"{seconds:g}",
+        "Gaussians": len(model.means),
+        "key points": len(model.key_points),
+    }
+
+
+def check_storable(model: DIMO, name: str) -> None:
+    """Refuse a model without key points that is too large for a page.
+
+    Raises:
+        UnsupportedError: one sentence.
+    """
+    if not model.config.factorised and len(model.means) > MOST_JOINTS:
+        raise UnsupportedError(
+            f"{name}: a page stores at most {MOST_JOINTS} Gaussians of a model without key points, got "
+            f"{len(model.means)}; save as .ply or .mp4"
+        )
+
+
+def trained_index(which: object, names: Sequence[str]) -> int:
+    """Index of a trained motion, given by sentence or index (negative ones count from the end).
+
+    Raises:
+        ValueError: there is no such motion.
+    """
+    if isinstance(which, str) and which in names:
+        return names.index(which)
+    if isinstance(which, int) and not isinstance(which, bool) and -len(names) <= which < len(names):
+        return which % len(names)
+    raise ValueError(
+        f"Motion.save: motions: expected sentences of the model's {len(names)} motions (such as {names[0]!r}), their "
+        f"indices, or motions, got {shown(which)}"
+    )
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().cpu().numpy()
