@@ -202,6 +202,7 @@ class Player {
     window.player = new Player(await readScene());
     window.player.draw();
     message.hidden = true;
+    performance.mark("first picture");
   } catch (error) {
     message.textContent = `${error.message || error}`;
     throw error;

@@ -98,6 +98,17 @@ void main() {
   result = vec4(paint.rgb * alpha, alpha);
 }`;
 
+// Copies the finished picture to the canvas; clamps to 0..1.
+const SCREEN = `
+void main() { gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0); }`;
+
+const COPY = `
+precision highp float;
+precision highp sampler2D;
+uniform sampler2D picture;
+out vec4 result;
+void main() { result = vec4(texelFetch(picture, ivec2(gl_FragCoord.xy), 0).rgb, 1.0); }`;
+
 const NOTHING = "precision highp float; out vec4 result; void main() { result = vec4(0.0); }";
 
 class Renderer {
@@ -150,6 +161,30 @@ class Renderer {
     gl.bindVertexArray(null);
     gl.bindBuffer(gl.ARRAY_BUFFER, null);
     this.feedback = gl.createTransformFeedback();
+    // Colours of trained Gaussians are not limited to 0..1, so they are blended in half precision where that is
+    // supported (nearly everywhere). An 8-bit canvas would clamp each of them and draw dark details too bright.
+    const float = gl.getExtension("EXT_color_buffer_float") || gl.getExtension("EXT_color_buffer_half_float");
+    this.picture = float && { framebuffer: gl.createFramebuffer(), texture: gl.createTexture(), width: 0, height: 0 };
+    this.copy = this.program(SCREEN, COPY);
+  }
+
+  // Bind the half-precision picture, with the size of the canvas.
+  target(width, height) {
+    const { gl, picture } = this;
+    if (!picture) return;
+    gl.bindFramebuffer(gl.FRAMEBUFFER, picture.framebuffer);
+    if (picture.width === width && picture.height === height) return;
+    Object.assign(picture, { width, height });
+    gl.activeTexture(gl.TEXTURE2);
+    gl.bindTexture(gl.TEXTURE_2D, picture.texture);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA16F, width, height, 0, gl.RGBA, gl.HALF_FLOAT, null);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, picture.texture, 0);
+    if (gl.checkFramebufferStatus(gl.FRAMEBUFFER) !== gl.FRAMEBUFFER_COMPLETE) {
+      gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+      this.picture = null;
+    }
   }
 
   program(vertex, fragment, outputs) {
@@ -284,6 +319,7 @@ class Renderer {
   draw({ worldToCamera: E, K, width, height }, background) {
     const { gl } = this;
     this.sort(E[2]);
+    this.target(width, height);
     gl.viewport(0, 0, width, height);
     gl.clearColor(background[0], background[1], background[2], 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -324,6 +360,12 @@ class Renderer {
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.count);
     gl.bindVertexArray(null);
+    if (!this.picture) return;
+    gl.disable(gl.BLEND);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.useProgram(this.copy.program);
+    gl.uniform1i(this.copy.uniforms.picture, 2);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
 }
 
