@@ -391,52 +391,27 @@ def _save_html(
     motions: str | Sequence[str | int | Motion] | None = None,
     background: Background | None = None,
 ) -> Path:
-    from zoo.dimo.page import FPS, check_storable, page_facts, skinned_splats
+    from zoo.dimo.page import FPS, check_storable, other_motions, page_facts, skinned_splats
     from zoo.export.html import write_splats
 
     color = None if background is None else background_color(background, "Motion.save: background")
-    others, model = _others(motion, motions), motion.model
+    others, model = other_motions(motion, motions), motion.model
     check_storable(model, motion.name)
     if frames is None and not motion.exact:
         length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
         frames = max(2, round(length * FPS) + 1)
-    motion = _chosen(motion, frames)
-    shown_motions = [motion, *(replace(motion, name=name, z=z).at(motion.phases) for name, z in others)]
-    trajectories = [(each.name, each.trajectories) for each in shown_motions]
-    splats = skinned_splats(model, trajectories, motion.phases, motion.seconds)
-    facts = page_facts(model, motion.object_name, len(shown_motions), len(motion.phases), motion.seconds)
-    return write_splats(
-        path, splats, title=motion.name, facts=facts,
-        background=None if color is None else (list(color) * 3)[:3],
-    )  # fmt: skip
-
-
-def _others(
-    motion: Motion, motions: str | Sequence[str | int | Motion] | None
-) -> list[tuple[str, Tensor]]:
-    """Names and latents of the motions of a page, without `motion` itself."""
-    from zoo.dimo.model import same_weights
-    from zoo.dimo.page import trained_index
-
-    model = motion.model
-    names = motion.trained or tuple(f"motion {index}" for index in range(model.num_motions))
-    if motions is None or motions == "all":
-        motions = [] if motions is None else range(len(names))
-    elif isinstance(motions, str) or not isinstance(motions, Sequence):
-        raise TypeError(
-            f'Motion.save: motions: expected "all", or a list of sentences, indices and motions of this model, got '
-            f"{shown(motions)}"
+    with atomic_path(path) as part:
+        motion = _chosen(motion, frames)
+        pages = [motion, *(replace(motion, name=name, z=z).at(motion.phases) for name, z in others)]
+        trajectories = [(each.name, each.trajectories) for each in pages]
+        write_splats(
+            part,
+            skinned_splats(model, trajectories, motion.phases, motion.seconds),
+            title=motion.name,
+            facts=page_facts(model, motion.object_name, len(pages), len(motion.phases), motion.seconds),
+            background=None if color is None else (list(color) * 3)[:3],
         )
-    result = []
-    for each in motions:
-        if isinstance(each, Motion):
-            if not same_weights(each.model, model):
-                raise ValueError(f"Motion.save: motions: expected motions of one model, got {each!r} of another")
-            result.append((each.name, each.z.to(model.mu)))
-        else:
-            index = trained_index(each, names)
-            result.append((names[index], model.mu[index]))
-    return [(name, z) for name, z in result if not torch.equal(z, motion.z.to(z))]
+    return path
 
 
 def _write_npz(part: Path, motion: Motion) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from renderers.arguments import shown
-from zoo.dimo.model import DIMO, KeyPointMotion
+from zoo.dimo.model import DIMO, KeyPointMotion, same_weights
 from zoo.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from zoo.export.html import SkinnedSplats
 
-FPS = 24  # frames stored per second unless the number of frames was chosen; the page interpolates between them
+FPS = (
+    24  # frames stored per second unless the number of frames was chosen; the page interpolates between them
+)
 MOST_JOINTS = 65536  # indices are stored in 16 bits
 
 
@@ -83,12 +85,56 @@ def check_storable(model: DIMO, name: str) -> None:
         )
 
 
-def trained_index(which: object, names: Sequence[str]) -> int:
-    """Index of a trained motion, given by sentence or index (negative ones count from the end).
+class DecodedMotion(Protocol):
+    """The part of `zoo.dimo.Motion` that is needed here."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def z(self) -> Tensor: ...
+    @property
+    def model(self) -> DIMO: ...
+    @property
+    def trained(self) -> tuple[str, ...]: ...
+
+
+def other_motions(motion: DecodedMotion, motions: object) -> list[tuple[str, Tensor]]:
+    """Names and latents of the further motions of a page.
+
+    Args:
+        motion: the motion of the page, which is left out.
+        motions: "all" trained motions; a list of their sentences or indices, and of motions; or None.
 
     Raises:
-        ValueError: there is no such motion.
+        TypeError, ValueError: there is no such motion, or it is of another model.
     """
+    model = motion.model
+    names = motion.trained or tuple(f"motion {index}" for index in range(model.num_motions))
+    if motions is None:
+        return []
+    if isinstance(motions, str) and motions == "all":
+        motions = range(len(names))
+    elif isinstance(motions, str | bytes) or not isinstance(motions, Sequence):
+        raise TypeError(
+            f'Motion.save: motions: expected "all", or a list of sentences, indices and motions of this model, got '
+            f"{shown(motions)}"
+        )
+    result = []
+    for each in motions:
+        if isinstance(each, type(motion)):
+            if not same_weights(each.model, model):
+                raise ValueError(
+                    f"Motion.save: motions: expected motions of one model, got {each!r} of another"
+                )
+            result.append((each.name, each.z.to(model.mu)))
+        else:
+            index = _trained_index(each, names)
+            result.append((names[index], model.mu[index]))
+    return [(name, z) for name, z in result if not torch.equal(z, motion.z.to(z))]
+
+
+def _trained_index(which: object, names: Sequence[str]) -> int:
+    """Index of a trained motion, given by sentence or index (negative ones count from the end)."""
     if isinstance(which, str) and which in names:
         return names.index(which)
     if isinstance(which, int) and not isinstance(which, bool) and -len(names) <= which < len(names):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from renderers.files import atomic_path
 from zoo.export.html.arrays import pack, unpack
 from zoo.terminal import printable
 
@@ -38,7 +37,7 @@ def write_page(
     """Write a page that plays a scene.
 
     Args:
-        path: of the file, which appears complete or not at all.
+        path: of the file.
         title: of the page, any text.
         facts: shown below the title, label → value, any text.
         renderer: name of the script that draws the scene, such as "splats".
@@ -63,8 +62,7 @@ def write_page(
     }
     # One pass, so that a text with the name of a field in it is not replaced.
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: fields[match[1]], _asset("page.html"))
-    with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_page(path: str | os.PathLike[str]) -> tuple[dict, dict[str, np.ndarray]]:

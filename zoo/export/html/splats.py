@@ -7,7 +7,6 @@ a few kilobytes. `splats.js` computes the skinning and draws with the projection
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 
 from renderers.arguments import array, instance
-from renderers.files import file_path
 from renderers.gaussians.features import rotation_matrices
 from renderers.values import by_value
 from zoo.export.html.page import plain, write_page
@@ -101,13 +99,13 @@ class SkinnedSplats:
 
 
 def write_splats(
-    path: str | os.PathLike[str],
+    path: Path,
     splats: SkinnedSplats,
     *,
     title: str,
     facts: Mapping[str, object] | None = None,
     background: Sequence[float] | None = None,
-) -> Path:
+) -> None:
     """Write a page that plays the motions and turns with mouse and touch.
 
     Args:
@@ -117,7 +115,6 @@ def write_splats(
         facts: shown below the title, label → value.
         background: sRGB-encoded, three floats in 0..1; None = white, or dark grey in the dark colour scheme.
     """
-    path = file_path(path, "write_splats: path")
     instance(splats, SkinnedSplats, "write_splats: splats")
     target, radius = _framing(splats)
     colors = (LIGHT, DARK) if background is None else (tuple(background),) * 2
@@ -151,7 +148,6 @@ def write_splats(
         path, title=title, facts=facts or {}, renderer="splats", scene=scene, arrays=arrays,
         differences={"motion": 1},
     )  # fmt: skip
-    return path
 
 
 def _framing(splats: SkinnedSplats) -> tuple[np.ndarray, float]:
@@ -169,7 +165,6 @@ def _framing(splats: SkinnedSplats) -> tuple[np.ndarray, float]:
     centre = (low + high) / 2
     radius = float(np.percentile(np.linalg.norm(points - centre, axis=1), 99.9))
     return centre, max(radius, 1e-3)
-
 
 
 def _matrices(quats: np.ndarray) -> np.ndarray:
