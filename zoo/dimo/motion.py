@@ -68,6 +68,11 @@ class Motion:
             f"{self.device})"
         )
 
+    def _repr_html_(self) -> str:
+        from zoo.dimo.page import motion_card
+
+        return motion_card(self)
+
     @property
     def device(self) -> torch.device:
         """Device of the trajectories. Renders are computed on that of the model, which may have been moved since."""

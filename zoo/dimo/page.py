@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FPS = (
     24  # frames stored per second unless the number of frames was chosen; the page interpolates between them
 )
+PREVIEW_FRAMES, PREVIEW_SIDE = 24, 192  # in notebooks
 MOST_JOINTS = 65536  # indices are stored in 16 bits
 
 
@@ -70,6 +71,23 @@ def page_facts(model: DIMO, object_name: str, motions: int, frames: int, seconds
         "Gaussians": len(model.means),
         "key points": len(model.key_points),
     }
+
+
+def motion_card(motion: Any) -> str:
+    """HTML of a `zoo.dimo.Motion` for notebooks; without a preview if it cannot be rendered here."""
+    from zoo.notebook import card, preview
+
+    facts = page_facts(motion.model, motion.object_name, 1, len(motion.phases), motion.seconds)
+    try:
+        short = motion if len(motion.phases) <= PREVIEW_FRAMES else motion.resampled(PREVIEW_FRAMES)
+        picture = preview(short.render(motion.default_camera(PREVIEW_SIDE))[0], short.fps)
+    except (
+        RuntimeError,
+        ValueError,
+        ImportError,
+    ):  # no renderer for the device, or weights that are not finite
+        picture = None
+    return card(motion.name, {**facts, "device": motion.device}, picture)
 
 
 def check_storable(model: DIMO, name: str) -> None:

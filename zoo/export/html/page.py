@@ -50,10 +50,9 @@ def write_page(
     style = _asset("page.css")
     fields = {
         "policy": _POLICY.format(script=_hash(script), style=_hash(style)),
-        "title": escape(plain(title)),
+        "title": escaped(title),
         "facts": "".join(
-            f"<div><dt>{escape(plain(label))}</dt><dd>{escape(plain(value))}</dd></div>"
-            for label, value in facts.items()
+            f"<div><dt>{escaped(label)}</dt><dd>{escaped(value)}</dd></div>" for label, value in facts.items()
         ),
         "style": style,
         "script": script,
@@ -84,6 +83,11 @@ def plain(text: object) -> str:
     """A text of any origin on one line, of bounded length, with control and bidirectional characters escaped."""
     line = printable(" ".join(str(text).split()))
     return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
+
+
+def escaped(text: object) -> str:
+    """The same, as HTML."""
+    return escape(plain(text))
 
 
 def _asset(name: str) -> str:
