@@ -70,7 +70,8 @@ def test_the_picture_is_that_of_render(chromium, kangaroo, tmp_path, scheme):
         assert abs(result["phase"] - phase) < 1e-6
         position = np.linalg.inv(result["worldToCamera"])[:3, 3]
         assert (position[1] > 0.1) == (elevation > 0)
-        assert psnr(image, rendered(motion, result, background)) > 45
+        # Phase 0 is a stored frame: only quantisation differs. Another blur than the renderer's gives less than 58 dB.
+        assert psnr(image, rendered(motion, result, background)) > (62 if phase == 0 else 48)
     for i in range(9):
         for j in range(i):
             assert psnr(pictures[i], pictures[j]) < 35, (moments[i], moments[j])
