@@ -10,10 +10,13 @@ RUN := $(BIN)/python -P -m
 SOURCES := $(shell find factory zoo renderers cluster -type f ! -name '*.pyc')
 # Headless OpenGL, and the FFmpeg libraries for torchcodec.
 SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
+# Installed together: npm removes packages that a later --no-save installation does not name.
+NODE_PACKAGES := gltf-validator@2.0.0-dev.3.10 playwright-core@1.65.1
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
-.PHONY: run models kernels test test-slow test-gpu mutants bench bench-gpu check install system blender validator clean
+.PHONY: run models kernels test test-slow test-gpu mutants bench bench-gpu check install system blender validator \
+  browser clean
 .DEFAULT_GOAL := run
 
 run: install system
@@ -44,7 +47,7 @@ kernels: install
 test: install system blender validator
 	$(RUN) pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
-test-slow: install system blender validator
+test-slow: install system blender validator browser
 	$(RUN) pytest -m "slow and not gpu"
 
 # Known faults, applied one by one to a copy of the packages; each must fail a test (tests/mutations.toml).
@@ -114,10 +117,18 @@ blender: install
 	  { rm -rf .blender; echo "Blender could not be installed: it needs Python 3.11 and the system packages" \
 	    "$(BPY_PACKAGES), or set MENAGERIE_BLENDER to an installed Blender. Its tests will be skipped"; }; fi
 
+# Headless Chromium and its driver from npm, for tests of pages. Without them, these tests are skipped.
+browser:
+	@command -v chromium >/dev/null || { $(call as_root,chromium); } || \
+	  echo "Chromium could not be installed: tests of pages will be skipped"
+	@if command -v npm >/dev/null && [ ! -d node_modules/playwright-core ]; then \
+	  npm install --silent --no-save --no-package-lock --no-audit --no-fund $(NODE_PACKAGES) >/dev/null || \
+	  echo "playwright-core could not be installed: tests of pages will be skipped"; fi
+
 # The Khronos glTF validator, from npm. Without it, the tests that need it are skipped.
 validator:
 	@if command -v npm >/dev/null && [ ! -d node_modules/gltf-validator ]; then \
-	  npm install --silent --no-save --no-package-lock --no-audit --no-fund gltf-validator@2.0.0-dev.3.10 >/dev/null || \
+	  npm install --silent --no-save --no-package-lock --no-audit --no-fund $(NODE_PACKAGES) >/dev/null || \
 	  echo "gltf-validator could not be installed: its tests will be skipped"; fi
 
 clean:

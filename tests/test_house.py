@@ -110,10 +110,10 @@ ROOMS = {
         {"errors", "formats", "interrupts", "lazy", "licences", "seeds", "terminal", "threads"},
         {"card", "metrics", "snapshots", "weights"},
         {"capabilities", "console", "export", "names", "placement", "repository"},
-        {"hub_access", "hub_failures", "provenance"},
+        {"hub_access", "hub_failures", "notebook", "provenance"},
         {"origin", "text_encoder"},
         {"animate3d", "choices", "dimo", "families", "huggingface", "mvvdm"},
-        {"lookup"},
+        {"listing", "lookup"},
         {"hub"},
         {"commands"},
         {"__main__"},
@@ -316,7 +316,7 @@ def test_a_long_function_and_a_bare_argument_are_seen(tmp_path):
 
 FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
-    "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.metrics",
+    "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
     "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.training", "factory.training.mvvdm",
 )  # fmt: skip

@@ -54,9 +54,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_info(
         add("info", _info, "show a model's licence, metrics, capabilities and needs, and check its files")
     )
-    _add_choice(add("sample", _sample, "save a motion as video, animated glTF, splats or arrays"), "hop.mp4")
+    _add_sample(
+        add("sample", _sample, "save a motion as video, animated glTF, splats, web page or arrays"), "hop.mp4"
+    )
     _add_render(add("render", _render, "render videos of a motion from cameras around the object"))
-    _add_choice(add("export", _sample, "save a motion as .glb, .ply, .npz or .mp4"), "hop.glb")
+    _add_sample(add("export", _sample, "save a motion as .glb, .ply, .html, .npz or .mp4"), "hop.glb")
     _add_animate(add("animate", _animate, "set the object of a glTF file in motion by a sentence"))
     _add_publish(add("publish", _publish, "copy a model to the local registry or the hub"))
     return parser
@@ -94,6 +96,15 @@ def _add_choice(command: argparse.ArgumentParser, example: str) -> None:
     )
     command.add_argument("--frames", type=int, help="number of frames, evenly spaced (default: the model's)")
     command.add_argument("--out", type=Path, required=True, help=f"e.g. {example}")
+
+
+def _add_sample(command: argparse.ArgumentParser, example: str) -> None:
+    _add_choice(command, example)
+    command.add_argument(
+        "--all-motions",
+        action="store_true",
+        help="an .html page also offers all motions that the model was trained on",
+    )
 
 
 def _add_render(command: argparse.ArgumentParser) -> None:
@@ -156,7 +167,9 @@ def _choice(args: argparse.Namespace) -> MotionChoice:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    commands.sample_command(args.name, _choice(args), out=args.out, home=args.home)
+    commands.sample_command(
+        args.name, _choice(args), out=args.out, home=args.home, all_motions=args.all_motions
+    )
 
 
 def _render(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from zoo.capabilities import Capabilities, Needs, Operation, Rendered, Resampled, Result
 from zoo.card import numbers
@@ -102,8 +102,16 @@ def _times(needs: Needs) -> str:
     )
 
 
-def sample_command(name: str, choice: MotionChoice, *, out: Path, home: Path | None) -> None:
-    """Save results in the format given by the suffix of `out`; of several, each under a numbered name."""
+def sample_command(
+    name: str, choice: MotionChoice, *, out: Path, home: Path | None, all_motions: bool = False
+) -> None:
+    """Save results in the format given by the suffix of `out`; of several, each under a numbered name.
+
+    With `all_motions`, which needs a name that ends in .html, a page offers all trained motions too.
+    """
+    if all_motions and out.suffix.lower() != ".html":
+        raise OptionError(f"--all-motions: is for a page, {out} does not end in .html")
+    options: dict[str, Any] = {"motions": "all"} if all_motions else {}
     model = _supporting(name, choice.operations, out, home=home)
     paths = choice.paths(out)
     for path in paths:
@@ -111,7 +119,7 @@ def sample_command(name: str, choice: MotionChoice, *, out: Path, home: Path | N
     with fitting_threads():
         for result, path in zip(_results(model, choice, home), paths, strict=True):
             out.parent.mkdir(parents=True, exist_ok=True)
-            print(result.save(path))
+            print(cast(Any, result).save(path, **options))
 
 
 def animate_command(

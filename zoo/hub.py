@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -195,8 +196,35 @@ def info(name: str, *, home: str | os.PathLike[str] | None = None) -> ModelInfo:
     )
 
 
+class ModelNames(list[str]):
+    """A list of names that notebooks show as a table of models.
+
+    Attributes:
+        home: folder of the local registry, as given to `list_models`.
+    """
+
+    def __init__(self, names: Iterable[str] = (), home: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(names)
+        self.home = home
+
+    def _repr_html_(self) -> str:
+        from zoo.listing import MOST_ROWS, models_table
+
+        return models_table(
+            [(name, _described(name, self.home) if i < MOST_ROWS else None) for i, name in enumerate(self)]
+        )
+
+
+def _described(name: str, home: str | os.PathLike[str] | None) -> ModelInfo | None:
+    """Description of a model on this machine; None for models of the hub and damaged ones."""
+    try:
+        return None if name.startswith("hub:") else info(name, home=home)
+    except (ZooError, OSError, ValueError):
+        return None
+
+
 def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = None) -> list[str]:
-    """Names that `load` takes, sorted.
+    """Names that `load` takes, sorted. Notebooks show the list as a table.
 
     Args:
         pattern: with wildcards, e.g. "dimo/*", "*/kangaroo", "local:*", "hub:org/*". The hub is searched for
@@ -211,11 +239,13 @@ def list_models(pattern: str = "*", *, home: str | os.PathLike[str] | None = Non
         )
     if source == "hub" and separator:
         paths = huggingface.model_names(rest)
-        return sorted(f"hub:{path}" for path in paths if fnmatch.fnmatchcase(path, rest))
+        return ModelNames(sorted(f"hub:{path}" for path in paths if fnmatch.fnmatchcase(path, rest)), home)
     known = {"local": local_names(home), "bundled": bundled_names()}
     if separator:
-        return sorted(f"{source}:{path}" for path in known[source] if fnmatch.fnmatchcase(path, rest))
-    return [path for path in known_names(home) if fnmatch.fnmatchcase(path, pattern)]
+        return ModelNames(
+            sorted(f"{source}:{path}" for path in known[source] if fnmatch.fnmatchcase(path, rest)), home
+        )
+    return ModelNames((path for path in known_names(home) if fnmatch.fnmatchcase(path, pattern)), home)
 
 
 def publish(

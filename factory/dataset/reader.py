@@ -334,6 +334,11 @@ class Clip:
             f"{row['num_frames']} frames of {row['width']}×{row['height']})"
         )
 
+    def _repr_html_(self) -> str:
+        from factory.dataset.pages.notebook import clip_card
+
+        return clip_card(self)
+
     def __eq__(self, other: object) -> bool:
         """Whether it is the same clip of the same dataset."""
         if not isinstance(other, Clip):

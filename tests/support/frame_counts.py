@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from zoo.export.html import read_page
+
 
 def video(path: Path) -> tuple[int, float]:
     """Number of decoded frames, and frames per second."""
@@ -36,5 +38,6 @@ COUNT = {
     ".mp4": lambda path: video(path)[0],
     ".glb": key_frames,
     ".npz": arrays,
+    ".html": lambda path: read_page(path)[1]["motion"].shape[1],
     ".ply": lambda path: len(list(path.with_suffix("").iterdir())),
 }

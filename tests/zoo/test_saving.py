@@ -22,9 +22,10 @@ from renderers import gltf
 from renderers.cameras import orbit_cameras
 from renderers.files import atomic_folder, atomic_path
 from renderers.gaussians import ply
+from zoo.export.html import read_page
 
-ENDINGS = (".mp4", ".glb", ".ply", ".npz")
-OPTIONS = {".mp4": {"resolution": 32, "fps": 6}, ".glb": {"detail": 12}, ".ply": {}, ".npz": {}}
+ENDINGS = (".mp4", ".glb", ".ply", ".npz", ".html")
+OPTIONS = {".mp4": {"resolution": 32, "fps": 6}, ".glb": {"detail": 12}, ".ply": {}, ".npz": {}, ".html": {}}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,8 @@ def readable(path: Path) -> bool:
         return len(gltf.load(path).animations) == 1
     if path.suffix == ".npz":
         return len(np.load(path)["positions"]) in (5, 9)
+    if path.suffix == ".html":
+        return read_page(path)[1]["motion"].shape[1] in (5, 44)
     import av
 
     with av.open(str(path)) as video:
@@ -185,7 +188,10 @@ BAD_OPTIONS = [
     (".ply", "up", ("z", "-Y", 1, None, b"y", ["y"])),
     (".mp4", "cameras", (1, "front", [], orbit_cameras([0, 1], 0, 2.0, fov_y=0.6, width=32, height=32),
                          orbit_cameras([0], 0, 2.0, fov_y=0.6, width=33, height=32))),
-    (".npz", "fps", (24,)), (".ply", "resolution", (32,)), (".glb", "fps", (24,)), (".mp4", "detail", (48,)),
+    (".html", "motions", ("hops", "", 1, True, ["nothing"], [99], [-99], [1.5], [True], [None], b"all", {"all": 1})),
+    (".html", "background", ("white", 2.0, (1, 1, 1), (0.5, 0.5), float("nan"), True)),
+    (".npz", "fps", (24,)), (".html", "resolution", (32,)),
+    (".ply", "resolution", (32,)), (".glb", "fps", (24,)), (".mp4", "detail", (48,)),
 ]  # fmt: skip
 
 
@@ -262,7 +268,7 @@ def test_processes_may_save_the_same_path(tmp_path):
         process.communicate(timeout=120)
     assert [process.returncode for process in running] == [0, 0]
     names = sorted(path.name for path in (tmp_path / "new").iterdir())
-    assert names == ["hop", "hop.glb", "hop.mp4", "hop.npz"]
+    assert names == ["hop", "hop.glb", "hop.html", "hop.mp4", "hop.npz"]
     assert all(readable(tmp_path / "new" / name) for name in names)
 
 

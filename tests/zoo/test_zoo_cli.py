@@ -14,6 +14,7 @@ from tiny_dimo import SENTENCES, tiny_pipeline
 
 import zoo
 from zoo.__main__ import main
+from zoo.export.html import read_page
 
 av = pytest.importorskip("av", reason='reads the videos: pip install "menagerie4d[zoo]"')
 
@@ -140,6 +141,15 @@ def test_export(capsys, tmp_path):
     assert len(list((tmp_path / "hop").glob("*.ply"))) == 4
 
 
+def test_a_page_of_all_motions(capsys, tmp_path):
+    page = ("sample", "dimo/egg", "--frames", 4, "--all-motions", "--out")
+    run(capsys, *page, tmp_path / "hop.html")
+    scene, arrays = read_page(tmp_path / "hop.html")
+    assert scene["names"] == ["sample 0", *SENTENCES] and arrays["motion"].shape == (7, 4, 24, 7)
+    assert "does not end in .html" in fails(capsys, 2, *page, tmp_path / "new.glb")
+    assert not (tmp_path / "new.glb").exists()
+
+
 def test_without_arguments_it_lists_the_commands(capsys):
     shown = run(capsys)
     for command in ("list", "info", "sample", "render", "export", "animate", "publish"):
@@ -166,7 +176,7 @@ def test_errors_are_one_line(capsys, tmp_path):
         capsys, 2, "sample", "dimo/egg", "--motion", "hops forwards once", *out
     )
     assert "without a text head" in fails(capsys, 2, "sample", "dimo/egg", "--text", "jumps", *out)
-    assert "saved as one of .mp4, .glb, .ply, .npz" in fails(
+    assert "saved as one of .mp4, .glb, .ply, .npz, .html" in fails(
         capsys, 2, "export", "dimo/egg", "--out", tmp_path / "x.obj"
     )
     assert "ends in .mp4" in fails(capsys, 2, "render", "dimo/egg", "--out", tmp_path / "x.gif")
@@ -240,7 +250,7 @@ def test_animate(capsys, tmp_path, monkeypatch):
 def test_info_lists_capabilities_and_needs(capsys):
     shown = run(capsys, "info", "bundled:dimo/fox")
     for words in (
-        "interpolate between two motions (--between)", ".mp4, .glb, .ply, .npz", "menagerie4d[zoo,text]",
+        "interpolate between two motions (--between)", ".mp4, .glb, .ply, .npz, .html", "menagerie4d[zoo,text]",
         "MiB of memory", "s to load the model and save the first sample", "cores of",
     ):  # fmt: skip
         assert words in shown

@@ -48,6 +48,7 @@ class Motion:
         model: the model that decoded it. Latents of another model mean something else.
         object_name: of the model, "" if unknown.
         exact: the frames were chosen, so that `save` writes exactly these; else a video is resampled to 24 fps.
+        trained: sentences of the motions that the model was trained on, in the order of its latents; () if unknown.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Motion:
     model: DIMO
     object_name: str = ""
     exact: bool = False
+    trained: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         about = f"{self.object_name!r}, " if self.object_name else ""
@@ -65,6 +67,11 @@ class Motion:
             f"Motion({self.name!r}, {about}{len(self.phases)} frames, {len(self.model.means)} Gaussians, "
             f"{self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        from zoo.dimo.page import motion_card
+
+        return motion_card(self)
 
     @property
     def device(self) -> torch.device:
@@ -88,7 +95,7 @@ class Motion:
                 f"{self.name}: phases: expected at least one phase, all in 0..1, got {phases.tolist()}"
             )
         motion = decode(self.model, self.z, phases, self.name, self.seconds, self.object_name)
-        return replace(motion, exact=True)
+        return replace(motion, exact=True, trained=self.trained)
 
     def resampled(self, frames: int) -> Motion:
         """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""
@@ -195,6 +202,10 @@ class Motion:
         .ply  folder with one splat file per frame in the layout of 3DGS: "hop.ply" writes hop/000.ply … and replaces
               the frames of an earlier motion (options: up="-y", as viewers of 3DGS expect, or "y" as in this package)
         .npz  arrays: trajectories, rotations, skinning weights, canonical Gaussians
+        .html page that plays the motion and turns it with mouse and touch, without a network (options: motions="all" or
+              a list of names, indices and motions to choose from and to blend; background: by default white, or dark
+              grey in a browser's dark colour scheme). Of a motion whose number of frames was not chosen, 24 per second
+              are stored
 
         Args:
             path: file to write, or the name of the folder with the suffix .ply.
@@ -377,6 +388,37 @@ def _save_npz(motion: Motion, path: Path, frames: int | None = None) -> Path:
     return path
 
 
+def _save_html(
+    motion: Motion,
+    path: Path,
+    frames: int | None = None,
+    *,
+    motions: str | Sequence[str | int | Motion] | None = None,
+    background: Background | None = None,
+) -> Path:
+    from zoo.dimo.page import FPS, check_storable, other_motions, page_facts, skinned_splats
+    from zoo.export.html import write_splats
+
+    color = None if background is None else background_color(background, "Motion.save: background")
+    others, model = other_motions(motion, motions), motion.model
+    check_storable(model, motion.name)
+    if frames is None and not motion.exact:
+        length = float(motion.phases[-1] - motion.phases[0]) * motion.seconds
+        frames = max(2, round(length * FPS) + 1)
+    with atomic_path(path) as part:
+        motion = _chosen(motion, frames)
+        pages = [motion, *(replace(motion, name=name, z=z).at(motion.phases) for name, z in others)]
+        trajectories = [(each.name, each.trajectories) for each in pages]
+        write_splats(
+            part,
+            skinned_splats(model, trajectories, motion.phases, motion.seconds),
+            title=motion.name,
+            facts=page_facts(model, motion.object_name, len(pages), len(motion.phases), motion.seconds),
+            background=None if color is None else (list(color) * 3)[:3],
+        )
+    return path
+
+
 def _write_npz(part: Path, motion: Motion) -> None:
     model = motion.model
     weights = {} if not model.config.factorised else {"skinning_weights": model.skinning_weights()}
@@ -401,4 +443,5 @@ _WRITERS: dict[str, Callable[..., Path]] = {
     ".glb": _save_glb,
     ".ply": _save_ply,
     ".npz": _save_npz,
+    ".html": _save_html,
 }

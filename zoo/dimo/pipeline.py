@@ -397,7 +397,7 @@ class DIMOPipeline:
         phases = self.phases.to(z)
         phases = phases if frames is None else evenly(phases, frames)
         motion = decode(model, z, phases, name, self.seconds, self.object)
-        return replace(motion, exact=frames is not None)
+        return replace(motion, exact=frames is not None, trained=self.sentences)
 
     def _latent(self, z: Tensor | Sequence[float], model: DIMO) -> Tensor:
         """A latent [Z] on the model's device and in its precision."""

@@ -3,6 +3,7 @@
     animation  `SkinnedAnimation`: what a family converts its motions to
     glb        an animation as glTF
     video      frames as mp4
+    html       pages that play a scene in a browser
     surface    3D Gaussians to a coloured mesh
 
 Names are imported on first use: a video needs no glTF writer.

@@ -38,6 +38,9 @@ class MVVDMOutput(BaseOutput):
 
     frames: Frames
 
+    def _repr_html_(self) -> str:
+        return videos_card(self)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the views side by side as an mp4 of two seconds.
 
@@ -54,6 +57,27 @@ class MVVDMOutput(BaseOutput):
             )
         write_mp4(path, np.concatenate(list(self.frames), axis=2), len(self.frames[0]) / SECONDS)
         return path
+
+
+def videos_card(output: MVVDMOutput) -> str:
+    """HTML of videos for notebooks: the views side by side. Latents have no preview."""
+    from zoo.notebook import card, preview
+
+    frames = output.frames
+    if isinstance(frames, Tensor):
+        frames = frames.detach().float().cpu().numpy()
+        frames = frames.transpose(0, 1, 3, 4, 2) if frames.ndim == 5 and frames.shape[2] == 3 else frames
+    if not isinstance(frames, np.ndarray):
+        return card("MV-VDM", {"views": len(frames), "frames": len(frames[0]) if frames else 0})
+    pixels = frames.ndim == 5 and frames.shape[-1] == 3 and frames.size > 0
+    shape = dict(zip(("views", "frames", "height", "width"), frames.shape, strict=False)) if pixels else {}
+    facts = {**(shape or {"shape": list(frames.shape)}), "type": frames.dtype}
+    if not pixels:
+        return card("MV-VDM", facts)
+    if frames.dtype != np.uint8:
+        frames = (np.nan_to_num(frames).clip(0, 1) * 255).round().astype(np.uint8)
+    picture = preview(np.concatenate(list(frames), axis=2), frames.shape[1] / SECONDS, side=160)
+    return card("MV-VDM", facts, picture)
 
 
 def on_grey(images: Iterable[np.ndarray | Image.Image], size: int) -> list[Image.Image]:

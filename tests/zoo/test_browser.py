@@ -1,0 +1,161 @@
+"""Pages of motions in headless Chromium: the picture is that of `motion.render`, and the controls work."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from browser import browser
+from PIL import Image
+from tiny_dimo import tiny_pipeline
+
+import zoo
+from renderers.cameras import Cameras
+
+pytestmark = pytest.mark.slow
+STOP = ["evaluate", "player.set({playing: false})"]
+WHITE, DARK = (1.0, 1.0, 1.0), (0.086, 0.098, 0.118)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    return browser()
+
+
+@pytest.fixture(scope="module")
+def kangaroo():
+    return zoo.load("bundled:dimo/kangaroo")
+
+
+def look(phase: float, azimuth: float, elevation: float, rest: str = "") -> list:
+    """Draw one moment from one angle; the result has the camera and the picture."""
+    return ["evaluate", f"""(() => {{
+      player.size = [384, 320];
+      player.set({{ phase: {phase}, playing: false, {rest} }});
+      player.look({{ azimuth: {azimuth}, elevation: {elevation} }});
+      player.draw();
+      return {{ ...player.camera(), phase: player.phase, png: player.canvas.toDataURL() }};
+    }})()"""]  # fmt: skip
+
+
+def picture(result: dict) -> np.ndarray:
+    data = base64.b64decode(result["png"].split(",")[1])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return -10 * np.log10(np.mean((a / 255.0 - b / 255.0) ** 2))
+
+
+def rendered(motion, result: dict, background=WHITE) -> np.ndarray:
+    cameras = Cameras(
+        np.array([result["worldToCamera"]]), np.array([result["K"]]), result["width"], result["height"]
+    )
+    return motion.render(cameras, phases=[result["phase"]], background=background)[0, 0]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_picture_is_that_of_render(chromium, kangaroo, tmp_path, scheme):
+    motion = kangaroo.motion("hops once")
+    page = motion.save(tmp_path / "hop.html")
+    moments = [(phase, a, e) for phase in (0.0, 0.37, 0.8) for a, e in ((0.6, 0.2), (2.5, 0.6), (-1.6, -0.3))]
+    out = chromium(page, [look(*moment) for moment in moments], colorScheme=scheme)
+    assert out["logs"] == [] and out["requests"] == [page.as_uri()]
+    background = WHITE if scheme == "light" else DARK
+    pictures = [picture(result) for result in out["results"]]
+    for result, image, (phase, _, elevation) in zip(out["results"], pictures, moments, strict=True):
+        assert abs(result["phase"] - phase) < 1e-6
+        position = np.linalg.inv(result["worldToCamera"])[:3, 3]
+        assert (position[1] > 0.1) == (elevation > 0)
+        # Phase 0 is a stored frame: only quantisation differs. Another blur than the renderer's gives less than 58 dB.
+        assert psnr(image, rendered(motion, result, background)) > (62 if phase == 0 else 48)
+    for i in range(9):
+        for j in range(i):
+            assert psnr(pictures[i], pictures[j]) < 35, (moments[i], moments[j])
+
+
+def test_models_without_key_points_and_with_other_neighbours(chromium, tmp_path):
+    for config in ({"factorised": False}, {"neighbours": 3}, {"neighbours": 1, "key_points": 300}):
+        motion = tiny_pipeline(**config).motion(3)
+        out = chromium(
+            motion.save(tmp_path / "a.html", frames=9), [look(4 / 9, 1.0, 0.3)], colorScheme="light"
+        )
+        assert out["logs"] == []
+        (result,) = out["results"]
+        assert psnr(picture(result), rendered(motion, result)) > 40
+
+
+def test_motions_and_blends(chromium, kangaroo, tmp_path):
+    names = [kangaroo.sentences[i] for i in (0, 9, 30)]
+    motion = kangaroo.motion(0)
+    page = motion.save(tmp_path / "hop.html", motions=names)
+    moment = (0.5, 0.6, 0.2)
+    out = chromium(
+        page,
+        [STOP, ["select", "#motion", "2"], look(*moment), look(*moment, "motion: 0, other: 2, share: 0.5"),
+         look(*moment, "share: 1"), ["evaluate", "document.getElementById('motion').selectedOptions[0].text"]],
+        colorScheme="light",
+    )  # fmt: skip
+    assert out["logs"] == []
+    third, between, other, name = (out["results"][i] for i in (2, 3, 4, 5))
+    assert name == names[0]
+    expected = rendered(kangaroo.motion(names[2]), third)
+    assert psnr(picture(third), expected) > 45 and psnr(picture(other), expected) > 45
+    ends = [kangaroo.motion(name).at([0.5]) for name in (names[0], names[2])]
+    mean = [sum(pair) / 2 for pair in zip(*(end.trajectories for end in ends), strict=True)]
+    middle = replace(ends[0], trajectories=type(ends[0].trajectories)(*mean))
+    from zoo.dimo.motion import _draw
+
+    cameras = Cameras(np.array([between["worldToCamera"]]), np.array([between["K"]]), 384, 320)
+    assert psnr(picture(between), _draw(middle.gaussians(), cameras, WHITE)[0, 0].copy()) > 45
+    assert psnr(picture(between), expected) < 40
+
+
+def test_controls(chromium, tmp_path):
+    page = tiny_pipeline().motion(0).save(tmp_path / "hop.html", motions="all")
+    view, state = ["evaluate", "player.view"], ["evaluate", "({...player.state})"]
+    pause = ["evaluate", "new Promise((done) => setTimeout(done, 400))"]
+    apart = [[{"x": x, "y": 300, "id": i} for i, x in enumerate(pair)] for pair in ((150, 200), (100, 250))]
+    touch = [["touchStart", apart[0]], ["touchMove", apart[1]], ["touchEnd", []]]
+    inside = "[...document.querySelectorAll('footer *')].every((e) => e.getBoundingClientRect().right <= innerWidth)"
+    out = chromium(
+        page,
+        [state, pause, state, ["click", "#play"], state, pause, state, view, ["drag", [[200, 300], [300, 260]]], view,
+         ["wheel", 100], pause, view, ["click", "#reset"], view, ["touch", touch], view,
+         ["evaluate", "document.documentElement.scrollWidth <= innerWidth"],
+         ["evaluate", inside]],
+        viewport={"width": 390, "height": 760}, hasTouch=True,
+    )  # fmt: skip
+    assert out["logs"] == [] and out["requests"] == [page.as_uri()]
+    results = out["results"]
+    first, later, stopped, still, start = (results[i] for i in (0, 2, 4, 6, 7))
+    turned, zoomed, again, pinched = (results[i] for i in (9, 12, 14, 16))
+    assert first["playing"] and later["frame"] != first["frame"]
+    assert not stopped["playing"] and still == stopped
+    # Dragging to the right shows more of the object's left, dragging up shows it from below.
+    assert turned["azimuth"] < start["azimuth"] and turned["elevation"] < start["elevation"]
+    assert zoomed["distance"] > turned["distance"] and again == start
+    assert (
+        abs(pinched["distance"] / start["distance"] - 50 / 150) < 0.05
+        and pinched["azimuth"] == start["azimuth"]
+    )
+    assert results[17:] == [True, True]
+
+
+def test_hostile_texts_run_nothing(chromium, tmp_path):
+    text = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
+    motion = replace(tiny_pipeline().motion(0), name=text, object_name=text, trained=(text,) * 6)
+    page = motion.save(tmp_path / "hop.html", frames=3, motions="all")
+    out = chromium(page, [["evaluate", "[window.hit ?? null, document.title, document.images.length]"]])
+    assert out["logs"] == [] and out["requests"] == [page.as_uri()]
+    assert out["results"] == [[None, text, 0]]
+
+
+def test_the_first_picture_is_there_soon(chromium, kangaroo, tmp_path):
+    page = kangaroo.motion(0).save(tmp_path / "hop.html")
+    mark = ["evaluate", "performance.getEntriesByName('first picture')[0].startTime"]
+    times = [chromium(page, [mark])["results"][0] for _ in range(3)]
+    assert min(times) <= 2000  # milliseconds
