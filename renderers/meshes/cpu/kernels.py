@@ -66,23 +66,42 @@ from renderers.meshes.cpu.layout import (
 from renderers.meshes.cpu.light import (
     AT,
     CHUNK,
-    CORNER_N,
-    CORNER_P,
-    CORNER_Q,
-    CORNER_UV,
-    CORNER_X,
-    CORNER_Y,
     EMISSION,
     ENCODED,
     EYE,
     NORMAL,
+    PIXEL,
     SLOPES,
     STRIDE,
     TEXCOORD,
     WEIGHTS,
 )
-from renderers.meshes.cpu.vectors import LANES, candidates, cover, covered, spread_planes
-from renderers.simd import lane, mix_texels, zero_quad
+from renderers.meshes.cpu.vectors import (
+    LANES,
+    candidates,
+    count_bits,
+    covered,
+    deposit,
+    exponent,
+    like_first_of_four,
+    load_quad,
+    matches,
+    mix_four,
+    quad,
+    store_bytes,
+    within,
+)
+from renderers.simd import (
+    broadcast_exact,
+    lane,
+    load_exact,
+    mask_bits,
+    maximum,
+    minimum,
+    mix_texels,
+    select,
+    zero_quad,
+)
 
 SOLID_ALPHA, FAINTEST_ALPHA = opacity.SOLID_ALPHA, opacity.FAINTEST_ALPHA
 TINY = np.float32(-1.17549435e-38)  # a sample on an edge exceeds this, but not 0
@@ -212,8 +231,7 @@ def _level(materials, texture, rate):
     level = 0
     last = materials.samplers[texture, LEVELS] - 1
     if rate >= 1.0:
-        exponent = math.frexp(min(rate, 1e30))[1]
-        level = min((exponent - 1) >> 1, last)
+        level = min((exponent(min(float(rate), 1e30)) - 1) >> 1, last)
     return level
 
 
@@ -227,6 +245,16 @@ def place_vertices(points, matrix, out):
         x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
         for j in range(3):
             out[i, j] = matrix[j, 0] * x + matrix[j, 1] * y + matrix[j, 2] * z + matrix[j, 3]
+
+
+@kernel
+def pack_vertices(positions, normals, texcoords, out):
+    """Write the attributes that every fragment needs side by side: position, normal, u and v of the base colour."""
+    for i in range(len(out)):
+        for n in range(3):
+            out[i, n] = positions[i, n]
+            out[i, 3 + n] = normals[i, n]
+        out[i, 6], out[i, 7] = texcoords[i, BASE_MAP, 0], texcoords[i, BASE_MAP, 1]
 
 
 @kernel
@@ -381,7 +409,7 @@ def bin_records(records, order, grid, columns, rows):
     for i in range(columns * rows):
         starts[i + 1] += starts[i]
     place = starts[:-1].copy()
-    found = np.empty(starts[-1], np.int32)
+    found = np.empty(starts[-1], np.uint32)
     for r in order:
         left, top, right, bottom = _tiles_of(records, r, grid)
         for y in range(top, bottom + 1):
@@ -571,13 +599,20 @@ def _alpha_planes(mesh, materials, screen, f, x, y, planes):
 
 
 @helper
-def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered):
-    """Shade fragments and add them: to the sums of their pixels, or if `layered` to the colours of their samples."""
-    _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count)
-    light.interpolate(work.rows, count, True)
+def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, blending):
+    """Shade fragments and add them: to the sums of their pixels, or if `layered` to the colours of their samples.
+
+    With `blending`, those of blended materials are translucent (`work.alphas`).
+    """
+    _load_corners(mesh, grid, tile_x, tile_y, work, count)
+    light.interpolate(
+        work.rows, work.corners, mesh.vertices, screen,
+        np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2]), count,
+    )  # fmt: skip
     _gather(mesh, materials, records, grid, work, count)
     light.shade(work.rows, count)
     rows, samples = work.rows, grid.samples
+    pixels = grid.tile_width * grid.tile_height
     for n in range(count):
         red, green, blue = (
             rows[ENCODED * STRIDE + n],
@@ -586,15 +621,13 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
         )
         mask, p = work.masks[n], work.pixels[n]
         if not layered:
-            number = np.float32(0.0)
-            for s in range(samples):
-                number += np.float32((mask >> s) & 1)
-            work.sums[4 * p] += red * number
-            work.sums[4 * p + 1] += green * number
-            work.sums[4 * p + 2] += blue * number
-            work.sums[4 * p + 3] += number
+            number = count_bits(np.int64(mask))
+            work.sums[p] += red * number
+            work.sums[pixels + p] += green * number
+            work.sums[2 * pixels + p] += blue * number
+            work.sums[3 * pixels + p] += number
             continue
-        translucent = mesh.kinds[work.triangles[n]] == BLEND
+        translucent = blending and mesh.kinds[work.triangles[n]] == BLEND
         for s in range(samples):
             if (mask >> s) & 1:
                 place = 4 * (p * samples + s)
@@ -608,39 +641,28 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
                 work.colors[place + 3] = alpha + work.colors[place + 3] * rest
 
 
-@helper
-def _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count):
-    """Copy the attributes of the corners of fragments to the inputs of `light.interpolate`."""
-    rows, samples = work.rows, grid.samples
+@inline
+def _load_corners(mesh, grid, tile_x, tile_y, work, count):
+    """Write the vertices and the places of fragments, the inputs of `light.interpolate`."""
+    rows, samples, corners = work.rows, grid.samples, work.corners
     full = (1 << samples) - 1
-    eye_x, eye_y, eye_z = np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2])
     for n in range(count):
         f, mask, p = work.triangles[n], work.masks[n], work.pixels[n]
         at_x, at_y = np.float32(0.5), np.float32(0.5)
         if mask != full:
-            at_x, at_y, number = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            at_x, at_y = np.float32(0.0), np.float32(0.0)
             for s in range(samples):
                 if (mask >> s) & 1:
                     at_x += grid.inside[s, 0]
                     at_y += grid.inside[s, 1]
-                    number += np.float32(1.0)
+            number = count_bits(np.int64(mask))
             at_x, at_y = at_x / number, at_y / number
         rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
-        x = np.float32(tile_x + grid.places[p, 0]) + at_x
-        y = np.float32(tile_y + grid.places[p, 1]) + at_y
-        for c in range(3):
-            v = mesh.corners[f, c]
-            rows[(CORNER_X + c) * STRIDE + n] = screen[v, 0] - x
-            rows[(CORNER_Y + c) * STRIDE + n] = screen[v, 1] - y
-            rows[(CORNER_Q + c) * STRIDE + n] = screen[v, 2]
-            rows[(CORNER_P + c) * STRIDE + n] = mesh.positions[v, 0] - eye_x
-            rows[(CORNER_P + 3 + c) * STRIDE + n] = mesh.positions[v, 1] - eye_y
-            rows[(CORNER_P + 6 + c) * STRIDE + n] = mesh.positions[v, 2] - eye_z
-            rows[(CORNER_N + c) * STRIDE + n] = mesh.normals[v, 0]
-            rows[(CORNER_N + 3 + c) * STRIDE + n] = mesh.normals[v, 1]
-            rows[(CORNER_N + 6 + c) * STRIDE + n] = mesh.normals[v, 2]
-            rows[(CORNER_UV + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 0]
-            rows[(CORNER_UV + 3 + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 1]
+        rows[PIXEL * STRIDE + n] = np.float32(tile_x + grid.places[p, 0]) + at_x
+        rows[(PIXEL + 1) * STRIDE + n] = np.float32(tile_y + grid.places[p, 1]) + at_y
+        corners[n] = mesh.corners[f, 0]
+        corners[STRIDE + n] = mesh.corners[f, 1]
+        corners[2 * STRIDE + n] = mesh.corners[f, 2]
 
 
 @inline
@@ -723,32 +745,51 @@ def _gather(mesh, materials, records, grid, work, count):
                 total, weights = zero_quad(), np.float32(0.0)
                 weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
                 at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
-                for s in range(samples):
-                    if not once and not (mask >> s) & 1:
-                        continue
-                    tap_x, tap_y = x, y
-                    dx, dy = np.float32(0.0), np.float32(0.0)
-                    if not once:
-                        dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
-                        tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
-                    if not nearest and 0.0 <= tap_x < across + ONE and 0.0 <= tap_y < down + ONE:
-                        column, row = int(tap_x), int(tap_y)
-                        place = start + row * stride + 4 * column
-                        texel = mix_texels(
-                            texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row)
-                        )
-                    else:
-                        place, _, fx, fy = _locate(
-                            materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
-                        )
-                        texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
-                    weight = ONE
-                    if weighted:
-                        weight = lane(texel, 3) * unit + np.float32(1e-6)
-                    total = total + simd.sqrt(texel) * weight
-                    weights += weight
-                    if once:
-                        break
+                four = samples == 4 and not once and not nearest
+                if four:
+                    dx4, dy4 = load_quad(grid.offsets, 0) - at_x, load_quad(grid.offsets, LANES) - at_y
+                    x4, y4 = dx4 * xx + x + dy4 * xy, dx4 * yx + y + dy4 * yy
+                    four = within(x4, across + ONE) and within(y4, down + ONE)
+                    if four:
+                        mixed = mix_four(texels, start, stride, x4, y4)
+                        roots = simd.sqrt(mixed)
+                        if weighted:
+                            for s in range(4):
+                                weight = lane(quad(mixed, s), 3) * unit + np.float32(1e-6)
+                                weight *= np.float32((mask >> s) & 1)
+                                total = total + quad(roots, s) * weight
+                                weights += weight
+                        else:
+                            for s in range(4):
+                                total = total + quad(roots, s) * np.float32((mask >> s) & 1)
+                            weights = count_bits(np.int64(mask))
+                if not four:
+                    for s in range(samples):
+                        if not once and not (mask >> s) & 1:
+                            continue
+                        tap_x, tap_y = x, y
+                        dx, dy = np.float32(0.0), np.float32(0.0)
+                        if not once:
+                            dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
+                            tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
+                        if not nearest and 0.0 <= tap_x < across + ONE and 0.0 <= tap_y < down + ONE:
+                            column, row = int(tap_x), int(tap_y)
+                            place = start + row * stride + 4 * column
+                            texel = mix_texels(
+                                texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row)
+                            )
+                        else:
+                            place, _, fx, fy = _locate(
+                                materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
+                            )
+                            texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
+                        weight = ONE
+                        if weighted:
+                            weight = lane(texel, 3) * unit + np.float32(1e-6)
+                        total = total + simd.sqrt(texel) * weight
+                        weights += weight
+                        if once:
+                            break
                 total = total * (root_unit / weights)
                 total = total * total
                 if slot == BASE_MAP:
@@ -795,11 +836,11 @@ def _other_texcoord(mesh, f, slot, rows, n):
 
 
 @inline
-def _set_up(records, r, grid, tile_x, tile_y, work):
-    """Prepare a record for a tile: fill `work.lanes`.
+def _set_up(records, r, grid, tile_x, tile_y):
+    """Prepare a record for a tile.
 
-    Returns (slope in x, slope in y, value at the corner of the tile) of the three edges and of 1 / w, float32; what
-    samples must exceed; and the bounds of 1 / w.
+    Returns (slope in x, slope in y, value at the corner of the tile) of the three edges and of 1 / w, float32; their
+    values at the 16 samples of a block without that at its corner; what samples must exceed; and the bounds of 1 / w.
     """
     points, one = records.points, np.float32
     a0, b0, c0, t0 = _edge(points, r, 1, 2, tile_x, tile_y)
@@ -817,11 +858,23 @@ def _set_up(records, r, grid, tile_x, tile_y, work):
         (one(a2), one(b2), one(c2)),
         (one(a3), one(b3), one(c3)),
     )
-    spread_planes(
-        work.lanes, grid.offsets,
-        e[0][0], e[0][1], e[1][0], e[1][1], e[2][0], e[2][1], e[3][0], e[3][1],
-    )  # fmt: skip
-    return e, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+    x, y = load_exact(grid.offsets, 0), load_exact(grid.offsets, LANES)
+    rest = (
+        x * e[0][0] + y * e[0][1],
+        x * e[1][0] + y * e[1][1],
+        x * e[2][0] + y * e[2][1],
+        x * e[3][0] + y * e[3][1],
+    )
+    return e, rest, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _test(e, rest, least, low, high, x, y):
+    """Return which of the 16 samples of a block a triangle covers, and its 1 / w at all of them; see `_set_up`."""
+    inside = (rest[0] + _at(e[0], x, y) > least[0]) & (rest[1] + _at(e[1], x, y) > least[1])
+    inside = inside & (rest[2] + _at(e[2], x, y) > least[2])
+    depth = maximum(rest[3] + _at(e[3], x, y), broadcast_exact(low))
+    return inside, minimum(depth, broadcast_exact(high))
 
 
 @inline
@@ -845,7 +898,7 @@ def _at(plane, x, y):
 def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes):
     """Draw the opaque samples of a record to the depths and ids of a tile."""
     f = records.owners[r]
-    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     kind = mesh.kinds[f]
     if kind == SOLID:
@@ -853,11 +906,9 @@ def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work
             y = np.float32(by * bh)
             for bx in range(left, right + 1):
                 x = np.float32(bx * bw)
-                cover(
-                    work.depths, work.ids, (by * across + bx) * LANES, work.lanes,
-                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
-                    least[0], least[1], least[2], low, high, np.int32(f),
-                )  # fmt: skip
+                inside, depth = _test(e, rest, least, low, high, x, y)
+                if mask_bits(inside) != 0:
+                    deposit(work.depths, work.ids, (by * across + bx) * LANES, inside, depth, np.int32(f))
     else:
         m = mesh.materials[f]
         threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
@@ -867,11 +918,8 @@ def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work
             for bx in range(left, right + 1):
                 x = np.float32(bx * bw)
                 place = (by * across + bx) * LANES
-                found = candidates(
-                    work.depths, place, work.lanes,
-                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
-                        least[0], least[1], least[2], low, high, np.int32(1), work.found,
-                )  # fmt: skip
+                inside, depth = _test(e, rest, least, low, high, x, y)
+                found = candidates(work.depths, place, inside, depth, np.int32(1), work.found)
                 number = 0
                 while found:
                     if found & 1:
@@ -925,7 +973,7 @@ def _alpha_at(materials, m, texture, level, planes, x, y):
 def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y, eye, work, planes, count):
     """Append the translucent fragments of a record; returns the new number of fragments."""
     f = records.owners[r]
-    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     m = mesh.materials[f]
     texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
@@ -936,11 +984,8 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
         for bx in range(left, right + 1):
             x = np.float32(bx * bw)
             block = by * across + bx
-            found = candidates(
-                work.depths, block * LANES, work.lanes,
-                _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
-                    least[0], least[1], least[2], low, high, np.int32(0), work.found,
-            )  # fmt: skip
+            inside, depth = _test(e, rest, least, low, high, x, y)
+            found = candidates(work.depths, block * LANES, inside, depth, np.int32(0), work.found)
             if found == 0:
                 continue
             for p in range(in_block):
@@ -960,8 +1005,38 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
                     work.masks[count] = mask
                     count += 1
                     if count == CHUNK:
-                        _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True)
+                        _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True, True)
                         count = 0
+    return count
+
+
+@inline
+def _append_visible(work, place, samples, count, layered):
+    """Append the visible fragments of the 16 samples from `place` on; returns the new number of fragments."""
+    full = (1 << samples) - 1
+    pixel = place // samples
+    uniform = np.int64(0xFFFF)  # bits of the samples that show the triangle of the first sample of their pixel
+    if samples == 4:
+        uniform = like_first_of_four(work.ids, place)
+    elif samples == 16:
+        uniform = matches(work.ids, place, work.ids[place])
+    for first in range(0, LANES, samples):
+        remaining = full
+        if (uniform >> first) & full == full:
+            f = work.ids[place + first]
+            remaining = 0
+            if f >= 0:
+                work.pixels[count], work.triangles[count], work.masks[count] = pixel, f, full
+                count += 1
+        while remaining:
+            # The first remaining sample, and all others of its triangle.
+            f = work.ids[place + first + simd.lowest_bit(np.uint64(remaining))]
+            mask = (matches(work.ids, place, f) >> first) & full
+            remaining &= ~mask
+            if f >= 0:
+                work.pixels[count], work.triangles[count], work.masks[count] = pixel, f, mask
+                count += 1
+        pixel += 1
     return count
 
 
@@ -979,68 +1054,69 @@ def _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, bins, t
 
 @inline
 def _byte(value):
-    """Return a value of 0..1 as 0..255, rounded to nearest."""
-    return np.uint32(
-        min(max(value * np.float32(255.0) + np.float32(0.5), np.float32(0.0)), np.float32(255.0))
-    )
-
-
-@helper
-def _resolve(grid, tile_x, tile_y, work, layered, clear, image):
-    """Write the pixels of a tile: the mean of their premultiplied samples, with straight alpha."""
-    samples = grid.samples
-    height, width = image.shape
-    share = np.float32(1.0) / np.float32(samples)
-    background = _straight(clear[0], clear[1], clear[2], clear[3])
-    in_block = LANES // samples
-    for place in range(0, grid.tile_width * grid.tile_height * samples, LANES):
-        empty = not layered and covered(work.ids, place) == 0
-        first = place // samples
-        for p in range(first, first + in_block):
-            x, y = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
-            if x >= width or y >= height:
-                continue
-            if empty:
-                image[y, x] = background
-                continue
-            if layered:
-                red, green, blue, alpha = (
-                    np.float32(0.0),
-                    np.float32(0.0),
-                    np.float32(0.0),
-                    np.float32(0.0),
-                )
-                for s in range(p * samples, (p + 1) * samples):
-                    red += work.colors[4 * s]
-                    green += work.colors[4 * s + 1]
-                    blue += work.colors[4 * s + 2]
-                    alpha += work.colors[4 * s + 3]
-            else:
-                uncovered = np.float32(samples) - work.sums[4 * p + 3]
-                red = work.sums[4 * p] + uncovered * clear[0]
-                green = work.sums[4 * p + 1] + uncovered * clear[1]
-                blue = work.sums[4 * p + 2] + uncovered * clear[2]
-                alpha = work.sums[4 * p + 3] + uncovered * clear[3]
-                for c in range(4):
-                    work.sums[4 * p + c] = np.float32(0.0)
-            image[y, x] = _straight(red * share, green * share, blue * share, alpha * share)
+    """Return values of 0..1 as 0..255, to be truncated to the nearest integers."""
+    value = value * np.float32(255.0) + np.float32(0.5)
+    return minimum(maximum(value, broadcast_exact(np.float32(0.0))), broadcast_exact(np.float32(255.0)))
 
 
 @inline
-def _straight(red, green, blue, alpha):
-    """Return a premultiplied colour as four bytes with straight alpha."""
-    pixel = np.uint32(0)
-    if alpha > np.float32(0.0):
-        pixel = _byte(red / alpha) | (_byte(green / alpha) << np.uint32(8))
-        pixel |= (_byte(blue / alpha) << np.uint32(16)) | (_byte(alpha) << np.uint32(24))
-    return pixel
+def _write_straight(red, green, blue, alpha, out):
+    """Write 16 premultiplied colours as bytes with straight alpha to uint32 [16]."""
+    nothing = broadcast_exact(np.float32(0.0))
+    visible = alpha > np.float32(0.0)
+    red, green, blue = (
+        select(visible, red / alpha, nothing),
+        select(visible, green / alpha, nothing),
+        select(visible, blue / alpha, nothing),
+    )
+    store_bytes(out, _byte(red), _byte(green), _byte(blue), _byte(select(visible, alpha, nothing)))
 
 
 @helper
-def _fill(image, tile_x, tile_y, grid, clear):
+def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
+    """Write the pixels of a tile: the mean of their premultiplied samples, with straight alpha."""
+    samples, sums = grid.samples, work.sums
+    height, width = image.shape
+    pixels = grid.tile_width * grid.tile_height
+    share = np.float32(1.0) / np.float32(samples)
+    if layered:
+        for p in range(pixels):
+            red, green, blue, alpha = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            for s in range(p * samples, (p + 1) * samples):
+                red += work.colors[4 * s]
+                green += work.colors[4 * s + 1]
+                blue += work.colors[4 * s + 2]
+                alpha += work.colors[4 * s + 3]
+            sums[p], sums[pixels + p] = red, green
+            sums[2 * pixels + p], sums[3 * pixels + p] = blue, alpha
+    for first in range(0, pixels, LANES):
+        empty = not layered
+        if empty:
+            for place in range(first * samples, (first + LANES) * samples, LANES):
+                empty = empty and covered(work.ids, place) == 0
+        if empty:
+            for n in range(LANES):
+                work.bytes[n] = background
+        else:
+            red, green = load_exact(sums, first), load_exact(sums, pixels + first)
+            blue, alpha = load_exact(sums, 2 * pixels + first), load_exact(sums, 3 * pixels + first)
+            if not layered:
+                uncovered = broadcast_exact(np.float32(samples)) - alpha
+                red, green, blue = red + uncovered * clear[0], green + uncovered * clear[1], blue + uncovered * clear[2]
+                alpha = alpha + uncovered * clear[3]
+            _write_straight(red * share, green * share, blue * share, alpha * share, work.bytes)
+            for c in range(4):
+                simd.store(sums, c * pixels + first, broadcast_exact(np.float32(0.0)))
+        for n in range(LANES):
+            x, y = grid.places[first + n, 0] + tile_x, grid.places[first + n, 1] + tile_y
+            if x < width and y < height:
+                image[y, x] = work.bytes[n]
+
+
+@helper
+def _fill(image, tile_x, tile_y, grid, background):
     """Write the background to the pixels of a tile."""
     height, width = image.shape
-    background = _straight(clear[0], clear[1], clear[2], clear[3])
     for y in range(tile_y, min(tile_y + grid.tile_height, height)):
         for x in range(tile_x, min(tile_x + grid.tile_width, width)):
             image[y, x] = background
@@ -1060,15 +1136,19 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
         image: uint32 [H, W], output: RGBA bytes with straight alpha.
     """
     samples = grid.samples
-    full = (1 << samples) - 1
     pixels = grid.tile_width * grid.tile_height
     planes = np.empty((4, 3))
     work.sums[:] = np.float32(0.0)  # `_resolve` leaves zeros
+    _write_straight(
+        broadcast_exact(clear[0]), broadcast_exact(clear[1]), broadcast_exact(clear[2]), broadcast_exact(clear[3]),
+        work.bytes,
+    )  # fmt: skip
+    background = work.bytes[0]
     for tile in range(len(opaque.starts) - 1):
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
         layered = blended.starts[tile + 1] > blended.starts[tile]
         if opaque.starts[tile + 1] == opaque.starts[tile]:
-            _fill(image, tile_x, tile_y, grid, clear)
+            _fill(image, tile_x, tile_y, grid, background)
             continue
         if layered:
             for n in range(pixels * samples):
@@ -1093,43 +1173,13 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
             for place in range(0, pixels * samples, LANES):
                 if covered(work.ids, place) == 0:
                     continue
-                for p in range(place // samples, (place + LANES) // samples):
-                    remaining = full
-                    while remaining:
-                        # The first remaining sample, and all others of its triangle.
-                        f, mask = np.int32(-1), 0
-                        for s in range(p * samples, (p + 1) * samples):
-                            bit = 1 << (s - p * samples)
-                            if remaining & bit:
-                                number = work.ids[s]
-                                if mask == 0:
-                                    f = number
-                                if number == f:
-                                    mask |= bit
-                        remaining &= ~mask
-                        if f < 0:
-                            continue
-                        work.pixels[count], work.triangles[count], work.masks[count] = p, f, mask
-                        if layered:
-                            for other in range(samples):
-                                work.alphas[count, other] = ONE
-                        count += 1
-                        if count == CHUNK:
-                            _flush(
-                                mesh,
-                                materials,
-                                screen,
-                                records,
-                                grid,
-                                tile_x,
-                                tile_y,
-                                eye,
-                                work,
-                                count,
-                                layered,
-                            )
-                            count = 0
-            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered)
+                if count > CHUNK - LANES:
+                    _flush(
+                        mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, False
+                    )  # fmt: skip
+                    count = 0
+                count = _append_visible(work, place, samples, count, layered)
+            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, False)
         if layered:
             count = 0
             for n in range(blended.starts[tile], blended.starts[tile + 1]):
@@ -1137,8 +1187,8 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
                     mesh, materials, screen, records, blended.records[n], grid, tile_x, tile_y, eye, work,
                     planes, count,
                 )  # fmt: skip
-            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True)
-        _resolve(grid, tile_x, tile_y, work, layered, clear, image)
+            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True, True)
+        _resolve(grid, tile_x, tile_y, work, layered, background, clear, image)
 
 
 @inline

@@ -26,14 +26,15 @@ class Mesh(NamedTuple):
     """The F triangles that can be visible, solid ones first, then masked ones, then blended ones.
 
     Attributes:
-        corners: int32 [F, 3], vertices.
-        materials: int32 [F].
+        corners: uint32 [F, 3], vertices. Unsigned, since kernels need not test such indices for wrap-around.
+        materials: uint32 [F].
         kinds: uint8 [F], SOLID, MASK or BLEND.
         culled: bool [F], the back face is never visible.
         winding: int8 [F], 1 if front faces are counter-clockwise, -1 if clockwise (mirrored parts).
         colors: float32 [N, 4], linear vertex colours; [0, 4] if all are 1.
         texcoords: float32 [N, SLOTS, 2], transformed texture coordinates per slot.
         positions, normals: float32 [N, 3], of the current frame in world space; normals of any length.
+        vertices: float32 [N, 8], position, normal, and u and v of the base colour, side by side.
     """
 
     corners: np.ndarray
@@ -45,6 +46,7 @@ class Mesh(NamedTuple):
     texcoords: np.ndarray
     positions: np.ndarray
     normals: np.ndarray
+    vertices: np.ndarray
 
 
 class Materials(NamedTuple):
@@ -79,7 +81,7 @@ class Grid(NamedTuple):
             two: divisions by a variable are slow.
         offsets: float32 [32], x of the 16 samples in a block, then y.
         inside: float32 [samples, 2], x and y of the samples in a pixel.
-        places: int32 [pixels of a tile, 2], x and y of the pixels in a tile.
+        places: uint32 [pixels of a tile, 2], x and y of the pixels in a tile.
     """
 
     samples: int
@@ -101,7 +103,7 @@ class Records(NamedTuple):
     Attributes:
         points: float32 [R, 9], x, y (pixels) and 1 / w of the corners, clockwise on screen.
         boxes: int32 [R, 4], pixels: left, top, and one past right and bottom.
-        owners: int32 [R], the triangle of the mesh.
+        owners: uint32 [R], the triangle of the mesh.
         facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
         first: int64 [F + 1], records of triangle f are first[f] to first[f + 1] - 1.
     """
@@ -114,7 +116,7 @@ class Records(NamedTuple):
 
 
 class Bins(NamedTuple):
-    """Which records touch a tile: starts int32 [tiles + 1] into records int32 [...], in the order of drawing."""
+    """Which records touch a tile: starts int32 [tiles + 1] into records uint32 [...], in the order of drawing."""
 
     starts: np.ndarray
     records: np.ndarray
@@ -126,9 +128,10 @@ class Work(NamedTuple):
     Attributes:
         depths, ids: int32 [samples of a tile], bits of 1 / w and the triangle of the visible surface.
         colors: float32 [samples of a tile * 4], premultiplied.
-        sums: float32 [pixels of a tile * 4], premultiplied sums over samples.
-        lanes: float32 [64]; found: int32 [16].
-        pixels, triangles, masks: int32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
+        sums: float32 [4 * pixels of a tile], premultiplied sums over samples, channel by channel.
+        found: int32 [16], depths; bytes: uint32 [16], colours.
+        pixels, triangles, masks: uint32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
+        corners: uint32 [3 * STRIDE], their vertices, see `light.interpolate`.
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
     """
@@ -137,10 +140,11 @@ class Work(NamedTuple):
     ids: np.ndarray
     colors: np.ndarray
     sums: np.ndarray
-    lanes: np.ndarray
     found: np.ndarray
+    bytes: np.ndarray
     pixels: np.ndarray
     triangles: np.ndarray
     masks: np.ndarray
+    corners: np.ndarray
     alphas: np.ndarray
     rows: np.ndarray

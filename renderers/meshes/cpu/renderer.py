@@ -152,7 +152,7 @@ def _grid(samples: int) -> Grid:
         tile_shift_y=tile_height.bit_length() - 1,
         offsets=offsets.astype(np.float32),
         inside=inside.astype(np.float32),
-        places=places.astype(np.int32),
+        places=places.astype(np.uint32),
     )
 
 
@@ -164,11 +164,12 @@ def _work(grid: Grid) -> Work:
         ids=np.zeros(samples, np.int32),
         colors=np.zeros(4 * samples, np.float32),
         sums=np.zeros(4 * pixels, np.float32),
-        lanes=np.zeros(64, np.float32),
         found=np.zeros(16, np.int32),
-        pixels=np.zeros(light.CHUNK, np.int32),
-        triangles=np.zeros(light.CHUNK, np.int32),
-        masks=np.zeros(light.CHUNK, np.int32),
+        bytes=np.zeros(16, np.uint32),
+        pixels=np.zeros(light.CHUNK, np.uint32),
+        triangles=np.zeros(light.CHUNK, np.uint32),
+        masks=np.zeros(light.CHUNK, np.uint32),
+        corners=np.zeros(3 * light.STRIDE, np.uint32),
         alphas=np.zeros((light.CHUNK, 16), np.float32),
         rows=np.ones(light.ROWS * light.STRIDE, np.float32),
     )
@@ -178,7 +179,7 @@ def _records(room: int, triangles: int) -> Records:
     return Records(
         points=np.empty((room, 9), np.float32),
         boxes=np.empty((room, 4), np.int32),
-        owners=np.empty(room, np.int32),
+        owners=np.empty(room, np.uint32),
         facing=np.ones(triangles, np.int8),
         first=np.empty(triangles + 1, np.int64),
     )
