@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 
 from renderers import simd
-from renderers.kernel_cache import announce_compilation, compiler
+from renderers.kernel_cache import UNCOUNTED, announce_compilation, compiler
 from renderers.meshes import opacity
 from renderers.meshes.cpu import layout, light, vectors
 from renderers.meshes.cpu.layout import (
@@ -123,10 +123,11 @@ kernel = compiler(
         vectors.__file__,
         simd.__file__,
         *light.SOURCES,
-    ]
+    ],
+    counts_references=False,
 )
-inline = njit(error_model="numpy", inline="always")
-helper = njit(error_model="numpy")
+inline = njit(error_model="numpy", inline="always", **UNCOUNTED)
+helper = njit(error_model="numpy", **UNCOUNTED)
 
 announce_compilation(__name__, "meshes: compiling the CPU kernels for this machine, once (about 20 s) …")
 
@@ -327,7 +328,7 @@ def assemble(mesh, screen, near, width, height, records):
     Returns minus the number required if there is not enough room.
     """
     room = len(records.points)
-    polygon = np.empty((MOST_CORNERS, 3), np.float32)
+    polygon = records.polygon
     count = 0
     for f in range(len(mesh.corners)):
         records.first[f] = count
@@ -398,25 +399,34 @@ def _tiles_of(records, r, grid):
 
 
 @kernel
-def bin_records(records, order, grid, columns, rows):
-    """Sort records into tiles by counting; `order` is the order of drawing. Returns (starts, records) of `Bins`."""
-    starts = np.zeros(columns * rows + 1, np.int32)
+def bin_records(records, order, grid, columns, starts, place, found):
+    """Sort records into tiles by counting; `order` is the order of drawing.
+
+    Args:
+        starts, found: output, the arrays of `Bins`.
+        place: int32 [tiles], scratch memory.
+    Returns:
+        The number of elements of `found`; minus this number if there is not enough room.
+    """
+    starts[:] = 0
     for r in order:
         left, top, right, bottom = _tiles_of(records, r, grid)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 starts[y * columns + x + 1] += 1
-    for i in range(columns * rows):
+    for i in range(len(place)):
         starts[i + 1] += starts[i]
-    place = starts[:-1].copy()
-    found = np.empty(starts[-1], np.uint32)
+        place[i] = starts[i]
+    total = starts[len(place)]
+    if total > len(found):
+        return -total
     for r in order:
         left, top, right, bottom = _tiles_of(records, r, grid)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 found[place[y * columns + x]] = r
                 place[y * columns + x] += 1
-    return starts, found
+    return total
 
 
 # --- interpolation -------------------------------------------------------------------------------------
@@ -1137,7 +1147,7 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
     """
     samples = grid.samples
     pixels = grid.tile_width * grid.tile_height
-    planes = np.empty((4, 3))
+    planes = work.planes
     work.sums[:] = np.float32(0.0)  # `_resolve` leaves zeros
     _write_straight(
         broadcast_exact(clear[0]), broadcast_exact(clear[1]), broadcast_exact(clear[2]), broadcast_exact(clear[3]),
@@ -1218,7 +1228,7 @@ def survey(mesh, materials, screen, records, grid, columns, opaque, following, m
             pixel to the right and downwards. Motion is NaN if it ends behind the camera.
     See `draw` for the others.
     """
-    planes = np.empty((4, 3))
+    planes = work.planes
     height, width = surface.shape[:2]
     for tile in range(len(opaque.starts) - 1):
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height

@@ -106,6 +106,7 @@ class Records(NamedTuple):
         owners: uint32 [R], the triangle of the mesh.
         facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
         first: int64 [F + 1], records of triangle f are first[f] to first[f + 1] - 1.
+        polygon: float32 [4, 3], scratch memory.
     """
 
     points: np.ndarray
@@ -113,6 +114,7 @@ class Records(NamedTuple):
     owners: np.ndarray
     facing: np.ndarray
     first: np.ndarray
+    polygon: np.ndarray
 
 
 class Bins(NamedTuple):
@@ -134,6 +136,7 @@ class Work(NamedTuple):
         corners: uint32 [3 * STRIDE], their vertices, see `light.interpolate`.
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
+        planes: float64 [4, 3], see `kernels._alpha_planes`.
     """
 
     depths: np.ndarray
@@ -148,3 +151,4 @@ class Work(NamedTuple):
     corners: np.ndarray
     alphas: np.ndarray
     rows: np.ndarray
+    planes: np.ndarray

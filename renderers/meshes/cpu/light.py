@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from renderers import simd
+from renderers.kernel_cache import UNCOUNTED
 from renderers.meshes import environment, specular
 from renderers.meshes.cpu.vectors import transposed, transposed_short
 from renderers.simd import (
@@ -66,7 +67,7 @@ _SRGB = np.array(
 )  # fmt: skip
 _SRGB_KNEE, _SRGB_SLOPE = _f(0.0031308), _f(12.92)
 
-inline = njit(error_model="numpy", inline="always")
+inline = njit(error_model="numpy", inline="always", **UNCOUNTED)
 
 
 @inline
@@ -264,7 +265,7 @@ def _interpolate_sixteen(rows, corners, vertices, screen, eye_x, eye_y, eye_z, k
     store(rows, first + 5 * STRIDE, (v0 - v) * sy0 + (v1 - v) * sy1 + (v2 - v) * sy2)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", **UNCOUNTED)
 def interpolate(rows, corners, vertices, screen, eye_x, eye_y, eye_z, count):
     """Interpolate the attributes of the first `count` fragments of a chunk.
 
@@ -277,7 +278,7 @@ def interpolate(rows, corners, vertices, screen, eye_x, eye_y, eye_z, count):
         _interpolate_sixteen(rows, corners, vertices, screen, eye_x, eye_y, eye_z, k)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", **UNCOUNTED)
 def shade(rows, count):
     """Compute the encoded colours of the first `count` fragments of a chunk, float32 [ROWS * STRIDE]."""
     for k in range(0, count, LANES):

@@ -97,7 +97,7 @@ class _Painter:
             self._records = _records(-count, len(scene.mesh.corners))
             count = kernels.assemble(scene.mesh, self._screen, *arguments, self._records)
         r = self._records
-        return Records(r.points[:count], r.boxes[:count], r.owners[:count], r.facing, r.first)
+        return Records(r.points[:count], r.boxes[:count], r.owners[:count], r.facing, r.first, r.polygon)
 
     def _far_to_near(self, v: int, records: Records) -> np.ndarray:
         """Return the blended records of a view, sorted by the distance of their triangles, farthest first."""
@@ -110,7 +110,14 @@ class _Painter:
         return blended[np.argsort(-distances, kind="stable")]
 
     def _bin(self, order: np.ndarray, grid: Grid) -> Bins:
-        return Bins(*kernels.bin_records(self._records, order, grid, *self._tiles(grid)))
+        columns, rows = self._tiles(grid)
+        starts, place = np.empty(columns * rows + 1, np.int32), np.empty(columns * rows, np.int32)
+        found = np.empty(2 * len(order) + 64, np.uint32)
+        count = kernels.bin_records(self._records, order, grid, columns, starts, place, found)
+        if count < 0:
+            found = np.empty(-count, np.uint32)
+            count = kernels.bin_records(self._records, order, grid, columns, starts, place, found)
+        return Bins(starts, found[:count])
 
 
 def _projections(cameras: Cameras) -> np.ndarray:
@@ -172,6 +179,7 @@ def _work(grid: Grid) -> Work:
         corners=np.zeros(3 * light.STRIDE, np.uint32),
         alphas=np.zeros((light.CHUNK, 16), np.float32),
         rows=np.ones(light.ROWS * light.STRIDE, np.float32),
+        planes=np.zeros((4, 3)),
     )
 
 
@@ -182,4 +190,5 @@ def _records(room: int, triangles: int) -> Records:
         owners=np.empty(room, np.uint32),
         facing=np.ones(triangles, np.int8),
         first=np.empty(triangles + 1, np.int64),
+        polygon=np.empty((4, 3), np.float32),
     )
