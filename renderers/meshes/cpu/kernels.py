@@ -87,6 +87,7 @@ from renderers.meshes.cpu.vectors import (
     load_quad,
     matches,
     mix_four,
+    prefetch,
     quad,
     store_bytes,
     within,
@@ -322,8 +323,12 @@ def _finite(screen, i):
 
 
 @kernel
-def assemble(mesh, screen, near, width, height, records):
+def assemble(mesh, screen, near, width, height, margin, records):
     """Cull and clip the triangles of a view into records; return their number.
+
+    Args:
+        margin: no sample is closer than this to the edge of its pixel, in pixels. Triangles between samples are left
+            out. Those that are not solid keep the boxes of their pixels, from which the detail of their alpha is found.
 
     Returns minus the number required if there is not enough room.
     """
@@ -364,15 +369,24 @@ def assemble(mesh, screen, near, width, height, records):
             bottom = max(polygon[0, 1], polygon[j, 1], polygon[k, 1])
             if not (right > 0.0 and bottom > 0.0 and left < width and top < height):
                 continue
+            if mesh.kinds[f] == SOLID:
+                left, right = left + margin, right - margin
+                top, bottom = top + margin, bottom - margin
+            box = (
+                max(math.floor(left), 0),
+                max(math.floor(top), 0),
+                min(math.floor(right) + 1, width),
+                min(math.floor(bottom) + 1, height),
+            )
+            if box[0] >= box[2] or box[1] >= box[3]:
+                continue
             if count < room:
                 for n in range(3):
                     records.points[count, n] = polygon[0, n]
                     records.points[count, 3 + n] = polygon[j, n]
                     records.points[count, 6 + n] = polygon[k, n]
-                records.boxes[count, 0] = max(math.floor(left), 0)
-                records.boxes[count, 1] = max(math.floor(top), 0)
-                records.boxes[count, 2] = min(math.floor(right) + 1, width)
-                records.boxes[count, 3] = min(math.floor(bottom) + 1, height)
+                for n in range(4):
+                    records.boxes[count, n] = box[n]
                 records.owners[count] = f
             count += 1
     records.first[len(mesh.corners)] = count
@@ -714,115 +728,157 @@ def _add_details(mesh, materials, facing, f, rows, n):
 @helper
 def _gather(mesh, materials, records, grid, work, count):
     """Look up the textures of fragments and complete the inputs of `light.shade`."""
-    rows, samples, texels = work.rows, grid.samples, materials.texels
-    factors, flags = materials.factors, materials.flags
-    unit, root_unit = np.float32(UNIT), np.float32(math.sqrt(UNIT))
+    rows, factors, flags = work.rows, materials.factors, materials.flags
     for n in range(count):
-        f, mask = work.triangles[n], work.masks[n]
+        f = work.triangles[n]
         m = mesh.materials[f]
         red, green, blue = factors[m, 0], factors[m, 1], factors[m, 2]
-        glow_r, glow_g, glow_b = factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2]
         if len(mesh.colors) > 0:
             c, (b0, b1, b2) = mesh.colors, _row(rows, WEIGHTS, n)
             i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
             red *= c[i, 0] * b0 + c[j, 0] * b1 + c[k, 0] * b2
             green *= c[i, 1] * b0 + c[j, 1] * b1 + c[k, 1] * b2
             blue *= c[i, 2] * b0 + c[j, 2] * b1 + c[k, 2] * b2
-        if flags[m, TEXTURED]:
-            for slot in (BASE_MAP, EMISSIVE_MAP):
-                texture = materials.textures[m, slot]
-                if texture < 0:
-                    continue
-                u, v, ux = _row(rows, TEXCOORD, n)
-                vx, uy, vy = _row(rows, TEXCOORD + 3, n)
-                if slot != BASE_MAP:
-                    u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
-                samplers = materials.samplers
-                rate = _rate(materials, texture, (ux, vx, uy, vy))
-                nearest = samplers[texture, NEAREST] != 0
-                once = samples == 1 or (rate < FINE and not nearest)
-                level = _level(materials, texture, rate if once else rate / samples)
-                width = max(samplers[texture, WIDTH] >> level, 1)
-                height = max(samplers[texture, HEIGHT] >> level, 1)
-                start, stride = samplers[texture, OFFSETS + level], 4 * (width + 2)
-                # Position in texels of the level; the border is texel 0.
-                across, down = np.float32(width), np.float32(height)
-                x = np.float32(_fold(u, samplers[texture, WRAP_S])) * across + np.float32(0.5)
-                y = np.float32(_fold(v, samplers[texture, WRAP_T])) * down + np.float32(0.5)
-                xx, xy, yx, yy = ux * across, uy * across, vx * down, vy * down
-                # One look-up per sample of a texture with details smaller than a pixel. Their mean is taken of square
-                # roots, which is nearly that of encoded values.
-                total, weights = zero_quad(), np.float32(0.0)
-                weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
-                at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
-                four = samples == 4 and not once and not nearest
-                if four:
-                    dx4, dy4 = load_quad(grid.offsets, 0) - at_x, load_quad(grid.offsets, LANES) - at_y
-                    x4, y4 = dx4 * xx + x + dy4 * xy, dx4 * yx + y + dy4 * yy
-                    four = within(x4, across + ONE) and within(y4, down + ONE)
-                    if four:
-                        mixed = mix_four(texels, start, stride, x4, y4)
-                        roots = simd.sqrt(mixed)
-                        if weighted:
-                            for s in range(4):
-                                weight = lane(quad(mixed, s), 3) * unit + np.float32(1e-6)
-                                weight *= np.float32((mask >> s) & 1)
-                                total = total + quad(roots, s) * weight
-                                weights += weight
-                        else:
-                            for s in range(4):
-                                total = total + quad(roots, s) * np.float32((mask >> s) & 1)
-                            weights = count_bits(np.int64(mask))
-                if not four:
-                    for s in range(samples):
-                        if not once and not (mask >> s) & 1:
-                            continue
-                        tap_x, tap_y = x, y
-                        dx, dy = np.float32(0.0), np.float32(0.0)
-                        if not once:
-                            dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
-                            tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
-                        if not nearest and 0.0 <= tap_x < across + ONE and 0.0 <= tap_y < down + ONE:
-                            column, row = int(tap_x), int(tap_y)
-                            place = start + row * stride + 4 * column
-                            texel = mix_texels(
-                                texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row)
-                            )
-                        else:
-                            place, _, fx, fy = _locate(
-                                materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
-                            )
-                            texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
-                        weight = ONE
-                        if weighted:
-                            weight = lane(texel, 3) * unit + np.float32(1e-6)
-                        total = total + simd.sqrt(texel) * weight
-                        weights += weight
-                        if once:
-                            break
-                total = total * (root_unit / weights)
-                total = total * total
-                if slot == BASE_MAP:
-                    red, green, blue = red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2)
-                else:
-                    glow_r *= lane(total, 0)
-                    glow_g *= lane(total, 1)
-                    glow_b *= lane(total, 2)
         _put(rows, BASE_ROW, n, red, green, blue)
+        _put(rows, EMISSION, n, factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2])
+    for slot in (BASE_MAP, EMISSIVE_MAP):
+        # First all places, then all texels: the caches load the texels in the meantime.
+        textured = 0
+        for n in range(count):
+            m = mesh.materials[work.triangles[n]]
+            if materials.textures[m, slot] >= 0:
+                work.textured[textured] = n
+                textured += 1
+        for each in range(textured):
+            _place_taps(mesh, materials, grid, work, slot, work.textured[each])
+        row = BASE_ROW if slot == BASE_MAP else EMISSION
+        for each in range(textured):
+            n = work.textured[each]
+            total = _sum_taps(mesh, materials, grid, work, slot, n)
+            red, green, blue = _row(rows, row, n)
+            _put(rows, row, n, red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2))
+    for n in range(count):
+        f = work.triangles[n]
+        m = mesh.materials[f]
         if flags[m, UNLIT]:
             _put(rows, NORMAL, n, 0.0, 0.0, 1.0)
             _put(rows, EYE, n, 0.0, 0.0, 1.0)
             _put(rows, METALLIC_ROW, n, 0.0, 1.0, 0.0)  # metallic, roughness, occlusion
+            red, green, blue = _row(rows, BASE_ROW, n)
             _put(rows, EMISSION, n, red, green, blue)
             continue
         _put(rows, METALLIC_ROW, n, factors[m, METALLIC], factors[m, ROUGHNESS], 1.0)
-        _put(rows, EMISSION, n, glow_r, glow_g, glow_b)
         if flags[m, DETAILED]:
             _add_details(mesh, materials, records.facing[f], f, rows, n)
         if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
             if materials.textures[m, NORMAL_MAP] < 0:  # else done
                 nx, ny, nz = _row(rows, NORMAL, n)
                 _put(rows, NORMAL, n, -nx, -ny, -nz)
+
+
+@inline
+def _place_taps(mesh, materials, grid, work, slot, n):
+    """Find where fragment n reads the texture of a slot: fills row n of `work.taps` and `work.levels`."""
+    rows, samples, samplers = work.rows, grid.samples, materials.samplers
+    f = work.triangles[n]
+    texture = materials.textures[mesh.materials[f], slot]
+    u, v, ux = _row(rows, TEXCOORD, n)
+    vx, uy, vy = _row(rows, TEXCOORD + 3, n)
+    if slot != BASE_MAP:
+        u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
+    rate = _rate(materials, texture, (ux, vx, uy, vy))
+    once = samples == 1 or (rate < FINE and samplers[texture, NEAREST] == 0)
+    level = _level(materials, texture, rate if once else rate / samples)
+    width = max(samplers[texture, WIDTH] >> level, 1)
+    height = max(samplers[texture, HEIGHT] >> level, 1)
+    # Position in texels of the level; the border is texel 0.
+    across, down = np.float32(width), np.float32(height)
+    x = np.float32(_fold(u, samplers[texture, WRAP_S])) * across + np.float32(0.5)
+    y = np.float32(_fold(v, samplers[texture, WRAP_T])) * down + np.float32(0.5)
+    taps = work.taps[n]
+    taps[0], taps[1], taps[2], taps[3] = x, y, ux * across, uy * across
+    taps[4], taps[5], taps[6], taps[7] = vx * down, vy * down, across + ONE, down + ONE
+    start, stride = samplers[texture, OFFSETS + level], 4 * (width + 2)
+    work.levels[n, 0], work.levels[n, 1], work.levels[n, 2] = level, start, stride
+    work.levels[n, 3] = once
+    column, row = int(x), int(y)
+    if 0 <= column <= width and 0 <= row <= height:
+        place = start + row * stride + 4 * column
+        prefetch(materials.texels, place)
+        prefetch(materials.texels, place + stride)
+        if not once:
+            prefetch(materials.texels, place - min(row, 1) * stride)
+
+
+@inline
+def _sum_taps(mesh, materials, grid, work, slot, n):
+    """Return RGBA of the texture of a slot for fragment n, linear, 0..1, as four lanes; see `_place_taps`.
+
+    One look-up per sample of a texture with details smaller than a pixel. Their mean is taken of square roots, which is
+    nearly that of encoded values.
+    """
+    rows, samples, samplers, texels = work.rows, grid.samples, materials.samplers, materials.texels
+    f, mask = work.triangles[n], work.masks[n]
+    texture = materials.textures[mesh.materials[f], slot]
+    unit, root_unit = np.float32(UNIT), np.float32(math.sqrt(UNIT))
+    nearest = samplers[texture, NEAREST] != 0
+    taps = work.taps[n]
+    x, y, xx, xy = taps[0], taps[1], taps[2], taps[3]
+    yx, yy, right, bottom = taps[4], taps[5], taps[6], taps[7]
+    level, start, stride = work.levels[n, 0], work.levels[n, 1], work.levels[n, 2]
+    once = work.levels[n, 3] != 0
+    total, weights = zero_quad(), np.float32(0.0)
+    weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
+    at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
+    four = samples == 4 and not once and not nearest
+    if four:
+        dx4, dy4 = load_quad(grid.offsets, 0) - at_x, load_quad(grid.offsets, LANES) - at_y
+        x4, y4 = dx4 * xx + x + dy4 * xy, dx4 * yx + y + dy4 * yy
+        four = within(x4, right) and within(y4, bottom)
+        if four:
+            mixed = mix_four(texels, start, stride, x4, y4)
+            roots = simd.sqrt(mixed)
+            if weighted:
+                for s in range(4):
+                    weight = lane(quad(mixed, s), 3) * unit + np.float32(1e-6)
+                    weight *= np.float32((mask >> s) & 1)
+                    total = total + quad(roots, s) * weight
+                    weights += weight
+            else:
+                for s in range(4):
+                    total = total + quad(roots, s) * np.float32((mask >> s) & 1)
+                weights = count_bits(np.int64(mask))
+    if not four:
+        u, v, ux = _row(rows, TEXCOORD, n)
+        vx, uy, vy = _row(rows, TEXCOORD + 3, n)
+        if slot != BASE_MAP:
+            u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
+        for s in range(samples):
+            if not once and not (mask >> s) & 1:
+                continue
+            tap_x, tap_y = x, y
+            dx, dy = np.float32(0.0), np.float32(0.0)
+            if not once:
+                dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
+                tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
+            if not nearest and 0.0 <= tap_x < right and 0.0 <= tap_y < bottom:
+                column, row = int(tap_x), int(tap_y)
+                place = start + row * stride + 4 * column
+                texel = mix_texels(texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row))
+            else:
+                place, _, fx, fy = _locate(
+                    materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
+                )
+                texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
+            weight = ONE
+            if weighted:
+                weight = lane(texel, 3) * unit + np.float32(1e-6)
+            total = total + simd.sqrt(texel) * weight
+            weights += weight
+            if once:
+                break
+    total = total * (root_unit / weights)
+    return total * total
 
 
 @helper

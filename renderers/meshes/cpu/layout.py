@@ -134,6 +134,10 @@ class Work(NamedTuple):
         found: int32 [16], depths; bytes: uint32 [16], colours.
         pixels, triangles, masks: uint32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
         corners: uint32 [3 * STRIDE], their vertices, see `light.interpolate`.
+        textured: uint32 [CHUNK], the fragments with a texture.
+        taps: float32 [CHUNK, 8], where they read it: x, y in texels of the level, dx / dX, dx / dY, dy / dX, dy / dY
+            per pixel of the image (X, Y), and the least x and y outside the level.
+        levels: int64 [CHUNK, 4], level, its first texel, distance to the texel below, and whether one look-up is enough.
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
         planes: float64 [4, 3], see `kernels._alpha_planes`.
@@ -149,6 +153,9 @@ class Work(NamedTuple):
     triangles: np.ndarray
     masks: np.ndarray
     corners: np.ndarray
+    textured: np.ndarray
+    taps: np.ndarray
+    levels: np.ndarray
     alphas: np.ndarray
     rows: np.ndarray
     planes: np.ndarray

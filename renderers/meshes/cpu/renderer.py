@@ -17,6 +17,7 @@ from renderers.meshes.tracks import Surface
 
 # What is behind everything: premultiplied, sRGB-encoded.
 CLEAR = np.zeros(4, np.float32)
+_ROUNDING = 1 / 64  # pixels
 # Samples per pixel: pixels per side of a block of 16 samples, and width and height of a tile in pixels.
 _GRIDS = {1: (4, 64, 64), 4: (2, 64, 32), 16: (1, 32, 16)}
 _NEAREST = 1e-4  # distance of the near plane, as a fraction of the farthest visible distance
@@ -58,7 +59,7 @@ class _Painter:
         columns, _ = self._tiles(grid)
         image = np.empty(images.shape[1:], np.uint8)
         for v in range(len(self._cameras)):
-            records = self._assemble(v)
+            records = self._assemble(v, grid)
             opaque = self._bin(np.arange(len(records.owners)), grid)
             blended = self._bin(self._far_to_near(v, records), grid)
             kernels.draw(
@@ -75,7 +76,7 @@ class _Painter:
         place(upcoming.positions, shot.asset_to_world, following)
         surface = np.zeros((len(cameras), cameras.height, cameras.width, 8), np.float32)
         for v in range(len(cameras)):
-            records = self._assemble(v)
+            records = self._assemble(v, grid)
             bins = self._bin(np.arange(len(records.owners)), grid)
             kernels.survey(
                 self._scene.mesh, self._scene.materials, self._screen, records, grid, columns, bins, following,
@@ -86,12 +87,14 @@ class _Painter:
     def _tiles(self, grid: Grid) -> tuple[int, int]:
         return -(-self._cameras.width // grid.tile_width), -(-self._cameras.height // grid.tile_height)
 
-    def _assemble(self, v: int) -> Records:
+    def _assemble(self, v: int, grid: Grid) -> Records:
         """Project, cull and clip the triangles for a view."""
         scene, cameras = self._scene, self._cameras
         kernels.project(scene.mesh.positions, self._matrices[v], self._screen)
         far = float(np.sqrt((self._eyes[v] ** 2).sum())) + scene.radius
-        arguments = (_NEAREST * far, cameras.width, cameras.height)
+        # The box of a triangle may be smaller by the distance of samples from the edge of their pixels, but for rounding.
+        margin = float(grid.inside.min()) - _ROUNDING
+        arguments = (_NEAREST * far, cameras.width, cameras.height, margin)
         count = kernels.assemble(scene.mesh, self._screen, *arguments, self._records)
         if count < 0:
             self._records = _records(-count, len(scene.mesh.corners))
@@ -177,6 +180,9 @@ def _work(grid: Grid) -> Work:
         triangles=np.zeros(light.CHUNK, np.uint32),
         masks=np.zeros(light.CHUNK, np.uint32),
         corners=np.zeros(3 * light.STRIDE, np.uint32),
+        textured=np.zeros(light.CHUNK, np.uint32),
+        taps=np.zeros((light.CHUNK, 8), np.float32),
+        levels=np.zeros((light.CHUNK, 4), np.int64),
         alphas=np.zeros((light.CHUNK, 16), np.float32),
         rows=np.ones(light.ROWS * light.STRIDE, np.float32),
         planes=np.zeros((4, 3)),

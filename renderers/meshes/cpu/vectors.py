@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from renderers import simd
@@ -270,6 +271,21 @@ def mix_four(typing, texels, start, stride, x, y):
         return builder.fadd(top, builder.fmul(down, builder.fsub(bottom, top)))
 
     return simd.exact(texels, types.int64, types.int64, simd.quads, simd.quads), generate
+
+
+@intrinsic
+def prefetch(typing, array, index):
+    """Tell the processor to load an element of an array into its caches."""
+
+    def generate(context, builder, signature, arguments):
+        address = _address(context, builder, signature.args[0], *arguments, ir.IntType(8))
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [address, flag(0), flag(3), flag(1)])  # to read; keep it in all caches; data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 def _load_pair(builder, address):
