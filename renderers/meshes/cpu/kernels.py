@@ -57,7 +57,6 @@ from renderers.meshes.cpu.layout import (
     REPEAT,
     ROUGHNESS,
     SOLID,
-    TEXTURED,
     UNLIT,
     WIDTH,
     WRAP_S,
@@ -85,7 +84,9 @@ from renderers.meshes.cpu.vectors import (
     exponent,
     like_first_of_four,
     load_quad,
+    make_quad,
     matches,
+    mix_channel,
     mix_four,
     prefetch,
     quad,
@@ -583,19 +584,10 @@ def _edge(points, r, j, k, tile_x, tile_y):
 
 
 @inline
-def _alpha(materials, texture, m, u, v, level, vertex_alpha):
-    alpha = materials.factors[m, BASE + 3] * vertex_alpha
-    if texture >= 0:
-        place, stride, fx, fy = _locate(materials, texture, level, u, v)
-        alpha *= _mix(materials.texels, place + 3, stride, fx, fy)
-    return alpha
-
-
-@inline
 def _alpha_planes(mesh, materials, screen, f, x, y, planes):
     """Write 1 / w, u / w, v / w and vertex alpha / w of a triangle as planes [4, 3]: value at (x, y), slopes.
 
-    Returns the level of detail of its texture, for one look-up per pixel, and the texture.
+    Returns its texture.
     """
     i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
     xi, yi = float(screen[i, 0]), float(screen[i, 1])
@@ -658,11 +650,8 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
                 alpha = np.float32(1.0)
                 if translucent:
                     alpha = work.alphas[n, s]
-                rest = np.float32(1.0) - alpha
-                work.colors[place] = red * alpha + work.colors[place] * rest
-                work.colors[place + 1] = green * alpha + work.colors[place + 1] * rest
-                work.colors[place + 2] = blue * alpha + work.colors[place + 2] * rest
-                work.colors[place + 3] = alpha + work.colors[place + 3] * rest
+                behind = load_quad(work.colors, place) * (np.float32(1.0) - alpha)
+                simd.store(work.colors, place, make_quad(red, green, blue, ONE) * alpha + behind)
 
 
 @inline
@@ -978,7 +967,9 @@ def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work
     else:
         m = mesh.materials[f]
         threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
-        texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+        texture, level, origin_x, origin_y = _prepare_alpha(
+            mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
+        )
         for by in range(top, bottom + 1):
             y = np.float32(by * bh)
             for bx in range(left, right + 1):
@@ -986,30 +977,28 @@ def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work
                 place = (by * across + bx) * LANES
                 inside, depth = _test(e, rest, least, low, high, x, y)
                 found = candidates(work.depths, place, inside, depth, np.int32(1), work.found)
-                number = 0
-                while found:
-                    if found & 1:
-                        alpha = _alpha_at(
-                            materials, m, texture, level, planes,
-                            x + grid.offsets[number], y + grid.offsets[LANES + number],
-                        )  # fmt: skip
-                        if np.float32(alpha) >= threshold:
-                            work.depths[place + number] = work.found[number]
-                            work.ids[place + number] = f
-                    found >>= 1
-                    number += 1
+                if found:
+                    alpha = _alpha_lanes(
+                        mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
+                    )
+                    deposit(work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f))
 
 
 @inline
 def _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes):
-    """Set up `planes` of `_alpha_at` for a record in a tile; return its base texture and the level to read."""
+    """Set up `planes` of `_alpha_lanes` for a record in a tile.
+
+    Returns the base texture, the level to read, and the origin of the planes relative to the tile: the first block that
+    the triangle touches, so that float32 is enough.
+    """
     f = records.owners[r]
-    texture = _alpha_planes(mesh, materials, screen, f, float(tile_x), float(tile_y), planes)
+    box = records.boxes[r]
+    left, top = max(box[0] - tile_x, 0), max(box[1] - tile_y, 0)
+    texture = _alpha_planes(mesh, materials, screen, f, float(tile_x + left), float(tile_y + top), planes)
     level = 0
     if texture >= 0:
-        box = records.boxes[r]
-        x = 0.5 * (max(box[0] - tile_x, 0) + min(box[2] - tile_x, grid.tile_width))
-        y = 0.5 * (max(box[1] - tile_y, 0) + min(box[3] - tile_y, grid.tile_height))
+        x = 0.5 * (min(box[2] - tile_x, grid.tile_width) - left)
+        y = 0.5 * (min(box[3] - tile_y, grid.tile_height) - top)
         q = planes[0, 0] + planes[0, 1] * x + planes[0, 2] * y
         w = 1.0 / q if q != 0.0 else 0.0
         u = (planes[1, 0] + planes[1, 1] * x + planes[1, 2] * y) * w
@@ -1021,18 +1010,49 @@ def _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, pl
             (planes[2, 2] - v * planes[0, 2]) * w,
         )
         level = _level(materials, texture, _rate(materials, texture, slopes) / grid.samples)
-    return texture, level
+    return texture, level, np.float32(left), np.float32(top)
 
 
 @inline
-def _alpha_at(materials, m, texture, level, planes, x, y):
-    """Return the alpha of a material at a point of a triangle, tile coordinates."""
-    q = planes[0, 0] + planes[0, 1] * x + planes[0, 2] * y
-    w = 1.0 / q if q != 0.0 else 0.0
-    u = (planes[1, 0] + planes[1, 1] * x + planes[1, 2] * y) * w
-    v = (planes[2, 0] + planes[2, 1] * x + planes[2, 2] * y) * w
-    vertex_alpha = (planes[3, 0] + planes[3, 1] * x + planes[3, 2] * y) * w
-    return _alpha(materials, texture, m, u, v, level, vertex_alpha)
+def _fold_lanes(coordinate, wrap):
+    """As `_fold`, of 16 coordinates."""
+    zero, one = broadcast_exact(np.float32(0.0)), broadcast_exact(ONE)
+    u = select(simd.absolute(coordinate) < np.float32(1e7), coordinate, zero)
+    if wrap == CLAMP:
+        u = minimum(maximum(u, zero), one)
+    elif wrap == MIRROR:
+        u = simd.absolute(u - simd.floor(u * np.float32(0.5) + np.float32(0.5)) * np.float32(2.0))
+    else:
+        u = minimum(u - simd.floor(u), one)
+    return u
+
+
+@inline
+def _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x, y):
+    """Return the alpha of a material at the 16 samples of a block at (x, y), relative to the origin of `planes`."""
+    x, y = load_exact(grid.offsets, 0) + x, load_exact(grid.offsets, LANES) + y
+    w = x * planes[0, 1] + y * planes[0, 2] + planes[0, 0]
+    w = ONE / select(simd.absolute(w) > np.float32(NO_DEPTH), w, broadcast_exact(ONE))
+    alpha = broadcast_exact(materials.factors[m, BASE + 3])
+    if len(mesh.colors) > 0:
+        alpha = alpha * ((x * planes[3, 1] + y * planes[3, 2] + planes[3, 0]) * w)
+    if texture >= 0:
+        samplers = materials.samplers
+        width = max(samplers[texture, WIDTH] >> level, 1)
+        height = max(samplers[texture, HEIGHT] >> level, 1)
+        u = (x * planes[1, 1] + y * planes[1, 2] + planes[1, 0]) * w
+        v = (x * planes[2, 1] + y * planes[2, 2] + planes[2, 0]) * w
+        u = _fold_lanes(u, samplers[texture, WRAP_S]) * np.float32(width)
+        v = _fold_lanes(v, samplers[texture, WRAP_T]) * np.float32(height)
+        if samplers[texture, NEAREST]:
+            # The centre of a texel: interpolation returns the texel itself.
+            u = minimum(simd.floor(u), broadcast_exact(np.float32(width - 1))) + ONE
+            v = minimum(simd.floor(v), broadcast_exact(np.float32(height - 1))) + ONE
+        else:
+            u, v = u + np.float32(0.5), v + np.float32(0.5)  # the border is texel 0
+        start = samplers[texture, OFFSETS + level] + 3
+        alpha = alpha * (mix_channel(materials.texels, start, 4 * (width + 2), u, v) * np.float32(UNIT))
+    return alpha
 
 
 @inline
@@ -1042,9 +1062,9 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
     e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     m = mesh.materials[f]
-    texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+    texture, level, origin_x, origin_y = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
     samples = grid.samples
-    in_block = LANES // samples
+    full, in_block = (1 << samples) - 1, LANES // samples
     for by in range(top, bottom + 1):
         y = np.float32(by * bh)
         for bx in range(left, right + 1):
@@ -1054,19 +1074,17 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
             found = candidates(work.depths, block * LANES, inside, depth, np.int32(0), work.found)
             if found == 0:
                 continue
+            alpha = _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y)
+            translucent = (alpha >= np.float32(FAINTEST_ALPHA)) & (alpha < np.float32(SOLID_ALPHA))
+            found &= np.int64(mask_bits(translucent))
+            if found == 0:
+                continue
+            simd.store(work.found_alphas, 0, alpha)
             for p in range(in_block):
-                mask = 0
-                for s in range(samples):
-                    number = p * samples + s
-                    if (found >> number) & 1:
-                        alpha = _alpha_at(
-                            materials, m, texture, level, planes,
-                            x + grid.offsets[number], y + grid.offsets[LANES + number],
-                        )  # fmt: skip
-                        if FAINTEST_ALPHA <= alpha < SOLID_ALPHA:
-                            mask |= 1 << s
-                            work.alphas[count, s] = alpha
+                mask = (found >> (p * samples)) & full
                 if mask:
+                    for s in range(samples):
+                        work.alphas[count, s] = work.found_alphas[p * samples + s]
                     work.pixels[count], work.triangles[count] = block * in_block + p, f
                     work.masks[count] = mask
                     count += 1
@@ -1147,14 +1165,11 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
     share = np.float32(1.0) / np.float32(samples)
     if layered:
         for p in range(pixels):
-            red, green, blue, alpha = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+            total = zero_quad()
             for s in range(p * samples, (p + 1) * samples):
-                red += work.colors[4 * s]
-                green += work.colors[4 * s + 1]
-                blue += work.colors[4 * s + 2]
-                alpha += work.colors[4 * s + 3]
-            sums[p], sums[pixels + p] = red, green
-            sums[2 * pixels + p], sums[3 * pixels + p] = blue, alpha
+                total = total + load_quad(work.colors, 4 * s)
+            sums[p], sums[pixels + p] = lane(total, 0), lane(total, 1)
+            sums[2 * pixels + p], sums[3 * pixels + p] = lane(total, 2), lane(total, 3)
     for first in range(0, pixels, LANES):
         empty = not layered
         if empty:
@@ -1217,9 +1232,9 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
             _fill(image, tile_x, tile_y, grid, background)
             continue
         if layered:
+            behind = load_quad(clear, 0)
             for n in range(pixels * samples):
-                for c in range(4):
-                    work.colors[4 * n + c] = clear[c]
+                simd.store(work.colors, 4 * n, behind)
         if opaque.starts[tile + 1] > opaque.starts[tile]:
             _draw_opaque(
                 mesh,

@@ -138,9 +138,10 @@ class Work(NamedTuple):
         taps: float32 [CHUNK, 8], where they read it: x, y in texels of the level, dx / dX, dx / dY, dy / dX, dy / dY
             per pixel of the image (X, Y), and the least x and y outside the level.
         levels: int64 [CHUNK, 4], level, its first texel, distance to the texel below, and whether one look-up is enough.
+        found_alphas: float32 [16].
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
-        planes: float64 [4, 3], see `kernels._alpha_planes`.
+        planes: float32 [4, 3], see `kernels._alpha_planes`.
     """
 
     depths: np.ndarray
@@ -156,6 +157,7 @@ class Work(NamedTuple):
     textured: np.ndarray
     taps: np.ndarray
     levels: np.ndarray
+    found_alphas: np.ndarray
     alphas: np.ndarray
     rows: np.ndarray
     planes: np.ndarray

@@ -92,7 +92,7 @@ class _Painter:
         scene, cameras = self._scene, self._cameras
         kernels.project(scene.mesh.positions, self._matrices[v], self._screen)
         far = float(np.sqrt((self._eyes[v] ** 2).sum())) + scene.radius
-        # The box of a triangle may be smaller by the distance of samples from the edge of their pixels, but for rounding.
+        # The box of a triangle may be smaller by the distance of samples from the edge of their pixels.
         margin = float(grid.inside.min()) - _ROUNDING
         arguments = (_NEAREST * far, cameras.width, cameras.height, margin)
         count = kernels.assemble(scene.mesh, self._screen, *arguments, self._records)
@@ -183,9 +183,10 @@ def _work(grid: Grid) -> Work:
         textured=np.zeros(light.CHUNK, np.uint32),
         taps=np.zeros((light.CHUNK, 8), np.float32),
         levels=np.zeros((light.CHUNK, 4), np.int64),
+        found_alphas=np.zeros(16, np.float32),
         alphas=np.zeros((light.CHUNK, 16), np.float32),
         rows=np.ones(light.ROWS * light.STRIDE, np.float32),
-        planes=np.zeros((4, 3)),
+        planes=np.zeros((4, 3), np.float32),
     )
 
 

@@ -211,6 +211,19 @@ def load_quad(typing, array, index):
 
 
 @intrinsic
+def make_quad(typing, a, b, c, d):
+    """Return four float32 values as lanes."""
+
+    def generate(context, builder, signature, arguments):
+        result = ir.Constant(simd.quads.vector, ir.Undefined)
+        for i, value in enumerate(arguments):
+            result = builder.insert_element(result, value, ir.Constant(_INT32, i))
+        return result
+
+    return simd.quads(*[types.float32] * 4), generate
+
+
+@intrinsic
 def within(typing, value, limit):
     """Return whether all four lanes are at least 0 and less than a limit."""
 
@@ -271,6 +284,43 @@ def mix_four(typing, texels, start, stride, x, y):
         return builder.fadd(top, builder.fmul(down, builder.fsub(bottom, top)))
 
     return simd.exact(texels, types.int64, types.int64, simd.quads, simd.quads), generate
+
+
+@intrinsic
+def mix_channel(typing, texels, start, stride, x, y):
+    """Interpolate one channel at 16 places of a texture, 0..65535; arguments as of `mix_four`, `start` of the channel."""
+
+    def generate(context, builder, signature, arguments):
+        texels, start, stride, x, y = arguments
+        column, row = builder.fptosi(x, _INTS), builder.fptosi(y, _INTS)
+        right = builder.fsub(x, builder.sitofp(column, _FLOATS))
+        down = builder.fsub(y, builder.sitofp(row, _FLOATS))
+        place = builder.add(
+            builder.mul(row, _broadcast(builder, builder.trunc(stride, _INT32))),
+            builder.shl(column, ir.Constant(_INTS, [2] * LANES)),
+        )
+        data = context.make_array(signature.args[0])(context, builder, texels).data
+        places = [
+            builder.add(builder.zext(builder.extract_element(place, ir.Constant(_INT32, i)), _INT64), start)
+            for i in range(LANES)
+        ]
+
+        def texel(offset):
+            result = ir.Constant(ir.VectorType(ir.IntType(16), LANES), ir.Undefined)
+            for i in range(LANES):
+                value = builder.load(builder.gep(data, [builder.add(places[i], offset)]))
+                result = builder.insert_element(result, value, ir.Constant(_INT32, i))
+            return builder.uitofp(builder.zext(result, _INTS), _FLOATS)
+
+        def mix(first, second, weight):
+            return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
+
+        one = ir.Constant(_INT64, 4)
+        top = mix(texel(ir.Constant(_INT64, 0)), texel(one), right)
+        bottom = mix(texel(stride), texel(builder.add(stride, one)), right)
+        return mix(top, bottom, down)
+
+    return simd.exact(texels, types.int64, types.int64, simd.exact, simd.exact), generate
 
 
 @intrinsic
