@@ -622,7 +622,7 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
     """
     _load_corners(mesh, grid, tile_x, tile_y, work, count)
     light.interpolate(
-        work.rows, work.corners, mesh.vertices, screen,
+        work.rows, work.corners, mesh.vertices, mesh.colors, screen,
         np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2]), count,
     )  # fmt: skip
     _gather(mesh, materials, records, grid, work, count)
@@ -662,7 +662,9 @@ def _load_corners(mesh, grid, tile_x, tile_y, work, count):
     for n in range(count):
         f, mask, p = work.triangles[n], work.masks[n], work.pixels[n]
         at_x, at_y = np.float32(0.5), np.float32(0.5)
-        if mask != full:
+        if mask != full and samples == 4:
+            at_x, at_y = grid.centroids[mask, 0], grid.centroids[mask, 1]
+        elif mask != full:
             at_x, at_y = np.float32(0.0), np.float32(0.0)
             for s in range(samples):
                 if (mask >> s) & 1:
@@ -721,13 +723,10 @@ def _gather(mesh, materials, records, grid, work, count):
     for n in range(count):
         f = work.triangles[n]
         m = mesh.materials[f]
-        red, green, blue = factors[m, 0], factors[m, 1], factors[m, 2]
+        red, green, blue = factors[m, BASE], factors[m, BASE + 1], factors[m, BASE + 2]
         if len(mesh.colors) > 0:
-            c, (b0, b1, b2) = mesh.colors, _row(rows, WEIGHTS, n)
-            i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
-            red *= c[i, 0] * b0 + c[j, 0] * b1 + c[k, 0] * b2
-            green *= c[i, 1] * b0 + c[j, 1] * b1 + c[k, 1] * b2
-            blue *= c[i, 2] * b0 + c[j, 2] * b1 + c[k, 2] * b2
+            r, g, b = _row(rows, BASE_ROW, n)
+            red, green, blue = red * r, green * g, blue * b
         _put(rows, BASE_ROW, n, red, green, blue)
         _put(rows, EMISSION, n, factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2])
     for slot in (BASE_MAP, EMISSIVE_MAP):
@@ -1062,7 +1061,9 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
     e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     m = mesh.materials[f]
-    texture, level, origin_x, origin_y = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+    texture, level, origin_x, origin_y = _prepare_alpha(
+        mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
+    )
     samples = grid.samples
     full, in_block = (1 << samples) - 1, LANES // samples
     for by in range(top, bottom + 1):
@@ -1089,7 +1090,20 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
                     work.masks[count] = mask
                     count += 1
                     if count == CHUNK:
-                        _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True, True)
+                        _flush(
+                            mesh,
+                            materials,
+                            screen,
+                            records,
+                            grid,
+                            tile_x,
+                            tile_y,
+                            eye,
+                            work,
+                            count,
+                            True,
+                            True,
+                        )
                         count = 0
     return count
 
@@ -1099,7 +1113,9 @@ def _append_visible(work, place, samples, count, layered):
     """Append the visible fragments of the 16 samples from `place` on; returns the new number of fragments."""
     full = (1 << samples) - 1
     pixel = place // samples
-    uniform = np.int64(0xFFFF)  # bits of the samples that show the triangle of the first sample of their pixel
+    uniform = np.int64(
+        0xFFFF
+    )  # bits of the samples that show the triangle of the first sample of their pixel
     if samples == 4:
         uniform = like_first_of_four(work.ids, place)
     elif samples == 16:
@@ -1183,7 +1199,11 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
             blue, alpha = load_exact(sums, 2 * pixels + first), load_exact(sums, 3 * pixels + first)
             if not layered:
                 uncovered = broadcast_exact(np.float32(samples)) - alpha
-                red, green, blue = red + uncovered * clear[0], green + uncovered * clear[1], blue + uncovered * clear[2]
+                red, green, blue = (
+                    red + uncovered * clear[0],
+                    green + uncovered * clear[1],
+                    blue + uncovered * clear[2],
+                )
                 alpha = alpha + uncovered * clear[3]
             _write_straight(red * share, green * share, blue * share, alpha * share, work.bytes)
             for c in range(4):

@@ -81,6 +81,7 @@ class Grid(NamedTuple):
             two: divisions by a variable are slow.
         offsets: float32 [32], x of the 16 samples in a block, then y.
         inside: float32 [samples, 2], x and y of the samples in a pixel.
+        centroids: float32 [16, 2], mean x and y of the samples in a mask, with 4 samples per pixel.
         places: uint32 [pixels of a tile, 2], x and y of the pixels in a tile.
     """
 
@@ -94,6 +95,7 @@ class Grid(NamedTuple):
     tile_shift_y: int
     offsets: np.ndarray
     inside: np.ndarray
+    centroids: np.ndarray
     places: np.ndarray
 
 

@@ -218,7 +218,7 @@ def _sixteen(rows, k):
 
 
 @inline
-def _interpolate_sixteen(rows, corners, vertices, screen, eye_x, eye_y, eye_z, k):
+def _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, k):
     """Interpolate the attributes of fragments k..k + 15 of a chunk."""
     x, y = load_exact(rows, k + PIXEL * STRIDE), load_exact(rows, k + (PIXEL + 1) * STRIDE)
     x0, y0, q0, _ = transposed_short(screen, corners, k)
@@ -233,6 +233,13 @@ def _interpolate_sixteen(rows, corners, vertices, screen, eye_x, eye_y, eye_z, k
     store(rows, k + WEIGHTS * STRIDE, w0)
     store(rows, k + (WEIGHTS + 1) * STRIDE, w1)
     store(rows, k + (WEIGHTS + 2) * STRIDE, w2)
+    if len(colors) > 0:
+        r0, g0, b0, _ = transposed_short(colors, corners, k)
+        r1, g1, b1, _ = transposed_short(colors, corners, k + STRIDE)
+        r2, g2, b2, _ = transposed_short(colors, corners, k + 2 * STRIDE)
+        store(rows, k + BASE * STRIDE, r0 * w0 + r1 * w1 + r2 * w2)
+        store(rows, k + (BASE + 1) * STRIDE, g0 * w0 + g1 * w1 + g2 * w2)
+        store(rows, k + (BASE + 2) * STRIDE, b0 * w0 + b1 * w1 + b2 * w2)
     # Position, normal, u and v of the three corners.
     c0 = transposed(vertices, corners, k)
     c1 = transposed(vertices, corners, k + STRIDE)
@@ -266,16 +273,17 @@ def _interpolate_sixteen(rows, corners, vertices, screen, eye_x, eye_y, eye_z, k
 
 
 @njit(error_model="numpy", **UNCOUNTED)
-def interpolate(rows, corners, vertices, screen, eye_x, eye_y, eye_z, count):
+def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, count):
     """Interpolate the attributes of the first `count` fragments of a chunk.
 
     Args:
         corners: uint32 [3 * STRIDE], the vertices of the corners; valid ones up to the next multiple of 16.
-        vertices, screen: see `layout.Mesh` and `kernels.project`.
+        vertices, colors, screen: see `layout.Mesh` and `kernels.project`. The interpolated colour, if there are any, is
+            written to the rows BASE.
         eye_x, eye_y, eye_z: position of the camera.
     """
     for k in range(0, count, LANES):
-        _interpolate_sixteen(rows, corners, vertices, screen, eye_x, eye_y, eye_z, k)
+        _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, k)
 
 
 @njit(error_model="numpy", **UNCOUNTED)

@@ -57,16 +57,14 @@ class _Painter:
         """Draw all views: uint8 [V, H, W, 4], straight alpha, top row first."""
         grid = self._grid
         columns, _ = self._tiles(grid)
-        image = np.empty(images.shape[1:], np.uint8)
         for v in range(len(self._cameras)):
             records = self._assemble(v, grid)
             opaque = self._bin(np.arange(len(records.owners)), grid)
             blended = self._bin(self._far_to_near(v, records), grid)
             kernels.draw(
                 self._scene.mesh, self._scene.materials, self._screen, records, grid, columns, opaque, blended,
-                self._eyes[v], CLEAR, self._work, image.view("<u4")[..., 0],
+                self._eyes[v], CLEAR, self._work, images[v].view("<u4")[..., 0],
             )  # fmt: skip
-            images[v] = image
 
     def geometry(self, upcoming: Pose, shot: Shot) -> Surface:
         """Return depth, normals and motion of the current frame from all views; `upcoming` is the next pose."""
@@ -162,8 +160,21 @@ def _grid(samples: int) -> Grid:
         tile_shift_y=tile_height.bit_length() - 1,
         offsets=offsets.astype(np.float32),
         inside=inside.astype(np.float32),
+        centroids=_centroids(inside.astype(np.float32)),
         places=places.astype(np.uint32),
     )
+
+
+def _centroids(inside: np.ndarray) -> np.ndarray:
+    """Return float32 [16, 2]: the mean place of the samples in each mask of four, summed in their order."""
+    result = np.zeros((16, 2), np.float32)
+    if len(inside) == 4:
+        for mask in range(1, 16):
+            chosen = [s for s in range(4) if mask >> s & 1]
+            for s in chosen:
+                result[mask] += inside[s]
+            result[mask] /= np.float32(len(chosen))
+    return result
 
 
 def _work(grid: Grid) -> Work:

@@ -268,7 +268,9 @@ def mix_four(typing, texels, start, stride, x, y):
             for i in range(4):
                 index = builder.zext(builder.extract_element(place, ir.Constant(_INT32, i)), _INT64)
                 index = builder.add(builder.add(index, start), offset)
-                pairs.append(_load_pair(builder, _address(context, builder, signature.args[0], texels, index, pair)))
+                pairs.append(
+                    _load_pair(builder, _address(context, builder, signature.args[0], texels, index, pair))
+                )
             sixteen = ir.Constant(_INTS, list(range(16)))
             first, second = (builder.shuffle_vector(pairs[i], pairs[i + 1], sixteen) for i in (0, 2))
             sides = [
@@ -288,7 +290,7 @@ def mix_four(typing, texels, start, stride, x, y):
 
 @intrinsic
 def mix_channel(typing, texels, start, stride, x, y):
-    """Interpolate one channel at 16 places of a texture, 0..65535; arguments as of `mix_four`, `start` of the channel."""
+    """Interpolate one channel at 16 places of a texture, 0..65535; arguments as of `mix_four`."""
 
     def generate(context, builder, signature, arguments):
         texels, start, stride, x, y = arguments
@@ -375,7 +377,9 @@ def store_bytes(typing, out, red, green, blue, alpha):
         for i, channel in enumerate(channels):
             value = builder.shl(builder.fptosi(channel, _INTS), ir.Constant(_INTS, [8 * i] * LANES))
             pixel = value if pixel is None else builder.or_(pixel, value)
-        _store(builder, pixel, _address(context, builder, signature.args[0], out, ir.Constant(_INT64, 0), _INTS))
+        _store(
+            builder, pixel, _address(context, builder, signature.args[0], out, ir.Constant(_INT64, 0), _INTS)
+        )
         return context.get_dummy_value()
 
     return types.void(out, red, green, blue, alpha), generate
