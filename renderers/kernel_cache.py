@@ -24,7 +24,7 @@ from numba.core.runtime import rtsys
 
 from renderers.machine_code import digest_files
 
-UNCOUNTED = {"_nrt": False}  # options of njit, see `compiler`
+UNCOUNTED: dict[str, Any] = {"_nrt": False}  # options of njit, see `compiler`
 
 
 class _Locator(_CacheLocator):
@@ -127,7 +127,7 @@ def compiler(sources: Sequence[str], counts_references: bool = True) -> Callable
         counts_references: without it, kernels cannot create arrays, and do not change an atomic counter whenever they
             take an array from a tuple, which can be 40 % of their time. Functions that they call need `UNCOUNTED`.
     """
-    options = {} if counts_references else UNCOUNTED
+    options: dict[str, Any] = {} if counts_references else UNCOUNTED
     locator = type("_KernelLocator", (_Locator,), {"sources": tuple(sources)})
     implementation = type("_KernelCacheImpl", (CompileResultCacheImpl,), {"_locator_classes": [locator]})
     kernel_cache = type("_KernelCache", (_Cache,), {"_impl_class": implementation})

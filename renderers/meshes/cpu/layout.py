@@ -139,7 +139,7 @@ class Work(NamedTuple):
         textured: uint32 [CHUNK], the fragments with a texture.
         taps: float32 [CHUNK, 8], where they read it: x, y in texels of the level, dx / dX, dx / dY, dy / dX, dy / dY
             per pixel of the image (X, Y), and the least x and y outside the level.
-        levels: int64 [CHUNK, 4], level, its first texel, distance to the texel below, and whether one look-up is enough.
+        levels: int64 [CHUNK, 4], level, its first texel, distance to the texel below, whether one look-up is enough.
         found_alphas: float32 [16].
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
