@@ -24,6 +24,8 @@ from numba.core.runtime import rtsys
 
 from renderers.machine_code import digest_files
 
+UNCOUNTED: dict[str, Any] = {"_nrt": False}  # options of njit, see `compiler`
+
 
 class _Locator(_CacheLocator):
     """The folder of a kernel: in NUMBA_CACHE_DIR if set, else the user's cache folder, else beside the source file."""
@@ -117,18 +119,21 @@ def announce_compilation(module: str, notice: str) -> None:
     event.register("numba:compile", _CompileNotice(module, notice))
 
 
-def compiler(sources: Sequence[str]) -> Callable[[Callable], Callable]:
+def compiler(sources: Sequence[str], counts_references: bool = True) -> Callable[[Callable], Callable]:
     """Return a decorator for kernels: compiled on the first call, cached, run without the global interpreter lock.
 
     Args:
         sources: all files that the kernels are compiled from. Machine code of other versions of them is not used.
+        counts_references: without it, kernels cannot create arrays, and do not change an atomic counter whenever they
+            take an array from a tuple, which can be 40 % of their time. Functions that they call need `UNCOUNTED`.
     """
+    options: dict[str, Any] = {} if counts_references else UNCOUNTED
     locator = type("_KernelLocator", (_Locator,), {"sources": tuple(sources)})
     implementation = type("_KernelCacheImpl", (CompileResultCacheImpl,), {"_locator_classes": [locator]})
     kernel_cache = type("_KernelCache", (_Cache,), {"_impl_class": implementation})
 
     def compile(function: Callable) -> Callable:
-        kernel = njit(function, nogil=True, error_model="numpy")
+        kernel = njit(function, nogil=True, error_model="numpy", **options)
         try:
             kernel._cache = kernel_cache(function)  # type: ignore[attr-defined]  # as Dispatcher.enable_caching
         except RuntimeError:  # no folder is writable: every process compiles again

@@ -158,6 +158,12 @@ def digest() -> str:
     result.update(
         render(ball(material, 24), shot(30, 20, width=40, height=40), "cpu", samples=4).frames.tobytes()
     )
+    pixels = np.indices((16, 16, 4)).sum(0) * 41 % 256  # a colour and an alpha of its own for every texel
+    for mode in ("BLEND", "MASK"):
+        tiny, glass = TinyGltf(), lit((0.9, 0.8, 0.7), alphaMode=mode, doubleSided=True)
+        glass["pbrMetallicRoughness"]["baseColorTexture"] = {"index": add_texture(tiny, pixels)}
+        tiny.scene(add_square(tiny, glass), add_square(tiny, glass, translation=[0.1, 0.2, -0.4]))
+        result.update(render(tiny, shot(30, 20, width=40, height=40), "cpu", samples=4).frames.tobytes())
     return result.hexdigest()
 
 

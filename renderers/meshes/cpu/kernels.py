@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 
 from renderers import simd
-from renderers.kernel_cache import announce_compilation, compiler
+from renderers.kernel_cache import UNCOUNTED, announce_compilation, compiler
 from renderers.meshes import opacity
 from renderers.meshes.cpu import layout, light, vectors
 from renderers.meshes.cpu.layout import (
@@ -57,7 +57,6 @@ from renderers.meshes.cpu.layout import (
     REPEAT,
     ROUGHNESS,
     SOLID,
-    TEXTURED,
     UNLIT,
     WIDTH,
     WRAP_S,
@@ -66,23 +65,45 @@ from renderers.meshes.cpu.layout import (
 from renderers.meshes.cpu.light import (
     AT,
     CHUNK,
-    CORNER_N,
-    CORNER_P,
-    CORNER_Q,
-    CORNER_UV,
-    CORNER_X,
-    CORNER_Y,
     EMISSION,
     ENCODED,
     EYE,
     NORMAL,
+    PIXEL,
     SLOPES,
     STRIDE,
     TEXCOORD,
     WEIGHTS,
 )
-from renderers.meshes.cpu.vectors import LANES, candidates, cover, covered, spread_planes
-from renderers.simd import lane, mix_texels, zero_quad
+from renderers.meshes.cpu.vectors import (
+    LANES,
+    candidates,
+    count_bits,
+    covered,
+    deposit,
+    exponent,
+    like_first_of_four,
+    load_quad,
+    make_quad,
+    matches,
+    mix_channel,
+    mix_four,
+    prefetch,
+    quad,
+    store_bytes,
+    within,
+)
+from renderers.simd import (
+    broadcast_exact,
+    lane,
+    load_exact,
+    mask_bits,
+    maximum,
+    minimum,
+    mix_texels,
+    select,
+    zero_quad,
+)
 
 SOLID_ALPHA, FAINTEST_ALPHA = opacity.SOLID_ALPHA, opacity.FAINTEST_ALPHA
 TINY = np.float32(-1.17549435e-38)  # a sample on an edge exceeds this, but not 0
@@ -104,10 +125,11 @@ kernel = compiler(
         vectors.__file__,
         simd.__file__,
         *light.SOURCES,
-    ]
+    ],
+    counts_references=False,
 )
-inline = njit(error_model="numpy", inline="always")
-helper = njit(error_model="numpy")
+inline = njit(error_model="numpy", inline="always", **UNCOUNTED)
+helper = njit(error_model="numpy", **UNCOUNTED)
 
 announce_compilation(__name__, "meshes: compiling the CPU kernels for this machine, once (about 20 s) …")
 
@@ -212,8 +234,7 @@ def _level(materials, texture, rate):
     level = 0
     last = materials.samplers[texture, LEVELS] - 1
     if rate >= 1.0:
-        exponent = math.frexp(min(rate, 1e30))[1]
-        level = min((exponent - 1) >> 1, last)
+        level = min((exponent(min(float(rate), 1e30)) - 1) >> 1, last)
     return level
 
 
@@ -227,6 +248,16 @@ def place_vertices(points, matrix, out):
         x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
         for j in range(3):
             out[i, j] = matrix[j, 0] * x + matrix[j, 1] * y + matrix[j, 2] * z + matrix[j, 3]
+
+
+@kernel
+def pack_vertices(positions, normals, texcoords, out):
+    """Write the attributes that every fragment needs side by side: position, normal, u and v of the base colour."""
+    for i in range(len(out)):
+        for n in range(3):
+            out[i, n] = positions[i, n]
+            out[i, 3 + n] = normals[i, n]
+        out[i, 6], out[i, 7] = texcoords[i, BASE_MAP, 0], texcoords[i, BASE_MAP, 1]
 
 
 @kernel
@@ -293,13 +324,17 @@ def _finite(screen, i):
 
 
 @kernel
-def assemble(mesh, screen, near, width, height, records):
+def assemble(mesh, screen, near, width, height, margin, records):
     """Cull and clip the triangles of a view into records; return their number.
+
+    Args:
+        margin: no sample is closer than this to the edge of its pixel, in pixels. Triangles between samples are left
+            out. Those that are not solid keep the boxes of their pixels, from which the detail of their alpha is found.
 
     Returns minus the number required if there is not enough room.
     """
     room = len(records.points)
-    polygon = np.empty((MOST_CORNERS, 3), np.float32)
+    polygon = records.polygon
     count = 0
     for f in range(len(mesh.corners)):
         records.first[f] = count
@@ -335,15 +370,24 @@ def assemble(mesh, screen, near, width, height, records):
             bottom = max(polygon[0, 1], polygon[j, 1], polygon[k, 1])
             if not (right > 0.0 and bottom > 0.0 and left < width and top < height):
                 continue
+            if mesh.kinds[f] == SOLID:
+                left, right = left + margin, right - margin
+                top, bottom = top + margin, bottom - margin
+            box = (
+                max(math.floor(left), 0),
+                max(math.floor(top), 0),
+                min(math.floor(right) + 1, width),
+                min(math.floor(bottom) + 1, height),
+            )
+            if box[0] >= box[2] or box[1] >= box[3]:
+                continue
             if count < room:
                 for n in range(3):
                     records.points[count, n] = polygon[0, n]
                     records.points[count, 3 + n] = polygon[j, n]
                     records.points[count, 6 + n] = polygon[k, n]
-                records.boxes[count, 0] = max(math.floor(left), 0)
-                records.boxes[count, 1] = max(math.floor(top), 0)
-                records.boxes[count, 2] = min(math.floor(right) + 1, width)
-                records.boxes[count, 3] = min(math.floor(bottom) + 1, height)
+                for n in range(4):
+                    records.boxes[count, n] = box[n]
                 records.owners[count] = f
             count += 1
     records.first[len(mesh.corners)] = count
@@ -370,25 +414,34 @@ def _tiles_of(records, r, grid):
 
 
 @kernel
-def bin_records(records, order, grid, columns, rows):
-    """Sort records into tiles by counting; `order` is the order of drawing. Returns (starts, records) of `Bins`."""
-    starts = np.zeros(columns * rows + 1, np.int32)
+def bin_records(records, order, grid, columns, starts, place, found):
+    """Sort records into tiles by counting; `order` is the order of drawing.
+
+    Args:
+        starts, found: output, the arrays of `Bins`.
+        place: int32 [tiles], scratch memory.
+    Returns:
+        The number of elements of `found`; minus this number if there is not enough room.
+    """
+    starts[:] = 0
     for r in order:
         left, top, right, bottom = _tiles_of(records, r, grid)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 starts[y * columns + x + 1] += 1
-    for i in range(columns * rows):
+    for i in range(len(place)):
         starts[i + 1] += starts[i]
-    place = starts[:-1].copy()
-    found = np.empty(starts[-1], np.int32)
+        place[i] = starts[i]
+    total = starts[len(place)]
+    if total > len(found):
+        return -total
     for r in order:
         left, top, right, bottom = _tiles_of(records, r, grid)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 found[place[y * columns + x]] = r
                 place[y * columns + x] += 1
-    return starts, found
+    return total
 
 
 # --- interpolation -------------------------------------------------------------------------------------
@@ -531,19 +584,10 @@ def _edge(points, r, j, k, tile_x, tile_y):
 
 
 @inline
-def _alpha(materials, texture, m, u, v, level, vertex_alpha):
-    alpha = materials.factors[m, BASE + 3] * vertex_alpha
-    if texture >= 0:
-        place, stride, fx, fy = _locate(materials, texture, level, u, v)
-        alpha *= _mix(materials.texels, place + 3, stride, fx, fy)
-    return alpha
-
-
-@inline
 def _alpha_planes(mesh, materials, screen, f, x, y, planes):
     """Write 1 / w, u / w, v / w and vertex alpha / w of a triangle as planes [4, 3]: value at (x, y), slopes.
 
-    Returns the level of detail of its texture, for one look-up per pixel, and the texture.
+    Returns its texture.
     """
     i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
     xi, yi = float(screen[i, 0]), float(screen[i, 1])
@@ -571,13 +615,20 @@ def _alpha_planes(mesh, materials, screen, f, x, y, planes):
 
 
 @helper
-def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered):
-    """Shade fragments and add them: to the sums of their pixels, or if `layered` to the colours of their samples."""
-    _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count)
-    light.interpolate(work.rows, count, True)
+def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, blending):
+    """Shade fragments and add them: to the sums of their pixels, or if `layered` to the colours of their samples.
+
+    With `blending`, those of blended materials are translucent (`work.alphas`).
+    """
+    _load_corners(mesh, grid, tile_x, tile_y, work, count)
+    light.interpolate(
+        work.rows, work.corners, mesh.vertices, mesh.colors, screen,
+        np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2]), count,
+    )  # fmt: skip
     _gather(mesh, materials, records, grid, work, count)
     light.shade(work.rows, count)
     rows, samples = work.rows, grid.samples
+    pixels = grid.tile_width * grid.tile_height
     for n in range(count):
         red, green, blue = (
             rows[ENCODED * STRIDE + n],
@@ -586,61 +637,47 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
         )
         mask, p = work.masks[n], work.pixels[n]
         if not layered:
-            number = np.float32(0.0)
-            for s in range(samples):
-                number += np.float32((mask >> s) & 1)
-            work.sums[4 * p] += red * number
-            work.sums[4 * p + 1] += green * number
-            work.sums[4 * p + 2] += blue * number
-            work.sums[4 * p + 3] += number
+            number = count_bits(np.int64(mask))
+            work.sums[p] += red * number
+            work.sums[pixels + p] += green * number
+            work.sums[2 * pixels + p] += blue * number
+            work.sums[3 * pixels + p] += number
             continue
-        translucent = mesh.kinds[work.triangles[n]] == BLEND
+        translucent = blending and mesh.kinds[work.triangles[n]] == BLEND
         for s in range(samples):
             if (mask >> s) & 1:
                 place = 4 * (p * samples + s)
                 alpha = np.float32(1.0)
                 if translucent:
                     alpha = work.alphas[n, s]
-                rest = np.float32(1.0) - alpha
-                work.colors[place] = red * alpha + work.colors[place] * rest
-                work.colors[place + 1] = green * alpha + work.colors[place + 1] * rest
-                work.colors[place + 2] = blue * alpha + work.colors[place + 2] * rest
-                work.colors[place + 3] = alpha + work.colors[place + 3] * rest
+                behind = load_quad(work.colors, place) * (np.float32(1.0) - alpha)
+                simd.store(work.colors, place, make_quad(red, green, blue, ONE) * alpha + behind)
 
 
-@helper
-def _load_corners(mesh, screen, grid, tile_x, tile_y, eye, work, count):
-    """Copy the attributes of the corners of fragments to the inputs of `light.interpolate`."""
-    rows, samples = work.rows, grid.samples
+@inline
+def _load_corners(mesh, grid, tile_x, tile_y, work, count):
+    """Write the vertices and the places of fragments, the inputs of `light.interpolate`."""
+    rows, samples, corners = work.rows, grid.samples, work.corners
     full = (1 << samples) - 1
-    eye_x, eye_y, eye_z = np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2])
     for n in range(count):
         f, mask, p = work.triangles[n], work.masks[n], work.pixels[n]
         at_x, at_y = np.float32(0.5), np.float32(0.5)
-        if mask != full:
-            at_x, at_y, number = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        if mask != full and samples == 4:
+            at_x, at_y = grid.centroids[mask, 0], grid.centroids[mask, 1]
+        elif mask != full:
+            at_x, at_y = np.float32(0.0), np.float32(0.0)
             for s in range(samples):
                 if (mask >> s) & 1:
                     at_x += grid.inside[s, 0]
                     at_y += grid.inside[s, 1]
-                    number += np.float32(1.0)
+            number = count_bits(np.int64(mask))
             at_x, at_y = at_x / number, at_y / number
         rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
-        x = np.float32(tile_x + grid.places[p, 0]) + at_x
-        y = np.float32(tile_y + grid.places[p, 1]) + at_y
-        for c in range(3):
-            v = mesh.corners[f, c]
-            rows[(CORNER_X + c) * STRIDE + n] = screen[v, 0] - x
-            rows[(CORNER_Y + c) * STRIDE + n] = screen[v, 1] - y
-            rows[(CORNER_Q + c) * STRIDE + n] = screen[v, 2]
-            rows[(CORNER_P + c) * STRIDE + n] = mesh.positions[v, 0] - eye_x
-            rows[(CORNER_P + 3 + c) * STRIDE + n] = mesh.positions[v, 1] - eye_y
-            rows[(CORNER_P + 6 + c) * STRIDE + n] = mesh.positions[v, 2] - eye_z
-            rows[(CORNER_N + c) * STRIDE + n] = mesh.normals[v, 0]
-            rows[(CORNER_N + 3 + c) * STRIDE + n] = mesh.normals[v, 1]
-            rows[(CORNER_N + 6 + c) * STRIDE + n] = mesh.normals[v, 2]
-            rows[(CORNER_UV + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 0]
-            rows[(CORNER_UV + 3 + c) * STRIDE + n] = mesh.texcoords[v, BASE_MAP, 1]
+        rows[PIXEL * STRIDE + n] = np.float32(tile_x + grid.places[p, 0]) + at_x
+        rows[(PIXEL + 1) * STRIDE + n] = np.float32(tile_y + grid.places[p, 1]) + at_y
+        corners[n] = mesh.corners[f, 0]
+        corners[STRIDE + n] = mesh.corners[f, 1]
+        corners[2 * STRIDE + n] = mesh.corners[f, 2]
 
 
 @inline
@@ -682,96 +719,154 @@ def _add_details(mesh, materials, facing, f, rows, n):
 @helper
 def _gather(mesh, materials, records, grid, work, count):
     """Look up the textures of fragments and complete the inputs of `light.shade`."""
-    rows, samples, texels = work.rows, grid.samples, materials.texels
-    factors, flags = materials.factors, materials.flags
-    unit, root_unit = np.float32(UNIT), np.float32(math.sqrt(UNIT))
+    rows, factors, flags = work.rows, materials.factors, materials.flags
     for n in range(count):
-        f, mask = work.triangles[n], work.masks[n]
+        f = work.triangles[n]
         m = mesh.materials[f]
-        red, green, blue = factors[m, 0], factors[m, 1], factors[m, 2]
-        glow_r, glow_g, glow_b = factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2]
+        red, green, blue = factors[m, BASE], factors[m, BASE + 1], factors[m, BASE + 2]
         if len(mesh.colors) > 0:
-            c, (b0, b1, b2) = mesh.colors, _row(rows, WEIGHTS, n)
-            i, j, k = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
-            red *= c[i, 0] * b0 + c[j, 0] * b1 + c[k, 0] * b2
-            green *= c[i, 1] * b0 + c[j, 1] * b1 + c[k, 1] * b2
-            blue *= c[i, 2] * b0 + c[j, 2] * b1 + c[k, 2] * b2
-        if flags[m, TEXTURED]:
-            for slot in (BASE_MAP, EMISSIVE_MAP):
-                texture = materials.textures[m, slot]
-                if texture < 0:
-                    continue
-                u, v, ux = _row(rows, TEXCOORD, n)
-                vx, uy, vy = _row(rows, TEXCOORD + 3, n)
-                if slot != BASE_MAP:
-                    u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
-                samplers = materials.samplers
-                rate = _rate(materials, texture, (ux, vx, uy, vy))
-                nearest = samplers[texture, NEAREST] != 0
-                once = samples == 1 or (rate < FINE and not nearest)
-                level = _level(materials, texture, rate if once else rate / samples)
-                width = max(samplers[texture, WIDTH] >> level, 1)
-                height = max(samplers[texture, HEIGHT] >> level, 1)
-                start, stride = samplers[texture, OFFSETS + level], 4 * (width + 2)
-                # Position in texels of the level; the border is texel 0.
-                across, down = np.float32(width), np.float32(height)
-                x = np.float32(_fold(u, samplers[texture, WRAP_S])) * across + np.float32(0.5)
-                y = np.float32(_fold(v, samplers[texture, WRAP_T])) * down + np.float32(0.5)
-                xx, xy, yx, yy = ux * across, uy * across, vx * down, vy * down
-                # One look-up per sample of a texture with details smaller than a pixel. Their mean is taken of square
-                # roots, which is nearly that of encoded values.
-                total, weights = zero_quad(), np.float32(0.0)
-                weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
-                at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
-                for s in range(samples):
-                    if not once and not (mask >> s) & 1:
-                        continue
-                    tap_x, tap_y = x, y
-                    dx, dy = np.float32(0.0), np.float32(0.0)
-                    if not once:
-                        dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
-                        tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
-                    if not nearest and 0.0 <= tap_x < across + ONE and 0.0 <= tap_y < down + ONE:
-                        column, row = int(tap_x), int(tap_y)
-                        place = start + row * stride + 4 * column
-                        texel = mix_texels(
-                            texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row)
-                        )
-                    else:
-                        place, _, fx, fy = _locate(
-                            materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
-                        )
-                        texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
-                    weight = ONE
-                    if weighted:
-                        weight = lane(texel, 3) * unit + np.float32(1e-6)
-                    total = total + simd.sqrt(texel) * weight
-                    weights += weight
-                    if once:
-                        break
-                total = total * (root_unit / weights)
-                total = total * total
-                if slot == BASE_MAP:
-                    red, green, blue = red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2)
-                else:
-                    glow_r *= lane(total, 0)
-                    glow_g *= lane(total, 1)
-                    glow_b *= lane(total, 2)
+            r, g, b = _row(rows, BASE_ROW, n)
+            red, green, blue = red * r, green * g, blue * b
         _put(rows, BASE_ROW, n, red, green, blue)
+        _put(rows, EMISSION, n, factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2])
+    for slot in (BASE_MAP, EMISSIVE_MAP):
+        # First all places, then all texels: the caches load the texels in the meantime.
+        textured = 0
+        for n in range(count):
+            m = mesh.materials[work.triangles[n]]
+            if materials.textures[m, slot] >= 0:
+                work.textured[textured] = n
+                textured += 1
+        for each in range(textured):
+            _place_taps(mesh, materials, grid, work, slot, work.textured[each])
+        row = BASE_ROW if slot == BASE_MAP else EMISSION
+        for each in range(textured):
+            n = work.textured[each]
+            total = _sum_taps(mesh, materials, grid, work, slot, n)
+            red, green, blue = _row(rows, row, n)
+            _put(rows, row, n, red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2))
+    for n in range(count):
+        f = work.triangles[n]
+        m = mesh.materials[f]
         if flags[m, UNLIT]:
             _put(rows, NORMAL, n, 0.0, 0.0, 1.0)
             _put(rows, EYE, n, 0.0, 0.0, 1.0)
             _put(rows, METALLIC_ROW, n, 0.0, 1.0, 0.0)  # metallic, roughness, occlusion
+            red, green, blue = _row(rows, BASE_ROW, n)
             _put(rows, EMISSION, n, red, green, blue)
             continue
         _put(rows, METALLIC_ROW, n, factors[m, METALLIC], factors[m, ROUGHNESS], 1.0)
-        _put(rows, EMISSION, n, glow_r, glow_g, glow_b)
         if flags[m, DETAILED]:
             _add_details(mesh, materials, records.facing[f], f, rows, n)
         if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
             if materials.textures[m, NORMAL_MAP] < 0:  # else done
                 nx, ny, nz = _row(rows, NORMAL, n)
                 _put(rows, NORMAL, n, -nx, -ny, -nz)
+
+
+@inline
+def _place_taps(mesh, materials, grid, work, slot, n):
+    """Find where fragment n reads the texture of a slot: fills row n of `work.taps` and `work.levels`."""
+    rows, samples, samplers = work.rows, grid.samples, materials.samplers
+    f = work.triangles[n]
+    texture = materials.textures[mesh.materials[f], slot]
+    u, v, ux = _row(rows, TEXCOORD, n)
+    vx, uy, vy = _row(rows, TEXCOORD + 3, n)
+    if slot != BASE_MAP:
+        u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
+    rate = _rate(materials, texture, (ux, vx, uy, vy))
+    once = samples == 1 or (rate < FINE and samplers[texture, NEAREST] == 0)
+    level = _level(materials, texture, rate if once else rate / samples)
+    width = max(samplers[texture, WIDTH] >> level, 1)
+    height = max(samplers[texture, HEIGHT] >> level, 1)
+    # Position in texels of the level; the border is texel 0.
+    across, down = np.float32(width), np.float32(height)
+    x = np.float32(_fold(u, samplers[texture, WRAP_S])) * across + np.float32(0.5)
+    y = np.float32(_fold(v, samplers[texture, WRAP_T])) * down + np.float32(0.5)
+    taps = work.taps[n]
+    taps[0], taps[1], taps[2], taps[3] = x, y, ux * across, uy * across
+    taps[4], taps[5], taps[6], taps[7] = vx * down, vy * down, across + ONE, down + ONE
+    start, stride = samplers[texture, OFFSETS + level], 4 * (width + 2)
+    work.levels[n, 0], work.levels[n, 1], work.levels[n, 2] = level, start, stride
+    work.levels[n, 3] = once
+    column, row = int(x), int(y)
+    if 0 <= column <= width and 0 <= row <= height:
+        place = start + row * stride + 4 * column
+        prefetch(materials.texels, place)
+        prefetch(materials.texels, place + stride)
+        if not once:
+            prefetch(materials.texels, place - min(row, 1) * stride)
+
+
+@inline
+def _sum_taps(mesh, materials, grid, work, slot, n):
+    """Return RGBA of the texture of a slot for fragment n, linear, 0..1, as four lanes; see `_place_taps`.
+
+    One look-up per sample of a texture with details smaller than a pixel. Their mean is taken of square roots, which is
+    nearly that of encoded values.
+    """
+    rows, samples, samplers, texels = work.rows, grid.samples, materials.samplers, materials.texels
+    f, mask = work.triangles[n], work.masks[n]
+    texture = materials.textures[mesh.materials[f], slot]
+    unit, root_unit = np.float32(UNIT), np.float32(math.sqrt(UNIT))
+    nearest = samplers[texture, NEAREST] != 0
+    taps = work.taps[n]
+    x, y, xx, xy = taps[0], taps[1], taps[2], taps[3]
+    yx, yy, right, bottom = taps[4], taps[5], taps[6], taps[7]
+    level, start, stride = work.levels[n, 0], work.levels[n, 1], work.levels[n, 2]
+    once = work.levels[n, 3] != 0
+    total, weights = zero_quad(), np.float32(0.0)
+    weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
+    at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
+    four = samples == 4 and not once and not nearest
+    if four:
+        dx4, dy4 = load_quad(grid.offsets, 0) - at_x, load_quad(grid.offsets, LANES) - at_y
+        x4, y4 = dx4 * xx + x + dy4 * xy, dx4 * yx + y + dy4 * yy
+        four = within(x4, right) and within(y4, bottom)
+        if four:
+            mixed = mix_four(texels, start, stride, x4, y4)
+            roots = simd.sqrt(mixed)
+            if weighted:
+                for s in range(4):
+                    weight = lane(quad(mixed, s), 3) * unit + np.float32(1e-6)
+                    weight *= np.float32((mask >> s) & 1)
+                    total = total + quad(roots, s) * weight
+                    weights += weight
+            else:
+                for s in range(4):
+                    total = total + quad(roots, s) * np.float32((mask >> s) & 1)
+                weights = count_bits(np.int64(mask))
+    if not four:
+        u, v, ux = _row(rows, TEXCOORD, n)
+        vx, uy, vy = _row(rows, TEXCOORD + 3, n)
+        if slot != BASE_MAP:
+            u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
+        for s in range(samples):
+            if not once and not (mask >> s) & 1:
+                continue
+            tap_x, tap_y = x, y
+            dx, dy = np.float32(0.0), np.float32(0.0)
+            if not once:
+                dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
+                tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
+            if not nearest and 0.0 <= tap_x < right and 0.0 <= tap_y < bottom:
+                column, row = int(tap_x), int(tap_y)
+                place = start + row * stride + 4 * column
+                texel = mix_texels(texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row))
+            else:
+                place, _, fx, fy = _locate(
+                    materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
+                )
+                texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
+            weight = ONE
+            if weighted:
+                weight = lane(texel, 3) * unit + np.float32(1e-6)
+            total = total + simd.sqrt(texel) * weight
+            weights += weight
+            if once:
+                break
+    total = total * (root_unit / weights)
+    return total * total
 
 
 @helper
@@ -795,11 +890,11 @@ def _other_texcoord(mesh, f, slot, rows, n):
 
 
 @inline
-def _set_up(records, r, grid, tile_x, tile_y, work):
-    """Prepare a record for a tile: fill `work.lanes`.
+def _set_up(records, r, grid, tile_x, tile_y):
+    """Prepare a record for a tile.
 
-    Returns (slope in x, slope in y, value at the corner of the tile) of the three edges and of 1 / w, float32; what
-    samples must exceed; and the bounds of 1 / w.
+    Returns (slope in x, slope in y, value at the corner of the tile) of the three edges and of 1 / w, float32; their
+    values at the 16 samples of a block without that at its corner; what samples must exceed; and the bounds of 1 / w.
     """
     points, one = records.points, np.float32
     a0, b0, c0, t0 = _edge(points, r, 1, 2, tile_x, tile_y)
@@ -817,11 +912,23 @@ def _set_up(records, r, grid, tile_x, tile_y, work):
         (one(a2), one(b2), one(c2)),
         (one(a3), one(b3), one(c3)),
     )
-    spread_planes(
-        work.lanes, grid.offsets,
-        e[0][0], e[0][1], e[1][0], e[1][1], e[2][0], e[2][1], e[3][0], e[3][1],
-    )  # fmt: skip
-    return e, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+    x, y = load_exact(grid.offsets, 0), load_exact(grid.offsets, LANES)
+    rest = (
+        x * e[0][0] + y * e[0][1],
+        x * e[1][0] + y * e[1][1],
+        x * e[2][0] + y * e[2][1],
+        x * e[3][0] + y * e[3][1],
+    )
+    return e, rest, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _test(e, rest, least, low, high, x, y):
+    """Return which of the 16 samples of a block a triangle covers, and its 1 / w at all of them; see `_set_up`."""
+    inside = (rest[0] + _at(e[0], x, y) > least[0]) & (rest[1] + _at(e[1], x, y) > least[1])
+    inside = inside & (rest[2] + _at(e[2], x, y) > least[2])
+    depth = maximum(rest[3] + _at(e[3], x, y), broadcast_exact(low))
+    return inside, minimum(depth, broadcast_exact(high))
 
 
 @inline
@@ -845,7 +952,7 @@ def _at(plane, x, y):
 def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes):
     """Draw the opaque samples of a record to the depths and ids of a tile."""
     f = records.owners[r]
-    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     kind = mesh.kinds[f]
     if kind == SOLID:
@@ -853,49 +960,44 @@ def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work
             y = np.float32(by * bh)
             for bx in range(left, right + 1):
                 x = np.float32(bx * bw)
-                cover(
-                    work.depths, work.ids, (by * across + bx) * LANES, work.lanes,
-                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
-                    least[0], least[1], least[2], low, high, np.int32(f),
-                )  # fmt: skip
+                inside, depth = _test(e, rest, least, low, high, x, y)
+                if mask_bits(inside) != 0:
+                    deposit(work.depths, work.ids, (by * across + bx) * LANES, inside, depth, np.int32(f))
     else:
         m = mesh.materials[f]
         threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
-        texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+        texture, level, origin_x, origin_y = _prepare_alpha(
+            mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
+        )
         for by in range(top, bottom + 1):
             y = np.float32(by * bh)
             for bx in range(left, right + 1):
                 x = np.float32(bx * bw)
                 place = (by * across + bx) * LANES
-                found = candidates(
-                    work.depths, place, work.lanes,
-                    _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
-                        least[0], least[1], least[2], low, high, np.int32(1), work.found,
-                )  # fmt: skip
-                number = 0
-                while found:
-                    if found & 1:
-                        alpha = _alpha_at(
-                            materials, m, texture, level, planes,
-                            x + grid.offsets[number], y + grid.offsets[LANES + number],
-                        )  # fmt: skip
-                        if np.float32(alpha) >= threshold:
-                            work.depths[place + number] = work.found[number]
-                            work.ids[place + number] = f
-                    found >>= 1
-                    number += 1
+                inside, depth = _test(e, rest, least, low, high, x, y)
+                found = candidates(work.depths, place, inside, depth, np.int32(1), work.found)
+                if found:
+                    alpha = _alpha_lanes(
+                        mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
+                    )
+                    deposit(work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f))
 
 
 @inline
 def _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes):
-    """Set up `planes` of `_alpha_at` for a record in a tile; return its base texture and the level to read."""
+    """Set up `planes` of `_alpha_lanes` for a record in a tile.
+
+    Returns the base texture, the level to read, and the origin of the planes relative to the tile: the first block that
+    the triangle touches, so that float32 is enough.
+    """
     f = records.owners[r]
-    texture = _alpha_planes(mesh, materials, screen, f, float(tile_x), float(tile_y), planes)
+    box = records.boxes[r]
+    left, top = max(box[0] - tile_x, 0), max(box[1] - tile_y, 0)
+    texture = _alpha_planes(mesh, materials, screen, f, float(tile_x + left), float(tile_y + top), planes)
     level = 0
     if texture >= 0:
-        box = records.boxes[r]
-        x = 0.5 * (max(box[0] - tile_x, 0) + min(box[2] - tile_x, grid.tile_width))
-        y = 0.5 * (max(box[1] - tile_y, 0) + min(box[3] - tile_y, grid.tile_height))
+        x = 0.5 * (min(box[2] - tile_x, grid.tile_width) - left)
+        y = 0.5 * (min(box[3] - tile_y, grid.tile_height) - top)
         q = planes[0, 0] + planes[0, 1] * x + planes[0, 2] * y
         w = 1.0 / q if q != 0.0 else 0.0
         u = (planes[1, 0] + planes[1, 1] * x + planes[1, 2] * y) * w
@@ -907,61 +1009,134 @@ def _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, pl
             (planes[2, 2] - v * planes[0, 2]) * w,
         )
         level = _level(materials, texture, _rate(materials, texture, slopes) / grid.samples)
-    return texture, level
+    return texture, level, np.float32(left), np.float32(top)
 
 
 @inline
-def _alpha_at(materials, m, texture, level, planes, x, y):
-    """Return the alpha of a material at a point of a triangle, tile coordinates."""
-    q = planes[0, 0] + planes[0, 1] * x + planes[0, 2] * y
-    w = 1.0 / q if q != 0.0 else 0.0
-    u = (planes[1, 0] + planes[1, 1] * x + planes[1, 2] * y) * w
-    v = (planes[2, 0] + planes[2, 1] * x + planes[2, 2] * y) * w
-    vertex_alpha = (planes[3, 0] + planes[3, 1] * x + planes[3, 2] * y) * w
-    return _alpha(materials, texture, m, u, v, level, vertex_alpha)
+def _fold_lanes(coordinate, wrap):
+    """As `_fold`, of 16 coordinates."""
+    zero, one = broadcast_exact(np.float32(0.0)), broadcast_exact(ONE)
+    u = select(simd.absolute(coordinate) < np.float32(1e7), coordinate, zero)
+    if wrap == CLAMP:
+        u = minimum(maximum(u, zero), one)
+    elif wrap == MIRROR:
+        u = simd.absolute(u - simd.floor(u * np.float32(0.5) + np.float32(0.5)) * np.float32(2.0))
+    else:
+        u = minimum(u - simd.floor(u), one)
+    return u
+
+
+@inline
+def _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x, y):
+    """Return the alpha of a material at the 16 samples of a block at (x, y), relative to the origin of `planes`."""
+    x, y = load_exact(grid.offsets, 0) + x, load_exact(grid.offsets, LANES) + y
+    w = x * planes[0, 1] + y * planes[0, 2] + planes[0, 0]
+    w = ONE / select(simd.absolute(w) > np.float32(NO_DEPTH), w, broadcast_exact(ONE))
+    alpha = broadcast_exact(materials.factors[m, BASE + 3])
+    if len(mesh.colors) > 0:
+        alpha = alpha * ((x * planes[3, 1] + y * planes[3, 2] + planes[3, 0]) * w)
+    if texture >= 0:
+        samplers = materials.samplers
+        width = max(samplers[texture, WIDTH] >> level, 1)
+        height = max(samplers[texture, HEIGHT] >> level, 1)
+        u = (x * planes[1, 1] + y * planes[1, 2] + planes[1, 0]) * w
+        v = (x * planes[2, 1] + y * planes[2, 2] + planes[2, 0]) * w
+        u = _fold_lanes(u, samplers[texture, WRAP_S]) * np.float32(width)
+        v = _fold_lanes(v, samplers[texture, WRAP_T]) * np.float32(height)
+        if samplers[texture, NEAREST]:
+            # The centre of a texel: interpolation returns the texel itself.
+            u = minimum(simd.floor(u), broadcast_exact(np.float32(width - 1))) + ONE
+            v = minimum(simd.floor(v), broadcast_exact(np.float32(height - 1))) + ONE
+        else:
+            u, v = u + np.float32(0.5), v + np.float32(0.5)  # the border is texel 0
+        start = samplers[texture, OFFSETS + level] + 3
+        alpha = alpha * (mix_channel(materials.texels, start, 4 * (width + 2), u, v) * np.float32(UNIT))
+    return alpha
 
 
 @inline
 def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y, eye, work, planes, count):
     """Append the translucent fragments of a record; returns the new number of fragments."""
     f = records.owners[r]
-    e, least, low, high = _set_up(records, r, grid, tile_x, tile_y, work)
+    e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     m = mesh.materials[f]
-    texture, level = _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, planes)
+    texture, level, origin_x, origin_y = _prepare_alpha(
+        mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
+    )
     samples = grid.samples
-    in_block = LANES // samples
+    full, in_block = (1 << samples) - 1, LANES // samples
     for by in range(top, bottom + 1):
         y = np.float32(by * bh)
         for bx in range(left, right + 1):
             x = np.float32(bx * bw)
             block = by * across + bx
-            found = candidates(
-                work.depths, block * LANES, work.lanes,
-                _at(e[0], x, y), _at(e[1], x, y), _at(e[2], x, y), _at(e[3], x, y),
-                    least[0], least[1], least[2], low, high, np.int32(0), work.found,
-            )  # fmt: skip
+            inside, depth = _test(e, rest, least, low, high, x, y)
+            found = candidates(work.depths, block * LANES, inside, depth, np.int32(0), work.found)
             if found == 0:
                 continue
+            alpha = _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y)
+            translucent = (alpha >= np.float32(FAINTEST_ALPHA)) & (alpha < np.float32(SOLID_ALPHA))
+            found &= np.int64(mask_bits(translucent))
+            if found == 0:
+                continue
+            simd.store(work.found_alphas, 0, alpha)
             for p in range(in_block):
-                mask = 0
-                for s in range(samples):
-                    number = p * samples + s
-                    if (found >> number) & 1:
-                        alpha = _alpha_at(
-                            materials, m, texture, level, planes,
-                            x + grid.offsets[number], y + grid.offsets[LANES + number],
-                        )  # fmt: skip
-                        if FAINTEST_ALPHA <= alpha < SOLID_ALPHA:
-                            mask |= 1 << s
-                            work.alphas[count, s] = alpha
+                mask = (found >> (p * samples)) & full
                 if mask:
+                    for s in range(samples):
+                        work.alphas[count, s] = work.found_alphas[p * samples + s]
                     work.pixels[count], work.triangles[count] = block * in_block + p, f
                     work.masks[count] = mask
                     count += 1
                     if count == CHUNK:
-                        _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True)
+                        _flush(
+                            mesh,
+                            materials,
+                            screen,
+                            records,
+                            grid,
+                            tile_x,
+                            tile_y,
+                            eye,
+                            work,
+                            count,
+                            True,
+                            True,
+                        )
                         count = 0
+    return count
+
+
+@inline
+def _append_visible(work, place, samples, count, layered):
+    """Append the visible fragments of the 16 samples from `place` on; returns the new number of fragments."""
+    full = (1 << samples) - 1
+    pixel = place // samples
+    uniform = np.int64(
+        0xFFFF
+    )  # bits of the samples that show the triangle of the first sample of their pixel
+    if samples == 4:
+        uniform = like_first_of_four(work.ids, place)
+    elif samples == 16:
+        uniform = matches(work.ids, place, work.ids[place])
+    for first in range(0, LANES, samples):
+        remaining = full
+        if (uniform >> first) & full == full:
+            f = work.ids[place + first]
+            remaining = 0
+            if f >= 0:
+                work.pixels[count], work.triangles[count], work.masks[count] = pixel, f, full
+                count += 1
+        while remaining:
+            # The first remaining sample, and all others of its triangle.
+            f = work.ids[place + first + simd.lowest_bit(np.uint64(remaining))]
+            mask = (matches(work.ids, place, f) >> first) & full
+            remaining &= ~mask
+            if f >= 0:
+                work.pixels[count], work.triangles[count], work.masks[count] = pixel, f, mask
+                count += 1
+        pixel += 1
     return count
 
 
@@ -979,68 +1154,70 @@ def _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, bins, t
 
 @inline
 def _byte(value):
-    """Return a value of 0..1 as 0..255, rounded to nearest."""
-    return np.uint32(
-        min(max(value * np.float32(255.0) + np.float32(0.5), np.float32(0.0)), np.float32(255.0))
-    )
-
-
-@helper
-def _resolve(grid, tile_x, tile_y, work, layered, clear, image):
-    """Write the pixels of a tile: the mean of their premultiplied samples, with straight alpha."""
-    samples = grid.samples
-    height, width = image.shape
-    share = np.float32(1.0) / np.float32(samples)
-    background = _straight(clear[0], clear[1], clear[2], clear[3])
-    in_block = LANES // samples
-    for place in range(0, grid.tile_width * grid.tile_height * samples, LANES):
-        empty = not layered and covered(work.ids, place) == 0
-        first = place // samples
-        for p in range(first, first + in_block):
-            x, y = grid.places[p, 0] + tile_x, grid.places[p, 1] + tile_y
-            if x >= width or y >= height:
-                continue
-            if empty:
-                image[y, x] = background
-                continue
-            if layered:
-                red, green, blue, alpha = (
-                    np.float32(0.0),
-                    np.float32(0.0),
-                    np.float32(0.0),
-                    np.float32(0.0),
-                )
-                for s in range(p * samples, (p + 1) * samples):
-                    red += work.colors[4 * s]
-                    green += work.colors[4 * s + 1]
-                    blue += work.colors[4 * s + 2]
-                    alpha += work.colors[4 * s + 3]
-            else:
-                uncovered = np.float32(samples) - work.sums[4 * p + 3]
-                red = work.sums[4 * p] + uncovered * clear[0]
-                green = work.sums[4 * p + 1] + uncovered * clear[1]
-                blue = work.sums[4 * p + 2] + uncovered * clear[2]
-                alpha = work.sums[4 * p + 3] + uncovered * clear[3]
-                for c in range(4):
-                    work.sums[4 * p + c] = np.float32(0.0)
-            image[y, x] = _straight(red * share, green * share, blue * share, alpha * share)
+    """Return values of 0..1 as 0..255, to be truncated to the nearest integers."""
+    value = value * np.float32(255.0) + np.float32(0.5)
+    return minimum(maximum(value, broadcast_exact(np.float32(0.0))), broadcast_exact(np.float32(255.0)))
 
 
 @inline
-def _straight(red, green, blue, alpha):
-    """Return a premultiplied colour as four bytes with straight alpha."""
-    pixel = np.uint32(0)
-    if alpha > np.float32(0.0):
-        pixel = _byte(red / alpha) | (_byte(green / alpha) << np.uint32(8))
-        pixel |= (_byte(blue / alpha) << np.uint32(16)) | (_byte(alpha) << np.uint32(24))
-    return pixel
+def _write_straight(red, green, blue, alpha, out):
+    """Write 16 premultiplied colours as bytes with straight alpha to uint32 [16]."""
+    nothing = broadcast_exact(np.float32(0.0))
+    visible = alpha > np.float32(0.0)
+    red, green, blue = (
+        select(visible, red / alpha, nothing),
+        select(visible, green / alpha, nothing),
+        select(visible, blue / alpha, nothing),
+    )
+    store_bytes(out, _byte(red), _byte(green), _byte(blue), _byte(select(visible, alpha, nothing)))
 
 
 @helper
-def _fill(image, tile_x, tile_y, grid, clear):
+def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
+    """Write the pixels of a tile: the mean of their premultiplied samples, with straight alpha."""
+    samples, sums = grid.samples, work.sums
+    height, width = image.shape
+    pixels = grid.tile_width * grid.tile_height
+    share = np.float32(1.0) / np.float32(samples)
+    if layered:
+        for p in range(pixels):
+            total = zero_quad()
+            for s in range(p * samples, (p + 1) * samples):
+                total = total + load_quad(work.colors, 4 * s)
+            sums[p], sums[pixels + p] = lane(total, 0), lane(total, 1)
+            sums[2 * pixels + p], sums[3 * pixels + p] = lane(total, 2), lane(total, 3)
+    for first in range(0, pixels, LANES):
+        empty = not layered
+        if empty:
+            for place in range(first * samples, (first + LANES) * samples, LANES):
+                empty = empty and covered(work.ids, place) == 0
+        if empty:
+            for n in range(LANES):
+                work.bytes[n] = background
+        else:
+            red, green = load_exact(sums, first), load_exact(sums, pixels + first)
+            blue, alpha = load_exact(sums, 2 * pixels + first), load_exact(sums, 3 * pixels + first)
+            if not layered:
+                uncovered = broadcast_exact(np.float32(samples)) - alpha
+                red, green, blue = (
+                    red + uncovered * clear[0],
+                    green + uncovered * clear[1],
+                    blue + uncovered * clear[2],
+                )
+                alpha = alpha + uncovered * clear[3]
+            _write_straight(red * share, green * share, blue * share, alpha * share, work.bytes)
+            for c in range(4):
+                simd.store(sums, c * pixels + first, broadcast_exact(np.float32(0.0)))
+        for n in range(LANES):
+            x, y = grid.places[first + n, 0] + tile_x, grid.places[first + n, 1] + tile_y
+            if x < width and y < height:
+                image[y, x] = work.bytes[n]
+
+
+@helper
+def _fill(image, tile_x, tile_y, grid, background):
     """Write the background to the pixels of a tile."""
     height, width = image.shape
-    background = _straight(clear[0], clear[1], clear[2], clear[3])
     for y in range(tile_y, min(tile_y + grid.tile_height, height)):
         for x in range(tile_x, min(tile_x + grid.tile_width, width)):
             image[y, x] = background
@@ -1060,20 +1237,24 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
         image: uint32 [H, W], output: RGBA bytes with straight alpha.
     """
     samples = grid.samples
-    full = (1 << samples) - 1
     pixels = grid.tile_width * grid.tile_height
-    planes = np.empty((4, 3))
+    planes = work.planes
     work.sums[:] = np.float32(0.0)  # `_resolve` leaves zeros
+    _write_straight(
+        broadcast_exact(clear[0]), broadcast_exact(clear[1]), broadcast_exact(clear[2]), broadcast_exact(clear[3]),
+        work.bytes,
+    )  # fmt: skip
+    background = work.bytes[0]
     for tile in range(len(opaque.starts) - 1):
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
         layered = blended.starts[tile + 1] > blended.starts[tile]
         if opaque.starts[tile + 1] == opaque.starts[tile]:
-            _fill(image, tile_x, tile_y, grid, clear)
+            _fill(image, tile_x, tile_y, grid, background)
             continue
         if layered:
+            behind = load_quad(clear, 0)
             for n in range(pixels * samples):
-                for c in range(4):
-                    work.colors[4 * n + c] = clear[c]
+                simd.store(work.colors, 4 * n, behind)
         if opaque.starts[tile + 1] > opaque.starts[tile]:
             _draw_opaque(
                 mesh,
@@ -1093,43 +1274,13 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
             for place in range(0, pixels * samples, LANES):
                 if covered(work.ids, place) == 0:
                     continue
-                for p in range(place // samples, (place + LANES) // samples):
-                    remaining = full
-                    while remaining:
-                        # The first remaining sample, and all others of its triangle.
-                        f, mask = np.int32(-1), 0
-                        for s in range(p * samples, (p + 1) * samples):
-                            bit = 1 << (s - p * samples)
-                            if remaining & bit:
-                                number = work.ids[s]
-                                if mask == 0:
-                                    f = number
-                                if number == f:
-                                    mask |= bit
-                        remaining &= ~mask
-                        if f < 0:
-                            continue
-                        work.pixels[count], work.triangles[count], work.masks[count] = p, f, mask
-                        if layered:
-                            for other in range(samples):
-                                work.alphas[count, other] = ONE
-                        count += 1
-                        if count == CHUNK:
-                            _flush(
-                                mesh,
-                                materials,
-                                screen,
-                                records,
-                                grid,
-                                tile_x,
-                                tile_y,
-                                eye,
-                                work,
-                                count,
-                                layered,
-                            )
-                            count = 0
-            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered)
+                if count > CHUNK - LANES:
+                    _flush(
+                        mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, False
+                    )  # fmt: skip
+                    count = 0
+                count = _append_visible(work, place, samples, count, layered)
+            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, False)
         if layered:
             count = 0
             for n in range(blended.starts[tile], blended.starts[tile + 1]):
@@ -1137,8 +1288,8 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
                     mesh, materials, screen, records, blended.records[n], grid, tile_x, tile_y, eye, work,
                     planes, count,
                 )  # fmt: skip
-            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True)
-        _resolve(grid, tile_x, tile_y, work, layered, clear, image)
+            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True, True)
+        _resolve(grid, tile_x, tile_y, work, layered, background, clear, image)
 
 
 @inline
@@ -1168,7 +1319,7 @@ def survey(mesh, materials, screen, records, grid, columns, opaque, following, m
             pixel to the right and downwards. Motion is NaN if it ends behind the camera.
     See `draw` for the others.
     """
-    planes = np.empty((4, 3))
+    planes = work.planes
     height, width = surface.shape[:2]
     for tile in range(len(opaque.starts) - 1):
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height

@@ -26,14 +26,15 @@ class Mesh(NamedTuple):
     """The F triangles that can be visible, solid ones first, then masked ones, then blended ones.
 
     Attributes:
-        corners: int32 [F, 3], vertices.
-        materials: int32 [F].
+        corners: uint32 [F, 3], vertices. Unsigned, since kernels need not test such indices for wrap-around.
+        materials: uint32 [F].
         kinds: uint8 [F], SOLID, MASK or BLEND.
         culled: bool [F], the back face is never visible.
         winding: int8 [F], 1 if front faces are counter-clockwise, -1 if clockwise (mirrored parts).
         colors: float32 [N, 4], linear vertex colours; [0, 4] if all are 1.
         texcoords: float32 [N, SLOTS, 2], transformed texture coordinates per slot.
         positions, normals: float32 [N, 3], of the current frame in world space; normals of any length.
+        vertices: float32 [N, 8], position, normal, and u and v of the base colour, side by side.
     """
 
     corners: np.ndarray
@@ -45,6 +46,7 @@ class Mesh(NamedTuple):
     texcoords: np.ndarray
     positions: np.ndarray
     normals: np.ndarray
+    vertices: np.ndarray
 
 
 class Materials(NamedTuple):
@@ -79,7 +81,8 @@ class Grid(NamedTuple):
             two: divisions by a variable are slow.
         offsets: float32 [32], x of the 16 samples in a block, then y.
         inside: float32 [samples, 2], x and y of the samples in a pixel.
-        places: int32 [pixels of a tile, 2], x and y of the pixels in a tile.
+        centroids: float32 [16, 2], mean x and y of the samples in a mask, with 4 samples per pixel.
+        places: uint32 [pixels of a tile, 2], x and y of the pixels in a tile.
     """
 
     samples: int
@@ -92,6 +95,7 @@ class Grid(NamedTuple):
     tile_shift_y: int
     offsets: np.ndarray
     inside: np.ndarray
+    centroids: np.ndarray
     places: np.ndarray
 
 
@@ -101,9 +105,10 @@ class Records(NamedTuple):
     Attributes:
         points: float32 [R, 9], x, y (pixels) and 1 / w of the corners, clockwise on screen.
         boxes: int32 [R, 4], pixels: left, top, and one past right and bottom.
-        owners: int32 [R], the triangle of the mesh.
+        owners: uint32 [R], the triangle of the mesh.
         facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
         first: int64 [F + 1], records of triangle f are first[f] to first[f + 1] - 1.
+        polygon: float32 [4, 3], scratch memory.
     """
 
     points: np.ndarray
@@ -111,10 +116,11 @@ class Records(NamedTuple):
     owners: np.ndarray
     facing: np.ndarray
     first: np.ndarray
+    polygon: np.ndarray
 
 
 class Bins(NamedTuple):
-    """Which records touch a tile: starts int32 [tiles + 1] into records int32 [...], in the order of drawing."""
+    """Which records touch a tile: starts int32 [tiles + 1] into records uint32 [...], in the order of drawing."""
 
     starts: np.ndarray
     records: np.ndarray
@@ -126,21 +132,34 @@ class Work(NamedTuple):
     Attributes:
         depths, ids: int32 [samples of a tile], bits of 1 / w and the triangle of the visible surface.
         colors: float32 [samples of a tile * 4], premultiplied.
-        sums: float32 [pixels of a tile * 4], premultiplied sums over samples.
-        lanes: float32 [64]; found: int32 [16].
-        pixels, triangles, masks: int32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
+        sums: float32 [4 * pixels of a tile], premultiplied sums over samples, channel by channel.
+        found: int32 [16], depths; bytes: uint32 [16], colours.
+        pixels, triangles, masks: uint32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
+        corners: uint32 [3 * STRIDE], their vertices, see `light.interpolate`.
+        textured: uint32 [CHUNK], the fragments with a texture.
+        taps: float32 [CHUNK, 8], where they read it: x, y in texels of the level, dx / dX, dx / dY, dy / dX, dy / dY
+            per pixel of the image (X, Y), and the least x and y outside the level.
+        levels: int64 [CHUNK, 4], level, its first texel, distance to the texel below, whether one look-up is enough.
+        found_alphas: float32 [16].
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
+        planes: float32 [4, 3], see `kernels._alpha_planes`.
     """
 
     depths: np.ndarray
     ids: np.ndarray
     colors: np.ndarray
     sums: np.ndarray
-    lanes: np.ndarray
     found: np.ndarray
+    bytes: np.ndarray
     pixels: np.ndarray
     triangles: np.ndarray
     masks: np.ndarray
+    corners: np.ndarray
+    textured: np.ndarray
+    taps: np.ndarray
+    levels: np.ndarray
+    found_alphas: np.ndarray
     alphas: np.ndarray
     rows: np.ndarray
+    planes: np.ndarray

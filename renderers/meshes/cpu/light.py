@@ -13,7 +13,9 @@ import numpy as np
 from numba import njit
 
 from renderers import simd
+from renderers.kernel_cache import UNCOUNTED
 from renderers.meshes import environment, specular
+from renderers.meshes.cpu.vectors import transposed, transposed_short
 from renderers.simd import (
     LANES,
     broadcast_exact,
@@ -32,12 +34,10 @@ STRIDE = CHUNK + 16  # not a power of two: rows would share a few sets of the ca
 # Rows of a chunk. Inputs: normal, vector to the eye (any lengths), base colour, metallic, roughness, occlusion and
 # emission, linear. Outputs: sRGB-encoded colour, 0-1. An unlit fragment has occlusion 0 and its colour as emission.
 NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION, ENCODED = 0, 3, 6, 9, 10, 11, 12, 15
-# Rows of `interpolate`. Inputs, each for three corners: x and y (pixels, relative to the fragment), 1 / w, position
-# relative to the eye, normal, and texture coordinates of the base colour. Outputs: barycentric coordinates; derivatives
-# of E q / sum of E q (see `kernels`) with respect to x (three) and y (three), with a constant sum; u, v, du/dx, dv/dx,
-# du/dy, dv/dy. AT is the place of the fragment in its pixel.
-CORNER_X, CORNER_Y, CORNER_Q, CORNER_P, CORNER_N, CORNER_UV = 18, 21, 24, 27, 36, 45
-WEIGHTS, SLOPES, TEXCOORD, AT, ROWS = 51, 54, 60, 66, 68
+# Rows of `interpolate`. Inputs: the place of the fragment in the image, pixels. Outputs: barycentric coordinates;
+# derivatives of E q / sum of E q (see `kernels`) with respect to x (three) and y (three), with a constant sum; u, v,
+# du/dx, dv/dx, du/dy, dv/dy of the base colour. AT is the place of the fragment in its pixel.
+PIXEL, WEIGHTS, SLOPES, TEXCOORD, AT, ROWS = 18, 20, 23, 29, 35, 37
 
 SOURCES = (__file__, simd.__file__, environment.__file__, specular.__file__)
 
@@ -67,7 +67,7 @@ _SRGB = np.array(
 )  # fmt: skip
 _SRGB_KNEE, _SRGB_SLOPE = _f(0.0031308), _f(12.92)
 
-inline = njit(error_model="numpy", inline="always")
+inline = njit(error_model="numpy", inline="always", **UNCOUNTED)
 
 
 @inline
@@ -218,14 +218,13 @@ def _sixteen(rows, k):
 
 
 @inline
-def _interpolate_sixteen(rows, k, textured):
+def _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, k):
     """Interpolate the attributes of fragments k..k + 15 of a chunk."""
-    x = k + CORNER_X * STRIDE
-    y = k + CORNER_Y * STRIDE
-    q = k + CORNER_Q * STRIDE
-    x0, x1, x2 = load_exact(rows, x), load_exact(rows, x + STRIDE), load_exact(rows, x + 2 * STRIDE)
-    y0, y1, y2 = load_exact(rows, y), load_exact(rows, y + STRIDE), load_exact(rows, y + 2 * STRIDE)
-    q0, q1, q2 = load_exact(rows, q), load_exact(rows, q + STRIDE), load_exact(rows, q + 2 * STRIDE)
+    x, y = load_exact(rows, k + PIXEL * STRIDE), load_exact(rows, k + (PIXEL + 1) * STRIDE)
+    x0, y0, q0, _ = transposed_short(screen, corners, k)
+    x1, y1, q1, _ = transposed_short(screen, corners, k + STRIDE)
+    x2, y2, q2, _ = transposed_short(screen, corners, k + 2 * STRIDE)
+    x0, x1, x2, y0, y1, y2 = x0 - x, x1 - x, x2 - x, y0 - y, y1 - y, y2 - y
     w0, w1, w2 = (x1 * y2 - x2 * y1) * q0, (x2 * y0 - x0 * y2) * q1, (x0 * y1 - x1 * y0) * q2
     total = w0 + w1 + w2
     some = maximum(maximum(total, -total), broadcast_exact(_f(1e-30)))
@@ -234,51 +233,60 @@ def _interpolate_sixteen(rows, k, textured):
     store(rows, k + WEIGHTS * STRIDE, w0)
     store(rows, k + (WEIGHTS + 1) * STRIDE, w1)
     store(rows, k + (WEIGHTS + 2) * STRIDE, w2)
-    for i in range(3):
-        p = k + (CORNER_P + 3 * i) * STRIDE
-        # The corners are relative to the eye: the vector to the eye is the negative.
-        value = (
-            load_exact(rows, p) * w0
-            + load_exact(rows, p + STRIDE) * w1
-            + load_exact(rows, p + 2 * STRIDE) * w2
-        )
-        store(rows, k + (EYE + i) * STRIDE, -value)
-        p = k + (CORNER_N + 3 * i) * STRIDE
-        value = (
-            load_exact(rows, p) * w0
-            + load_exact(rows, p + STRIDE) * w1
-            + load_exact(rows, p + 2 * STRIDE) * w2
-        )
-        store(rows, k + (NORMAL + i) * STRIDE, value)
-    if textured:
-        q0, q1, q2 = q0 * inverse, q1 * inverse, q2 * inverse
-        sx0, sx1, sx2 = (y1 - y2) * q0, (y2 - y0) * q1, (y0 - y1) * q2
-        sy0, sy1, sy2 = (x2 - x1) * q0, (x0 - x2) * q1, (x1 - x0) * q2
-        first = k + SLOPES * STRIDE
-        store(rows, first, sx0)
-        store(rows, first + STRIDE, sx1)
-        store(rows, first + 2 * STRIDE, sx2)
-        store(rows, first + 3 * STRIDE, sy0)
-        store(rows, first + 4 * STRIDE, sy1)
-        store(rows, first + 5 * STRIDE, sy2)
-        for i in range(2):
-            p = k + (CORNER_UV + 3 * i) * STRIDE
-            u0, u1, u2 = load_exact(rows, p), load_exact(rows, p + STRIDE), load_exact(rows, p + 2 * STRIDE)
-            u = u0 * w0 + u1 * w1 + u2 * w2
-            out = k + (TEXCOORD + i) * STRIDE
-            store(rows, out, u)
-            store(rows, out + 2 * STRIDE, (u0 - u) * sx0 + (u1 - u) * sx1 + (u2 - u) * sx2)
-            store(rows, out + 4 * STRIDE, (u0 - u) * sy0 + (u1 - u) * sy1 + (u2 - u) * sy2)
+    if len(colors) > 0:
+        r0, g0, b0, _ = transposed_short(colors, corners, k)
+        r1, g1, b1, _ = transposed_short(colors, corners, k + STRIDE)
+        r2, g2, b2, _ = transposed_short(colors, corners, k + 2 * STRIDE)
+        store(rows, k + BASE * STRIDE, r0 * w0 + r1 * w1 + r2 * w2)
+        store(rows, k + (BASE + 1) * STRIDE, g0 * w0 + g1 * w1 + g2 * w2)
+        store(rows, k + (BASE + 2) * STRIDE, b0 * w0 + b1 * w1 + b2 * w2)
+    # Position, normal, u and v of the three corners.
+    c0 = transposed(vertices, corners, k)
+    c1 = transposed(vertices, corners, k + STRIDE)
+    c2 = transposed(vertices, corners, k + 2 * STRIDE)
+    # The corners are relative to the eye: the vector to the eye is the negative.
+    store(rows, k + EYE * STRIDE, -((c0[0] - eye_x) * w0 + (c1[0] - eye_x) * w1 + (c2[0] - eye_x) * w2))
+    store(rows, k + (EYE + 1) * STRIDE, -((c0[1] - eye_y) * w0 + (c1[1] - eye_y) * w1 + (c2[1] - eye_y) * w2))
+    store(rows, k + (EYE + 2) * STRIDE, -((c0[2] - eye_z) * w0 + (c1[2] - eye_z) * w1 + (c2[2] - eye_z) * w2))
+    store(rows, k + NORMAL * STRIDE, c0[3] * w0 + c1[3] * w1 + c2[3] * w2)
+    store(rows, k + (NORMAL + 1) * STRIDE, c0[4] * w0 + c1[4] * w1 + c2[4] * w2)
+    store(rows, k + (NORMAL + 2) * STRIDE, c0[5] * w0 + c1[5] * w1 + c2[5] * w2)
+    q0, q1, q2 = q0 * inverse, q1 * inverse, q2 * inverse
+    sx0, sx1, sx2 = (y1 - y2) * q0, (y2 - y0) * q1, (y0 - y1) * q2
+    sy0, sy1, sy2 = (x2 - x1) * q0, (x0 - x2) * q1, (x1 - x0) * q2
+    first = k + SLOPES * STRIDE
+    store(rows, first, sx0)
+    store(rows, first + STRIDE, sx1)
+    store(rows, first + 2 * STRIDE, sx2)
+    store(rows, first + 3 * STRIDE, sy0)
+    store(rows, first + 4 * STRIDE, sy1)
+    store(rows, first + 5 * STRIDE, sy2)
+    u0, u1, u2, v0, v1, v2 = c0[6], c1[6], c2[6], c0[7], c1[7], c2[7]
+    u, v = u0 * w0 + u1 * w1 + u2 * w2, v0 * w0 + v1 * w1 + v2 * w2
+    first = k + TEXCOORD * STRIDE
+    store(rows, first, u)
+    store(rows, first + STRIDE, v)
+    store(rows, first + 2 * STRIDE, (u0 - u) * sx0 + (u1 - u) * sx1 + (u2 - u) * sx2)
+    store(rows, first + 3 * STRIDE, (v0 - v) * sx0 + (v1 - v) * sx1 + (v2 - v) * sx2)
+    store(rows, first + 4 * STRIDE, (u0 - u) * sy0 + (u1 - u) * sy1 + (u2 - u) * sy2)
+    store(rows, first + 5 * STRIDE, (v0 - v) * sy0 + (v1 - v) * sy1 + (v2 - v) * sy2)
 
 
-@njit(error_model="numpy")
-def interpolate(rows, count, textured):
-    """Interpolate the attributes of the first `count` fragments of a chunk, from the rows CORNER_X to CORNER_UV."""
+@njit(error_model="numpy", **UNCOUNTED)
+def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, count):
+    """Interpolate the attributes of the first `count` fragments of a chunk.
+
+    Args:
+        corners: uint32 [3 * STRIDE], the vertices of the corners; valid ones up to the next multiple of 16.
+        vertices, colors, screen: see `layout.Mesh` and `kernels.project`. The interpolated colour, if there are any, is
+            written to the rows BASE.
+        eye_x, eye_y, eye_z: position of the camera.
+    """
     for k in range(0, count, LANES):
-        _interpolate_sixteen(rows, k, textured)
+        _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, k)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", **UNCOUNTED)
 def shade(rows, count):
     """Compute the encoded colours of the first `count` fragments of a chunk, float32 [ROWS * STRIDE]."""
     for k in range(0, count, LANES):

@@ -17,6 +17,7 @@ from renderers.meshes.tracks import Surface
 
 # What is behind everything: premultiplied, sRGB-encoded.
 CLEAR = np.zeros(4, np.float32)
+_ROUNDING = 1 / 64  # pixels
 # Samples per pixel: pixels per side of a block of 16 samples, and width and height of a tile in pixels.
 _GRIDS = {1: (4, 64, 64), 4: (2, 64, 32), 16: (1, 32, 16)}
 _NEAREST = 1e-4  # distance of the near plane, as a fraction of the farthest visible distance
@@ -56,16 +57,14 @@ class _Painter:
         """Draw all views: uint8 [V, H, W, 4], straight alpha, top row first."""
         grid = self._grid
         columns, _ = self._tiles(grid)
-        image = np.empty(images.shape[1:], np.uint8)
         for v in range(len(self._cameras)):
-            records = self._assemble(v)
+            records = self._assemble(v, grid)
             opaque = self._bin(np.arange(len(records.owners)), grid)
             blended = self._bin(self._far_to_near(v, records), grid)
             kernels.draw(
                 self._scene.mesh, self._scene.materials, self._screen, records, grid, columns, opaque, blended,
-                self._eyes[v], CLEAR, self._work, image.view("<u4")[..., 0],
+                self._eyes[v], CLEAR, self._work, images[v].view("<u4")[..., 0],
             )  # fmt: skip
-            images[v] = image
 
     def geometry(self, upcoming: Pose, shot: Shot) -> Surface:
         """Return depth, normals and motion of the current frame from all views; `upcoming` is the next pose."""
@@ -75,7 +74,7 @@ class _Painter:
         place(upcoming.positions, shot.asset_to_world, following)
         surface = np.zeros((len(cameras), cameras.height, cameras.width, 8), np.float32)
         for v in range(len(cameras)):
-            records = self._assemble(v)
+            records = self._assemble(v, grid)
             bins = self._bin(np.arange(len(records.owners)), grid)
             kernels.survey(
                 self._scene.mesh, self._scene.materials, self._screen, records, grid, columns, bins, following,
@@ -86,18 +85,20 @@ class _Painter:
     def _tiles(self, grid: Grid) -> tuple[int, int]:
         return -(-self._cameras.width // grid.tile_width), -(-self._cameras.height // grid.tile_height)
 
-    def _assemble(self, v: int) -> Records:
+    def _assemble(self, v: int, grid: Grid) -> Records:
         """Project, cull and clip the triangles for a view."""
         scene, cameras = self._scene, self._cameras
         kernels.project(scene.mesh.positions, self._matrices[v], self._screen)
         far = float(np.sqrt((self._eyes[v] ** 2).sum())) + scene.radius
-        arguments = (_NEAREST * far, cameras.width, cameras.height)
+        # The box of a triangle may be smaller by the distance of samples from the edge of their pixels.
+        margin = float(grid.inside.min()) - _ROUNDING
+        arguments = (_NEAREST * far, cameras.width, cameras.height, margin)
         count = kernels.assemble(scene.mesh, self._screen, *arguments, self._records)
         if count < 0:
             self._records = _records(-count, len(scene.mesh.corners))
             count = kernels.assemble(scene.mesh, self._screen, *arguments, self._records)
         r = self._records
-        return Records(r.points[:count], r.boxes[:count], r.owners[:count], r.facing, r.first)
+        return Records(r.points[:count], r.boxes[:count], r.owners[:count], r.facing, r.first, r.polygon)
 
     def _far_to_near(self, v: int, records: Records) -> np.ndarray:
         """Return the blended records of a view, sorted by the distance of their triangles, farthest first."""
@@ -110,7 +111,14 @@ class _Painter:
         return blended[np.argsort(-distances, kind="stable")]
 
     def _bin(self, order: np.ndarray, grid: Grid) -> Bins:
-        return Bins(*kernels.bin_records(self._records, order, grid, *self._tiles(grid)))
+        columns, rows = self._tiles(grid)
+        starts, place = np.empty(columns * rows + 1, np.int32), np.empty(columns * rows, np.int32)
+        found = np.empty(2 * len(order) + 64, np.uint32)
+        count = kernels.bin_records(self._records, order, grid, columns, starts, place, found)
+        if count < 0:
+            found = np.empty(-count, np.uint32)
+            count = kernels.bin_records(self._records, order, grid, columns, starts, place, found)
+        return Bins(starts, found[:count])
 
 
 def _projections(cameras: Cameras) -> np.ndarray:
@@ -152,8 +160,21 @@ def _grid(samples: int) -> Grid:
         tile_shift_y=tile_height.bit_length() - 1,
         offsets=offsets.astype(np.float32),
         inside=inside.astype(np.float32),
-        places=places.astype(np.int32),
+        centroids=_centroids(inside.astype(np.float32)),
+        places=places.astype(np.uint32),
     )
+
+
+def _centroids(inside: np.ndarray) -> np.ndarray:
+    """Return float32 [16, 2]: the mean place of the samples in each mask of four, summed in their order."""
+    result = np.zeros((16, 2), np.float32)
+    if len(inside) == 4:
+        for mask in range(1, 16):
+            chosen = [s for s in range(4) if mask >> s & 1]
+            for s in chosen:
+                result[mask] += inside[s]
+            result[mask] /= np.float32(len(chosen))
+    return result
 
 
 def _work(grid: Grid) -> Work:
@@ -164,13 +185,19 @@ def _work(grid: Grid) -> Work:
         ids=np.zeros(samples, np.int32),
         colors=np.zeros(4 * samples, np.float32),
         sums=np.zeros(4 * pixels, np.float32),
-        lanes=np.zeros(64, np.float32),
         found=np.zeros(16, np.int32),
-        pixels=np.zeros(light.CHUNK, np.int32),
-        triangles=np.zeros(light.CHUNK, np.int32),
-        masks=np.zeros(light.CHUNK, np.int32),
+        bytes=np.zeros(16, np.uint32),
+        pixels=np.zeros(light.CHUNK, np.uint32),
+        triangles=np.zeros(light.CHUNK, np.uint32),
+        masks=np.zeros(light.CHUNK, np.uint32),
+        corners=np.zeros(3 * light.STRIDE, np.uint32),
+        textured=np.zeros(light.CHUNK, np.uint32),
+        taps=np.zeros((light.CHUNK, 8), np.float32),
+        levels=np.zeros((light.CHUNK, 4), np.int64),
+        found_alphas=np.zeros(16, np.float32),
         alphas=np.zeros((light.CHUNK, 16), np.float32),
         rows=np.ones(light.ROWS * light.STRIDE, np.float32),
+        planes=np.zeros((4, 3), np.float32),
     )
 
 
@@ -178,7 +205,8 @@ def _records(room: int, triangles: int) -> Records:
     return Records(
         points=np.empty((room, 9), np.float32),
         boxes=np.empty((room, 4), np.int32),
-        owners=np.empty(room, np.int32),
+        owners=np.empty(room, np.uint32),
         facing=np.ones(triangles, np.int8),
         first=np.empty(triangles + 1, np.int64),
+        polygon=np.empty((4, 3), np.float32),
     )

@@ -48,6 +48,7 @@ class Scene:
             texcoords=_texcoords(asset),
             positions=np.zeros((asset.num_vertices, 3), np.float32),
             normals=np.zeros((asset.num_vertices, 3), np.float32),
+            vertices=np.zeros((asset.num_vertices, 8), np.float32),
         )
         self.materials = _pack_materials(asset)
         self.radius = 0.0
@@ -60,6 +61,8 @@ class Scene:
         directions = np.array(shot.asset_to_world)
         directions[:3, 3] = 0.0
         place(pose.normals, directions, self.mesh.normals)
+        mesh = self.mesh
+        kernels.pack_vertices(mesh.positions, mesh.normals, mesh.texcoords, mesh.vertices)
         self.radius = float(np.sqrt(kernels.farthest(self.mesh.positions, self._visible)))
 
 
@@ -94,8 +97,8 @@ def _select_triangles(asset: Asset, opacity: list[np.ndarray], one_sided: list[n
     corners = np.concatenate([primitive.triangles for primitive in asset.primitives])
     materials = np.array([primitive.material for primitive in asset.primitives])
     return _Triangles(
-        corners=np.ascontiguousarray(corners[order], np.int32),
-        materials=materials[primitives[order]].astype(np.int32),
+        corners=np.ascontiguousarray(corners[order], np.uint32),
+        materials=materials[primitives[order]].astype(np.uint32),
         kinds=kind[order],
         culled=np.concatenate(one_sided)[order],
         primitives=primitives[order],
