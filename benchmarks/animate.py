@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from factory.sources import creatures
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.gltf import Asset, Pose, load
 from renderers.meshes import RenderSettings, Shot, render_clip
-from zoo.animate3d.fit import Fit, fit
+from zoo.animate3d.fitting import Fit, fit
 
 FRAMES, SIDE, SECONDS = 16, 128, 2.0
 ELEVATION, FOV, DISTANCE = np.radians(15), np.radians(40), 3.0
@@ -44,7 +44,6 @@ REAL = (
     ("KayKit_Knight", "1H_Melee_Attack_Chop"),
     ("KayKit_Knight", "Running_A"),
 )
-_PROXY = "frames of "
 
 
 class Posed(Asset):
@@ -107,6 +106,12 @@ class Clip:
         matrix[:3, 3] = -(low + high) / 2 / (high - low).max()
         matrix[3, 3] = 1
         return matrix
+
+    def in_asset(self, cameras: Cameras) -> Cameras:
+        """The cameras in the coordinates of `Asset.positions`."""
+        matrices = cameras.world_to_camera @ self.asset_to_world
+        matrices[:, :3] /= self.asset_to_world[0, 0]
+        return Cameras(matrices, cameras.K, cameras.width, cameras.height)
 
     def render(self, cameras: Cameras) -> np.ndarray:
         """The true videos, uint8 [V, T, H, W, 4]."""
@@ -194,11 +199,10 @@ def run(
 ) -> tuple[Fit, float]:
     """Fit a clip, by default to its true videos: the result and the CPU seconds."""
     views = views or cameras()
-    videos = clip.render(views) / np.float32(255) if videos is None else videos
+    videos = clip.render(views) if videos is None else videos
     start = time.process_time()
     result = fit(
-        clip.asset, videos, views, np.arange(FRAMES) / FRAMES * SECONDS,
-        still=clip.still, asset_to_world=clip.asset_to_world, **options,
+        clip.asset, videos, clip.in_asset(views), clip.times - clip.times[0], still=clip.still, **options
     )  # fmt: skip
     return result, time.process_time() - start
 

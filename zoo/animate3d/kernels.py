@@ -219,11 +219,11 @@ def image_terms(
 ):
     """Linearise the image term at every pixel and add it to the surface points.
 
-    A pixel has the residual r_c = I_c - J_c between model I and target J. Moving its surface point by du pixels changes
-    r_c by -g_c · du, with g the mean of both images' gradients (efficient second-order minimisation, Malis 2004). With
-    du = P dx, P = ∂u/∂x, the pixel adds P^T (ρ' Σ_c ω_c g_c g_c^T) P to M and P^T (ρ' Σ_c ω_c g_c r_c) to m of its three
-    corners, weighted barycentrically (the lumped M is an upper bound of the exact one; m is exact). ρ' is the weight of
-    Huber's function of s² = Σ_c ω_c r_c².
+    A pixel has the residual r_c = I_c - J_c between model I and target J. Moving its surface point by du pixels
+    changes r_c by -g_c · du, with g the mean of both images' gradients (efficient second-order minimisation, Malis
+    2004). With du = P dx, P = ∂u/∂x, the pixel adds P^T (ρ' Σ_c ω_c g_c g_c^T) P to M and P^T (ρ' Σ_c ω_c g_c r_c) to
+    m of its three corners, weighted barycentrically (the lumped M is an upper bound of the exact one; m is exact). ρ'
+    is the weight of Huber's function of s² = Σ_c ω_c r_c².
 
     Args:
         model, target: float32 [V, H, W, 4], I and J, blurred.

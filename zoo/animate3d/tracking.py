@@ -27,7 +27,7 @@ def track(problem: Problem, progress: Callable[[int, int], None] | None = None) 
 
 
 def starts(problem: Problem, poses: list[GraphPose]) -> list[GraphPose]:
-    """Poses from which to fit the frame after `poses`: the last, its continuation, the still model, the last but one."""
+    """Poses from which to fit the frame after `poses`: last, continued, still, last but one."""
     result = [poses[-1]]
     if len(poses) > 1:
         result += [extrapolated(poses[-2], poses[-1]), poses[0]]
@@ -58,7 +58,7 @@ def fit_frame(problem: Problem, frame: int, candidates: list[GraphPose]) -> Grap
 class Residual:
     """What is left over: see `Fit.residual` and `Fit.node_residual`."""
 
-    share: np.ndarray
+    frames: np.ndarray
     nodes: np.ndarray
 
 

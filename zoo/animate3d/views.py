@@ -74,13 +74,12 @@ class Views:
         return self._levels[key]
 
 
-def make_views(videos: np.ndarray, cameras: Cameras, asset_to_world: np.ndarray, surface: Surface) -> Views:
+def make_views(videos: np.ndarray, cameras: Cameras, surface: Surface) -> Views:
     """Premultiply the videos and transform the cameras to unit space.
 
     Args:
         videos: float [V, T, H, W, 4], straight RGBA, 0-1.
-        cameras: in world space.
-        asset_to_world: float64 [4, 4], similarity from `Asset.positions` to world.
+        cameras: in the coordinates of `Asset.positions`.
         surface: gives unit space.
     """
     frames = np.ascontiguousarray(np.asarray(videos, np.float32).swapaxes(0, 1))
@@ -89,7 +88,7 @@ def make_views(videos: np.ndarray, cameras: Cameras, asset_to_world: np.ndarray,
     unit_to_asset = np.eye(4)
     unit_to_asset[:3, :3] *= surface.scale
     unit_to_asset[:3, 3] = surface.centre
-    extrinsics = cameras.world_to_camera @ asset_to_world @ unit_to_asset
+    extrinsics = cameras.world_to_camera @ unit_to_asset
     # Camera coordinates in units: depth is then in units too, and projection does not change.
     extrinsics = extrinsics[:, :3] / np.cbrt(np.linalg.det(extrinsics[:, :3, :3]))[:, None, None]
     return Views(

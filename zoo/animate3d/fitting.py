@@ -12,7 +12,7 @@ from renderers.arguments import array, instance
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
 from zoo.animate3d.appearance import calibrate
-from zoo.animate3d.graph import GraphPose, make_graph, still_pose
+from zoo.animate3d.graph import GraphPose, make_graph
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
@@ -20,6 +20,7 @@ from zoo.animate3d.tracking import measure, track
 from zoo.animate3d.views import make_views
 
 NODES = 150
+DOUBTFUL = 0.35  # residual of a frame whose pose should not be trusted
 Progress = Callable[[int, int], None]
 
 
@@ -31,6 +32,7 @@ class Fit:
         motion: in the coordinates of `Asset.positions`; frame 0 is the still model exactly.
         residual: float64 [T], difference of the model's images to the videos as a share of the still model's difference
             in the frame where that is largest; 0 is a perfect fit, 1 is no better than no motion.
+        doubtful: bool [T], frames whose residual exceeds `DOUBTFUL`.
         node_residual: float64 [T, K], root mean square difference, in intensities 0-1, of the pixels that each node
             moves; NaN for nodes that no view shows.
     """
@@ -38,6 +40,7 @@ class Fit:
     motion: GraphMotion
     residual: np.ndarray
     node_residual: np.ndarray
+    doubtful: np.ndarray
 
 
 def fit(
@@ -48,7 +51,6 @@ def fit(
     *,
     stiffness: str = "rendered",
     still: Pose | None = None,
-    asset_to_world: np.ndarray | None = None,
     nodes: int = NODES,
     progress: Progress | None = None,
 ) -> Fit:
@@ -56,29 +58,27 @@ def fit(
 
     Args:
         asset: the model.
-        videos: float [C, T, H, W, 4], 0-1, straight RGBA, sRGB-encoded, one video per camera. Frame 0 shows the still
-            model.
-        cameras: the C cameras, in world space.
+        videos: uint8, or float in 0-1, [V, T, H, W, 4], straight RGBA, sRGB-encoded, one video per camera, V >= 1 and
+            T >= 2. Frame 0 shows the still model.
+        cameras: the V cameras, in the coordinates of `Asset.positions` (metres, relative to `Asset.origin(None)`).
         times: float [T], seconds, increasing.
         stiffness: "rendered" for rendered or measured videos, "generated" for videos of a generative model, whose views
             disagree: ten times as stiff.
         still: the still model; None is the asset's rest pose.
-        asset_to_world: float [4, 4], similarity from the coordinates of `Asset.positions` to world space; None is the
-            identity.
         nodes: number of nodes of the graph.
-        progress: called with (frames done, T).
+        progress: called with (frames done, T) after each frame.
 
     Raises:
         TypeError, ValueError: an argument has another type, shape or value.
     """
-    videos, times, world = _check(asset, videos, cameras, times, stiffness, still, asset_to_world)
+    videos, times = _check(asset, videos, cameras, times, stiffness, still)
     surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
-    views = make_views(videos, cameras, world, surface)
+    views = make_views(videos, cameras, surface)
     graph = make_graph(surface, nodes)
     problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
     poses = track(problem, progress)
     residual = measure(problem, poses)
-    return Fit(_motion(problem, poses, times), residual.share, residual.nodes)
+    return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, residual.frames > DOUBTFUL)
 
 
 def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> GraphMotion:
@@ -100,14 +100,9 @@ def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> Grap
 
 
 def _check(
-    asset: Asset,
-    videos: np.ndarray,
-    cameras: Cameras,
-    times: np.ndarray,
-    stiffness: str,
-    still: Pose | None,
-    asset_to_world: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    asset: Asset, videos: np.ndarray, cameras: Cameras, times: np.ndarray, stiffness: str, still: Pose | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Validate the arguments of `fit`: the videos as float32 and the times as float64."""
     instance(asset, Asset, "fit: asset")
     instance(cameras, Cameras, "fit: cameras")
     instance(videos, np.ndarray, "fit: videos")
@@ -116,16 +111,21 @@ def _check(
         array(still.positions, "fit: still.positions", (asset.num_vertices, 3))
     if stiffness not in STIFFNESS:
         raise ValueError(f"fit: stiffness: expected one of {', '.join(STIFFNESS)}, got {stiffness!r}")
-    if videos.ndim != 5 or videos.shape[-1] != 4 or videos.dtype.kind != "f":
+    if (
+        videos.ndim != 5
+        or videos.shape[-1] != 4
+        or not (videos.dtype == np.uint8 or videos.dtype.kind == "f")
+    ):
         raise ValueError(
-            f"fit: videos: expected float [C, T, H, W, 4], got {videos.dtype} {list(videos.shape)}; "
-            "divide bytes by 255"
+            f"fit: videos: expected uint8 or float [V, T, H, W, 4], got {videos.dtype} {list(videos.shape)}"
         )
-    if videos.shape[0] != len(cameras) or videos.shape[2:4] != (cameras.height, cameras.width):
+    size = (len(cameras), cameras.height, cameras.width)
+    if (videos.shape[0], *videos.shape[2:4]) != size or not size[0] or videos.shape[1] < 2:
         raise ValueError(
-            f"fit: videos: expected {len(cameras)} videos of {cameras.width}×{cameras.height} pixels, one per camera, "
-            f"got {videos.shape[0]} of {videos.shape[3]}×{videos.shape[2]}"
+            f"fit: videos: expected {size[0]} videos of {size[2]}×{size[1]} pixels, one per camera, with at least 2 "
+            f"frames, got {videos.shape[0]} of {videos.shape[3]}×{videos.shape[2]} with {videos.shape[1]} frames"
         )
+    videos = videos / np.float32(255) if videos.dtype == np.uint8 else videos.astype(np.float32)
     if not np.isfinite(videos).all() or videos.min() < 0 or videos.max() > 1:
         raise ValueError("fit: videos: expected finite values from 0 to 1")
     times = array(times, "fit: times", ("T",))
@@ -133,5 +133,4 @@ def _check(
         raise ValueError(
             f"fit: times: expected {videos.shape[1]} increasing seconds, one per frame, got {len(times)}"
         )
-    world = np.eye(4) if asset_to_world is None else array(asset_to_world, "fit: asset_to_world", (4, 4))
-    return videos, times, world
+    return videos, times
