@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -12,7 +13,7 @@ from renderers.arguments import array, instance
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
 from zoo.animate3d.appearance import calibrate
-from zoo.animate3d.graph import GraphPose, make_graph
+from zoo.animate3d.graph import GraphPose, find_limbs, make_graph
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
@@ -75,7 +76,9 @@ def fit(
     surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
     views = make_views(videos, cameras, surface)
     graph = make_graph(surface, nodes)
-    problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
+    problem = Problem(
+        surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness], find_limbs(graph)
+    )
     poses = track(problem, progress)
     residual = measure(problem, poses)
     return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, residual.frames > DOUBTFUL)
@@ -87,7 +90,7 @@ def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> Grap
     rotations = np.array([pose.rotations for pose in poses])
     quaternions = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_quat(canonical=True, scalar_first=True)
     quaternions = quaternions.reshape(*rotations.shape[:2], 4)
-    for before, after in zip(quaternions[:-1], quaternions[1:], strict=True):
+    for before, after in pairwise(quaternions):
         after[(before * after).sum(-1) < 0] *= -1  # the shorter way, for interpolation
     return GraphMotion(
         nodes=graph.centres * surface.scale + surface.centre,

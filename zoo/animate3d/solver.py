@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from zoo.animate3d import kernels
 from zoo.animate3d.appearance import Appearance
-from zoo.animate3d.graph import Graph, GraphPose, move_points
+from zoo.animate3d.graph import Graph, GraphPose, Limb, move_points
 from zoo.animate3d.surface import Surface
 from zoo.animate3d.views import Canvas, Level, Views
 
@@ -40,6 +40,24 @@ class Stiffness:
 
 STIFFNESS = {"rendered": Stiffness(), "generated": Stiffness().scaled(10)}
 
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way from coarse to fine.
+
+    Attributes:
+        blur: σ, pixels. pixel: size of a pixel, in those of the finest level.
+        iterations: at most.
+        stiffness: factor of the graph's energy. Coarse stages are stiff, so that parts move as a whole; fine ones soft,
+            so that the graph's energy does not hold the surface back.
+    """
+
+    blur: float
+    pixel: int
+    iterations: int
+    stiffness: float
+
+
 _CHANNELS = np.array([1.0, 1.0, 1.0, 2.0])  # ω: red, green, blue, alpha
 _HUBER = 0.15
 _TURN_CAP, _SHIFT_CAP = 0.6, 0.15  # largest step of a node, radians and units
@@ -64,6 +82,7 @@ class Problem:
     views: Views
     appearance: Appearance
     stiffness: Stiffness
+    limbs: tuple[Limb, ...] = ()
     matrix: csr_matrix = field(init=False)
     _canvases: dict[tuple[int, int, int], Canvas] = field(default_factory=dict)
 
@@ -109,10 +128,10 @@ class Problem:
         return float(cost.sum()) * level.pixel**2
 
     def graph_energy(
-        self, pose: GraphPose, H: np.ndarray | None = None, g: np.ndarray | None = None
+        self, pose: GraphPose, factor: float, H: np.ndarray | None = None, g: np.ndarray | None = None
     ) -> float:
-        """The graph's energy; adds its normal equations to H and g if given."""
-        edges, s, weight = self.graph.edges, self.stiffness, self.length_weight
+        """The graph's energy times a factor; adds its normal equations to H and g if given."""
+        edges, s, weight = self.graph.edges, self.stiffness, factor * self.length_weight
         turns = Rotation.from_matrix(
             pose.rotations[edges[:, 1]] @ pose.rotations[edges[:, 0]].swapaxes(1, 2)
         ).as_rotvec()
@@ -125,22 +144,24 @@ class Problem:
             H if add else none[0], g if add else none[1], add,
         )  # fmt: skip
 
-    def energy(self, pose: GraphPose, level: Level, frame: int) -> float:
+    def level(self, stage: Stage) -> Level:
+        """The videos as a stage compares them."""
+        return self.views.level(stage.blur, stage.pixel)
+
+    def energy(self, pose: GraphPose, stage: Stage, frame: int) -> float:
         """Image term and graph term."""
-        return self.image_cost(pose, level, frame) + self.graph_energy(pose)
+        return self.image_cost(pose, self.level(stage), frame) + self.graph_energy(pose, stage.stiffness)
 
 
-def descend(
-    problem: Problem, pose: GraphPose, level: Level, blur: float, frame: int, iterations: int
-) -> tuple[GraphPose, float]:
-    """Levenberg-Marquardt at one level: the best pose, and its energy."""
+def descend(problem: Problem, pose: GraphPose, stage: Stage, frame: int) -> tuple[GraphPose, float]:
+    """Levenberg-Marquardt at one stage: the best pose, and its energy."""
     K = len(problem.graph.centres)
-    damping = 1e-3
+    level, damping = problem.level(stage), 1e-3
     terms = problem.image_terms(pose, level, frame)
-    energy = float(terms.cost.sum()) + problem.graph_energy(pose)
-    for _ in range(iterations):
+    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage.stiffness)
+    for _ in range(stage.iterations):
         H, g = np.zeros((6 * K, 6 * K)), np.zeros(6 * K)
-        problem.graph_energy(pose, H, g)
+        problem.graph_energy(pose, stage.stiffness, H, g)
         kernels.gather(
             terms.M, terms.m, problem.graph.point_nodes, problem.graph.point_weights,
             problem.surface.points, problem.graph.centres, pose.rotations, H, g,
@@ -153,12 +174,12 @@ def descend(
         )
         candidate = pose.stepped(step)
         terms_there = problem.image_terms(candidate, level, frame)
-        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(candidate)
+        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(candidate, stage.stiffness)
         if energy_there < energy:
             moved = float(np.linalg.norm(step[:, 3:], axis=1).mean()) * problem.views.scale
             pose, terms, energy = candidate, terms_there, energy_there
             damping = max(damping / 4, 1e-4)
-            if moved < _SETTLED * blur:
+            if moved < _SETTLED * stage.blur:
                 break
         else:
             damping *= 10
