@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -23,19 +23,22 @@ class Stiffness:
     Attributes:
         bend, stretch: of an edge's residual across and along it.
         turn: of differences of rotations, radians.
+        anchor: of the distance of each node to its place in the frame before, for a single view, which does not show
+            depth; a hundredth of it for more views.
         bend_delta, turn_delta: beyond these (units, radians) bending costs linearly: joints.
     """
 
     bend: float = 0.1
     stretch: float = 0.3
     turn: float = 0.01
+    anchor: float = 0.1
     bend_delta: float = 0.1
     turn_delta: float = 0.5
 
     def scaled(self, factor: float) -> Stiffness:
-        return Stiffness(
-            factor * self.bend, factor * self.stretch, factor * self.turn, self.bend_delta, self.turn_delta
-        )
+        """All weights multiplied by a factor."""
+        weights = {name: factor * getattr(self, name) for name in ("bend", "stretch", "turn", "anchor")}
+        return replace(self, **weights)
 
 
 STIFFNESS = {"rendered": Stiffness(), "generated": Stiffness().scaled(10)}
@@ -75,7 +78,7 @@ class Terms:
 
 @dataclass
 class Problem:
-    """Everything that does not change from frame to frame."""
+    """The surface, its graph, the videos, and the frame before: all that the energy of a pose depends on."""
 
     surface: Surface
     graph: Graph
@@ -83,6 +86,7 @@ class Problem:
     appearance: Appearance
     stiffness: Stiffness
     limbs: tuple[Limb, ...] = ()
+    anchor: GraphPose | None = None  # the pose of the frame before the one that is fitted
     matrix: csr_matrix = field(init=False)
     _canvases: dict[tuple[int, int, int], Canvas] = field(default_factory=dict)
 
@@ -137,12 +141,22 @@ class Problem:
         ).as_rotvec()
         add = H is not None
         none = np.zeros((0, 0)), np.zeros(0)
-        return kernels.graph_terms(
+        energy = kernels.graph_terms(
             edges, self.graph.stiffness, self.graph.centres, pose.positions, pose.rotations, turns,
             weight * s.bend, weight * s.stretch, s.bend_delta,
             weight * s.turn, s.turn_delta,
             H if add else none[0], g if add else none[1], add,
         )  # fmt: skip
+
+        if self.anchor is None:
+            return energy
+        anchor = weight * s.anchor * (1.0 if len(self.views.extrinsics) == 1 else 0.01)
+        drift = (pose.positions - self.anchor.positions).ravel()
+        if H is not None and g is not None:
+            places = 6 * np.arange(len(drift) // 3)[:, None] + [3, 4, 5]
+            H[places.ravel(), places.ravel()] += anchor
+            g[places.ravel()] -= anchor * drift
+        return energy + anchor * float(drift @ drift)
 
     def level(self, stage: Stage) -> Level:
         """The videos as a stage compares them."""

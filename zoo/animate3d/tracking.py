@@ -24,6 +24,7 @@ def track(problem: Problem, progress: Callable[[int, int], None] | None = None) 
     T = len(problem.views.frames)
     poses = [still_pose(problem.graph)]
     for frame in range(1, T):
+        problem.anchor = poses[-1]
         poses.append(fit_frame(problem, frame, starts(problem, poses)))
         if progress is not None:
             progress(frame + 1, T)
