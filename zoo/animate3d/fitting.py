@@ -13,7 +13,7 @@ from renderers.arguments import array, instance
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
 from zoo.animate3d.appearance import calibrate
-from zoo.animate3d.graph import GraphPose, find_limbs, make_graph
+from zoo.animate3d.graph import GraphPose, make_graph
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
@@ -76,9 +76,7 @@ def fit(
     surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
     views = make_views(videos, cameras, surface)
     graph = make_graph(surface, nodes)
-    problem = Problem(
-        surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness], find_limbs(graph)
-    )
+    problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
     poses = track(problem, progress)
     residual = measure(problem, poses)
     return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, residual.frames > DOUBTFUL)

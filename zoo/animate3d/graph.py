@@ -26,6 +26,7 @@ class Graph:
         centres: float64 [K, 3], g, unit space.
         point_nodes: int32 [n, J], nodes that move each point. point_weights: float64 [n, J], rows sum to 1.
         edges: int32 [E, 2], directed, both directions. stiffness: float64 [E], near 1.
+        loose: bool [E], edges that exist only because of bridges: the parts may come apart.
         between: float64 [K, K], geodesic distances of the nodes.
         spacing: mean geodesic distance from a node to the nearest other one.
     """
@@ -36,6 +37,7 @@ class Graph:
     point_weights: np.ndarray
     edges: np.ndarray
     stiffness: np.ndarray
+    loose: np.ndarray
     between: np.ndarray
     spacing: float
 
@@ -104,6 +106,7 @@ def _connect(surface: Surface, node_points: np.ndarray, distances: np.ndarray) -
     neighbours = np.argsort(between, axis=1, kind="stable")[:, :degree]
     edges = np.stack([np.repeat(np.arange(K), degree), neighbours.ravel()], 1)
     edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+    on_mesh = dijkstra(surface.mesh_links, indices=node_points)
     length = between[edges[:, 0], edges[:, 1]]
     return Graph(
         node_points=node_points,
@@ -112,6 +115,7 @@ def _connect(surface: Surface, node_points: np.ndarray, distances: np.ndarray) -
         point_weights=weights,
         edges=edges.astype(np.int32),
         stiffness=np.exp(-(length**2) / (2 * (_EDGE_WIDTH * spacing) ** 2)),
+        loose=on_mesh[edges[:, 0], node_points[edges[:, 1]]] > 1.2 * length,
         between=distances[:, node_points],
         spacing=spacing,
     )
@@ -133,36 +137,3 @@ def move_points(
     blended = matrix @ np.concatenate([pose.rotations.reshape(-1, 9), offset], 1)
     turn = blended[:, :9].reshape(-1, 3, 3)
     return np.einsum("nij,nj->ni", turn, points) + blended[:, 9:], turn
-
-
-@dataclass(frozen=True)
-class Limb:
-    """Nodes near a tip of the model, which may turn together about the joint that they hang on.
-
-    Attributes:
-        share: float64 [K], of the turn that each node takes: 1 near the tip, falling to 0 at the joint.
-        joint: int64 [m], nodes whose mean is the joint.
-    """
-
-    share: np.ndarray
-    joint: np.ndarray
-
-
-_TIPS = 8  # of a model; farthest-point sampling finds the tips first
-_REACHES = (0.25, 0.5)  # lengths of a limb, unit space
-_LEAST_LENGTH = 2.5  # node spacings
-
-
-def find_limbs(graph: Graph) -> tuple[Limb, ...]:
-    """Limbs of several lengths at the nodes that are the tips of the model."""
-    limbs = []
-    for tip in range(min(_TIPS, len(graph.centres))):
-        distance = graph.between[tip]
-        for reach in _REACHES:
-            reach = max(reach, _LEAST_LENGTH * graph.spacing)
-            width = max(graph.spacing, 0.25 * reach)
-            share = np.clip((reach - distance) / width + 0.5, 0, 1)
-            joint = np.flatnonzero((share > 0) & (share < 1))
-            if len(joint) and (share == 0).any():
-                limbs.append(Limb(share, joint))
-    return tuple(limbs)

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from zoo.animate3d import kernels
 from zoo.animate3d.appearance import Appearance
-from zoo.animate3d.graph import Graph, GraphPose, Limb, move_points
+from zoo.animate3d.graph import Graph, GraphPose, move_points
 from zoo.animate3d.surface import Surface
 from zoo.animate3d.views import Canvas, Level, Views
 
@@ -51,8 +51,7 @@ class Stage:
     Attributes:
         blur: σ, pixels. pixel: size of a pixel, in those of the finest level.
         iterations: at most.
-        stiffness: factor of the graph's energy. Coarse stages are stiff, so that parts move as a whole; fine ones soft,
-            so that the graph's energy does not hold the surface back.
+        stiffness: factor of the graph's energy.
     """
 
     blur: float
@@ -85,7 +84,6 @@ class Problem:
     views: Views
     appearance: Appearance
     stiffness: Stiffness
-    limbs: tuple[Limb, ...] = ()
     anchor: GraphPose | None = None  # the pose of the frame before the one that is fitted
     matrix: csr_matrix = field(init=False)
     _canvases: dict[tuple[int, int, int], Canvas] = field(default_factory=dict)
@@ -142,7 +140,7 @@ class Problem:
         add = H is not None
         none = np.zeros((0, 0)), np.zeros(0)
         energy = kernels.graph_terms(
-            edges, self.graph.stiffness, self.graph.centres, pose.positions, pose.rotations, turns,
+            edges, self.graph.stiffness, self.graph.loose, self.graph.centres, pose.positions, pose.rotations, turns,
             weight * s.bend, weight * s.stretch, s.bend_delta,
             weight * s.turn, s.turn_delta,
             H if add else none[0], g if add else none[1], add,

@@ -8,14 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.animate3d.graph import GraphPose, still_pose
-from zoo.animate3d.limbs import bend_limbs
 from zoo.animate3d.solver import Problem, Stage, descend
 
-PYRAMID = (
-    Stage(4.0, 2, 10, 0.3),
-    Stage(2.0, 2, 10, 0.1),
-    Stage(1.0, 1, 8, 0.03),
-)
+PYRAMID = (Stage(4.0, 2, 10, 0.1), Stage(2.0, 2, 10, 0.1), Stage(1.0, 1, 8, 0.1))
 _FINALISTS = 2  # starts that go through the coarsest stage
 
 
@@ -51,8 +46,6 @@ def fit_frame(problem: Problem, frame: int, candidates: list[GraphPose]) -> Grap
     """The best pose of a frame that the pyramid reaches from the candidates."""
     first = PYRAMID[0]
     candidates = sorted(candidates, key=lambda pose: problem.energy(pose, first, frame))[:_FINALISTS]
-    if problem.limbs:
-        candidates.append(bend_limbs(problem, candidates[0], first, frame))
     descended = [descend(problem, pose, first, frame) for pose in candidates]
     pose = min(descended, key=lambda result: result[1])[0]
     for stage in PYRAMID[1:]:
