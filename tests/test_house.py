@@ -249,6 +249,7 @@ KERNELS = {
     "renderers/meshes/cpu/light.py",
     "renderers/meshes/cpu/vectors.py",
     "factory/dataset/codecs/planes.py",
+    "zoo/animate3d/kernels.py",
 }
 
 
