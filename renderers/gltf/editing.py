@@ -57,6 +57,13 @@ class GltfEditor(GlbBuffer):
         self.items(key).append(entry)
         return len(self.items(key)) - 1
 
+    def image(self, index: int) -> bytes:
+        """Return the encoded bytes of an image of the file."""
+        owner = self.document.items("images")[index]
+        if owner.get("bufferView") is not None:
+            return self.document.view(owner["bufferView"]).tobytes()
+        return self.document.from_uri(owner.get("uri"), f"images[{index}]")
+
     def to_glb(self) -> bytes:
         """Return the bytes of the .glb file."""
         return self.glb(self.json)

@@ -1,8 +1,8 @@
 """Add a motion to a glTF file as a skin whose joints are the nodes of the deformation graph.
 
 A vertex x of a mesh at a node with world matrix M is at M x in the still model, and moves to
-Σ_k w_k [R_k(t) (M x − g_k) + p_k(t)]. As a skin, x moves to Σ_k w_k J_k(t) B_k x with the world matrix J_k = T(p_k) R_k of
-the joint and the inverse bind matrix B_k = T(−g_k) M: the same, with the vertices of the file as they are.
+Σ_k w_k [R_k(t) (M x − g_k) + p_k(t)]. As a skin, x moves to Σ_k w_k J_k(t) B_k x with the world matrix J_k = T(p_k) R_k
+of the joint and the inverse bind matrix B_k = T(−g_k) M: the same, with the vertices of the file as they are.
 
 The transform of a node does not apply to a skinned mesh (glTF §3.7.3.3), so that such a mesh is moved to a new node at
 the root of the scene; the node that it was at stays, with everything below it.

@@ -132,8 +132,8 @@ def _pose_notes(asset: Asset) -> list[str]:
     if not count:
         return []
     return [
-        f"the file has {count} animation{'s' * (count != 1)}, which {'are' if count != 1 else 'is'} kept; the pose that "
-        "is animated is the rest pose"
+        f"the file has {count} animation{'s' * (count != 1)}, which {'are' if count != 1 else 'is'} kept; the pose "
+        "that is animated is the rest pose"
     ]
 
 
@@ -142,8 +142,8 @@ def _read(path: Path, limits: Limits) -> tuple[bytes, list[str]]:
     name, suffix = path_text(path.name), path.suffix.lower()
     if suffix not in MODEL_SUFFIXES:
         raise ModelError(
-            f"{name}: expected a model as one of {', '.join(MODEL_SUFFIXES)}, got {suffix or 'no suffix'!r}; convert it "
-            "to .glb, for example with Blender"
+            f"{name}: expected a model as one of {', '.join(MODEL_SUFFIXES)}, got {suffix or 'no suffix'!r}; convert "
+            "it to .glb, for example with Blender"
         )
     try:
         with path.open("rb") as file:

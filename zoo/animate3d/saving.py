@@ -68,11 +68,10 @@ def _save_usd(animation: Animation, path: Path) -> Path:
     write_usd(
         path,
         asset,
-        animation.vertices() + asset.origin(None),
+        animation.vertices(),
         rotated(motion, normals, slice(None)),
         motion.times,
         name=animation.name,
-        glb=animation.model.glb,
     )
     return path
 

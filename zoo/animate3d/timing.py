@@ -52,8 +52,8 @@ def resampled(motion: GraphMotion, fps: float) -> GraphMotion:
 def looped(motion: GraphMotion, crossfade: float) -> GraphMotion:
     """Close a motion of length L to a loop of length L − c by fading its end over into its beginning.
 
-    At t < c the pose is a blend of those at L − c + t and at t, from the first to the second (smoothstep). The pose at the
-    end of the loop, at L − c, is the one at its beginning, and speeds agree as well.
+    At t < c the pose is a blend of those at L − c + t and at t, from the first to the second (smoothstep). The pose at
+    the end of the loop, at L − c, is the one at its beginning, and speeds agree as well.
 
     Args:
         motion: the motion.

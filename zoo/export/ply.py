@@ -31,7 +31,10 @@ def write_mesh(
         *(("<f4", name, column) for name, column in zip(("nx", "ny", "nz"), normals.T, strict=True)),
         ("<f4", "s", texcoords[:, 0]),
         ("<f4", "t", 1.0 - texcoords[:, 1]),
-        *(("u1", name, column) for name, column in zip(("red", "green", "blue"), np.rint(255 * srgb.T))),
+        *(
+            ("u1", name, column)
+            for name, column in zip(("red", "green", "blue"), np.rint(255 * srgb.T), strict=True)
+        ),
         ("u1", "alpha", np.rint(255 * colors[:, 3].clip(0.0, 1.0))),
     ]
     table = np.empty(len(vertices), [(name, kind) for kind, name, _ in columns])
