@@ -186,15 +186,16 @@ class _SkinWriter:
     def _placement(self, parts: list[RestPart]) -> _Placement:
         """Find the matrix of all vertices at a node, or decide to store them in the world.
 
-        They are if an existing skin poses them by several matrices, or if the matrix stretches directions differently:
-        viewers transform normals with the joint matrices themselves, which is right for uniform scales only.
+        They are if an existing skin poses them by several matrices; if the matrix stretches directions differently,
+        since viewers transform normals with the joint matrices themselves, which is right for uniform scales only; and
+        if it is a reflection, since readers differ in which side of a triangle a reflecting joint makes the front.
         """
         matrix = parts[0].transforms[0]
         linear = matrix[:3, :3]
         square = linear.T @ linear
         uniform = np.abs(square - np.eye(3) * square.trace() / 3).max() <= _SHEAR * np.abs(square).max()
         common = all(self._moves_alike(part, matrix) for part in parts)
-        if common and (uniform or not linear.any()):
+        if common and uniform and np.linalg.det(linear) > 0:
             return _Placement(matrix, False)
         baked = np.eye(4)
         baked[:3, 3] = self._origin

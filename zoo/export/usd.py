@@ -76,13 +76,13 @@ def write_usd(
 
 def _package(part: Path, stage: Any, textures: dict[str, bytes]) -> None:
     """Write a .usdz: an uncompressed archive with the stage first."""
-    from pxr import Usd
+    from pxr import Sdf
 
     with tempfile.TemporaryDirectory(prefix="menagerie-usd-") as name:
         folder = Path(name)
         stage.Export(str(folder / "model.usdc"), addSourceFileComment=False)
         part.unlink()  # the archive writer does not replace files
-        with Usd.ZipFileWriter.CreateNew(str(part)) as archive:
+        with Sdf.ZipFileWriter.CreateNew(str(part)) as archive:
             archive.AddFile(str(folder / "model.usdc"), "model.usdc")
             for file, data in textures.items():
                 (folder / file).write_bytes(data)
