@@ -149,7 +149,7 @@ def test_npz_and_ply(tmp_path):
     assert len(list(animation.save(tmp_path / "b.ply").iterdir())) == 13
     with pytest.raises(ValueError, match="saved as one of"):
         animation.save(tmp_path / "c.obj")
-    with pytest.raises(TypeError, match="not an option of .npz"):
+    with pytest.raises(TypeError, match=r"not an option of \.npz"):
         animation.save(tmp_path / "c.npz", as_="skin")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b"]
 

@@ -260,7 +260,7 @@ class Animation:
 
         .glb   the model's own file with the motion added (options: as_="skin" or "morph", see `form`; tolerance=1e-4 of
                the diagonal, to which key frames are left out; influences=4, most joints per vertex of a skin)
-        .fbx   through Blender, with textures inside (options: as_)
+        .fbx   through Blender, as shape keys, with textures inside
         .usd   .usda, .usdc, .usdz: a mesh with time samples per primitive, preview materials, and the texture files as
                they are: inside .usdz, else in a folder beside the file
         .mp4   video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera,

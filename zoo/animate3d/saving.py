@@ -49,13 +49,13 @@ def _save_glb(
     return path
 
 
-def _save_fbx(animation: Animation, path: Path, *, as_: str | None = None) -> Path:
+def _save_fbx(animation: Animation, path: Path) -> Path:
     from zoo.export.fbx import frame_times, write_fbx
 
-    form = animation.form(as_)
     fps, times = frame_times(animation.motion.times)
     baked = animation.resample(fps) if len(times) > 1 else animation
-    data, _ = baked.glb(form, tolerance=0.0)
+    # Blender's FBX exporter does not keep the bind pose of a skin with free joints exactly; shape keys are exact.
+    data, _ = baked.glb("morph", tolerance=0.0)
     write_fbx(path, data, fps=fps, frames=len(times))
     return path
 
