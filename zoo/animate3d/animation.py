@@ -17,17 +17,16 @@ from renderers.gltf import Asset, load
 from renderers.values import by_value
 from zoo.animate3d.gltf_morph import add_morph
 from zoo.animate3d.gltf_skin import WrittenPart, add_skin
+from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.timing import at_times, looped, resampled, trimmed
 
-TOLERANCE = 1e-4  # of the model's diagonal
 FORMS = ("skin", "morph")
 MOST_INFLUENCES = 32  # eight sets of JOINTS_n, as the reader has
 # Camera of videos: a three-quarter view from slightly above.
 AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
 _MARGIN = 1.1  # of the picture around the moving model
-MOST_FRAMES, LARGEST_PICTURE = 10_000, 4096
 
 
 @by_value

@@ -15,13 +15,13 @@ from renderers.arguments import instance, integer, number
 from renderers.cameras import Cameras
 from renderers.files import atomic_folder, atomic_path, file_path
 from renderers.video import frame_rate
-from zoo.animate3d.animation import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE, Animation
 from zoo.animate3d.gltf_morph import rotated
+from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE
 from zoo.errors import ModelError
 from zoo.formats import check_suffix
 
 
-def save(animation: Animation, path: str | os.PathLike[str], options: dict[str, Any]) -> Path:
+def save(animation: Any, path: str | os.PathLike[str], options: dict[str, Any]) -> Path:
     """Write an animation; see `Animation.save`."""
     path = file_path(path, "Animation.save: path")
     check_suffix(path, WRITERS, "animations")
@@ -36,7 +36,7 @@ def save(animation: Animation, path: str | os.PathLike[str], options: dict[str, 
 
 
 def _save_glb(
-    animation: Animation,
+    animation: Any,
     path: Path,
     *,
     as_: str | None = None,
@@ -49,7 +49,7 @@ def _save_glb(
     return path
 
 
-def _save_fbx(animation: Animation, path: Path) -> Path:
+def _save_fbx(animation: Any, path: Path) -> Path:
     from zoo.export.fbx import frame_times, write_fbx
 
     fps, times = frame_times(animation.motion.times)
@@ -60,7 +60,7 @@ def _save_fbx(animation: Animation, path: Path) -> Path:
     return path
 
 
-def _save_usd(animation: Animation, path: Path) -> Path:
+def _save_usd(animation: Any, path: Path) -> Path:
     from zoo.export.usd import write_usd
 
     asset, motion = animation.model.asset, animation.motion
@@ -77,7 +77,7 @@ def _save_usd(animation: Animation, path: Path) -> Path:
 
 
 def _save_mp4(
-    animation: Animation,
+    animation: Any,
     path: Path,
     *,
     fps: float = 24,
@@ -115,7 +115,7 @@ def _save_mp4(
     return path
 
 
-def _save_npz(animation: Animation, path: Path) -> Path:
+def _save_npz(animation: Any, path: Path) -> Path:
     asset, motion = animation.model.asset, animation.motion
     with atomic_path(path) as part:
         np.savez_compressed(
@@ -133,7 +133,7 @@ def _save_npz(animation: Animation, path: Path) -> Path:
     return path
 
 
-def _save_ply(animation: Animation, path: Path) -> Path:
+def _save_ply(animation: Any, path: Path) -> Path:
     from zoo.export.ply import write_mesh
 
     asset, motion = animation.model.asset, animation.motion
