@@ -1,0 +1,246 @@
+"""Models to animate, and their motion written into files: compared with `GraphMotion.move`, and with the input."""
+
+import json
+
+import numpy as np
+import pytest
+from gltf_validator import validator
+from graph_motions import crowded, graph_motion, rigged
+from sample_assets import BUNDLED
+from tiny_gltf import CORNERS, FACES, TinyGltf, split_glb
+
+from renderers.gltf import load
+from zoo.animate3d.animation import Animation
+from zoo.animate3d.loading import load_model
+from zoo.errors import ModelError
+
+MODELS = {
+    "crowded": lambda: crowded().glb(),
+    "rigged": lambda: rigged(bent=False).glb(),
+    "bent": lambda: rigged(bent=True).glb(),
+    "greenman": lambda: (BUNDLED / "greenman.glb").read_bytes(),
+}
+
+
+def animated(name: str, **options) -> Animation:
+    model = load_model(MODELS[name](), name=name)
+    return Animation(model, graph_motion(model.asset, **options), "wave")
+
+
+def posed(animation: Animation, data: bytes, time: float) -> dict[tuple[str, int], np.ndarray]:
+    """Corners of the triangles of a file at a time, by name of the node and number of the part with that name."""
+    asset = load(data)
+    positions = asset.positions(len(asset.animations) - 1, time)
+    return corners(asset, positions)
+
+
+def corners(asset, positions) -> dict[tuple[str, int], np.ndarray]:
+    result: dict = {}
+    for part in asset.primitives:
+        number = sum(name == part.name for name, _ in result)
+        triangles = positions[part.triangles]
+        # The first corner and the order are free: a reflection is written as the reverse order.
+        result[part.name, number] = np.sort(triangles.reshape(len(triangles), 3, 3), axis=1)
+    return result
+
+
+@pytest.mark.parametrize("form", ["skin", "morph"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_file_moves_as_the_motion(tmp_path, name, form):
+    animation = animated(name)
+    path = animation.save(tmp_path / "out.glb", as_=form, tolerance=0.0)
+    (report,) = validator()([path])
+    assert (report["errors"], report["warnings"]) == (0, 0), report["messages"]
+    diagonal = animation.model.diagonal()
+    expected = animation.vertices()
+    for frame in (0, 3, 6, 9, 12):
+        mine = posed(animation, path.read_bytes(), float(animation.motion.times[frame]))
+        theirs = corners(animation.model.asset, expected[frame])
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            assert np.abs(mine[key] - theirs[key]).max() <= 1e-5 * diagonal
+
+
+@pytest.mark.parametrize("form", ["skin", "morph"])
+@pytest.mark.parametrize("name", MODELS)
+def test_normals_point_outward_on_the_same_side(name, form):
+    animation = animated(name)
+    still, moving = animation.model.asset, load(animation.glb(form, tolerance=0.0)[0])
+    for asset, index in ((still, None), (moving, len(moving.animations) - 1)):
+        pose = asset.pose(index, 0.0)
+        faces = []
+        for part, mirrored in zip(asset.primitives, pose.mirrored, strict=True):
+            a, b, c = (pose.positions[part.triangles[:, i]] for i in range(3))
+            front = np.cross(b - a, c - a) * (-1 if mirrored else 1)
+            faces.append((part.name, np.median((front * pose.normals[part.triangles[:, 0]]).sum(1)) > 0))
+        if asset is still:
+            expected = sorted(faces)
+    assert sorted(faces) == expected
+
+
+@pytest.mark.parametrize("form", ["skin", "morph"])
+@pytest.mark.parametrize("name", MODELS)
+def test_everything_else_in_the_file_stays(name, form):
+    animation = animated(name)
+    before, chunk = split_glb(animation.model.glb)
+    after, result = split_glb(animation.glb(form)[0])
+    assert result[: before["buffers"][0]["byteLength"]] == chunk[: before["buffers"][0]["byteLength"]]
+    for key in set(before) - {"nodes", "meshes", "scenes", "animations", "buffers"}:
+        kept = after[key][: len(before[key])] if isinstance(before[key], list) else after[key]
+        assert kept == before[key], key
+    free = ("mesh", "skin", "weights")
+    for old, new in zip(before["nodes"], after["nodes"], strict=False):
+        assert {k: v for k, v in old.items() if k not in free} == {
+            k: v for k, v in new.items() if k not in free
+        }
+    for old, new in zip(before.get("animations", []), after["animations"], strict=False):
+        assert [c["target"]["path"] for c in old["channels"]] == [
+            c["target"]["path"] for c in new["channels"]
+        ]
+    assert len(after["animations"]) == len(before.get("animations", [])) + 1
+
+
+@pytest.mark.parametrize("name", ["rigged", "bent", "greenman"])
+def test_by_default_the_animations_of_a_rigged_file_go_on_working(name):
+    animation = animated(name)
+    assert animation.form() == "morph"
+    before, after = animation.model.asset, load(animation.glb()[0])
+    for index, each in enumerate(before.animations):
+        time = each.start + 0.4 * each.duration
+        assert np.abs(before.positions(index, time) - after.positions(index, time)).max() < 1e-6
+
+
+@pytest.mark.parametrize("form", ["skin", "morph"])
+def test_key_frames_are_left_out_within_the_tolerance(form):
+    animation = animated("crowded").resample(60)
+    exact, _ = animation.glb(form, tolerance=0.0)
+    reduced, _ = animation.glb(form, tolerance=2e-3)
+    assert len(reduced) < 0.6 * len(exact)
+    assert 1e-5 < animation.error(form, tolerance=2e-3) <= 2e-3
+    assert animation.error(form, tolerance=0.0) < 1e-6
+
+
+def test_fewer_influences_are_measured():
+    animation = animated("crowded", influences=7)
+    assert animation.error("skin", tolerance=0.0, influences=8) < 1e-6
+    assert animation.error("skin", tolerance=0.0, influences=4) > 1e-3
+
+
+def test_trim_loop_and_resample():
+    animation = animated("crowded")
+    part = animation.trim(0.3, 1.1)
+    assert part.duration == pytest.approx(0.8)
+    assert np.allclose(part.vertices(np.array([0.2])), animation.vertices(np.array([0.5])))
+    loop = animation.loop(0.4)
+    assert loop.duration == pytest.approx(1.1)
+    assert np.abs(loop.vertices()[0] - loop.vertices()[-1]).max() < 1e-9
+    assert len(animation.resample(24).motion.times) == 37
+    with pytest.raises(ValueError, match="expected start before end"):
+        animation.trim(1.0, 0.5)
+    with pytest.raises(ValueError, match="crossfade_s"):
+        animation.loop(1.0)
+
+
+def test_npz_and_ply(tmp_path):
+    animation = animated("crowded")
+    with np.load(animation.save(tmp_path / "a.npz")) as arrays:
+        assert np.allclose(arrays["vertices"], animation.vertices(), atol=1e-6)
+        assert arrays["triangles"].max() < arrays["vertices"].shape[1]
+    assert len(list(animation.save(tmp_path / "b.ply").iterdir())) == 13
+    with pytest.raises(ValueError, match="saved as one of"):
+        animation.save(tmp_path / "c.obj")
+    with pytest.raises(TypeError, match=r"not an option of \.npz"):
+        animation.save(tmp_path / "c.npz", as_="skin")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["usda", "usdc", "usdz"])
+def test_usd_has_the_vertices_and_the_textures(tmp_path, suffix):
+    usd = pytest.importorskip("pxr.Usd")
+    geometry = pytest.importorskip("pxr.UsdGeom")
+    animation = animated("crowded")
+    path = animation.save(tmp_path / f"out.{suffix}")
+    stage = usd.Stage.Open(str(path))
+    meshes = [geometry.Mesh(prim) for prim in stage.Traverse() if prim.IsA(geometry.Mesh)]
+    scale = stage.GetTimeCodesPerSecond()
+    for frame in (0, 3, 6, 9, 12):
+        code = animation.motion.times[frame] * scale
+        points = np.concatenate([np.array(mesh.GetPointsAttr().Get(code)) for mesh in meshes])
+        apart = np.abs(points - animation.vertices()[frame]).max()
+        assert apart <= 1e-5 * animation.model.diagonal()
+    document, chunk = split_glb(animation.model.glb)
+    views = [document["bufferViews"][image["bufferView"]] for image in document["images"]]
+    images = [chunk[view["byteOffset"] :][: view["byteLength"]] for view in views]
+    if suffix == "usdz":
+        data = path.read_bytes()  # a package is not compressed
+        assert all(image in data for image in images)
+    else:
+        files = sorted((tmp_path / "out_textures").iterdir())
+        assert [file.read_bytes() for file in files] == images
+
+
+def test_mesh_files(tmp_path):
+    (tmp_path / "m.mtl").write_text("newmtl red\nKd 1 0 0\n")
+    lines = [f"v {x} {y} {z}" for x, y, z in CORNERS]
+    lines += [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in FACES]
+    (tmp_path / "m.obj").write_text("\n".join(["mtllib m.mtl", "usemtl red", *lines]))
+    header = "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\nproperty float z\n"
+    header += "element face 4\nproperty list uchar int vertex_indices\nend_header\n"
+    rows = [" ".join(map(str, row)) for row in CORNERS] + [f"3 {a} {b} {c}" for a, b, c in FACES]
+    (tmp_path / "m.ply").write_text(header + "\n".join(rows) + "\n")
+    for name in ("m.obj", "m.ply"):
+        model = load_model(tmp_path / name)
+        asset = model.asset
+        found = asset.positions(None, 0)[np.concatenate([part.triangles for part in asset.primitives])]
+        assert np.array_equal(np.sort(found.reshape(-1, 9), 0), np.sort(CORNERS[FACES].reshape(-1, 9), 0)), (
+            name
+        )
+    assert load_model(tmp_path / "m.obj").asset.materials
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.glb", b"", "the file is empty"),
+        ("a.xyz", b"1", "expected a model as one of"),
+        (
+            "a.ply",
+            b"ply\nformat ascii 1.0\nproperty float f_dc_0\nproperty float opacity\nend_header\n",
+            "splats",
+        ),
+        ("a.obj", b"v 0 0 0\nv 1 0 0\n", "no triangles"),
+        ("a.obj", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "NaN or infinite"),
+        ("a.stl", b"nothing of the kind", "no triangles"),
+        ("a.glb", b"not a model", "not a glTF file"),
+    ],
+)
+def test_bad_files_are_refused_in_a_sentence(tmp_path, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ModelError, match=words):
+        load_model(tmp_path / name)
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(tmp_path / "missing.glb")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("copies", [1, 200])
+def test_any_scale_and_many_parts(scale, copies):
+    tiny = TinyGltf()
+    mesh = tiny.mesh(CORNERS[:3] * scale, FACES[:1] % 3)
+    tiny.scene(*(tiny.node(mesh=mesh, name=f"{n}", translation=[n * scale, 0, 0]) for n in range(copies)))
+    model = load_model(tiny.glb())
+    animation = Animation(model, graph_motion(model.asset, frames=5))
+    assert animation.error("skin", tolerance=0.0) < 1e-5
+    assert animation.error("morph", tolerance=0.0) < 1e-5
+
+
+def test_the_json_of_a_gltf_with_files_beside_it_is_moved_inside(tmp_path):
+    tiny = crowded()
+    document = tiny.json | {"buffers": [{"byteLength": len(tiny.binary), "uri": "data.bin"}]}
+    (tmp_path / "data.bin").write_bytes(tiny.binary)
+    (tmp_path / "a.gltf").write_text(json.dumps(document))
+    inside, chunk = split_glb(load_model(tmp_path / "a.gltf").glb)
+    assert chunk[: len(tiny.binary)] == bytes(tiny.binary)
+    assert {k: v for k, v in inside.items() if k != "buffers"} == {
+        k: v for k, v in json.loads(json.dumps(tiny.json)).items() if k != "buffers"
+    }

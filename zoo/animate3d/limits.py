@@ -1,0 +1,4 @@
+"""Defaults and bounds of rendering and saving animations."""
+
+TOLERANCE = 1e-4  # of the model's diagonal, for key frames
+MOST_FRAMES, LARGEST_PICTURE = 10_000, 4096  # frames, and pixels of a side
