@@ -198,7 +198,7 @@ def stills_command(
     from renderers.files import atomic_folder
     from zoo.animate3d.api import CAMERAS_FILE
     from zoo.animate3d.loading import load_model
-    from zoo.animate3d.views import AZIMUTHS_DEG, cameras_around, render_stills
+    from zoo.animate3d.viewpoints import AZIMUTHS_DEG, cameras_around, render_stills
 
     if not model_file.is_file():
         raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model")

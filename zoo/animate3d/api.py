@@ -24,7 +24,7 @@ from renderers.cameras import Cameras
 from zoo.animate3d.agreement import Agreement, view_agreement
 from zoo.animate3d.alignment import Alignment, check_alignment, compare_first_frames
 from zoo.animate3d.videos import SECONDS, Videos, read_videos
-from zoo.animate3d.views import cameras_around, read_cameras, relative_to_origin, render_stills, resized
+from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
 from zoo.mvvdm.views import ELEVATION_DEG
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class FitReport:
         listed = ", ".join(map(str, doubtful[:8])) + (" …" if len(doubtful) > 8 else "")
         return [
             self.agreement.sentence(),
-            f"the fit leaves a residual of {np.nanmedian(self.fit.residual):.2f} pixels in the median frame",
+            f"after the fit, {float(np.median(self.fit.residual[1:])):.0%} of the largest difference between the still "
+            f"model and the videos is left in the median frame",
             f"{len(doubtful)} of {T} frames are doubtful: {listed}" if doubtful else "no frame is doubtful",
         ]
 

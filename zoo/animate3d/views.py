@@ -1,123 +1,138 @@
-"""The views that videos of an object are taken from: cameras around its still model, and pictures of it.
-
-Cameras are in the world of the object's file. By default they are the four of MV-VDM: azimuths 0, 90, 180 and 270°,
-15° above the horizon, a field of view of 40°, at a distance that leaves room for motion around the still object.
-"""
+"""The given videos as the solver compares them, and the model's images beside them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from renderers.arguments import array, instance, integer
-from renderers.cameras import Cameras, orbit_cameras
-from zoo.mvvdm.views import DISTANCE, ELEVATION_DEG, FOV_DEG, framing_transform
+from renderers.cameras import Cameras
+from zoo.animate3d import kernels
+from zoo.animate3d.surface import Surface
 
-if TYPE_CHECKING:
-    from renderers.gltf import Asset
-
-AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
+_LARGEST = 192  # pixels; larger videos are reduced by a whole factor
 
 
-def cameras_around(
-    asset: Asset,
-    azimuths_deg: Sequence[float] = AZIMUTHS_DEG,
-    elevation_deg: float | Sequence[float] = ELEVATION_DEG,
-    size: int = 256,
-) -> Cameras:
-    """Cameras that look at an object at rest from all sides.
+@dataclass(frozen=True)
+class Level:
+    """All views and frames at one resolution and blur.
+
+    Attributes:
+        targets: float32 [T, V, H, W, 4], premultiplied and blurred.
+        extrinsics: float64 [V, 3, 4], unit space to camera. intrinsics: float64 [V, 3, 3], pixels.
+        taps: float32 [r + 1], the blur, from its centre outwards.
+        pixel: size of a pixel in pixels of the finest level.
+    """
+
+    targets: np.ndarray
+    extrinsics: np.ndarray
+    intrinsics: np.ndarray
+    taps: np.ndarray
+    pixel: int
+
+    @property
+    def halo(self) -> int:
+        """Radius in pixels within which uncovered pixels act on the silhouette."""
+        return len(self.taps)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Videos and cameras in unit space.
+
+    Attributes:
+        frames: float32 [T, V, H, W, 4], premultiplied, sRGB-encoded.
+        extrinsics: float64 [V, 3, 4]. intrinsics: float64 [V, 3, 3].
+        scale: mean pixels per unit at the model's centre.
+    """
+
+    frames: np.ndarray
+    extrinsics: np.ndarray
+    intrinsics: np.ndarray
+    _levels: dict[tuple[float, int], Level] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def scale(self) -> float:
+        depth = np.maximum(self.extrinsics[:, 2, 3], 1e-3)
+        return float((self.intrinsics[:, 0, 0] / depth).mean())
+
+    def level(self, blur: float, pixel: int) -> Level:
+        """The videos reduced by `pixel` and blurred with a Gaussian of σ = `blur` pixels of the finest level."""
+        key = (blur, pixel)
+        if key not in self._levels:
+            frames = reduce_frames(self.frames, pixel)
+            sigma = blur / pixel
+            taps = np.exp(-0.5 * (np.arange(int(np.ceil(2.5 * sigma)) + 1) / sigma) ** 2)
+            taps = (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
+            targets = np.empty_like(frames)
+            for frame, target in zip(frames, targets, strict=True):
+                kernels.blur(frame, taps, target)
+            self._levels[key] = Level(
+                targets, self.extrinsics, _reduced_intrinsics(self.intrinsics, pixel), taps, pixel
+            )
+        return self._levels[key]
+
+
+def make_views(videos: np.ndarray, cameras: Cameras, surface: Surface) -> Views:
+    """Premultiply the videos and transform the cameras to unit space.
 
     Args:
-        asset: the object, +Y up, front +Z.
-        azimuths_deg: V of them; 0 is in front of the object, 90 on the side of +X.
-        elevation_deg: above the horizontal plane, of all cameras or one per camera, within ±90.
-        size: width and height of the images, pixels.
-
-    Returns:
-        V cameras in the world of the object's file.
+        videos: float [V, T, H, W, 4], straight RGBA, 0-1.
+        cameras: in the coordinates of `Asset.positions`.
+        surface: gives unit space.
     """
-    azimuths = array(azimuths_deg, "cameras_around: azimuths_deg", ("V",))
-    elevations = array(elevation_deg, "cameras_around: elevation_deg")
-    if not len(azimuths) or elevations.shape not in ((), azimuths.shape) or np.abs(elevations).max() > 90:
-        raise ValueError(
-            f"cameras_around: expected at least one azimuth, and one elevation in -90..90 for all of them or for each, "
-            f"got azimuths_deg {azimuths.tolist()} and elevation_deg {elevations.tolist()}"
-        )
-    size = integer(size, "cameras_around: size", 2, 4096)
-    cameras = orbit_cameras(
-        np.radians(azimuths),
-        np.radians(elevations),
-        DISTANCE,
-        fov_y=np.radians(FOV_DEG),
-        width=size,
-        height=size,
+    frames = np.ascontiguousarray(np.asarray(videos, np.float32).swapaxes(0, 1))
+    frames = np.concatenate([frames[..., :3] * frames[..., 3:], frames[..., 3:]], -1)
+    pixel = int(np.ceil(max(frames.shape[2:4]) / _LARGEST))
+    unit_to_asset = np.eye(4)
+    unit_to_asset[:3, :3] *= surface.scale
+    unit_to_asset[:3, 3] = surface.centre
+    extrinsics = cameras.world_to_camera @ unit_to_asset
+    # Camera coordinates in units: depth is then in units too, and projection does not change.
+    extrinsics = extrinsics[:, :3] / np.cbrt(np.linalg.det(extrinsics[:, :3, :3]))[:, None, None]
+    return Views(
+        np.ascontiguousarray(reduce_frames(frames, pixel)),
+        np.ascontiguousarray(extrinsics),
+        _reduced_intrinsics(cameras.K, pixel),
     )
-    return _in_file(cameras, framing_transform(asset, cameras))
 
 
-def _in_file(cameras: Cameras, transform: np.ndarray) -> Cameras:
-    """Cameras in the world of a file, given the file's similarity transform x ↦ s·x + t to the cameras' world.
-
-    The camera sees R(s·x + t) + τ. All lengths are divided by s, which changes no image: R·x + (R·t + τ) / s.
-    """
-    scale, translation = transform[0, 0], transform[:3, 3]
-    matrices = cameras.world_to_camera.copy()
-    matrices[:, :3, 3] = (matrices[:, :3, :3] @ translation + matrices[:, :3, 3]) / scale
-    return replace(cameras, world_to_camera=matrices)
-
-
-def relative_to_origin(cameras: Cameras, asset: Asset) -> Cameras:
-    """Cameras of the file's world in the coordinates of `asset.pose`, whose positions are relative to its origin."""
-    matrices = cameras.world_to_camera.copy()
-    matrices[:, :3, 3] += matrices[:, :3, :3] @ asset.origin(None)
-    return replace(cameras, world_to_camera=matrices)
+def reduce_frames(frames: np.ndarray, pixel: int) -> np.ndarray:
+    """Box-filter [T, V, H, W, 4] by a whole factor; the bottom and right are padded with transparency."""
+    if pixel == 1:
+        return frames
+    T, V, H, W, C = frames.shape
+    padded = np.pad(frames, ((0, 0), (0, 0), (0, -H % pixel), (0, -W % pixel), (0, 0)))
+    blocks = padded.reshape(T, V, padded.shape[2] // pixel, pixel, padded.shape[3] // pixel, pixel, C)
+    return blocks.mean((3, 5), dtype=np.float32)
 
 
-def resized(cameras: Cameras, width: int, height: int) -> Cameras:
-    """The same cameras with images of another size and the same aspect ratio."""
-    if cameras.width * height != cameras.height * width:
-        raise ValueError(
-            f"the videos are {width}×{height} and the cameras {cameras.width}×{cameras.height}: expected the same "
-            f"aspect ratio; crop the videos to it, or give the cameras of the videos"
+def _reduced_intrinsics(K: np.ndarray, pixel: int) -> np.ndarray:
+    """Intrinsics for pixels that are `pixel` times as large; image coordinates begin at the corner of the image."""
+    return np.ascontiguousarray(np.diag([1 / pixel, 1 / pixel, 1.0]) @ K)
+
+
+class Canvas:
+    """Buffers for images of the model at one size."""
+
+    def __init__(self, views: int, height: int, width: int) -> None:
+        s = kernels.SUPER
+        self.depth = np.empty((views, s * height, s * width), np.float32)
+        self.face = np.empty((views, s * height, s * width), np.int32)
+        self.weights = np.empty((views, s * height, s * width, 2), np.float32)
+        self.image = np.empty((views, height, width, 4), np.float32)
+        self.blurred = np.empty_like(self.image)
+        self.sample = np.empty((views, height, width), np.int32)
+        self._samples = np.diag([s, s, 1.0])
+
+    def draw(self, surface: Surface, points: np.ndarray, colors: np.ndarray, level: Level) -> None:
+        """Draw the surface at `points` float64 [n, 3] in `colors` float32 [N, 3]: `image`, `blurred`, `sample`."""
+        intrinsics = np.ascontiguousarray(self._samples @ level.intrinsics)
+        kernels.rasterise(
+            points, surface.faces, level.extrinsics, intrinsics, self.depth, self.face, self.weights
         )
-    K = cameras.K.copy()
-    K[:, :2] *= height / cameras.height
-    return Cameras(cameras.world_to_camera, K, width, height)
-
-
-def read_cameras(path: Path) -> Cameras:
-    """Read the cameras that `python -m zoo stills` or `python -m zoo render` wrote.
-
-    Raises:
-        ValueError: the file does not contain cameras.
-    """
-    try:
-        return Cameras.from_json(json.loads(path.read_bytes()))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def render_stills(asset: Asset, cameras: Cameras, *, backend: str = "opengl") -> np.ndarray:
-    """Render an object at rest: uint8 [V, H, W, 4] with straight alpha.
-
-    Args:
-        asset: the object.
-        cameras: V cameras in the world of its file.
-        backend: of `renderers.meshes.render_clip`.
-    """
-    from renderers.meshes import Shot, render_clip
-
-    instance(cameras, Cameras, "render_stills: cameras")
-    # In a world where the object has the size that renderers expect, whatever the units of its file.
-    points = asset.positions(None, 0.0)[asset.visible]
-    scale = 1.0 / float(np.ptp(points, axis=0).max())
-    matrices = cameras.world_to_camera.copy()
-    matrices[:, :3, 3] *= scale
-    near = replace(cameras, world_to_camera=matrices)
-    shot = Shot(None, np.zeros(1), np.diag([scale, scale, scale, 1.0]), near)
-    return render_clip(asset, shot, backend=backend).frames[:, 0]
+        kernels.shade(
+            self.depth, self.face, self.weights, surface.shading_faces, colors, self.image, self.sample
+        )
+        kernels.blur(self.image, level.taps, self.blurred)

@@ -1,0 +1,279 @@
+"""The truth test of `zoo.animate3d`: known animations, rendered to four videos, are recovered from the still model.
+
+    python -m benchmarks.animate --assets FOLDER [CLIP …] [--json FILE] [--strips FOLDER]
+
+20 clips: the 12 species of creatures, one motion each, chosen by seed, and 8 animations of real models (`REAL`), which
+are read from --assets. One play or 2 s, held at its last pose if it is shorter and no cycle; 16 frames, 128 pixels;
+azimuth 0, 90, 180, 270, elevation 15, field of view 40 degrees. The still model is frame 0, and it alone gives centre
+and scale.
+
+Error: mean over frames 1-15 and vertices of the distance to the truth, as a share of the mean distance of the still
+model to the truth. IoU: of silhouettes on four held-out views, mean over frames and views. Process CPU time of the fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.stats import spearmanr
+
+from benchmarks.common import describe_machine
+from factory.clips.cycles import ends_in_first_pose, lacks_closing_key
+from factory.sources import creatures
+from renderers.cameras import Cameras, orbit_cameras
+from renderers.gltf import Asset, Pose, load
+from renderers.meshes import RenderSettings, Shot, render_clip
+from zoo.animate3d.fitting import Fit, fit
+
+FRAMES, SIDE, SECONDS = 16, 128, 2.0
+ELEVATION, FOV, DISTANCE = np.radians(15), np.radians(40), 3.0
+SEED = 18  # chooses the motion of each species, and is that of the individual
+REAL = (
+    ("Fox", "Survey"),
+    ("Fox", "Run"),
+    ("CesiumMan", "animation 0"),
+    ("Quaternius_robot", "Robot_Dance"),
+    ("greenman", "3_attack"),
+    ("mannequiny", "air_land_root.001"),
+    ("KayKit_Knight", "1H_Melee_Attack_Chop"),
+    ("KayKit_Knight", "Running_A"),
+)
+
+
+class Posed(Asset):
+    """An asset whose vertices are given for each second t = 0, 1, …; for rendering results."""
+
+    @classmethod
+    def of(cls, asset: Asset, positions: np.ndarray) -> Posed:
+        posed = cls(
+            **{name: getattr(asset, name) for name in asset.__dataclass_fields__ if name != "_motions"}
+        )
+        object.__setattr__(posed, "frames", positions)
+        object.__setattr__(posed, "smooth", asset.pose(None, 0.0))
+        return posed
+
+    def _evaluate(self, animation, time, normals, closed=False):  # type: ignore[no-untyped-def]
+        positions = self.frames[int(round(time))].astype(np.float32)
+        return positions, self._normals(positions), self.smooth.mirrored
+
+    def _normals(self, positions: np.ndarray) -> np.ndarray:
+        """Area-weighted vertex normals, equal at vertices that coincide and agree in the rest pose."""
+        key = np.round(np.concatenate([self.smooth.positions, self.smooth.normals], 1).astype(np.float64), 4)
+        _, group = np.unique(key, axis=0, return_inverse=True)
+        normals = np.zeros((group.max() + 1, 3))
+        for part, mirrored in zip(self.primitives, self.smooth.mirrored, strict=True):
+            a, b, c = (positions[part.triangles[:, i]] for i in range(3))
+            face = np.cross(b - a, c - a) * (-1 if mirrored else 1)
+            for i in range(3):
+                np.add.at(normals, group.reshape(-1)[part.triangles[:, i]], face)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
+        return normals[group.reshape(-1)].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One test: an animation at 16 times."""
+
+    name: str
+    asset: Asset
+    animation: int
+    times: np.ndarray
+    closed: bool
+
+    @property
+    def still(self) -> Pose:
+        return self.asset.pose(self.animation, self.times[0], closed=self.closed)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Positions of all vertices, float64 [T, N, 3]."""
+        return np.array(
+            [self.asset.positions(self.animation, t, closed=self.closed) for t in self.times], np.float64
+        )
+
+    @property
+    def asset_to_world(self) -> np.ndarray:
+        """Centre and scale of the still model: its largest extent is 1."""
+        points = self.still.positions[self.asset.visible].astype(np.float64)
+        low, high = points.min(0), points.max(0)
+        matrix = np.eye(4) / (high - low).max()
+        matrix[:3, 3] = -(low + high) / 2 / (high - low).max()
+        matrix[3, 3] = 1
+        return matrix
+
+    def in_asset(self, cameras: Cameras) -> Cameras:
+        """The cameras in the coordinates of `Asset.positions`."""
+        matrices = cameras.world_to_camera @ self.asset_to_world
+        matrices[:, :3] /= self.asset_to_world[0, 0]
+        return Cameras(matrices, cameras.K, cameras.width, cameras.height)
+
+    def render(self, cameras: Cameras) -> np.ndarray:
+        """The true videos, uint8 [V, T, H, W, 4]."""
+        shot = Shot(self.animation, self.times, self.asset_to_world, cameras, self.closed)
+        return render_clip(self.asset, shot, RenderSettings(samples=4)).frames
+
+    def render_positions(self, positions: np.ndarray, cameras: Cameras) -> np.ndarray:
+        """Videos of the model with its vertices at [T, N, 3]."""
+        shot = Shot(None, np.arange(len(positions)) * 1.0, self.asset_to_world, cameras)
+        return render_clip(Posed.of(self.asset, positions), shot, RenderSettings(samples=4)).frames
+
+
+@dataclass(frozen=True)
+class Score:
+    """The row of a clip."""
+
+    clip: str
+    vertices: int
+    error: float
+    error_px: float
+    iou: float
+    still_iou: float
+    cpu_s: float
+    residual: float
+
+
+def cameras(offset_deg: float = 0.0, side: int = SIDE) -> Cameras:
+    """The four views; an offset of 45 degrees gives the held-out ones."""
+    azimuths = np.radians(np.arange(0, 360, 90) + offset_deg)
+    return orbit_cameras(azimuths, ELEVATION, DISTANCE, fov_y=FOV, width=side, height=side)
+
+
+def clips(folder: Path | None, names: list[str]) -> list[Clip]:
+    """The clips with these names, all if none is given."""
+    result = []
+    for index, species in enumerate(creatures.species()):
+        motions = creatures.motions(species)
+        motion = motions[np.random.default_rng([SEED, index]).integers(len(motions))].name
+        if _chosen(f"{species}/{motion}", names):
+            asset = load(creatures.build(species, SEED, [motion]), name=species)
+            result.append(_clip(f"{species}/{motion}", asset, 0))
+    for model, animation in REAL:
+        if folder is not None and _chosen(f"{model}/{animation}", names):
+            asset = load(folder / f"{model}.glb")
+            index = [each.name for each in asset.animations].index(animation)
+            result.append(_clip(f"{model}/{animation}", asset, index))
+    return result
+
+
+def _chosen(clip: str, names: list[str]) -> bool:
+    return not names or any(clip.startswith(name) for name in names)
+
+
+def _clip(name: str, asset: Asset, index: int) -> Clip:
+    animation = asset.animations[index]
+    closed = lacks_closing_key(asset, index)
+    length = animation.duration + (animation.key_interval if closed else 0.0)
+    cyclic = closed or ends_in_first_pose(asset, index)
+    if cyclic and length < SECONDS:
+        seconds = length  # one play
+    else:
+        seconds = SECONDS  # the pose is constant after the last key
+    return Clip(name, asset, index, animation.start + np.arange(FRAMES) / FRAMES * seconds, closed)
+
+
+def evaluate(clip: Clip, result: np.ndarray) -> tuple[float, float, float, float]:
+    """Error as a share and in pixels, IoU, and IoU of the still model, of positions [T, N, 3]."""
+    truth = clip.truth
+    seen = clip.asset.visible
+    error = np.linalg.norm(result - truth, axis=-1)[1:, seen].mean()
+    moved = np.linalg.norm(truth[:1] - truth, axis=-1)[1:, seen].mean()
+    pixels = error * clip.asset_to_world[0, 0] * cameras().K[0, 0, 0] / DISTANCE
+    held_out = cameras(45.0)
+    masks = clip.render(held_out)[..., 3] >= 128
+    ious = []
+    for positions in (result, np.broadcast_to(truth[:1], truth.shape)):
+        other = clip.render_positions(positions, held_out)[..., 3] >= 128
+        both, either = (masks & other).sum((2, 3)), (masks | other).sum((2, 3))
+        ious.append(float((both / np.maximum(either, 1))[:, 1:].mean()))
+    return float(error / moved), float(pixels), ious[0], ious[1]
+
+
+def run(
+    clip: Clip, videos: np.ndarray | None = None, views: Cameras | None = None, **options
+) -> tuple[Fit, float]:
+    """Fit a clip, by default to its true videos: the result and the CPU seconds."""
+    views = views or cameras()
+    videos = clip.render(views) if videos is None else videos
+    start = time.process_time()
+    result = fit(
+        clip.asset, videos, clip.in_asset(views), clip.times - clip.times[0], still=clip.still, **options
+    )  # fmt: skip
+    return result, time.process_time() - start
+
+
+def strip(clip: Clip, result: np.ndarray, path: Path) -> None:
+    """Write a contact strip: columns are frames 0, 3, …; rows are truth, result, and both silhouettes, in two views."""
+    views = cameras()[[0, 1]]
+    truth, moved = clip.render(views), clip.render_positions(result, views)
+    rows = []
+    for view in range(2):
+        pictures = [truth[view, ::3], moved[view, ::3]]
+        masks = np.stack([pictures[0][..., 3], pictures[1][..., 3], pictures[0][..., 3]], -1)
+        for frames in pictures:
+            alpha = frames[..., 3:] / 255
+            rows.append(np.concatenate(frames[..., :3] * alpha + 127 * (1 - alpha), 1))
+        rows.append(np.concatenate(masks, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows).astype(np.uint8)).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.animate", description=__doc__.split("\n")[0])
+    parser.add_argument("clips", nargs="*", help="beginnings of clip names; default: all")
+    parser.add_argument("--assets", type=Path, help="folder with the real models; default: creatures only")
+    parser.add_argument("--json", type=Path, help="write the scores to this file")
+    parser.add_argument("--strips", type=Path, help="write a contact strip of each clip to this folder")
+    parser.add_argument("--nodes", type=int, help="number of nodes of the graph")
+    arguments = parser.parse_args()
+    print(describe_machine())
+    options = {} if arguments.nodes is None else {"nodes": arguments.nodes}
+    scores = []
+    for clip in clips(arguments.assets, arguments.clips):
+        result, seconds = run(clip, **options)
+        positions = result.motion.move(clip.still.positions.astype(np.float64))
+        score = Score(
+            clip.name,
+            clip.asset.num_vertices,
+            *evaluate(clip, positions),
+            seconds,
+            float(result.residual[1:].mean()),
+        )
+        scores.append(score)
+        print(
+            f"{score.clip:40} {score.vertices:6} vertices  error {score.error:7.1%} {score.error_px:5.2f} px  "
+            f"IoU {score.iou:.3f} (still {score.still_iou:.3f})  {score.cpu_s:5.1f} CPU-s  residual {score.residual:.3f}",
+            flush=True,
+        )
+        if arguments.strips:
+            strip(clip, positions, arguments.strips / f"{clip.name.replace('/', '-')}.png")
+    summarise(scores)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(score) for score in scores], indent=1) + "\n")
+
+
+def summarise(scores: list[Score]) -> None:
+    """Print the figures beside their bars."""
+    error = np.array([score.error for score in scores])
+    iou = np.array([score.iou for score in scores])
+    n = len(scores)
+    print(f"error <= 20 %: {(error <= 0.2).sum()} of {n} (bar 17 of 20)")
+    print(f"error <= 40 %: {(error <= 0.4).sum()} of {n} (bar 19 of 20)")
+    print(f"median error: {np.median(error):.1%} (bar 6 %)")
+    print(f"IoU >= 0.9: {(iou >= 0.9).sum()} of {n} (bar 18 of 20)")
+    print(f"median IoU: {np.median(iou):.3f} (bar 0.97)")
+    print(f"IoU above the still model's: {sum(s.iou > s.still_iou for s in scores)} of {n} (bar all)")
+    print(f"median CPU seconds: {np.median([score.cpu_s for score in scores]):.0f} (bar 60)")
+    if n > 2:
+        print(
+            f"rank correlation of residual and error: {spearmanr([s.residual for s in scores], error)[0]:.2f} (bar 0.7)"
+        )
+
+
+if __name__ == "__main__":
+    main()

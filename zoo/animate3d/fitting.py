@@ -1,0 +1,136 @@
+"""`fit`: the motion of a still model that given videos show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from renderers.arguments import array, instance
+from renderers.cameras import Cameras
+from renderers.gltf import Asset, Pose
+from zoo.animate3d.appearance import calibrate
+from zoo.animate3d.graph import GraphPose, make_graph
+from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.solver import STIFFNESS, Problem
+from zoo.animate3d.surface import make_surface
+from zoo.animate3d.tracking import measure, track
+from zoo.animate3d.views import make_views
+
+NODES = 150
+DOUBTFUL = 0.35  # residual of a frame whose pose should not be trusted
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The result of `fit`.
+
+    Attributes:
+        motion: in the coordinates of `Asset.positions`; frame 0 is the still model exactly.
+        residual: float64 [T], difference of the model's images to the videos as a share of the still model's difference
+            in the frame where that is largest; 0 is a perfect fit, 1 is no better than no motion.
+        doubtful: bool [T], frames whose residual exceeds `DOUBTFUL`.
+        node_residual: float64 [T, K], root mean square difference, in intensities 0-1, of the pixels that each node
+            moves; NaN for nodes that no view shows.
+    """
+
+    motion: GraphMotion
+    residual: np.ndarray
+    node_residual: np.ndarray
+    doubtful: np.ndarray
+
+
+def fit(
+    asset: Asset,
+    videos: np.ndarray,
+    cameras: Cameras,
+    times: np.ndarray,
+    *,
+    stiffness: str = "rendered",
+    still: Pose | None = None,
+    nodes: int = NODES,
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit the motion of a deformation graph on a model to videos of it, by photometric Gauss-Newton.
+
+    Args:
+        asset: the model.
+        videos: uint8, or float in 0-1, [V, T, H, W, 4], straight RGBA, sRGB-encoded, one video per camera, V >= 1 and
+            T >= 2. Frame 0 shows the still model.
+        cameras: the V cameras, in the coordinates of `Asset.positions` (metres, relative to `Asset.origin(None)`).
+        times: float [T], seconds, increasing.
+        stiffness: "rendered" for rendered or measured videos, "generated" for videos of a generative model, whose views
+            disagree: ten times as stiff.
+        still: the still model; None is the asset's rest pose.
+        nodes: number of nodes of the graph.
+        progress: called with (frames done, T) after each frame.
+
+    Raises:
+        TypeError, ValueError: an argument has another type, shape or value.
+    """
+    videos, times = _check(asset, videos, cameras, times, stiffness, still)
+    surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
+    views = make_views(videos, cameras, surface)
+    graph = make_graph(surface, nodes)
+    problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
+    poses = track(problem, progress)
+    residual = measure(problem, poses)
+    return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, residual.frames > DOUBTFUL)
+
+
+def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> GraphMotion:
+    """The poses in the coordinates of the asset, with the weights of its own vertices."""
+    surface, graph = problem.surface, problem.graph
+    rotations = np.array([pose.rotations for pose in poses])
+    quaternions = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_quat(canonical=True, scalar_first=True)
+    quaternions = quaternions.reshape(*rotations.shape[:2], 4)
+    for before, after in zip(quaternions[:-1], quaternions[1:], strict=True):
+        after[(before * after).sum(-1) < 0] *= -1  # the shorter way, for interpolation
+    return GraphMotion(
+        nodes=graph.centres * surface.scale + surface.centre,
+        positions=np.array([pose.positions for pose in poses]) * surface.scale + surface.centre,
+        rotations=quaternions,
+        vertex_nodes=graph.point_nodes[surface.vertices].astype(np.int64),
+        vertex_weights=graph.point_weights[surface.vertices],
+        times=times,
+    )
+
+
+def _check(
+    asset: Asset, videos: np.ndarray, cameras: Cameras, times: np.ndarray, stiffness: str, still: Pose | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Validate the arguments of `fit`: the videos as float32 and the times as float64."""
+    instance(asset, Asset, "fit: asset")
+    instance(cameras, Cameras, "fit: cameras")
+    instance(videos, np.ndarray, "fit: videos")
+    if still is not None:
+        instance(still, Pose, "fit: still")
+        array(still.positions, "fit: still.positions", (asset.num_vertices, 3))
+    if stiffness not in STIFFNESS:
+        raise ValueError(f"fit: stiffness: expected one of {', '.join(STIFFNESS)}, got {stiffness!r}")
+    if (
+        videos.ndim != 5
+        or videos.shape[-1] != 4
+        or not (videos.dtype == np.uint8 or videos.dtype.kind == "f")
+    ):
+        raise ValueError(
+            f"fit: videos: expected uint8 or float [V, T, H, W, 4], got {videos.dtype} {list(videos.shape)}"
+        )
+    size = (len(cameras), cameras.height, cameras.width)
+    if (videos.shape[0], *videos.shape[2:4]) != size or not size[0] or videos.shape[1] < 2:
+        raise ValueError(
+            f"fit: videos: expected {size[0]} videos of {size[2]}×{size[1]} pixels, one per camera, with at least 2 "
+            f"frames, got {videos.shape[0]} of {videos.shape[3]}×{videos.shape[2]} with {videos.shape[1]} frames"
+        )
+    videos = videos / np.float32(255) if videos.dtype == np.uint8 else videos.astype(np.float32)
+    if not np.isfinite(videos).all() or videos.min() < 0 or videos.max() > 1:
+        raise ValueError("fit: videos: expected finite values from 0 to 1")
+    times = array(times, "fit: times", ("T",))
+    if len(times) != videos.shape[1] or (np.diff(times) <= 0).any():
+        raise ValueError(
+            f"fit: times: expected {videos.shape[1]} increasing seconds, one per frame, got {len(times)}"
+        )
+    return videos, times
