@@ -45,3 +45,7 @@ class OptionError(ZooError, ValueError):
     """
 
     exit_code = 2
+
+
+class ModelError(ZooError, ValueError):
+    """A 3D model cannot be used or written: not readable, empty, too large, or of another kind than expected."""

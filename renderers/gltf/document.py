@@ -208,7 +208,7 @@ class Document:
 
     # --- binary data ---
 
-    def _from_uri(self, uri: Any, where: str) -> bytes:
+    def from_uri(self, uri: Any, where: str) -> bytes:
         """Read a data: URI or a file inside the asset's folder."""
         if not isinstance(uri, str):
             self.fail(f"{where}.uri: expected a string, got {shorten(uri)}")
@@ -219,13 +219,13 @@ class Document:
         self._bytes_left -= len(data)
         return data
 
-    def _buffer(self, index: int) -> np.ndarray:
+    def buffer(self, index: int) -> np.ndarray:
         """Return the bytes of a buffer, uint8 [n]."""
         if index not in self._buffers:
             where = f"buffers[{index}]"
             owner = self.items("buffers")[index]
             if owner.get("uri") is not None:
-                data = self._from_uri(owner["uri"], where)
+                data = self.from_uri(owner["uri"], where)
             elif index == 0 and self._chunk is not None:
                 data = self._chunk
             else:
@@ -243,7 +243,7 @@ class Document:
         buffer_index = self.index(owner, "buffer", "buffers", where)
         if buffer_index is None:
             self.fail(f"{where}.buffer is missing")
-        buffer = self._buffer(buffer_index)
+        buffer = self.buffer(buffer_index)
         offset = self.integer(owner, "byteOffset", 0, where)
         length = self.integer(owner, "byteLength", None, where)
         if offset + length > len(buffer) + PADDING:
@@ -434,7 +434,7 @@ class Document:
         if view is not None:
             data = self.view(view).tobytes()
         elif owner.get("uri") is not None:
-            data = self._from_uri(owner["uri"], where)
+            data = self.from_uri(owner["uri"], where)
         else:
             self.fail(f"{where} has neither a bufferView nor a uri; export the asset again")
         digest = hashlib.sha256(data).digest()

@@ -42,6 +42,12 @@ class Geometry:
 
 def read_geometry(document: Document, mesh: int, index: int) -> Geometry:
     """Read primitive `index` of a mesh. Its sizes must have been checked against the limits."""
+    geometry = read_stored(document, mesh, index)
+    return _flattened(geometry) if geometry.normals is None else geometry
+
+
+def read_stored(document: Document, mesh: int, index: int) -> Geometry:
+    """Read primitive `index` of a mesh with the vertices of the file, whether or not it has normals."""
     where = f"meshes[{mesh}].primitives[{index}]"
     primitive = document.items("meshes")[mesh]["primitives"][index]
     attributes = document.child(primitive, "attributes", where) or {}
@@ -51,7 +57,7 @@ def read_geometry(document: Document, mesh: int, index: int) -> Geometry:
     position = accessors["POSITION"]
     assert position is not None, "checked by rig._find_parts"
     count = document.count(position)
-    triangles, compressed = _read_triangles(document, primitive, count, where)
+    triangles, compressed = read_triangles(document, primitive, count, where)
 
     def optional(key: str, *types: str) -> np.ndarray | None:
         return None if accessors.get(key) is None else read(key, *types)
@@ -93,10 +99,10 @@ def read_geometry(document: Document, mesh: int, index: int) -> Geometry:
         geometry.joints = np.concatenate([read(joints, "VEC4", integers=True) for joints, _ in influences], 1)
         geometry.weights = np.concatenate([read(weights, "VEC4") for _, weights in influences], 1)
     _read_targets(document, primitive, geometry, where)
-    return _flattened(geometry) if geometry.normals is None else geometry
+    return geometry
 
 
-def _read_triangles(
+def read_triangles(
     document: Document, primitive: dict, vertices: int, where: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Read triangles int64 [F, 3], validated against the number of vertices; with Draco also the attributes by name."""

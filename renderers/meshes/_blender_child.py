@@ -255,17 +255,44 @@ def mesh_corners(gltf: Any, mesh: int) -> dict[int, np.ndarray]:
 
 
 def convert(job: dict[str, Any]) -> None:
-    """Open an FBX or BLEND file and export it as a .glb. Scripts in the file are not executed."""
+    """Open an FBX, BLEND or USD file and export it as a .glb. Scripts in the file are not executed."""
     if job["kind"] == "blend":
         bpy.context.preferences.filepaths.use_scripts_auto_execute = False
         bpy.ops.wm.open_mainfile(filepath=job["asset"], load_ui=False, use_scripts=False)
+    elif job["kind"].startswith("usd"):
+        bpy.ops.wm.read_factory_settings(use_empty=True)
+        bpy.ops.wm.usd_import(filepath=job["asset"], import_textures_mode="IMPORT_PACK")
     else:
         bpy.ops.wm.read_factory_settings(use_empty=True)
         bpy.ops.import_scene.fbx(
             filepath=job["asset"], anim_offset=0.0
         )  # the default shifts animations by one frame
     bpy.ops.export_scene.gltf(
-        filepath=job["result"], export_format="GLB", export_cameras=False, export_lights=False
+        filepath=job["result"],
+        export_format="GLB",
+        export_cameras=job.get("cameras", False),
+        export_lights=False,
+    )
+
+
+def write_fbx(job: dict[str, Any]) -> None:
+    """Import one animation of a .glb and export it as .fbx, baked at every frame."""
+    global FPS
+    FPS = float(job["fps"])
+    import_asset(job)
+    scene = bpy.context.scene
+    scene.frame_start, scene.frame_end = 0, job["frames"] - 1
+    bpy.ops.export_scene.fbx(
+        filepath=job["result"],
+        add_leaf_bones=False,
+        bake_anim_use_nla_strips=False,
+        bake_anim_use_all_actions=False,
+        bake_anim_step=1.0,
+        bake_anim_simplify_factor=0.0,
+        path_mode="COPY",
+        embed_textures=True,
+        mesh_smooth_type="OFF",
+        colors_type="SRGB",
     )
 
 
@@ -278,6 +305,8 @@ def main() -> None:
         np.savez(job["result"], **corner_positions(job))
     elif job["task"] == "convert":
         convert(job)
+    elif job["task"] == "fbx":
+        write_fbx(job)
     else:
         sys.path.append(
             str(Path(__file__).parent)

@@ -199,15 +199,17 @@ def convert(
     target: str | Path,
     *,
     images: Sequence[Path] = (),
+    cameras: bool = False,
     timeout: float | None = 300.0,
 ) -> None:
-    """Convert an FBX or BLEND file with its animations to a .glb.
+    """Convert an FBX, BLEND or USD file with its animations to a .glb.
 
     Args:
         file: the input; its name may have any suffix.
-        kind: "fbx" or "blend".
+        kind: "fbx", "blend", "usd", "usda", "usdc" or "usdz".
         target: the .glb to write.
         images: textures that the file may refer to by name, wherever they were when it was written.
+        cameras: whether to keep the cameras of the file.
         timeout: seconds; None for no limit.
     Raises:
         RenderError: as for `render_clip`.
@@ -220,7 +222,35 @@ def convert(
             if not beside.is_symlink():
                 beside.symlink_to(image.resolve())
         result = Path(folder, "result.glb")
-        job = {"task": "convert", "kind": kind, "asset": str(named), "result": str(result)}
+        job = {
+            "task": "convert", "kind": kind, "asset": str(named), "result": str(result), "cameras": cameras
+        }  # fmt: skip
+        _run(job, Path(folder), timeout)
+        shutil.copyfile(result, target)
+
+
+def write_fbx(
+    glb: bytes, target: str | Path, animation: int, *, fps: int, frames: int, timeout: float | None = 600.0
+) -> None:
+    """Write one animation of a .glb as .fbx, with its textures inside.
+
+    Args:
+        glb: the file. Its skins, morph targets and node transforms are baked at every frame.
+        target: the .fbx to write.
+        animation: index in the file.
+        fps: frame rate.
+        frames: number of frames, the first at 0 s.
+        timeout: seconds; None for no limit.
+    Raises:
+        RenderError: as for `render_clip`.
+    """
+    with tempfile.TemporaryDirectory(prefix="menagerie-blender-") as folder:
+        source, result = Path(folder, "asset.glb"), Path(folder, "result.fbx")
+        source.write_bytes(glb)
+        job = {
+            "task": "fbx", "asset": str(source), "result": str(result), "animation": animation, "fps": fps,
+            "frames": frames, "times": [frame / fps for frame in range(frames)],
+        }  # fmt: skip
         _run(job, Path(folder), timeout)
         shutil.copyfile(result, target)
 

@@ -9,11 +9,10 @@ import numpy as np
 
 from renderers.arguments import instance
 from renderers.files import atomic_path, file_path
-from renderers.gltf.writing import UINT16, UINT32, GlbBuffer
+from renderers.gltf.writing import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, UINT16, UINT32, GlbBuffer
 from zoo.export.animation import SkinnedAnimation
+from zoo.export.keys import continuous
 from zoo.formats import check_suffix
-
-ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 
 
 def write_glb(path: str | os.PathLike[str], animation: SkinnedAnimation) -> None:
@@ -98,7 +97,7 @@ def _samplers_and_channels(
     buffer: GlbBuffer, animation: SkinnedAnimation, joint_nodes: list[int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Linear key frames: a translation and a rotation per joint."""
-    rotations = _continuous(animation.rotations)[..., [1, 2, 3, 0]]  # glTF stores xyzw
+    rotations = continuous(animation.rotations)[..., [1, 2, 3, 0]]  # glTF stores xyzw
     time = buffer.add(animation.times, "SCALAR", bounds=True)
     samplers: list[dict[str, Any]] = []
     channels: list[dict[str, Any]] = []
@@ -110,16 +109,6 @@ def _samplers_and_channels(
             samplers.append({"input": time, "interpolation": "LINEAR", "output": buffer.add(values, kind)})
             channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": path}})
     return samplers, channels
-
-
-def _continuous(quats: np.ndarray) -> np.ndarray:
-    """Unit quaternions [T, K, 4] with signs chosen so that linear interpolation takes the shorter arc.
-
-    q and −q are the same rotation; each is given a non-negative dot product with its predecessor.
-    """
-    quats = quats / np.linalg.norm(quats, axis=-1, keepdims=True)
-    flips = np.where((quats[1:] * quats[:-1]).sum(-1, keepdims=True) < 0, -1.0, 1.0)
-    return quats * np.concatenate([np.ones_like(quats[:1, :, :1]), np.cumprod(flips, axis=0)])
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:

@@ -1,0 +1,286 @@
+"""`Animation`: a model that moves, to cut, render and save."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renderers.arguments import array, instance, integer, number, shown
+from renderers.background import Background, background_bytes
+from renderers.cameras import Cameras, orbit_cameras
+from renderers.gltf import Asset, load
+from renderers.values import by_value
+from zoo.animate3d.gltf_morph import add_morph
+from zoo.animate3d.gltf_skin import WrittenPart, add_skin
+from zoo.animate3d.loading import StillModel
+from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.timing import at_times, looped, resampled, trimmed
+
+TOLERANCE = 1e-4  # of the model's diagonal
+FORMS = ("skin", "morph")
+MOST_INFLUENCES = 32  # eight sets of JOINTS_n, as the reader has
+# Camera of videos: a three-quarter view from slightly above.
+AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
+_MARGIN = 1.1  # of the picture around the moving model
+MOST_FRAMES, LARGEST_PICTURE = 10_000, 4096
+
+
+@by_value
+@dataclass(frozen=True, eq=False, repr=False)
+class Animation:
+    """A model and its motion, as returned by `zoo.animate`.
+
+    Attributes:
+        model: the still model, with its file.
+        motion: what moves it. Its vertices are those of `model.asset`.
+        name: a title, also stored in exported files.
+    """
+
+    model: StillModel
+    motion: GraphMotion
+    name: str = "animation"
+
+    def __post_init__(self) -> None:
+        instance(self.model, StillModel, "Animation.model")
+        instance(self.motion, GraphMotion, "Animation.motion")
+        instance(self.name, str, "Animation.name")
+        vertices, moved = self.model.asset.num_vertices, len(self.motion.vertex_nodes)
+        if vertices != moved:
+            raise ValueError(
+                f"Animation: expected a motion of the {vertices} vertices of {self.model.name}, got one of {moved}"
+            )
+        if len(self.motion.times) and self.motion.times[0] != 0:
+            started = replace(self.motion, times=self.motion.times - self.motion.times[0])
+            object.__setattr__(self, "motion", started)
+
+    def __repr__(self) -> str:
+        return (
+            f"Animation({self.name!r} of {self.model.name!r}, {len(self.motion.times)} frames, "
+            f"{self.duration:.3g} s)"
+        )
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds, from the first frame to the last."""
+        return float(self.motion.times[-1] - self.motion.times[0])
+
+    @property
+    def fps(self) -> float:
+        """Mean frame rate; 1 for a single frame."""
+        return (len(self.motion.times) - 1) / self.duration if self.duration > 0 else 1.0
+
+    def vertices(self, times: np.ndarray | None = None) -> np.ndarray:
+        """Return the vertices over time, float64 [T, V, 3], world space relative to `model.asset.origin(None)`.
+
+        Args:
+            times: seconds from the first frame; None = the frames of the motion.
+        """
+        motion = self.motion
+        if times is not None:
+            times = array(times, "Animation.vertices: times", ("T",))
+            motion = at_times(replace(motion, times=motion.times - motion.times[0]), times)
+        return motion.move(self.model.vertices())
+
+    def trim(self, start: float = 0.0, end: float | None = None) -> Animation:
+        """Cut out a part; it begins at 0 s.
+
+        Args:
+            start, end: seconds from the first frame, 0 <= start < end <= `duration`; None is the end.
+        """
+        start = number(start, "Animation.trim: start", 0.0, self.duration)
+        end = self.duration if end is None else number(end, "Animation.trim: end", 0.0, self.duration)
+        if not start < end:
+            raise ValueError(f"Animation.trim: expected start before end, got {start:g} and {end:g}")
+        return self._moving(trimmed(self.motion, start, end))
+
+    def loop(self, crossfade_s: float = 0.25) -> Animation:
+        """Close the animation to a loop: its last frame equals its first.
+
+        Args:
+            crossfade_s: seconds at the end that are faded over into the beginning, at most half of the duration. The
+                result is shorter by them.
+        """
+        crossfade_s = number(
+            crossfade_s, "Animation.loop: crossfade_s", above=0.0, high=max(self.duration / 2, 1e-9)
+        )
+        return self._moving(looped(self.motion, crossfade_s))
+
+    def resample(self, fps: float) -> Animation:
+        """Change the frame rate; between frames, the motion is interpolated."""
+        fps = number(fps, "Animation.resample: fps", above=0.0)
+        if (frames := self.duration * fps) > MOST_FRAMES:
+            raise ValueError(
+                f"Animation.resample: fps: {fps:g} gives {frames:.0f} frames, expected at most {MOST_FRAMES}"
+            )
+        return self._moving(resampled(self.motion, fps))
+
+    def _moving(self, motion: GraphMotion) -> Animation:
+        return replace(self, motion=motion)
+
+    # --- glTF ---
+
+    @cached_property
+    def _driven(self) -> bool:
+        """Whether a skin or an animation of the file already moves a mesh."""
+        asset = self.model.asset
+        if any(part.skinned for part in self.model.parts()):
+            return True
+        return any(
+            not np.array_equal(asset.positions(index, time), asset.positions(None, 0.0))
+            for index, animation in enumerate(asset.animations)
+            for time in np.linspace(animation.start, animation.end, 3)
+            if not animation.fault
+        )
+
+    def form(self, as_: str | None = None) -> str:
+        """Return how the motion is stored in a file: "skin" or "morph".
+
+        Args:
+            as_: the choice; None is "skin", the smaller one, unless a skin or an animation of the model's file already
+                moves its meshes. These would lose them to the new skin, and go on working beside morph targets.
+        """
+        if as_ is not None and as_ not in FORMS:
+            raise ValueError(f"Animation: as_: expected one of {', '.join(FORMS)}, got {shown(as_)}")
+        return as_ or ("morph" if self._driven else "skin")
+
+    def glb(
+        self, as_: str | None = None, *, tolerance: float = TOLERANCE, influences: int = 4
+    ) -> tuple[bytes, list[WrittenPart]]:
+        """Return the model's file with the motion added as its last animation, and where its parts are in it.
+
+        Everything else in the file stays: its JSON is only added to, except for the node of a mesh that gets a skin.
+
+        Args:
+            as_: "skin" or "morph"; see `form`.
+            tolerance: how far vertices may be moved by leaving out key frames, as a share of the model's diagonal.
+            influences: of "skin": most joints per vertex. Viewers support 4, Blender more. See `error`.
+        """
+        tolerance = number(tolerance, "Animation: tolerance", 0.0, 1.0)
+        influences = integer(influences, "Animation: influences", 1, MOST_INFLUENCES)
+        editor, name = self.model.editor(), self.name or "animation"
+        if self.form(as_) == "skin":
+            parts = add_skin(
+                editor, self.model, self.motion, name, tolerance=tolerance, influences=influences
+            )
+        else:
+            parts = add_morph(editor, self.model, self.motion, name, tolerance=tolerance)
+        return editor.to_glb(), parts
+
+    def error(self, as_: str | None = None, *, tolerance: float = TOLERANCE, influences: int = 4) -> float:
+        """Measure how far vertices of the file that `glb` gives are from the motion, as a share of the diagonal.
+
+        The file is read again and posed at every frame; the largest distance counts.
+        """
+        data, places = self.glb(as_, tolerance=tolerance, influences=influences)
+        asset = load(data, name=self.model.name)
+        ranges = {(part.node, part.index): part.vertices for part in asset.primitives}
+        used = np.zeros(self.model.asset.num_vertices, bool)
+        used[self.model.asset.visible] = True
+        shift = asset.origin(len(asset.animations) - 1) - self.model.asset.origin(None)
+        worst = 0.0
+        for time, expected in zip(self.motion.times, self.vertices(), strict=True):
+            moved = asset.positions(len(asset.animations) - 1, float(time)) + shift
+            for part, place in zip(self.model.asset.primitives, places, strict=True):
+                chosen = used[part.vertices]
+                result = moved[ranges[place.node, place.index]]
+                if place.reversed:
+                    result = result.reshape(-1, 3, 3)[:, ::-1].reshape(-1, 3)
+                apart = np.linalg.norm(result - expected[part.vertices], axis=1)[chosen]
+                worst = max(worst, float(apart.max(initial=0.0)))
+        return worst / self.model.diagonal()
+
+    @cached_property
+    def moving_asset(self) -> Asset:
+        """The model with the motion as its last animation, exact at every frame, for `renderers.meshes`."""
+        data, _ = self.glb("skin", tolerance=0.0, influences=MOST_INFLUENCES)
+        return load(data, name=self.model.name)
+
+    # --- pictures and files ---
+
+    def default_camera(self, resolution: int = 384) -> Cameras:
+        """Return a fixed square three-quarter view that frames the whole motion with a small margin."""
+        resolution = integer(resolution, "Animation.default_camera: resolution", 1, LARGEST_PICTURE)
+        moved = self.vertices()[:, self.model.asset.visible].reshape(-1, 3)
+        centre = (moved.min(0) + moved.max(0)) / 2
+        radius = max(float(np.linalg.norm(moved - centre, axis=1).max()), 1e-9)
+        fov = np.radians(FOV_DEG)
+        view = orbit_cameras(
+            np.radians([AZIMUTH_DEG]), np.radians(ELEVATION_DEG), _MARGIN * radius / np.sin(fov / 2),
+            fov_y=fov, width=resolution, height=resolution,
+        )  # fmt: skip
+        world_to_camera = view.world_to_camera.copy()
+        world_to_camera[:, :3, 3] -= world_to_camera[:, :3, :3] @ (centre + self.model.asset.origin(None))
+        return Cameras(world_to_camera, view.K, resolution, resolution)
+
+    def render(
+        self,
+        cameras: Cameras,
+        times: np.ndarray | None = None,
+        background: Background | None = 1.0,
+        *,
+        backend: str = "opengl",
+        samples: int = 4,
+    ) -> np.ndarray:
+        """Render every frame from every camera.
+
+        Args:
+            cameras: V cameras in the world of the model's file, the same for all frames (`default_camera`).
+            times: seconds from the first frame; None = the frames of the motion.
+            background: grey or RGB, sRGB-encoded, floats in 0..1 or integers in 0..255 (`renderers.background`);
+                None = transparent.
+            backend: of `renderers.meshes.render_clip`: "opengl", "cpu", "pyrender" or "blender".
+            samples: anti-aliasing samples per pixel: 1, 4 or 16.
+
+        Returns:
+            uint8 [V, T, H, W, 3], or [V, T, H, W, 4] with straight alpha if the background is None.
+
+        Raises:
+            RenderError: the back end is not available.
+        """
+        from renderers.meshes import RenderSettings, Shot, composite, render_clip
+
+        instance(cameras, Cameras, "Animation.render: cameras")
+        times = self.motion.times if times is None else array(times, "Animation.render: times", ("T",))
+        if background is not None:
+            background_bytes(background, "Animation.render: background")
+        asset = self.moving_asset
+        shot = Shot(len(asset.animations) - 1, times, np.eye(4), cameras)
+        clip = render_clip(asset, shot, RenderSettings(samples=samples), backend=backend)
+        return clip.frames if background is None else composite(clip.frames, background)
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the animation in the format given by the file extension. A file appears complete or not at all.
+
+        A missing folder is created. Options are checked before any work.
+
+        .glb   the model's own file with the motion added (options: as_="skin" or "morph", see `form`; tolerance=1e-4 of
+               the diagonal, to which key frames are left out; influences=4, most joints per vertex of a skin)
+        .fbx   through Blender, with textures inside (options: as_)
+        .usd   .usda, .usdc, .usdz: a mesh with time samples per primitive, preview materials, and the texture files as
+               they are: inside .usdz, else in a folder beside the file
+        .mp4   video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera,
+               backend as of `render`)
+        .npz   arrays: vertices over time, triangles, and the graph
+        .ply   folder with one mesh per frame: "roar.ply" writes roar/000.ply … and replaces the frames of an earlier
+               animation
+
+        Args:
+            path: file to write, or the name of the folder with the suffix .ply.
+            options: of the format.
+
+        Returns:
+            The path written: a file, or a folder for .ply.
+
+        Raises:
+            TypeError, ValueError: unknown extension or option, or an option of another type or out of range.
+            ModelError: the animation cannot be expressed in the format, or what writes it is not installed.
+            OSError: the file cannot be written.
+        """
+        from zoo.animate3d.saving import save
+
+        return save(self, path, options)

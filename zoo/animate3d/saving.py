@@ -1,0 +1,164 @@
+"""The file formats of `Animation.save`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renderers.arguments import instance, integer, number
+from renderers.cameras import Cameras
+from renderers.files import atomic_folder, atomic_path, file_path
+from renderers.video import frame_rate
+from zoo.animate3d.animation import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE, Animation
+from zoo.animate3d.gltf_morph import rotated
+from zoo.errors import ModelError
+from zoo.formats import check_suffix
+
+
+def save(animation: Animation, path: str | os.PathLike[str], options: dict[str, Any]) -> Path:
+    """Write an animation; see `Animation.save`."""
+    path = file_path(path, "Animation.save: path")
+    check_suffix(path, WRITERS, "animations")
+    write = WRITERS[path.suffix.lower()]
+    accepted = [
+        name for name, each in inspect.signature(write).parameters.items() if each.kind == each.KEYWORD_ONLY
+    ]
+    if unknown := [name for name in options if name not in accepted]:
+        expected = f"expected {' or '.join(accepted)}" if accepted else "it has none"
+        raise TypeError(f"Animation.save: {unknown[0]}: not an option of {path.suffix}; {expected}")
+    return write(animation, path, **options)
+
+
+def _save_glb(
+    animation: Animation,
+    path: Path,
+    *,
+    as_: str | None = None,
+    tolerance: float = TOLERANCE,
+    influences: int = 4,
+) -> Path:
+    data, _ = animation.glb(as_, tolerance=tolerance, influences=influences)
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+    return path
+
+
+def _save_fbx(animation: Animation, path: Path, *, as_: str | None = None) -> Path:
+    from zoo.export.fbx import frame_times, write_fbx
+
+    form = animation.form(as_)
+    fps, times = frame_times(animation.motion.times)
+    baked = animation.resample(fps) if len(times) > 1 else animation
+    data, _ = baked.glb(form, tolerance=0.0)
+    write_fbx(path, data, fps=fps, frames=len(times))
+    return path
+
+
+def _save_usd(animation: Animation, path: Path) -> Path:
+    from zoo.export.usd import write_usd
+
+    asset, motion = animation.model.asset, animation.motion
+    normals = asset.pose(None, 0.0).normals.astype(np.float64)
+    write_usd(
+        path,
+        asset,
+        animation.vertices() + asset.origin(None),
+        rotated(motion, normals, slice(None)),
+        motion.times,
+        name=animation.name,
+        glb=animation.model.glb,
+    )
+    return path
+
+
+def _save_mp4(
+    animation: Animation,
+    path: Path,
+    *,
+    fps: float = 24,
+    resolution: int = 384,
+    cameras: Cameras | None = None,
+    backend: str = "opengl",
+) -> Path:
+    from renderers.meshes import RenderError
+    from zoo.export.video import write_mp4
+
+    frame_rate(fps, "Animation.save: fps")
+    fps = number(fps, "Animation.save: fps")
+    resolution = integer(resolution, "Animation.save: resolution", 2, LARGEST_PICTURE)
+    if resolution % 2:
+        raise ValueError(f"Animation.save: resolution: expected an even number of pixels, got {resolution}")
+    if cameras is not None:
+        instance(cameras, Cameras, "Animation.save: cameras")
+        if len(cameras) != 1 or cameras.width % 2 or cameras.height % 2:
+            raise ValueError(
+                f"{path}: a video has one view with even sides, got {len(cameras)} cameras of {cameras.width} x "
+                f"{cameras.height}; pass a single one, cameras[i]"
+            )
+    count = round(animation.duration * fps) + 1
+    if count > MOST_FRAMES:
+        raise ValueError(
+            f"Animation.save: fps: {fps:g} gives {count} frames, expected at most {MOST_FRAMES}; choose a lower rate"
+        )
+    with atomic_path(path) as part:
+        view = animation.default_camera(resolution) if cameras is None else cameras
+        try:
+            frames = animation.render(view, np.arange(count) / fps, backend=backend)
+        except RenderError as error:
+            raise ModelError(f"{path}: cannot be rendered: {error}") from error
+        write_mp4(part, frames[0], fps)
+    return path
+
+
+def _save_npz(animation: Animation, path: Path) -> Path:
+    asset, motion = animation.model.asset, animation.motion
+    with atomic_path(path) as part:
+        np.savez_compressed(
+            part,
+            name=animation.name,
+            vertices=(animation.vertices() + asset.origin(None)).astype(np.float32),
+            triangles=np.concatenate([primitive.triangles for primitive in asset.primitives]),
+            times=motion.times,
+            nodes=motion.nodes,
+            positions=motion.positions,
+            rotations=motion.rotations,
+            vertex_nodes=motion.vertex_nodes,
+            vertex_weights=motion.vertex_weights,
+        )
+    return path
+
+
+def _save_ply(animation: Animation, path: Path) -> Path:
+    from zoo.export.ply import write_mesh
+
+    asset, motion = animation.model.asset, animation.motion
+    triangles = np.concatenate([primitive.triangles for primitive in asset.primitives])
+    normals = asset.pose(None, 0.0).normals.astype(np.float64)
+    folder = path.with_suffix("")
+    with atomic_folder(folder, re.compile(r"\d{3,}\.ply").fullmatch) as part:
+        moved = animation.vertices() + asset.origin(None)
+        for frame, vertices in enumerate(moved):
+            turned = rotated(motion, normals, slice(frame, frame + 1))[0]
+            write_mesh(
+                part / f"{frame:03d}.ply", vertices, triangles, turned, asset.texcoords[:, 0], asset.colors
+            )
+    return folder
+
+
+WRITERS: dict[str, Callable[..., Path]] = {
+    ".glb": _save_glb,
+    ".fbx": _save_fbx,
+    ".usd": _save_usd,
+    ".usda": _save_usd,
+    ".usdc": _save_usd,
+    ".usdz": _save_usd,
+    ".mp4": _save_mp4,
+    ".npz": _save_npz,
+    ".ply": _save_ply,
+}
