@@ -59,7 +59,7 @@ class Posed(Asset):
         return posed
 
     def _evaluate(self, animation, time, normals, closed=False):  # type: ignore[no-untyped-def]
-        positions = self.frames[int(round(time))].astype(np.float32)
+        positions = self.frames[round(time)].astype(np.float32)
         return positions, self._normals(positions), self.smooth.mirrored
 
     def _normals(self, positions: np.ndarray) -> np.ndarray:
@@ -247,7 +247,8 @@ def main() -> None:
         scores.append(score)
         print(
             f"{score.clip:40} {score.vertices:6} vertices  error {score.error:7.1%} {score.error_px:5.2f} px  "
-            f"IoU {score.iou:.3f} (still {score.still_iou:.3f})  {score.cpu_s:5.1f} CPU-s  residual {score.residual:.3f}",
+            f"IoU {score.iou:.3f} (still {score.still_iou:.3f})  {score.cpu_s:5.1f} CPU-s  "
+            f"residual {score.residual:.3f}",
             flush=True,
         )
         if arguments.strips:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -87,7 +88,7 @@ def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> Grap
     rotations = np.array([pose.rotations for pose in poses])
     quaternions = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_quat(canonical=True, scalar_first=True)
     quaternions = quaternions.reshape(*rotations.shape[:2], 4)
-    for before, after in zip(quaternions[:-1], quaternions[1:], strict=True):
+    for before, after in pairwise(quaternions):
         after[(before * after).sum(-1) < 0] *= -1  # the shorter way, for interpolation
     return GraphMotion(
         nodes=graph.centres * surface.scale + surface.centre,

@@ -26,6 +26,8 @@ class Graph:
         centres: float64 [K, 3], g, unit space.
         point_nodes: int32 [n, J], nodes that move each point. point_weights: float64 [n, J], rows sum to 1.
         edges: int32 [E, 2], directed, both directions. stiffness: float64 [E], near 1.
+        loose: bool [E], edges that exist only because of bridges: the parts may come apart.
+        between: float64 [K, K], geodesic distances of the nodes.
         spacing: mean geodesic distance from a node to the nearest other one.
     """
 
@@ -35,6 +37,8 @@ class Graph:
     point_weights: np.ndarray
     edges: np.ndarray
     stiffness: np.ndarray
+    loose: np.ndarray
+    between: np.ndarray
     spacing: float
 
     def matrix(self) -> csr_matrix:
@@ -102,6 +106,7 @@ def _connect(surface: Surface, node_points: np.ndarray, distances: np.ndarray) -
     neighbours = np.argsort(between, axis=1, kind="stable")[:, :degree]
     edges = np.stack([np.repeat(np.arange(K), degree), neighbours.ravel()], 1)
     edges = np.unique(np.concatenate([edges, edges[:, ::-1]]), axis=0)
+    on_mesh = dijkstra(surface.mesh_links, indices=node_points)
     length = between[edges[:, 0], edges[:, 1]]
     return Graph(
         node_points=node_points,
@@ -110,6 +115,8 @@ def _connect(surface: Surface, node_points: np.ndarray, distances: np.ndarray) -
         point_weights=weights,
         edges=edges.astype(np.int32),
         stiffness=np.exp(-(length**2) / (2 * (_EDGE_WIDTH * spacing) ** 2)),
+        loose=on_mesh[edges[:, 0], node_points[edges[:, 1]]] > 1.2 * length,
+        between=distances[:, node_points],
         spacing=spacing,
     )
 

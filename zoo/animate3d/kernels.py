@@ -411,6 +411,7 @@ def gather(M, m, nodes, weights, rest, centres, rotations, H, g):
 def graph_terms(
     edges,
     stiffness,
+    loose,
     centres,
     positions,
     rotations,
@@ -428,10 +429,11 @@ def graph_terms(
 
     Edge (k, l) with arm a = R_k (g_l - g_k), unit vector e along it: residual r = a + p_k - p_l is split into its part
     along e (stretch, quadratic) and across (bending, pseudo-Huber). Embedded deformation's term (Sumner et al. 2007,
-    equation 7) has equal weights and no robust function. Rotations: angle vector of R_l R_k^T, pseudo-Huber.
+    equation 7) has equal weights and no robust function. Rotations: angle vector of R_l R_k^T, pseudo-Huber. The terms
+    of a loose edge have the function of Geman and McClure instead, which lets go.
 
     Args:
-        edges: int32 [E, 2], directed. stiffness: float64 [E], multiplies all terms of an edge.
+        edges: int32 [E, 2], directed. stiffness: float64 [E], multiplies all terms of an edge. loose: bool [E].
         centres, positions: float64 [K, 3]. rotations: float64 [K, 3, 3].
         turns: float64 [E, 3], angle vectors of R_l R_k^T.
         bend, stretch, turn_weight: weights. delta, turn_delta: thresholds of the pseudo-Huber functions.
@@ -465,15 +467,22 @@ def graph_terms(
         t2 = turns[e, 0] ** 2 + turns[e, 1] ** 2 + turns[e, 2] ** 2
         turn_root = np.sqrt(1.0 + t2 / (turn_delta * turn_delta))
         # Pseudo-Huber: 2 δ² (sqrt(1 + r²/δ²) - 1), which is r² for small r; its weight is 1 / sqrt(1 + r²/δ²).
-        energy += s * (
-            stretch * along2
-            + bend * 2.0 * delta * delta * (root - 1.0)
-            + turn_weight * 2.0 * turn_delta * turn_delta * (turn_root - 1.0)
-        )
+        along_weight, across_weight, t = s * stretch, s * bend / root, s * turn_weight / turn_root
+        if loose[e]:
+            # Geman-McClure: x² / (1 + x²/δ²); its weight is 1 / (1 + x²/δ²)².
+            fall, turn_fall = 1.0 + r2 / (delta * delta), 1.0 + t2 / (turn_delta * turn_delta)
+            energy += s * ((stretch * along2 + bend * across2) / fall + turn_weight * t2 / turn_fall)
+            along_weight = s * stretch / (fall * fall)
+            across_weight = s * bend / (fall * fall)
+            t = s * turn_weight / (turn_fall * turn_fall)
+        else:
+            energy += s * (
+                stretch * along2
+                + bend * 2.0 * delta * delta * (root - 1.0)
+                + turn_weight * 2.0 * turn_delta * turn_delta * (turn_root - 1.0)
+            )
         if not add:
             continue
-        across_weight = s * bend / root
-        along_weight = s * stretch
         for i in range(3):
             for j in range(3):
                 unit = a[i] * a[j] / length2 if length2 > 0.0 else 0.0
@@ -484,7 +493,6 @@ def graph_terms(
         AWA = AW @ A
         Wr = W @ r
         AWr = A @ Wr
-        t = s * turn_weight / turn_root
         kk, ll = 6 * k, 6 * l
         for i in range(3):
             for j in range(3):

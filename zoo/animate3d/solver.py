@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -23,22 +23,42 @@ class Stiffness:
     Attributes:
         bend, stretch: of an edge's residual across and along it.
         turn: of differences of rotations, radians.
+        anchor: of the distance of each node to its place in the frame before, for a single view, which does not show
+            depth; a hundredth of it for more views.
         bend_delta, turn_delta: beyond these (units, radians) bending costs linearly: joints.
     """
 
     bend: float = 0.1
     stretch: float = 0.3
     turn: float = 0.01
+    anchor: float = 0.1
     bend_delta: float = 0.1
     turn_delta: float = 0.5
 
     def scaled(self, factor: float) -> Stiffness:
-        return Stiffness(
-            factor * self.bend, factor * self.stretch, factor * self.turn, self.bend_delta, self.turn_delta
-        )
+        """All weights multiplied by a factor."""
+        weights = {name: factor * getattr(self, name) for name in ("bend", "stretch", "turn", "anchor")}
+        return replace(self, **weights)
 
 
 STIFFNESS = {"rendered": Stiffness(), "generated": Stiffness().scaled(10)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way from coarse to fine.
+
+    Attributes:
+        blur: σ, pixels. pixel: size of a pixel, in those of the finest level.
+        iterations: at most.
+        stiffness: factor of the graph's energy.
+    """
+
+    blur: float
+    pixel: int
+    iterations: int
+    stiffness: float
+
 
 _CHANNELS = np.array([1.0, 1.0, 1.0, 2.0])  # ω: red, green, blue, alpha
 _HUBER = 0.15
@@ -57,13 +77,14 @@ class Terms:
 
 @dataclass
 class Problem:
-    """Everything that does not change from frame to frame."""
+    """The surface, its graph, the videos, and the frame before: all that the energy of a pose depends on."""
 
     surface: Surface
     graph: Graph
     views: Views
     appearance: Appearance
     stiffness: Stiffness
+    anchor: GraphPose | None = None  # the pose of the frame before the one that is fitted
     matrix: csr_matrix = field(init=False)
     _canvases: dict[tuple[int, int, int], Canvas] = field(default_factory=dict)
 
@@ -109,38 +130,50 @@ class Problem:
         return float(cost.sum()) * level.pixel**2
 
     def graph_energy(
-        self, pose: GraphPose, H: np.ndarray | None = None, g: np.ndarray | None = None
+        self, pose: GraphPose, factor: float, H: np.ndarray | None = None, g: np.ndarray | None = None
     ) -> float:
-        """The graph's energy; adds its normal equations to H and g if given."""
-        edges, s, weight = self.graph.edges, self.stiffness, self.length_weight
+        """The graph's energy times a factor; adds its normal equations to H and g if given."""
+        edges, s, weight = self.graph.edges, self.stiffness, factor * self.length_weight
         turns = Rotation.from_matrix(
             pose.rotations[edges[:, 1]] @ pose.rotations[edges[:, 0]].swapaxes(1, 2)
         ).as_rotvec()
         add = H is not None
         none = np.zeros((0, 0)), np.zeros(0)
-        return kernels.graph_terms(
-            edges, self.graph.stiffness, self.graph.centres, pose.positions, pose.rotations, turns,
+        energy = kernels.graph_terms(
+            edges, self.graph.stiffness, self.graph.loose, self.graph.centres, pose.positions, pose.rotations, turns,
             weight * s.bend, weight * s.stretch, s.bend_delta,
             weight * s.turn, s.turn_delta,
             H if add else none[0], g if add else none[1], add,
         )  # fmt: skip
 
-    def energy(self, pose: GraphPose, level: Level, frame: int) -> float:
+        if self.anchor is None:
+            return energy
+        anchor = weight * s.anchor * (1.0 if len(self.views.extrinsics) == 1 else 0.01)
+        drift = (pose.positions - self.anchor.positions).ravel()
+        if H is not None and g is not None:
+            places = 6 * np.arange(len(drift) // 3)[:, None] + [3, 4, 5]
+            H[places.ravel(), places.ravel()] += anchor
+            g[places.ravel()] -= anchor * drift
+        return energy + anchor * float(drift @ drift)
+
+    def level(self, stage: Stage) -> Level:
+        """The videos as a stage compares them."""
+        return self.views.level(stage.blur, stage.pixel)
+
+    def energy(self, pose: GraphPose, stage: Stage, frame: int) -> float:
         """Image term and graph term."""
-        return self.image_cost(pose, level, frame) + self.graph_energy(pose)
+        return self.image_cost(pose, self.level(stage), frame) + self.graph_energy(pose, stage.stiffness)
 
 
-def descend(
-    problem: Problem, pose: GraphPose, level: Level, blur: float, frame: int, iterations: int
-) -> tuple[GraphPose, float]:
-    """Levenberg-Marquardt at one level: the best pose, and its energy."""
+def descend(problem: Problem, pose: GraphPose, stage: Stage, frame: int) -> tuple[GraphPose, float]:
+    """Levenberg-Marquardt at one stage: the best pose, and its energy."""
     K = len(problem.graph.centres)
-    damping = 1e-3
+    level, damping = problem.level(stage), 1e-3
     terms = problem.image_terms(pose, level, frame)
-    energy = float(terms.cost.sum()) + problem.graph_energy(pose)
-    for _ in range(iterations):
+    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage.stiffness)
+    for _ in range(stage.iterations):
         H, g = np.zeros((6 * K, 6 * K)), np.zeros(6 * K)
-        problem.graph_energy(pose, H, g)
+        problem.graph_energy(pose, stage.stiffness, H, g)
         kernels.gather(
             terms.M, terms.m, problem.graph.point_nodes, problem.graph.point_weights,
             problem.surface.points, problem.graph.centres, pose.rotations, H, g,
@@ -153,12 +186,12 @@ def descend(
         )
         candidate = pose.stepped(step)
         terms_there = problem.image_terms(candidate, level, frame)
-        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(candidate)
+        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(candidate, stage.stiffness)
         if energy_there < energy:
             moved = float(np.linalg.norm(step[:, 3:], axis=1).mean()) * problem.views.scale
             pose, terms, energy = candidate, terms_there, energy_there
             damping = max(damping / 4, 1e-4)
-            if moved < _SETTLED * blur:
+            if moved < _SETTLED * stage.blur:
                 break
         else:
             damping *= 10

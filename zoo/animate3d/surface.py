@@ -18,6 +18,7 @@ _MOST_POINTS = 60_000  # subdivision stops here, so that the time of a step stay
 _SAME_POINT = 1e-5  # of the extent; vertices that are closer are one surface point
 _CONTACT = 0.02  # of the diagonal: parts that are closer are joined
 _CONTACTS = 6  # per pair of parts
+_BRIDGE = 0.06  # added to the length of a bridge: parts that merely touch may move apart
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Surface:
         albedo: float32 [N, 3], linear base colour.
         emission: float32 [N, 3], linear.
         vertices: int64 [V], the point of each vertex of the asset.
-        links: sparse float64 [n, n], symmetric: lengths of edges, and of bridges between separate parts.
+        mesh_links: sparse float64 [n, n], symmetric: lengths of edges.
+        links: the same with bridges between separate parts.
         parts: int64 [n], index of the connected part of each point before bridging.
         centre, scale: x_unit = (x_model - centre) / scale, in the coordinates of `Asset.positions`.
     """
@@ -48,6 +50,7 @@ class Surface:
     albedo: np.ndarray
     emission: np.ndarray
     vertices: np.ndarray
+    mesh_links: csr_matrix
     links: csr_matrix
     parts: np.ndarray
     centre: np.ndarray
@@ -79,7 +82,7 @@ def make_surface(asset: Asset, pose: Pose) -> Surface:
     faces = point_of[shading_faces]
     solid = (faces != np.roll(faces, 1, 1)).all(1)
     faces, shading_faces = faces[solid], shading_faces[solid]
-    links, parts = _bridge(points, faces)
+    mesh_links, links, parts = _bridge(points, faces)
     normals = shading[:, 3:6]
     return Surface(
         points=points,
@@ -90,6 +93,7 @@ def make_surface(asset: Asset, pose: Pose) -> Surface:
         albedo=np.ascontiguousarray(shading[:, 6:9], np.float32),
         emission=np.ascontiguousarray(shading[:, 9:12], np.float32),
         vertices=_vertex_points(corners, used, point_of, points),
+        mesh_links=mesh_links,
         links=links,
         parts=parts,
         centre=centre,
@@ -150,8 +154,8 @@ def _weld(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sums / np.bincount(point_of, minlength=count)[:, None], point_of.astype(np.int64)
 
 
-def _bridge(points: np.ndarray, faces: np.ndarray) -> tuple[csr_matrix, np.ndarray]:
-    """Edges of the faces, and bridges that make them connected: sparse lengths [n, n] and the part of each point."""
+def _bridge(points: np.ndarray, faces: np.ndarray) -> tuple[csr_matrix, csr_matrix, np.ndarray]:
+    """Edges of the faces, and bridges that connect all: lengths without and with bridges, and the points' parts."""
     n = len(points)
     edges = np.unique(
         np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0
@@ -167,9 +171,15 @@ def _bridge(points: np.ndarray, faces: np.ndarray) -> tuple[csr_matrix, np.ndarr
             break
         bridges = np.concatenate([bridges, _nearest_of_others(points, group, count)])
     lengths = np.maximum(np.linalg.norm(points[joined[:, 0]] - points[joined[:, 1]], axis=1), 1e-6)
-    both = np.concatenate([joined, joined[:, ::-1]])
+    lengths[len(edges) :] += _BRIDGE
+    return _symmetric(edges, lengths[: len(edges)], n), _symmetric(joined, lengths, n), parts.astype(np.int64)
+
+
+def _symmetric(pairs: np.ndarray, lengths: np.ndarray, n: int) -> csr_matrix:
+    """Sparse [n, n] with a length in both directions of each pair; of pairs that recur, the first."""
+    both = np.concatenate([pairs, pairs[:, ::-1]])
     key, place = np.unique(both, axis=0, return_index=True)
-    return csr_matrix((np.tile(lengths, 2)[place], key.T), (n, n)), parts.astype(np.int64)
+    return csr_matrix((np.tile(lengths, 2)[place], key.T), (n, n))
 
 
 def _contacts(points: np.ndarray, parts: np.ndarray) -> np.ndarray:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from zoo.animate3d.graph import GraphPose, still_pose
-from zoo.animate3d.solver import Problem, descend
+from zoo.animate3d.solver import Problem, Stage, descend
 
-# (blur in pixels, pixel size, iterations), coarse to fine.
-PYRAMID = ((4.0, 2, 6), (2.0, 2, 6), (1.0, 1, 6))
-_FINALISTS = 2  # starts that go through the coarsest level
+PYRAMID = (Stage(4.0, 2, 10, 0.1), Stage(2.0, 2, 10, 0.1), Stage(1.0, 1, 8, 0.1))
+_FINALISTS = 2  # starts that go through the coarsest stage
 
 
 def track(problem: Problem, progress: Callable[[int, int], None] | None = None) -> list[GraphPose]:
@@ -20,6 +19,7 @@ def track(problem: Problem, progress: Callable[[int, int], None] | None = None) 
     T = len(problem.views.frames)
     poses = [still_pose(problem.graph)]
     for frame in range(1, T):
+        problem.anchor = poses[-1]
         poses.append(fit_frame(problem, frame, starts(problem, poses)))
         if progress is not None:
             progress(frame + 1, T)
@@ -44,13 +44,12 @@ def extrapolated(before: GraphPose, last: GraphPose) -> GraphPose:
 
 def fit_frame(problem: Problem, frame: int, candidates: list[GraphPose]) -> GraphPose:
     """The best pose of a frame that the pyramid reaches from the candidates."""
-    blur, pixel, iterations = PYRAMID[0]
-    level = problem.views.level(blur, pixel)
-    candidates = sorted(candidates, key=lambda pose: problem.energy(pose, level, frame))[:_FINALISTS]
-    descended = [descend(problem, pose, level, blur, frame, iterations) for pose in candidates]
+    first = PYRAMID[0]
+    candidates = sorted(candidates, key=lambda pose: problem.energy(pose, first, frame))[:_FINALISTS]
+    descended = [descend(problem, pose, first, frame) for pose in candidates]
     pose = min(descended, key=lambda result: result[1])[0]
-    for blur, pixel, iterations in PYRAMID[1:]:
-        pose, _ = descend(problem, pose, problem.views.level(blur, pixel), blur, frame, iterations)
+    for stage in PYRAMID[1:]:
+        pose, _ = descend(problem, pose, stage, frame)
     return pose
 
 

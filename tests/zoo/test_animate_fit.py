@@ -1,0 +1,259 @@
+"""The graph solver of `zoo.animate3d`: its terms, its derivatives, and the motion that it recovers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from factory.sources import creatures
+from renderers.cameras import Cameras, orbit_cameras
+from renderers.gltf import Asset, Pose, load
+from renderers.meshes import RenderSettings, Shot, render_clip
+from zoo.animate3d import kernels
+from zoo.animate3d.appearance import calibrate
+from zoo.animate3d.fitting import Fit, fit
+from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
+from zoo.animate3d.solver import STIFFNESS, Problem, Stage
+from zoo.animate3d.surface import LONGEST_EDGE, make_surface
+from zoo.animate3d.views import make_views
+
+FRAMES, SIDE = 4, 64
+
+
+class Case:
+    """A creature, a few frames of its motion rendered from four sides, and a small problem."""
+
+    def __init__(self, species: str = "kangaroo", motion: str = "waves-its-right-paw-then-bows") -> None:
+        self.asset: Asset = load(creatures.build(species, 18, [motion]), name=species)
+        self.times = np.arange(FRAMES) / 24 * 3
+        self.still: Pose = self.asset.pose(0, 0.0)
+        self.truth = np.array([self.asset.positions(0, time) for time in self.times], np.float64)
+        low, high = self.still.positions.min(0), self.still.positions.max(0)
+        extent = float((high - low).max())
+        views = orbit_cameras(
+            np.radians([0, 90, 180, 270]),
+            np.radians(15),
+            3 * extent,
+            fov_y=np.radians(40),
+            width=SIDE,
+            height=SIDE,
+        )
+        world_to_camera = views.world_to_camera.copy()
+        world_to_camera[:, :3, 3] -= world_to_camera[:, :3, :3] @ (low + high) / 2
+        self.cameras = Cameras(world_to_camera, views.K, SIDE, SIDE)
+        shot = Shot(0, self.times, np.eye(4), self.cameras)
+        self.videos = render_clip(self.asset, shot, RenderSettings(samples=4), backend="cpu").frames
+
+    def fit(self, videos: np.ndarray | None = None, views: list[int] | None = None, **options: object) -> Fit:
+        views = [0, 1, 2, 3] if views is None else views
+        videos = self.videos[views] if videos is None else videos
+        return fit(self.asset, videos, self.cameras[views], self.times, still=self.still, nodes=60, **options)  # type: ignore[arg-type]
+
+    def error(self, result: Fit) -> float:
+        """Mean distance to the truth as a share of the mean distance that the truth moves."""
+        moved = result.motion.move(self.still.positions.astype(np.float64))
+        error = np.linalg.norm(moved - self.truth, axis=-1)[1:].mean()
+        return float(error / np.linalg.norm(self.truth[:1] - self.truth, axis=-1)[1:].mean())
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return Case()
+
+
+@pytest.fixture(scope="module")
+def problem(case: Case) -> Problem:
+    surface = make_surface(case.asset, case.still)
+    views = make_views(case.videos / np.float32(255), case.cameras, surface)
+    graph = make_graph(surface, 40)
+    return Problem(surface, graph, views, calibrate(surface, views), STIFFNESS["rendered"])
+
+
+@pytest.fixture(scope="module")
+def fitted(case: Case) -> Fit:
+    return case.fit()
+
+
+def random_pose(problem: Problem, size: float) -> GraphPose:
+    rng = np.random.default_rng(0)
+    return still_pose(problem.graph).stepped(rng.normal(scale=size, size=(len(problem.graph.centres), 6)))
+
+
+def test_the_surface_is_the_asset_with_short_edges(case, problem):
+    surface = problem.surface
+    unit = (case.still.positions - surface.centre) / surface.scale
+    assert np.abs(surface.points[surface.vertices] - unit).max() < 2e-5
+    assert np.ptp(surface.points, axis=0).max() == pytest.approx(1, abs=1e-5)
+    edges = surface.points[surface.faces] - surface.points[np.roll(surface.faces, 1, 1)]
+    assert np.linalg.norm(edges, axis=-1).max() <= LONGEST_EDGE * 1.001
+    triangles = np.concatenate([part.triangles for part in case.asset.primitives])
+    areas = []
+    for points, faces in ((unit, triangles), (surface.points, surface.faces)):
+        a, b, c = (points[faces[:, i]] for i in range(3))
+        areas.append(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum())
+    assert areas[1] == pytest.approx(areas[0], rel=1e-4)
+
+
+def test_weights_sum_to_one_and_the_still_pose_moves_nothing(problem):
+    points, turn = move_points(
+        problem.matrix, problem.graph, still_pose(problem.graph), problem.surface.points
+    )
+    assert np.allclose(problem.graph.point_weights.sum(1), 1)
+    assert np.abs(points - problem.surface.points).max() < 1e-12 and np.allclose(turn, np.eye(3))
+
+
+def test_the_energy_is_zero_for_rigid_motion_and_positive_for_shear_bending_and_stretch(problem):
+    centres = problem.graph.centres
+    R = Rotation.from_euler("xyz", [0.7, -0.4, 1.1]).as_matrix()
+    turned = np.tile(R, (len(centres), 1, 1))
+    assert problem.graph_energy(GraphPose(turned, centres @ R.T + [0.1, 0.2, -0.3]), 1.0) < 1e-18
+    still = np.tile(np.eye(3), (len(centres), 1, 1))
+    shear = np.eye(3) + 0.1 * np.outer([1, 0, 0], [0, 1, 0])
+    assert problem.graph_energy(GraphPose(still, centres @ shear.T), 1.0) > 0.1
+    assert problem.graph_energy(GraphPose(still, 1.1 * centres), 1.0) > 0.1
+    half = np.where((centres[:, 1] > 0)[:, None, None], Rotation.from_rotvec([0.5, 0, 0]).as_matrix(), still)
+    bent = np.einsum("kij,kj->ki", half, centres)
+    assert problem.graph_energy(GraphPose(half, bent), 1.0) > 0.1
+
+
+def test_stretch_is_not_robust_and_bending_and_loose_edges_are(problem):
+    """Doubling a large stretch costs four times as much; doubling a large sideways shift less than three times."""
+    graph = problem.graph
+    first = int(np.argmin(graph.loose))
+    k, l = graph.edges[first]
+    line = graph.centres[l] - graph.centres[k]
+    side = np.cross(line, [0.3, 0.5, 0.8])
+    one = replace(
+        graph, edges=graph.edges[first:][:1], stiffness=graph.stiffness[first:][:1], loose=np.array([False])
+    )
+    single = Problem(problem.surface, one, problem.views, problem.appearance, problem.stiffness)
+
+    def energy(direction: np.ndarray, length: float) -> float:
+        pose = still_pose(one)
+        pose.positions[l] += length * direction / np.linalg.norm(direction)
+        return single.graph_energy(pose, 1.0)
+
+    assert energy(line, 0.8) / energy(line, 0.4) == pytest.approx(4, rel=1e-6)
+    assert energy(side, 0.8) / energy(side, 0.4) < 3
+    single.graph = replace(one, loose=np.array([True]))
+    assert energy(line, 0.8) / energy(line, 0.4) < 1.2  # a loose edge lets go
+
+
+def test_the_normal_equations_of_the_graph_agree_with_finite_differences(problem):
+    pose, K = random_pose(problem, 0.004), len(problem.graph.centres)
+    H, g = np.zeros((6 * K, 6 * K)), np.zeros(6 * K)
+    problem.graph_energy(pose, 1.0, H, g)
+    full = np.triu(H) + np.triu(H, 1).T
+    assert np.linalg.eigvalsh(full).min() > -1e-6 * np.abs(full).max()
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        direction = rng.normal(size=(K, 6))
+        h = 1e-5
+        numeric = (
+            problem.graph_energy(pose.stepped(h * direction), 1.0)
+            - problem.graph_energy(pose.stepped(-h * direction), 1.0)
+        ) / (2 * h)
+        assert numeric == pytest.approx(-2 * g @ direction.ravel(), rel=0.05)
+
+
+def test_node_terms_are_the_jacobian_transposed_times_the_terms_of_the_points(problem):
+    """`gather` against J^T M J and J^T m with the Jacobian of `move_points` by finite differences."""
+    surface, graph, pose = problem.surface, problem.graph, random_pose(problem, 0.1)
+    n, K = len(surface.points), len(graph.centres)
+    rng = np.random.default_rng(2)
+    M, m, chosen = np.zeros((n, 6)), np.zeros((n, 3)), rng.choice(n, 20, replace=False)
+    blocks = rng.normal(size=(20, 3, 3))
+    blocks = blocks @ blocks.swapaxes(1, 2)
+    M[chosen] = blocks[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
+    m[chosen] = rng.normal(size=(20, 3))
+    H, g = np.zeros((6 * K, 6 * K)), np.zeros(6 * K)
+    kernels.gather(
+        M, m, graph.point_nodes, graph.point_weights, surface.points, graph.centres, pose.rotations, H, g
+    )
+    J = np.zeros((20, 3, 6 * K))
+    for column in range(6 * K):
+        step = np.zeros(6 * K)
+        step[column] = 1e-5
+        ends = [
+            move_points(problem.matrix, graph, pose.stepped(sign * step.reshape(K, 6)), surface.points)[0][
+                chosen
+            ]
+            for sign in (1, -1)
+        ]
+        J[:, :, column] = (ends[0] - ends[1]) / 2e-5
+    assert np.abs(g - np.einsum("pic,pi->c", J, m[chosen])).max() < 1e-6
+    expected = np.einsum("pic,pij,pjd->cd", J, blocks, J)
+    assert np.abs(np.triu(H) - np.triu(expected)).max() < 1e-6
+
+
+def test_the_image_terms_point_downhill(problem):
+    """A short step along the image terms' own gradient lowers the cost at about the predicted rate."""
+    pose, stage, K = still_pose(problem.graph), Stage(2.0, 1, 1, 1.0), len(problem.graph.centres)
+    terms = problem.image_terms(pose, problem.level(stage), FRAMES - 1)
+    H, g = np.zeros((6 * K, 6 * K)), np.zeros(6 * K)
+    surface, graph = problem.surface, problem.graph
+    kernels.gather(
+        terms.M,
+        terms.m,
+        graph.point_nodes,
+        graph.point_weights,
+        surface.points,
+        graph.centres,
+        pose.rotations,
+        H,
+        g,
+    )
+    step = (0.005 * g / np.abs(g).max()).reshape(K, 6)
+    costs = [problem.image_cost(pose.stepped(s * step), problem.level(stage), FRAMES - 1) for s in (-1, 1)]
+    assert (costs[1] - costs[0]) / 2 == pytest.approx(-2 * float(g @ step.ravel()), rel=0.4)
+
+
+def test_calibration_makes_the_still_model_look_like_frame_0(problem):
+    level = problem.views.level(1.0, 1)
+    first, last = (problem.image_cost(still_pose(problem.graph), level, frame) for frame in (0, FRAMES - 1))
+    assert first < 0.02 * last
+
+
+def test_frame_0_is_the_still_model_and_the_motion_is_recovered(case, fitted):
+    moved = fitted.motion.move(case.still.positions.astype(np.float64))
+    assert np.abs(moved[0] - case.still.positions).max() < 1e-12 * np.ptp(case.still.positions)
+    assert case.error(fitted) < 0.3
+    assert np.array_equal(fitted.motion.times, case.times)
+    assert fitted.residual[1:].max() < 0.5 and fitted.residual.shape == fitted.doubtful.shape == (FRAMES,)
+
+
+def test_the_wrong_order_of_cameras_fails_and_is_reported(case, fitted):
+    wrong = case.fit(videos=case.videos[[1, 0, 3, 2]])
+    assert case.error(wrong) > 3 * case.error(fitted) and case.error(wrong) > 0.8
+    assert wrong.residual.mean() > 2 * fitted.residual.mean() and wrong.doubtful[1:].any()
+
+
+def test_one_view_gives_a_finite_motion_better_than_none(case):
+    result = case.fit(views=[0])
+    assert np.isfinite(result.motion.positions).all() and result.motion.positions.shape[0] == FRAMES
+    assert case.error(result) < 1
+
+
+def test_videos_without_motion_give_none(case):
+    """The mean vertex moves less than a quarter of a pixel, of which the model is 29 high."""
+    result = case.fit(videos=np.repeat(case.videos[:, :1], FRAMES, 1))
+    moved = result.motion.move(case.still.positions.astype(np.float64))
+    extent = np.ptp(case.still.positions, axis=0).max()
+    assert np.linalg.norm(moved - moved[0], axis=-1).mean() < 0.25 / 29 * extent
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"videos": np.zeros((4, FRAMES, SIDE, SIDE, 3), np.uint8)}, "expected uint8 or float"),
+        ({"videos": np.zeros((3, FRAMES, SIDE, SIDE, 4), np.uint8)}, "one per camera"),
+        ({"videos": np.full((4, FRAMES, SIDE, SIDE, 4), np.nan, np.float32)}, "finite values"),
+        ({"stiffness": "soft"}, "expected one of rendered, generated"),
+    ],
+)
+def test_wrong_arguments_are_refused(case, change, message):
+    with pytest.raises(ValueError, match=message):
+        case.fit(**change)
