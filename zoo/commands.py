@@ -124,8 +124,8 @@ def animate_command(
     **options: Any,
 ) -> None:
     """Animate a still 3D model by a sentence or by videos, and save it in the format given by the suffix of `out`."""
-    from zoo.animate3d.animation import FORMATS
     from zoo.animate3d.api import animate
+    from zoo.animate3d.saving import WRITERS
     from zoo.formats import check_suffix
 
     check_seed(seed)
@@ -135,7 +135,7 @@ def animate_command(
         )
     if sentence is not None and not sentence.strip():
         raise OptionError("animate: expected a sentence that says what happens, got no words")
-    check_suffix(out, FORMATS, "animations of 3D models")
+    check_suffix(out, WRITERS, "animations of 3D models")
     _check_model_file(model_file, out)
     for path in (out, report):
         if path is not None:

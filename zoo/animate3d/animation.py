@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from zoo.animate3d.gltf_skin import WrittenPart, add_skin
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.timing import at_times, looped, resampled, trimmed
+
+if TYPE_CHECKING:
+    from zoo.animate3d.fit_report import FitReport
 
 TOLERANCE = 1e-4  # of the model's diagonal
 FORMS = ("skin", "morph")
@@ -39,11 +42,13 @@ class Animation:
         model: the still model, with its file.
         motion: what moves it. Its vertices are those of `model.asset`.
         name: a title, also stored in exported files.
+        report: how the motion was fitted to videos; None if it was not.
     """
 
     model: StillModel
     motion: GraphMotion
     name: str = "animation"
+    report: FitReport | None = None
 
     def __post_init__(self) -> None:
         instance(self.model, StillModel, "Animation.model")

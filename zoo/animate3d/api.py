@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from renderers.arguments import flag, instance, number
 from renderers.background import Background
 from renderers.cameras import Cameras
-from zoo.animate3d.agreement import Agreement, view_agreement
-from zoo.animate3d.alignment import Alignment, check_alignment, compare_first_frames
+from zoo.animate3d.agreement import view_agreement
+from zoo.animate3d.alignment import check_alignment, compare_first_frames
+from zoo.animate3d.fit_report import FitReport
 from zoo.animate3d.videos import SECONDS, Videos, read_videos
 from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
 from zoo.mvvdm.views import ELEVATION_DEG
@@ -30,7 +28,6 @@ from zoo.mvvdm.views import ELEVATION_DEG
 if TYPE_CHECKING:
     from renderers.gltf import Asset
     from zoo.animate3d.animation import Animation
-    from zoo.animate3d.fitting import Fit
 
 MODEL = "mvvdm/tiny"
 GREY = (127, 127, 127)  # background of MV-VDM's videos
@@ -38,46 +35,6 @@ CAMERAS_FILE = "cameras.json"
 STIFFNESSES = ("rendered", "generated")
 
 Progress = Callable[[int, int], None]  # frames fitted, of how many
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """How an animation was fitted, and how far to trust it.
-
-    Attributes:
-        videos: what the model was fitted to.
-        cameras: of the videos, in the world of the model's file.
-        alignment: of the videos' first frames with the still model.
-        agreement: of the views' silhouettes with each other, before the fit.
-        fit: the solver's result with its residuals.
-        sentence: that the videos were generated from, None if they were given.
-        video_model: name of the model that generated them, None if they were given.
-    """
-
-    videos: Videos
-    cameras: Cameras
-    alignment: Alignment
-    agreement: Agreement
-    fit: Fit
-    sentence: str | None
-    video_model: str | None
-
-    @property
-    def doubtful_frames(self) -> list[int]:
-        """Frames whose residual is so large that the fit should not be trusted."""
-        return [int(frame) for frame in np.flatnonzero(self.fit.doubtful)]
-
-    def sentences(self) -> list[str]:
-        """The result in sentences, for people."""
-        T = len(self.videos.times)
-        doubtful = self.doubtful_frames
-        listed = ", ".join(map(str, doubtful[:8])) + (" …" if len(doubtful) > 8 else "")
-        return [
-            self.agreement.sentence(),
-            f"after the fit, {float(np.median(self.fit.residual[1:])):.0%} of the largest difference between the still "
-            f"model and the videos is left in the median frame",
-            f"{len(doubtful)} of {T} frames are doubtful: {listed}" if doubtful else "no frame is doubtful",
-        ]
 
 
 def animate(
@@ -103,9 +60,8 @@ def animate(
     Args:
         asset: the model's file (`zoo.animate3d.load_model`), +Y up, front +Z. A file with animations is used at rest.
         sentence: what happens, for a model that generates videos.
-        videos: videos to follow instead, one per view (`zoo.animate3d.read_videos`): files, a folder, an array
-            [V, T, H, W, 3 or 4] or an `MVVDMOutput`. Their first frames show the still model.
-        model: name of the MV-VDM that generates videos from the sentence.
+        videos: to follow instead, one per view (`zoo.animate3d.read_videos`); they begin with the still model.
+        model, home: name of the MV-VDM that generates videos, and folder of the local registry.
         seed: of its noise; the same seed gives the same animation.
         cameras: V cameras of given videos, in the world of the model's file. Default: `cameras.json` if the videos are
             a folder that contains it, else cameras around the model by the next two arguments.
@@ -113,20 +69,18 @@ def animate(
         elevation_deg: of all cameras, or [V].
         background: colour behind the object in given videos without transparency; None = estimated at the border.
         fps: frame rate of given videos; None = that of the files.
-        stiffness: "rendered" for videos that are right in every pixel (rendered or measured), "generated" for those of
-            video models, whose views disagree by pixels; default by the kind of videos.
-        check: refuse videos whose first frames do not show the still model.
-        home: folder of the local registry, for `model`.
+        stiffness: "rendered" for videos that are right in every pixel, "generated" for those of video models, whose
+            views disagree by pixels; default by the kind of videos.
+        check: refuse videos that do not begin with the still model.
         progress: called with the numbers of frames fitted and in total.
         options: of a call of the video model, such as num_inference_steps.
 
     Returns:
-        The animated model; `report` says how far to trust it.
+        The animated model; its `report` says how far to trust it.
 
     Raises:
         ValueError: neither or both of sentence and videos; an argument is out of range; a file cannot be used.
-        AlignmentError: the videos do not show the still model.
-        ZooError: the model cannot be loaded.
+        ZooError: the videos do not show the still model, or the model that generates them cannot be loaded.
     """
     from zoo.animate3d.animation import Animation
     from zoo.animate3d.fitting import fit
@@ -135,31 +89,21 @@ def animate(
     _check(sentence, videos, stiffness, options)
     check = flag(check, "animate: check")
     still = load_model(asset)
-    if videos is None:
-        result, cameras = _generate(still.asset, str(sentence), model, seed, home, options)
-        read = read_videos(result, background=GREY, fps=result.frames.shape[1] / SECONDS)
-        azimuths_deg = None
+    if sentence is not None:
+        read, cameras = _generate(still.asset, sentence, model, seed, home, options)
+        stiffness, check, azimuths_deg = stiffness or "generated", False, None
     else:
         read = read_videos(videos, background=background, fps=fps)
         cameras, azimuths_deg = _cameras(still.asset, videos, read, cameras, azimuths_deg, elevation_deg)
-    stills = render_stills(still.asset, cameras)
-    if check and videos is not None:
-        alignment = check_alignment(read.frames[:, 0], stills, azimuths_deg)
-    else:
-        alignment = compare_first_frames(read.frames[:, 0], stills)
+    first, stills = read.frames[:, 0], render_stills(still.asset, cameras)
+    alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
     agreement = view_agreement(read.frames[..., 3], cameras)
+    near = relative_to_origin(cameras, still.asset)
     fitted = fit(
-        still.asset,
-        read.frames,
-        relative_to_origin(cameras, still.asset),
-        read.times,
-        stiffness=stiffness or ("generated" if videos is None else "rendered"),
-        progress=progress,
+        still.asset, read.frames, near, read.times, stiffness=stiffness or "rendered", progress=progress
     )
-    report = FitReport(
-        read, cameras, alignment, agreement, fitted, sentence, model if videos is None else None
-    )
-    return Animation(still, fitted.motion, name=sentence or "animation", report=report)
+    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, model if sentence else None)
+    return Animation(still, fitted.motion, sentence or "animation", report)
 
 
 def _check(sentence: str | None, videos: Any, stiffness: str | None, options: dict[str, Any]) -> None:
@@ -182,7 +126,7 @@ def _check(sentence: str | None, videos: Any, stiffness: str | None, options: di
 
 def _generate(
     asset: Asset, sentence: str, model: str, seed: int, home: Path | None, options: dict[str, Any]
-) -> tuple[Any, Cameras]:
+) -> tuple[Videos, Cameras]:
     """Videos that an MV-VDM generates of the object, and their cameras in the world of its file."""
     from zoo.errors import UnsupportedError
     from zoo.hub import load
@@ -194,8 +138,9 @@ def _generate(
             f"as {MODEL}"
         )
     result = pipeline.animate(asset, sentence, seed=seed, **options)
-    views, size = len(result.frames), result.frames.shape[3]
-    return result, cameras_around(asset, _evenly(views), size=size)
+    views, frames, size = result.frames.shape[:3]
+    videos = read_videos(result, background=GREY, fps=frames / SECONDS)
+    return videos, cameras_around(asset, _evenly(views), size=size)
 
 
 def _evenly(views: int) -> list[float]:
