@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,32 @@ class Cameras:
                 f"Cameras[views]: expected indices below {len(self)}, a slice or a mask, got {shown(views)}"
             ) from None
         return Cameras(self.world_to_camera[indices], self.K[indices], self.width, self.height)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cameras as JSON values, with a sentence on the convention; `from_json` restores them."""
+        return {
+            "convention": CONVENTION,
+            "width": self.width,
+            "height": self.height,
+            "world_to_camera": self.world_to_camera.tolist(),
+            "K": self.K.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, content: Any) -> Cameras:
+        """Create cameras from the value of `to_json`.
+
+        Raises:
+            ValueError: a field is absent, or is of another type, shape or range.
+        """
+        try:
+            return cls(content["world_to_camera"], content["K"], content["width"], content["height"])
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(
+                "cameras: expected an object with width, height, world_to_camera [V, 4, 4] and K [V, 3, 3]; "
+                f"got one with {reason}"
+            ) from None
 
     @property
     def camera_to_world(self) -> np.ndarray:

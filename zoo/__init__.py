@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from zoo.animate3d.api import animate
     from zoo.capabilities import Capabilities, Needs, Operation
     from zoo.errors import (
         HubError,
@@ -39,6 +40,7 @@ __all__ = [
     "UnsupportedError",
     "ZooError",
     "__version__",
+    "animate",
     "capabilities_of",
     "info",
     "known_families",
@@ -64,6 +66,7 @@ if not TYPE_CHECKING:
             "UnknownModelError": "zoo.errors",
             "UnsupportedError": "zoo.errors",
             "ZooError": "zoo.errors",
+            "animate": "zoo.animate3d.api",
             "capabilities_of": "zoo.families",
             "info": "zoo.hub",
             "known_families": "zoo.families",

@@ -59,7 +59,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     _add_render(add("render", _render, "render videos of a motion from cameras around the object"))
     _add_sample(add("export", _sample, "save a motion as .glb, .ply, .html, .npz or .mp4"), "hop.glb")
-    _add_animate(add("animate", _animate, "set the object of a glTF file in motion by a sentence"))
+    _add_animate(add("animate", _animate, "animate a still 3D model by a sentence or by videos"))
+    _add_stills(
+        add("stills", _stills, "render a still 3D model from the views that videos for animate begin with")
+    )
     _add_publish(add("publish", _publish, "copy a model to the local registry or the hub"))
     return parser
 
@@ -133,11 +136,65 @@ def _add_render(command: argparse.ArgumentParser) -> None:
 
 
 def _add_animate(command: argparse.ArgumentParser) -> None:
-    _add_name(command)
-    command.add_argument("object", type=Path, help="glTF file, .glb or .gltf; front +Z, up +Y")
-    command.add_argument("sentence", help='what happens, e.g. "the dragon spreads its wings"')
-    command.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
-    command.add_argument("--out", type=Path, required=True, help="e.g. dragon.mp4, all views side by side")
+    command.add_argument(
+        "object", help="3D model: .glb, .gltf, .obj, .ply, .stl, .fbx, .blend, .usd; front +Z, up +Y"
+    )
+    command.add_argument("sentence", nargs="?", help='what happens, e.g. "spreads its wings"')
+    command.add_argument("old", nargs="?", help=argparse.SUPPRESS)  # `animate MODEL OBJECT SENTENCE` of 0.1.0
+    command.add_argument(
+        "--model", default="mvvdm/tiny", help="generates videos from the sentence (default: mvvdm/tiny)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of its noise (default: 0)")
+    command.add_argument(
+        "--videos",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="videos to follow instead of a sentence, one per view, or a folder with them",
+    )
+    _add_views(command, "of the --videos")
+    command.add_argument("--fps", type=float, help="frame rate of the --videos (default: that of the files)")
+    command.add_argument(
+        "--stiffness",
+        choices=("rendered", "generated"),
+        help="of the model: whether videos are right in every pixel (default: rendered for --videos)",
+    )
+    command.add_argument(
+        "--no-check", action="store_true", help="accept --videos that do not begin with the still model"
+    )
+    command.add_argument(
+        "--videos-only",
+        action="store_true",
+        help="write the generated videos side by side, and animate nothing",
+    )
+    command.add_argument("--report", type=Path, help="HTML page: videos, fit, errors, doubtful frames")
+    command.add_argument(
+        "--out", type=Path, required=True, help="e.g. dragon-roars.glb, also .fbx, .usd, .mp4, .npz, .ply"
+    )
+
+
+def _add_views(command: argparse.ArgumentParser, whose: str) -> None:
+    command.add_argument(
+        "--azimuths-deg",
+        nargs="+",
+        type=float,
+        metavar="DEG",
+        help=f"{whose}: 0 in front, 90 at +X (default: evenly spaced, beginning in front)",
+    )
+    command.add_argument(
+        "--elevation-deg", type=float, default=15.0, help="above the horizontal plane (default: 15)"
+    )
+
+
+def _add_stills(command: argparse.ArgumentParser) -> None:
+    command.add_argument("object", type=Path, help="3D model, as for animate")
+    _add_views(command, "of the pictures")
+    command.add_argument(
+        "--resolution", type=int, default=512, help="width and height in pixels (default: 512)"
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, help="new folder for view_00.png … and cameras.json"
+    )
 
 
 def _add_publish(command: argparse.ArgumentParser) -> None:
@@ -184,8 +241,43 @@ def _render(args: argparse.Namespace) -> None:
 
 
 def _animate(args: argparse.Namespace) -> None:
+    if args.old is not None:
+        print(
+            f"zoo: `animate {args.object} {args.sentence} …` is now `animate {args.sentence} … --model {args.object} "
+            f"--videos-only`; this form will be removed in 0.3",
+            file=sys.stderr,
+        )
+        args.model, args.object, args.sentence = args.object, args.sentence, args.old
+        args.videos_only = True
+    if args.videos_only:
+        commands.videos_command(
+            args.model, Path(args.object), args.sentence, seed=args.seed, out=args.out, home=args.home
+        )
+        return
     commands.animate_command(
-        args.name, args.object, args.sentence, seed=args.seed, out=args.out, home=args.home
+        Path(args.object),
+        args.sentence,
+        videos=args.videos,
+        model=args.model,
+        seed=args.seed,
+        azimuths_deg=args.azimuths_deg,
+        elevation_deg=args.elevation_deg,
+        fps=args.fps,
+        stiffness=args.stiffness,
+        check=not args.no_check,
+        report=args.report,
+        out=args.out,
+        home=args.home,
+    )
+
+
+def _stills(args: argparse.Namespace) -> None:
+    commands.stills_command(
+        args.object,
+        azimuths_deg=args.azimuths_deg,
+        elevation_deg=args.elevation_deg,
+        resolution=args.resolution,
+        out=args.out,
     )
 
 

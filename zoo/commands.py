@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,8 +21,6 @@ from zoo.threads import fitting_threads
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from renderers.cameras import Cameras
 
 CAMERAS = "cameras.json"  # of `render`, beside a folder's videos
 VIDEO_FRAMES = 48  # of `render` by default: smooth for motions of two seconds
@@ -123,20 +122,104 @@ def sample_command(
 
 
 def animate_command(
-    name: str, asset: Path, sentence: str, *, seed: int, out: Path, home: Path | None
+    model_file: Path,
+    sentence: str | None,
+    *,
+    videos: list[Path] | None,
+    out: Path,
+    report: Path | None,
+    seed: int,
+    **options: Any,
 ) -> None:
-    """Set an object in motion as a sentence describes, and save the videos."""
+    """Animate a still 3D model by a sentence or by videos, and save it in the format given by the suffix of `out`."""
+    from zoo.animate3d.api import animate
+    from zoo.animate3d.saving import WRITERS
+    from zoo.formats import check_suffix
+
     check_seed(seed)
+    if (sentence is None) == (videos is None):
+        raise OptionError(
+            f"animate: expected either a sentence or --videos, got {'neither' if videos is None else 'both'}"
+        )
+    if sentence is not None and not sentence.strip():
+        raise OptionError("animate: expected a sentence that says what happens, got no words")
+    check_suffix(out, WRITERS, "animations of 3D models")
+    _check_model_file(model_file, out)
+    for path in (out, report):
+        if path is not None:
+            check_output(path)
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"--report {report}: expected a name that ends in .html")
+    given = videos[0] if videos and len(videos) == 1 else videos
+    with fitting_threads():
+        animation = animate(model_file, sentence, videos=given, seed=seed, progress=_show_progress, **options)
+        print(animation.save(out))
+    for line in animation.report.sentences():
+        print(f"zoo: {line}", file=sys.stderr)
+    if report is not None:
+        from zoo.animate3d.report import write_report
+
+        write_report(report, animation)
+        print(report)
+
+
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\rzoo: fitted {done} of {total} frames", end=end, file=sys.stderr, flush=True)
+
+
+def videos_command(
+    name: str, model_file: Path, sentence: str | None, *, seed: int, out: Path, home: Path | None
+) -> None:
+    """Generate videos of an object as a sentence describes, and save them side by side."""
+    check_seed(seed)
+    if sentence is None:
+        raise OptionError("animate --videos-only: expected a sentence that says what happens")
     model = _supporting(name, [Operation.ANIMATE], out, home=home)
     check_output(out)
-    if out.resolve() == asset.resolve():
-        raise OptionError(f"--out {out} is the object itself and would be overwritten: choose another name")
-    if not asset.is_file():
-        raise FileNotFoundError(f"{asset}: no such file; expected a glTF file (.glb or .gltf)")
+    _check_model_file(model_file, out)
     with fitting_threads():
-        result = load(model.name, home=home).animate(asset, sentence, seed=seed)
+        result = load(model.name, home=home).animate(model_file, sentence, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(result.save(out))
+
+
+def _check_model_file(model_file: Path, out: Path) -> None:
+    if out.resolve() == model_file.resolve():
+        raise OptionError(f"--out {out} is the object itself and would be overwritten: choose another name")
+    if not model_file.is_file():
+        raise FileNotFoundError(f"{model_file}: no such file; expected a glTF file (.glb or .gltf)")
+
+
+def stills_command(
+    model_file: Path,
+    *,
+    azimuths_deg: Sequence[float] | None,
+    elevation_deg: float,
+    resolution: int,
+    out: Path,
+) -> None:
+    """Render a still model from the views that videos of it should begin with, with a file of the cameras."""
+    from PIL import Image
+
+    from renderers.files import atomic_folder
+    from zoo.animate3d.api import CAMERAS_FILE
+    from zoo.animate3d.loading import load_model
+    from zoo.animate3d.viewpoints import AZIMUTHS_DEG, cameras_around, render_stills
+
+    if not model_file.is_file():
+        raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model")
+    written = re.compile(r"view_\d\d+\.png|cameras\.json")
+    with atomic_folder(out, written.fullmatch) as part:
+        asset = load_model(model_file).asset
+        cameras = cameras_around(
+            asset, AZIMUTHS_DEG if azimuths_deg is None else azimuths_deg, elevation_deg, resolution
+        )
+        for view, picture in enumerate(render_stills(asset, cameras)):
+            Image.fromarray(picture).save(part / f"view_{view:02d}.png")
+        (part / CAMERAS_FILE).write_text(json.dumps(cameras.to_json(), indent=2))
+    print(f"{out}: {len(cameras)} views; let a video model continue each of them, then run animate --videos")
 
 
 def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, home: Path | None) -> None:
@@ -162,7 +245,8 @@ def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, 
                 continue
             cameras = orbit.cameras(orbit.views)
             path.mkdir(parents=True, exist_ok=True)
-            _write_cameras(path / CAMERAS, cameras)  # first: it marks the folder, should this be interrupted
+            # First: it marks the folder, should this be interrupted.
+            (path / CAMERAS).write_text(json.dumps(cameras.to_json(), indent=2))
             for view, video in enumerate(motion.render(cameras)):
                 write_mp4(path / f"view_{view:02d}.mp4", video, motion.fps)
             print(f"{path}: {orbit.views} views")
@@ -204,14 +288,6 @@ def _is_cameras(path: Path) -> bool:
         return "world_to_camera" in json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-
-
-def _write_cameras(path: Path, cameras: Cameras) -> None:
-    from renderers.cameras import CONVENTION
-
-    content = {"convention": CONVENTION, "width": cameras.width, "height": cameras.height}
-    content |= {"world_to_camera": cameras.world_to_camera.tolist(), "K": cameras.K.tolist()}
-    path.write_text(json.dumps(content, indent=2))
 
 
 def _supporting(

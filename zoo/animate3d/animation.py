@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.timing import at_times, looped, resampled, trimmed
+
+if TYPE_CHECKING:
+    from zoo.animate3d.fit_report import FitReport
 
 FORMS = ("skin", "morph")
 MOST_INFLUENCES = 32  # eight sets of JOINTS_n, as the reader has
@@ -38,11 +41,13 @@ class Animation:
         model: the still model, with its file.
         motion: what moves it. Its vertices are those of `model.asset`.
         name: a title, also stored in exported files.
+        report: how the motion was fitted to videos; None if it was not.
     """
 
     model: StillModel
     motion: GraphMotion
     name: str = "animation"
+    report: FitReport | None = None
 
     def __post_init__(self) -> None:
         instance(self.model, StillModel, "Animation.model")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from renderers.arguments import instance, integer
-from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
+from renderers.cameras import Cameras, orbit_cameras
 from renderers.files import file_path
 
 if TYPE_CHECKING:
@@ -69,18 +69,28 @@ def condition_views(asset: Asset | str | os.PathLike[str], views: int = 4, size:
         asset = load(file_path(asset, "condition_views: asset"))
     instance(asset, Asset, "condition_views: asset: a glTF file or an")
     cameras = condition_cameras(views, size)
-    views = len(cameras)
-    points = asset.positions(None, 0.0)
-    centre = (points.min(0) + points.max(0)) / 2
-    # From distance d, the camera looking along +z, a point (x, y, z) is inside the margin if |x|, |y| ≤ e·(d + z) with
-    # e = tan(FOV / 2)·(1 − margin). The smallest d for all points and views is max(max(|x|, |y|) / e − z); scaling the
-    # object by DISTANCE / d has the same effect as moving the camera there.
-    extent = np.tan(np.radians(FOV_DEG) / 2) * (1 - MARGIN)
-    x, y, z = np.moveaxis(
-        orbit_rotations(azimuths(views), np.radians(ELEVATION_DEG)) @ (points - centre).T, 1, 0
-    )
-    scale = DISTANCE / np.max(np.maximum(abs(x), abs(y)) / extent - z)
-    asset_to_world = np.diag([scale, scale, scale, 1.0])
-    asset_to_world[:3, 3] = -scale * (centre + asset.origin(None))
-    shot = Shot(None, np.zeros(1), asset_to_world, cameras)
+    shot = Shot(None, np.zeros(1), framing_transform(asset, cameras), cameras)
     return render_clip(asset, shot).over(GREY)[:, 0]
+
+
+def framing_transform(asset: Asset, cameras: Cameras) -> np.ndarray:
+    """Asset-to-world transform float64 [4, 4] that centres an asset at rest and scales it to fill the images.
+
+    A translation and a uniform scale; in the images, the fraction `MARGIN` stays free on all sides.
+
+    From distance d, the camera looking along +z, a point (x, y, z) is inside the margin if |x|, |y| ≤ e·(d + z) with
+    e = tan(FOV / 2)·(1 − margin). The smallest d for all points and views is max(max(|x|, |y|) / e − z); scaling the
+    object by DISTANCE / d has the same effect as moving the camera there.
+
+    Args:
+        asset: an asset at rest.
+        cameras: square cameras with a field of view of `FOV_DEG` that look at the origin from the distance `DISTANCE`.
+    """
+    points = asset.positions(None, 0.0)[asset.visible]
+    centre = (points.min(0) + points.max(0)) / 2
+    extent = np.tan(np.radians(FOV_DEG) / 2) * (1 - MARGIN)
+    x, y, z = np.moveaxis(cameras.world_to_camera[:, :3, :3] @ (points - centre).T, 1, 0)
+    scale = DISTANCE / np.max(np.maximum(abs(x), abs(y)) / extent - z)
+    transform = np.diag([scale, scale, scale, 1.0])
+    transform[:3, 3] = -scale * (centre + asset.origin(None))
+    return transform

@@ -1,0 +1,179 @@
+"""`animate`: a still 3D model and a sentence or videos in, an animated model out.
+
+    zoo.animate("dragon.glb", "roars and shakes its head").save("dragon-roars.glb")
+    zoo.animate("dragon.glb", videos=["front.mp4", "right.mp4", "back.mp4", "left.mp4"]).save("dragon.usd")
+
+A multi-view video model (MV-VDM) turns pictures of the still model and the sentence into one video per view; a
+deformation graph that carries the model's surface is fitted to them (Animate3D §3.2 in its aim; the method is
+photometric Gauss-Newton on a deformation graph, see docs/animate.md). Given videos take the place of the first step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from renderers.arguments import flag, instance, number
+from renderers.background import Background
+from renderers.cameras import Cameras
+from zoo.animate3d.agreement import view_agreement
+from zoo.animate3d.alignment import check_alignment, compare_first_frames
+from zoo.animate3d.fit_report import FitReport
+from zoo.animate3d.videos import SECONDS, Videos, read_videos
+from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
+from zoo.mvvdm.views import ELEVATION_DEG
+
+if TYPE_CHECKING:
+    from renderers.gltf import Asset
+    from zoo.animate3d.animation import Animation
+
+MODEL = "mvvdm/tiny"
+GREY = (127, 127, 127)  # background of MV-VDM's videos
+CAMERAS_FILE = "cameras.json"
+STIFFNESSES = ("rendered", "generated")
+
+Progress = Callable[[int, int], None]  # frames fitted, of how many
+
+
+def animate(
+    asset: str | os.PathLike[str],
+    sentence: str | None = None,
+    *,
+    videos: Any = None,
+    model: str = MODEL,
+    seed: int = 0,
+    cameras: Cameras | None = None,
+    azimuths_deg: Sequence[float] | None = None,
+    elevation_deg: float | Sequence[float] = ELEVATION_DEG,
+    background: Background | None = None,
+    fps: float | None = None,
+    stiffness: str | None = None,
+    check: bool = True,
+    home: Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Animation:
+    """Animate a still 3D model so that it moves as a sentence says or as videos show.
+
+    Args:
+        asset: the model's file (`zoo.animate3d.load_model`), +Y up, front +Z. A file with animations is used at rest.
+        sentence: what happens, for a model that generates videos.
+        videos: to follow instead, one per view (`zoo.animate3d.read_videos`); they begin with the still model.
+        model, home: name of the MV-VDM that generates videos, and folder of the local registry.
+        seed: of its noise; the same seed gives the same animation.
+        cameras: V cameras of given videos, in the world of the model's file. Default: `cameras.json` if the videos are
+            a folder that contains it, else cameras around the model by the next two arguments.
+        azimuths_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced, beginning in front.
+        elevation_deg: of all cameras, or [V].
+        background: colour behind the object in given videos without transparency; None = estimated at the border.
+        fps: frame rate of given videos; None = that of the files.
+        stiffness: "rendered" for videos that are right in every pixel, "generated" for those of video models, whose
+            views disagree by pixels; default by the kind of videos.
+        check: refuse videos that do not begin with the still model.
+        progress: called with the numbers of frames fitted and in total.
+        options: of a call of the video model, such as num_inference_steps.
+
+    Returns:
+        The animated model; its `report` says how far to trust it.
+
+    Raises:
+        ValueError: neither or both of sentence and videos; an argument is out of range; a file cannot be used.
+        ZooError: the videos do not show the still model, or the model that generates them cannot be loaded.
+    """
+    from zoo.animate3d.animation import Animation
+    from zoo.animate3d.fitting import fit
+    from zoo.animate3d.loading import load_model
+
+    _check(sentence, videos, stiffness, options)
+    check = flag(check, "animate: check")
+    still = load_model(asset)
+    if sentence is not None:
+        read, cameras = _generate(still.asset, sentence, model, seed, home, options)
+        stiffness, check, azimuths_deg = stiffness or "generated", False, None
+    else:
+        read = read_videos(videos, background=background, fps=fps)
+        cameras, azimuths_deg = _cameras(still.asset, videos, read, cameras, azimuths_deg, elevation_deg)
+    first, stills = read.frames[:, 0], render_stills(still.asset, cameras)
+    alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
+    agreement = view_agreement(read.frames[..., 3], cameras)
+    near = relative_to_origin(cameras, still.asset)
+    fitted = fit(
+        still.asset, read.frames, near, read.times, stiffness=stiffness or "rendered", progress=progress
+    )
+    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, model if sentence else None)
+    return Animation(still, fitted.motion, sentence or "animation", report)
+
+
+def _check(sentence: str | None, videos: Any, stiffness: str | None, options: dict[str, Any]) -> None:
+    if (sentence is None) == (videos is None):
+        raise ValueError(
+            f"animate: expected either a sentence or videos, got {'neither' if videos is None else 'both'}; videos are "
+            f"followed as they are"
+        )
+    if sentence is not None:
+        instance(sentence, str, "animate: sentence")
+        if not sentence.strip():
+            raise ValueError("animate: sentence: expected what happens, such as 'roars', got no words")
+    if stiffness is not None and stiffness not in STIFFNESSES:
+        raise ValueError(f"animate: stiffness: expected one of {', '.join(STIFFNESSES)}, got {stiffness!r}")
+    if videos is not None and options:
+        raise TypeError(
+            f"animate: {next(iter(options))}: is an option of the video model, but videos are given"
+        )
+
+
+def _generate(
+    asset: Asset, sentence: str, model: str, seed: int, home: Path | None, options: dict[str, Any]
+) -> tuple[Videos, Cameras]:
+    """Videos that an MV-VDM generates of the object, and their cameras in the world of its file."""
+    from zoo.errors import UnsupportedError
+    from zoo.hub import load
+
+    pipeline = load(model, home=home)
+    if not hasattr(pipeline, "animate"):
+        raise UnsupportedError(
+            f"{model}: models of this family do not generate videos of an object from a sentence; use an MV-VDM, such "
+            f"as {MODEL}"
+        )
+    result = pipeline.animate(asset, sentence, seed=seed, **options)
+    views, frames, size = result.frames.shape[:3]
+    videos = read_videos(result, background=GREY, fps=frames / SECONDS)
+    return videos, cameras_around(asset, _evenly(views), size=size)
+
+
+def _evenly(views: int) -> list[float]:
+    return [360.0 * view / views for view in range(views)]
+
+
+def _cameras(
+    asset: Asset,
+    source: Any,
+    videos: Videos,
+    cameras: Cameras | None,
+    azimuths_deg: Sequence[float] | None,
+    elevation_deg: float | Sequence[float],
+) -> tuple[Cameras, Sequence[float] | None]:
+    """Cameras of given videos in the world of the file, and their azimuths if they are defined by these."""
+    V, _, H, W, _ = videos.frames.shape
+    stored = Path(source) / CAMERAS_FILE if isinstance(source, str | os.PathLike) else None
+    if cameras is None and azimuths_deg is None and stored is not None and stored.is_file():
+        cameras = read_cameras(stored)
+    if cameras is None:
+        azimuths_deg = _evenly(V) if azimuths_deg is None else azimuths_deg
+        for value in azimuths_deg:
+            number(value, "animate: azimuths_deg")
+        if W != H:
+            raise ValueError(
+                f"animate: the videos are {W}×{H}: expected squares, as the default cameras see them; crop them, or "
+                f"give their cameras"
+            )
+        cameras = cameras_around(asset, azimuths_deg, elevation_deg, H)
+    instance(cameras, Cameras, "animate: cameras")
+    if len(cameras) != V:
+        raise ValueError(
+            f"animate: expected one camera per video, got {len(cameras)} cameras for {V} videos "
+            f"({', '.join(videos.names)})"
+        )
+    return resized(cameras, W, H), azimuths_deg
