@@ -53,7 +53,7 @@ def rest_parts(asset: Asset, document: Document) -> list[RestPart]:
     rig = asset._rig
     world = rig.nodes.world(rig.nodes.local)
     flat = set(rig.flat)
-    of_vertices = {}
+    of_vertices: dict[int, np.ndarray] = {}
     for skin in rig.skins:
         of_vertices |= _skin_transforms(skin, world)
     parts = []

@@ -114,8 +114,8 @@ def retarget_weights(editor: GltfEditor, moved: Mapping[int, int]) -> None:
             target = channel["target"]
             if target.get("path") == "weights" and target.get("node") in moved:
                 target["node"] = moved[target["node"]]
-            pointer = (target.get("extensions") or {}).get("KHR_animation_pointer")
-            words = str((pointer or {}).get("pointer", "")).split("/")
+            pointer = (target.get("extensions") or {}).get("KHR_animation_pointer") or {}
+            words = str(pointer.get("pointer", "")).split("/")
             if len(words) > 3 and words[1] == "nodes" and words[3] == "weights" and words[2].isdigit():
                 if int(words[2]) in moved:
                     words[2] = str(moved[int(words[2])])
