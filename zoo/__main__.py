@@ -140,7 +140,9 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
         "object", help="3D model: .glb, .gltf, .obj, .ply, .stl, .fbx, .blend, .usd; front +Z, up +Y"
     )
     command.add_argument("sentence", nargs="?", help='what happens, e.g. "spreads its wings"')
-    command.add_argument("old", nargs="?", help=argparse.SUPPRESS)  # `animate MODEL OBJECT SENTENCE` of 0.1.0
+    command.add_argument(
+        "old", nargs="?", help="of `animate MODEL OBJECT SENTENCE`, the form of 0.1, which writes videos"
+    )
     command.add_argument(
         "--model", default="mvvdm/tiny", help="generates videos from the sentence (default: mvvdm/tiny)"
     )
@@ -243,7 +245,7 @@ def _render(args: argparse.Namespace) -> None:
 def _animate(args: argparse.Namespace) -> None:
     if args.old is not None:
         print(
-            f"zoo: `animate {args.object} {args.sentence} …` is now `animate {args.sentence} … --model {args.object} "
+            f"note: `animate {args.object} {args.sentence} …` is now `animate {args.sentence} … --model {args.object} "
             f"--videos-only`; this form will be removed in 0.3",
             file=sys.stderr,
         )

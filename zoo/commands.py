@@ -154,7 +154,7 @@ def animate_command(
     with fitting_threads():
         animation = animate(model_file, sentence, videos=given, seed=seed, progress=_show_progress, **options)
         print(animation.save(out))
-    for line in animation.report.sentences():
+    for line in animation.report.sentences() if animation.report else ():
         print(f"zoo: {line}", file=sys.stderr)
     if report is not None:
         from zoo.animate3d.report import write_report

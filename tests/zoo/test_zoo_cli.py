@@ -221,9 +221,21 @@ def test_formats_and_objects_are_checked_before_the_model_is_loaded(capsys, tmp_
     line = fails(capsys, 2, "sample", "bundled:mvvdm/tiny", "--out", tmp_path / "x.glb")
     assert "are saved as one of .mp4, got '.glb'" in line
     out = ("--out", tmp_path / "x.mp4")
-    line = fails(capsys, 2, "animate", "dimo/egg", tmp_path / "egg.glb", "hops", *out)
+    line = fails(
+        capsys, 2, "animate", tmp_path / "egg.glb", "hops", "--model", "dimo/egg", "--videos-only", *out
+    )
     assert "'dimo' cannot animate an object file" in line and "--seed, --motion" in line
-    line = fails(capsys, 1, "animate", "bundled:mvvdm/tiny", tmp_path / "egg.glb", "hops", *out)
+    line = fails(
+        capsys,
+        1,
+        "animate",
+        tmp_path / "egg.glb",
+        "hops",
+        "--model",
+        "bundled:mvvdm/tiny",
+        "--videos-only",
+        *out,
+    )
     assert "egg.glb: no such file" in line
 
 

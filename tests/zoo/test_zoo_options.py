@@ -60,6 +60,7 @@ class Refusal(NamedTuple):
         return self.argv[:80]
 
 
+ANIMATE = "animate asset.glb hops --videos-only"
 LACKS = "models of the family 'mvvdm' cannot"
 REFUSED = [
     # operations that a family lacks; the model is bundled, and not loaded for this
@@ -77,12 +78,12 @@ REFUSED = [
     ),
     Refusal("render mvvdm/tiny --out x.mp4", f"{LACKS} render from cameras around the object (render)"),
     Refusal("render mvvdm/tiny --motion nods --out ring", f"{LACKS} reproduce a trained motion"),
-    Refusal("animate dimo/egg asset.glb hops --out x.mp4", "'dimo' cannot animate an object file"),
+    Refusal(f"{ANIMATE} --model dimo/egg --out x.mp4", "'dimo' cannot animate an object file"),
     # formats
     Refusal("sample mvvdm/tiny --out x.glb", "saved as one of .mp4, got '.glb'"),
     Refusal("export mvvdm/tiny --out x", "saved as one of .mp4, got 'no suffix'"),
     Refusal("sample dimo/egg --out x.gif", "saved as one of .mp4, .glb, .ply, .npz, .html, got '.gif'"),
-    Refusal("animate mvvdm/tiny asset.glb hops --out x.gif", "saved as one of .mp4, got '.gif'"),
+    Refusal(f"{ANIMATE} --out x.gif", "saved as one of .mp4, got '.gif'"),
     Refusal("render dimo/egg --out x.glb", "expected a name that ends in .mp4"),
     Refusal("export dimo/bare --out x.glb", "trained without key points, so it has no joints"),
     # values
@@ -95,7 +96,7 @@ REFUSED = [
     Refusal("render dimo/egg --motion x --steps 3 --out x.mp4", "--steps 3: is for --between only"),
     Refusal(f"sample dimo/egg --seed {2**64} --out x.mp4", f"--seed {2**64}: expected a whole number from"),
     Refusal(f"sample quiet/disc --seed {-(2**63) - 1} --out x.mp4", "expected a whole number from -2^63"),
-    Refusal(f"animate quiet/disc asset.glb hops --seed {2**65} --out x.mp4", "expected a whole number from"),
+    Refusal(f"{ANIMATE} --model quiet/disc --seed {2**65} --out x.mp4", "expected a whole number from"),
     Refusal("sample dimo/egg --motion nods --out x.mp4", "has no motion 'nods'"),
     Refusal(f"sample dimo/egg --between {FROM} nods --out x.mp4", "has no motion 'nods'"),
     Refusal("sample dimo/egg --text hops --out x.mp4", "was published without a text head"),
@@ -119,7 +120,7 @@ REFUSED = [
     Refusal("render dimo/egg --out a-file", "a-file is a file: expected a folder"),
     Refusal("render dimo/egg --out a-file/ring", "a-file is a file, expected a folder"),
     Refusal("render dimo/egg --out ring", "ring has files that this command did not write (notes.txt)"),
-    Refusal("animate quiet/disc asset.glb hops --out a-file/x.mp4", "a-file is a file, expected a folder"),
+    Refusal(f"{ANIMATE} --model quiet/disc --out a-file/x.mp4", "a-file is a file, expected a folder"),
     # names
     Refusal("sample dimo/eg --out x.mp4", "there is no model 'dimo/eg'; similar names: dimo/egg"),
     Refusal("info egg", "'egg' is not a model name"),
@@ -152,7 +153,7 @@ def test_refused(refusal, capsys, tmp_path, home):
         f"sample dimo/egg --between {FROM} --out x.mp4",
         "render dimo/egg --views 2.5 --out ring",
         "render dimo/egg --distance far --out x.mp4",
-        "animate mvvdm/tiny asset.glb --out x.mp4",
+        "animate --out x.mp4",
         "animate mvvdm/tiny asset.glb hops --frames 3 --out x.mp4",
         "sample dimo/egg",
         "publish dimo/egg",

@@ -82,9 +82,11 @@ def view_agreement(alpha: np.ndarray, cameras: Cameras) -> Agreement:
         for t in range(frames):
             if touches[a, t] or touches[b, t]:
                 continue
-            ends = [_outermost(alpha[view, t], *each) for view, each in zip((a, b), planes, strict=True)]
-            if ends[0] is not None and ends[1] is not None:
-                (angle_a, size_a), (angle_b, size_b) = ends
+            end_a, end_b = (
+                _outermost(alpha[view, t], *each) for view, each in zip((a, b), planes, strict=True)
+            )
+            if end_a is not None and end_b is not None:
+                (angle_a, size_a), (angle_b, size_b) = end_a, end_b
                 distances[t] = np.abs(angle_a - angle_b) / (0.5 * (size_a + size_b))
         if np.isfinite(distances).any():
             pairs.append((a, b))

@@ -20,6 +20,7 @@ from renderers.background import Background
 from renderers.cameras import Cameras
 from zoo.animate3d.agreement import view_agreement
 from zoo.animate3d.alignment import check_alignment, compare_first_frames
+from zoo.animate3d.animation import Animation
 from zoo.animate3d.fit_report import FitReport
 from zoo.animate3d.videos import SECONDS, Videos, read_videos
 from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
@@ -27,7 +28,8 @@ from zoo.mvvdm.views import ELEVATION_DEG
 
 if TYPE_CHECKING:
     from renderers.gltf import Asset
-    from zoo.animate3d.animation import Animation
+    from zoo.animate3d.fitting import Fit
+    from zoo.animate3d.loading import StillModel
 
 MODEL = "mvvdm/tiny"
 GREY = (127, 127, 127)  # background of MV-VDM's videos
@@ -60,17 +62,15 @@ def animate(
     Args:
         asset: the model's file (`zoo.animate3d.load_model`), +Y up, front +Z. A file with animations is used at rest.
         sentence: what happens, for a model that generates videos.
-        videos: to follow instead, one per view (`zoo.animate3d.read_videos`); they begin with the still model.
-        model, home: name of the MV-VDM that generates videos, and folder of the local registry.
-        seed: of its noise; the same seed gives the same animation.
-        cameras: V cameras of given videos, in the world of the model's file. Default: `cameras.json` if the videos are
-            a folder that contains it, else cameras around the model by the next two arguments.
+        videos: to follow instead, one per view (`read_videos`); they begin with the still model.
+        model, home, seed: name of the MV-VDM that generates videos, folder of the local registry, and seed of its noise.
+        cameras: of given videos, in the world of the model's file; default `cameras.json` in a folder of videos, else
+            by the next two arguments.
         azimuths_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced, beginning in front.
         elevation_deg: of all cameras, or [V].
         background: colour behind the object in given videos without transparency; None = estimated at the border.
         fps: frame rate of given videos; None = that of the files.
-        stiffness: "rendered" for videos that are right in every pixel, "generated" for those of video models, whose
-            views disagree by pixels; default by the kind of videos.
+        stiffness: "rendered" for videos that are right in every pixel, "generated" for those of video models.
         check: refuse videos that do not begin with the still model.
         progress: called with the numbers of frames fitted and in total.
         options: of a call of the video model, such as num_inference_steps.
@@ -82,8 +82,6 @@ def animate(
         ValueError: neither or both of sentence and videos; an argument is out of range; a file cannot be used.
         ZooError: the videos do not show the still model, or the model that generates them cannot be loaded.
     """
-    from zoo.animate3d.animation import Animation
-    from zoo.animate3d.fitting import fit
     from zoo.animate3d.loading import load_model
 
     _check(sentence, videos, stiffness, options)
@@ -97,13 +95,19 @@ def animate(
         cameras, azimuths_deg = _cameras(still.asset, videos, read, cameras, azimuths_deg, elevation_deg)
     first, stills = read.frames[:, 0], render_stills(still.asset, cameras)
     alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
+    fitted = _fit(still, read, cameras, stiffness or "rendered", progress)
     agreement = view_agreement(read.frames[..., 3], cameras)
-    near = relative_to_origin(cameras, still.asset)
-    fitted = fit(
-        still.asset, read.frames, near, read.times, stiffness=stiffness or "rendered", progress=progress
-    )
     report = FitReport(read, cameras, alignment, agreement, fitted, sentence, model if sentence else None)
     return Animation(still, fitted.motion, sentence or "animation", report)
+
+
+def _fit(
+    still: StillModel, videos: Videos, cameras: Cameras, stiffness: str, progress: Progress | None
+) -> Fit:
+    from zoo.animate3d.fitting import fit
+
+    near = relative_to_origin(cameras, still.asset)
+    return fit(still.asset, videos.frames, near, videos.times, stiffness=stiffness, progress=progress)
 
 
 def _check(sentence: str | None, videos: Any, stiffness: str | None, options: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def _save_fbx(animation: Any, path: Path) -> Path:
 
     fps, times = frame_times(animation.motion.times)
     baked = animation.resample(fps) if len(times) > 1 else animation
-    # Blender's FBX exporter does not keep the bind pose of a skin with free joints exactly; shape keys are exact.
+    # As shape keys, which Blender reads back exactly.
     data, _ = baked.glb("morph", tolerance=0.0)
     write_fbx(path, data, fps=fps, frames=len(times))
     return path

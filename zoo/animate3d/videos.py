@@ -227,7 +227,7 @@ def _read_video(path: Path) -> tuple[np.ndarray, float | None]:
             # The decoders that FFmpeg prefers for VP8 and VP9 discard transparency.
             alpha = stream.metadata.get("alpha_mode") == "1"
             libvpx = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name) if alpha else None
-            decoder = av.CodecContext.create(libvpx, "r") if libvpx else None
+            decoder: Any = av.CodecContext.create(libvpx, "r") if libvpx else None
             for packet in container.demux(stream):
                 for frame in decoder.decode(packet) if decoder else packet.decode():
                     has_alpha = frame.format.name.startswith(
