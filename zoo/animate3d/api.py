@@ -63,7 +63,7 @@ def animate(
         asset: the model's file (`zoo.animate3d.load_model`), +Y up, front +Z. A file with animations is used at rest.
         sentence: what happens, for a model that generates videos.
         videos: to follow instead, one per view (`read_videos`); they begin with the still model.
-        model, home, seed: name of the MV-VDM that generates videos, folder of the local registry, and seed of its noise.
+        model, home, seed: name of the MV-VDM that generates videos, the registry that has it, and seed of its noise.
         cameras: of given videos, in the world of the model's file; default `cameras.json` in a folder of videos, else
             by the next two arguments.
         azimuths_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced, beginning in front.
