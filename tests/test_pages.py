@@ -72,7 +72,10 @@ SHORTENED = {
 SLOW = (
     *SHORTENED,
     "zoo sample dimo/knight",  # needs the training above it
-    "zoo animate mvvdm/tiny",
+    "zoo animate",
+    "zoo.animate(",
+    "animation.save(",
+    "zoo stills",
     "zoo sample dimo/kangaroo",
     "zoo render",
     "kangaroo.reconstruct(",  # fits a latent
@@ -118,6 +121,20 @@ GIVEN = {
         "from renderers.cameras import orbit_cameras\n"
         "cameras = orbit_cameras(np.zeros(1), 0.2, 2.4, fov_y=0.7, width=32, height=32)\n"
         "frames = np.full((1, 4, 32, 32, 4), 255, np.uint8)\n"
+    ),
+    "docs/animate.md": (
+        "import json\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from renderers.meshes import composite\n"
+        "from renderers.video import encode_h264\n"
+        "from zoo.animate3d import cameras_around, load_model, render_stills\n"
+        "asset = load_model('dragon.glb').asset\n"
+        "cameras = cameras_around(asset, size=64)\n"
+        "Path('videos').mkdir()\n"
+        "Path('videos/cameras.json').write_text(json.dumps(cameras.to_json()))\n"
+        "for view, still in enumerate(composite(render_stills(asset, cameras), 1.0)):\n"
+        "    encode_h264(np.stack([still] * 4), 8, to=f'videos/view_{view:02d}.mp4')\n"
     ),
     "docs/mvvdm.md": 'import zoo; zoo.publish("mvvdm/tiny", "local:mvvdm/tiny")',
     "docs/zoo.md": 'import zoo; model = zoo.load("dimo/kangaroo")',
