@@ -678,6 +678,23 @@ def metric_cases() -> dict[str, Case]:
                 "graph": [None, 5, graph.float(), graph[:3], graph[0], "x"],
             },
         ),
+        "nearest_neighbours": Case(
+            metrics.nearest_neighbours,
+            {"points": points[0, 0], "count": 2},
+            {"points": no(points[0, 0]), "count": ints(0, None)},
+            {"count": [np.int64(2)]},
+        ),
+        "torn_share": Case(
+            metrics.torn_share,
+            {"positions": points[0], "reference": points[0, 0], "neighbours": 2, "stretch": 1.5},
+            {
+                "positions (positions|reference)": no(points[0]),
+                "reference": [*no(points[0, 0]), points[0, 0, :3]],
+                "neighbours (neighbours|count)": ints(0, None),
+                "stretch": numbers(-1, None),
+            },
+            {"neighbours": [np.int64(2)], "stretch": [np.float64(1.5)]},
+        ),
         "reconstruction_psnr": Case(
             lambda frames: metrics.reconstruction_psnr(None, frames),
             {},
@@ -864,7 +881,8 @@ NAMES = [
     "MotionVideos.select", "write_motion", "evaluate", "fit_latent", "dimo.train", "train_text_head",
     "DIMOPipeline.reconstruct", "squared_error", "psnr", "ssim", "lpips", "intersection_and_union",
     "trajectory_error", "psnr_from_mse", "iou", "foreground_mask", "color_histogram_overlap",
-    "flow_between_frames", "optical_flow", "endpoint_error", "view_error", "arap_rotations",
+    "flow_between_frames", "optical_flow", "endpoint_error", "view_error", "arap_rotations", "nearest_neighbours",
+    "torn_share",
     "reconstruction_psnr", "write_mp4", "write_glb", "gaussian_surface", "Mesh", "Joints", "SkinnedAnimation",
     "zoo.load", "zoo.info", "zoo.list_models", "zoo.publish", "zoo.register_family", "zoo.capabilities_of",
 ]  # fmt: skip
@@ -904,7 +922,7 @@ NOT_CALLED: dict[str, tuple[ModuleType, str]] = {
     "zoo": (
         zoo,
         "Capabilities HubError ModelInfo Needs Operation PlacementError RepositoryError UnknownModelError "
-        "UnsupportedError ZooError __version__ known_families",
+        "UnsupportedError ZooError __version__ animate known_families",  # animate: tests/zoo/test_animate_videos.py
     ),
     "zoo.dimo": (
         zoo.dimo,

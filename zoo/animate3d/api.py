@@ -4,8 +4,8 @@
     zoo.animate("dragon.glb", videos=["front.mp4", "right.mp4", "back.mp4", "left.mp4"]).save("dragon.usd")
 
 A multi-view video model (MV-VDM) turns pictures of the still model and the sentence into one video per view; a
-deformation graph that carries the model's surface is fitted to them (Animate3D §3.2 in its aim; the method is
-photometric Gauss-Newton on a deformation graph, see docs/animate.md). Given videos take the place of the first step.
+deformation graph that carries the model's surface is fitted to them by photometric Gauss-Newton (docs/animate.md; it
+has the aim of Animate3D §3.2, not its method). Given videos take the place of the first step.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
 
 from renderers.fields import Count, Fraction, NotNegative, OneOf, Positive, Range, Whole, check_fields
 
@@ -223,6 +223,22 @@ class DIMOConfig:
             raise ValueError(
                 f"DIMOConfig.skip: expected 0..{self.depth - 2} with depth {self.depth}, got {self.skip}"
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as JSON values, which are arguments of the class.
+
+        Fields that version 0.1 did not have are left out where they have their defaults, so that a model of that
+        version, saved again, is the same file.
+        """
+        values = asdict(self)
+        for part, defaults, added in (
+            (values, DIMOConfig, ("blending", "root")),
+            (values["losses"], LossWeights, ("tracks",)),
+        ):
+            for name in added:
+                if part[name] == getattr(defaults, name):
+                    del part[name]
+        return values
 
     @staticmethod
     def paper() -> DIMOConfig:

@@ -12,7 +12,7 @@ import copy
 import difflib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,7 +194,7 @@ class DIMOPipeline:
             "phases": self.phases.tolist(),
             "seconds": self.seconds,
             "provenance": self.provenance,
-            "config": asdict(self.model.config),
+            "config": self.model.config.to_json(),
             "text": None if self.text is None else {"encoder": self.text.encoder},
         }
 
