@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FOV_DEG, DISTANCE = 33.9, 2.0  # of the cameras that DIMO's training videos are rendered with
 STEPS, VIEWS = 5, 8  # by default
+CAMERAS_FILE = "cameras.json"  # in a folder with one video or picture per view
 SEEDS = range(-(2**63), 2**64)  # of torch's generators
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zoo.capabilities import Capabilities, Needs, Operation, Rendered, Resampled, Result
 from zoo.card import numbers
-from zoo.choices import MotionChoice, Orbit, check_output, check_seed
+from zoo.choices import CAMERAS_FILE, MotionChoice, Orbit, check_output, check_seed
 from zoo.errors import OptionError, UnknownModelError
 from zoo.hub import ModelInfo, info, list_models, load, publish
 from zoo.hub_access import check_target
@@ -22,7 +22,6 @@ from zoo.threads import fitting_threads
 if TYPE_CHECKING:
     import numpy as np
 
-CAMERAS = "cameras.json"  # of `render`, beside a folder's videos
 VIDEO_FRAMES = 48  # of `render` by default: smooth for motions of two seconds
 
 
@@ -204,7 +203,6 @@ def stills_command(
     from PIL import Image
 
     from renderers.files import atomic_folder
-    from zoo.animate3d.api import CAMERAS_FILE
     from zoo.animate3d.loading import load_model
     from zoo.animate3d.viewpoints import AZIMUTHS_DEG, cameras_around, render_stills
 
@@ -246,7 +244,7 @@ def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, 
             cameras = orbit.cameras(orbit.views)
             path.mkdir(parents=True, exist_ok=True)
             # First: it marks the folder, should this be interrupted.
-            (path / CAMERAS).write_text(json.dumps(cameras.to_json(), indent=2))
+            (path / CAMERAS_FILE).write_text(json.dumps(cameras.to_json(), indent=2))
             for view, video in enumerate(motion.render(cameras)):
                 write_mp4(path / f"view_{view:02d}.mp4", video, motion.fps)
             print(f"{path}: {orbit.views} views")
@@ -275,8 +273,8 @@ def _check_views_folder(folder: Path) -> None:
         check_output(folder)
         return
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    foreign = [name for name in names if name != CAMERAS and not re.fullmatch(r"view_\d\d+\.mp4", name)]
-    if foreign or (names and not _is_cameras(folder / CAMERAS)):
+    foreign = [name for name in names if name != CAMERAS_FILE and not re.fullmatch(r"view_\d\d+\.mp4", name)]
+    if foreign or (names and not _is_cameras(folder / CAMERAS_FILE)):
         raise OptionError(
             f"{folder} has files that this command did not write ({', '.join((foreign or names)[:3])}): choose an "
             f"empty or a new folder, or that of an earlier render"

@@ -24,6 +24,7 @@ from zoo.animate3d.animation import Animation
 from zoo.animate3d.fit_report import FitReport
 from zoo.animate3d.videos import SECONDS, Videos, read_videos
 from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
+from zoo.choices import CAMERAS_FILE
 from zoo.mvvdm.views import ELEVATION_DEG
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 MODEL = "mvvdm/tiny"
 GREY = (127, 127, 127)  # background of MV-VDM's videos
-CAMERAS_FILE = "cameras.json"
 STIFFNESSES = ("rendered", "generated")
 
 Progress = Callable[[int, int], None]  # frames fitted, of how many

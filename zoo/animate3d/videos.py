@@ -52,7 +52,6 @@ def read_videos(
     *,
     background: Background | None = None,
     fps: float | None = None,
-    renders_alpha: bool = True,
 ) -> Videos:
     """Read videos of an object from several views.
 
@@ -62,7 +61,6 @@ def read_videos(
             `MVVDMOutput`.
         background: colour behind the object in videos without transparency; None = estimated at the border.
         fps: frame rate; None = that of the files, or `SECONDS` in total for arrays.
-        renders_alpha: whether alpha in the source is used if there is any; otherwise it is ignored.
 
     Returns:
         The videos, all of one length and size.
@@ -88,10 +86,7 @@ def read_videos(
     _check_same(clips, names)
     rate = fps or _rate(rates, names)
     frames = np.stack(
-        [
-            _transparent(frames, background, name, renders_alpha)
-            for frames, name in zip(clips, names, strict=True)
-        ]
+        [_transparent(frames, background, name) for frames, name in zip(clips, names, strict=True)]
     )
     return Videos(frames, np.arange(frames.shape[1]) / rate, tuple(names))
 
@@ -276,8 +271,8 @@ def _rate(rates: Sequence[float | None], names: Sequence[str]) -> float:
     return next(iter(known))
 
 
-def _transparent(frames: np.ndarray, background: Background | None, name: str, use_alpha: bool) -> np.ndarray:
-    if use_alpha and frames.shape[-1] == 4 and frames[..., 3].min() < 255:
+def _transparent(frames: np.ndarray, background: Background | None, name: str) -> np.ndarray:
+    if frames.shape[-1] == 4 and frames[..., 3].min() < 255:
         visible = frames[..., 3].reshape(len(frames), -1).max(1)
         if not visible.all():
             first = int(np.argmin(visible))
