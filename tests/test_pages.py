@@ -50,6 +50,9 @@ NOT_RUN = {
     "MVVDMPipeline.from_pretrained_parts()": "downloads 8 GB and needs a GPU",
     "animate3d_motion_modules.ckpt": "downloads the published weights",
 }
+# Programs of docs/deploy.md, which need machines of their own: not run. Files that they name must exist, and commands
+# of ours that they start are parsed.
+DEPLOYING = ("docker", "kubectl", "ray", "sbatch", "export")
 # Part of a command line → flags appended to it, so that it takes seconds.
 SMALL = "--resolution 32 --num-frames 4 --views 4 --limit 1 --max-animations 1"
 TINY_DIMO = (
@@ -257,12 +260,23 @@ def arguments_of(text: str) -> list[str]:
     words = shlex.split(text, comments=True)
     while words and re.match(r"[A-Z_]+=", words[0]):
         del words[0]
-    return words[words.index("--") + 1 :] if words[:1] == ["ray"] else words
+    if words[:3] == ["ray", "job", "submit"]:
+        return words[words.index("--") + 1 :]
+    if words[:2] == ["ray", "exec"]:
+        return arguments_of(words[-1])
+    if words[:1] == ["sbatch"]:
+        return words[words.index("python") :]
+    return words
 
 
 def fault(text: str, monkeypatch, capsys) -> str:
     """Return why a command line is not accepted, or an empty string."""
+    missing = [path for path in re.findall(r"cluster/deploy/[\w.-]+", text) if not (ROOT / path).is_file()]
+    if missing:
+        return f"no file {missing}"
     words = arguments_of(text)
+    if words[0] in DEPLOYING:
+        return ""
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return "" if set(words[1:]) <= set(targets) else f"make has no target {words[1:]}"
@@ -312,6 +326,9 @@ def test_a_command_line_is_accepted(command, monkeypatch, capsys):
         ("python -m factory.nothing", "ImportError"),
         ("make nothing", "no target"),
         ("nothing --at all", "not a command"),
+        ("kubectl apply -f cluster/deploy/rayjobs.yaml", "no file"),
+        ("ray exec cluster.yaml 'RAY_ADDRESS=auto python -m factory.render --ot x'", "SystemExit"),
+        ("sbatch --array=0-1 run.sh python -m factory.render --ot x", "SystemExit"),
     ],
 )
 def test_a_wrong_command_line_is_reported(line, expected, monkeypatch, capsys):
@@ -451,7 +468,10 @@ def selected(page: str, slow: bool) -> list[Snippet]:
     return [
         each
         for each in ALL
-        if each.page == page and not each.names(NOT_RUN) and (slow or not each.names(SLOW))
+        if each.page == page
+        and not each.names(NOT_RUN)
+        and each.text.split()[0] not in DEPLOYING
+        and (slow or not each.names(SLOW))
     ]
 
 

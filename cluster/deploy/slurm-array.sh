@@ -24,7 +24,6 @@ base=$((20000 + (job * 31 + element) % 400 * 100))
 umask 077 # the token is the key to the cluster
 mkdir -p "$shared"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$shared/token
-export RAY_raylet_start_wait_time_s=${RAY_raylet_start_wait_time_s:-300} # Ray's 60 s are too short on a busy machine
 temp=$(mktemp -d /tmp/menagerie.XXXXXX) # short: Ray puts sockets there
 ports="--node-manager-port=$((base + 1)) --object-manager-port=$((base + 2)) --dashboard-agent-grpc-port=$((base + 3))
   --dashboard-agent-listen-port=$((base + 4)) --runtime-env-agent-port=$((base + 5)) --metrics-export-port=$((base + 6))
@@ -39,15 +38,24 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM INT
 
+start_head() { # a few attempts: Ray gives up after 30 s, which is too short on a busy machine
+  for attempt in 1 2 3; do
+    ray start --head --block --node-ip-address="$ip" --port="$base" --num-cpus="$cpus" --num-gpus="$gpus" \
+      --include-dashboard=false --temp-dir="$temp" --disable-usage-stats $ports > "$shared/head.log" 2>&1 &
+    ray_pid=$!
+    while kill -0 "$ray_pid" 2>/dev/null; do
+      ray health-check --address "$ip:$base" > /dev/null 2>&1 && return
+      sleep 1
+    done
+  done
+  echo "slurm-array.sh: Ray did not start on $ip:" >&2
+  cat "$shared/head.log" >&2
+  exit 1
+}
+
 if [ "$element" = 0 ]; then
   [ -s "$RAY_AUTH_TOKEN_PATH" ] || head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH"
-  ray start --head --block --node-ip-address="$ip" --port="$base" --num-cpus="$cpus" --num-gpus="$gpus" \
-    --include-dashboard=false --temp-dir="$temp" --disable-usage-stats $ports > "$shared/head.log" 2>&1 &
-  ray_pid=$!
-  until ray health-check --address "$ip:$base" > /dev/null 2>&1; do
-    kill -0 "$ray_pid" 2>/dev/null || { echo "slurm-array.sh: Ray did not start:" >&2; cat "$shared/head.log" >&2; exit 1; }
-    sleep 1
-  done
+  start_head
   echo "$ip:$base" > "$shared/address.new" && mv "$shared/address.new" "$shared/address"
   code=0
   RAY_ADDRESS=$ip:$base "$@" || code=$?
