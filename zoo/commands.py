@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zoo.capabilities import Capabilities, Needs, Operation, Rendered, Resampled, Result
 from zoo.card import numbers
 from zoo.choices import CAMERAS_FILE, MotionChoice, Orbit, check_output, check_seed
-from zoo.errors import OptionError, UnknownModelError
+from zoo.errors import OptionError, SentenceWarning, UnknownModelError
 from zoo.hub import ModelInfo, info, list_models, load, publish
 from zoo.hub_access import check_target
 from zoo.terminal import printable
@@ -314,7 +315,15 @@ def _supporting(
 
 
 def _results(model: ModelInfo, choice: MotionChoice, home: Path | None) -> Sequence[Result]:
-    results = choice.results(load(model.name, home=home))
+    loaded = load(model.name, home=home)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SentenceWarning)
+        results = choice.results(loaded)
+    for warning in caught:
+        if issubclass(warning.category, SentenceWarning):
+            print(f"zoo: {warning.message}", file=sys.stderr)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if choice.frames is None:
         return results
     return [cast(Resampled, result).resampled(choice.frames) for result in results]

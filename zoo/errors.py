@@ -11,6 +11,10 @@ class UnknownModelError(ZooError, LookupError):
     """No model, or no revision, has this name; the message suggests similar names."""
 
 
+class SentenceWarning(UserWarning):
+    """Nothing that a model was trained on fits a sentence."""
+
+
 class UnsupportedError(ZooError, ValueError):
     """The model or its family does not support this operation or file format; the message lists what it does."""
 

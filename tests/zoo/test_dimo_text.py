@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from zoo import text_encoder
 from zoo.dimo import text
 from zoo.dimo.pipeline import DIMOPipeline
 from zoo.dimo.rephrase import rephrase
+from zoo.errors import SentenceWarning
 
 EVALUATION = json.loads((Path(__file__).parent / "kangaroo_paraphrases.json").read_text())
 requires_minilm = pytest.mark.skipif(
@@ -65,6 +67,60 @@ def test_a_head_is_saved_with_its_model(head, tmp_path):
     again = DIMOPipeline.load_from(tmp_path, json.loads(json.dumps(pipeline.save_to(tmp_path))))
     said = "jumps ahead"
     assert torch.equal(pipeline.from_text(said).z, again.from_text(said).z)
+
+
+@requires_minilm
+def test_the_papers_head_predicts_coordinates_and_is_saved_with_its_model(tmp_path):
+    model = tiny_dimo()
+    with torch.no_grad():
+        model.mu.copy_(2 * torch.eye(len(SENTENCES), model.mu.shape[1]))
+    head = text.train_text_head(SENTENCES, latents=model.mu, steps=400)
+    pipeline = DIMOPipeline(model, "egg", SENTENCES, text=head)
+    again = DIMOPipeline.load_from(tmp_path, json.loads(json.dumps(pipeline.save_to(tmp_path))))
+    assert again.text.kind == "projection"
+    for index, sentence in enumerate(SENTENCES):
+        z = again.from_text(sentence).z
+        assert int(torch.cdist(z[None], model.mu).argmin()) == index
+        assert torch.equal(z, pipeline.from_text(sentence).z)
+    with pytest.raises(ValueError, match=r"TextHead\.latent"):
+        head.shares("nods")
+
+
+@requires_minilm
+def test_a_sentence_that_no_motion_fits_is_reported(head):
+    pipeline = DIMOPipeline(tiny_dimo(), "egg", SENTENCES, text=head)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        match = pipeline.from_text(SENTENCES[2]).match
+    assert match == text.TextMatch(SENTENCES[2], SENTENCES[2], pytest.approx(1.0, abs=1e-5)) and match.fits
+    with pytest.warns(SentenceWarning, match=r"no trained motion fits 'reads the newspaper'.*nearest is"):
+        motion = pipeline.from_text("reads the newspaper")
+    assert not motion.match.fits and motion.match.nearest in SENTENCES
+    assert motion.resampled(3).match is motion.match and pipeline.sample(0).match is None
+
+
+@requires_minilm
+@pytest.mark.parametrize("species", ["kangaroo", "fox", "bird"])
+def test_confidence_separates_what_was_trained_from_other_things(species):
+    """The area under the ROC curve of 50 paraphrases against 20 sentences about things that were never taught."""
+    here = Path(__file__).parent
+    model = zoo.load(f"bundled:dimo/{species}")
+    paraphrases = json.loads((here / f"{species}_paraphrases_unseen.json").read_text())
+    others = json.loads((here / "unknown_sentences.json").read_text())
+    assert set(paraphrases) == set(model.sentences) and len(others) == 20
+
+    def confidence(sentences):
+        return torch.tensor([model.text.match(each, model.sentences, "").confidence for each in sentences])
+
+    known, unknown = confidence(paraphrases.values()), confidence(others)
+    assert (known[:, None] > unknown).float().mean() >= 0.95
+    assert (known >= text.FITS).float().mean() >= 0.85 and (unknown < text.FITS).float().mean() >= 0.8
+    # Control: against themselves nothing is separated.
+    assert abs((known[:, None] > known.flip(0)).float().mean() - 0.5) < 0.02
+    shares = torch.stack([model.text.shares(each) for each in paraphrases.values()])
+    best = shares.topk(3).indices
+    right = [model.sentences.index(each) in row for each, row in zip(paraphrases, best.tolist(), strict=True)]
+    assert sum(right) >= 43  # 85 %
 
 
 def test_a_model_without_a_head_says_so():

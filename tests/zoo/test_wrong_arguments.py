@@ -554,6 +554,7 @@ def model_cases(folder: Path) -> dict[str, Case]:
             {
                 "sentences": [None, 5, "hops", [], [None], [5]],
                 "paraphrases": ["hops", 5, [["a"]], [5] * 6, [[5]] * 6],
+                "latents": ["hops", [[0.0]], torch.zeros(6), torch.zeros(2, 4)],
                 "steps": ints(-1, None),
                 "seed": ints(-1, None),
             },

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zoo.dimo.model import DIMO, KeyPointMotion, MotionDecoder
     from zoo.dimo.motion import Motion
     from zoo.dimo.pipeline import DIMOPipeline
-    from zoo.dimo.text import TextHead, train_text_head
+    from zoo.dimo.text import TextHead, TextMatch, train_text_head
     from zoo.dimo.training import fit_latent, train
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "MotionDecoder",
     "MotionVideos",
     "TextHead",
+    "TextMatch",
     "evaluate",
     "fit_latent",
     "train",
@@ -50,6 +51,7 @@ if not TYPE_CHECKING:
             "MotionDecoder": "zoo.dimo.model",
             "MotionVideos": "zoo.dimo.data",
             "TextHead": "zoo.dimo.text",
+            "TextMatch": "zoo.dimo.text",
             "evaluate": "zoo.dimo.evaluation",
             "fit_latent": "zoo.dimo.training",
             "train": "zoo.dimo.training",

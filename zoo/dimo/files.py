@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 PARTS = ("dimo", "text")  # prefixes of the tensors' names
 
 
-def read_parts(file: Path, config: DIMOConfig, encoder: str | None) -> tuple[DIMO, TextHead | None]:
+def read_parts(file: Path, config: DIMOConfig, text: dict[str, str] | None) -> tuple[DIMO, TextHead | None]:
     """Read a model and its text head, in single precision on the CPU.
 
     Args:
         file: model.safetensors, as `DIMOPipeline.save_to` writes it.
         config: of the model.
-        encoder: language model of the text head; None if the model has no text head.
+        text: "encoder" (language model) and "kind" of the text head; None if the model has no text head.
 
     Raises:
         RepositoryError: a tensor is missing, is not expected, or has another shape, data type or range.
@@ -34,13 +34,13 @@ def read_parts(file: Path, config: DIMOConfig, encoder: str | None) -> tuple[DIM
     state: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for name, tensor in load_file(file).items():
         part, _, rest = name.partition(".")
-        if part not in state or (part == "text" and encoder is None):
+        if part not in state or (part == "text" and text is None):
             raise RepositoryError(f"{file}: the tensor {name!r} is not one of this model; {ADVICE}")
         state[part][rest] = tensor
     model = _model(file, config, state["dimo"])
-    if encoder is None:
+    if text is None:
         return model, None
-    return model, _text_head(file, encoder, state["text"], model.num_motions)
+    return model, _text_head(file, text, state["text"], model)
 
 
 def _model(file: Path, config: DIMOConfig, state: dict[str, Tensor]) -> DIMO:
@@ -59,14 +59,16 @@ def _model(file: Path, config: DIMOConfig, state: dict[str, Tensor]) -> DIMO:
     return model
 
 
-def _text_head(file: Path, encoder: str, state: dict[str, Tensor], motions: int) -> TextHead:
+def _text_head(file: Path, text: dict[str, str], state: dict[str, Tensor], model: DIMO) -> TextHead:
     from zoo.dimo.text import TextHead
 
+    encoder, kind = text["encoder"], text.get("kind", "retrieval")
+    outputs = model.mu.shape[1] if kind == "projection" else model.num_motions
     first = "network.0.weight"
     _check_sizes(file, f"text.{first}", state.get(first))
     hidden, width = state[first].shape
-    check_state(state, TextHead(encoder, width, motions, hidden).state_dict(), file, "text.")
-    return TextHead.from_state(encoder, state)
+    check_state(state, TextHead(encoder, width, outputs, hidden, kind).state_dict(), file, "text.")
+    return TextHead.from_state(encoder, state, kind)
 
 
 def _check_sizes(file: Path, name: str, tensor: Tensor | None) -> None:

@@ -25,6 +25,7 @@ from zoo.formats import check_suffix
 if TYPE_CHECKING:
     from renderers.gaussians import Gaussians, TensorCameras
     from zoo.dimo.model import DIMO, KeyPointMotion
+    from zoo.dimo.text import TextMatch
     from zoo.export.animation import SkinnedAnimation
 
 # Camera of previews and of `save("….mp4")`: a three-quarter view from slightly above, with the field of view of the
@@ -49,6 +50,7 @@ class Motion:
         object_name: of the model, "" if unknown.
         exact: the frames were chosen, so that `save` writes exactly these; else a video is resampled to 24 fps.
         trained: sentences of the motions that the model was trained on, in the order of its latents; () if unknown.
+        match: how well the trained motions fit the sentence that the motion was decoded for; None if it was not.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Motion:
     object_name: str = ""
     exact: bool = False
     trained: tuple[str, ...] = ()
+    match: TextMatch | None = None
 
     def __repr__(self) -> str:
         about = f"{self.object_name!r}, " if self.object_name else ""
@@ -95,7 +98,7 @@ class Motion:
                 f"{self.name}: phases: expected at least one phase, all in 0..1, got {phases.tolist()}"
             )
         motion = decode(self.model, self.z, phases, self.name, self.seconds, self.object_name)
-        return replace(motion, exact=True, trained=self.trained)
+        return replace(motion, exact=True, trained=self.trained, match=self.match)
 
     def resampled(self, frames: int) -> Motion:
         """Evaluate the motion at `frames` phases, evenly spaced from its first to its last."""

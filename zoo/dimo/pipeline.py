@@ -195,7 +195,7 @@ class DIMOPipeline:
             "seconds": self.seconds,
             "provenance": self.provenance,
             "config": self.model.config.to_json(),
-            "text": None if self.text is None else {"encoder": self.text.encoder},
+            "text": None if self.text is None else self.text.to_json(),
         }
 
     @classmethod
@@ -210,7 +210,7 @@ class DIMOPipeline:
         fields = dict(init)
         config, text = DIMOConfig(**fields.pop("config")), fields.pop("text")
         with untouched():
-            model, head = read_parts(Path(folder) / WEIGHTS, config, text and text["encoder"])
+            model, head = read_parts(Path(folder) / WEIGHTS, config, text)
         return cls(model, text=head, **fields)
 
     @property
@@ -303,6 +303,9 @@ class DIMOPipeline:
     def from_text(self, sentence: str) -> Motion:
         """Decode the motion described by a sentence in free wording.
 
+        The result's `match` says how well any trained motion fits the sentence; if none does, a `SentenceWarning` is
+        issued too.
+
         Raises:
             UnsupportedError: the model has no text head.
             RuntimeError: the language model is not installed; the message says what to install.
@@ -313,7 +316,11 @@ class DIMOPipeline:
                 f"dimo/{self.object} was published without a text head; choose with .motion(name) among .motions, "
                 "or train one with zoo.dimo.text.train_text_head"
             )
-        return self._decode(self.text.shares(sentence).to(self.model.mu) @ self.model.mu, sentence)
+        z = self.text.latent(sentence, self.model.mu)
+        nearest = self.sentences[int(torch.cdist(z[None], self.model.mu).argmin())]
+        match = self.text.match(sentence, self.sentences, nearest)
+        match.warn(f"dimo/{self.object}")
+        return replace(self._decode(z, sentence), match=match)
 
     def reconstruct(
         self, videos: MotionVideos | np.ndarray, cameras: Cameras | None = None, **options: Any
