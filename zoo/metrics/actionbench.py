@@ -132,26 +132,27 @@ def align(
     source, goal = predicted.detach().float(), target.detach().float()
     starts = axis_rotations().to(source)
     count = len(starts)
-    with torch.enable_grad():
-        translation = torch.zeros(count, 3, device=source.device, requires_grad=True)
-        six = torch.tensor([1.0, 0, 0, 0, 1, 0], device=source.device).repeat(count, 1).requires_grad_()
-        scale = torch.ones(count, 3, device=source.device, requires_grad=True)
-        optimizer = torch.optim.Adam([translation, six, scale], lr=learning_rate)
-        nearest_target = _Nearest(goal)
-        best: Alignment | None = None
-        for _ in range(iterations):
-            optimizer.zero_grad()
+    parameters = [
+        torch.zeros(count, 3, device=source.device),
+        torch.tensor([1.0, 0, 0, 0, 1, 0], device=source.device).repeat(count, 1),
+        torch.ones(count, 3, device=source.device),
+    ]
+    adam = torch.optim.Adam(parameters, lr=learning_rate)
+    nearest_target = _Nearest(goal)
+    best: Alignment | None = None
+    for _ in range(iterations):
+        with torch.enable_grad():
+            translation, six, scale = (each.requires_grad_() for each in parameters)
             rotation = starts @ _matrix_of(six)
             moved = (scale[:, None] * source) @ rotation + translation[:, None]  # [24, P, 3]
-            losses = torch.stack([_squared_chamfer(cloud, goal, nearest_target) for cloud in moved])
+            losses = _squared_chamfer(moved, goal, nearest_target)
+            adam.zero_grad()
             losses.mean().backward()
-            optimizer.step()
-            loss, index = losses.detach().min(0)
-            if best is None or float(loss) < best.loss:
-                best = Alignment(
-                    scale[index].detach().clone(), rotation[index].detach(), translation[index].detach().clone(),
-                    float(loss),
-                )  # fmt: skip
+        adam.step()
+        loss, index = losses.detach().min(0)
+        if best is None or float(loss) < best.loss:
+            chosen = (each[index].detach().clone() for each in (scale, rotation, translation))
+            best = Alignment(*chosen, float(loss))
     assert best is not None
     return best
 
@@ -319,9 +320,12 @@ def _matrix_of(six: Tensor) -> Tensor:
 
 
 def _squared_chamfer(moved: Tensor, goal: Tensor, nearest_goal: _Nearest) -> Tensor:
-    """The objective of `align` for one cloud; the choice of the nearest points has no gradient."""
-    forward = (moved - goal[nearest_goal(moved.detach())]).square().sum(-1).mean()
-    backward = (moved[_Nearest(moved.detach())(goal)] - goal).square().sum(-1).mean()
+    """The objective of `align` for clouds [N, P, 3], [N]; the choice of the nearest points has no gradient."""
+    fixed = moved.detach()
+    to_goal = nearest_goal(fixed.flatten(0, 1)).unflatten(0, moved.shape[:2])
+    to_moved = torch.stack([_Nearest(cloud)(goal) for cloud in fixed])[..., None].expand(-1, -1, 3)
+    forward = (moved - goal[to_goal]).square().sum(-1).mean(1)
+    backward = (moved.gather(1, to_moved) - goal).square().sum(-1).mean(1)
     return forward + backward
 
 

@@ -89,7 +89,8 @@ class AMTS(nn.Module):
             out = decoder(_gather(features, level0, level1, flow))
             flow, features = out[:, :4] + 2 * _resize(flow, 2), out[:, 4:]
             flow, features = update(flow, features, correlation)
-        return self._fuse(before, after, mean, flow, self.decoder1(_gather(features, *pyramids[0], flow)))
+        level0, level1 = pyramids[0]
+        return self._fuse(before, after, mean, flow, self.decoder1(_gather(features, level0, level1, flow)))
 
     def _fuse(self, before: Tensor, after: Tensor, mean: Tensor, flow: Tensor, out: Tensor) -> Tensor:
         """Warp both frames with all pairs of flows and blend the results (§3.3).
