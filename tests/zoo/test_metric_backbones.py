@@ -146,7 +146,7 @@ def tiny_dino(monkeypatch) -> tuple[nn.Module, dict[str, Tensor]]:
     )  # fmt: skip
     model = ViTModel(config, add_pooling_layer=False).eval()
     for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
+        nn.init.normal_(parameter)
     source = model.state_dict()
     state = {
         "cls_token": source["embeddings.cls_token"],

@@ -176,6 +176,8 @@ def test_displacement_and_trajectory_errors_are_numpys_and_by_hand():
     assert metrics.displacement_error(target[:1].expand_as(target), target) == 1.0
     assert metrics.displacement_error(target, target) == 0.0
     assert np.isnan(metrics.displacement_error(target, torch.zeros(3, 1, 3)))
+    with pytest.raises(ValueError, match="target: expected at least 2 frames, got 1"):
+        metrics.displacement_error(target[:1], target[:1])
     a, b = (torch.randn(4, 9, 3, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
     error = np.linalg.norm((a - b).numpy(), axis=-1)
     moved = np.linalg.norm((b - b[:1]).numpy(), axis=-1)

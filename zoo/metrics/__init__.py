@@ -10,7 +10,7 @@
     rigidity      points torn off their neighbours
     trajectories  rigidity energy and distance of 3D point tracks
     actionbench   ActionBench's CD-3D, CD-4D and CD-M of animated surfaces
-    fvd           Fréchet video distance
+    frechet       Fréchet video distance
     vbench        VBench's consistency, smoothness and aesthetic scores; amt is the network for smoothness
     backbones     published weights: files, sha256, sources
     catalogue     a table of all of them: formula, range, direction, needs, source
@@ -33,7 +33,7 @@ from zoo.metrics.backbones import BACKBONES, NotComputed, WeightFile, find_weigh
 from zoo.metrics.catalogue import METRICS, Metric, metric
 from zoo.metrics.clip import clip_frame_consistency, clip_reference_similarity, clip_similarity
 from zoo.metrics.flow import endpoint_error, flow_amount, flow_between_frames, flow_smoothness, optical_flow
-from zoo.metrics.fvd import frechet_distance, fvd
+from zoo.metrics.frechet import frechet_distance, fvd
 from zoo.metrics.images import lpips, psnr, psnr_from_mse, reconstruction_psnr, squared_error, ssim
 from zoo.metrics.raft import dynamic_degree, motion_amplitude, raft_flow
 from zoo.metrics.rigidity import nearest_neighbours, torn_share

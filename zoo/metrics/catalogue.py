@@ -12,7 +12,7 @@ from zoo.metrics import (
     appearance,
     clip,
     flow,
-    fvd,
+    frechet,
     images,
     raft,
     rigidity,
@@ -243,7 +243,7 @@ METRICS: dict[str, Metric] = {
         _SORKINE,
     ),
     "fvd": Metric(
-        fvd.fvd,
+        frechet.fvd,
         "videos",
         "Fréchet distance of Gaussians fitted to I3D features of generated and true videos",
         "0–∞",

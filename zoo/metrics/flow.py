@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renderers.arguments import integer
-from zoo.metrics.checks import check_floats, check_tensors, check_videos
+from zoo.metrics.checks import check_finite, check_floats, check_tensors, check_videos
 
 # σ of the Gaussian blurs, in pixels: before subsampling, of the images at each level, of the structure tensor and
 # the mismatch (the size of the Lucas-Kanade window), and of the flow after each level.
@@ -39,6 +39,7 @@ def endpoint_error(flow: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     mask_sizes = check_tensors("endpoint_error", "V T H W", mask=mask)
     if mask_sizes != sizes:
         raise ValueError(f"endpoint_error: mask: expected sizes {sizes} as the flows, got {mask_sizes}")
+    check_finite("endpoint_error", flow=flow, target=target)
     lengths = (flow - target).norm(dim=2)
     return (lengths * mask).sum() / mask.sum().clamp(min=1)
 

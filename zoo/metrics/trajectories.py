@@ -47,6 +47,7 @@ def best_rotations(source: Tensor, target: Tensor) -> Tensor:
 def trajectory_error(predicted: Tensor, target: Tensor) -> float:
     """Mean Euclidean distance between corresponding points [T, P, 3], in the points' unit."""
     check_tensors("trajectory_error", "T P 3", predicted=predicted, target=target)
+    check_finite("trajectory_error", predicted=predicted, target=target)
     return float((predicted - target).norm(dim=-1).mean())
 
 
