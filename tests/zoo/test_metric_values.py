@@ -124,10 +124,8 @@ def test_values_that_a_comparison_would_hide_are_refused(value):
     """NaN is neither above a threshold nor below: without a check it would count as background, or as not torn."""
     spoilt = torch.full((1, 2, 3, 8, 8), 0.5)
     spoilt[0, 1, 0, 0, 0] = value
-    depth, points = (
-        spoilt[:, :, 0],
-        spoilt[0, :, :, :1].transpose(1, 2).flatten(1, 2)[..., None].expand(2, -1, 3),
-    )
+    depth, points = spoilt[:, :, 0], torch.zeros(2, 8, 3)
+    points[1, 0, 0] = value
     cameras = orbit_cameras(np.zeros(1), 0.0, 3.0, fov_y=0.6, width=8, height=8)
     good = torch.zeros_like(depth)
     calls = {

@@ -715,7 +715,9 @@ def weight_cases(no: Callable[..., list[Any]]) -> dict[str, Case]:
     bad = [*no(frames), frames[:, :0], spoilt, frames * 255, frames - 0.5, (frames * 255).byte()]
     cases = {
         "clip_similarity": ({"frames": frames, "target": frames}, {}),
-        "clip_reference_similarity": ({"frames": frames, "image": image}, {"image": [*no(image)[:4], image[:2], image * NAN]}),
+        "clip_reference_similarity": (
+            {"frames": frames, "image": image}, {"image": [*no(image)[:4], image[:2], image * NAN]},
+        ),
         "clip_frame_consistency": ({"frames": frames}, {"frames (frames)": [frames[:, :1]]}),
         "fvd": ({"frames": frames, "target": frames}, {"target (target)": [frames[:, :9], torch.rand(2, 11, 3, 8, 8)]}),
         "i2v_subject": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from renderers.arguments import shown
@@ -55,6 +56,7 @@ class Metric:
         return weight_hashes(*self.needs, weights=weights)
 
 
+_BEGIN, _END = "<!-- tables -->", "<!-- end of the tables -->"
 _SORKINE = "Sorkine & Alexa 2007, eq. 3"
 _DIMO2, _DIMO4 = "DIMO (2025), table 2", "DIMO (2025), table 4"
 _VBENCH = "VBench (Huang et al. 2024)"
@@ -256,7 +258,7 @@ METRICS: dict[str, Metric] = {
         "videos",
         "CLIP-F: mean cosine of CLIP embeddings of successive frames",
         "−1–1",
-        "neither",
+        "higher",
         _DIMO2,
         ("clip-b32",),
     ),
@@ -275,7 +277,7 @@ METRICS: dict[str, Metric] = {
         "videos",
         "mean cosine of a frame's DINO feature to the previous and the first frame's",
         "0–1",
-        "neither",
+        "higher",
         _VBENCH,
         ("dino-b16",),
     ),
@@ -284,7 +286,7 @@ METRICS: dict[str, Metric] = {
         "videos",
         "as subject_consistency, with CLIP embeddings; for videos with a scene",
         "0–1",
-        "neither",
+        "higher",
         _VBENCH,
         ("clip-b32",),
     ),
@@ -293,7 +295,7 @@ METRICS: dict[str, Metric] = {
         "videos",
         "1 − mean difference of odd frames from those that AMT-S interpolates",
         "0–1",
-        "neither",
+        "higher",
         f"{_VBENCH}; AMT (Li et al. 2023)",
         ("amt-s",),
     ),
@@ -332,3 +334,11 @@ def markdown_tables() -> str:
         digest = file.sha256 if len(file.sha256) == 64 else f"{file.sha256}…"
         lines.append(f"| `{name}` | `{file.file}` | `{digest}` | <{file.url}> | {file.licence} |")
     return "\n".join(lines) + "\n"
+
+
+def write_tables(page: Path) -> None:
+    """Replace the tables in a page, which are between two comments."""
+    text = page.read_text("utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    page.write_text(f"{before}{_BEGIN}\n\n{markdown_tables()}\n{_END}{after}", "utf-8")
