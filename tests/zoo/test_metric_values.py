@@ -13,6 +13,7 @@ from renderers.cameras import orbit_cameras
 from zoo.metrics.appearance import color_histogram_overlap
 from zoo.metrics.flow import endpoint_error, optical_flow
 from zoo.metrics.images import psnr, psnr_from_mse
+from zoo.metrics.rigidity import torn_share
 from zoo.metrics.silhouettes import foreground_mask, intersection_and_union, iou
 from zoo.metrics.trajectories import best_rotations, trajectory_error
 from zoo.metrics.views import view_error
@@ -116,3 +117,36 @@ def test_views_of_one_plane_agree_where_they_show_the_same_points():
     frames[1, :, 0] += 0.3
     assert view_error(frames, depth, cameras) == pytest.approx(0.1, abs=0.01)
     assert math.isnan(view_error(frames, torch.zeros_like(depth), cameras))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_a_comparison_would_hide_are_refused(value):
+    """NaN is neither above a threshold nor below: without a check it would count as background, or as not torn."""
+    spoilt = torch.full((1, 2, 3, 8, 8), 0.5)
+    spoilt[0, 1, 0, 0, 0] = value
+    depth, points = spoilt[:, :, 0], torch.zeros(2, 8, 3)
+    points[1, 0, 0] = value
+    cameras = orbit_cameras(np.zeros(1), 0.0, 3.0, fov_y=0.6, width=8, height=8)
+    good = torch.zeros_like(depth)
+    calls = {
+        "frames": [
+            lambda: foreground_mask(spoilt),
+            lambda: color_histogram_overlap(spoilt),
+            lambda: view_error(spoilt, good, cameras),
+        ],
+        "alpha": [lambda: intersection_and_union(depth, good)],
+        "predicted": [lambda: trajectory_error(points, torch.zeros_like(points))],
+        "positions": [lambda: torn_share(points, torch.zeros_like(points[0]))],
+        "flow": [lambda: endpoint_error(spoilt[:, :, :2], torch.zeros(1, 2, 2, 8, 8), good)],
+    }
+    for name, functions in calls.items():
+        for function in functions:
+            with pytest.raises(ValueError, match=rf"{name}: expected finite values, .* with NaN or infinity"):
+                function()
+
+
+def test_empty_tensors_are_refused():
+    with pytest.raises(ValueError, match=r"psnr|squared_error: image: .*got an empty one, \[0, 4, 3\]"):
+        psnr(torch.zeros(0, 4, 3), torch.zeros(0, 4, 3))
+    with pytest.raises(ValueError, match=r"trajectory_error: predicted: .*empty one, \[2, 0, 3\]"):
+        trajectory_error(torch.zeros(2, 0, 3), torch.zeros(2, 0, 3))

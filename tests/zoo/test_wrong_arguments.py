@@ -696,10 +696,139 @@ def metric_cases() -> dict[str, Case]:
             },
             {"neighbours": [np.int64(2)], "stretch": [np.float64(1.5)]},
         ),
+        **weight_cases(no),
+        **surface_cases(no),
         "reconstruction_psnr": Case(
             lambda frames: metrics.reconstruction_psnr(None, frames),
             {},
             {"frames": [*no(frames)[:4], frames[0, 0, 0], frames.byte()]},
+        ),
+    }
+
+
+def weight_cases(no: Callable[..., list[Any]]) -> dict[str, Case]:
+    """Metrics with published weights: refused before the weights are asked for, which are not on this machine."""
+    metrics = zoo.metrics
+    frames, image = torch.rand(2, 10, 3, 16, 16), torch.rand(3, 16, 16)
+    large = torch.rand(1, 4, 3, 128, 128)
+    spoilt = frames.clone()
+    spoilt[0, 0, 0, 0, 0] = NAN
+    bad = [*no(frames), frames[:, :0], spoilt, frames * 255, frames - 0.5, (frames * 255).byte()]
+    cases = {
+        "clip_similarity": ({"frames": frames, "target": frames}, {}),
+        "clip_reference_similarity": (
+            {"frames": frames, "image": image}, {"image": [*no(image)[:4], image[:2], image * NAN]},
+        ),
+        "clip_frame_consistency": ({"frames": frames}, {"frames (frames)": [frames[:, :1]]}),
+        "fvd": ({"frames": frames, "target": frames}, {"target (target)": [frames[:, :9], torch.rand(2, 11, 3, 8, 8)]}),
+        "i2v_subject": (
+            {"frames": frames, "image": frames[:, 0]},
+            {"image": [*no(frames[:, 0])[:4], image, frames[:1, 0]], "frames (square)": [frames[..., :12]]},
+        ),
+        "subject_consistency": ({"frames": frames}, {"frames (frames)": [frames[:, :1], frames[..., :12]]}),
+        "background_consistency": ({"frames": frames}, {"frames (frames)": [frames[:, :1]]}),
+        "motion_smoothness": ({"frames": frames}, {"frames (128 pixels)": [frames], "frames (frames)": [large[:, :2]]}),
+        "aesthetic_quality": ({"frames": frames}, {}),
+        "dynamic_degree": (
+            {"frames": large, "fps": 8},
+            {"fps": numbers(0, -1, None), "frames (128 pixels|3 frames)": [frames, large[:, :2]]},
+        ),
+        "motion_amplitude": (
+            {"frames": large, "mask": large[:, :, 0] > 0.5},
+            {"mask": [None, 5, large[:, :1, 0], large.numpy()], "frames (frames)": [large[:, :1]]},
+        ),
+        "raft_flow": ({"frames": large}, {"frames (128 pixels|frames)": [frames, large[:, :1]]}),
+        "flow_amount": ({"frames": frames}, {"frames (frames)": [frames[:, :1]]}),
+        "flow_smoothness": ({"frames": frames}, {"frames (frames)": [frames[:, :2]]}),
+    }  # fmt: skip
+    table = {}
+    for name, (good, more) in cases.items():
+        refused = {"frames (frames|target|image)": bad[:4] + bad[5:]} | more
+        if name not in ("raft_flow", "flow_amount", "flow_smoothness"):
+            refused["weights (weights|not computed)"] = [7, "", "a\0b", "nowhere"]
+        if "weights (weights|not computed)" in refused and name in ("i2v_subject", "subject_consistency"):
+            refused["weights (weights|not computed)"] = [7, "nowhere"]
+        if name == "motion_smoothness":
+            good = {"frames": large}
+        table[name] = Case(getattr(metrics, name), good, refused)
+    known = {"backbone": ["resnet", None, 5, ["raft"]], "weights (weights|not computed)": [7, "", "nowhere"]}
+    table["find_weights"] = Case(metrics.find_weights, {"backbone": "raft", "weights": "nowhere"}, known)
+    table["weight_hashes"] = Case(
+        lambda backbone: metrics.weight_hashes(backbone, weights="nowhere"),
+        {},
+        {"backbone (backbone|not computed)": ["resnet", None, 5, "raft"]},
+    )
+    table["metric"] = Case(
+        metrics.metric, {"name": "psnr"}, {"name (metric)": [*NO_TEXT, "", "psn", ["psnr"]]}
+    )
+    table["frechet_distance"] = Case(
+        metrics.frechet_distance,
+        {"features": frames[0, :, 0, 0], "target": frames[0, :, 0, 0]},
+        {
+            "features (features|target)": no(
+                frames[0, :, 0, 0], frames[0, :0, 0, 0], frames[0, :, 0, 0] * NAN
+            ),
+            "target": no(frames[0, :, 0, 0]),
+        },
+    )
+    return table
+
+
+def surface_cases(no: Callable[..., list[Any]]) -> dict[str, Case]:
+    metrics = zoo.metrics
+    points, faces = torch.rand(3, 6, 3), torch.tensor([[0, 1, 2], [3, 4, 5]])
+    spoilt = points.clone()
+    spoilt[0, 0, 0] = NAN
+    same = metrics.Alignment(torch.ones(3), torch.eye(3), torch.zeros(3), 0.0)
+    clouds = {"predicted": points, "target": points}
+    bad = {
+        "predicted (predicted|target)": no(points, spoilt, points[:, :0], points.long()),
+        "target": [*no(points)[:4], points[:2], spoilt],
+    }
+    single = {"predicted": points[0], "target": points[0]}
+    bad_single = {
+        "predicted (predicted|target)": no(points[0], spoilt[0], points[0, :0]),
+        "target": [*no(points[0])[:4], spoilt[0]],
+    }
+    counts = {"icp_points": ints(0, None), "iterations": ints(0, None)}
+    kept = {"alignment": [5, "x", torch.eye(4)]}
+    quick = clouds | {"iterations": 1}
+    return {
+        "displacement_error": Case(
+            metrics.displacement_error,
+            clouds,
+            {
+                "predicted (predicted|target)": no(points, spoilt),
+                "target (predicted|target)": [*no(points), spoilt],
+            },
+        ),
+        "Alignment": Case(same.apply, {"points": points}, {"points": [*no(points)[:5]]}),
+        "align": Case(
+            metrics.align,
+            single | {"iterations": 1, "learning_rate": 0.01},
+            bad_single | {"iterations": ints(0, None), "learning_rate": numbers(0, -1, None)},
+            {"iterations": [np.int64(1)]},
+        ),
+        "align_first": Case(metrics.align_first, quick, bad | counts),
+        "chamfer_distance": Case(
+            metrics.chamfer_distance,
+            single | {"queries": 2, "seed": 44},
+            bad_single | {"queries": ints(-1, None), "seed": ints(-1, 2**32, None)},
+            {"queries": [np.int64(2)]},
+        ),
+        "chamfer_3d": Case(metrics.chamfer_3d, quick, bad | counts),
+        "chamfer_4d": Case(metrics.chamfer_4d, quick, bad | counts | kept),
+        "motion_chamfer": Case(metrics.motion_chamfer, quick, bad | counts | kept),
+        "sample_surface": Case(
+            metrics.sample_surface,
+            {"vertices": points, "faces": faces, "count": 4, "seed": 0},
+            {
+                "vertices (vertices|faces)": no(points, spoilt, points[:, :0], points.long(), points * 0),
+                "faces": [*no(faces)[:4], faces.float(), faces + 4, faces - 1, faces[:0]],
+                "count": ints(0, None, HUGE),
+                "seed": ints(-1, None),
+            },
+            {"count": [np.int64(4)]},
         ),
     }
 
@@ -884,6 +1013,11 @@ NAMES = [
     "trajectory_error", "psnr_from_mse", "iou", "foreground_mask", "color_histogram_overlap",
     "flow_between_frames", "optical_flow", "endpoint_error", "view_error", "arap_rotations", "nearest_neighbours",
     "torn_share",
+    "clip_similarity", "clip_reference_similarity", "clip_frame_consistency", "fvd", "i2v_subject",
+    "subject_consistency", "background_consistency", "motion_smoothness", "aesthetic_quality", "dynamic_degree",
+    "motion_amplitude", "raft_flow", "flow_amount", "flow_smoothness", "find_weights", "weight_hashes", "metric",
+    "frechet_distance", "displacement_error", "Alignment", "align", "align_first", "chamfer_distance", "chamfer_3d",
+    "chamfer_4d", "motion_chamfer", "sample_surface",
     "reconstruction_psnr", "write_mp4", "write_glb", "gaussian_surface", "Mesh", "Joints", "SkinnedAnimation",
     "zoo.load", "zoo.info", "zoo.list_models", "zoo.publish", "zoo.register_family", "zoo.capabilities_of",
 ]  # fmt: skip
@@ -930,7 +1064,7 @@ NOT_CALLED: dict[str, tuple[ModuleType, str]] = {
         "DIMOConfig DIMOPipeline KeyPointMotion LossWeights Motion MotionDecoder MotionVideos TextHead",
     ),
     "zoo.export": (zoo.export, ""),
-    "zoo.metrics": (zoo.metrics, ""),
+    "zoo.metrics": (zoo.metrics, "BACKBONES METRICS Metric NotComputed WeightFile"),
     "renderers.gaussians": (
         renderers.gaussians,
         "FAR NEAR OUTPUTS Gaussians Rendered TensorCameras get_threads",

@@ -1,6 +1,8 @@
-"""Optical flow between frames, and its distance from the flow of a reference video.
+"""Optical flow between frames, its distance from the flow of a reference video, and amount and smoothness of motion.
 
 The flow is estimated (pyramidal Lucas-Kanade), on both videos alike, so no network and no ground truth is needed.
+`flow_amount` and `flow_smoothness` are cheaper relatives of VBench's dynamic degree and motion smoothness, and not
+comparable with them.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renderers.arguments import integer
-from zoo.metrics.checks import check_floats, check_tensors
+from zoo.metrics.checks import check_finite, check_floats, check_tensors, check_videos
 
 # σ of the Gaussian blurs, in pixels: before subsampling, of the images at each level, of the structure tensor and
 # the mismatch (the size of the Lucas-Kanade window), and of the flow after each level.
+FASTEST = 0.05  # share of the pixels that `flow_amount` averages
 SMALLEST = 2  # side of the coarsest level, in pixels, of which a gradient can be taken
 BLUR_PYRAMID, BLUR_IMAGE, BLUR_WINDOW, BLUR_FLOW = 1.0, 0.7, 2.0, 1.0
 
@@ -36,8 +39,53 @@ def endpoint_error(flow: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     mask_sizes = check_tensors("endpoint_error", "V T H W", mask=mask)
     if mask_sizes != sizes:
         raise ValueError(f"endpoint_error: mask: expected sizes {sizes} as the flows, got {mask_sizes}")
+    check_finite("endpoint_error", flow=flow, target=target)
     lengths = (flow - target).norm(dim=2)
     return (lengths * mask).sum() / mask.sum().clamp(min=1)
+
+
+def flow_amount(frames: Tensor) -> float:
+    """Amount of motion: mean flow of the fastest 5 % of pixels between successive frames, as a share of the image.
+
+        mean_{views, pairs} mean_{fastest 5 %} ‖flow‖ / min(H, W)
+
+    Args:
+        frames: [V, T, 3, H, W] in 0..1, T ≥ 2.
+
+    Returns:
+        At least 0; 0 for a still video. More is not better: videos that fall apart move.
+    """
+    sizes = check_videos("flow_amount", least=2, frames=frames)
+    lengths = flow_between_frames(frames).norm(dim=2)
+    return float(largest_mean(lengths, FASTEST).double().mean() / min(sizes["H"], sizes["W"]))
+
+
+def flow_smoothness(frames: Tensor) -> float:
+    """Smoothness of motion: how well every second frame is re-created from its neighbours by halving their flow.
+
+        1 − mean |x_i − x̂_i|,  x̂_i(p) = ½ (x_{i−1}(p − ½ f(p)) + x_{i+1}(p + ½ f(p))),  i = 1, 3, 5, …
+
+    with the flow f from frame i − 1 to frame i + 1. Standing still scores 1, so it is read beside `flow_amount`.
+
+    Args:
+        frames: [V, T, 3, H, W] in 0..1, T ≥ 3.
+
+    Returns:
+        In 0..1, the mean over views.
+    """
+    check_videos("flow_smoothness", least=3, frames=frames)
+    even = frames[:, ::2]
+    before, after = even[:, :-1].flatten(0, 1), even[:, 1:].flatten(0, 1)
+    half = optical_flow(before.mean(1), after.mean(1)) / 2
+    halfway = (warp(before, -half)[0] + warp(after, half)[0]) / 2
+    truth = frames[:, 1 : 2 * even.shape[1] - 1 : 2].flatten(0, 1)
+    return float(1 - (halfway - truth).abs().double().mean())
+
+
+def largest_mean(values: Tensor, share: float) -> Tensor:
+    """Mean of the largest values of each image [..., H, W], [...]: of a share of them, rounded down, at least one."""
+    flat = values.flatten(-2)
+    return flat.topk(max(1, int(flat.shape[-1] * share)), dim=-1).values.mean(-1)
 
 
 def optical_flow(before: Tensor, after: Tensor, levels: int = 3, iterations: int = 6) -> Tensor:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderers.arguments import number, shown
+from renderers.files import file_path
+from zoo.metrics.backbones import BACKBONES, Folder, NotComputed, load_state
 from zoo.metrics.checks import check_floats, check_tensors
 from zoo.seeds import untouched
 
@@ -57,7 +59,11 @@ def psnr(image: Tensor, target: Tensor) -> float:
 
 
 def ssim(image: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity of each image, [...]; 1 for identical images (Wang et al. 2004).
+    """Structural similarity of each image, [...]; 1 for identical images (Wang et al. 2004, eq. 13).
+
+        mean over windows and channels of (2 μ_a μ_b + C₁)(2 σ_ab + C₂) / ((μ_a² + μ_b² + C₁)(σ_a² + σ_b² + C₂))
+
+    In −1..1. Images are floats [..., H, W, C] in 0..1, with C₁ = 0.01² and C₂ = 0.03².
 
     Gaussian window of 11 pixels, σ = 1.5, evaluated where the whole window is inside the image, as in the original.
     The window shrinks to the size of smaller images.
@@ -85,36 +91,54 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     return values.mean((-1, -2)).unflatten(0, (-1, channels)).mean(1).reshape(batch)
 
 
-def lpips(image: Tensor, target: Tensor) -> Tensor:
-    """Perceptual distance (Zhang et al. 2018, VGG-16), mean over images [..., H, W, 3].
+def lpips(image: Tensor, target: Tensor, *, weights: Folder | None = None) -> Tensor:
+    """Perceptual distance (Zhang et al. 2018, eq. 1, VGG-16), mean over images [..., H, W, 3] in 0..1.
+
+        Σ_l mean_{h, w} ‖w_l ∘ (ŷ_l − ŷ⁰_l)‖²
+
+    with the features ŷ_l of 5 layers of VGG-16, normalised over channels, and the package's weights w_l.
+
+    Args:
+        image: of sides of at least 16 pixels.
+        target: of the same shape.
+        weights: folder with "vgg16" of `BACKBONES`; None is torchvision's download.
+
+    Returns:
+        A scalar, at least 0; 0 for identical images.
 
     Raises:
-        RuntimeError: the package or its backbone's published weights are missing; see `lpips_network`.
+        NotComputed: the package or its backbone's published weights are missing; see `lpips_network`.
     """
     check_floats("lpips", image=image, target=target)
     check_tensors("lpips", "... H W 3", image=image, target=target)
     a, b = (t.flatten(0, -4).movedim(-1, 1) * 2 - 1 for t in (image, target))
-    return lpips_network(image.device)(a, b).mean()
+    folder = None if weights is None else str(file_path(weights, "lpips: weights"))
+    return lpips_network(image.device, folder)(a, b).mean()
 
 
 @cache
-def lpips_network(device: torch.device) -> nn.Module:
-    """The LPIPS network with frozen weights, loaded once per device.
+def lpips_network(device: torch.device, weights: str | None = None) -> nn.Module:
+    """The LPIPS network with frozen weights, loaded once per device and folder of weights.
 
     Raises:
-        RuntimeError: the package lpips or the weights of VGG-16 are missing.
+        NotComputed: the package lpips or the weights of VGG-16 are missing.
     """
     try:
         from lpips import LPIPS
 
+        state = load_state("vgg16", weights) if weights else None
         with untouched():
-            network = LPIPS(net="vgg", verbose=False)
+            network = LPIPS(net="vgg", verbose=False, pnet_rand=state is not None)
     except (ImportError, OSError) as error:
-        raise RuntimeError(
-            "LPIPS needs the package lpips and the weights that torchvision publishes as vgg16-397923af.pth in "
-            f"{torch.hub.get_dir()}/checkpoints ({type(error).__name__}: {error}); put the file there, "
+        raise NotComputed(
+            f"not computed: needs {BACKBONES['vgg16'].needs} and the package lpips ({type(error).__name__}: {error}). "
+            f"Put the file, which torchvision publishes as vgg16-397923af.pth, in {torch.hub.get_dir()}/checkpoints, "
             "or train without: LossWeights(lpips=0)"
         ) from error
+    if state is not None:
+        # The package's five slices keep the layers' indices in VGG-16's sequence of features.
+        names = {name: f"features.{name.partition('.')[2]}" for name in network.net.state_dict()}
+        network.net.load_state_dict({name: state[source] for name, source in names.items()})
     return network.requires_grad_(False).eval().to(device)
 
 

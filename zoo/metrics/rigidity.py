@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from renderers.arguments import integer, number
-from zoo.metrics.checks import check_tensors
+from zoo.metrics.checks import check_finite, check_tensors
 
 NEIGHBOURS = 6  # nearest points in the reference pose
 STRETCH = 1.5  # a point is torn off if its neighbours are more than this many times as far away
@@ -57,6 +57,7 @@ def torn_share(
         raise ValueError(
             f"torn_share: expected one reference for each of {sizes['N']} points, got {len(reference)}"
         )
+    check_finite("torn_share", positions=positions, reference=reference)
     stretch = number(stretch, "torn_share: stretch", 0.0)
     if sizes["N"] < 2:
         return positions.new_zeros(sizes["T"])

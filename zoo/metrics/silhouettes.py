@@ -7,7 +7,7 @@ from torch import Tensor
 
 from renderers.arguments import number
 from renderers.background import Background, background_color
-from zoo.metrics.checks import check_floats, check_tensors
+from zoo.metrics.checks import check_finite, check_floats, check_tensors
 
 GREY = 127.0 / 255.0  # the background of MV-VDM's videos
 FOREGROUND_THRESHOLD = 0.06  # largest channel difference from the background; above the noise of video coding
@@ -25,6 +25,7 @@ def foreground_mask(frames: Tensor, background: Background = GREY) -> Tensor:
     """
     check_floats("foreground_mask", frames=frames)
     check_tensors("foreground_mask", "V T 3 H W", frames=frames)
+    check_finite("foreground_mask", frames=frames)
     color = frames.new_tensor(background_color(background, "foreground_mask: background")).view(3, 1, 1)
     return (frames - color).abs().amax(2) > FOREGROUND_THRESHOLD
 
@@ -32,6 +33,7 @@ def foreground_mask(frames: Tensor, background: Background = GREY) -> Tensor:
 def intersection_and_union(alpha: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Pixel counts of the intersection and the union of two silhouettes, each where the coverage exceeds 0.5."""
     check_tensors("intersection_and_union", "...", alpha=alpha, target=target)
+    check_finite("intersection_and_union", alpha=alpha, target=target)
     predicted, expected = alpha > 0.5, target > 0.5
     return (predicted & expected).sum(), (predicted | expected).sum()
 

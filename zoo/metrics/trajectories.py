@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from renderers.arguments import shown
-from zoo.metrics.checks import check_tensors
+from zoo.metrics.checks import check_finite, check_tensors
 
 
 def arap_rotations(positions: Tensor, graph: Tensor) -> Tensor:
@@ -45,4 +47,29 @@ def best_rotations(source: Tensor, target: Tensor) -> Tensor:
 def trajectory_error(predicted: Tensor, target: Tensor) -> float:
     """Mean Euclidean distance between corresponding points [T, P, 3], in the points' unit."""
     check_tensors("trajectory_error", "T P 3", predicted=predicted, target=target)
+    check_finite("trajectory_error", predicted=predicted, target=target)
     return float((predicted - target).norm(dim=-1).mean())
+
+
+def displacement_error(predicted: Tensor, target: Tensor) -> float:
+    """Mean vertex error as a share of the true displacement.
+
+        Σ_t Σ_p ‖x̂_p(t) − x_p(t)‖ / Σ_t Σ_p ‖x_p(t) − x_p(0)‖
+
+    It does not depend on the unit of the points. The truth scores 0 and points that stay at their first true position
+    score 1, so a prediction above 1 is worse than no motion.
+
+    Args:
+        predicted: points x̂_p(t), [T, P, 3], T ≥ 2.
+        target: the same points of the true motion, x_p(t), [T, P, 3].
+
+    Returns:
+        The share, at least 0; nan if the true points do not move.
+    """
+    sizes = check_tensors("displacement_error", "T P 3", predicted=predicted, target=target)
+    check_finite("displacement_error", predicted=predicted, target=target)
+    if sizes["T"] < 2:
+        raise ValueError("displacement_error: target: expected at least 2 frames, got 1")
+    displacement = float((target - target[:1]).double().norm(dim=-1).sum())
+    error = float((predicted - target).double().norm(dim=-1).sum())
+    return error / displacement if displacement else math.nan

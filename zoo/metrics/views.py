@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renderers.arguments import instance, number
 from renderers.cameras import Cameras
-from zoo.metrics.checks import check_floats, check_tensors
+from zoo.metrics.checks import check_finite, check_floats, check_tensors
 
 
 def view_error(frames: Tensor, depth: Tensor, cameras: Cameras, tolerance: float = 0.02) -> float:
@@ -34,6 +34,7 @@ def view_error(frames: Tensor, depth: Tensor, cameras: Cameras, tolerance: float
     depth_sizes = check_tensors("view_error", "V T H W", depth=depth)
     if depth_sizes != sizes:
         raise ValueError(f"view_error: depth: expected sizes {sizes} as the frames, got {depth_sizes}")
+    check_finite("view_error", frames=frames, depth=depth)
     instance(cameras, Cameras, "view_error: cameras")
     if (len(cameras), cameras.height, cameras.width) != (sizes["V"], sizes["H"], sizes["W"]):
         raise ValueError(
