@@ -44,9 +44,7 @@ class FramesScene:
             for name in ("means", "scales", "quats", "opacities", "colors")
         }
         self.frames = len(frames)
-        solid = np.concatenate(
-            [f.means[f.opacities > 0.1] if (f.opacities > 0.1).any() else f.means for f in frames]
-        )
+        solid = np.concatenate([frame.solid for frame in frames])
         low, high = np.percentile(solid, [0.1, 99.9], axis=0)
         self.target = (low + high) / 2
         self.radius = float(np.percentile(np.linalg.norm(solid - self.target, axis=1), 99.9))
@@ -128,6 +126,12 @@ class _Frame:
         ]
         if faults:
             raise ValueError(f"expected finite values, got NaN or infinity in {', '.join(faults)}")
+
+    @property
+    def solid(self) -> np.ndarray:
+        """Centres of the Gaussians that are clearly visible; of all, if none is."""
+        visible = self.opacities[:, 0] > 0.1
+        return self.means[visible] if visible.any() else self.means
 
 
 def splat_files(folder: Path) -> list[Path]:

@@ -37,6 +37,7 @@ class MeshScene:
         self.formats: tuple[str, ...] = (".mp4", ".glb")
         if animation is not None:
             self.formats = (".mp4", ".glb", ".fbx", ".usd", ".ply", ".npz")
+        self._drawn = _draw_calls(asset)
         self._lock = threading.Lock()  # an asset caches the animation that was evaluated last
         first = self.indices[0] if self.indices else None
         points = np.concatenate([self._positions(first, t) for t in self._times(first)[::6]])
@@ -51,7 +52,7 @@ class MeshScene:
         names = tuple(self._name(index) for index in self.indices) or ("rest pose",)
         facts = {"vertices": asset.num_vertices, "triangles": triangles, "animations": len(asset.animations)}
         facts |= {key: asset.metadata[key] for key in ("author", "license") if key in asset.metadata}
-        draws, arrays = _draw_calls(asset)
+        draws, arrays = self._drawn
         header = Description(
             kind="mesh", title=self.title, facts=facts, names=names, formats=self.formats,
             start={"kind": "trained", "index": 0}, target=tuple(self.target), distance=distance_of(self.radius),

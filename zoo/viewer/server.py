@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _scene(self, query: dict[str, str]) -> Scene:
         text = query.get("pane", "0")
-        if not text.isdecimal() or int(text) >= len(self.server.scenes):
+        if text not in map(str, range(len(self.server.scenes))):
             raise ValueError(f"pane: expected a number below {len(self.server.scenes)}, got {shown(text)}")
         return self.server.scenes[int(text)]
 

@@ -1,6 +1,7 @@
 // One scene with its canvases. The picture of a motion that was requested replaces the former one at once.
 
 const LARGEST_RATIO = 2; // device pixels per CSS pixel; more costs time without being visible
+const WAITING_MS = 500; // after which a request is reported to be in progress
 const SCENES = {
   splats: (...args) => new SkinnedScene(...args),
   frames: (...args) => new FramesScene(...args),
@@ -52,6 +53,7 @@ class Pane {
     while (this.wanted) {
       const choice = this.wanted;
       this.wanted = null;
+      const slow = setTimeout(() => { this.waiting = true; this.changed(); }, WAITING_MS);
       try {
         const { header, arrays } = await requestArrays("motion", { pane: this.index, choice: JSON.stringify(choice) });
         this.scene.setMotion(header, arrays);
@@ -60,6 +62,8 @@ class Pane {
       } catch (error) {
         this.error = error.message;
       }
+      clearTimeout(slow);
+      this.waiting = false;
       this.changed();
     }
   }

@@ -5,9 +5,10 @@ class Panel {
     Object.assign(this, { pane, viewer });
     const { header } = pane;
     this.root = element("div", {});
+    this.state = "";
     this.add("", element("h1", {}, header.title), element("dl", {}, ...header.facts.map(([label, value]) =>
       element("div", {}, element("dt", {}, label), element("dd", {}, value)))));
-    this.status = element("p", { className: "note", role: "status" });
+    this.status = element("p", { className: "status", id: "status", role: "status" });
     if (header.names.length > 1) this.addList();
     if (header.samples) this.addSeed();
     if (header.text) this.addSentence();
@@ -157,9 +158,10 @@ class Panel {
 
   // After every change of the pane.
   update() {
-    const { choice, motion, error } = this.pane;
-    if (error) this.setStatus(error, true);
-    else if (this.shown !== motion) this.setStatus("");
+    const { choice, motion, error, waiting } = this.pane;
+    const state = error || (waiting ? "Decoding …" : "");
+    if (this.state !== state || this.shown !== motion) this.setStatus(state, Boolean(error));
+    this.state = state;
     if (this.shown === motion) return;
     this.shown = motion;
     const current = choice.kind === "trained" ? choice.index : -1;
