@@ -64,13 +64,15 @@ class Access:
         """Name of the cookie. Cookies are shared by all ports of a host, so it has the port in it."""
         return f"menagerie_{self.port}"
 
-    def refusal(self, headers: Mapping[str, str]) -> str | None:
+    def refusal(self, path: str, headers: Mapping[str, str]) -> str | None:
         """Why a request is refused, one sentence; None if it is answered.
 
         Args:
+            path: of the URL.
             headers: of the request.
         """
-        if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        follows_link = path == "/" and headers.get("Sec-Fetch-Dest") == "document"  # such as one in a notebook
+        if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not follows_link:
             return "requests of other sites are not answered"
         if self.token is not None:
             try:

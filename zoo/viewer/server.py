@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
                 303, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie}
             )  # not kept in the history
             return
-        refusal = access.refusal(self.headers)
+        refusal = access.refusal(url.path, self.headers)
         if refusal is not None:
             self._send_text(403, f"Refused: {refusal}.")
             return
