@@ -13,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import torch
+from graph_motions import graph_motion
 from sample_assets import BUNDLED, CASES
 from tiny_dimo import SENTENCES, tiny_pipeline
 from tiny_gltf import moving
@@ -22,6 +23,7 @@ import zoo.__main__
 from renderers import gltf
 from renderers.cameras import orbit_cameras
 from renderers.gaussians import Gaussians, ply
+from zoo.animate3d import Animation, load_model
 from zoo.errors import OptionError, UnsupportedError
 from zoo.viewer.access import Access, make_token
 from zoo.viewer.frames import FramesScene
@@ -293,6 +295,31 @@ def test_vertices_are_those_of_the_file(path):
         scene.motion('{"index": 99}')
 
 
+def test_results_of_animate(tmp_path):
+    model = load_model(BUNDLED / "knight.glb")
+    animation = Animation(model, graph_motion(model.asset), name="bends")
+    scene = open_scene(animation)
+    header, _ = scene.describe()
+    assert header["names"] == ["bends"] and header["formats"] == [
+        ".mp4",
+        ".glb",
+        ".fbx",
+        ".usd",
+        ".ply",
+        ".npz",
+    ]
+    facts, sent = decode(encode(*scene.motion(FIRST)))
+    assert facts["title"] == "bends" and facts["seconds"] == pytest.approx(1.5)
+    times = np.linspace(0, 1.5, facts["frames"])
+    expected = animation.vertices(times)[:, model.asset.visible]
+    positions = (sent["low"] + sent["step"] * sent["positions"])[:, model.asset.visible]
+    # Between the motion's frames, joints of a glTF skin are interpolated in their own way.
+    exact = [int(np.abs(times - t).argmin()) for t in (0.0, 0.75, 1.5)]
+    assert np.abs(positions - expected)[exact].max() < 1e-3 * model.diagonal()
+    path = scene.save(FIRST, tmp_path / "bends.npz", None)
+    assert np.load(path)["vertices"].shape == (13, model.asset.num_vertices, 3)
+
+
 def test_large_motions_are_sent_in_fewer_frames(monkeypatch):
     scene = open_scene(BUNDLED / "knight.glb")
     frames = scene.motion(FIRST)[0]["frames"]
@@ -464,6 +491,9 @@ def test_other_sites_get_no_answer(viewer):
     assert ask(viewer, "/scene?pane=0", Host="evil.example:80")[0] == 403
     assert ask(viewer, "/scene?pane=0", Sec_Fetch_Site="cross-site")[0] == 403
     assert ask(viewer, "/", Sec_Fetch_Site="same-site")[0] == 403
+    assert ask(viewer, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="iframe")[0] == 403
+    assert ask(viewer, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 200  # a link
+    assert ask(viewer, "/scene?pane=0", Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")[0] == 403
     assert ask(viewer, "/", Sec_Fetch_Site="none", Host=f"localhost:{viewer.port}")[0] == 200
     assert not {name for name in ask(viewer, "/")[1] if name.lower().startswith("access-control")}
     assert viewer._server.socket.getsockname()[0] == "127.0.0.1"
@@ -486,7 +516,7 @@ def test_a_token_is_required_where_others_can_connect(egg):
             assert status == 403 and b"dimo/egg" not in body and token.encode() not in body
         status, headers, body = ask(running, f"/?token={token}")
         assert (status, headers["Location"], body) == (303, "/", b"")
-        assert "HttpOnly" in headers["Set-Cookie"] and "SameSite=Strict" in headers["Set-Cookie"]
+        assert "HttpOnly" in headers["Set-Cookie"] and "SameSite=Lax" in headers["Set-Cookie"]
         cookie = headers["Set-Cookie"].partition(";")[0]
         assert ask(running, "/scene?pane=0", Cookie=cookie)[0] == 200
         assert ask(running, "/scene?pane=0", Cookie=cookie, Host="192.168.1.5")[0] == 200
@@ -500,7 +530,7 @@ def test_tokens():
     for token in ("", "short", "with space", "semi;colon", "é" * 8, "new\nline1"):
         with pytest.raises(OptionError, match="--token"):
             make_token("127.0.0.1", token)
-    assert Access(1, "abcdefgh").refusal({"Cookie": "\x00bad; ;;"}) is not None
+    assert Access(1, "abcdefgh").refusal("/", {"Cookie": "\x00bad; ;;"}) is not None
 
 
 def test_exports(viewer, egg, tmp_path):

@@ -71,7 +71,9 @@ class Access:
             path: of the URL.
             headers: of the request.
         """
-        follows_link = path == "/" and headers.get("Sec-Fetch-Dest") == "document"  # such as one in a notebook
+        follows_link = (
+            path == "/" and headers.get("Sec-Fetch-Dest") == "document"
+        )  # such as one in a notebook
         if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not follows_link:
             return "requests of other sites are not answered"
         if self.token is not None:

@@ -88,10 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
         query = dict(parse_qsl(url.query, max_num_fields=16))
         access = self.server.access
         if url.path == "/" and access.is_token(query.get("token", "")):
-            cookie = f"{access.cookie}={access.token}; HttpOnly; SameSite=Strict; Path=/"
-            self._send(
-                303, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie}
-            )  # not kept in the history
+            # A redirection, so that the token is not kept in the history. Not SameSite=Strict: after a link on another
+            # site, browsers would leave the cookie out.
+            cookie = f"{access.cookie}={access.token}; HttpOnly; SameSite=Lax; Path=/"
+            self._send(303, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie})
             return
         refusal = access.refusal(url.path, self.headers)
         if refusal is not None:
