@@ -116,7 +116,7 @@ def browser() -> Callable[..., dict[str, Any]]:
         steps = {"url": url, "ready": ready, "actions": actions, "context": context}
         done = subprocess.run(
             [node, "-e", SCRIPT, str(folders[0]), chromium], input=json.dumps(steps), capture_output=True, text=True,
-            timeout=300,
+            timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)

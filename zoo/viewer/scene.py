@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from renderers.cameras import Cameras
+from zoo.export.html.page import plain
 from zoo.viewer.wire import Part
 
 FOV_DEG, AZIMUTH_DEG, ELEVATION_DEG = (
@@ -77,8 +78,6 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         """The header that the page receives; texts are bounded and have no control characters."""
-        from zoo.export.html.page import plain
-
         points = None if self.points is None else np.round(self.points, 5).tolist()
         return {
             **(self.extra or {}),
@@ -127,8 +126,6 @@ class MotionFacts:
 
     def to_json(self) -> dict[str, Any]:
         """The header that the page receives."""
-        from zoo.export.html.page import plain
-
         return {
             "title": plain(self.title),
             "frames": self.frames,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from renderers.arguments import integer, shown
 from renderers.cameras import Cameras
 from zoo.console import describe
 from zoo.errors import ZooError
+from zoo.export.html.page import escaped
 from zoo.viewer.access import Access
 from zoo.viewer.frames import zipped
 from zoo.viewer.scene import Scene
@@ -68,8 +70,6 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report bugs; a browser that closes a connection is none."""
-        import sys
-
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -135,8 +135,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.scenes[int(text)]
 
     def _send_page(self) -> None:
-        from zoo.export.html.page import escaped
-
         title = escaped(" and ".join(scene.title for scene in self.server.scenes))
         scripts = "".join(f'<script src="page/{name}" defer></script>\n' for name in SCRIPTS)
         values = {"title": title, "panes": str(len(self.server.scenes)), "scripts": scripts}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from renderers.cameras import Cameras
+from zoo.export.html.page import plain
 from zoo.viewer.scene import Description, MotionFacts
 from zoo.viewer.wire import Part
 
@@ -61,7 +62,7 @@ class VideosScene:
         facts = {"views": V, "frames": T, "size": f"{W} × {H}", "frames per second": f"{self.fps:g}"}
         header = Description(
             kind="videos", title=self.title, facts=facts, names=(self.title,), formats=self.formats,
-            start={"kind": "trained", "index": 0}, extra={"views": list(map(_label, self.names))},
+            start={"kind": "trained", "index": 0}, extra={"views": list(map(plain, self.names))},
         )  # fmt: skip
         return header.to_json(), {}
 
@@ -83,9 +84,3 @@ def _opaque(clip: np.ndarray) -> np.ndarray:
     from renderers.meshes.clip import composite
 
     return composite(clip, 1.0) if clip.shape[-1] == 4 else clip
-
-
-def _label(name: str) -> str:
-    from zoo.export.html.page import plain
-
-    return plain(name)
