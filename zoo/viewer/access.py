@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from http.cookies import CookieError, SimpleCookie
 
 from zoo.errors import OptionError
@@ -64,7 +65,7 @@ class Access:
         """Name of the cookie. Cookies are shared by all ports of a host, so it has the port in it."""
         return f"menagerie_{self.port}"
 
-    def refusal(self, path: str, headers: Mapping[str, str]) -> str | None:
+    def refusal(self, path: str, headers: Mapping[str, str] | Message[str, str]) -> str | None:
         """Why a request is refused, one sentence; None if it is answered.
 
         Args:

@@ -134,17 +134,18 @@ class Panel {
 
   async download(format, buttons) {
     const { pane } = this;
-    const query = { pane: pane.index, choice: JSON.stringify(pane.choice), format, name: `${pane.header.title} ${pane.motion.title}` };
+    const name = [...new Set([pane.header.title, pane.motion.title])].join(" ");
+    const query = { pane: pane.index, choice: JSON.stringify(pane.choice), format, name };
     if (format === ".mp4" && pane.camera) query.camera = JSON.stringify(pane.camera);
     buttons.forEach((button) => { button.disabled = true; });
     this.setStatus(`Writing ${format} …`);
     try {
       const response = await request("export", query);
-      const name = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition"))[1];
-      const link = element("a", { href: URL.createObjectURL(await response.blob()), download: name });
+      const file = /filename="([^"]*)"/.exec(response.headers.get("Content-Disposition"))[1];
+      const link = element("a", { href: URL.createObjectURL(await response.blob()), download: file });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-      this.setStatus(`Saved ${name}`);
+      this.setStatus(`Saved ${file}`);
     } catch (error) {
       this.setStatus(error.message, true);
     }
