@@ -116,6 +116,7 @@ ROOMS = {
         {"listing", "lookup"},
         {"hub"},
         {"animate3d"},
+        {"viewer"},
         {"commands"},
         {"__main__"},
     ],
@@ -319,6 +320,7 @@ def test_a_long_function_and_a_bare_argument_are_seen(tmp_path):
 FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
     "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics",
+    "zoo.viewer",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
     "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.training", "factory.training.mvvdm",
 )  # fmt: skip

@@ -174,6 +174,11 @@ ZOO = [
     Mistake("export dimo/bird --out new.docx", 2, "new.docx"),
     Mistake("animate mvvdm/tiny nowhere.glb jumps --out new.mp4", 1, "nowhere.glb: no such file"),
     Mistake("animate dimo/bird lfs.glb jumps --out new.mp4", 2, "dimo"),
+    Mistake("view", 2, "the following arguments are required: NAME"),
+    Mistake("view dimo/unicorn", 2, "unicorn"),
+    Mistake("view dimo/bird --port 99999", 2, "--port 99999: expected a number from 0 to 65535"),
+    Mistake("view dimo/bird --token abc", 2, "--token: expected at least 8 letters"),
+    Mistake("view nowhere.glb", 1, "nowhere.glb: no such file or folder"),
     Mistake("publish dimo/bird nowhere", 2, "'nowhere' is not a model name"),
     Mistake("publish dimo/unicorn local:dimo/x", 2, "unicorn"),
     Mistake("list --home a-file local:*", 1, "a-file: the home of models is a file"),
@@ -234,5 +239,5 @@ def test_the_table_covers_every_command():
     assert len(FACTORY) + len(ZOO) >= 60
     for name in factory.__main__.COMMANDS:
         assert sum(each.argv.split()[0] == name for each in FACTORY) >= 3, name
-    for name in ("list", "info", "sample", "render", "export", "animate", "publish"):
+    for name in ("list", "info", "sample", "render", "export", "animate", "publish", "view"):
         assert any(each.argv.split()[0] == name for each in ZOO), name

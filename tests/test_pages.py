@@ -37,6 +37,7 @@ NOT_RUN = {
     "make test ": "runs this test",
     "make install": "reinstalls the package that is being tested",
     "make check": "has its own place in continuous integration",
+    "zoo view": "serves until it is stopped; tests/zoo/test_viewer_browser.py runs it",
     "make mutants": "applies its faults one by one, ten minutes in all",
     "ray job submit": "needs a Ray cluster",
     "RAY_ADDRESS=host": "needs a Ray cluster",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from zoo.families import capabilities_of, known_families, register_family
     from zoo.hub import ModelInfo, info, list_models, load, publish
+    from zoo.viewer.api import view
 
 __all__ = [
     "Capabilities",
@@ -48,6 +49,7 @@ __all__ = [
     "load",
     "publish",
     "register_family",
+    "view",
 ]
 
 __version__: str
@@ -74,5 +76,6 @@ if not TYPE_CHECKING:
             "load": "zoo.hub",
             "publish": "zoo.hub",
             "register_family": "zoo.families",
+            "view": "zoo.viewer.api",
         },
     )

@@ -63,6 +63,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_stills(
         add("stills", _stills, "render a still 3D model from the views that videos for animate begin with")
     )
+    _add_view(add("view", _view, "show a model, a file or a folder in the browser, or two side by side"))
     _add_publish(add("publish", _publish, "copy a model to the local registry or the hub"))
     return parser
 
@@ -199,6 +200,26 @@ def _add_stills(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_view(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "things",
+        nargs="+",
+        metavar="NAME",
+        help="one or two: a DIMO model (dimo/kangaroo); .glb or .gltf; .ply or .spz of splats, or a folder of them; a "
+        "video, or a folder with one per view",
+    )
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; another than 127.0.0.1 lets other machines connect, and requires a token",
+    )
+    command.add_argument("--port", type=int, default=8077, help="0 is any free one (default: 8077)")
+    command.add_argument(
+        "--token", help="to require in the address (default: a random one, if --host is given)"
+    )
+    command.add_argument("--no-open", action="store_true", help="do not open a browser")
+
+
 def _add_publish(command: argparse.ArgumentParser) -> None:
     _add_name(command)
     command.add_argument("target", help="local:family/name or hub:org/name")
@@ -280,6 +301,17 @@ def _stills(args: argparse.Namespace) -> None:
         elevation_deg=args.elevation_deg,
         resolution=args.resolution,
         out=args.out,
+    )
+
+
+def _view(args: argparse.Namespace) -> None:
+    commands.view_command(
+        args.things,
+        host=args.host,
+        port=args.port,
+        token=args.token,
+        open_browser=not args.no_open,
+        home=args.home,
     )
 
 

@@ -251,6 +251,23 @@ def render_command(name: str, choice: MotionChoice, orbit: Orbit, *, out: Path, 
             print(f"{path}: {orbit.views} views")
 
 
+def view_command(
+    things: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    open_browser: bool,
+    home: Path | None,
+) -> None:
+    """Show one or two things in the browser until Ctrl-C."""
+    from zoo.viewer import view
+
+    if not 0 <= port <= 65535:
+        raise OptionError(f"--port {port}: expected a number from 0 to 65535")
+    view(*things, host=host, port=port, token=token, open_browser=open_browser, block=True, home=home)
+
+
 def publish_command(name: str, target: str, *, home: Path | None, own_use: bool = False) -> None:
     """Publish a model and print the name that loads it."""
     check_target(target)

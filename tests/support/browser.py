@@ -30,7 +30,11 @@ const steps = JSON.parse(require("fs").readFileSync(0, "utf8"));
   page.on("request", (request) => requests.push(request.url()));
   try {
     await page.goto(steps.url);
-    await page.waitForFunction(steps.ready);
+    // Not waitForFunction, which evaluates texts in the page, where its content security policy forbids it.
+    for (const end = Date.now() + 60000; !(await page.evaluate(`Boolean(${steps.ready})`)); ) {
+      if (Date.now() > end) throw new Error(`the page did not become ready: ${logs.join("; ")}`);
+      await page.waitForTimeout(50);
+    }
     for (const [kind, argument, more] of steps.actions) {
       if (kind === "evaluate") results.push(await page.evaluate(argument));
       else if (kind === "screenshot") results.push(await page.screenshot({ path: argument }) && null);
@@ -51,6 +55,32 @@ const steps = JSON.parse(require("fs").readFileSync(0, "utf8"));
       } else if (kind === "wheel") results.push(await page.mouse.wheel(0, argument));
       else if (kind === "select") results.push(await page.selectOption(argument, more));
       else if (kind === "click") results.push(await page.click(argument));
+      else if (kind === "fill") results.push(await page.fill(argument, more));
+      else if (kind === "press") results.push(await page.press(argument, more));
+      else if (kind === "wait") {
+        for (const end = Date.now() + 60000; !(await page.evaluate(`Boolean(${argument})`)); ) {
+          if (Date.now() > end) throw new Error(`${argument} did not become true: ${logs.join("; ")}`);
+          await page.waitForTimeout(50);
+        }
+        results.push(null);
+      } else if (kind === "download") {
+        const [download] = await Promise.all([page.waitForEvent("download"), page.click(argument)]);
+        const path = require("path").join(more, download.suggestedFilename());
+        await download.saveAs(path);
+        results.push(path);
+      } else if (kind === "film") { // evaluates each expression, and takes a picture of a part of the page after each
+        const { expressions, folder, clip } = argument, values = [];
+        for (const [i, expression] of expressions.entries()) {
+          await page.evaluate(expression);
+          await page.screenshot({ path: `${folder}/${String(i).padStart(4, "0")}.png`, clip });
+          values.push(await page.evaluate(more));
+        }
+        results.push(values);
+      } else if (kind === "heap") {
+        const session = await context.newCDPSession(page);
+        await session.send("HeapProfiler.collectGarbage");
+        results.push((await session.send("Runtime.getHeapUsage")).usedSize);
+      }
       else throw new Error(`unknown action ${kind}`);
     }
   } finally {
@@ -86,7 +116,7 @@ def browser() -> Callable[..., dict[str, Any]]:
         steps = {"url": url, "ready": ready, "actions": actions, "context": context}
         done = subprocess.run(
             [node, "-e", SCRIPT, str(folders[0]), chromium], input=json.dumps(steps), capture_output=True, text=True,
-            timeout=300,
+            timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr + done.stdout
         return json.loads(done.stdout)

@@ -1057,7 +1057,8 @@ NOT_CALLED: dict[str, tuple[ModuleType, str]] = {
     "zoo": (
         zoo,
         "Capabilities HubError ModelInfo Needs Operation PlacementError RepositoryError UnknownModelError "
-        "UnsupportedError ZooError __version__ animate known_families",  # animate: tests/zoo/test_animate_videos.py
+        # animate: tests/zoo/test_animate_videos.py; view: tests/zoo/test_viewer.py
+        "UnsupportedError ZooError __version__ animate known_families view",
     ),
     "zoo.dimo": (
         zoo.dimo,

@@ -79,9 +79,9 @@ def read_videos(
         names = [f"view {view}" for view in range(len(clips))]
         rates: list[float | None] = [(len(clips[0])) / SECONDS] * len(clips)
     else:
-        paths = _paths(source)
+        paths = video_paths(source)
         names = [path.name for path in paths]
-        read = [_read(path) for path in paths]
+        read = [read_frames(path) for path in paths]
         clips, rates = [frames for frames, _ in read], [rate for _, rate in read]
     _check_same(clips, names)
     rate = fps or _rate(rates, names)
@@ -107,7 +107,8 @@ def _from_array(source: Any) -> list[np.ndarray]:
     return list(array)
 
 
-def _paths(source: Any) -> list[Path]:
+def video_paths(source: Any) -> list[Path]:
+    """One path per view, of a file, a folder, or a list of files; see `read_videos`."""
     if isinstance(source, str | os.PathLike):
         folder = file_path(source, "videos")
         if folder.is_file():
@@ -158,7 +159,7 @@ def _parts(name: str) -> list[str]:
     return re.split(r"(\d+)", name)
 
 
-def _read(path: Path) -> tuple[np.ndarray, float | None]:
+def read_frames(path: Path) -> tuple[np.ndarray, float | None]:
     """Frames uint8 [T, H, W, 3 or 4] of a video, and its frame rate, None if it has none."""
     if path.is_dir():
         pictures = _pictures(path)

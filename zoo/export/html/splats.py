@@ -116,7 +116,7 @@ def write_splats(
         background: sRGB-encoded, three floats in 0..1; None = white, or dark grey in the dark colour scheme.
     """
     instance(splats, SkinnedSplats, "write_splats: splats")
-    target, radius = _framing(splats)
+    target, radius = framing(splats)
     colors = (LIGHT, DARK) if background is None else (tuple(background),) * 2
     scene = {
         "format": 1,
@@ -150,7 +150,7 @@ def write_splats(
     )  # fmt: skip
 
 
-def _framing(splats: SkinnedSplats) -> tuple[np.ndarray, float]:
+def framing(splats: SkinnedSplats) -> tuple[np.ndarray, float]:
     """Centre [3] and radius of a sphere around the visible Gaussians in all motions.
 
     Percentiles instead of the extent, so that a few stray Gaussians do not affect the framing.
