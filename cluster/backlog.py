@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cluster.arguments import instance
+from cluster.digests import DigestMap
 from cluster.ledger import Ledger, Record
 from cluster.stage import Stage, Status, Task
+
+RESUME_BATCH = 256  # tasks of earlier runs whose records are read together
 
 OnResolved = Callable[[Task, Record], None]
 
@@ -120,7 +123,8 @@ class Backlog:
         self._on_resolved = on_resolved
         self._max = max_in_backlog
         self._queue: deque[Task] = deque()
-        self._seen: set[str] = set()
+        self._seen = DigestMap()
+        self._contested: set[str] = set()
         self.start_clock()
 
     def __len__(self) -> int:
@@ -163,7 +167,7 @@ class Backlog:
         if len(self._queue) >= self._max or self.exhausted:
             return False
         batch: list[Task] = []
-        while len(batch) < self._max:
+        while len(batch) < max(self._max, RESUME_BATCH):
             try:
                 task = next(self._source)
             except StopIteration:
@@ -179,6 +183,10 @@ class Backlog:
     def requeue(self, task: Task) -> None:
         """Put a task back at the front of the queue for a retry."""
         self._queue.appendleft(task)
+
+    def keep_marker(self, task: Task) -> None:
+        """Leave the marker of a task for the next run to compact, since a second worker may still commit the task."""
+        self._contested.add(task.key)
 
     def resolve(self, task: Task, record: Record) -> None:
         """Count a task resolved by this run and put its follow-up tasks at the front of the queue, in order."""
@@ -205,7 +213,7 @@ class Backlog:
     def _drop_seen(self, tasks: Iterable[Task]) -> list[Task]:
         """Return the tasks whose keys have not been seen before, in order, and mark them as seen."""
         new = {task.key: task for task in reversed(list(tasks)) if task.key not in self._seen}
-        self._seen.update(new)
+        self._seen.update(list(new), [0] * len(new))
         return list(reversed(new.values()))
 
     def _count(self, task: Task, record: Record) -> None:
@@ -214,3 +222,5 @@ class Backlog:
             self.report.reasons.setdefault(record.status, Counter())[record.reason] += 1
         if self._on_resolved is not None:
             self._on_resolved(task, record)
+        if task.key not in self._contested:
+            self._ledger.compact(record)

@@ -123,6 +123,7 @@ def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick |
         for task, reply in pool.wait(0.0 if pulled else TICK_S):
             if reply is None:
                 losses[task.key] += 1
+                backlog.keep_marker(task)
                 _handle_loss(task, losses[task.key], pool.lost, backlog, ledger)
                 continue
             del losses[task.key]  # any reply shows that this task left its worker alive
