@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 
 from cluster.arguments import instance
 from cluster.digests import DigestMap
 from cluster.ledger import Ledger, Record
+from cluster.progress import Moment, ProgressWriter, RunState
 from cluster.stage import Stage, Status, Task
 
 RESUME_BATCH = 256  # tasks of earlier runs whose records are read together
@@ -108,10 +109,16 @@ class Backlog:
         ledger: refreshed here.
         on_resolved: called once per resolved task, including those of earlier runs.
         max_in_backlog: maximum number of tasks pulled from the source ahead of the workers.
+        stage: name of the stage, for the progress file.
     """
 
     def __init__(
-        self, source: Iterable[Task], ledger: Ledger, on_resolved: OnResolved | None, max_in_backlog: int
+        self,
+        source: Iterable[Task],
+        ledger: Ledger,
+        on_resolved: OnResolved | None,
+        max_in_backlog: int,
+        stage: str,
     ) -> None:
         if isinstance(source, str | bytes) or not isinstance(source, Iterable):
             raise TypeError(f"run: tasks: expected an iterable of tasks, got {type(source).__name__}")
@@ -119,7 +126,10 @@ class Backlog:
         self.report = Report()
         self.exhausted = False
         self._ledger = ledger
+        planned = len(source) if isinstance(source, Sized) else None
+        self._writer = ProgressWriter(ledger.storage, ledger.namespace, stage, planned)
         self._source = iter(source)
+        self._pulled = 0
         self._on_resolved = on_resolved
         self._max = max_in_backlog
         self._queue: deque[Task] = deque()
@@ -152,6 +162,40 @@ class Backlog:
             busy_s=sum(self.report.busy_s.values()),
         )
 
+    def write_progress(
+        self,
+        running: Callable[[], Sequence[tuple[Task, float]]],
+        workers: int,
+        workers_lost: int = 0,
+        state: RunState = "running",
+    ) -> None:
+        """Write the progress file if it is due, and at the end of the run.
+
+        Args:
+            running: returns the tasks being processed, with the `time.monotonic` since which they are.
+            workers, workers_lost: see `cluster.progress.RunProgress`.
+            state: anything but "running" is the end.
+        """
+        if state == "running" and not self._writer.is_due:
+            return
+        moment = Moment(
+            counts=self.report.counts,
+            resumed=self.report.resumed,
+            reasons=self.report.reasons,
+            pulled=self._pulled,
+            exhausted=self.exhausted,
+            queued=len(self._queue),
+            running=running(),
+            workers=workers,
+            workers_lost=workers_lost,
+        )
+        self._writer.write(moment, state)
+
+    def retry(self, task: Task, reason: str) -> None:
+        """Put a task back at the front of the queue after a failed attempt."""
+        self._writer.add_retry(reason)
+        self.requeue(task)
+
     def next(self) -> Task | None:
         """Remove and return the next task; None if the queue and the source are empty."""
         while not self._queue and self.pull():
@@ -174,6 +218,7 @@ class Backlog:
                 self.exhausted = True
                 break
             instance(task, Task, "run: tasks")
+            self._pulled += 1
             batch.append(task)
             if not self._ledger.is_listed(task.key):
                 break
@@ -190,6 +235,7 @@ class Backlog:
 
     def resolve(self, task: Task, record: Record) -> None:
         """Count a task resolved by this run and put its follow-up tasks at the front of the queue, in order."""
+        self._writer.add_resolved(record)
         self._count(task, record)
         self._queue.extendleft(reversed(self._unresolved(record.follow_up)))
 

@@ -20,6 +20,7 @@ from cluster.child import ChildSpec
 from cluster.inline import run_inline
 from cluster.ledger import Ledger
 from cluster.pool import WorkerPool
+from cluster.progress import RunState
 from cluster.session import connect
 from cluster.signals import sigterm_as_interrupt
 from cluster.stage import Failure, Stage, Task
@@ -88,20 +89,26 @@ def run(
             f"object store"
         )
     spec = ChildSpec.of(stage)
-    backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog)
+    backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog, spec.name)
     if (first := backlog.next()) is None:
         return backlog.report  # all tasks were resolved by earlier runs, so Ray is not needed
     backlog.requeue(first)
     cpus = math.ceil(workers * stage.num_cpus) if workers else None
     pool = None
+    state: RunState = "failed"
     try:
         with sigterm_as_interrupt(), connect(cpus) as session:
             backlog.start_clock()
             pool = WorkerPool(session, stage, spec, ledger, workers)
             try:
                 _drive(backlog, pool, ledger, on_tick)
+                state = "finished"
                 pool.stop()
+            except KeyboardInterrupt:
+                state = "interrupted"
+                raise
             finally:
+                backlog.write_progress(list, 0, pool.lost, state)
                 pool.kill()
             return _final_report(backlog, pool)
     except KeyboardInterrupt:
@@ -130,8 +137,12 @@ def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick |
             backlog.report.add_busy(reply.worker, reply.seconds)
             if reply.record is not None:
                 backlog.resolve(task, reply.record)
+            elif reply.failure is not None:
+                backlog.retry(task, reply.failure.reason)
             else:
                 backlog.requeue(task)
+        if pool.running:
+            backlog.write_progress(pool.running_since, pool.alive, pool.lost)
         if on_tick is not None and time.monotonic() >= next_tick:
             next_tick = time.monotonic() + TICK_S
             on_tick(backlog.progress(pool.running, pool.alive))

@@ -23,13 +23,22 @@ import hashlib
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cluster.arguments import fields_of, file_name, location, task_key_text
 from cluster.digests import DigestMap
-from cluster.segments import MAX_LINE, SEGMENT_BYTES, SEGMENT_RECORDS, PackedStatus, Segments, packed_line
+from cluster.segments import (
+    MAX_LINE,
+    SEGMENT_BYTES,
+    SEGMENT_RECORDS,
+    PackedStatus,
+    Segments,
+    count_records,
+    packed_line,
+)
 from cluster.stage import Failure, Outcome, Status, Task
 from cluster.storage import Storage, StorageError
 
@@ -204,6 +213,20 @@ class Ledger:
         packed = (key for key in self._loaded_segments() if key not in keys)
         for batch in _batches(itertools.chain(sorted(keys), packed), 1000):
             yield from self.records(batch).values()
+
+    def count(self) -> Counter[Status]:
+        """Count the resolved tasks by status, from listings and the first lines of the segments."""
+        markers = {key: _CODES[code] for key, code in self._list_markers()}
+        unpacked = {key for key, status in markers.items() if status != "quarantined"}
+        total: Counter[Status] = Counter(count_records(self.storage, f"{self.namespace}/segments", unpacked))
+        total.update(markers.values())
+        return +total
+
+    def causes(self, limit: int = 1000) -> Counter[str]:
+        """Count the causes of the quarantined tasks, or of the first `limit` of them."""
+        names = self.storage.names(f"{self.namespace}/{_FOLDERS['quarantined']}")[:limit]
+        keys = [name.removesuffix(".json") for name in names]
+        return Counter(record.reason for record in self._loose_records(dict.fromkeys(keys, 0)).values())
 
     def attempts(self, key: str) -> list[Failure]:
         """Return the failures of a task's attempts, oldest first."""

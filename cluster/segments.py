@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ from cluster.digests import DigestMap
 from cluster.storage import Storage, StorageError
 
 FORMAT = 1
+_HEADER_BYTES = 200  # more than the first line has
 SEGMENT_RECORDS = 2048
 SEGMENT_BYTES = 4 * 2**20  # a segment with this size is complete, whatever its number of records
 CACHE_BYTES = 16 * 2**20
@@ -233,16 +234,33 @@ class Segments:
         self._index.update(list(better), list(better.values()))
 
 
+def count_records(storage: Storage, folder: str, unpacked: Container[str]) -> Counter[PackedStatus]:
+    """Count the records in segments by status, from the first lines of the files.
+
+    Args:
+        storage, folder: see `Segments`.
+        unpacked: keys that have a marker as well and are not counted, if they are in one of the last two segments: a
+            driver that is killed leaves the markers of the newest one.
+    """
+    names = [f"{folder}/{name}" for name in storage.names(folder)]
+    total: Counter[PackedStatus] = Counter()
+    for data in storage.read_ranges([(name, 0, _HEADER_BYTES) for name in names[:-2]]):
+        total.update(_header_counts(data))
+    for data in storage.read_many(names[-2:]).values():
+        total.update(status for key, status, _, _ in _lines(data) if key not in unpacked)
+    return total
+
+
 def packed_line(key: str, status: PackedStatus, record: bytes) -> bytes:
     """The line of a record."""
     return b'["%s","%s",%s]' % (key.encode(), status.encode(), record)
 
 
-def header_counts(data: bytes) -> dict[str, int]:
+def _header_counts(data: bytes) -> dict[PackedStatus, int]:
     """Status → number of records, from the first line of a segment; empty if it is damaged."""
     try:
         header = json.loads(data.partition(b"\n")[0])
-        return {status: int(header[status]) for status in ("done", "filtered")}
+        return {"done": int(header["done"]), "filtered": int(header["filtered"])}
     except (ValueError, TypeError, KeyError):
         return {}
 
