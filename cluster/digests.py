@@ -36,6 +36,8 @@ class DigestMap:
 
     def get(self, key: str) -> int | None:
         """Return the value of a key; None if it has none."""
+        if not self._recent and not self._chunks:
+            return None
         digest = _digest(key)
         value = self._recent.get(digest)
         for chunk in reversed(self._chunks) if value is None else ():
@@ -50,6 +52,8 @@ class DigestMap:
 
     def get_many(self, keys: Sequence[str]) -> list[int | None]:
         """Return the value of every key, None where there is none. Faster than `get` for hundreds of keys."""
+        if len(keys) < 8:
+            return [self.get(key) for key in keys]
         digests = [_digest(key) for key in keys]
         values = [self._recent.get(digest) for digest in digests]
         for chunk in reversed(self._chunks):

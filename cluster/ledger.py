@@ -25,7 +25,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.arguments import fields_of, file_name, location, task_key_text
@@ -82,7 +82,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as the JSON object of its marker."""
-        return {name: value for name, value in asdict(self).items() if name != "resumed"}
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "resumed"}
+        return {**data, "follow_up": [task.to_json() for task in self.follow_up]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Record:
@@ -162,9 +163,11 @@ class Ledger:
     def records(self, keys: Iterable[str]) -> dict[str, Record]:
         """Return key → record for those keys that the last `refresh` listed and whose records are intact."""
         keys = list(keys)
-        segments = self._loaded_segments()
         loose = dict(zip(keys, self._loose.get_many(keys), strict=True))
-        packed = segments.statuses(keys)
+        packed = self._loaded_segments().statuses(keys)
+        keys = [key for key in keys if key in packed or loose[key] is not None]
+        if not keys:
+            return {}
         # Of several records, "done" wins, and then the one in a segment.
         first = [key for key, status in packed.items() if status == "done" or loose[key] != _DONE]
         records = self._packed_records(first)
@@ -322,6 +325,7 @@ class Ledger:
 
     def forget(self, *keys: str) -> None:
         """Delete all records and attempts of some tasks, so that the next run processes them again."""
+        self.storage.remove_folder(f"{self.namespace}/progress")  # it may have the names of the tasks
         segments = self._loaded_segments()
         segments.refresh()
         segments.remove(keys)

@@ -213,7 +213,7 @@ class ProgressWriter:
                 TaskTime(label, seconds, worker)
                 for seconds, label, worker in sorted(self._slowest, reverse=True)
             ),
-            samples=tuple((round(at, 1), count) for at, count in self._samples),
+            samples=tuple((round(at, 3), count) for at, count in self._samples),
         )
 
     def _remove_old(self) -> None:

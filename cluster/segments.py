@@ -110,6 +110,8 @@ class Segments:
         keys = list(keys)
         values = zip(keys, self._index.get_many(keys), strict=True)
         places = {key: _Place.from_int(value) for key, value in values if value is not None}
+        if not places:
+            return {}
         records = self._read_places(places)
         stale = {places[key].segment for key in places.keys() - records.keys()}
         if stale:  # another process has rewritten a segment (`remove`)

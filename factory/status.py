@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cluster import JobStatus, Storage, StorageError, read_status
 from cluster.status import status_lines
-from factory.console import OK, OutputOptions, print_result, run_command
+from factory.console import OK, OutputOptions, add_options, print_result, read_options, run_command
 
 # The ledgers that commands write, relative to the output folder. Captioning a dataset has one of its own.
 LEDGERS = ("_factory", "_factory/captioning")
@@ -32,11 +32,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.statu
         metavar="SECONDS",
         help=f"show it again every SECONDS (default: {EVERY_S:g}) until the command ends",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object per line on stdout")
+    add_options(parser.add_argument_group("output"), OutputOptions)
     args = parser.parse_args(argv)
     if not args.out or "\0" in args.out:
         parser.error(f"OUT: expected a path or a URL, got {args.out!r}")
-    output = OutputOptions(json=args.json)
+    output = read_options(args, OutputOptions)
 
     def action() -> int:
         storage = Storage(args.out)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.statu
                 raise StorageError(
                     f"{storage.url} has no ledger: expected the output folder of a command of the factory"
                 )
-            if args.watch is not None and not args.json and sys.stdout.isatty():
+            if args.watch is not None and not output.json and sys.stdout.isatty():
                 print("\x1b[2J\x1b[H", end="")
             print_result(
                 output, _text(found), {"jobs": {name: each.to_json() for name, each in found.items()}}
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.statu
                 return OK
             time.sleep(args.watch)
 
-    return run_command("factory.status", action, json_errors=args.json)
+    return run_command("factory.status", action, json_errors=output.json)
 
 
 def _text(found: dict[str, JobStatus]) -> str:

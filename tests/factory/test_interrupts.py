@@ -27,6 +27,7 @@ COMMANDS = {
     "factory.train mvvdm": "factory.train mvvdm --data nowhere --out new --workers 0",
     "factory.curate": "factory.curate report --data nowhere",
     "factory.publish": "factory.publish --data nowhere --to local:shelf",
+    "factory.status": "factory.status nowhere",
     "factory": "factory render --help",
     "zoo": "zoo sample dimo/bird --out new.npz",
 }
