@@ -95,24 +95,31 @@ def run(
     backlog.requeue(first)
     cpus = math.ceil(workers * stage.num_cpus) if workers else None
     pool = None
-    state: RunState = "failed"
     try:
         with sigterm_as_interrupt(), connect(cpus) as session:
             backlog.start_clock()
             pool = WorkerPool(session, stage, spec, ledger, workers)
             try:
-                _drive(backlog, pool, ledger, on_tick)
-                state = "finished"
+                _drive_to_end(backlog, pool, ledger, on_tick)
                 pool.stop()
-            except KeyboardInterrupt:
-                state = "interrupted"
-                raise
             finally:
-                backlog.write_progress(list, 0, pool.lost, state)
                 pool.kill()
             return _final_report(backlog, pool)
     except KeyboardInterrupt:
         raise Interrupted(_final_report(backlog, pool) if pool else backlog.report) from None
+
+
+def _drive_to_end(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None) -> None:
+    """Dispatch all tasks, and write into the progress file how that ended."""
+    state: RunState = "failed"
+    try:
+        _drive(backlog, pool, ledger, on_tick)
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    finally:
+        backlog.write_progress(list, 0, pool.lost, state)
 
 
 def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None) -> None:

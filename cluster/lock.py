@@ -211,7 +211,7 @@ def fresh_claims(storage: Storage, namespace: str = "_factory") -> list[Claim]:
         except (ValueError, TypeError):
             continue
         is_here = _is_running_here(claim)
-        if is_here or (is_here is None and abs(time.time() - claim.beat) < STALE_S):
+        if is_here or (is_here is None and -STALE_S < time.time() - claim.beat < STALE_S):
             claims.append(claim)
     return claims
 

@@ -15,6 +15,7 @@ from cluster_stages import content
 
 import cluster.ledger
 from cluster import Failure, Ledger, Outcome, Record, Stage, StorageError, Task, run_inline
+from cluster.backlog import Backlog
 from cluster.segments import Segments
 
 
@@ -229,6 +230,21 @@ def test_the_first_commit_stays_after_its_marker_is_gone(small: None, root: str)
     again, processed = done(root)
     assert processed == [] and {r.key: r for r in again}["t0"] == replace(first, resumed=True)
     assert "t0" not in loose(root) and packed(root).count("t0") == 1
+
+
+def test_a_task_that_lost_a_worker_keeps_its_marker(small: None, root: str) -> None:
+    """Its first worker may commit it late, and looks for the marker."""
+    ledger = Ledger(root)
+    backlog = Backlog(TASKS[1:6], ledger, None, 8, "Mixed")
+    while (task := backlog.next()) is not None:
+        if task.key == "t2":
+            backlog.keep_marker(task)
+        backlog.resolve(
+            task, ledger.commit(task, Outcome("done", files={f"data/{task.key}.bin": content(task.key)}))
+        )
+    assert loose(root) == ["t2"] and sorted(packed(root)) == ["t0", "t1", "t3", "t4"]
+    done(root, [*TASKS[1:6], *(Task(f"more-{number}") for number in range(4))])
+    assert "t2" in packed(root), "by the next run"
 
 
 def test_a_done_marker_replaces_a_filtered_record_in_a_segment(small: None, root: str) -> None:
