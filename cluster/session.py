@@ -25,8 +25,6 @@ from cluster.waiting import waiting_notices
 # a saved token (in ~/.ray) would enable authentication for clusters that the user starts later.
 _TOKEN = secrets.token_hex(32)
 
-REGISTRATION_S = 120.0  # for Ray's processes to start and register, per attempt
-
 EMBEDDED_ENV = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too, this makes all servers listen on loopback only
     "RAY_AUTH_TOKEN": _TOKEN,  # Ray sets RAY_AUTH_MODE to "token" itself unless the user has set it
@@ -34,12 +32,11 @@ EMBEDDED_ENV = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # the server ends with the session and will not come back
-    # Its node daemon ends itself when its agent has not started by then, by default after 30 s.
-    "RAY_agent_register_timeout_ms": str(round(1000 * REGISTRATION_S)),
 }
 MEMORY_SHARE = 0.25  # fraction of `Stage.memory` reserved per worker
 OBJECT_STORE_BYTES = 128 * 2**20  # small, because files do not pass through Ray
 START_ATTEMPTS = 3  # on a busy machine, Ray's own processes may exceed its startup timeout
+REGISTRATION_S = 120.0  # for Ray's processes to start and register, per attempt
 WITHOUT_RAY = "With --workers 0, most commands run in one process without Ray"
 
 
