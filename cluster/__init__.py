@@ -21,6 +21,7 @@ from cluster.lock import OutputInUseError, OutputLock
 from cluster.output import ForeignFolderError, check_idle, check_output
 from cluster.session import Session, connect
 from cluster.stage import Failure, Outcome, Stage, StageError, Task, task_key
+from cluster.status import JobStatus, read_status
 from cluster.storage import Storage, StorageError, atomic_path
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "ForeignFolderError",
     "Group",
     "Interrupted",
+    "JobStatus",
     "Ledger",
     "Outcome",
     "OutputInUseError",
@@ -51,6 +53,7 @@ __all__ = [
     "check_output",
     "connect",
     "from_parts",
+    "read_status",
     "run",
     "run_inline",
     "task_key",

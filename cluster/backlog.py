@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 
 from cluster.arguments import instance
+from cluster.digests import DigestMap
 from cluster.ledger import Ledger, Record
+from cluster.progress import Moment, ProgressWriter, RunState
 from cluster.stage import Stage, Status, Task
+
+RESUME_BATCH = 256  # tasks of earlier runs whose records are read together
 
 OnResolved = Callable[[Task, Record], None]
 
@@ -105,10 +109,16 @@ class Backlog:
         ledger: refreshed here.
         on_resolved: called once per resolved task, including those of earlier runs.
         max_in_backlog: maximum number of tasks pulled from the source ahead of the workers.
+        stage: name of the stage, for the progress file.
     """
 
     def __init__(
-        self, source: Iterable[Task], ledger: Ledger, on_resolved: OnResolved | None, max_in_backlog: int
+        self,
+        source: Iterable[Task],
+        ledger: Ledger,
+        on_resolved: OnResolved | None,
+        max_in_backlog: int,
+        stage: str,
     ) -> None:
         if isinstance(source, str | bytes) or not isinstance(source, Iterable):
             raise TypeError(f"run: tasks: expected an iterable of tasks, got {type(source).__name__}")
@@ -116,11 +126,15 @@ class Backlog:
         self.report = Report()
         self.exhausted = False
         self._ledger = ledger
+        planned = len(source) if isinstance(source, Sized) else None
+        self._writer = ProgressWriter(ledger.storage, ledger.namespace, stage, planned)
         self._source = iter(source)
+        self._pulled = 0
         self._on_resolved = on_resolved
         self._max = max_in_backlog
         self._queue: deque[Task] = deque()
-        self._seen: set[str] = set()
+        self._seen = DigestMap()
+        self._contested: set[str] = set()
         self.start_clock()
 
     def __len__(self) -> int:
@@ -148,6 +162,40 @@ class Backlog:
             busy_s=sum(self.report.busy_s.values()),
         )
 
+    def write_progress(
+        self,
+        running: Callable[[], Sequence[tuple[Task, float]]],
+        workers: int,
+        workers_lost: int = 0,
+        state: RunState = "running",
+    ) -> None:
+        """Write the progress file if it is due, and at the end of the run.
+
+        Args:
+            running: returns the tasks being processed, with the `time.monotonic` since which they are.
+            workers, workers_lost: see `cluster.progress.RunProgress`.
+            state: anything but "running" is the end.
+        """
+        if state == "running" and not self._writer.is_due:
+            return
+        moment = Moment(
+            counts=self.report.counts,
+            resumed=self.report.resumed,
+            reasons=self.report.reasons,
+            pulled=self._pulled,
+            exhausted=self.exhausted,
+            queued=len(self._queue),
+            running=running(),
+            workers=workers,
+            workers_lost=workers_lost,
+        )
+        self._writer.write(moment, state)
+
+    def retry(self, task: Task, reason: str) -> None:
+        """Put a task back at the front of the queue after a failed attempt."""
+        self._writer.add_retry(reason)
+        self.requeue(task)
+
     def next(self) -> Task | None:
         """Remove and return the next task; None if the queue and the source are empty."""
         while not self._queue and self.pull():
@@ -163,13 +211,14 @@ class Backlog:
         if len(self._queue) >= self._max or self.exhausted:
             return False
         batch: list[Task] = []
-        while len(batch) < self._max:
+        while len(batch) < max(self._max, RESUME_BATCH):
             try:
                 task = next(self._source)
             except StopIteration:
                 self.exhausted = True
                 break
             instance(task, Task, "run: tasks")
+            self._pulled += 1
             batch.append(task)
             if not self._ledger.is_listed(task.key):
                 break
@@ -180,8 +229,13 @@ class Backlog:
         """Put a task back at the front of the queue for a retry."""
         self._queue.appendleft(task)
 
+    def keep_marker(self, task: Task) -> None:
+        """Leave the marker of a task for the next run to compact, since a second worker may still commit the task."""
+        self._contested.add(task.key)
+
     def resolve(self, task: Task, record: Record) -> None:
         """Count a task resolved by this run and put its follow-up tasks at the front of the queue, in order."""
+        self._writer.add_resolved(record)
         self._count(task, record)
         self._queue.extendleft(reversed(self._unresolved(record.follow_up)))
 
@@ -205,7 +259,7 @@ class Backlog:
     def _drop_seen(self, tasks: Iterable[Task]) -> list[Task]:
         """Return the tasks whose keys have not been seen before, in order, and mark them as seen."""
         new = {task.key: task for task in reversed(list(tasks)) if task.key not in self._seen}
-        self._seen.update(new)
+        self._seen.update(list(new), [0] * len(new))
         return list(reversed(new.values()))
 
     def _count(self, task: Task, record: Record) -> None:
@@ -214,3 +268,5 @@ class Backlog:
             self.report.reasons.setdefault(record.status, Counter())[record.reason] += 1
         if self._on_resolved is not None:
             self._on_resolved(task, record)
+        if task.key not in self._contested:
+            self._ledger.compact(record)

@@ -20,6 +20,7 @@ from cluster.child import ChildSpec
 from cluster.inline import run_inline
 from cluster.ledger import Ledger
 from cluster.pool import WorkerPool
+from cluster.progress import RunState
 from cluster.session import connect
 from cluster.signals import sigterm_as_interrupt
 from cluster.stage import Failure, Stage, Task
@@ -88,7 +89,7 @@ def run(
             f"object store"
         )
     spec = ChildSpec.of(stage)
-    backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog)
+    backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog, spec.name)
     if (first := backlog.next()) is None:
         return backlog.report  # all tasks were resolved by earlier runs, so Ray is not needed
     backlog.requeue(first)
@@ -99,13 +100,26 @@ def run(
             backlog.start_clock()
             pool = WorkerPool(session, stage, spec, ledger, workers)
             try:
-                _drive(backlog, pool, ledger, on_tick)
+                _drive_to_end(backlog, pool, ledger, on_tick)
                 pool.stop()
             finally:
                 pool.kill()
             return _final_report(backlog, pool)
     except KeyboardInterrupt:
         raise Interrupted(_final_report(backlog, pool) if pool else backlog.report) from None
+
+
+def _drive_to_end(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None) -> None:
+    """Dispatch all tasks, and write into the progress file how that ended."""
+    state: RunState = "failed"
+    try:
+        _drive(backlog, pool, ledger, on_tick)
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    finally:
+        backlog.write_progress(list, 0, pool.lost, state)
 
 
 def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None) -> None:
@@ -123,14 +137,19 @@ def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick |
         for task, reply in pool.wait(0.0 if pulled else TICK_S):
             if reply is None:
                 losses[task.key] += 1
+                backlog.keep_marker(task)
                 _handle_loss(task, losses[task.key], pool.lost, backlog, ledger)
                 continue
             del losses[task.key]  # any reply shows that this task left its worker alive
             backlog.report.add_busy(reply.worker, reply.seconds)
             if reply.record is not None:
                 backlog.resolve(task, reply.record)
+            elif reply.failure is not None:
+                backlog.retry(task, reply.failure.reason)
             else:
                 backlog.requeue(task)
+        if pool.running:
+            backlog.write_progress(pool.running_since, pool.alive, pool.lost)
         if on_tick is not None and time.monotonic() >= next_tick:
             next_tick = time.monotonic() + TICK_S
             on_tick(backlog.progress(pool.running, pool.alive))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable
 
 from cluster.backlog import Backlog, OnResolved, OnTick, Report, check_job
 from cluster.ledger import Ledger, Record
+from cluster.progress import RunState
 from cluster.stage import Failure, Stage, Task
 from cluster.storage import StorageError
 
@@ -34,30 +36,37 @@ def run_inline(
         StorageError: the output cannot be written.
     """
     check_job(stage, ledger, on_resolved, on_tick)
-    backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog=1)
+    backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog=1, stage=type(stage).__name__)
     stage.setup()
+    state: RunState = "failed"
     try:
         while (task := backlog.next()) is not None:
             if on_tick:
                 on_tick(backlog.progress([task], workers=1))
             start = time.monotonic()
+            backlog.write_progress(functools.partial(list, [(task, start)]), workers=1)
             record = _process(stage, task, ledger)
             backlog.report.add_busy("inline", time.monotonic() - start)
-            if record is None:
-                backlog.requeue(task)
+            if isinstance(record, Failure):
+                backlog.retry(task, record.reason)
             else:
                 backlog.resolve(task, record)
             if on_tick:
                 on_tick(backlog.progress([], workers=1))
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
     finally:
+        backlog.write_progress(list, 0, state=state)
         stage.close()
     backlog.report.wall_s = backlog.seconds
     backlog.report.workers = 1
     return backlog.report
 
 
-def _process(stage: Stage, task: Task, ledger: Ledger) -> Record | None:
-    """Make one attempt and write its result to the ledger; None if the task is to be retried."""
+def _process(stage: Stage, task: Task, ledger: Ledger) -> Record | Failure:
+    """Make one attempt and write its result to the ledger; a failure if the task is to be retried."""
     start = time.monotonic()
     try:
         outcome = stage.process(task)
@@ -65,4 +74,5 @@ def _process(stage: Stage, task: Task, ledger: Ledger) -> Record | None:
     except StorageError:
         raise
     except Exception as error:
-        return ledger.fail(task, Failure.of(error), time.monotonic() - start, "inline")
+        failure = Failure.of(error)
+        return ledger.fail(task, failure, time.monotonic() - start, "inline") or failure

@@ -4,33 +4,52 @@ Layout below `<root>/_factory/`:
 
     done/<2 hex>/<key>.json     commit marker, written last, so all files that it lists are complete
     filtered/<key>.json         deliberately excluded, with the reason
+    segments/<number>-….jsonl   the records of many done and filtered tasks, whose markers are removed (`compact`)
     quarantine/<key>.json       given up, with the cause
     attempts/<key>/<n>.json     why the n-th attempt failed
+    progress/<token>.json       how far a run has come (`cluster.progress`)
     locks/<token>.json          which command is writing (`cluster.lock`)
     tmp/                        unfinished local files
 
-Small files instead of a database: many machines write here concurrently, and any of them may die at any time. A
-truncated or corrupt marker counts as absent. Writing a marker twice is harmless, because a key always stands for the
-same content.
+Files instead of a database: many machines write here concurrently, and any of them may die at any time. Workers commit
+a task with a marker of its own. The driver collects the records of resolved tasks, writes a segment, and then removes
+their markers; if it is killed in between, both exist and say the same. A truncated or corrupt marker counts as absent.
+Writing a marker twice is harmless, because a key always stands for the same content.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.arguments import fields_of, file_name, location, task_key_text
+from cluster.digests import DigestMap
+from cluster.segments import (
+    MAX_LINE,
+    SEGMENT_BYTES,
+    SEGMENT_RECORDS,
+    PackedStatus,
+    Segments,
+    count_records,
+    packed_line,
+)
 from cluster.stage import Failure, Outcome, Status, Task
 from cluster.storage import Storage, StorageError
 
 MAX_ATTEMPTS = 3
 
 _FOLDERS: dict[Status, str] = {"done": "done", "filtered": "filtered", "quarantined": "quarantine"}
-_RESERVED_FOLDERS = (*_FOLDERS.values(), "attempts", "locks", "tmp")
+_RESERVED_FOLDERS = (*_FOLDERS.values(), "attempts", "locks", "progress", "segments", "tmp")
+_READ_STATE = ("_loose", "_segments", "_pending", "_pending_bytes", "_redundant")  # not sent to workers
+_REMOVED_TOGETHER = 128  # markers
+_DONE = 2
+_CODES: list[Status] = ["quarantined", "filtered", "done"]  # values of `Ledger._loose`; a larger one wins
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as the JSON object of its marker."""
-        return {name: value for name, value in asdict(self).items() if name != "resumed"}
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "resumed"}
+        return {**data, "follow_up": [task.to_json() for task in self.follow_up]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Record:
@@ -86,7 +106,17 @@ class Ledger:
         location(root, "Ledger: root")
         self.namespace = file_name(namespace, "Ledger: namespace")
         self.storage = Storage(root, temporary=f"{namespace}/tmp")
-        self._resolved: dict[str, Status] = {}
+        self._is_copy = False  # in a worker
+        self._clear()
+
+    def _clear(self) -> None:
+        """Forget everything that was read from the storage."""
+        self._loose = DigestMap()  # key → status of its marker, as listed
+        self._segments: Segments | None = None
+        # Resolved tasks whose records are to be written to a segment, and markers that a segment made redundant.
+        self._pending: dict[str, tuple[PackedStatus, bytes]] = {}
+        self._pending_bytes = 0
+        self._redundant: list[str] = []
 
     @property
     def root(self) -> str:
@@ -94,51 +124,112 @@ class Ledger:
         return self.storage.url
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_resolved": {}}
+        return {name: value for name, value in self.__dict__.items() if name not in _READ_STATE}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+        self._is_copy = True
 
     # --- Reading ------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """List the markers in the storage: one listing per status, regardless of the number of keys."""
+        """List the state in the storage: one listing per kind of file, and the keys in the segments."""
         self.storage.sweep()
-        self._resolved = {}
-        statuses: tuple[Status, ...] = ("quarantined", "filtered", "done")  # the last one wins
-        for status in statuses:
+        segments = self._segments
+        self._clear()
+        # Markers first: those that another process packs meanwhile are then found in a segment.
+        for key, code in self._list_markers():
+            self._loose[key] = code
+        self._segments = segments
+        self._loaded_segments().refresh()
+
+    def _list_markers(self) -> Iterator[tuple[str, int]]:
+        """Yield the key and the status, as an index of `_CODES`, of every marker; the status that wins comes last."""
+        for code, status in enumerate(_CODES):
             for name in self.storage.names(f"{self.namespace}/{_FOLDERS[status]}"):
-                self._resolved[name.rpartition("/")[2].removesuffix(".json")] = status
+                yield name.rpartition("/")[2].removesuffix(".json"), code
+
+    def _loaded_segments(self) -> Segments:
+        if self._segments is None:
+            self._segments = Segments(self.storage, f"{self.namespace}/segments")
+            self._segments.refresh()
+        return self._segments
 
     def is_listed(self, key: str) -> bool:
-        """Whether the last `refresh` listed a marker of this key. Only `records` checks that it is intact."""
-        return key in self._resolved
+        """Whether the last `refresh` listed a record of this key. Only `records` checks that it is intact."""
+        return key in self._loose or key in self._loaded_segments()
 
     def records(self, keys: Iterable[str]) -> dict[str, Record]:
-        """Return key → record for those keys whose markers were listed by the last `refresh` and are intact."""
-        markers = {self._marker(self._resolved[key], key): key for key in keys if key in self._resolved}
-        contents = self.storage.read_many(markers)
-        records = {}
-        for name, key in markers.items():
-            record = _parse_record(contents.get(name), key)
-            if record is None:
-                del self._resolved[key]  # truncated by a full disk or a kill: the task is processed again
-            else:
-                records[key] = replace(record, resumed=True)
+        """Return key → record for those keys that the last `refresh` listed and whose records are intact."""
+        keys = list(keys)
+        loose = dict(zip(keys, self._loose.get_many(keys), strict=True))
+        packed = self._loaded_segments().statuses(keys)
+        keys = [key for key in keys if key in packed or loose[key] is not None]
+        if not keys:
+            return {}
+        # Of several records, "done" wins, and then the one in a segment.
+        first = [key for key, status in packed.items() if status == "done" or loose[key] != _DONE]
+        records = self._packed_records(first)
+        records |= self._loose_records(
+            {key: code for key, code in loose.items() if code is not None and key not in records}
+        )
+        rest = [key for key in packed if key not in records and key not in first]
+        records |= self._packed_records(rest)
+        for key in keys:
+            if key not in records:
+                self._loose.discard(key)  # truncated by a full disk or a kill: the task is processed again
+        return {key: replace(records[key], resumed=True) for key in keys if key in records}
+
+    def _packed_records(self, keys: Iterable[str]) -> dict[str, Record]:
+        keys, segments = list(keys), self._loaded_segments()
+        records = _parse_records(segments.read(keys))
+        for key in keys:
+            if key not in records:
+                segments.discard(key)  # damaged, or removed by another process: `compact` must not rely on it
         return records
+
+    def _loose_records(self, codes: Mapping[str, int]) -> dict[str, Record]:
+        """Read the markers of some keys. `codes`: key → index of its status in `_CODES`."""
+        markers = {self._marker(_CODES[code], key): key for key, code in codes.items()}
+        contents = self.storage.read_many(markers)
+        return _parse_records({markers[name]: data for name, data in contents.items()})
 
     def record(self, key: str) -> Record | None:
         """Read the current record of one key from the storage; None if the task is unresolved."""
         task_key_text(key, "Ledger.record: key")
-        for status in _FOLDERS:
-            name = self._marker(status, key)
-            if (record := _parse_record(self.storage.read(name), key)) is not None:
-                return record
+        done = self._loose_records({key: _DONE}) or self._packed_records([key])
+        if key in done:
+            return done[key]
+        for code in (1, 0):  # filtered, quarantined
+            if key in (records := self._loose_records({key: code})):
+                return records[key]
         return None
 
     def __iter__(self) -> Iterator[Record]:
-        """Iterate over the records of all resolved tasks, sorted by key, after a `refresh`."""
+        """Iterate over the records of all resolved tasks, after a `refresh`.
+
+        Those with a marker come first, sorted by key; then those of each segment.
+        """
         self.refresh()
-        keys = sorted(self._resolved)
-        for start in range(0, len(keys), 1000):
-            yield from self.records(keys[start : start + 1000]).values()
+        keys = {key for key, _ in self._list_markers()}
+        packed = (key for key in self._loaded_segments() if key not in keys)
+        for batch in _batches(itertools.chain(sorted(keys), packed), 1000):
+            yield from self.records(batch).values()
+
+    def count(self) -> Counter[Status]:
+        """Count the resolved tasks by status, from listings and the first lines of the segments."""
+        markers = {key: _CODES[code] for key, code in self._list_markers()}
+        unpacked = {key for key, status in markers.items() if status != "quarantined"}
+        total: Counter[Status] = Counter(count_records(self.storage, f"{self.namespace}/segments", unpacked))
+        total.update(markers.values())
+        return +total
+
+    def causes(self, limit: int = 1000) -> Counter[str]:
+        """Count the causes of the quarantined tasks, or of the first `limit` of them."""
+        names = self.storage.names(f"{self.namespace}/{_FOLDERS['quarantined']}")[:limit]
+        keys = [name.removesuffix(".json") for name in names]
+        return Counter(record.reason for record in self._loose_records(dict.fromkeys(keys, 0)).values())
 
     def attempts(self, key: str) -> list[Failure]:
         """Return the failures of a task's attempts, oldest first."""
@@ -232,15 +323,59 @@ class Ledger:
         self.storage.remove_folder(f"{self.namespace}/quarantine")
         return count
 
-    def forget(self, key: str) -> None:
-        """Delete all markers and attempts of a task, so that the next run processes it again."""
-        self.storage.remove_folder(f"{self.namespace}/attempts/{key}")
-        for status in _FOLDERS:
-            self.storage.remove(self._marker(status, key))
-        self._resolved.pop(key, None)
+    def forget(self, *keys: str) -> None:
+        """Delete all records and attempts of some tasks, so that the next run processes them again."""
+        self.storage.remove_folder(f"{self.namespace}/progress")  # it may have the names of the tasks
+        segments = self._loaded_segments()
+        segments.refresh()
+        segments.remove(keys)
+        for key in keys:
+            self.storage.remove_folder(f"{self.namespace}/attempts/{key}")
+            for status in _FOLDERS:
+                self.storage.remove(self._marker(status, key))
+            self._loose.discard(key)
+            self._pending.pop(key, None)
+
+    # --- Compacting ---------------------------------------------------------------------------------------
+
+    def compact(self, record: Record) -> None:
+        """Let a segment replace the marker of a resolved task, once there are enough of them.
+
+        Only the driver of a run calls this, with the record that it received or read, when no worker is at the task.
+        Quarantined tasks keep their markers: there are few, and users read them.
+
+        Raises:
+            StorageError: the segment could not be written, or the markers not be removed. Nothing is lost.
+        """
+        if record.status == "quarantined":
+            return
+        if self._loaded_segments().statuses([record.key]).get(record.key) in ("done", record.status):
+            # A run was stopped after writing the segment, or a worker that was believed lost has committed.
+            if record.resumed and (code := self._loose.get(record.key)) is not None:
+                self._redundant.append(self._marker(_CODES[code], record.key))
+        else:
+            data = _to_bytes(record.to_json())
+            size = len(packed_line(record.key, record.status, data))
+            if size > MAX_LINE:
+                return
+            self._pending[record.key] = record.status, data
+            self._pending_bytes += size
+        if len(self._pending) >= SEGMENT_RECORDS or self._pending_bytes >= SEGMENT_BYTES:
+            self._loaded_segments().append(self._pending)
+            self._redundant += [self._marker(status, key) for key, (status, _) in self._pending.items()]
+            self._pending, self._pending_bytes = {}, 0
+        if len(self._redundant) >= _REMOVED_TOGETHER:
+            redundant, self._redundant = self._redundant, []
+            self.storage.remove_many(redundant)
 
     def _committed(self, key: str) -> Record | None:
-        return _parse_record(self.storage.read(self._marker("done", key)), key)
+        if record := self._loose_records({key: _DONE}).get(key):
+            return record
+        # The driver hands out no task that is in a segment, so its workers do not read them.
+        if self._is_copy and self._segments is None:
+            return None
+        record = self._packed_records([key]).get(key)
+        return record if record is not None and record.status == "done" else None
 
     def _write(self, record: Record) -> Record:
         self.storage.write(self._marker(record.status, record.key), _to_bytes(record.to_json()))
@@ -251,8 +386,20 @@ class Ledger:
         return f"{self.namespace}/{_FOLDERS[status]}/{shard}{key}.json"
 
 
+def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
 def _to_bytes(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
+
+
+def _parse_records(contents: Mapping[str, bytes]) -> dict[str, Record]:
+    """Parse records by key; those that are corrupt or belong to another key are left out."""
+    parsed = {key: _parse_record(data, key) for key, data in contents.items()}
+    return {key: record for key, record in parsed.items() if record is not None}
 
 
 def _parse_record(data: bytes | None, key: str) -> Record | None:

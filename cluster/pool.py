@@ -20,10 +20,16 @@ STOP_S = 5.0
 
 @dataclass(eq=False)
 class _Slot:
-    """An actor and its current task. `children`: number of child processes it had started by its last reply."""
+    """An actor and its current task.
+
+    Attributes:
+        since: when it received the task, `time.monotonic`.
+        children: number of child processes it had started by its last reply.
+    """
 
     actor: Any
     task: Task | None = None
+    since: float = 0.0
     children: int = 0
 
 
@@ -83,6 +89,10 @@ class WorkerPool:
         """The tasks being processed."""
         return [slot.task for slot in self._pending.values() if slot.task is not None]
 
+    def running_since(self) -> list[tuple[Task, float]]:
+        """The tasks being processed, with the `time.monotonic` since which they are."""
+        return [(slot.task, slot.since) for slot in self._pending.values() if slot.task is not None]
+
     @property
     def alive(self) -> int:
         """Number of workers that have started."""
@@ -114,8 +124,10 @@ class WorkerPool:
     def submit(self, task: Task) -> None:
         """Send a task to an idle worker."""
         slot = self._idle.pop()
-        slot.task = task
-        self._pending[slot.actor.process.remote(task)] = slot
+        slot.task, slot.since = task, time.monotonic()
+        # Listed by Ray's dashboard, and the title of the actor's process.
+        process = slot.actor.process.options(name=f"Worker, {self._spec.name}: {task.label}")
+        self._pending[process.remote(task)] = slot
 
     def wait(self, timeout: float) -> list[tuple[Task, TaskReply | None]]:
         """Return the replies that arrive within `timeout` seconds; None for a task whose worker died.

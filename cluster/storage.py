@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -235,6 +235,29 @@ class Storage:
         contents = {name: results.get(self.path(name)) for name in names}
         return {name: data for name, data in contents.items() if isinstance(data, bytes)}
 
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Read parts of files, given as (name, start, end). A part that does not exist is empty.
+
+        Raises:
+            StorageError: the storage could not be read.
+        """
+        try:
+            if self.is_local:
+                return [_read_local_range(self.path(name), start, end) for name, start, end in ranges]
+            names, starts, ends = zip(*ranges, strict=True) if ranges else ((), (), ())
+            parts = self.filesystem.cat_ranges(
+                [self.path(name) for name in names], list(starts), list(ends), on_error="return"
+            )
+            for part in parts:
+                if isinstance(part, Exception) and not isinstance(part, FileNotFoundError):
+                    raise part
+            return [part if isinstance(part, bytes) else b"" for part in parts]
+        except Exception as error:
+            raise StorageError(
+                f"cannot read files in {self.url}: {error_reason(error)}. Check the connection and the permissions, "
+                f"then run the same command again"
+            ) from None
+
     def names(self, folder: str) -> list[str]:
         """List all files below a folder, recursively, as sorted paths relative to the folder.
 
@@ -317,6 +340,24 @@ class Storage:
                 f"same command again"
             ) from None
 
+    def remove_many(self, names: Iterable[str]) -> None:
+        """Remove files, those of an object store with as few requests as it allows. Missing ones are ignored.
+
+        Raises:
+            StorageError: a file could not be removed. Others may have been.
+        """
+        names = list(names)
+        if self.is_local:
+            for name in names:
+                self.remove(name)
+            return
+        try:
+            if names:
+                self.filesystem.rm([self.path(name) for name in names])
+        except Exception:  # some file systems stop at the first missing file, and each has its own exceptions
+            for name in names:
+                self.remove(name)
+
     def remove_folder(self, folder: str) -> None:
         """Remove a folder and everything in it, if it exists.
 
@@ -383,3 +424,11 @@ def _read_local(path: str) -> bytes | None:
             return file.read()
     except FileNotFoundError:
         return None
+
+
+def _read_local_range(path: str, start: int, end: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return os.pread(file.fileno(), max(end - start, 0), start)
+    except FileNotFoundError:
+        return b""

@@ -28,6 +28,7 @@ class TaskReply:
         worker: "host:pid" of the worker.
         seconds: time spent on the task.
         children: number of child processes that this worker has started so far.
+        failure: of the attempt, if the task is to be retried.
     """
 
     record: Record | None
@@ -35,6 +36,7 @@ class TaskReply:
     worker: str
     seconds: float
     children: int
+    failure: Failure | None = None
 
 
 class Worker:
@@ -47,6 +49,10 @@ class Worker:
         self._children = 0
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         threading.Thread(target=_exit_with_parent, args=[os.getppid()], daemon=True).start()
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard and logs call the actor."""
+        return f"{self._spec.name} worker"
 
     def ready(self) -> str:
         """Return the worker's name once the actor has started."""
@@ -65,19 +71,22 @@ class Worker:
         except OSError as error:  # this machine is out of processes, memory or file descriptors
             return TaskReply(None, Failure.of(error), self.name, 0.0, self._children)
         start = time.monotonic()
+        failure: Failure | None = None
         try:
             outcome = child.process(task)
         except ChildFailure as error:
             # A new child for every attempt, so that three failures are due to the task, not to leftover state.
             self._kill_child()
             seconds = time.monotonic() - start
-            record = self._ledger.fail(task, error.failure, seconds, self.name)
+            failure = error.failure
+            record = self._ledger.fail(task, failure, seconds, self.name)
         else:
             try:
                 record = self._ledger.commit(task, outcome, time.monotonic() - start, self.name)
             except ValueError as error:
-                record = self._ledger.fail(task, Failure.of(error), time.monotonic() - start, self.name)
-        return TaskReply(record, None, self.name, time.monotonic() - start, self._children)
+                failure = Failure.of(error)
+                record = self._ledger.fail(task, failure, time.monotonic() - start, self.name)
+        return TaskReply(record, None, self.name, time.monotonic() - start, self._children, failure)
 
     def stop(self) -> None:
         """Close the stage and end the child process."""

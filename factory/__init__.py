@@ -1,6 +1,6 @@
 """From animated 3D assets to a multi-view video dataset, and from the dataset to trained models.
 
-The commands are `python -m factory.render`, `motions`, `curate`, `publish` and `train`. From Python:
+The commands are `python -m factory.render`, `motions`, `curate`, `publish`, `status` and `train`. From Python:
 
     clips = factory.load_clips("path or URL", split="train")
     loader = factory.ClipLoader(factory.TrainingClips(clips, batch_size=2), num_workers=8)

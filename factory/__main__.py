@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train motion spaces (dimo) or a multi-view video diffusion model (mvvdm)",
     "curate": "look after a dataset: report, duplicates, takedown, captions, export",
     "publish": "publish a dataset to a hub or a folder",
+    "status": "show how far a command has come that writes to an output folder",
 }
 ZOO = "load, sample, export and publish models (python -m zoo)"
 

@@ -98,11 +98,12 @@ ROOMS = {
         {"gaussians", "meshes"},
     ],
     "cluster": [
-        {"arguments"},
+        {"arguments", "digests"},
         {"data", "signals", "stage", "storage", "waiting"},
-        {"address"},
+        {"address", "segments"},
         {"child", "ledger", "lock", "session"},
-        {"backlog", "output", "training", "worker"},
+        {"progress"},
+        {"backlog", "output", "status", "training", "worker"},
         {"inline", "pool"},
         {"dispatch"},
     ],
@@ -127,11 +128,11 @@ ROOMS = {
         {"clips"},
         {"motion_videos"},
         {"training"},
-        {"render", "motions", "train", "curate", "publish"},
+        {"render", "motions", "train", "curate", "publish", "status"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 13, 35  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 14, 35  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:

@@ -92,8 +92,8 @@ def _finish(root: str | os.PathLike[str], tombstone: Tombstone) -> Tombstone:
     ledger = Ledger(root)
     assets = [record.key for record in ledger if _is_plan_of(record, tombstone)]
     _regenerate(root)
-    for key in (*tombstone.clips, *assets):
-        ledger.forget(key)
+    ledger.forget(*tombstone.clips)
+    ledger.forget(*assets)
     finished = replace(tombstone, finished=True)
     write_tombstone(root, finished)
     return finished

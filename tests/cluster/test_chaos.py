@@ -124,6 +124,35 @@ def test_a_machine_is_lost(tmp_path: Path) -> None:
     assert driver.orphans() == []
 
 
+@pytest.mark.slow
+def test_actors_and_drivers_are_killed_while_markers_are_packed(tmp_path: Path) -> None:
+    root, audit, home = tmp_path / "out", tmp_path / "audit", tmp_path / "home"
+    audit.touch()
+    home.mkdir()
+    drivers, kills = [], 0
+    for stop_at in (TASKS // 6, TASKS // 3, TASKS // 2, 2 * TASKS // 3, None):
+        driver = Watched("compacting_chaos_driver.py", root, audit, TASKS, home=home)
+        drivers.append(driver)
+        next_kill = time.monotonic() + 0.7
+        while driver.process.poll() is None:
+            actors = driver.look()
+            if stop_at is not None and len(audit.read_text().splitlines()) >= stop_at:
+                driver.kill()
+            elif time.monotonic() >= next_kill:
+                next_kill = max(next_kill + 0.7, time.monotonic())
+                for pid in actors[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    kills += 1
+            time.sleep(0.1)
+    output = driver.process.communicate()[0]
+    assert driver.process.returncode == 0 and f"{TASKS} tasks" in output, output
+    assert kills >= 4
+    assert problems(root, audit, expected(TASKS)) == []
+    segments = Ledger(root).storage.names("_factory/segments")
+    assert len(segments) >= 30 and committed(root) < 50, (len(segments), committed(root))
+    assert [each.orphans() for each in drivers] == [[]] * len(drivers)
+
+
 @pytest.fixture
 def finished(tmp_path: Path):
     """A small finished job without problems."""

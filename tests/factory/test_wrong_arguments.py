@@ -41,6 +41,7 @@ from cluster import (
     atomic_path,
     check_idle,
     check_output,
+    read_status,
     run,
     run_inline,
     task_key,
@@ -405,6 +406,11 @@ def cluster_cases(root: Path, folder: Path) -> dict[str, Case]:
             Ledger, {"root": folder / "ledger"}, {"root": NO_PATH, "namespace": [7, None, "", "../x", "/x"]}
         ),
         "Ledger.record": Case(ledger.record, {"key": "a"}, {"key": [7, None, b"a", "../x", ""]}),
+        "read_status": Case(
+            read_status,
+            {"storage": storage, "namespace": "_factory"},
+            {"storage": [None, 7, "out"], "namespace": [7, None, "", "../x", "/x"]},
+        ),
         "Storage": Case(
             Storage,
             {"url": folder / "stored"},
@@ -551,7 +557,7 @@ NAMES = [
     "pack_alpha", "unpack_alpha", "make_row", "write_row", "row_to_shot",
     "Task", "task_key", "Outcome", "Ledger", "Ledger.record", "Storage", "Storage.write", "Storage.read", "atomic_path",
     "check_idle", "check_output", "OutputLock", "Group", "run_inline", "run", "train_together", "Failure.of",
-    "Record.from_json", "connect",
+    "Record.from_json", "connect", "read_status",
 ]  # fmt: skip
 
 
@@ -624,7 +630,7 @@ def test_every_public_function_is_in_the_table():
     called = {name.partition(".")[0] for name in NAMES}
     results = {  # results, errors and what takes no arguments of a user
         "factory": "Clip ClipArrays ClipInfo DatasetError ExportError RowError Shard __version__ encode_h264",
-        "cluster": "ForeignFolderError Interrupted OutputInUseError Progress Report Session Stage StageError "
+        "cluster": "ForeignFolderError Interrupted JobStatus OutputInUseError Progress Report Session Stage StageError "
         "StorageError __version__ from_parts",
     }  # encode_h264 is in the table of the renderers
     for package in (factory, cluster):

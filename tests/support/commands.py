@@ -9,6 +9,7 @@ import factory.curate
 import factory.motions
 import factory.publish
 import factory.render
+import factory.status
 import factory.train
 import zoo.__main__
 
@@ -18,6 +19,7 @@ MAINS = {
     "train": factory.train.main,
     "curate": factory.curate.main,
     "publish": factory.publish.main,
+    "status": factory.status.main,
     "zoo": zoo.__main__.main,
 }
 
