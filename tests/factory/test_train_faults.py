@@ -33,16 +33,19 @@ def interruptible():
 
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory) -> dict[str, str]:
-    """Family → command, without spaces inside an argument; "dimo once" saves a single checkpoint, at the end."""
+    """Name → command, without spaces inside an argument; those with "once" save a single checkpoint, at the end."""
     data = tmp_path_factory.mktemp("clips") / "discs"
     write_discs(data)
     mvvdm = arguments(data, Path("new"), "--workers", "0", "--quiet")
-    once = DIMO.replace("--checkpoint-seconds 0.1", "--checkpoint-seconds 1000")
-    return {
+    commands = {
         "dimo": DIMO,
-        "dimo once": once,
         "mvvdm": " ".join(["factory.train", *(part.replace(", ", ",") for part in mvvdm)]),
     }
+    once = {
+        "dimo once": DIMO.replace("--checkpoint-seconds 0.1", "--checkpoint-seconds 1000"),
+        "mvvdm once": commands["mvvdm"].replace("--save-every 4", "--save-every 1000"),
+    }
+    return commands | once
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +81,10 @@ def model(out: Path) -> dict[str, bytes]:
         ("dimo", 260, "checkpoint.safetensors"),
         ("dimo", 380, "checkpoint.safetensors"),  # a later one
         ("dimo once", 370, "local:dimo/robot was not published"),
-        ("mvvdm", 20, "autoencoder.safetensors"),
-        ("mvvdm", 1000, "network.safetensors"),
-        ("mvvdm", 2000, "local:mvvdm/tiny was not published"),
+        ("mvvdm", 1000, "autoencoder.safetensors"),
+        ("mvvdm", 6000, "network.safetensors"),
+        ("mvvdm", 8500, "network.safetensors"),  # the second one: the first stays until it is whole
+        ("mvvdm once", 7600, "local:mvvdm/tiny was not published"),
     ],
 )
 def test_a_full_disk_stops_a_training_that_the_same_command_completes(
