@@ -18,6 +18,9 @@ BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libi
 .PHONY: run models kernels test test-slow test-gpu mutants bench bench-gpu check install system blender validator \
   browser clean
 .DEFAULT_GOAL := run
+# Container images often set this variable. Without bytecode files, each of the hundreds of processes that the tests
+# start compiles all modules that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 run: install system
 	$(RUN) factory.render --out $(OUT)

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,8 @@ OBJECT_STORE_BYTES = 128 * 2**20  # small, because files do not pass through Ray
 START_ATTEMPTS = 3  # on a busy machine, Ray's own processes may exceed its startup timeout
 REGISTRATION_S = 120.0  # for Ray's processes to start and register, per attempt
 WITHOUT_RAY = "With --workers 0, most commands run in one process without Ray"
+# Ray sets them when it is imported and when it starts, the second so that breakpoint() opens its own debugger.
+_SET_BY_RAY = ("RAY_CLIENT_MODE", "PYTHONBREAKPOINT")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,15 @@ def connect(num_workers: int | None = None) -> Iterator[Session]:
     address = os.environ.get("RAY_ADDRESS", "").strip()
     embedded = address in ("", "local")
     host_and_port = "" if embedded else checked_address(address)
+    with _restored(_SET_BY_RAY), _connected(embedded, address, host_and_port, num_workers) as session:
+        yield session
+
+
+@contextmanager
+def _connected(
+    embedded: bool, address: str, host_and_port: str, num_workers: int | None
+) -> Iterator[Session]:
+    """Join or start Ray, as `connect` found the address."""
     with waiting_notices("Ray to start on this machine" if embedded else f"the Ray cluster at {address}"):
         import ray
 
@@ -209,15 +220,24 @@ def _embedded_environment() -> Iterator[None]:
     """Set the environment of an embedded Ray, and restore the previous one on exit."""
     from ray._private import ray_constants
 
-    previous = {name: os.environ.get(name) for name in [*EMBEDDED_ENV, "RAY_AUTH_MODE"]}
     was_enabled = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ.update(EMBEDDED_ENV)
-    # Ray reads RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER on import only, which may have happened before.
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    with _restored([*EMBEDDED_ENV, "RAY_AUTH_MODE"]):
+        os.environ.update(EMBEDDED_ENV)
+        # Ray reads RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER on import only, which may have happened before.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = was_enabled
+
+
+@contextmanager
+def _restored(names: Iterable[str]) -> Iterator[None]:
+    """Restore environment variables on exit."""
+    previous = {name: os.environ.get(name) for name in names}
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = was_enabled
         for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -142,7 +142,7 @@ class Failure:
             return cls(" ".join(str(error).split()))
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ")
         detail = "".join(traceback.format_exception(error))[-4000:]
-        return cls(reason, detail, getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT))
+        return cls(reason, detail, _is_disk_full(error))
 
 
 class Stage:
@@ -183,6 +183,15 @@ class Stage:
 
     def close(self) -> None:
         """Release what `setup` created."""
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error is that of a full disk or an exceeded quota, or was raised from one."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _json_round_trip(value: dict[str, Any], name: str) -> dict[str, Any]:

@@ -6,14 +6,17 @@ point to it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from renderers.files import new_folders
 
 _REVISION = re.compile("[0-9a-f]{12,64}")
 _STALE_S = 3600.0  # an unfinished snapshot of this age was left by a killed writer
@@ -22,7 +25,8 @@ _STALE_S = 3600.0  # an unfinished snapshot of this age was left by a killed wri
 def is_repository(root: Path) -> bool:
     """Whether a folder may be written to as a repository: it is one, or it is missing or empty.
 
-    A repository has the folders refs/ and snapshots/, and the names of its snapshots are hashes.
+    A repository has the folders refs/ and snapshots/, and the names of its snapshots are hashes. A writer that was
+    killed may have left only one of them.
     """
     try:
         names = {path.name for path in root.iterdir()}
@@ -30,25 +34,48 @@ def is_repository(root: Path) -> bool:
         return True
     except NotADirectoryError:
         return False
-    if not {name for name in names if not name.startswith(".")}:
+    visible = {name for name in names if not name.startswith(".")}
+    if not visible:
         return True
-    if not {"refs", "snapshots"} <= names:
+    if visible == {"refs"}:
+        return (root / "refs").is_dir() and not any((root / "refs").glob("[!.]*"))
+    if (visible != {"snapshots"} and not {"refs", "snapshots"} <= names) or not (root / "snapshots").is_dir():
         return False
     return all(_REVISION.fullmatch(path.name) for path in (root / "snapshots").glob("[!.]*"))
 
 
 @contextmanager
 def unfinished_snapshot(root: Path) -> Iterator[Path]:
-    """An empty folder to write a snapshot to; deleted at the end of the block unless `keep_snapshot` kept it."""
-    for name in ("snapshots", "refs"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    _sweep(root)
-    unfinished = root / f".unfinished-{uuid.uuid4().hex}"
-    unfinished.mkdir()
-    try:
-        yield unfinished
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    """An empty folder to write a snapshot to; deleted at the end of the block unless `keep_snapshot` kept it.
+
+    If the block fails, the folders that were created for it are removed, unless another writer uses them.
+    """
+    with new_folders(root):
+        _sweep(root)
+        unfinished = root / f".unfinished-{uuid.uuid4().hex}"
+        _in_folder(root, unfinished.mkdir)
+        try:
+            yield unfinished
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            for name in ("snapshots", "refs"):
+                with contextlib.suppress(OSError):  # in use, or never created
+                    (root / name).rmdir()
+            raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _in_folder(folder: Path, write: Callable[[], object]) -> None:
+    """Write in a folder that is created if necessary, also if a writer that failed removes it in between."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            write()
+            return
+        except FileNotFoundError:
+            if folder.exists():  # then another file is missing
+                raise
 
 
 def keep_snapshot(root: Path, unfinished: Path, revision: str) -> Path:
@@ -69,7 +96,7 @@ def keep_snapshot(root: Path, unfinished: Path, revision: str) -> Path:
             _fsync(file)
     snapshot = root / "snapshots" / revision
     try:
-        unfinished.rename(snapshot)
+        _in_folder(snapshot.parent, lambda: unfinished.rename(snapshot))
     except OSError:
         if not snapshot.exists():
             raise
@@ -78,7 +105,8 @@ def keep_snapshot(root: Path, unfinished: Path, revision: str) -> Path:
 
 def discard_snapshot(root: Path, revision: str) -> None:
     """Set a damaged snapshot aside; it is deleted later."""
-    (root / "snapshots" / revision).rename(root / f".unfinished-{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):  # another writer has done it
+        (root / "snapshots" / revision).rename(root / f".unfinished-{uuid.uuid4().hex}")
 
 
 def read_ref(root: Path, name: str) -> str | None:
@@ -93,7 +121,7 @@ def write_ref(root: Path, name: str, revision: str) -> None:
     """Point a ref to a revision."""
     reference = root / "refs" / f".{uuid.uuid4().hex}"
     try:
-        reference.write_text(revision)
+        _in_folder(reference.parent, lambda: reference.write_text(revision))
         _fsync(reference)
         reference.replace(root / "refs" / name)
     finally:
@@ -108,5 +136,6 @@ def _fsync(file: Path) -> None:
 def _sweep(root: Path) -> None:
     """Delete the unfinished snapshots of killed writers."""
     for folder in root.glob(".unfinished-*"):
-        if time.time() - folder.stat().st_mtime > _STALE_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another writer has just finished it
+            if time.time() - folder.stat().st_mtime > _STALE_S:
+                shutil.rmtree(folder, ignore_errors=True)

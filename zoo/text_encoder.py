@@ -23,6 +23,7 @@ from torch import Tensor
 from zoo.errors import OptionError
 from zoo.hub_access import check_pretrained
 from zoo.seeds import untouched
+from zoo.threads import exclusive
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 POOLED_TOKENS = 25  # maximum length for encoders whose pooler output is used (DIMO, official code)
@@ -77,10 +78,11 @@ class TextEncoder:
         """Embed S sentences as unit vectors [S, E]; E is the model's hidden size."""
         embeddings = []
         for start in range(0, len(sentences), BATCH):
-            tokens = self._tokenizer(
-                list(sentences[start : start + BATCH]), padding=True, truncation=True, return_tensors="pt",
-                max_length=None if self._mean else POOLED_TOKENS,
-            )  # fmt: skip
+            with exclusive(self):  # a tokenizer that is being set up by another thread raises an error
+                tokens = self._tokenizer(
+                    list(sentences[start : start + BATCH]), padding=True, truncation=True, return_tensors="pt",
+                    max_length=None if self._mean else POOLED_TOKENS,
+                )  # fmt: skip
             output = self._model(**tokens)
             if self._mean:
                 mask = tokens["attention_mask"][..., None].float()

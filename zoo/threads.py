@@ -6,17 +6,21 @@ one of their CPUs, all of them wait for the one that does not run, and two threa
 A CPU is free if this process may run on it (affinity), its group may use it (cgroup quota), and no other process
 occupied it just before. `fitting_threads` only ever lowers the number that the user set, with OMP_NUM_THREADS or
 `torch.set_num_threads`, and restores it.
+
+`exclusive` is for objects that keep state during a call, such as the schedulers of diffusers.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 WINDOW_S = 0.1  # time over which the use of CPUs is measured, if there is no recent measurement
@@ -72,6 +76,19 @@ def fitting_threads() -> Iterator[int]:
 def worker_threads(workers: object) -> AbstractContextManager[object]:
     """`fitting_threads` if there are 0 workers, which means this process; others have numbers of their own."""
     return fitting_threads() if workers == 0 else nullcontext()
+
+
+@contextmanager
+def exclusive(shared: object) -> Iterator[None]:
+    """Let one thread at a time use an object. The thread that uses it may enter again, for example in a callback."""
+    with _guard:
+        lock = _locks.setdefault(shared, threading.RLock())
+    with lock:
+        yield
+
+
+_guard = threading.Lock()
+_locks: WeakKeyDictionary[object, Any] = WeakKeyDictionary()
 
 
 def _cpus() -> int:

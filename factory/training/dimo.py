@@ -145,7 +145,7 @@ class DimoStage(Stage):
 
     def process(self, task: Task) -> Outcome:
         from zoo.dimo.data import MotionVideos
-        from zoo.dimo.training import train
+        from zoo.dimo.training import CheckpointError, train
 
         job = DIMOTrainingJob.from_json(task.payload)
         videos = MotionVideos.open(job.videos)
@@ -163,7 +163,9 @@ class DimoStage(Stage):
                 device=self.device,
                 on_step=progress,
             )
-        except ValueError:  # the checkpoint may be unreadable: the next attempt starts without it
+        except (
+            CheckpointError
+        ):  # the next attempt starts without it; after other errors, it continues from it
             checkpoint.unlink(missing_ok=True)
             raise
         if job.variant:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from cluster import Outcome, Task
+from cluster import Failure, Outcome, Task
 
 
 def test_a_task_is_restored_from_json() -> None:
@@ -52,3 +53,19 @@ def test_an_outcome_requires_a_reason() -> None:
 def test_importing_cluster_does_not_import_ray() -> None:
     code = "import sys, cluster; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_recognised_behind_the_error_that_reports_it(code: int) -> None:
+    """It stops the run: as a failed attempt of each task, it would soon give up on all of them."""
+    full = OSError(code, "cannot write")
+    try:
+        try:
+            raise full
+        except OSError as error:
+            raise RuntimeError("the model was not published") from error
+    except RuntimeError as error:
+        assert Failure.of(error).disk_full and Failure.of(error).reason.startswith("RuntimeError: the model")
+    assert Failure.of(full).disk_full
+    for other in (OSError(errno.EACCES, "denied"), ValueError("No space left on device")):
+        assert not Failure.of(other).disk_full

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,39 @@ def test_into_a_folder(root, tmp_path):
     (tmp_path / "theirs/file").touch()
     with pytest.raises(PublishError, match="holds something else"):
         publish(root, f"local:{tmp_path / 'theirs'}")
+
+
+def test_a_shard_with_another_checksum_is_refused_and_no_folder_is_left(tmp_path):
+    """Neither by a first publication, nor in a folder of the user's, nor beside what was published before."""
+    root, published = tmp_path / "made", tmp_path / "published"
+    grow(root, 0, 1)
+    first = publish(root, f"local:{published}")
+    grow(root, 1, 2)
+    before = sorted(published.rglob("*"))
+    (manifest,) = (root / "_factory" / "shards").glob("train-00001*.json")
+    intact, (shard,) = manifest.read_text(), read_manifests(root)[1:]
+    manifest.write_text(intact.replace(shard.sha256, shard.sha256[::-1]))
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new" / "deep", tmp_path / "empty", published):
+        with pytest.raises(
+            PublishError, match=r"part-00001\.parquet does not match the sha256 in its manifest"
+        ):
+            publish(root, f"local:{folder}")
+    assert not (tmp_path / "new").exists() and not list((tmp_path / "empty").iterdir())
+    assert sorted(published.rglob("*")) == before
+    manifest.write_text(intact)
+    assert publish(root, f"local:{published}").revision != first.revision
+
+
+def test_two_threads_publish_one_dataset_into_one_folder(root, tmp_path):
+    """Both finish, with the same revision."""
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: publish(root, f"local:{tmp_path / 'out'}"), range(2)))
+    assert results[0].revision == results[1].revision
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"refs", "snapshots"}
+    (snapshot,) = (tmp_path / "out/snapshots").iterdir()
+    assert (tmp_path / "out/refs/main").read_text() == snapshot.name == results[0].revision
+    assert shards_of(contents(snapshot)) == shards_of(contents(root))
 
 
 def test_the_preview_is_a_configuration_and_a_folder_of_videos(root, tmp_path):

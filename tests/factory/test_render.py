@@ -94,10 +94,12 @@ def test_two_workers_write_the_same_bytes(dataset, tmp_path):
     assert shards(tmp_path / "two") == shards(dataset)
 
 
-def test_a_killed_and_resumed_run_writes_the_same_bytes(dataset, tmp_path):
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_and_resumed_run_writes_the_same_bytes(dataset, tmp_path, times):
+    """Resumed with another number of workers."""
     out = tmp_path / "killed"
     kills = 0
-    for _ in range(2):
+    for _ in range(times):
         driver = subprocess.Popen(
             command(out, "--workers", "1"), start_new_session=True, stderr=subprocess.DEVNULL
         )
@@ -119,7 +121,7 @@ def test_another_seed_writes_other_bytes(dataset, tmp_path):
     `datasets` caches under the folder's name: of two of one name, a stale copy would be loaded without a word.
     """
     other = tmp_path / dataset.name
-    run(other, "--seed", "1", "--max-animations", "1")
+    run(other, "--seed", "1", "--max-animations", "1", "--workers", "0")
     assert not set(shards(other).values()) & set(shards(dataset).values())
     assert len(datasets.load_dataset(str(dataset), split="train")) == 4
     assert len(datasets.load_dataset(str(other), split="train")) == 2
@@ -168,8 +170,15 @@ COLLECTED_INVALID = (
 )
 
 
-@pytest.mark.parametrize("collected", [False, pytest.param(True, marks=requires_collection)])
-def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path, collected):
+@pytest.mark.parametrize(
+    ("collected", "workers"),
+    [
+        (False, 1),
+        pytest.param(True, 0, marks=requires_collection),
+        pytest.param(True, 1, marks=[requires_collection, pytest.mark.slow]),
+    ],
+)
+def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path, collected, workers):
     models = tmp_path / "models"
     if collected:
         for folder in ("bad", "unsupported"):
@@ -178,7 +187,8 @@ def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path, collected):
         write_invalid_models(models)
         write_compressed_models(models)
     shutil.copy(model("greenman.glb"), models)
-    output = run(tmp_path / "out", "--max-animations", "1", sources=[models])
+    options = ["--max-animations", "1", "--workers", str(workers)]
+    output = run(tmp_path / "out", *options, sources=[models])
     # The collected file with animation pointers also drives nodes: two clips, with notes on what it drives besides.
     rendered, quarantined = (3, 5) if collected else (1, 6)
     assert f"rendered     {rendered} clips of 9 assets" in output
@@ -188,8 +198,9 @@ def test_bad_and_unsupported_models_do_not_stop_the_job(tmp_path, collected):
         assert name in output
 
 
-def test_a_dry_run_writes_nothing(tmp_path):
-    output = run(tmp_path / "out", "--dry-run")
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_dry_run_writes_nothing(tmp_path, workers):
+    output = run(tmp_path / "out", "--dry-run", "--workers", str(workers))
     assert "would render 4 clips of 2 assets" in output
     assert not (tmp_path / "out").exists()
 

@@ -33,6 +33,7 @@ from factory.training.dimo import (
 )
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
 from factory.training.progress import training_line
+from zoo.dimo import training
 from zoo.dimo.config import DIMOConfig
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -161,6 +162,32 @@ def test_an_unreadable_checkpoint_fails_one_attempt_only(undisturbed, tmp_path):
     (folder / "checkpoint.safetensors").write_bytes(b"half of one")
     (_, record) = train_objects(made, stage, config, Ledger(tmp_path), workers=0)["robot"]
     assert record.status == "done" and len(Ledger(tmp_path).attempts(task.key)) == 1
+
+
+def test_an_error_during_a_training_keeps_its_checkpoint(undisturbed, tmp_path, monkeypatch):
+    """Only a checkpoint that cannot be resumed from is deleted."""
+    stage, videos = DimoStage(out=str(tmp_path), checkpoint_s=0.0), _made(undisturbed)
+    config = configured("laptop", [*TINY, "pretraining.steps=5", "joint.steps=45"])
+    (task,) = training_tasks(videos, config, stage)
+    checkpoint = tmp_path / "_factory/training" / task.key / "checkpoint.safetensors"
+    advance, failures = training.JointStage.advance, []
+
+    def fail_once(self, step, *args):
+        if step == 30 and not failures:
+            failures.append(checkpoint.read_bytes())
+            raise ValueError("gaussians: expected finite values")
+        return advance(self, step, *args)
+
+    def resumed(self, path):
+        resumptions.append((self.step, path.read_bytes()))
+        loaded(self, path)
+
+    resumptions, loaded = [], training._Training.load
+    monkeypatch.setattr(training.JointStage, "advance", fail_once)
+    monkeypatch.setattr(training._Training, "load", resumed)
+    (_, record) = train_objects(videos, stage, config, Ledger(tmp_path), workers=0)["robot"]
+    assert record.status == "done" and len(Ledger(tmp_path).attempts(task.key)) == 1
+    assert resumptions == [(0, failures[0])]
 
 
 def test_an_object_that_cannot_be_trained_is_quarantined_with_its_cause(tmp_path):

@@ -118,12 +118,19 @@ def test_controls(chromium, tmp_path):
     page = tiny_pipeline().motion(0).save(tmp_path / "hop.html", motions="all")
     view, state = ["evaluate", "player.view"], ["evaluate", "({...player.state})"]
     pause = ["evaluate", "new Promise((done) => setTimeout(done, 400))"]
+    # At most 20 s: on a busy machine, the next frame may be drawn late.
+    moved = ["evaluate", """new Promise((done) => {
+      const { frame } = player.state, end = performance.now() + 20000;
+      (function look() {
+        if (player.state.frame !== frame || performance.now() > end) done(); else setTimeout(look, 50);
+      })();
+    })"""]  # fmt: skip
     apart = [[{"x": x, "y": 300, "id": i} for i, x in enumerate(pair)] for pair in ((150, 200), (100, 250))]
     touch = [["touchStart", apart[0]], ["touchMove", apart[1]], ["touchEnd", []]]
     inside = "[...document.querySelectorAll('footer *')].every((e) => e.getBoundingClientRect().right <= innerWidth)"
     out = chromium(
         page,
-        [state, pause, state, ["click", "#play"], state, pause, state, view, ["drag", [[200, 300], [300, 260]]], view,
+        [state, moved, state, ["click", "#play"], state, pause, state, view, ["drag", [[200, 300], [300, 260]]], view,
          ["wheel", 100], pause, view, ["click", "#reset"], view, ["touch", touch], view,
          ["evaluate", "document.documentElement.scrollWidth <= innerWidth"],
          ["evaluate", inside]],

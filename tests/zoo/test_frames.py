@@ -49,6 +49,37 @@ def test_every_format_has_the_frames_that_were_asked_for(egg, tmp_path, suffix, 
         assert COUNT[suffix](tmp_path / f"{name}{suffix}") == count, name
 
 
+@pytest.mark.parametrize("frames", [0, -1, 1.5, 2.0, float("nan"), float("inf"), True, [3], 10**9])
+def test_a_number_of_frames_that_is_none_is_refused(egg, tmp_path, frames, capsys, home):
+    """By everything that takes one, and nothing is written."""
+    motion = egg.motion(0)
+    for call in (
+        lambda: egg.sample(3, frames=frames),
+        lambda: egg.sample(frames=frames),
+        lambda: motion.resampled(frames),
+        lambda: motion.save(tmp_path / "a.npz", frames=frames),
+        lambda: motion.save(tmp_path / "a.mp4", frames=frames, resolution=64),
+    ):
+        with pytest.raises((TypeError, ValueError), match="frames: expected an integer from 1 to "):
+            call()
+    command = ["sample", "dimo/egg", "--home", str(home), "--out", str(tmp_path / "a.npz")]
+    try:
+        code = main([*command, f"--frames={frames}"])
+    except SystemExit as stopped:  # by the parser
+        code = stopped.code
+    error = capsys.readouterr().err
+    assert code == 2 and "--frames" in error and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "phases", [-0.1, 1.1, float("nan"), float("inf"), True, None, "x", [], [0.5, float("nan")], 1j]
+)
+def test_phases_outside_the_motion_are_refused(egg, phases):
+    with pytest.raises((TypeError, ValueError), match="phases: expected"):
+        egg.motion(0).at(phases)
+
+
 def test_without_a_number_a_video_is_smooth_and_in_real_time(egg, tmp_path):
     for name, motion in {
         "sample": egg.sample(3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -236,6 +237,42 @@ def test_another_scheduler_of_diffusers(pipeline):
     ).frames
     assert found.isfinite().all()
     assert torch.equal(found[:, 0], pipeline.encode_pictures(pipeline._pictures(pictures(), 16), seeded()))
+
+
+@pytest.mark.parametrize("kind_of_scheduler", ["own", "Euler"])
+def test_threads_may_share_a_pipeline(kind_of_scheduler):
+    """A scheduler holds the steps of a call, and those that count them the number of the next."""
+    pipeline = small_pipeline()
+    if kind_of_scheduler == "Euler":
+        pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+
+    def sample(seed: int) -> bytes:
+        steps, prompt = 2 + seed % 2, "hops"[: 1 + seed]
+        videos = pipeline(
+            pictures(2), prompt, num_inference_steps=steps, generator=seeded(seed), output_type="latent"
+        )
+        return videos.frames.numpy().tobytes()
+
+    alone = [sample(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(sample, [*range(3)] * 2)) == alone * 2
+
+
+def test_a_callback_may_call_the_pipeline(pipeline):
+    """The thread that samples already has the pipeline to itself."""
+    inner = []
+
+    def callback(pipe: MVVDMPipeline, step: int, *_: object) -> dict:
+        if not inner:
+            inner.append(step)
+            inner.append(
+                pipe(pictures(2), "", num_inference_steps=1, generator=seeded(1), output_type="latent")
+            )
+            pipe.scheduler.set_timesteps(1)
+        return {}
+
+    pipeline(pictures(2), "", num_inference_steps=1, generator=seeded(0), callback_on_step_end=callback)
+    assert len(inner) == 2
 
 
 def test_half_precision(pipeline):

@@ -185,7 +185,8 @@ def test_it_learns():
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
-    whole = train(objective(), batches, PLAN)
+    undisturbed, reported = [], []
+    whole = train(objective(), batches, PLAN, on_step=undisturbed.append)
     checkpoint = CheckpointFile(tmp_path / "run.safetensors")
 
     class Killed(RuntimeError):
@@ -205,7 +206,12 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
         seen.append(first)
         return batches(first)
 
-    resumed = train(objective(seed=1), watched, PLAN, checkpoint=checkpoint, save_every=2)
+    resumed = train(
+        objective(seed=1), watched, PLAN, checkpoint=checkpoint, save_every=2, on_step=reported.append
+    )
+    # The loss of the last report is the mean over steps 2 to 5, of which the killed run did 2.
+    assert [report["step"] for report in undisturbed] == [1, 5]
+    assert [report["loss"] for report in reported] == [undisturbed[1]["loss"]]
     assert seen == [2] and torch.equal(weights_of(resumed), weights_of(whole))
     kept = averages_of(checkpoint.read())
     assert all(torch.equal(kept[name], p) for name, p in resumed.named_parameters())

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from renderers.arguments import instance, integer
-from renderers.files import file_path
+from renderers.files import atomic_path, file_path
 from renderers.gaussians.checks import torch_device
 from zoo.dimo import losses
 from zoo.dimo.config import DIMOConfig
@@ -37,10 +36,14 @@ from zoo.dimo.model import DIMO
 from zoo.dimo.objective import StepLoss, StepReport, excess_between
 from zoo.dimo.pretraining import KeyPointStage
 
-__all__ = ["REPORT_EVERY", "excess_between", "fit_latent", "nearest_latent", "train"]
+__all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "nearest_latent", "train"]
 
 FORMAT = "dimo-checkpoint-1"
 REPORT_EVERY = 25  # steps between two reports, which read the loss from the device
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged, or belongs to another training."""
 
 
 def train(
@@ -71,8 +74,9 @@ def train(
         The trained model in evaluation mode.
 
     Raises:
-        ValueError: `videos` has no motion, its silhouettes have no common hull, or the checkpoint is damaged or belongs
-            to another training.
+        ValueError: `videos` has no motion, or its silhouettes have no common hull.
+        CheckpointError: the checkpoint is damaged or belongs to another training; a `ValueError`.
+        OSError: the checkpoint cannot be written.
         RuntimeError: pruning removed all key points or all Gaussians.
         FloatingPointError: the loss is not finite.
     """
@@ -142,7 +146,7 @@ class _Training(TrainingContext):
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on, atomically."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         stage = self._stage
         if stage is None:
@@ -154,17 +158,18 @@ class _Training(TrainingContext):
             "format": FORMAT, "run": self._identity(), "step": self.step, "seconds": self.seconds,
             "stage": stage.name,
         }  # fmt: skip
-        part = path.with_name(path.name + ".part")
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, {"dimo": json.dumps(about)}
+        data = save(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"dimo": json.dumps(about)}
         )
-        os.replace(part, path)
+        # Not save_file, which reports a full disk as an error that is no OSError.
+        with atomic_path(path) as part:
+            part.write_bytes(data)
 
     def load(self, path: Path) -> None:
         """Restore a checkpoint of the same training.
 
         Raises:
-            ValueError: the file is damaged, or belongs to another training.
+            CheckpointError: the file is damaged, or belongs to another training.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -172,12 +177,12 @@ class _Training(TrainingContext):
             with safe_open(path, "pt", device=str(self.device)) as file:
                 about = json.loads((file.metadata() or {}).get("dimo", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise CheckpointError(
                 f"{path}: not a checkpoint ({error}); delete it to restart the training"
             ) from error
         if about.get("format") != FORMAT or about["run"] != self._identity():
-            raise ValueError(
+            raise CheckpointError(
                 f"{path} belongs to another training: object, motions, configuration and seed must be the same; use "
                 "another path, or delete the file to restart"
             )

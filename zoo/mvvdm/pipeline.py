@@ -50,7 +50,7 @@ from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
 from zoo.seeds import generator as seeded_generator
-from zoo.threads import fitting_threads
+from zoo.threads import exclusive, fitting_threads
 from zoo.weights import check_weights
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         num_frames, resolution, num_inference_steps, decode_chunk_size = check_sizes(
             num_frames, resolution, num_inference_steps, decode_chunk_size, self.config, self.scheduler.config
         )
-        with self._threads():
+        with exclusive(self.scheduler), self._threads():  # the scheduler holds the steps of this call
             pictures = self._pictures(images, resolution)
             conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
             first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, …], the same at every step
@@ -213,7 +213,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             sampling = _Sampling(num_inference_steps, scale, eta, generator, *callback)
             video = self._denoise(first, temperature * noise, conditions, sampling)
             frames = video if output_type == "latent" else self._decode(video, output_type, decode_chunk_size)
-        self.maybe_free_model_hooks()
+            self.maybe_free_model_hooks()
         return MVVDMOutput(frames=frames) if return_dict else (frames,)  # type: ignore[return-value]
 
     def _threads(self) -> AbstractContextManager[Any]:

@@ -237,8 +237,7 @@ class TrainingRun:
         """Divide this worker's examples of a step into forward passes.
 
         Returns:
-            For each pass: places in this worker's batch, numbers of the examples in the whole batch, and how many of
-            them count.
+            For each pass: places in this worker's batch, numbers in the whole batch, and how many of these count.
         """
         numbers, at_once = range(self.rank, self.plan.batch, self.size), self.at_once
         places = [slice(start, start + at_once) for start in range(0, len(numbers), at_once)]
@@ -315,9 +314,7 @@ class TrainingRun:
         Raises:
             FloatingPointError: the loss is not finite; not with fp16, where occasional overflows are normal.
         """
-        if self.size > 1:
-            dist.all_reduce(self.loss)
-        loss = float(self.loss) / self.size / self.losses
+        loss = self._summed_loss() / self.losses
         shares, seconds = self.clock.read()
         self.seconds += seconds
         self.loss.zero_()
@@ -339,6 +336,13 @@ class TrainingRun:
             optimiser=shares["optimiser"],
             other=shares["other"],
         )
+
+    def _summed_loss(self) -> float:
+        """The loss summed over the steps since the last report, on all workers."""
+        loss = self.loss.clone()
+        if self.size > 1:
+            dist.all_reduce(loss)
+        return float(loss) / self.size
 
     # --- averages ---
 
@@ -367,14 +371,14 @@ class TrainingRun:
     def save(self, checkpoint: Checkpoint) -> None:
         """Write the state, unsharded, so that it can be resumed with any number of workers, sharded or not."""
         self.seconds += self.clock.read()[1]
-        tensors = {}
+        loss, tensors = self._summed_loss(), {}
         for name, tensor in self._tensors():
             tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.rank == 0:
                 tensors[name] = tensor.detach().cpu().contiguous()
         if self.rank == 0:
             metadata = {name: getattr(self, name) for name in _COUNTERS}
-            metadata |= {"format": FORMAT, "run": self._identity()}
+            metadata |= {"format": FORMAT, "run": self._identity(), "loss": loss, "losses": self.losses}
             checkpoint.write(encode_state(tensors, metadata))
         self.clock.mark("other")
 
@@ -399,6 +403,8 @@ class TrainingRun:
             )
         for name in _COUNTERS:
             setattr(self, name, metadata[name])
+        self.losses = metadata.get("losses", 0)  # version 0.1 did not store the sum
+        self.loss.fill_(0.0 if self.rank else metadata.get("loss", 0.0) * self.size)
         for parameter in self.parameters if self.updates else ():  # AdamW creates its state in the first step
             moments = {moment: torch.zeros_like(parameter) for moment in _MOMENTS}
             self.adam.state[parameter] = moments | {

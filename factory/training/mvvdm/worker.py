@@ -283,26 +283,32 @@ class WorkerTraining:
         pipeline.unet.eval()
 
     def _report(self, stage: str, progress: StepReport) -> None:
-        """Write the progress of a step, and add its loss to the curve."""
+        """Write the progress of a step, and its loss for the curve."""
         self._write_progress({"stage": stage, **progress})
-        losses, part = self._losses(stage), (progress["step"] - 1) * CURVE // progress["steps"]
-        total, count = losses.get(str(part), (0.0, 0))
-        losses[str(part)] = (total + progress["loss"], count + 1)
+        losses = self._losses(stage) | {str(progress["step"]): progress["loss"]}
         self.storage.write(f"{self.folder}/{stage}-loss.json", json.dumps(losses).encode())
 
-    def _losses(self, stage: str) -> dict[str, tuple[float, int]]:
-        """Part of the training (0 to CURVE - 1) → sum and number of reported losses.
+    def _losses(self, stage: str) -> dict[str, float]:
+        """Step → reported loss.
 
-        A resumed run reports again the steps between its checkpoint and its end; these count twice.
+        A resumed run reports the steps after its checkpoint again, which replaces their losses.
         """
-        return json.loads(self.storage.read(f"{self.folder}/{stage}-loss.json") or b"{}")
+        losses = json.loads(self.storage.read(f"{self.folder}/{stage}-loss.json") or b"{}")
+        # Version 0.1 stored the sum and the number of losses of each part of the curve.
+        return {step: loss for step, loss in losses.items() if isinstance(loss, int | float)}
 
     def _curve(self) -> list[dict[str, float]]:
         """The network's mean loss over each part of its training; "step" is the last of the part."""
         steps = self.recipe.plan.steps
+        parts: dict[int, list[float]] = {}
+        for step, loss in sorted((int(step), loss) for step, loss in self._losses("network").items()):
+            parts.setdefault((step - 1) * CURVE // steps, []).append(loss)
         return [
-            {"step": math.ceil((int(part) + 1) * steps / CURVE), "loss": float(f"{total / count:.3g}")}
-            for part, (total, count) in sorted(self._losses("network").items(), key=lambda item: int(item[0]))
+            {
+                "step": math.ceil((part + 1) * steps / CURVE),
+                "loss": float(f"{sum(losses) / len(losses):.3g}"),
+            }
+            for part, losses in parts.items()
         ]
 
     def _write_progress(self, progress: Mapping[str, Any]) -> None:
