@@ -2,8 +2,8 @@
 
     python -m benchmarks.protocols dimo-views dimo-unseen-motions dimo-between --truth truth
 
-The folder has the truth of all objects, as the protocols' commands make it. A protocol whose content changes needs a new
-version: the command increments it, unless --keep-version is given.
+The folder has the truth of all objects, as the protocols' commands make it. A protocol whose content changes needs a
+new version: the command increments it, unless --keep-version is given.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def dimo_objects(truth: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.protocols", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.protocols", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("protocols", nargs="+")
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--objects", nargs="+", default=list(BUNDLED))

@@ -1,8 +1,8 @@
 """`evaluate`: a model under a protocol.
 
-    result = zoo.evaluate("dimo/kangaroo", "dimo-views", truth="truth")
-    result.mean("psnr")                # mean and 95 % interval over clips
-    result.save("metrics.json")
+result = zoo.evaluate("dimo/kangaroo", "dimo-views", truth="truth")
+result.mean("psnr")                # mean and 95 % interval over clips
+result.save("metrics.json")
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def evaluate_with_pictures(
     folder = None if truth is None else file_path(truth, "evaluate: truth")
     if folder is not None and not folder.is_dir():
         raise EvaluationError(f"evaluate: truth: {folder} is not a folder; expected one with true clips")
-    baselines = [baseline] if isinstance(baseline, str) or not isinstance(baseline, Sequence) else list(baseline)
+    baselines = (
+        [baseline] if isinstance(baseline, str) or not isinstance(baseline, Sequence) else list(baseline)
+    )
     run = task_of(chosen)
     loaded, described = {}, []
     for each in [model, *baselines]:
@@ -189,7 +191,11 @@ def _metric(
         if row["role"] == CONTROL and row["mean"].get(name) is not None
     }
     if all(row["mean"].get(name) is None for row in rows):
-        return entry | {"missing": "not computed: the truth lacks what it compares", "fit": False, "reason": ""}
+        return entry | {
+            "missing": "not computed: the truth lacks what it compares",
+            "fit": False,
+            "reason": "",
+        }
     verdict = fitness(means, protocol.order(name), metric.better, metric.show)
     return entry | {"fit": verdict.fit, "reason": verdict.reason}
 

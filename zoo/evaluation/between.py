@@ -5,11 +5,12 @@ object, trained and held out:
 
     torn        share of points torn off their neighbours in the worst frame (`zoo.metrics.torn_share`)
     roughness   Σ ‖x(t+1) − 2 x(t) + x(t−1)‖ / Σ ‖x(t+1) − x(t)‖ over frames and points
-    stretch     mean over frames and points of median_j |log(‖x_j(t) − x_i(t)‖ / ‖x_j(0) − x_i(0)‖), j the neighbours of i
+    stretch     mean over frames and points of median_j |log(d_ij(t) / d_ij(0))|, with the distances d_ij = ‖x_j − x_i‖
+                of a point i from its neighbours j
     movement    mean distance of the points from their first positions, over the diagonal of their first bounding box
     X_gap       max(0, log(low / x), log(x / high)): how far the value x of a motion is outside the range [low, high] of
                 the true motions' values, between their 5th and 95th percentile
-    diversity   mean distance of a motion's points from those of the other motions of its row, over that of the true ones
+    diversity   mean distance of a motion's points from those of the other motions of its row, over that of true ones
 
 A still object has no torn points, roughness or stretch, so these three say little by themselves: the table reports them
 as unfit. The gaps and the diversity cannot be won by standing still.
@@ -183,12 +184,12 @@ def distances(tracks: Sequence[Tensor]) -> np.ndarray:
 
 
 def _score(
-    sets: list[tuple[str, str, list[str], list[Tensor], Tensor | None]], truth: list[Tensor], usable: list[str]
+    sets: list[tuple[str, str, list[str], list[Tensor], Tensor | None]],
+    truth: list[Tensor],
+    usable: list[str],
 ) -> list[Row]:
     true_values = [statistics(points) for points in truth]
-    ranges = {
-        name: np.quantile([values[name] for values in true_values], RANGE) for name in STATISTICS
-    }
+    ranges = {name: np.quantile([values[name] for values in true_values], RANGE) for name in STATISTICS}
     spread = float(np.mean(distances(truth)))
     rows = []
     for title, role, names, tracks, reference in sets:
@@ -197,9 +198,12 @@ def _score(
         for index, (name, points) in enumerate(zip(names, tracks, strict=True)):
             values: dict[str, float | None] = dict(statistics(points, reference))
             values |= {
-                f"{each}_gap": gap(float(values[each] or 0.0), *map(float, ranges[each])) for each in STATISTICS
+                f"{each}_gap": gap(float(values[each] or 0.0), *map(float, ranges[each]))
+                for each in STATISTICS
             }
-            values["diversity"] = None if np.isnan(apart[index]) or not spread else float(apart[index] / spread)
+            values["diversity"] = (
+                None if np.isnan(apart[index]) or not spread else float(apart[index] / spread)
+            )
             row.add(name, {metric: values[metric] for metric in usable})
         rows.append(row)
     return rows

@@ -15,9 +15,7 @@ def canonical(content: Any) -> bytes:
         ValueError: the content has NaN, an infinity, or a value that is not JSON.
     """
     try:
-        text = json.dumps(
-            content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8")
     except (TypeError, ValueError) as error:
         raise ValueError(f"canonical: expected JSON values: {error}") from None

@@ -1,7 +1,7 @@
 """Controls: videos whose quality is known, scored as if a model had made them.
 
-A protocol's "order" has pairs of controls: the first must have a better mean score than the second. A metric for which a
-pair is the other way round, or equal, is reported as unfit for the protocol: a model could reach a good score in it
+A protocol's "order" has pairs of controls: the first must have a better mean score than the second. A metric for which
+a pair is the other way round, or equal, is reported as unfit for the protocol: a model could reach a good score in it
 without showing the right motion.
 """
 

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from zoo.errors import UnsupportedError
 from zoo.evaluation import controls
 from zoo.evaluation.canonical import digest, file_digest
 from zoo.evaluation.errors import EvaluationError
-from zoo.evaluation.media import Media
+from zoo.evaluation.media import Flows, Media
 from zoo.evaluation.protocol import Protocol
 from zoo.evaluation.tasks import Assignment, Measurement, checked_truth, measure_pairs, missing_truth
 
@@ -168,7 +167,9 @@ class _Views:
     def __init__(self, assignment: Assignment, videos: MotionVideos, settings: dict[str, Any]) -> None:
         self.all, self.videos = videos, videos.select(settings["clips"])
         if not len(self.videos):
-            raise EvaluationError(f"{videos.folder}: expected motions of the split {settings['clips']!r}, got none")
+            raise EvaluationError(
+                f"{videos.folder}: expected motions of the split {settings['clips']!r}, got none"
+            )
         self.names: Sequence[str] = self.videos.names
         self.views = list(videos.heldout_views if settings["views"] == "heldout" else settings["views"])
         if not self.views:
@@ -178,6 +179,7 @@ class _Views:
         self.background = tuple(settings["background"])
         self.models = {label: single(model) for label, model in assignment.models.items()}
         self.latents: dict[str, Tensor] = {}
+        self._flows: dict[int, Flows] = {}  # a motion is the truth, another clip and the nearest one
         self._read = lru_cache(maxsize=4)(self._read_truth)
 
     def truth(self, index: int) -> Media:
@@ -219,7 +221,8 @@ class _Views:
         if points is not None:
             # Half of the points may have been used for training.
             points = points[self.frames][:, UNUSED] if points.shape[1] > 1 else points[self.frames]
-        return Media(composite(straight, self.background), straight[..., 3].numpy(), points)
+        media = Media(composite(straight, self.background), straight[..., 3].numpy(), points)
+        return media.share_flows(self._flows.setdefault(place, {}))
 
     @cached_property
     def _thumbnails(self) -> Tensor:
@@ -239,7 +242,9 @@ class _Views:
         if not candidates:
             return None
         thumbnails = self._thumbnails
-        errors = [float((thumbnails[other] - thumbnails[place]).double().square().mean()) for other in candidates]
+        errors = [
+            float((thumbnails[other] - thumbnails[place]).double().square().mean()) for other in candidates
+        ]
         return candidates[int(np.argmin(errors))]
 
 

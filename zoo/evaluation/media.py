@@ -14,6 +14,8 @@ from renderers.cameras import Cameras
 from renderers.values import by_value
 from zoo.metrics import flow_between_frames
 
+Flows = dict[int | None, Tensor]  # resolution → optical flow
+
 
 @by_value
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,12 +64,17 @@ class Media:
         """Frames as float32 [V, T, 3, H, W] in 0..1, as metrics of videos take them."""
         return self.images.movedim(-1, 2)
 
+    def share_flows(self, flows: Flows) -> Media:
+        """Keep computed flows in `flows`, which outlives this object; returns the object."""
+        self.__dict__["_flows"] = flows
+        return self
+
     def flow(self, resolution: int | None = None) -> Tensor:
         """Optical flow between successive frames, float32 [V, T − 1, 2, h, w] in pixels of h = w = `resolution`.
 
         Computed once per resolution.
         """
-        flows: dict[int | None, Tensor] = self.__dict__.setdefault("_flows", {})
+        flows: Flows = self.__dict__.setdefault("_flows", {})
         if resolution not in flows:
             flows[resolution] = flow_between_frames(self.at_resolution(resolution))
         return flows[resolution]

@@ -69,9 +69,7 @@ class Protocol:
         for key, kind in KEYS.items():
             value = self.content.get(key)
             if not isinstance(value, kind) or isinstance(value, bool):
-                raise EvaluationError(
-                    f"protocol {name}: {key}: expected {_NOUNS[kind]}, got {shown(value)}"
-                )
+                raise EvaluationError(f"protocol {name}: {key}: expected {_NOUNS[kind]}, got {shown(value)}")
         if unknown := sorted(set(self.content) - set(KEYS)):
             raise EvaluationError(f"protocol {name}: unknown key {unknown[0]!r}; expected {', '.join(KEYS)}")
         controls = self.content["controls"]
@@ -80,7 +78,10 @@ class Protocol:
                 raise EvaluationError(
                     f"protocol {name}: metrics: {metric}: expected an object, got {shown(settings)}"
                 )
-        for pair in [*self.content["order"], *(each for m in self.content["metrics"] for each in self.order(m))]:
+        for pair in [
+            *self.content["order"],
+            *(each for m in self.content["metrics"] for each in self.order(m)),
+        ]:
             if not isinstance(pair, list | tuple) or len(pair) != 2 or not set(pair) <= set(controls):
                 raise EvaluationError(
                     f"protocol {name}: order: expected pairs of its controls, got {shown(pair)}"

@@ -27,9 +27,9 @@ class Result:
 
     The content has: format; protocol {name, version, sha256}; model {name, family, weights: {file: SHA-256}};
     baselines, the same of each; object; truth {clip: SHA-256}; primary; metrics {name: {better, unit, digits, about,
-    fit, reason}, or {missing}}; rows [{name, role, clips: [name], values: {metric: [score of each clip]}, mean: {metric:
-    [mean, low, high]}}]; difference {baseline: {metric: [mean, low, high]}} of paired clips; environment; and sha256,
-    the hash of all the rest.
+    fit, reason}, or {missing}}; rows [{name, role, clips: [name], values: {metric: [score of each clip]}, mean:
+    {metric: [mean, low, high]}}]; difference {baseline: {metric: [mean, low, high]}} of paired clips; environment; and
+    sha256, the hash of all the rest.
     """
 
     content: Mapping[str, Any]
@@ -87,7 +87,9 @@ class Result:
         for row in self.rows:
             if row["name"] == name:
                 return row
-        raise EvaluationError(f"{self!r}: no row {name!r}; it has {', '.join(row['name'] for row in self.rows)}")
+        raise EvaluationError(
+            f"{self!r}: no row {name!r}; it has {', '.join(row['name'] for row in self.rows)}"
+        )
 
     def mean(self, metric: str, row: str | None = None) -> tuple[float, float, float] | None:
         """Mean and interval of a metric; None if it was not computed.
@@ -171,7 +173,9 @@ def _check_form(content: Mapping[str, Any], where: str) -> None:
         protocol, model, metrics = content["protocol"], content["model"], content["metrics"]
         texts = [protocol["name"], protocol["sha256"], model["name"], content["object"], content["primary"]]
         fine = all(isinstance(each, str) for each in texts) and isinstance(protocol["version"], int)
-        fine &= content["primary"] in metrics and isinstance(model["weights"], Mapping) and bool(content["rows"])
+        fine &= (
+            content["primary"] in metrics and isinstance(model["weights"], Mapping) and bool(content["rows"])
+        )
         for row in content["rows"]:
             fine &= row["role"] in (MODEL, BASELINE, CONTROL) and isinstance(row["name"], str)
             fine &= all(isinstance(clip, str) for clip in row["clips"])
@@ -182,7 +186,9 @@ def _check_form(content: Mapping[str, Any], where: str) -> None:
     except (KeyError, TypeError, AttributeError):
         fine = False
     if not fine:
-        raise EvaluationError(f"{where}: expected a result of python -m zoo evaluate, some of its fields are wrong")
+        raise EvaluationError(
+            f"{where}: expected a result of python -m zoo evaluate, some of its fields are wrong"
+        )
 
 
 def _is_interval(mean: Any) -> bool:

@@ -100,9 +100,7 @@ def _flow_error(prediction: Media, truth: Media, settings: Settings) -> float | 
     small = truth.at_resolution(resolution)
     mask = foreground_mask(small) if background is None else foreground_mask(small, tuple(background))
     scale = truth.frames.shape[-2] / small.shape[-1]  # pixels of the videos per pixel of the flow
-    return scale * float(
-        endpoint_error(prediction.flow(resolution), truth.flow(resolution), mask[:, :-1])
-    )
+    return scale * float(endpoint_error(prediction.flow(resolution), truth.flow(resolution), mask[:, :-1]))
 
 
 def _motion_error(prediction: Media, truth: Media, settings: Settings) -> float | None:
@@ -140,7 +138,9 @@ METRICS: dict[str, Metric] = {
     "flow_error": Metric(
         _flow_error, "lower", "endpoint error of Lucas-Kanade flow over the object", "px", 3
     ),
-    "motion_error": Metric(_motion_error, "lower", "distance of tracked surface points from the truth", "", 4),
+    "motion_error": Metric(
+        _motion_error, "lower", "distance of tracked surface points from the truth", "", 4
+    ),
     "vertex_error": Metric(
         _motion_error, "lower", "distance of vertices from the truth over the true displacement", "%", 1
     ),
@@ -156,7 +156,9 @@ def metric(name: str) -> Metric:
         EvaluationError: it is unknown.
     """
     if name not in METRICS:
-        raise EvaluationError(f"metric {name!r} is not known here, only {', '.join(METRICS)}; upgrade menagerie4d")
+        raise EvaluationError(
+            f"metric {name!r} is not known here, only {', '.join(METRICS)}; upgrade menagerie4d"
+        )
     return METRICS[name]
 
 

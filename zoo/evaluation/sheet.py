@@ -39,7 +39,11 @@ def write_sheet(path: Path, result: Result, measurement: Measurement) -> None:
     for name, index in chosen_clips(result):
         value = result.rows[0]["values"].get(result.primary, [None] * len(result.clips))[index]
         metric = result.metrics[result.primary]
-        score = "" if value is None else f", {result.primary} {cell(metric, [value] * 3, interval=False)} {metric['unit']}"
+        score = (
+            ""
+            if value is None
+            else f", {result.primary} {cell(metric, [value] * 3, interval=False)} {metric['unit']}"
+        )
         truth, model = measurement.pictures(index)
         parts.append(_strip(f"{name}: {result.clips[index]}{score}", truth, model))
     width = max(part.width for part in parts)

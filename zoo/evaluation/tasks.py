@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol as Interface
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -129,7 +130,9 @@ def measure_pairs(task: Paired, assignment: Assignment, protocol: Protocol) -> l
         truth = task.truth(index)
         for row in rows:
             media = (
-                _control(task, row.name, index, truth) if row.role == CONTROL else task.predict(row.name, index)
+                _control(task, row.name, index, truth)
+                if row.role == CONTROL
+                else task.predict(row.name, index)
             )
             row.add(clip, {name: media and _score(name, protocol, media, truth) for name in usable})
     assignment.progress(len(task.names), len(task.names), "")
@@ -173,9 +176,9 @@ def checked_truth(
         wrong = [name for name in expected if clips.get(name) != expected[name]]
         wrong += [name for name in clips if name not in expected]
         raise TruthError(
-            f"{folder}: {len(wrong)} of {len(expected)} clips of {object_name} are not those of {protocol.title} (first: "
-            f"{wrong[0]}); make the truth again with\n  {protocol.command(object_name)}\nor evaluate on this one with "
-            f"--own-truth: the result then has a protocol hash of its own and a table of its own"
+            f"{folder}: {len(wrong)} of {len(expected)} clips of {object_name} are not those of {protocol.title}, such "
+            f"as {wrong[0]}; make the truth again with `{protocol.command(object_name)}`, or evaluate on this one with "
+            f"--own-truth: the result then has a protocol hash and a table of its own"
         )
     return protocol.with_object(object_name, clips)
 
@@ -184,7 +187,8 @@ def missing_truth(protocol: Protocol, object_name: str, folder: Path | None) -> 
     """The error of a truth that is not given, or not found."""
     where = "no truth was given" if folder is None else f"{folder} has no truth of {object_name}"
     return TruthError(
-        f"{protocol.title}: {where}; make it, then give its folder with --truth truth\n  {protocol.command(object_name)}"
+        f"{protocol.title}: {where}; make it with `{protocol.command(object_name)}`, then give its folder: "
+        "--truth truth"
     )
 
 
