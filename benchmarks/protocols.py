@@ -9,6 +9,7 @@ new version: the command increments it, unless --keep-version is given.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import Any
 from zoo.evaluation.canonical import digest
 
 ROOT = Path(__file__).parents[1] / "zoo" / "protocols"
+CREATURE_SEED = 1000  # of individuals that no bundled model was trained on
 BUNDLED = ("kangaroo", "fox", "cat", "bird", "robot")
 
 
@@ -51,12 +53,27 @@ def dimo_objects(truth: Path, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def creature_objects() -> dict[str, Any]:
+    """Object → source and hashes of the creatures that are rebuilt as .glb files: two held-out motions of each."""
+    from factory.sources import creatures
+
+    objects = {}
+    for species in creatures.species():
+        held_out = [motion.name for motion in creatures.motions(species) if motion.split == "heldout"]
+        sha256 = hashlib.sha256(creatures.build(species, CREATURE_SEED, held_out[:2])).hexdigest()
+        objects[f"{species}-{CREATURE_SEED}"] = {
+            "source": f"creatures://{species}?seed={CREATURE_SEED}",
+            "clips": dict.fromkeys(held_out[:2], sha256),
+        }
+    return objects
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.protocols", description=__doc__.split("\n")[0]
     )
     parser.add_argument("protocols", nargs="+")
-    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--truth", type=Path, help="for protocols of motion videos")
     parser.add_argument("--objects", nargs="+", default=list(BUNDLED))
     parser.add_argument("--keep-version", action="store_true")
     args = parser.parse_args(argv)
@@ -68,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if content["truth"]["format"] == "motion videos":
             objects = objects or dimo_objects(args.truth, args.objects)
             content["objects"] = objects
+        else:
+            content["objects"] = creature_objects()
         if digest(content) != before and not args.keep_version:
             content["version"] += 1
         file.write_text(written(content), encoding="utf-8")

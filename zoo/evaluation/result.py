@@ -112,7 +112,7 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result as JSON; the same result gives the same bytes."""
         path = Path(path)
-        text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
+        text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False)
         with atomic_path(path) as part:
             part.write_text(text + "\n", encoding="utf-8")
         return path
