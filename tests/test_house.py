@@ -116,6 +116,7 @@ ROOMS = {
         {"listing", "lookup"},
         {"hub"},
         {"animate3d"},
+        {"evaluation"},
         {"commands"},
         {"__main__"},
     ],
@@ -126,11 +127,11 @@ ROOMS = {
         {"clips"},
         {"motion_videos"},
         {"training"},
-        {"render", "motions", "train", "curate", "publish"},
+        {"render", "motions", "train", "evaluate", "curate", "publish"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 13, 35  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 14, 39  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -318,7 +319,7 @@ def test_a_long_function_and_a_bare_argument_are_seen(tmp_path):
 
 FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
-    "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics",
+    "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics", "zoo.evaluation",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
     "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.training", "factory.training.mvvdm",
 )  # fmt: skip

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import factory.curate
+import factory.evaluate
 import factory.motions
 import factory.publish
 import factory.render
@@ -17,6 +18,7 @@ MAINS = {
     "motions": factory.motions.main,
     "train": factory.train.main,
     "curate": factory.curate.main,
+    "evaluate": factory.evaluate.main,
     "publish": factory.publish.main,
     "zoo": zoo.__main__.main,
 }

@@ -112,10 +112,14 @@ class Result:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result as JSON; the same result gives the same bytes."""
         path = Path(path)
-        text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False)
         with atomic_path(path) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+            part.write_bytes(self.to_bytes())
         return path
+
+    def to_bytes(self) -> bytes:
+        """The content of the result's file."""
+        text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False)
+        return (text + "\n").encode("utf-8")
 
 
 def seal(content: Mapping[str, Any]) -> Result:

@@ -155,8 +155,8 @@ def _checked(assignment: Assignment, hashes: dict[str, str], own_truth: bool) ->
     if not own_truth:
         raise TruthError(
             f"{wrong[0]}.glb is not the file of {protocol.title}: its sha256 is {hashes[wrong[0]]}; make the truth "
-            f"again with `{protocol.command(wrong[0])}`, or evaluate on this one with --own-truth: the result then has a "
-            f"protocol hash and a table of its own"
+            f"again with `{protocol.command(wrong[0])}`, or evaluate on this one with --own-truth: the result then has "
+            f"a protocol hash and a table of its own"
         )
     own = {
         name: {**entry, "clips": dict.fromkeys(entry["clips"], hashes[name])}
