@@ -228,6 +228,11 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
         help="also put the result into the model's metrics.json, in the local registry",
     )
     command.add_argument(
+        "--attach-stored",
+        action="store_true",
+        help="only attach the results that the registry has of these weights, and measure nothing",
+    )
+    command.add_argument(
         "--out",
         type=Path,
         help="folder for metrics.json and sheet.png (default: evaluations/ in the registry)",
@@ -328,8 +333,11 @@ def _stills(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from zoo.evaluation.cli import evaluate_command
+    from zoo.evaluation.cli import attach_stored_command, evaluate_command
 
+    if args.attach_stored:
+        attach_stored_command(args.name, home=args.home)
+        return
     evaluate_command(
         args.name,
         protocol=args.protocol,

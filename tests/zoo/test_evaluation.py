@@ -16,6 +16,7 @@ from tiny_motions import tiny_videos
 import zoo
 import zoo.evaluation.dimo
 from zoo.__main__ import main
+from zoo.card import model_card
 from zoo.dimo.config import LossWeights
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.pipeline import DIMOPipeline
@@ -434,3 +435,12 @@ def test_mistakes_at_the_command_line(capsys, tmp_path):
     assert "has other files (thesis.md)" in capsys.readouterr().err
     assert main(["leaderboard", "--out", str(tmp_path / "thesis.md")]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_the_card_shows_results_under_protocols(result):
+    metrics = {"mean": {"psnr": 12.25}, "evaluations": {"a": dict(result.content), "broken": {"rows": 5}}}
+    text = model_card("dimo/egg", "dimo", {"title": "Egg"}, metrics)
+    mean, low, high = result.mean("psnr")
+    assert "## Protocol dimo-views+caterpillar v1" in text
+    assert f"| psnr | {mean:.4g} ({low:.4g} – {high:.4g}) | 100 (100 – 100) |" in text
+    assert model_card("dimo/egg", "dimo", {"title": "Egg"}, {"mean": {"psnr": 12.25}}).count("##") == 1

@@ -54,6 +54,19 @@ def evaluate_command(
         print(attach_results(name, [result], home=home))
 
 
+def attach_stored_command(name: str, *, home: Path | None) -> None:
+    """Put the results that a registry has of a model into its metrics.json."""
+    from zoo.evaluation.store import attach, collect
+
+    collection = collect(name, home=home)
+    for sentence in collection.refused:
+        print(f"zoo: refused: {printable(sentence)}", file=sys.stderr)
+    results = [entry.result for entry in collection.entries if not any(entry.marks)]
+    if not results:
+        raise OptionError(f"{name}: the registry has no unmarked results of its weights; evaluate it first")
+    print(attach(name, results, home=home))
+
+
 def _check_out(out: Path | None) -> None:
     if out is not None and out.exists():
         if not out.is_dir():
