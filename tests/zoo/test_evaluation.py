@@ -429,7 +429,7 @@ def test_mistakes_at_the_command_line(capsys, tmp_path):
     assert main(["evaluate", "dimo/kangaroo", "--protocol", "dimo-views", "--out", str(tmp_path / "x")]) == 1
     assert "make it with `python -m factory.motions" in capsys.readouterr().err
     assert main(["evaluate", "mvvdm/tiny", "--protocol", "dimo-views", "--truth", str(tmp_path)]) == 2
-    assert "evaluates models of the family 'dimo'" in capsys.readouterr().err
+    assert "evaluates models of the family dimo, got one of mvvdm" in capsys.readouterr().err
     (tmp_path / "thesis.md").write_text("mine")
     assert main(["evaluate", "dimo/kangaroo", "--protocol", "dimo-views", "--out", str(tmp_path)]) == 2
     assert "has other files (thesis.md)" in capsys.readouterr().err

@@ -17,7 +17,6 @@ from renderers.gltf import Asset
 from renderers.meshes import GREY, RenderSettings, Shot, render_clip
 from zoo.animate3d.fitting import fit
 from zoo.animate3d.timing import at_times
-from zoo.errors import UnsupportedError
 from zoo.evaluation import controls
 from zoo.evaluation.media import Media
 from zoo.evaluation.scenes import BACKEND, Scene, check_objects, open_scenes, orbit, sibling
@@ -27,12 +26,6 @@ from zoo.evaluation.tasks import Assignment, Measurement, measure_pairs
 def truth(assignment: Assignment, own_truth: bool = False) -> Measurement:
     """Animate the still meshes, and compare vertices and silhouettes."""
     check_objects(assignment.protocol)
-    for label, model in assignment.models.items():
-        if not isinstance(model, str) and not callable(getattr(model, "animate", None)):
-            raise UnsupportedError(
-                f"{label}: this protocol evaluates animate3d, which follows the true videos, and models that generate "
-                f"videos of an object from a sentence"
-            )
     scenes, others, protocol, hashes = open_scenes(assignment, own_truth)
     task = _Animations(assignment, scenes, others, protocol.settings)
     rows = measure_pairs(task, assignment, protocol)
@@ -48,8 +41,8 @@ class _Animations:
         self.scenes, self.others, self.settings = scenes, others, settings
         self.models = dict(assignment.models)
         self.names = [scene.name for scene in scenes]
+        self.shown: dict[int, np.ndarray] = {}
         self._shown = lru_cache(maxsize=3)(self._show)
-        self._fitted = lru_cache(maxsize=1)(self._fit)
 
     def truth(self, index: int) -> Media:
         return self._shown(self.scenes[index])
@@ -59,12 +52,12 @@ class _Animations:
         return None if name != controls.OTHER or other is None else self._shown(other)
 
     def predict(self, label: str, index: int) -> Media:
-        return self._fitted(label, index)
+        return self._fit(label, index)
 
     def pictures(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
-        truth, model = self.truth(index).frames, self.predict(next(iter(self.models)), index).frames
-        assert truth is not None and model is not None
-        return truth[0], model[0]
+        truth = self.truth(index).frames
+        assert truth is not None
+        return truth[0], self.shown[index]
 
     def _held_out(self) -> Cameras:
         return orbit(self.settings, self.settings["resolution"], self.settings["heldout_offset_deg"])

@@ -21,9 +21,16 @@ from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol, open_protocol
 from zoo.evaluation.result import FORMAT, Result, rounded, seal
 from zoo.evaluation.scores import METRICS, Metric, missing_backbone
-from zoo.evaluation.tasks import CONTROL, Assignment, Measurement, Progress, Row, task_of
-
-FITTER = "animate3d"  # not a model with weights: zoo.animate, given true videos
+from zoo.evaluation.tasks import (
+    CONTROL,
+    FITTER,
+    Assignment,
+    Measurement,
+    Progress,
+    Row,
+    check_family,
+    task_of,
+)
 
 
 def evaluate(
@@ -84,7 +91,7 @@ def evaluate_with_pictures(
     run = task_of(chosen)
     loaded, described = {}, []
     for each in [model, *baselines]:
-        value, description = _load(each, home)
+        value, description = _load(each, chosen, home)
         label = description["name"]
         while label in loaded:  # a model against itself
             label += "'"
@@ -97,15 +104,17 @@ def evaluate_with_pictures(
     return _result(measurement, described), measurement
 
 
-def _load(model: Any, home: str | os.PathLike[str] | None) -> tuple[Any, dict[str, Any]]:
-    """A model, and its entry in results."""
+def _load(model: Any, protocol: Protocol, home: str | os.PathLike[str] | None) -> tuple[Any, dict[str, Any]]:
+    """A model of a family that the protocol evaluates, and its entry in results."""
     from zoo import hub, repository
     from zoo.families import family_of
 
-    if model == FITTER:
+    if isinstance(model, str) and model == FITTER:
+        check_family(protocol, FITTER, FITTER)
         return model, {"name": FITTER, "family": FITTER, "weights": {}}
     if isinstance(model, str):
         info = hub.info(model, home=home)
+        check_family(protocol, model, info.family)
         name = info.name.partition("@")[0].removeprefix("local:").removeprefix("bundled:")
         files = repository.read_manifest(info.folder)
         weights = {file: files[file]["sha256"] for file in sorted(files) if file.endswith(".safetensors")}
@@ -117,6 +126,7 @@ def _load(model: Any, home: str | os.PathLike[str] | None) -> tuple[Any, dict[st
         raise EvaluationError(
             f"evaluate: model: expected the name of a model or a loaded one, got {shown(model)}"
         ) from None
+    check_family(protocol, repr(model), family)
     return model, {"name": f"{family}/{getattr(model, 'object', 'unnamed')}", "family": family, "weights": {}}
 
 

@@ -28,11 +28,12 @@ def evaluate_command(
     open_protocol(protocol)  # before the modules that take seconds to import
     _check_out(out)
 
-    from zoo.evaluation.api import FITTER, evaluate_with_pictures
+    from zoo.evaluation.api import evaluate_with_pictures
     from zoo.evaluation.sheet import write_sheet
     from zoo.evaluation.store import RESULT, SHEET, folder_of
     from zoo.evaluation.store import attach as attach_results
     from zoo.evaluation.table import text_table
+    from zoo.evaluation.tasks import FITTER
 
     if attach and name == FITTER:
         raise OptionError(f"--attach: {FITTER} is not a model whose metrics.json could hold the result")

@@ -179,6 +179,7 @@ class _Views:
         self.background = tuple(settings["background"])
         self.models = {label: single(model) for label, model in assignment.models.items()}
         self.latents: dict[str, Tensor] = {}
+        self.shown: dict[int, np.ndarray] = {}
         self._flows: dict[int, Flows] = {}  # a motion is the truth, another clip and the nearest one
         self._read = lru_cache(maxsize=4)(self._read_truth)
 
@@ -204,9 +205,8 @@ class _Views:
 
     def pictures(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
         truth = self.truth(index).frames
-        model = self.predict(next(iter(self.models)), index).frames
-        assert truth is not None and model is not None
-        return truth[0], model[0]
+        assert truth is not None
+        return truth[0], self.shown[index]
 
     def _place(self, name: str) -> int:
         """Index of a motion among all of the object's."""

@@ -11,6 +11,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from zoo.errors import UnsupportedError
 from zoo.evaluation import controls, scores
 from zoo.evaluation.errors import EvaluationError, TruthError
 from zoo.evaluation.media import Media
@@ -24,6 +25,15 @@ TASKS = {
     "dimo-between": "zoo.evaluation.between:between",
     "mvvdm-creatures": "zoo.evaluation.mvvdm:creatures",
     "animate-truth": "zoo.evaluation.animate:truth",
+}
+# Task → families of the models that it evaluates. `FITTER` is no model with weights: zoo.animate, given true videos.
+FITTER = "animate3d"
+FAMILIES = {
+    "dimo-views": ("dimo",),
+    "dimo-unseen-motions": ("dimo",),
+    "dimo-between": ("dimo",),
+    "mvvdm-creatures": ("mvvdm",),
+    "animate-truth": (FITTER, "mvvdm"),
 }
 Progress = Callable[[int, int, str], None]  # clips done, of how many, and the name of the next
 
@@ -97,9 +107,15 @@ class Measurement:
 
 
 class Paired(Interface):
-    """A task whose clips each have a true video."""
+    """A task whose clips each have a true video.
+
+    Attributes:
+        names: of the clips.
+        shown: index of a clip → the evaluated model's frames from the first view; filled by `measure_pairs`.
+    """
 
     names: Sequence[str]
+    shown: dict[int, np.ndarray]
 
     def truth(self, index: int) -> Media:
         """The true clip."""
@@ -134,6 +150,8 @@ def measure_pairs(task: Paired, assignment: Assignment, protocol: Protocol) -> l
                 if row.role == CONTROL
                 else task.predict(row.name, index)
             )
+            if row is rows[0] and media is not None and media.frames is not None:
+                task.shown[index] = media.frames[0].copy()
             row.add(clip, {name: media and _score(name, protocol, media, truth) for name in usable})
     assignment.progress(len(task.names), len(task.names), "")
     return rows
@@ -190,6 +208,19 @@ def missing_truth(protocol: Protocol, object_name: str, folder: Path | None) -> 
         f"{protocol.title}: {where}; make it with `{protocol.command(object_name)}`, then give its folder: "
         "--truth truth"
     )
+
+
+def check_family(protocol: Protocol, label: str, family: str) -> None:
+    """Refuse a model of a family that a protocol does not evaluate, before it is loaded.
+
+    Raises:
+        UnsupportedError: one sentence.
+    """
+    expected = FAMILIES[protocol.content["task"]]
+    if family not in expected:
+        raise UnsupportedError(
+            f"{label}: {protocol.title} evaluates models of the family {' or '.join(expected)}, got one of {family}"
+        )
 
 
 def task_of(protocol: Protocol) -> Callable[..., Measurement]:
