@@ -39,6 +39,7 @@ from factory.sources import SourceError, creatures
 from factory.training.leaderboard import aligned
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol, open_protocol
+from zoo.evaluation.tasks import missing_truth
 
 EVALUATION_VERSION = "1"  # increment when the same model and protocol would give other results
 TRUTH = "truth"
@@ -83,9 +84,12 @@ class EvaluationStage(Stage):
 
         job = task.payload
         protocol = Protocol(job["protocol"])
-        result, measurement = evaluate_with_pictures(
-            job["model"], protocol, truth=job["truth"], home=job["home"]
-        )
+        try:
+            result, measurement = evaluate_with_pictures(
+                job["model"], protocol, truth=job["truth"], home=job["home"]
+            )
+        except EvaluationError as error:  # another attempt would end in the same way
+            return Outcome("quarantined", reason=" ".join(str(error).split()))
         home = Path(job["home"])
         folder = Path(EVALUATIONS) / folder_of(result, home).relative_to(home / EVALUATIONS)
         with tempfile.TemporaryDirectory() as temporary:
@@ -196,11 +200,14 @@ def _evaluate(
     home = Path(ledger.root)
     described = [_described(name, home) for name in dict.fromkeys(models)]
     truth = Path(options.truth) if options.truth else home / TRUTH
+    per_object = protocol.content["truth"]["format"] == "motion videos"
+    objects = [each["object"] for each in described] if per_object else list(protocol.content["objects"])
+    objects = list(dict.fromkeys(objects))
     if options.truth is None:
-        listed = protocol.content["objects"]
-        own = protocol.content["truth"]["format"] == "motion videos"
-        objects = [each["object"] for each in described] if own else list(listed)
-        make_truth(protocol, _listed(protocol, dict.fromkeys(objects)), truth, options.workers, output)
+        make_truth(protocol, _listed(protocol, objects), truth, options.workers, output)
+    for name in objects:
+        if not any((truth / place).exists() for place in _places(name, per_object)):
+            raise missing_truth(protocol, name, truth)
     tasks = [_task(each, protocol, truth, home) for each in described]
     if options.retry_quarantined:
         ledger.retry_quarantined()
@@ -227,6 +234,13 @@ def _evaluate(
         )
     print_result(output, _table(records), {"models": {name: each.summary for name, each in records.items()}})
     return OK if all(record.status == "done" for record in records.values()) else FAILED
+
+
+def _places(name: str, per_object: bool) -> list[str]:
+    """Where the truth of an object may be, see `zoo.evaluation.dimo.open_truth` and `zoo.evaluation.scenes`."""
+    if per_object:
+        return [f"motions/{name}/motions.json", f"{name}/motions.json", "motions.json"]
+    return [f"assets/{name}.glb", f"{name}.glb"]
 
 
 def _described(name: str, home: Path) -> dict[str, Any]:

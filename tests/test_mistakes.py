@@ -58,7 +58,7 @@ EVALUATE = "evaluate dimo/kangaroo --workers 0 --out"
 
 FACTORY = [
     Mistake(f"{EVALUATE} new", 2, "the following arguments are required: --protocol"),
-    Mistake(f"{EVALUATE} new --protocol dimo-view", 1, "there is no protocol 'dimo-view'; expected one of"),
+    Mistake(f"{EVALUATE} new --protocol dimo-view", 1, "protocol: there is no 'dimo-view'; expected one of"),
     Mistake(f"{EVALUATE} . --protocol dimo-views", 1, "README.md"),
     Mistake(f"{EVALUATE} new --protocol dimo-views --truth-only", 2, "--truth-only, got both"),
     Mistake("evaluate --out new --protocol dimo-views", 2, "expected models to evaluate, or --truth-only"),

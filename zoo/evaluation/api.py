@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from renderers.arguments import flag, shown
@@ -82,6 +81,9 @@ def evaluate_with_pictures(
     """The result, and the measurement that can draw clips of the model. Arguments as of `evaluate`."""
     chosen = open_protocol(protocol)
     flag(own_truth, "evaluate: own_truth")
+    home = None if home is None else file_path(home, "evaluate: home")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"evaluate: progress: expected a function, got {shown(progress)}")
     folder = None if truth is None else file_path(truth, "evaluate: truth")
     if folder is not None and not folder.is_dir():
         raise EvaluationError(f"evaluate: truth: {folder} is not a folder; expected one with true clips")
@@ -98,7 +100,7 @@ def evaluate_with_pictures(
         loaded[label] = value
         described.append(description)
     report = progress or (lambda done, total, clip: None)
-    assignment = Assignment(chosen, loaded, folder, report, None if home is None else Path(home))
+    assignment = Assignment(chosen, loaded, folder, report, home)
     with _one_thread():
         measurement = run(assignment, own_truth)
     return _result(measurement, described), measurement

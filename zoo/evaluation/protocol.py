@@ -170,6 +170,8 @@ def open_protocol(name: str | os.PathLike[str] | Protocol) -> Protocol:
     """
     if isinstance(name, Protocol):
         return name
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"protocol: expected a name, a .json file or a Protocol, got {shown(name)}")
     text = os.fspath(name)
     if text.endswith(".json"):
         source, where = Path(text), text
@@ -177,7 +179,7 @@ def open_protocol(name: str | os.PathLike[str] | Protocol) -> Protocol:
         source, where = files("zoo").joinpath("protocols", f"{text}.json"), text  # type: ignore[assignment]
         if text not in protocols():
             raise EvaluationError(
-                f"there is no protocol {text!r}; expected one of {', '.join(protocols())}, or a .json file"
+                f"protocol: there is no {text!r}; expected one of {', '.join(protocols())}, or a .json file"
             )
     try:
         content = json.loads(source.read_text(encoding="utf-8"))

@@ -87,7 +87,8 @@ def _iou(prediction: Media, truth: Media, settings: Settings) -> float | None:
     if prediction.alpha is None or truth.alpha is None:
         return None
     first = settings.get("first_frame", 0)
-    a, b = (torch.from_numpy(each.alpha[:, first:].copy()).float() / 255 for each in (prediction, truth))
+    alphas = (prediction.alpha, truth.alpha)
+    a, b = (torch.from_numpy(alpha[:, first:].copy()).float() / 255 for alpha in alphas)
     intersection, union = intersection_and_union(a, b)
     return iou(intersection, union) if float(union) else None
 
@@ -106,7 +107,8 @@ def _flow_error(prediction: Media, truth: Media, settings: Settings) -> float | 
 def _motion_error(prediction: Media, truth: Media, settings: Settings) -> float | None:
     if prediction.points is None or truth.points is None:
         return None
-    predicted, target = (torch.from_numpy(each.points.copy()).float() for each in (prediction, truth))
+    tracks = (prediction.points, truth.points)
+    predicted, target = (torch.from_numpy(points.copy()).float() for points in tracks)
     if predicted.shape != target.shape:
         return None
     error = trajectory_error(predicted, target)
