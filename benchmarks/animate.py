@@ -30,6 +30,7 @@ from renderers.cameras import Cameras, orbit_cameras
 from renderers.gltf import Asset, Pose, load
 from renderers.meshes import RenderSettings, Shot, render_clip
 from zoo.animate3d.fitting import Fit, fit
+from zoo.evaluation.animate import Posed, in_asset, still_to_world
 
 FRAMES, SIDE, SECONDS = 16, 128, 2.0
 ELEVATION, FOV, DISTANCE = np.radians(15), np.radians(40), 3.0
@@ -44,36 +45,6 @@ REAL = (
     ("KayKit_Knight", "1H_Melee_Attack_Chop"),
     ("KayKit_Knight", "Running_A"),
 )
-
-
-class Posed(Asset):
-    """An asset whose vertices are given for each second t = 0, 1, …; for rendering results."""
-
-    @classmethod
-    def of(cls, asset: Asset, positions: np.ndarray) -> Posed:
-        posed = cls(
-            **{name: getattr(asset, name) for name in asset.__dataclass_fields__ if name != "_motions"}
-        )
-        object.__setattr__(posed, "frames", positions)
-        object.__setattr__(posed, "smooth", asset.pose(None, 0.0))
-        return posed
-
-    def _evaluate(self, animation, time, normals, closed=False):  # type: ignore[no-untyped-def]
-        positions = self.frames[round(time)].astype(np.float32)
-        return positions, self._normals(positions), self.smooth.mirrored
-
-    def _normals(self, positions: np.ndarray) -> np.ndarray:
-        """Area-weighted vertex normals, equal at vertices that coincide and agree in the rest pose."""
-        key = np.round(np.concatenate([self.smooth.positions, self.smooth.normals], 1).astype(np.float64), 4)
-        _, group = np.unique(key, axis=0, return_inverse=True)
-        normals = np.zeros((group.max() + 1, 3))
-        for part, mirrored in zip(self.primitives, self.smooth.mirrored, strict=True):
-            a, b, c = (positions[part.triangles[:, i]] for i in range(3))
-            face = np.cross(b - a, c - a) * (-1 if mirrored else 1)
-            for i in range(3):
-                np.add.at(normals, group.reshape(-1)[part.triangles[:, i]], face)
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-20)
-        return normals[group.reshape(-1)].astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -100,18 +71,11 @@ class Clip:
     @property
     def asset_to_world(self) -> np.ndarray:
         """Centre and scale of the still model: its largest extent is 1."""
-        points = self.still.positions[self.asset.visible].astype(np.float64)
-        low, high = points.min(0), points.max(0)
-        matrix = np.eye(4) / (high - low).max()
-        matrix[:3, 3] = -(low + high) / 2 / (high - low).max()
-        matrix[3, 3] = 1
-        return matrix
+        return still_to_world(self)
 
     def in_asset(self, cameras: Cameras) -> Cameras:
         """The cameras in the coordinates of `Asset.positions`."""
-        matrices = cameras.world_to_camera @ self.asset_to_world
-        matrices[:, :3] /= self.asset_to_world[0, 0]
-        return Cameras(matrices, cameras.K, cameras.width, cameras.height)
+        return in_asset(cameras, self)
 
     def render(self, cameras: Cameras) -> np.ndarray:
         """The true videos, uint8 [V, T, H, W, 4]."""

@@ -117,7 +117,7 @@ ROOMS = {
         {"listing", "lookup"},
         {"hub"},
         {"animate3d"},
-        {"viewer"},
+        {"evaluation", "viewer"},
         {"commands"},
         {"__main__"},
     ],
@@ -128,11 +128,11 @@ ROOMS = {
         {"clips"},
         {"motion_videos"},
         {"training"},
-        {"render", "motions", "train", "curate", "publish", "status"},
+        {"render", "motions", "train", "evaluate", "curate", "publish", "status"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 14, 35  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 15, 40  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -320,7 +320,7 @@ def test_a_long_function_and_a_bare_argument_are_seen(tmp_path):
 
 FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
-    "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics",
+    "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics", "zoo.evaluation",
     "zoo.viewer",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
     "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.training", "factory.training.mvvdm",

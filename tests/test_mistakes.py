@@ -54,7 +54,19 @@ DIMO = "train dimo --objects creatures://bird --workers 0 --out"
 MVVDM = "train mvvdm --data discs --workers 0 --out"
 EMPTY = {"PATH": "/nowhere", "MENAGERIE_BLENDER": "/nowhere/blender"}
 
+EVALUATE = "evaluate dimo/kangaroo --workers 0 --out"
+
 FACTORY = [
+    Mistake(f"{EVALUATE} new", 2, "the following arguments are required: --protocol"),
+    Mistake(f"{EVALUATE} new --protocol dimo-view", 1, "protocol: there is no 'dimo-view'; expected one of"),
+    Mistake(f"{EVALUATE} . --protocol dimo-views", 1, "README.md"),
+    Mistake(f"{EVALUATE} new --protocol dimo-views --truth-only", 2, "--truth-only, got both"),
+    Mistake("evaluate --out new --protocol dimo-views", 2, "expected models to evaluate, or --truth-only"),
+    Mistake(f"{EVALUATE} new --protocol dimo-views --truth fbx", 1, "fbx has no truth of kangaroo; make it with"),
+    Mistake(
+        "evaluate --out new --protocol dimo-views --truth-only --objects dragon", 1,
+        "dimo-views v1 has no object 'dragon'; it lists kangaroo",
+    ),
     # the command line
     Mistake("dance", 2, "'dance' is not a command; expected one of render"),
     Mistake("render", 2, "the following arguments are required: --out"),
@@ -161,6 +173,13 @@ FACTORY = [
 ]  # fmt: skip
 
 ZOO = [
+    Mistake("evaluate dimo/kangaroo", 2, "--protocol: expected one of animate-truth"),
+    Mistake("evaluate dimo/kangaroo --protocol fbx.json", 1, "fbx.json: no such file"),
+    Mistake("evaluate dimo/kangaroo --protocol dimo-views --truth nowhere", 1, "nowhere is not a folder"),
+    Mistake("evaluate dimo/kangaroo --protocol dimo-views --out .", 2, "has other files"),
+    Mistake("evaluate dimo/kangaro --protocol dimo-views", 2, "dimo/kangaroo"),
+    Mistake("leaderboard --out a-file", 2, "is a file, expected a folder"),
+    Mistake("leaderboard huggingface:org", 1, "expected it to begin with one of"),
     Mistake("dance", 2, "invalid choice: 'dance'"),
     Mistake("list ape/*", 2, "no model name matches 'ape/*'"),
     Mistake("info dimo/unicorn", 2, "unicorn"),
@@ -244,5 +263,16 @@ def test_the_table_covers_every_command():
     assert len(FACTORY) + len(ZOO) >= 60
     for name in factory.__main__.COMMANDS:
         assert sum(each.argv.split()[0] == name for each in FACTORY) >= 3, name
-    for name in ("list", "info", "sample", "render", "export", "animate", "publish", "view"):
+    for name in (
+        "list",
+        "info",
+        "sample",
+        "render",
+        "export",
+        "animate",
+        "evaluate",
+        "leaderboard",
+        "publish",
+        "view",
+    ):
         assert any(each.argv.split()[0] == name for each in ZOO), name

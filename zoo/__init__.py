@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         ZooError,
     )
+    from zoo.evaluation.api import evaluate
     from zoo.families import capabilities_of, known_families, register_family
     from zoo.hub import ModelInfo, info, list_models, load, publish
     from zoo.viewer.api import view
@@ -43,6 +44,7 @@ __all__ = [
     "__version__",
     "animate",
     "capabilities_of",
+    "evaluate",
     "info",
     "known_families",
     "list_models",
@@ -70,6 +72,7 @@ if not TYPE_CHECKING:
             "ZooError": "zoo.errors",
             "animate": "zoo.animate3d.api",
             "capabilities_of": "zoo.families",
+            "evaluate": "zoo.evaluation.api",
             "info": "zoo.hub",
             "known_families": "zoo.families",
             "list_models": "zoo.hub",

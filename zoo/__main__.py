@@ -64,6 +64,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         add("stills", _stills, "render a still 3D model from the views that videos for animate begin with")
     )
     _add_view(add("view", _view, "show a model, a file or a folder in the browser, or two side by side"))
+    _add_evaluate(
+        add("evaluate", _evaluate, "measure a model under a protocol, beside controls of known quality")
+    )
+    _add_leaderboard(
+        add("leaderboard", _leaderboard, "write one page with the results of all models, by protocol")
+    )
     _add_publish(add("publish", _publish, "copy a model to the local registry or the hub"))
     return parser
 
@@ -220,6 +226,49 @@ def _add_view(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-open", action="store_true", help="do not open a browser")
 
 
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", help="family/name[@revision]; animate3d: zoo.animate with the true videos")
+    command.add_argument("--protocol", metavar="NAME", help="of the package, or a .json file")
+    command.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FOLDER",
+        help="true clips; without them, the command that makes them is shown",
+    )
+    command.add_argument(
+        "--baseline", nargs="+", default=[], metavar="NAME", help="other models, measured on the same clips"
+    )
+    command.add_argument(
+        "--own-truth",
+        action="store_true",
+        help="accept true clips that are not the protocol's; the result has a hash and a table of its own",
+    )
+    command.add_argument(
+        "--attach",
+        action="store_true",
+        help="also put the result into the model's metrics.json, in the local registry",
+    )
+    command.add_argument(
+        "--attach-stored",
+        action="store_true",
+        help="only attach the results that the registry has of these weights, and measure nothing",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="folder for metrics.json and sheet.png (default: evaluations/ in the registry)",
+    )
+
+
+def _add_leaderboard(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "pattern", nargs="?", default="*", help="models, with wildcards: dimo/*, hub:org (default: all here)"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("leaderboard"), help="folder for leaderboard.html and .md"
+    )
+
+
 def _add_publish(command: argparse.ArgumentParser) -> None:
     _add_name(command)
     command.add_argument("target", help="local:family/name or hub:org/name")
@@ -313,6 +362,30 @@ def _view(args: argparse.Namespace) -> None:
         open_browser=not args.no_open,
         home=args.home,
     )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from zoo.evaluation.cli import attach_stored_command, evaluate_command
+
+    if args.attach_stored:
+        attach_stored_command(args.name, home=args.home)
+        return
+    evaluate_command(
+        args.name,
+        protocol=args.protocol,
+        truth=args.truth,
+        baselines=args.baseline,
+        own_truth=args.own_truth,
+        attach=args.attach,
+        out=args.out,
+        home=args.home,
+    )
+
+
+def _leaderboard(args: argparse.Namespace) -> None:
+    from zoo.evaluation.cli import leaderboard_command
+
+    leaderboard_command(args.pattern, out=args.out, home=args.home)
 
 
 def _publish(args: argparse.Namespace) -> None:

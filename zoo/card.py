@@ -40,6 +40,7 @@ def model_card(name: str, family: str, card: dict[str, Any], metrics: dict[str, 
             _table(("metric", "value"), [(escape(metric), f"{value:.4g}") for metric, value in values])
         )
         parts.append("All results, and the data they were measured on: [metrics.json](metrics.json).")
+    parts += _evaluations(metrics.get("evaluations"))
     for heading, content in card.get("sections", {}).items():
         parts += [f"## {escape(heading)}", _section(content)]
     if card.get("license"):
@@ -62,6 +63,39 @@ def numbers(metrics: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _evaluations(results: object) -> list[str]:
+    """A table per result of `zoo.evaluate` in metrics.json: the model's means and intervals, beside two controls."""
+    parts = []
+    for result in results.values() if isinstance(results, dict) else ():
+        try:
+            protocol, rows = result["protocol"], result["rows"]
+            controls = {row["name"]: row["mean"] for row in rows if row["role"] == "control"}
+            models = [row for row in rows if row["role"] == "model"]
+            lines = [
+                [
+                    escape(f"{metric}{'' if len(models) == 1 else ' of ' + row['name']}"),
+                    _interval(row["mean"][metric]),
+                ]
+                + [_interval(controls.get(name, {}).get(metric)) for name in ("truth", "still")]
+                for row in models
+                for metric, stated in result["metrics"].items()
+                if "missing" not in stated and stated["fit"] and row["mean"].get(metric)
+            ]
+            title = f"## Protocol {escape(protocol['name'])} v{int(protocol['version'])}"
+            sentence = (
+                f"Hash `{escape(protocol['sha256'][:12])}`; means over {len(rows[0]['clips'])} clips, 95 % intervals. "
+                f"The truth and the still first frame were measured in the same way."
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # written by hand
+            continue
+        parts += [title, sentence, _table(("metric", "model", "truth", "still frame"), lines)]
+    return parts
+
+
+def _interval(mean: Sequence[float] | None) -> str:
+    return "" if mean is None else f"{mean[0]:.4g} ({mean[1]:.4g} – {mean[2]:.4g})"
 
 
 def _front_matter(name: str, family: str, card: dict[str, Any], metrics: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ def models_table(models: Sequence[tuple[str, Described | None]]) -> str:
             continue
         picture = b""
         if share >= LEAST_PREVIEW and (model.folder / "preview.mp4").is_file():
-            picture = _preview_of(model.folder / "preview.mp4", share)
+            picture = preview_of(model.folder / "preview.mp4", share)
         size = f"{sum(model.files.values()) / 1e6:.1f} MB"
         rows.append(
             (picture, name, model.card.get("title", ""), model.card.get("license") or "", size, model.source)
@@ -51,7 +51,7 @@ def models_table(models: Sequence[tuple[str, Described | None]]) -> str:
     return table(("", "name", "title", "licence", "size", "source"), rows)
 
 
-def _preview_of(path: Path, largest: int) -> bytes:
+def preview_of(path: Path, largest: int) -> bytes:
     """A smaller preview of a model's video; b"" if it cannot be decoded, since anyone may have published it."""
     try:
         frames, fps = _frames(path)

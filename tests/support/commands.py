@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import factory.curate
+import factory.evaluate
 import factory.motions
 import factory.publish
 import factory.render
@@ -18,6 +19,7 @@ MAINS = {
     "motions": factory.motions.main,
     "train": factory.train.main,
     "curate": factory.curate.main,
+    "evaluate": factory.evaluate.main,
     "publish": factory.publish.main,
     "status": factory.status.main,
     "zoo": zoo.__main__.main,

@@ -995,6 +995,19 @@ def zoo_cases(folder: Path) -> dict[str, Case]:
         "zoo.capabilities_of": Case(
             zoo.capabilities_of, {"name": "dimo"}, {"name (name|family)": [*NO_TEXT, "", "nobody"]}
         ),
+        "zoo.evaluate": Case(
+            zoo.evaluate,
+            {"model": egg, "protocol": "dimo-between", "truth": folder, "home": home},
+            {
+                "model (model|egg)": [None, 5, ["egg"], "", "egg", "local:dimo/nobody"],
+                "protocol": [*NO_TEXT, "", "dimo", folder, folder / "none.json"],
+                "truth": [*NO_PATH, folder / "none", folder / "a-file", folder],
+                "baseline (model|baseline)": [None, 5, [5], "local:dimo/nobody"],
+                "own_truth": [None, 1, "yes"],
+                "home": [*NO_PATH],
+                "progress": [5, "show"],
+            },
+        ),
     }
 
 
@@ -1020,6 +1033,7 @@ NAMES = [
     "chamfer_4d", "motion_chamfer", "sample_surface",
     "reconstruction_psnr", "write_mp4", "write_glb", "gaussian_surface", "Mesh", "Joints", "SkinnedAnimation",
     "zoo.load", "zoo.info", "zoo.list_models", "zoo.publish", "zoo.register_family", "zoo.capabilities_of",
+    "zoo.evaluate",
 ]  # fmt: skip
 
 

@@ -217,8 +217,21 @@ def motion_error(model: DIMO, z: Tensor, points: Tensor, phases: Sequence[float]
     """
     points = points.to(z.device, torch.float32)
     moments = torch.tensor(list(phases), device=z.device, dtype=torch.float32)
-    means = model.skin(model.trajectories(z[None], moments)).means
+    return trajectory_error(tracked_points(model, z, points, moments), points)
+
+
+@torch.no_grad()
+def tracked_points(model: DIMO, z: Tensor, points: Tensor, phases: Tensor) -> Tensor:
+    """Tracks predicted by the model, [T, P, 3], of surface points whose first positions are those of the truth.
+
+    Args:
+        model: the model.
+        z: one latent, [Z].
+        points: ground truth, [T, P, 3], world coordinates; only the first frame is used.
+        phases: [T] in [0, 1].
+    """
+    means = model.skin(model.trajectories(z[None], phases)).means
     nearest = torch.cdist(points[0], means[0]).topk(min(4, means.shape[1]), largest=False)
     weights = rbf_weights(nearest.values.square(), nearest.values[:, :1].clamp(min=1e-3))
     moved = ((means - means[:1])[:, nearest.indices] * weights[..., None]).sum(-2)
-    return trajectory_error(points[:1] + moved, points)
+    return points[:1] + moved

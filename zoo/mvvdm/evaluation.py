@@ -147,7 +147,7 @@ def comparison_sheet(video: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def sampler(
-    pipeline: Any, *, seed: int = 0, steps: int = 25, guidance_scale: float = 7.5
+    pipeline: Any, *, seed: int = 0, steps: int = 25, guidance_scale: float | None = 7.5
 ) -> Callable[[TrueClip], np.ndarray]:
     """The `sample` argument of `evaluate` for a pipeline.
 
@@ -155,7 +155,7 @@ def sampler(
         pipeline: an `MVVDMPipeline`.
         seed: with the clip's name, it determines the noise.
         steps: of the sampler.
-        guidance_scale: as for the pipeline.
+        guidance_scale: as for the pipeline; None = the model's own.
     """
 
     def sample(clip: TrueClip) -> np.ndarray:

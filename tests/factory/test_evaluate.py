@@ -1,0 +1,90 @@
+"""`python -m factory.evaluate`: results where the leaderboard reads them, resumption, and the truth of protocols."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_dimo import tiny_dimo
+from tiny_motions import tiny_videos
+
+import zoo
+from factory.evaluate import main
+from zoo.dimo.pipeline import DIMOPipeline
+from zoo.evaluation.dimo import clip_hashes
+from zoo.evaluation.protocol import open_protocol
+from zoo.evaluation.store import collect
+
+NAMES = [f"motion {index}" for index in range(6)]
+
+
+@pytest.fixture
+def registry(tmp_path) -> Path:
+    """A registry with a model, the truth of its object, and a protocol that lists it."""
+    home = tmp_path / "home"
+    videos = home / "truth" / "motions" / "caterpillar"
+    videos.mkdir(parents=True)
+    hashes = clip_hashes(tiny_videos(videos, 6, resolution=16))
+    content = json.loads(json.dumps(open_protocol("dimo-views").content))
+    content["objects"] = {"caterpillar": {"source": "creatures://nowhere", "clips": hashes}}
+    content["metrics"] = {"psnr": {}, "iou": {}}
+    (tmp_path / "protocol.json").write_text(json.dumps(content))
+    provenance = {"licence": "CC0-1.0", "author": "nobody", "title": "Caterpillar"}
+    model = DIMOPipeline(tiny_dimo(frames=5), "caterpillar", NAMES, provenance=provenance)
+    zoo.publish(model, "local:dimo/caterpillar", home=home)
+    return home
+
+
+def test_results_are_committed_once(registry, capsys):
+    protocol = registry.parent / "protocol.json"
+    command = ["dimo/caterpillar", "--protocol", str(protocol), "--out", str(registry), "--workers", "0"]
+    assert main(command) == 0
+    assert "dimo/caterpillar  psnr" in capsys.readouterr().out
+    (entry,) = collect("local:*", home=registry).entries
+    assert entry.result.clips == NAMES and entry.sheet is not None
+    direct = zoo.evaluate("dimo/caterpillar", protocol, truth=registry / "truth", home=registry)
+    assert entry.result == direct, "as zoo.evaluate in this process"
+    before = {file: file.stat().st_mtime_ns for file in (registry / "evaluations").rglob("*.json")}
+    assert main(command) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in (registry / "evaluations").rglob("*.json")}
+
+
+def test_creatures_are_rebuilt_to_the_byte(tmp_path, capsys):
+    """The files of the protocol, from this machine's numpy, have the SHA-256 that the protocol lists."""
+    command = [
+        "--protocol",
+        "animate-truth",
+        "--truth-only",
+        "--out",
+        str(tmp_path / "truth"),
+        "--objects",
+        "fish-1000",
+    ]
+    assert main(command) == 0
+    (file,) = (tmp_path / "truth" / "assets").iterdir()
+    assert str(file) in capsys.readouterr().out
+    from zoo.evaluation.canonical import file_digest
+
+    clips = open_protocol("animate-truth").content["objects"]["fish-1000"]["clips"]
+    assert set(clips.values()) == {file_digest(file)}
+
+
+def test_a_model_that_fails_is_listed(registry, capsys):
+    """A truth that is not the protocol's: the model is reported, with the reason, and the exit code says so."""
+    protocol = registry.parent / "protocol.json"
+    content = json.loads(protocol.read_text())
+    content["objects"]["caterpillar"]["clips"]["motion 3"] = "0" * 64
+    protocol.write_text(json.dumps(content))
+    command = [
+        "dimo/caterpillar",
+        "--protocol",
+        str(protocol),
+        "--out",
+        str(registry),
+        "--workers",
+        "0",
+        "--quiet",
+    ]
+    assert main(command) == 1
+    assert "clips of caterpillar are not those of dimo-views v1" in capsys.readouterr().out
