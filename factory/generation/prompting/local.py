@@ -86,6 +86,8 @@ class LocalChat(ChatWriter):
         prompt = tokens["input_ids"].to(self.device)
         room = getattr(self._model.config, "max_position_embeddings", None)
         length = prompt.shape[1]
+        if not length:  # transformers loads some tokenizers without their vocabulary
+            raise OptionError(f"language model {self.name}: its tokenizer gives no tokens; its files are incomplete")
         if room is not None and length >= room:
             counts["prompt_too_long"] += 1
             return None
