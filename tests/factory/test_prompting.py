@@ -70,7 +70,14 @@ def test_equal_arguments_give_equal_plans_and_others_give_others():
 
 
 def test_an_edited_vocabulary_changes_prompts_and_digest(tmp_path):
-    kinds = {"spoon": {"categories": ["spoon"], "body": "a spoon", "state": "rests", "motions": ["stirs the air", "bows"]}}
+    kinds = {
+        "spoon": {
+            "categories": ["spoon"],
+            "body": "a spoon",
+            "state": "rests",
+            "motions": ["stirs the air", "bows"],
+        }
+    }
     (tmp_path / "vocabulary.json").write_text(json.dumps({"kinds": kinds}))
     plan = plan_prompts("wooden spoon", 2, 1, 0, Vocabulary(files=PromptFiles(tmp_path)), encoder=WORDS)
     assert {prompt.text for prompt in plan.prompts} == {"stirs the air", "bows"}
@@ -91,13 +98,22 @@ def test_duplicates_and_hostile_sentences_of_any_writer_are_counted():
 
 
 def test_too_few_sentences_are_an_error_that_lists_the_counts():
-    with pytest.raises(PromptError, match=r"2 usable sentences of 3 from fixed, .* the 4 to hold out.*rejected_markup 1"):
+    with pytest.raises(
+        PromptError, match=r"2 usable sentences of 3 from fixed, .* the 4 to hold out.*rejected_markup 1"
+    ):
         plan_prompts("fox", 6, 4, 0, Fixed("hops", "bows", "<b>"), encoder=WORDS)
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("", 6, 1, 0), ("x" * 61, 6, 1, 0), ("<fox>", 6, 1, 0), ("fox\x00", 6, 1, 0), (7, 6, 1, 0), ("fox", 0, 0, 0)]
+    [
+        ("", 6, 1, 0),
+        ("x" * 61, 6, 1, 0),
+        ("<fox>", 6, 1, 0),
+        ("fox\x00", 6, 1, 0),
+        (7, 6, 1, 0),
+        ("fox", 0, 0, 0),
+    ]
     + [("fox", 6, 6, 0), ("fox", 6, -1, 0), ("fox", 6, 1, -1), ("fox", 2.5, 1, 0), ("fox", 9999, 1, 0)],
 )
 def test_wrong_arguments_are_refused(arguments):
@@ -111,7 +127,12 @@ def test_wrong_arguments_are_refused(arguments):
 def test_the_vocabulary_has_the_creatures_sentences_and_more():
     vocabulary = PromptFiles().vocabulary
     everything = {motion for kind in vocabulary.values() for motion in kind.motions}
-    own = {motion.sentence for species in creatures.species() if species != "human" for motion in creatures.motions(species)}
+    own = {
+        motion.sentence
+        for species in creatures.species()
+        if species != "human"
+        for motion in creatures.motions(species)
+    }
     assert own - everything == {"peeks into its pouch", "does a backflip"}
     assert len(vocabulary) >= 12 and len(everything) >= 1000
     for name, kind in vocabulary.items():
@@ -127,8 +148,20 @@ def test_a_category_belongs_to_one_kind():
 
 @pytest.mark.parametrize(
     ("category", "kind"),
-    [("fox", "quadruped"), ("Sea Otter", "biped"), ("clown fish", "fish"), ("fire dragon", "dragon"), ("teapot", "any")]
-    + [("spider", "insect"), ("bird", "bird"), ("racing car", "machine"), ("dancer", "humanoid"), ("quadruped", "quadruped")],
+    [
+        ("fox", "quadruped"),
+        ("Sea Otter", "biped"),
+        ("clown fish", "fish"),
+        ("fire dragon", "dragon"),
+        ("teapot", "any"),
+    ]
+    + [
+        ("spider", "insect"),
+        ("bird", "bird"),
+        ("racing car", "machine"),
+        ("dancer", "humanoid"),
+        ("quadruped", "quadruped"),
+    ],
 )
 def test_the_kind_is_chosen_by_the_category(category, kind):
     written = Vocabulary().write(category, 10, 0)
@@ -273,14 +306,18 @@ def language_model(tmp_path_factory) -> Path:
 
 
 def test_a_local_language_model_writes_sentences(language_model, small_files):
-    writer = LocalChat(str(language_model), files=small_files, batch=4, temperature=0, max_new_tokens=80, device="cpu")
+    writer = LocalChat(
+        str(language_model), files=small_files, batch=4, temperature=0, max_new_tokens=80, device="cpu"
+    )
     torch.manual_seed(5)
     state = torch.get_rng_state()
     plan = plan_prompts("fox", 4, 1, 0, writer, encoder=WORDS)
     assert torch.equal(state, torch.get_rng_state())
     assert {prompt.text for prompt in plan.prompts} == {"hops", "bows", "nods", "rolls"}
     assert plan.prompts[0].origin == f"local:{language_model.name}"
-    assert plan.counts["batches"] == 4 and plan.counts["duplicates"] == 12  # three requests without a new sentence
+    assert (
+        plan.counts["batches"] == 4 and plan.counts["duplicates"] == 12
+    )  # three requests without a new sentence
     assert "malformed" not in plan.counts
 
 
@@ -295,8 +332,13 @@ def test_an_untrained_language_model_ends_in_counts(language_model, small_files,
     writer = LocalChat(str(tmp_path), files=small_files, batch=4, max_new_tokens=8, device="cpu")
     first, second = (writer.write("fox", 4, 0) for _ in range(2))
     assert first == second and first.sentences == ()
-    assert first.counts["malformed"] + first.counts.get("empty_answers", 0) == 6 and first.counts["given_up"] == 3
-    long = LocalChat(str(language_model), batch=4, device="cpu").write("fox", 4, 0)  # the packaged request is longer
+    assert (
+        first.counts["malformed"] + first.counts.get("empty_answers", 0) == 6
+        and first.counts["given_up"] == 3
+    )
+    long = LocalChat(str(language_model), batch=4, device="cpu").write(
+        "fox", 4, 0
+    )  # the packaged request is longer
     assert long.sentences == () and long.counts["prompt_too_long"] == 3
 
 
