@@ -1,0 +1,1 @@
+"""Motion videos generated from one still object: prompts, video models, judges, mattes and views."""
