@@ -1,0 +1,82 @@
+"""`JudgedVideo`: a video, its masks, and the quantities that several measures share, each computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from factory.generation.judging.flow import dense_flow, opencv, sample
+
+LARGEST_SIDE = 256  # pixels: larger videos are reduced before flow and colours are measured
+SMALLEST_SIDE = 16  # pixels: below this there is no flow
+LEAST_AREA = 12  # pixels of an object that can be measured
+
+
+@dataclass(frozen=True)
+class JudgedVideo:
+    """A video of an object.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], reduced to at most `LARGEST_SIDE` pixels.
+        masks: bool [T, H, W], the object.
+        still: uint8 [H, W, 3], the picture that the video was made from, or None.
+    """
+
+    frames: np.ndarray
+    masks: np.ndarray
+    still: np.ndarray | None
+
+    @classmethod
+    def of(cls, frames: np.ndarray, masks: np.ndarray, still: np.ndarray | None) -> JudgedVideo:
+        """Reduce a video to the size at which it is judged."""
+        cv2 = opencv()
+        H, W = frames.shape[1:3]
+        scale = LARGEST_SIDE / max(H, W)
+        if scale >= 1:
+            return cls(frames, masks, still)
+        size = (max(1, round(W * scale)), max(1, round(H * scale)))
+
+        def reduced(image: np.ndarray) -> np.ndarray:
+            return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+        return cls(
+            np.stack([reduced(frame) for frame in frames]),
+            np.stack([reduced(mask.astype(np.float32)) > 0.5 for mask in masks]),
+            None if still is None else reduced(still),
+        )
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """Pixels of the object in each frame, int [T]."""
+        return self.masks.sum((1, 2))
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        """Frames in which the object is large enough to be measured, bool [T]."""
+        return self.areas >= LEAST_AREA
+
+    @cached_property
+    def size(self) -> float:
+        """Length of the object: square root of the median area over the visible frames, pixels; 0 without any."""
+        return float(np.sqrt(np.median(self.areas[self.visible]))) if self.visible.any() else 0.0
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        """Brightness uint8 [T, H, W] (ITU-R BT.601)."""
+        cv2 = opencv()
+        return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames])
+
+    @cached_property
+    def flow(self) -> np.ndarray:
+        """Flow from each frame to the next, float32 [T - 1, H, W, 2], pixels."""
+        pairs = zip(self.luma[:-1], self.luma[1:], strict=True)
+        return np.stack([dense_flow(before, after) for before, after in pairs])
+
+    @cached_property
+    def next_warped(self) -> np.ndarray:
+        """Each frame's successor, sampled along the flow, uint8 [T - 1, H, W, 3]."""
+        return np.stack(
+            [sample(frame, flow) for frame, flow in zip(self.frames[1:], self.flow, strict=True)]
+        )
