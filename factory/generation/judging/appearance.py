@@ -12,11 +12,12 @@ LIGHTNESS_WEIGHT = 0.4  # of L* against a* and b*: shading changes when an objec
 
 
 def flicker(video: JudgedVideo) -> float | None:
-    """Amplitude of changes of brightness or colour that alternate from frame to frame; share of the brightness, 0 and up.
+    """Amplitude of alternating changes of brightness or colour; share of the brightness, 0 and up.
 
     δ_t: median over the mask of the difference between a pixel of frame t and where the flow takes it in frame t + 1,
-    divided by the object's mean brightness. The result is the mean over t of |δ_t − δ_{t−1}| / 4 in the channel where it
-    is largest: a brightness of ±a in turns gives a, a steady change gives 0. None with fewer than three visible frames.
+    divided by the object's mean brightness. The result is the mean over t of |δ_t − δ_{t−1}| / 4 in the channel where
+    it is largest: a brightness of 1 ± a in turns gives a, a steady change gives 0. None with fewer than three frames,
+    or if one does not show the object.
     """
     if len(video.frames) < 3 or not video.visible.all() or min(video.frames.shape[1:3]) < SMALLEST_SIDE:
         return None
@@ -97,7 +98,7 @@ def first_frame(video: JudgedVideo) -> float | None:
 
 
 def sharpness_loss(frames: np.ndarray, masks: np.ndarray) -> float | None:
-    """Loss of sharpness against the sharpest of the first two frames; share, below 0 for a gain.
+    """Loss of sharpness against the first frame; share, below 0 for a gain.
 
     The sharpness of a frame is the share of its gradients that a blur of σ = 1 pixel removes, in the mask dilated by
     three pixels (after Crete et al. 2007, The blur effect); it depends little on how much texture is seen. Result:

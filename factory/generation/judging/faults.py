@@ -20,7 +20,7 @@ def frozen(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def jumping(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The object changes its place by 15-30 % of its size between two frames, once or twice, for good or for a frame."""
+    """The object is displaced by 15-30 % of its size, once or twice, from then on or for a single frame."""
     size = _size(frames)
     offsets = np.zeros((len(frames), 2))
     for start in rng.choice(np.arange(2, len(frames) - 2), rng.integers(1, 3), replace=False):
@@ -63,7 +63,9 @@ def leaving(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     side = rng.integers(4)
     low_x, high_x, low_y, high_y = columns.min(), columns.max() + 1, rows.min(), rows.max() + 1
     far_x, far_y = share * (high_x - low_x), share * (high_y - low_y)
-    target = [(-low_x - far_x, 0), (W - high_x + far_x, 0), (0, -low_y - far_y), (0, H - high_y + far_y)][side]
+    target = [(-low_x - far_x, 0), (W - high_x + far_x, 0), (0, -low_y - far_y), (0, H - high_y + far_y)][
+        side
+    ]
     ramp = np.clip(np.arange(len(frames)) / (0.8 * len(frames)), 0, 1) ** 2
     return _moved(frames, ramp[:, None] * np.asarray(target, np.float64))
 

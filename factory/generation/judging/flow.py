@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+
+FITS = 0.35  # pixels, plus a tenth of the flow: distance of a flow from the common one that still fits
 
 
 @cache
@@ -43,4 +46,55 @@ def sample(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Sample an image [H, W] or [H, W, C] at each pixel plus its flow [H, W, 2]; borders are replicated."""
     cv2 = opencv()
     y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    return cv2.remap(image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(
+        image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+@dataclass(frozen=True)
+class CommonMotion:
+    """The similarity transform that most of a region follows, from each frame to the next.
+
+    Attributes:
+        offset: float64 [T - 1, 2], displacement of the frame's centre, pixels.
+        log_scale, angle: float64 [T - 1]; radians.
+        share: float64 [T - 1], share of the region that follows it.
+    """
+
+    offset: np.ndarray
+    log_scale: np.ndarray
+    angle: np.ndarray
+    share: np.ndarray
+
+
+def common_motion(flow: np.ndarray, regions: np.ndarray) -> CommonMotion:
+    """Fit a similarity transform to the flow in a region by iteratively reweighted least squares.
+
+    Args:
+        flow: float32 [N, H, W, 2], pixels.
+        regions: bool [N, H, W], none empty.
+    """
+    rows = [_similarity(flow[t], regions[t]) for t in range(len(flow))]
+    offset, log_scale, angle, share = zip(*rows, strict=True)
+    return CommonMotion(np.array(offset), np.array(log_scale), np.array(angle), np.array(share))
+
+
+def _similarity(flow: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float, float, float]:
+    """Offset of the region's centre, ln(scale), angle, share of the region that fits."""
+    y, x = np.nonzero(region)
+    # Complex numbers: a similarity transform is d = m z + c, with 1 + m = scale exp(i angle).
+    z = (x - x.mean()) + 1j * (y - y.mean())
+    d = flow[y, x, 0] + 1j * flow[y, x, 1]
+    limit = FITS + 0.1 * np.abs(d)
+    weight = np.ones(len(z))
+    m, c = 0j, 0j
+    for _ in range(8):
+        total = weight.sum()
+        mean_z, mean_d = (weight * z).sum() / total, (weight * d).sum() / total
+        centred = z - mean_z
+        m = (weight * centred.conj() * (d - mean_d)).sum() / max((weight * np.abs(centred) ** 2).sum(), 1e-9)
+        c = mean_d - m * mean_z
+        residual = np.abs(d - m * z - c)
+        weight = 1 / (1 + (residual / limit) ** 2) ** 2  # Geman-McClure
+    share = float((residual < 2 * limit).mean())
+    return np.array([c.real, c.imag]), float(np.log(max(abs(1 + m), 1e-6))), float(np.angle(1 + m)), share

@@ -13,7 +13,7 @@ PLAIN = 6.0  # 8-bit steps: median absolute deviation of a background of one col
 
 
 def border_contact(video: JudgedVideo) -> float | None:
-    """Longest contact of the mask with the frame's border beyond that of the first frame; lengths of the object, 0 and up.
+    """Contact of the mask with the frame's border, beyond that of the first frame; lengths of the object, 0 and up.
 
     Mask pixels in the outermost rows and columns, divided by `JudgedVideo.size`; largest over frames minus the first.
     None if no frame shows the object.

@@ -42,7 +42,9 @@ def jump(video: JudgedVideo) -> float | None:
     divided by `JudgedVideo.size`. An accelerated motion agrees with one neighbour, a displacement for one step or for
     one frame with none. None with fewer than three steps between visible frames.
     """
-    centres = np.array([np.argwhere(mask).mean(0) if mask.any() else (np.nan, np.nan) for mask in video.masks])
+    centres = np.array(
+        [np.argwhere(mask).mean(0) if mask.any() else (np.nan, np.nan) for mask in video.masks]
+    )
     steps = np.diff(centres, axis=0)
     if len(steps) < 3:
         return None

@@ -7,11 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from factory.generation.judging.flow import dense_flow, opencv, sample
+from factory.generation.judging.flow import CommonMotion, common_motion, dense_flow, opencv, sample
 
 LARGEST_SIDE = 256  # pixels: larger videos are reduced before flow and colours are measured
 SMALLEST_SIDE = 16  # pixels: below this there is no flow
 LEAST_AREA = 12  # pixels of an object that can be measured
+TEXTURE = 6.0  # 8-bit steps per pixel: gradients above this can be followed
+LEAST_TEXTURED = 0.02  # share of the background that must have texture
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,31 @@ class JudgedVideo:
     @cached_property
     def next_warped(self) -> np.ndarray:
         """Each frame's successor, sampled along the flow, uint8 [T - 1, H, W, 3]."""
-        return np.stack(
-            [sample(frame, flow) for frame, flow in zip(self.frames[1:], self.flow, strict=True)]
-        )
+        return np.stack([sample(frame, flow) for frame, flow in zip(self.frames[1:], self.flow, strict=True)])
+
+    @cached_property
+    def background_flow(self) -> np.ndarray | None:
+        """Median length of the flow where the background has texture, float64 [T - 1], pixels; None if it has none.
+
+        The mask is dilated by 3 pixels, as flow is smooth and the object's reaches beyond it.
+        """
+        if len(self.frames) < 2 or min(self.frames.shape[1:3]) < SMALLEST_SIDE:
+            return None
+        cv2 = opencv()
+        kernel = np.ones((7, 7), np.uint8)
+        lengths = []
+        for t in range(len(self.frames) - 1):
+            covered = cv2.dilate((self.masks[t] | self.masks[t + 1]).astype(np.uint8), kernel) > 0
+            rows, columns = np.gradient(cv2.GaussianBlur(self.luma[t].astype(np.float32), (0, 0), 1.0))
+            textured = (np.hypot(rows, columns) > TEXTURE) & ~covered
+            if textured.sum() < max(20, LEAST_TEXTURED * (~covered).sum()):
+                return None
+            lengths.append(np.median(np.linalg.norm(self.flow[t][textured], axis=-1)))
+        return np.array(lengths, np.float64)
+
+    @cached_property
+    def object_motion(self) -> CommonMotion | None:
+        """Similarity transforms that the object follows; None if a frame does not show it."""
+        if len(self.frames) < 2 or min(self.frames.shape[1:3]) < SMALLEST_SIDE or not self.visible.all():
+            return None
+        return common_motion(self.flow, self.masks[:-1])
