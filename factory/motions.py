@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.motio
     """Run the command; exit code 0 if at least one object has videos, the closing table lists the others."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Render every motion of animated objects, or generate motions of a still one, for a motion space to "
-        "be trained on. The same command resumes.",
+        description="Render every motion of animated objects, or generate motions of a still one, for a motion space "
+        "to be trained on. The same command resumes.",
     )
     add_motion_options(parser)
     add_generation_options(parser)

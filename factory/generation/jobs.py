@@ -17,7 +17,7 @@ from factory.assets.record import AssetRecord
 from factory.generation.judging import Thresholds
 from renderers.cameras import Cameras, orbit_cameras
 
-STAGES = ("prompts", "videos", "matte", "judge", "views", "assemble")
+STAGES = ("prompts", "videos", "matte", "measure", "judge", "views", "assemble")
 GENERATION_VERSION = "1"  # increment when the same inputs would give other outputs
 NO_MODEL = "none"
 

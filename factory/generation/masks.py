@@ -9,8 +9,9 @@ import numpy as np
 
 from cluster import StageError
 from factory.generation.jobs import ModelChoice
+from factory.generation.judging import foreground_masks
 from factory.generation.video_sources import is_custom, load_custom
-from zoo.animate3d.matte import BackgroundError, border_color, cut_out
+from zoo.animate3d.matte import border_color, cut_out
 from zoo.errors import ZooError
 
 BACKGROUND = "background"
@@ -45,15 +46,17 @@ def background_matte(frames: np.ndarray, background: tuple[int, int, int] | None
     Raises:
         BackgroundError: the background has several colours.
     """
+    from scipy.ndimage import binary_dilation
+
     noise = NOISE if max(frames.shape[1:3]) <= 256 else LOSSY_NOISE  # larger frames are stored as H.264
     if background is None:
         color, spread = border_color(frames, "video")
-        background = tuple(int(round(value)) for value in color)  # type: ignore[assignment]
+        background = tuple(round(value) for value in color)  # type: ignore[assignment]
         noise = max(noise, 3 * spread)
     alpha = np.zeros(frames.shape[:3], np.uint8)
+    masks = foreground_masks(frames, background, noise=noise)  # without specks
     for index, frame in enumerate(frames):
-        try:
-            alpha[index] = cut_out(frame[None], background, "video", noise=noise)[0, ..., 3]
-        except BackgroundError:  # only background: nothing to cut out
-            continue
+        if masks[index].any():
+            whole = cut_out(frame[None], background, "video", noise=noise)[0, ..., 3]
+            alpha[index] = np.where(binary_dilation(masks[index], np.ones((3, 3))), whole, 0)
     return alpha

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from cluster import Ledger
 from factory.console import Show, add_options, option, read_options
 from factory.generation.jobs import NO_MODEL, STAGES, GenerationRecipe, ModelChoice, StillObject, WriterChoice
 from factory.generation.judging import Thresholds
+from factory.generation.prompts import writer_fingerprint
 from factory.generation.run import Generation, Resources, generate_motions
 from factory.generation.still import find_still
 from factory.generation.takes import stage_lines
@@ -101,7 +103,7 @@ def read_generation_options(
             return _refuse_without_object(args)
         motion_options = read_options(args, MotionOptions)
         recipe = read_options(args, MotionRecipe, base or MotionRecipe())
-        _check(options, motion_options)
+        _check(options, motion_options, recipe)
     except ValueError as error:
         parser.error(str(error))
     return GenerationRequest(options, motion_options, recipe)
@@ -117,7 +119,12 @@ def _refuse_without_object(args: argparse.Namespace) -> None:
             raise OptionError(f"{flag} needs --asset or --image: an object to generate motions for")
 
 
-def _check(options: GenerationOptions, motion_options: MotionOptions) -> None:
+def _check(options: GenerationOptions, motion_options: MotionOptions, recipe: MotionRecipe) -> None:
+    if recipe.heldout > options.motions - 2:
+        raise OptionError(
+            f"--heldout {recipe.heldout}: expected at most {options.motions - 2}, as a motion space needs two of "
+            f"{options.motions} motions to train on"
+        )
     if options.asset and options.image:
         raise OptionError("expected either --asset or --image, got both")
     if motion_options.uris:
@@ -145,7 +152,7 @@ def _check(options: GenerationOptions, motion_options: MotionOptions) -> None:
             f"--views-model: expected module:function, a Python function that returns a model with "
             f"add_views(frames, image, geometry, seed), got {views!r}{advice}"
         )
-    _writer(options.prompts)
+    writer_fingerprint(_writer(options.prompts))
     _thresholds(options.thresholds)
     _video_options(options.video_option)
 
@@ -155,7 +162,7 @@ def _writer(text: str) -> WriterChoice:
     if kind in ("endpoint", "local"):
         if not name:
             raise OptionError(f"--prompts {text}: expected {kind}:MODEL")
-        return WriterChoice(kind, name)
+        return WriterChoice(kind, name, os.environ.get("OPENAI_BASE_URL", "") if kind == "endpoint" else "")
     if kind == "vocabulary":
         return WriterChoice("vocabulary", name)
     if text == "animations":

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster import StageError
 from factory.generation.jobs import StillObject, WriterChoice
-from factory.generation.prompting import MotionPrompt, PromptPlan, Vocabulary, plan_prompts
+from factory.generation.prompting import (
+    ChatEndpoint,
+    LocalChat,
+    MotionPrompt,
+    PromptPlan,
+    PromptWriter,
+    Vocabulary,
+    plan_prompts,
+)
 from factory.generation.still import StillCache
 from factory.generation.video_sources import animation_sentences
 
@@ -17,7 +24,7 @@ def write_prompts(
     """At most `motions` sentences, `heldout` of them not for training.
 
     Raises:
-        StageError: the writer cannot be used.
+        ZooError: the writer cannot be used, or has too few sentences.
     """
     if writer.kind == "file":
         return _listed(list(writer.sentences), motions, heldout, "file")
@@ -39,7 +46,22 @@ def _listed(sentences: list[str], motions: int, heldout: int, origin: str) -> Pr
     )
 
 
-def _writer(writer: WriterChoice) -> Any:
+def writer_fingerprint(writer: WriterChoice) -> dict[str, Any]:
+    """Everything about a writer that its sentences depend on; part of the key of a plan.
+
+    Raises:
+        OptionError: the vocabulary has no such kind of body.
+    """
+    values = writer.to_json()
+    del values["url"]  # the same model behind another address
     if writer.kind == "vocabulary":
-        return Vocabulary(writer.name or None)
-    raise StageError(f"--prompts {writer.kind}: not available")
+        return values | {"fingerprint": Vocabulary(writer.name or None).fingerprint()}
+    return values
+
+
+def _writer(writer: WriterChoice) -> PromptWriter:
+    if writer.kind == "endpoint":
+        return ChatEndpoint(writer.url or None, writer.name)
+    if writer.kind == "local":
+        return LocalChat(writer.name)
+    return Vocabulary(writer.name or None)

@@ -26,7 +26,8 @@ WALL_SIDE = 96
 MOST_VIEWS = 4  # shown of a video
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:"
 _STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; --line: #8884; --bad: #c0392b; --good: #1e8449; }
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+:root { --line: #8884; --bad: #c0392b; --good: #1e8449; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8a7a; --good: #6fdc98; } }
 body { max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; }
@@ -167,11 +168,8 @@ def _scores(judge: Record | None) -> str:
     if judge is None or "scores" not in judge.summary:
         return ""
     summary = judge.summary
-    scores = dict(summary["scores"])
-    if "silhouette_disagreement_px" in summary:
-        scores["silhouette disagreement, px"] = summary["silhouette_disagreement_px"]
     cells = []
-    for name, value in scores.items():
+    for name, value in summary["scores"].items():
         shown = "not measured" if value is None else f"{value:.4g}"
         bad = " class=out" if name in summary["failed"] else ""
         cells.append(f"<div{bad}><span>{escaped(name)}</span><span class=number>{shown}</span></div>")

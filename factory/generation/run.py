@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ from factory.generation.jobs import (
     VideoJob,
     key_of,
 )
+from factory.generation.masks import BACKGROUND
+from factory.generation.prompts import writer_fingerprint
 from factory.generation.report import write_page
 from factory.generation.stages import (
     SCORES,
     AssembleStage,
     JudgeStage,
     MatteStage,
+    MeasureStage,
     PromptStage,
     VideoStage,
     ViewsStage,
@@ -89,7 +92,7 @@ def generate_motions(
     out: str,
     recipe: GenerationRecipe,
     *,
-    resources: Resources = Resources(),  # noqa: B008 (frozen)
+    resources: Resources = Resources(),
     only: str | None = None,
     retry_quarantined: bool = False,
     show: Show | None = None,
@@ -143,7 +146,7 @@ class _Generator:
         self._prompts()
         try:
             self._videos()
-            self._matte_and_judge("", lambda take: take.folder)
+            self._matte_and_judge()
             self._views()
             self._assemble()
         finally:  # what was judged so far is written, also if a later stage fails or is interrupted
@@ -159,21 +162,18 @@ class _Generator:
         recipe, still = self.recipe, self.still
         settings = {"motions": recipe.motions, "heldout": recipe.heldout, "seed": recipe.seed}
         stage = PromptStage(recipe.writer)
-        writer = json.dumps(recipe.writer.to_json(), sort_keys=True)
-        key = key_of(
-            "prompts", still.record.fingerprint, still.category, writer, json.dumps(settings, sort_keys=True)
-        )
+        writer = json.dumps(writer_fingerprint(recipe.writer), sort_keys=True)
+        key = key_of("prompts", still.category, writer, json.dumps(settings, sort_keys=True))
+        if recipe.writer.kind == "animations":
+            key = key_of("prompts", still.record.fingerprint, key)
         task = Task(key, {"still": still.to_json(), **settings}, f"prompts of {still.name}")
         # Only a local chat model needs a worker; the others take seconds.
-        stage.num_gpus = self.resources.gpus if recipe.writer.kind == "local" else 0.0
-        inline = recipe.writer.kind != "local"
-        record = self._resolve("prompts", stage, {0: task}, workers=0 if inline else self.resources.workers)[
-            0
-        ]
+        local = recipe.writer.kind == "local"
+        stage.num_gpus = self.resources.gpus if local else 0.0
+        record = self._resolve("prompts", stage, {0: task}, "", self.resources.workers if local else 0)[0]
         if record.status != "done" or not record.summary["prompts"]:
-            raise GenerationError(
-                f"{still.name}: no prompts: {record.reason or 'the writer returned none'}; give another --prompts"
-            )
+            self.ledgers["prompts"].forget(key)  # a server may answer the next time
+            raise GenerationError(f"{still.name}: no prompts: {record.reason or 'the writer returned none'}")
         self.result.counts = record.summary["counts"]
         for prompt in record.summary["prompts"]:
             self.result.takes.append(
@@ -206,38 +206,43 @@ class _Generator:
             take.folder = f"{HOME}/{still.name}/takes/{slug(take.text)[:40].rstrip('-')}-{key[:8]}"
             job = VideoJob(still, take.text, take.seed, take.folder)
             tasks[index] = Task(key, job.to_json(), f"{still.name} – {take.text}")
-        for index, record in self._resolve("videos", stage, tasks).items():
+        for index, record in self._resolve("videos", stage, tasks, "", self.resources.workers).items():
             self.result.takes[index].video = record
 
-    def _matte_and_judge(self, suffix: str, folder_of: Callable[[TakeState], str]) -> None:
-        """Matte and judge all videos, or with a suffix " (views)" those with added views."""
-        prefix, passes = ("views_", ("views",)) if suffix else ("", ())
-        source = "views" if suffix else "video"
-        matte = MatteStage(root=self.root, model=self.recipe.matte, num_gpus=self.resources.gpus)
-        if matte.model.name == "background":
-            matte.num_gpus = 0.0
+    def _matte_and_judge(self, suffix: str = "") -> None:
+        """Matte, measure and judge all videos, or with the suffix " (views)" those with added views."""
+        prefix, source = ("views_", "views") if suffix else ("", "video")
+        recipe, root = self.recipe, self.root
+        matte = MatteStage(root=root, model=recipe.matte)
+        matte.num_gpus = 0.0 if recipe.matte.name == BACKGROUND else self.resources.gpus
+        self._each(matte, "matte", suffix, source, prefix, recipe.matte.identity)
+        self._each(MeasureStage(root=root), "measure", suffix, f"{prefix}matte", prefix, "")
+        thresholds = json.dumps(recipe.thresholds.to_json(), sort_keys=True)
+        judge = JudgeStage(thresholds=recipe.thresholds)
+        self._each(judge, "judge", suffix, f"{prefix}measure", prefix, thresholds)
+
+    def _each(self, stage: Stage, name: str, suffix: str, before: str, prefix: str, identity: str) -> None:
+        """Run a stage on every take whose step before it is done.
+
+        Args:
+            before: attribute of `TakeState` with that step's record; `prefix` + `name` receives the result.
+            identity: everything but that step's result that determines the stage's.
+        """
         tasks = {}
         for index, take in enumerate(self.result.takes):
-            video: Record | None = getattr(take, source)
-            if video is not None and video.status == "done":
-                folder = folder_of(take)
-                key = key_of("matte", video.key, matte.model.identity)
-                job = TakeJob(folder, folder, take.text).to_json()
-                tasks[index] = Task(key, job, f"{self.still.name} – {take.text}")
-        for index, record in self._resolve("matte", matte, tasks, suffix, passes).items():
-            setattr(self.result.takes[index], f"{prefix}matte", record)
-        judge = JudgeStage(root=self.root, thresholds=self.recipe.thresholds)
-        thresholds = json.dumps(self.recipe.thresholds.to_json(), sort_keys=True)
-        tasks = {}
-        for index, take in enumerate(self.result.takes):
-            alpha: Record | None = getattr(take, f"{prefix}matte")
-            if alpha is not None and alpha.status == "done":
-                folder = folder_of(take)
-                key = key_of("judge", alpha.key, thresholds)
-                job = TakeJob(folder, folder, take.text).to_json()
-                tasks[index] = Task(key, job, f"{self.still.name} – {take.text}")
-        for index, record in self._resolve("judge", judge, tasks, suffix, passes).items():
-            setattr(self.result.takes[index], f"{prefix}judge", record)
+            record: Record | None = getattr(take, before)
+            if record is None or record.status != "done":
+                continue
+            folder = take.views_folder if suffix else take.folder
+            payload = TakeJob(folder, folder, take.text).to_json()
+            if name == "judge":
+                payload = {"scores": record.summary["scores"]}
+            key = key_of(name, record.key, identity)
+            tasks[index] = Task(key, payload, f"{self.still.name} – {take.text}")
+        workers = 0 if name == "judge" else self.resources.workers  # comparing numbers needs no worker
+        records = self._resolve(name, stage, tasks, suffix, workers)
+        for index, record in records.items():
+            setattr(self.result.takes[index], f"{prefix}{name}", record)
 
     def _views(self) -> None:
         model = self.recipe.views_model
@@ -250,9 +255,9 @@ class _Generator:
                 key = key_of("views", take.video.key, model.identity)
                 job = TakeJob(take.folder, take.views_folder, take.text, take.seed)
                 tasks[index] = Task(key, job.to_json(), f"{self.still.name} – {take.text}")
-        for index, record in self._resolve("views", stage, tasks).items():
+        for index, record in self._resolve("views", stage, tasks, "", self.resources.workers).items():
             self.result.takes[index].views = record
-        self._matte_and_judge(" (views)", lambda take: take.views_folder)
+        self._matte_and_judge(" (views)")
 
     def _assemble(self) -> None:
         assembly: Assembly = plan_assembly(self.result)
@@ -262,7 +267,7 @@ class _Generator:
             take = self.result.takes[index]
             task_label = f"{self.still.name} – {take.text}"
             tasks[index] = Task(assembly.keys[index], job.to_json(), task_label)
-        records = self._resolve("assemble", AssembleStage(root=self.root), tasks)
+        records = self._resolve("assemble", AssembleStage(root=self.root), tasks, "", self.resources.workers)
         for index, record in records.items():
             self.result.takes[index].assembled = record
         if self.only in (None, "assemble") and tasks:
@@ -271,39 +276,32 @@ class _Generator:
     # --- tasks ---
 
     def _resolve(
-        self,
-        name: str,
-        stage: Stage,
-        tasks: Mapping[int, Task],
-        suffix: str = "",
-        also_for: Sequence[str] = (),
-        workers: int | None = -1,
+        self, name: str, stage: Stage, tasks: Mapping[int, Task], suffix: str, workers: int | None
     ) -> dict[int, Record]:
         """Run the tasks of a stage, or with `only` another stage, read their records.
 
         Args:
             name: of the stage and its ledger. suffix: appended to it in the counts.
             tasks: by index of the take.
-            also_for: further values of `only` for which the stage runs.
-            workers: -1 = those of `resources`.
+            workers: see `cluster.run`.
         """
-        ledger, records = self.ledgers[name], {}
-        if self.only is None or self.only == name or self.only in also_for:
+        ledger = self.ledgers[name]
+        # With `only` "views", what added views need runs, too.
+        if self.only in (None, name) or (suffix and self.only == "views"):
             resolved: dict[str, Record] = {}
-            started = self.show and self._shower(name, len(tasks))
             run(
                 stage,
                 list(tasks.values()),
                 ledger,
-                workers=self.resources.workers if workers == -1 else workers,
+                workers=workers,
                 on_resolved=lambda task, record: resolved.update({task.key: record}),
-                on_tick=started,
+                on_tick=self.show and self._shower(f"{name}{suffix}", len(tasks)),
             )
         else:
             ledger.refresh()
             resolved = ledger.records([task.key for task in tasks.values()])
             missing = len(tasks) - len(resolved)
-            if missing and STAGES.index(name) < STAGES.index(self.only):
+            if missing and not suffix and STAGES.index(name) < STAGES.index(self.only):
                 raise GenerationError(
                     f"--only {self.only}: {missing} of the {len(tasks)} tasks of the stage {name!r} have not been done "
                     f"with these options; run the command without --only, or with --only {name}"

@@ -31,7 +31,7 @@ from factory.generation.jobs import (
     ViewGeometry,
     WriterChoice,
 )
-from factory.generation.judging import Thresholds, judge_views
+from factory.generation.judging import Thresholds, decide, measure_views
 from factory.generation.masks import open_matte
 from factory.generation.prompts import write_prompts
 from factory.generation.video_sources import MultiViewVideo, VideoSource, open_source_of_videos
@@ -137,7 +137,10 @@ class PromptStage(Stage):
     def process(self, task: Task) -> Outcome:
         still = StillObject.from_json(task.payload["still"])
         counts = {name: task.payload[name] for name in ("motions", "heldout", "seed")}
-        plan = write_prompts(self.writer, still, **counts)
+        try:
+            plan = write_prompts(self.writer, still, **counts)
+        except ZooError as error:
+            return Outcome("filtered", reason=" ".join(str(error).split()))
         prompts = [
             {"text": prompt.text, "heldout": prompt.heldout, "origin": prompt.origin}
             for prompt in plan.prompts
@@ -201,34 +204,46 @@ class MatteStage(Stage):
 
 
 @dataclass
-class JudgeStage(Stage):
-    """Measure a video and compare the scores with thresholds. Videos that fail are filtered.
+class MeasureStage(Stage):
+    """Measure the scores of a video.
 
     Attributes:
         root: the output.
-        thresholds: of the scores.
     """
 
     root: str = "."
-    thresholds: Thresholds = field(default_factory=Thresholds)
     memory: int = 8 * 2**30
 
-    def process(self, task: Task) -> Outcome:
-        from zoo.animate3d.agreement import view_agreement
+    def setup(self) -> None:
+        from factory.generation.judging.flow import opencv
 
+        try:
+            opencv()
+        except ImportError as error:
+            raise StageError(str(error)) from error
+
+    def process(self, task: Task) -> Outcome:
         job = TakeJob.from_json(task.payload)
         folder = Path(self.root, job.folder)
         take, alpha = read_take(folder), read_alpha(folder)
-        verdict = judge_views(take.frames, alpha > INSIDE, take.still, self.thresholds)
-        summary = {
-            "key": task.key,
-            "scores": verdict.scores,
-            "failed": list(verdict.failed),
-            "unmeasured": list(verdict.unmeasured),
-        }
-        if len(take.geometry) > 1:  # recorded with the scores; no threshold decides on it
-            pixels = view_agreement(alpha, take.geometry.cameras(*take.frames.shape[2:4])).mean
-            summary["silhouette_disagreement_px"] = pixels if np.isfinite(pixels) else None
+        cameras = take.geometry.cameras(*take.frames.shape[2:4]) if len(take.geometry) > 1 else None
+        scores = measure_views(take.frames, alpha > INSIDE, take.still, cameras)
+        return Outcome("done", {"key": task.key, "scores": scores})
+
+
+@dataclass
+class JudgeStage(Stage):
+    """Compare the scores of a video with thresholds. Videos that fail are filtered. The payload is {"scores"}.
+
+    Attributes:
+        thresholds: of the scores.
+    """
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def process(self, task: Task) -> Outcome:
+        verdict = decide(task.payload["scores"], self.thresholds)
+        summary = {"key": task.key, **verdict.to_json()}
         if verdict.failed:
             return Outcome("filtered", summary, reason=", ".join(verdict.failed))
         return Outcome("done", summary)

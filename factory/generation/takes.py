@@ -20,8 +20,8 @@ class TakeState:
         text, heldout, origin: the prompt.
         seed: of its video.
         folder: of its video, relative to the output.
-        video, matte, judge: records of its tasks; None before they are resolved.
-        views, views_matte, views_judge: those of the added views; None where none were added.
+        video, matte, measure, judge: records of its tasks; None before they are resolved.
+        views, views_matte, views_measure, views_judge: those of the added views; None where none were added.
         assembled: record of the motion in DIMO's layout.
     """
 
@@ -32,9 +32,11 @@ class TakeState:
     folder: str
     video: Record | None = None
     matte: Record | None = None
+    measure: Record | None = None
     judge: Record | None = None
     views: Record | None = None
     views_matte: Record | None = None
+    views_measure: Record | None = None
     views_judge: Record | None = None
     assembled: Record | None = None
 
@@ -54,9 +56,11 @@ class TakeState:
         for record in (
             self.video,
             self.matte,
+            self.measure,
             self.judge,
             self.views,
             self.views_matte,
+            self.views_measure,
             self.views_judge,
         ):
             if record is not None and record.status != "done":

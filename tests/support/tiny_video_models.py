@@ -78,7 +78,9 @@ def one_view() -> OneView:
 class ThreeViews:
     """A model that adds views: the same video from three sides."""
 
-    def add_views(self, frames: np.ndarray, image: np.ndarray, geometry: ViewGeometry, seed: int) -> MultiViewVideo:
+    def add_views(
+        self, frames: np.ndarray, image: np.ndarray, geometry: ViewGeometry, seed: int
+    ) -> MultiViewVideo:
         views = ViewGeometry((0.0, 85.7, 205.7), geometry.elevations_deg * 3, 33.9, 2.0)
         video = np.stack([frames] * 3)
         return MultiViewVideo(video, video[:, 0], 8.0, views, WHITE, {"model": "three views"})
