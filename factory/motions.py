@@ -76,7 +76,9 @@ def _generate(request: GenerationRequest, output: OutputOptions) -> int:
         lock = OutputLock(ledger.storage, "factory.motions", on_wait=notice)
         with lock, ProgressDisplay(output) as display:
             generation = generate_objects(request, ledger, display.update)
-        lines = [generation_summary(generation), summary([generation.videos])]
+        lines = [generation_summary(generation)]
+        if request.options.only in (None, "assemble"):
+            lines.append(summary([generation.videos]))
         objects = subjects_to_json([generation.videos])
         print_result(
             output, "\n".join(lines), {"objects": objects, "generation": generation_to_json(generation)}

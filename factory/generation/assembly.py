@@ -198,6 +198,6 @@ def _provenance(generation: Generation, done: dict[int, TakeState]) -> dict[str,
         "kept": len(generation.kept),
     }
     values = provenance_of({**record.to_json(), "asset_sha256": sha256})
-    return dict(
-        sorted({**values, "generated": generated, "seconds": round(float(np.mean(lengths)), 3)}.items())
-    )
+    values |= {"generated": generated, "seconds": round(float(np.mean(lengths)), 3)}
+    # The ledger's records are sorted by key: sorting here too gives a resumed run the same bytes.
+    return json.loads(json.dumps(values, sort_keys=True))

@@ -236,7 +236,7 @@ class _Generator:
             folder = take.views_folder if suffix else take.folder
             payload = TakeJob(folder, folder, take.text).to_json()
             if name == "judge":
-                payload = {"scores": record.summary["scores"]}
+                payload = {"scores": dict(sorted(record.summary["scores"].items()))}
             key = key_of(name, record.key, identity)
             tasks[index] = Task(key, payload, f"{self.still.name} – {take.text}")
         workers = 0 if name == "judge" else self.resources.workers  # comparing numbers needs no worker
@@ -370,7 +370,8 @@ class _Generator:
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, indent=1).encode()
+    # The ledger's records are sorted by key: sorting here too gives a resumed run the same bytes.
+    return json.dumps(value, indent=1, sort_keys=True).encode()
 
 
 __all__ = ["Generation", "GenerationError", "Resources", "generate_motions", "motion_file"]

@@ -44,7 +44,7 @@ def find_still(
                 f"{uri!r}: expected one 3D model, found {len(records)}; give the path of a single .glb file"
             )
         record = _allowed(records[0])
-    default = object_name(record.source, record.uid)
+    default = slug(Path(uri).stem) if image else object_name(record.source, record.uid)
     words = re.sub(r"[\W_\d]+", " ", default).strip()
     return StillObject(slug(name) if name else default, record, category or words or "object", elevation_deg)
 

@@ -16,9 +16,9 @@ SIDE, FRAMES = 32, 6
 
 
 def disc(offset: float, color: tuple[int, int, int], background: tuple[int, int, int]) -> np.ndarray:
-    """A disc in the middle, moved to the right by `offset` pixels: uint8 [SIDE, SIDE, 3]."""
+    """A disc in the middle, moved upwards by `offset` pixels: uint8 [SIDE, SIDE, 3]."""
     y, x = np.mgrid[:SIDE, :SIDE] + 0.5
-    inside = np.hypot(x - SIDE / 2 - offset, y - SIDE / 2) < SIDE / 5
+    inside = np.hypot(x - SIDE / 2, y - SIDE / 2 + offset) < SIDE / 5
     return np.where(inside[..., None], np.uint8(color), np.uint8(background))
 
 
