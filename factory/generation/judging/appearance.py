@@ -49,6 +49,19 @@ def color_change(video: JudgedVideo) -> float | None:
     return float(np.percentile([color_distance(distributions[0], other) for other in distributions], 90))
 
 
+def color_step(video: JudgedVideo) -> float | None:
+    """Largest distance of the object's colours between two frames in succession; CIELAB units, 0 and up.
+
+    The distance is that of `color_change`. Turning objects change their colours gradually, inverted or replaced ones at
+    once. None if no two frames in succession show the object.
+    """
+    pairs = np.flatnonzero(video.visible[:-1] & video.visible[1:])
+    if not len(pairs):
+        return None
+    colors = {int(t): color_quantiles(video.frames[t][video.masks[t]]) for t in np.union1d(pairs, pairs + 1)}
+    return max(color_distance(colors[int(t)], colors[int(t) + 1]) for t in pairs)
+
+
 def color_quantiles(colors: np.ndarray) -> np.ndarray:
     """Quantiles [49, 3] of L*, a*, b* of colours uint8 [N, 3]."""
     cv2 = opencv()

@@ -19,7 +19,7 @@ def background_motion(video: JudgedVideo) -> float | None:
 
 
 def zoom(video: JudgedVideo) -> float | None:
-    """Change of scale that the object's flow and its area agree on; |ln(scale)|, 0 and up.
+    """Steady change of scale that the object's flow and its area agree on; |ln(scale)|, 0 and up.
 
     The smaller of |Σ ln s_t|, with s_t the scale of the common motion in the mask, and |ln(A_last / A_first)| / 2 if
     both have the same sign, else 0. None before a textured background, where `background_motion` measures it, or if
@@ -34,26 +34,31 @@ def zoom(video: JudgedVideo) -> float | None:
 
 
 def roll(video: JudgedVideo) -> float | None:
-    """Rotation in the image that all of the object has in common; radians, 0 and up.
+    """Steady rotation in the image that all of the object has in common; radians, 0 and up.
 
-    |Σ w_t angle_t|, w_t = 1 where at least half of the mask follows the common motion, else 0. None as for `zoom`.
+    |Σ a_t| (Σ a_t)² / (N Σ a_t²), with a_t the angle of the common motion in step t of N. The second factor is 1 for a
+    constant speed, as of a camera, and small for a gesture that takes a part of the video. None as for `zoom`.
     """
     common = _object_motion(video)
-    return None if common is None else float(abs((common.angle * (common.share > 0.5)).sum()))
+    return None if common is None else _steady(common.angle[:, None])
 
 
 def pan(video: JudgedVideo) -> float | None:
     """Steady displacement that all of the object has in common; shares of the frame's longer side, 0 and up.
 
-    Length of the mean common displacement, where at least half of the mask follows it, times the number of steps.
-    An object that travels across the frame scores as a panning camera does: before a plain background they are the
+    |Σ o_t| |Σ o_t|² / (N Σ |o_t|²), with o_t the displacement of the common motion in step t of N. An object that
+    travels across the frame at constant speed scores as a panning camera does: before a plain background they are the
     same. None as for `zoom`.
     """
     common = _object_motion(video)
-    if common is None:
-        return None
-    total = (common.offset * (common.share > 0.5)[:, None]).sum(0)
-    return float(np.linalg.norm(total) / max(video.frames.shape[1:3]))
+    return None if common is None else _steady(common.offset) / max(video.frames.shape[1:3])
+
+
+def _steady(steps: np.ndarray) -> float:
+    """Length of the sum of steps [N, D], times the share of their squares that a constant step explains."""
+    total = float(np.linalg.norm(steps.sum(0)))
+    squares = len(steps) * float((steps**2).sum())
+    return total * total**2 / squares if squares > 0 else 0.0
 
 
 def _object_motion(video: JudgedVideo) -> CommonMotion | None:

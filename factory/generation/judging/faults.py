@@ -19,12 +19,20 @@ def frozen(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.repeat(frames[rng.integers(len(frames))][None], len(frames), 0)
 
 
-def jumping(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The object is displaced by 15-30 % of its size, once or twice, from then on or for a single frame."""
+def jumping(
+    frames: np.ndarray, rng: np.random.Generator, least: float = 0.3, most: float = 0.6
+) -> np.ndarray:
+    """The object is displaced by 30-60 % of its size, once or twice, from then on or for a single frame.
+
+    The size is the square root of its area, so that is about a tenth to a fifth of a frame that it fills well.
+
+    Args:
+        least, most: displacement, sizes of the object.
+    """
     size = _size(frames)
     offsets = np.zeros((len(frames), 2))
     for start in rng.choice(np.arange(2, len(frames) - 2), rng.integers(1, 3), replace=False):
-        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.3) * size
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(least, most) * size
         end = len(frames) if rng.random() < 0.5 else start + 1
         offsets[start:end] += length * np.array([np.cos(angle), np.sin(angle)])
     return _moved(frames, offsets)
@@ -104,13 +112,18 @@ def camera(frames: np.ndarray, rng: np.random.Generator, kind: str = "") -> np.n
 
 
 def cut(frames: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    """The middle of the video is a cut to another camera.
+    """The middle of the video is a cut to another camera, 15-30 % nearer or further away.
 
     Args:
-        other: the same motion, seen by the other camera.
+        other: the same motion, seen from another direction.
     """
     start = len(frames) // 2
-    return np.concatenate([frames[:start], other[start:]])
+    scale = rng.uniform(1.15, 1.3) ** rng.choice([-1, 1])
+    centre = np.array([(frames.shape[2] - 1) / 2, (frames.shape[1] - 1) / 2])
+    matrix = np.concatenate([scale * np.eye(2), (centre - scale * centre)[:, None]], 1)
+    return np.concatenate(
+        [frames[:start], warped(other[start:], np.repeat(matrix[None], len(other) - start, 0))]
+    )
 
 
 def mirrored(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:

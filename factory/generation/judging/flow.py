@@ -33,13 +33,22 @@ def _estimator() -> Any:
     return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
-def dense_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def dense_flow(before: np.ndarray, after: np.ndarray, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """Displacement of each pixel of `before`, float32 [H, W, 2] in pixels, x right and y down.
 
     Args:
         before, after: grey levels uint8 [H, W], at least 16 × 16.
+        shift: displacement (x, y) that the search starts from, rounded to pixels. DIS follows motions up to about a
+            tenth of the frame by itself; small and fast objects need the displacement of their masks.
     """
-    return _estimator().calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None)
+    start = np.rint(shift).astype(int)
+    if start.any():
+        cv2 = opencv()
+        matrix = np.float32([[1, 0, -start[0]], [0, 1, -start[1]]])
+        size = (after.shape[1], after.shape[0])
+        after = cv2.warpAffine(after, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    flow = _estimator().calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None)
+    return flow + start.astype(np.float32)
 
 
 def sample(image: np.ndarray, flow: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ MEASURES: dict[str, Callable[[JudgedVideo], float | None]] = {
     "pan": camera.pan,
     "flicker": appearance.flicker,
     "color_change": appearance.color_change,
+    "color_step": appearance.color_step,
     "shape_change": appearance.shape_change,
     "first_frame": appearance.first_frame,
     "border_contact": framing.border_contact,

@@ -33,6 +33,7 @@ class Thresholds:
         max_pan: displacement of all of the object before a plain background, shares of the frame's side.
         max_flicker: alternating change of brightness or colour, share of the brightness.
         max_color_change: distance of the colours from the first frame's, CIELAB units.
+        max_color_step: distance of the colours between two frames in succession, CIELAB units.
         max_shape_change: lasting change of the silhouette's proportions, |ln|.
         max_first_frame: distance of the first frame from the picture, share of full scale.
         max_border_contact: length of the object at the frame's border, lengths of the object.
@@ -56,6 +57,7 @@ class Thresholds:
     max_pan: Limit | None = 0.3
     max_flicker: Limit | None = 0.02
     max_color_change: Limit | None = 11.0
+    max_color_step: Limit | None = 6.0
     max_shape_change: Limit | None = 0.6
     max_first_frame: Limit | None = 0.1
     max_border_contact: Limit | None = 0.3

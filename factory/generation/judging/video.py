@@ -71,15 +71,52 @@ class JudgedVideo:
         return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames])
 
     @cached_property
+    def centres(self) -> np.ndarray:
+        """Centre of the mask in each frame, float64 [T, 2], x and y in pixels; NaN for an empty mask."""
+        return np.array(
+            [np.argwhere(mask).mean(0)[::-1] if mask.any() else (np.nan, np.nan) for mask in self.masks]
+        )
+
+    def object_flow(self, before: int, after: int) -> np.ndarray:
+        """Flow between two frames, searched from the displacement of the mask, float32 [H, W, 2], pixels."""
+        shift = np.nan_to_num(self.centres[after] - self.centres[before])
+        return dense_flow(self.luma[before], self.luma[after], tuple(shift))
+
+    @cached_property
     def flow(self) -> np.ndarray:
-        """Flow from each frame to the next, float32 [T - 1, H, W, 2], pixels."""
-        pairs = zip(self.luma[:-1], self.luma[1:], strict=True)
-        return np.stack([dense_flow(before, after) for before, after in pairs])
+        """`object_flow` from each frame to the next, float32 [T - 1, H, W, 2]."""
+        return np.stack([self.object_flow(t, t + 1) for t in range(len(self.frames) - 1)])
 
     @cached_property
     def next_warped(self) -> np.ndarray:
         """Each frame's successor, sampled along the flow, uint8 [T - 1, H, W, 3]."""
         return np.stack([sample(frame, flow) for frame, flow in zip(self.frames[1:], self.flow, strict=True)])
+
+    @cached_property
+    def smooth(self) -> np.ndarray:
+        """Frames after a blur of σ = 1 pixel, float32 [T, H, W, 3]: differences are of shapes, not of noise."""
+        cv2 = opencv()
+        return np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0) for frame in self.frames])
+
+    @cached_property
+    def changes(self) -> np.ndarray:
+        """Mean difference of colours from each frame to the next, float64 [2, T - 1], 8-bit steps.
+
+        Of the union of the masks; and after compensation of the flow, of the mask dilated by a pixel, forwards or
+        backwards, whichever is smaller: what appears or is hidden has no flow in one of the directions.
+        """
+        kernel = np.ones((3, 3), np.uint8)
+        changes = np.zeros((2, len(self.frames) - 1))
+        for t in range(len(self.frames) - 1):
+            either = self.masks[t] | self.masks[t + 1]
+            changes[0, t] = np.abs(self.smooth[t + 1] - self.smooth[t])[either].mean()
+            residuals = []
+            for a, b, flow in ((t, t + 1, self.flow[t]), (t + 1, t, self.object_flow(t + 1, t))):
+                around = opencv().dilate(self.masks[a].astype(np.uint8), kernel) > 0
+                moved = sample(self.smooth[b], flow)
+                residuals.append(np.abs(moved - self.smooth[a])[around].mean())
+            changes[1, t] = min(residuals)
+        return changes
 
     @cached_property
     def background_flow(self) -> np.ndarray | None:
@@ -98,7 +135,8 @@ class JudgedVideo:
             textured = (np.hypot(rows, columns) > TEXTURE) & ~covered
             if textured.sum() < max(20, LEAST_TEXTURED * (~covered).sum()):
                 return None
-            lengths.append(np.median(np.linalg.norm(self.flow[t][textured], axis=-1)))
+            flow = dense_flow(self.luma[t], self.luma[t + 1])
+            lengths.append(np.median(np.linalg.norm(flow[textured], axis=-1)))
         return np.array(lengths, np.float64)
 
     @cached_property
