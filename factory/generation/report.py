@@ -6,7 +6,7 @@ The page loads nothing from elsewhere. Texts of any origin are escaped, and a co
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,14 @@ h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; }
 .wall figure { margin: 0; } .wall video { width: 100%; border-radius: 4px; }
 figcaption { font-size: .8rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; } td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top; }
+th { white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 .take { border-top: 1px solid var(--line); padding: .8rem 0; display: grid; gap: 0 1.2rem;
   grid-template-columns: minmax(0, 33rem) minmax(0, 1fr); }
 .take h3 { grid-column: 1 / -1; margin: 0 0 .4rem; overflow-wrap: anywhere; font-size: 1rem; }
 .take video { width: 100%; border-radius: 4px; background: #7f7f7f; }
 .kept { color: var(--good); } .out { color: var(--bad); }
-.scores { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 0 1rem; font-size: .85rem; }
+.scores { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 0 1rem; font-size: .85rem; }
 .scores div { display: flex; justify-content: space-between; gap: .5rem; }
 .key { font: .75rem ui-monospace, monospace; opacity: .7; overflow-wrap: anywhere; }
 @media (max-width: 50rem) { .take { grid-template-columns: 1fr; } }
@@ -62,10 +63,11 @@ def write_page(generation: Generation, root: str | Path) -> None:
 
 def _page(generation: Generation, root: Path) -> str:
     title = escaped(f"Generated motions of {generation.still.name}")
+    limits = generation.recipe.thresholds.to_json()
     figures, sections = [], []
     for take in generation.takes:
         video = _read(root / take.final_folder)  # one at a time: they may be large
-        sections.append(_take(take, video))
+        sections.append(_take(take, video, limits))
         if take.kept and video is not None:
             figures.append(_figure(take, video))
     wall, rows = "\n".join(figures), "\n".join(sections)
@@ -101,7 +103,7 @@ def _summary(generation: Generation) -> str:
         ("video model", f"{recipe.video_model.name} {recipe.video_model.revision[:12]}"),
         ("views model", recipe.views_model.name),
         ("matte", recipe.matte.name),
-        ("thresholds", ", ".join(f"{name} {value}" for name, value in recipe.thresholds.to_json().items())),
+        ("thresholds", "thresholds.json beside this page; to change them: --thresholds FILE --only judge"),
         ("motion videos", result),
     ]
     rows = "".join(f"<tr><th>{escaped(name)}<td>{escaped(value)}</tr>" for name, value in facts)
@@ -144,7 +146,7 @@ def _figure(take: TakeState, video: Take) -> str:
     )
 
 
-def _take(take: TakeState, video: Take | None) -> str:
+def _take(take: TakeState, video: Take | None, limits: Mapping[str, float | None]) -> str:
     if take.kept:
         verdict = "<span class=kept>kept</span>"
     elif take.fault:
@@ -153,24 +155,28 @@ def _take(take: TakeState, video: Take | None) -> str:
         verdict = "not judged yet"
     held = ", held out" if take.heldout else ""
     media = (
-        f"<video src='{_video(video.frames[:MOST_VIEWS], video.fps, SIDE)}' controls loop muted playsinline></video>"
+        f"<video src='{_video(video.frames[:MOST_VIEWS], video.fps, SIDE)}' autoplay loop muted playsinline></video>"
         if video is not None
         else "no video"
     )
     judge = take.views_judge or take.judge
     return (
         f"<section class=take><h3>{escaped(take.text)} <small>({escaped(take.origin)}{held})</small> – {verdict}</h3>"
-        f"<div>{media}</div><div>{_scores(judge)}{_keys(take, video)}</div></section>"
+        f"<div>{media}</div><div>{_scores(judge, limits)}{_keys(take, video)}</div></section>"
     )
 
 
-def _scores(judge: Record | None) -> str:
+def _scores(judge: Record | None, limits: Mapping[str, float | None]) -> str:
+    """The scores of a video, each with its threshold."""
     if judge is None or "scores" not in judge.summary:
         return ""
     summary = judge.summary
     cells = []
     for name, value in summary["scores"].items():
-        shown = "not measured" if value is None else f"{value:.4g}"
+        shown = "not measured" if value is None else f"{value:.3g}"
+        for side, sign in (("min", "≥"), ("max", "≤")):
+            if (limit := limits.get(f"{side}_{name}")) is not None:
+                shown += f" <small>({sign} {limit:g})</small>"
         bad = " class=out" if name in summary["failed"] else ""
         cells.append(f"<div{bad}><span>{escaped(name)}</span><span class=number>{shown}</span></div>")
     return f"<div class=scores>{''.join(cells)}</div>"

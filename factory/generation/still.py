@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from factory.assets.selection import Selection
 from factory.generation.jobs import StillObject
 from factory.motion_videos.stage import slug
 from factory.motion_videos.subjects import object_name
-from factory.sources import SourceError, open_source
+from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.opening import AssetCache, refreshed_record
 from renderers.gltf import Asset
 
@@ -38,10 +39,13 @@ def find_still(
     if image:
         record = _picture_record(Path(uri))
     else:
-        records = list(open_source(uri).list())
-        if len(records) != 1:
+        source = open_source(uri)
+        records = list(itertools.islice(source.list(), 3))
+        if not records:
+            raise EmptySourceError(f"nothing to animate: {uri} {source.why_empty()}")
+        if len(records) > 1:
             raise SourceError(
-                f"{uri!r}: expected one 3D model, found {len(records)}; give the path of a single .glb file"
+                f"{uri!r}: expected one 3D model, found several; give the path of a single .glb file"
             )
         record = _allowed(records[0])
     default = slug(Path(uri).stem) if image else object_name(record.source, record.uid)
