@@ -49,6 +49,9 @@ NOT_RUN = {
     "sketchfab://search": "needs the network and a token",
     "MVVDMPipeline.from_pretrained_parts()": "downloads 8 GB and needs a GPU",
     "animate3d_motion_modules.ckpt": "downloads the published weights",
+    "--asset fox.glb": "generates videos for minutes; test_generation.py runs the whole chain",
+    "data/motions/fox": "trains on the videos of the command above it",
+    "--image otter.png": "downloads a video model",
 }
 # Part of a command line → flags appended to it, so that it takes seconds.
 SMALL = "--resolution 32 --num-frames 4 --views 4 --limit 1 --max-animations 1"

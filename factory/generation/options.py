@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -152,9 +153,25 @@ def _check(options: GenerationOptions, motion_options: MotionOptions, recipe: Mo
             f"--views-model: expected module:function, a Python function that returns a model with "
             f"add_views(frames, image, geometry, seed), got {views!r}{advice}"
         )
+    for flag, name in (("--video-model", model), ("--views-model", views), ("--matte", options.matte)):
+        if is_custom(name) and not is_zoo_model(name):
+            _check_function(flag, name)
     writer_fingerprint(_writer(options.prompts))
     _thresholds(options.thresholds)
     _video_options(options.video_option)
+
+
+def _check_function(flag: str, name: str) -> None:
+    """Refuse a module:function whose module does not exist, before anything is written."""
+    module = name.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise OptionError(
+            f"{flag} {name}: there is no module {module!r}; install it, or put its folder into PYTHONPATH"
+        )
 
 
 def _writer(text: str) -> WriterChoice:

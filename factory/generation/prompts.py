@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from factory.generation.jobs import StillObject, WriterChoice
@@ -15,13 +16,16 @@ from factory.generation.prompting import (
     plan_prompts,
 )
 from factory.generation.still import StillCache
-from factory.generation.video_sources import animation_sentences
+from factory.generation.video_sources import animation_sentences, front_picture
 
 
 def write_prompts(
-    writer: WriterChoice, still: StillObject, motions: int, heldout: int, seed: int
+    writer: WriterChoice, still: StillObject, root: Path, motions: int, heldout: int, seed: int
 ) -> PromptPlan:
     """At most `motions` sentences, `heldout` of them not for training.
+
+    Args:
+        root: the output; a chat endpoint's answers are kept below it.
 
     Raises:
         ZooError: the writer cannot be used, or has too few sentences.
@@ -30,7 +34,7 @@ def write_prompts(
         return _listed(list(writer.sentences), motions, heldout, "file")
     if writer.kind == "animations":
         return _listed(animation_sentences(StillCache().asset(still)), motions, heldout, "animations")
-    return plan_prompts(still.category, motions, heldout, seed, _writer(writer))
+    return plan_prompts(still.category, motions, heldout, seed, _writer(writer, still, root))
 
 
 def _listed(sentences: list[str], motions: int, heldout: int, origin: str) -> PromptPlan:
@@ -59,9 +63,11 @@ def writer_fingerprint(writer: WriterChoice) -> dict[str, Any]:
     return values
 
 
-def _writer(writer: WriterChoice) -> PromptWriter:
+def _writer(writer: WriterChoice, still: StillObject, root: Path) -> PromptWriter:
     if writer.kind == "endpoint":
-        return ChatEndpoint(writer.url or None, writer.name)
+        image, _ = front_picture(StillCache(), still)
+        folder = root / "generated" / still.name / "answers"
+        return ChatEndpoint(writer.url or None, writer.name, folder=folder, image=image)
     if writer.kind == "local":
         return LocalChat(writer.name)
     return Vocabulary(writer.name or None)

@@ -161,7 +161,7 @@ class _Generator:
     def _prompts(self) -> None:
         recipe, still = self.recipe, self.still
         settings = {"motions": recipe.motions, "heldout": recipe.heldout, "seed": recipe.seed}
-        stage = PromptStage(recipe.writer)
+        stage = PromptStage(recipe.writer, self.root)
         writer = json.dumps(writer_fingerprint(recipe.writer), sort_keys=True)
         key = key_of("prompts", still.category, writer, json.dumps(settings, sort_keys=True))
         if recipe.writer.kind == "animations":

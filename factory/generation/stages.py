@@ -128,9 +128,11 @@ class PromptStage(Stage):
 
     Attributes:
         writer: where they come from.
+        root: the output; answers of a chat endpoint are kept there, so that none is asked for twice.
     """
 
     writer: WriterChoice = field(default_factory=WriterChoice)
+    root: str = "."
     num_gpus: float = 0.0
     timeout_s: float = 3600.0
 
@@ -138,7 +140,7 @@ class PromptStage(Stage):
         still = StillObject.from_json(task.payload["still"])
         counts = {name: task.payload[name] for name in ("motions", "heldout", "seed")}
         try:
-            plan = write_prompts(self.writer, still, **counts)
+            plan = write_prompts(self.writer, still, Path(self.root), **counts)
         except ZooError as error:
             return Outcome("filtered", reason=" ".join(str(error).split()))
         prompts = [

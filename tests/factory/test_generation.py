@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,13 +18,17 @@ from commands import contents
 from PIL import Image
 from tiny_gltf import TinyGltf
 
+import zoo
 from factory.generation import stages
 from factory.generation.assembly import motion_cameras
 from factory.generation.frames import pack_alpha, pack_video, straight_color, unpack_alpha, unpack_video
 from factory.generation.jobs import STAGES, ViewGeometry
 from factory.generation.masks import background_matte
 from factory.motions import main
+from factory.sources import creatures
+from factory.train import main as train
 from renderers.cameras import Cameras
+from renderers.gltf.editing import GltfEditor
 from zoo.dimo.data import MotionVideos
 
 SENTENCES = (
@@ -331,3 +338,81 @@ def test_cameras_of_padded_and_resized_frames_cover_the_world_of_rendered_motion
 def test_stages_have_ledgers_of_their_own(finished):
     found = sorted(path.name for path in (finished / "_factory/generation").iterdir())
     assert set(found) == set(STAGES) - {"views"}
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes(inputs, tmp_path):
+    """The process ends without any clean-up while a video is generated."""
+    (tmp_path / "prompts.txt").write_text("hops\nnods\ndies once\nrolls over\n")
+    record = tmp_path / "calls"
+    command = [
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "factory.motions",
+            "--asset",
+            str(inputs / "fox.glb"),
+            "--motions",
+            "4",
+        ),
+        *("--prompts", str(tmp_path / "prompts.txt"), "--heldout", "0", "--workers", "0", "--quiet"),
+        *("--video-model", "tiny_video_models:multi_view", "--video-option", f"calls={record}"),
+        *("--out", str(tmp_path / "out")),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(tiny_video_models.__file__).parent)}
+    codes = [subprocess.run(command, env=environment, timeout=600).returncode for _ in range(2)]
+    assert codes == [7, 0]
+    assert Counter(record.read_text().splitlines()) == {"hops": 1, "nods": 1, "dies once": 2, "rolls over": 1}
+    assert len(MotionVideos.open(tmp_path / "out/motions/fox")) == 4
+
+
+# --- the real models ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_known_motions_are_kept(tmp_path):
+    """The control: at most 5 % of the rendered animations of creatures are thrown out."""
+    counts = []
+    for species in ("fox", "robot"):
+        command = [
+            "--asset",
+            f"creatures://{species}?seed=90001",
+            "--video-model",
+            "rendered",
+            "--motions",
+            "20",
+        ]
+        options = ["--video-option", "frames=16", "--workers", "0", "--quiet"]
+        assert main([*command, *options, "--out", str(tmp_path)]) == 0
+        counts.append(about(tmp_path, f"{species}-90001")["stages"]["judge"])
+    assert sum(count["done"] for count in counts) >= 0.95 * sum(count["total"] for count in counts)
+
+
+@pytest.mark.slow
+def test_a_still_creature_becomes_a_motion_space(tmp_path):
+    """A still model of an unseen seed, 16 sentences of the vocabulary, videos of mvvdm/tiny, and a DIMO of the rest."""
+    (tmp_path / "fox.glb").write_bytes(still_creature("fox", 90001))
+    command = [
+        "dimo",
+        "--asset",
+        str(tmp_path / "fox.glb"),
+        "--motions",
+        "16",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert train([*command, "--workers", "0", "--quiet"]) == 0
+    assert len(about(tmp_path / "out")["kept"]) >= 8
+    metrics = json.loads(next((tmp_path / "out/models/dimo/fox").rglob("metrics.json")).read_text())
+    assert metrics["mean"]["psnr"] >= metrics["mean"]["psnr_still"] + 3
+    fox = zoo.load("dimo/fox", home=tmp_path / "out")
+    assert fox.sample(0).gaussians(phase=0.5).means.isfinite().all()
+    assert sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file()) < 60e6
+
+
+def still_creature(species: str, seed: int) -> bytes:
+    """A creature's file without its animations."""
+    editor = GltfEditor(creatures.build(species, seed=seed), name=species)
+    del editor.json["animations"]
+    return editor.to_glb()
