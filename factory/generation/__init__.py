@@ -11,12 +11,13 @@ from zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from factory.generation.jobs import STAGES, GenerationRecipe, StillObject
-    from factory.generation.run import Generation, GenerationError, generate_motions
+    from factory.generation.run import GenerationError, generate_motions
     from factory.generation.still import find_still
+    from factory.generation.takes import Generation
 
 _HOME = {
     "STAGES": "factory.generation.jobs",
-    "Generation": "factory.generation.run",
+    "Generation": "factory.generation.takes",
     "GenerationError": "factory.generation.run",
     "GenerationRecipe": "factory.generation.jobs",
     "StillObject": "factory.generation.jobs",

@@ -6,20 +6,17 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cluster import task_key
 from factory.generation.jobs import AssembleJob, ViewGeometry, key_of
-from factory.generation.takes import TakeState
+from factory.generation.takes import Generation, TakeState
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import SubjectVideos
 from factory.motion_videos.stage import LEAST_MOTIONS, folder_of, provenance_of, slug
 from factory.sources.opening import AssetCache
-
-if TYPE_CHECKING:
-    from factory.generation.run import Generation
 
 LEAST_VIEWS = 2  # a motion space cannot be trained from one view
 

@@ -16,9 +16,9 @@ from factory.console import Show, add_options, option, read_options
 from factory.generation.jobs import NO_MODEL, STAGES, GenerationRecipe, ModelChoice, StillObject, WriterChoice
 from factory.generation.judging import Thresholds
 from factory.generation.prompts import writer_fingerprint
-from factory.generation.run import Generation, Resources, generate_motions
+from factory.generation.run import Resources, generate_motions
 from factory.generation.still import find_still
-from factory.generation.takes import stage_lines
+from factory.generation.takes import Generation, stage_lines
 from factory.generation.video_sources import RENDERED, is_custom, is_zoo_model, resolved
 from factory.motion_videos.options import MotionOptions
 from factory.motion_videos.plan import MotionRecipe

@@ -8,18 +8,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cluster import Record, atomic_path
 from factory.generation.stages import ABOUT, VIDEO, Take, read_take
-from factory.generation.takes import StageCount, TakeState
+from factory.generation.takes import Generation, StageCount, TakeState
 from renderers.video import encode_h264
 from zoo.export.html.page import escaped
-
-if TYPE_CHECKING:
-    from factory.generation.run import Generation
 
 SIDE = 128  # pixels of a view on the page, along its longer side
 WALL_SIDE = 96

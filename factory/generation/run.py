@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster import Ledger, Progress, Record, Stage, StorageError, Task, run
 from factory.console import Show, Status
-from factory.generation.assembly import Assembly, motion_file, plan_assembly, write_index
+from factory.generation.assembly import Assembly, plan_assembly, write_index
 from factory.generation.jobs import (
     NO_MODEL,
     STAGES,
@@ -33,8 +33,7 @@ from factory.generation.stages import (
     VideoStage,
     ViewsStage,
 )
-from factory.generation.takes import StageCount, TakeState, video_seed
-from factory.motion_videos.run import SubjectVideos
+from factory.generation.takes import Generation, StageCount, TakeState, video_seed
 from factory.motion_videos.stage import slug
 
 LEDGERS = "_factory/generation"
@@ -43,34 +42,6 @@ HOME = "generated"  # below the output: <object>/ with videos, scores and the re
 
 class GenerationError(RuntimeError):
     """Motions cannot be generated; one sentence that says why and what to do."""
-
-
-@dataclass
-class Generation:
-    """The result of `generate_motions`.
-
-    Attributes:
-        still, recipe: what was generated.
-        takes: one per prompt.
-        stages: name → counts.
-        counts: of the prompts' writer.
-        folder: of the videos and the report.
-        report: the page.
-        videos: the motion videos in DIMO's layout, or why there are none.
-    """
-
-    still: StillObject
-    recipe: GenerationRecipe
-    takes: list[TakeState] = field(default_factory=list)
-    stages: dict[str, StageCount] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    folder: Path = Path()
-    report: Path | None = None
-    videos: SubjectVideos = field(default_factory=lambda: SubjectVideos(""))
-
-    @property
-    def kept(self) -> list[TakeState]:
-        return [take for take in self.takes if take.kept]
 
 
 @dataclass(frozen=True)
@@ -372,6 +343,3 @@ class _Generator:
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
     # The ledger's records are sorted by key: sorting here too gives a resumed run the same bytes.
     return json.dumps(value, indent=1, sort_keys=True).encode()
-
-
-__all__ = ["Generation", "GenerationError", "Resources", "generate_motions", "motion_file"]

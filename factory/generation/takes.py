@@ -6,10 +6,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cluster import Record
-from factory.generation.jobs import ViewGeometry
+from factory.generation.jobs import GenerationRecipe, StillObject, ViewGeometry
+from factory.motion_videos.run import SubjectVideos
 
 
 @dataclass
@@ -120,6 +122,34 @@ class StageCount:
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "reasons": dict(self.reasons.most_common())}
+
+
+@dataclass
+class Generation:
+    """The result of `generate_motions`.
+
+    Attributes:
+        still, recipe: what was generated.
+        takes: one per prompt.
+        stages: name → counts.
+        counts: of the prompts' writer.
+        folder: of the videos and the report.
+        report: the page.
+        videos: the motion videos in DIMO's layout, or why there are none.
+    """
+
+    still: StillObject
+    recipe: GenerationRecipe
+    takes: list[TakeState] = field(default_factory=list)
+    stages: dict[str, StageCount] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    folder: Path = Path()
+    report: Path | None = None
+    videos: SubjectVideos = field(default_factory=lambda: SubjectVideos(""))
+
+    @property
+    def kept(self) -> list[TakeState]:
+        return [take for take in self.takes if take.kept]
 
 
 def video_seed(seed: int, text: str) -> int:
