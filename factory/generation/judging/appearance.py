@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from factory.generation.judging.colors import color_distance
 from factory.generation.judging.flow import opencv
 from factory.generation.judging.video import SMALLEST_SIDE, JudgedVideo
-
-QUANTILES = np.linspace(0.02, 0.98, 49)  # of the distributions of colours
-LIGHTNESS_WEIGHT = 0.4  # of L* against a* and b*: shading changes when an object turns, hue less
 
 
 def flicker(video: JudgedVideo) -> float | None:
@@ -41,12 +39,8 @@ def color_change(video: JudgedVideo) -> float | None:
     """
     if not video.visible[0]:
         return None
-    distributions = [
-        color_quantiles(frame[mask])
-        for frame, mask, visible in zip(video.frames, video.masks, video.visible, strict=True)
-        if visible
-    ]
-    return float(np.percentile([color_distance(distributions[0], other) for other in distributions], 90))
+    colors = video.colors[video.visible]
+    return float(np.percentile([color_distance(colors[0], other) for other in colors], 90))
 
 
 def color_step(video: JudgedVideo) -> float | None:
@@ -58,20 +52,7 @@ def color_step(video: JudgedVideo) -> float | None:
     pairs = np.flatnonzero(video.visible[:-1] & video.visible[1:])
     if not len(pairs):
         return None
-    colors = {int(t): color_quantiles(video.frames[t][video.masks[t]]) for t in np.union1d(pairs, pairs + 1)}
-    return max(color_distance(colors[int(t)], colors[int(t) + 1]) for t in pairs)
-
-
-def color_quantiles(colors: np.ndarray) -> np.ndarray:
-    """Quantiles [49, 3] of L*, a*, b* of colours uint8 [N, 3]."""
-    cv2 = opencv()
-    lab = cv2.cvtColor(colors[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    return np.quantile(lab, QUANTILES, axis=0)
-
-
-def color_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two distributions from `color_quantiles`, CIELAB units."""
-    return float(np.linalg.norm(np.abs(a - b).mean(0) * (LIGHTNESS_WEIGHT, 1, 1)))
+    return max(color_distance(video.colors[t], video.colors[t + 1]) for t in pairs)
 
 
 def shape_change(video: JudgedVideo) -> float | None:

@@ -46,7 +46,8 @@ def roll(video: JudgedVideo) -> float | None:
 def pan(video: JudgedVideo) -> float | None:
     """Steady displacement that all of the object has in common; shares of the frame's longer side, 0 and up.
 
-    |Σ o_t| |Σ o_t|² / (N Σ |o_t|²), with o_t the displacement of the common motion in step t of N. An object that
+    L L² / (N Σ l_t²), with o_t the displacement of the common motion in step t of N, L = |Σ o_t|, and l_t the part of
+    o_t in the direction of that sum: an object that hops while the camera pans has steps across it. An object that
     travels across the frame at constant speed scores as a panning camera does: before a plain background they are the
     same. None as for `zoom`.
     """
@@ -55,10 +56,12 @@ def pan(video: JudgedVideo) -> float | None:
 
 
 def _steady(steps: np.ndarray) -> float:
-    """Length of the sum of steps [N, D], times the share of their squares that a constant step explains."""
-    total = float(np.linalg.norm(steps.sum(0)))
-    squares = len(steps) * float((steps**2).sum())
-    return total * total**2 / squares if squares > 0 else 0.0
+    """Length of the sum of steps [N, D], times the share of their squares along it that a constant step explains."""
+    total = steps.sum(0)
+    length = float(np.linalg.norm(total))
+    along = steps @ total / max(length, 1e-12)
+    squares = len(steps) * float((along**2).sum())
+    return length * length**2 / squares if squares > 0 else 0.0
 
 
 def _object_motion(video: JudgedVideo) -> CommonMotion | None:

@@ -87,13 +87,22 @@ def inverted(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def camera(frames: np.ndarray, rng: np.random.Generator, kind: str = "") -> np.ndarray:
-    """The camera zooms by 1.35-1.8, pans by 20-35 % of the frame or rolls by 25-60 degrees, at constant speed.
+    """The camera zooms, pans or rolls at constant speed (`camera_motion`)."""
+    return warped(frames, camera_motion(frames.shape, rng, kind))
+
+
+def camera_motion(shape: tuple[int, ...], rng: np.random.Generator, kind: str = "") -> np.ndarray:
+    """Affine maps of the picture while a camera zooms by 1.35-1.8, pans by 20-35 % of the frame or rolls by 25-60°.
 
     Args:
+        shape: T, H, W and others.
         kind: "zoom", "pan" or "roll"; "" draws it.
+
+    Returns:
+        float64 [T, 2, 3], for `warped`.
     """
     kind = kind or str(rng.choice(["zoom", "pan", "roll"]))
-    T, H, W = frames.shape[:3]
+    T, H, W = shape[:3]
     ramp = np.arange(T) / (T - 1)
     scale, angle, offset = np.ones(T), np.zeros(T), np.zeros((T, 2))
     if kind == "zoom":
@@ -108,7 +117,7 @@ def camera(frames: np.ndarray, rng: np.random.Generator, kind: str = "") -> np.n
     matrices[:, :, :2] = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
     centre = np.array([(W - 1) / 2, (H - 1) / 2])
     matrices[:, :, 2] = centre + offset - matrices[:, :, :2] @ centre
-    return warped(frames, matrices)
+    return matrices
 
 
 def cut(frames: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
@@ -142,6 +151,26 @@ def blurred(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _straight(result)
 
 
+def text(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A line of text, white or black, in the upper or lower part of all frames."""
+    cv2 = opencv()
+    H, W = frames.shape[1:3]
+    paper = np.zeros((H, W), np.uint8)
+    row = int(H * rng.choice([0.1, 0.96]))
+    cv2.putText(paper, "SAMPLE", (W // 20, row), cv2.FONT_HERSHEY_SIMPLEX, H / 220, 255, max(1, H // 90))
+    result = frames.copy()
+    result[:, paper > 127] = (*[int(rng.choice([0, 255]))] * 3, 255)
+    return result
+
+
+def bands(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Black bands of 4-10 % of the height above and below the picture."""
+    width = max(1, round(rng.uniform(0.04, 0.1) * frames.shape[1]))
+    result = frames.copy()
+    result[:, :width] = result[:, -width:] = (0, 0, 0, 255)
+    return result
+
+
 FAULTS: dict[str, Callable[..., np.ndarray]] = {
     "frozen": frozen,
     "jumping": jumping,
@@ -153,6 +182,8 @@ FAULTS: dict[str, Callable[..., np.ndarray]] = {
     "cut": cut,
     "mirrored": mirrored,
     "blurred": blurred,
+    "text": text,
+    "bands": bands,
 }
 
 

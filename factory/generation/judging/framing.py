@@ -61,14 +61,12 @@ def overlay(video: JudgedVideo) -> float | None:
     outside = ~moving
     if outside.mean() < 0.05:
         return None
-    middle = np.median(video.frames[:, outside].reshape(-1, 3), axis=0)
-    distance = np.abs(video.frames[:, outside] - middle).max(-1)
+    mean = video.frames.mean(0, dtype=np.float32)[outside]
+    spread = video.frames.std(0, dtype=np.float32)[outside].max(-1)
+    distance = np.abs(mean - np.median(mean, axis=0)).max(-1)
     if np.median(distance) > PLAIN or np.percentile(distance, 75) > DIFFERENT:
         return None
-    mean = video.frames[:, outside].mean(0)
-    spread = video.frames[:, outside].std(0).max(-1)
-    covered = (np.abs(mean - middle).max(-1) > DIFFERENT) & (spread < STILL)
-    return float(covered.sum() / outside.size)
+    return float(((distance > DIFFERENT) & (spread < STILL)).sum() / outside.size)
 
 
 def bands(video: JudgedVideo) -> float | None:

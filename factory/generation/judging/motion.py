@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from factory.generation.judging.flow import opencv, sample
+from factory.generation.judging.flow import sample
 from factory.generation.judging.video import SMALLEST_SIDE, JudgedVideo
 
 MOST_STEPS = 15  # pairs of frames that `motion` adds up, so that noise of long videos does not

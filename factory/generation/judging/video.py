@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from factory.generation.judging.colors import QUANTILES, color_quantiles
 from factory.generation.judging.flow import CommonMotion, common_motion, dense_flow, opencv, sample
 
 LARGEST_SIDE = 256  # pixels: larger videos are reduced before flow and colours are measured
@@ -91,6 +92,14 @@ class JudgedVideo:
     def next_warped(self) -> np.ndarray:
         """Each frame's successor, sampled along the flow, uint8 [T - 1, H, W, 3]."""
         return np.stack([sample(frame, flow) for frame, flow in zip(self.frames[1:], self.flow, strict=True)])
+
+    @cached_property
+    def colors(self) -> np.ndarray:
+        """`color_quantiles` of the object in each frame, float64 [T, 49, 3]; NaN where it is not visible."""
+        colors = np.full((len(self.frames), len(QUANTILES), 3), np.nan)
+        for t in np.flatnonzero(self.visible):
+            colors[t] = color_quantiles(self.frames[t][self.masks[t]])
+        return colors
 
     @cached_property
     def smooth(self) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from factory.generation.judging.appearance import color_distance, color_quantiles
+from factory.generation.judging.colors import color_distance, color_quantiles
 from factory.generation.judging.video import LEAST_AREA
 from renderers.cameras import Cameras
 
@@ -12,24 +12,27 @@ from renderers.cameras import Cameras
 def view_height(masks: np.ndarray) -> float | None:
     """Disagreement of the views on how the object moves up and down; lengths of the object, 0 and up.
 
-    For views at one distance and elevation. With h the mask's highest and its lowest row, relative to frame 0, in each
-    view: the largest difference of a view from the median over views; 90th percentile over frames, largest over the two
-    rows, divided by the square root of the mask's median area. None with fewer than two views, or if fewer than two
-    frames show the object in all views.
+    For views at one distance and elevation. y_v(t), the mask's highest or its lowest row in view v, less its parabola
+    over time (least squares): an object that walks comes nearer to one camera and goes away from another, and moves
+    in these images steadily down and up, but a hop is seen by all. The result is the largest difference of a view from
+    the median over views, 90th percentile over frames, larger of the two rows, divided by the square root of the
+    mask's median area. None with fewer than two views, or if fewer than five frames show the object in all views.
 
     Args:
         masks: bool [V, T, H, W].
     """
     visible = (masks.sum((2, 3)) >= LEAST_AREA).all(0)
-    if len(masks) < 2 or visible.sum() < 2 or not visible[0]:
+    if len(masks) < 2 or visible.sum() < 5:
         return None
     rows = masks[:, visible].any(3)
     top = rows.argmax(2).astype(np.float64)
     bottom = rows.shape[2] - rows[:, :, ::-1].argmax(2).astype(np.float64)
     size = np.sqrt(np.median(masks[:, visible].sum((2, 3))))
+    # Projection onto what no parabola over time explains.
+    basis, _ = np.linalg.qr(np.vander(np.flatnonzero(visible) / masks.shape[1], 3))
     spreads = []
     for ends in (top, bottom):
-        moved = ends - ends[:, :1]
+        moved = ends - (ends @ basis) @ basis.T
         spreads.append(np.percentile(np.abs(moved - np.median(moved, 0)).max(0), 90))
     return float(max(spreads) / size)
 
