@@ -175,8 +175,8 @@ def write_index(generation: Generation, assembly: Assembly, root: Path) -> None:
 def _provenance(generation: Generation, done: dict[int, TakeState]) -> dict[str, Any]:
     """Source, author and licence of the object, and what generated the videos."""
     still, recipe = generation.still, generation.recipe
-    record, sha256 = still.record, still.record.fingerprint.removeprefix("sha256:")
-    if not still.is_image:
+    record, sha256 = still.record, still.record.fingerprint.partition(":")[2]
+    if still.is_model:
         asset, sha256 = AssetCache().open(record)
         record = record.completed(asset.metadata)
     first = next(iter(done.values()))

@@ -28,7 +28,8 @@ class StillObject:
 
     Attributes:
         name: of its folders and of its model.
-        record: of its file; `record.source` is "image" for a picture, otherwise the file is a 3D model.
+        record: of its file; `record.source` is "image" for a picture and "videos" for a folder of videos, otherwise
+            the file is a 3D model.
         category: what it is, in a word or two, for prompts.
         elevation_deg: of the camera that took a picture, as the user gives it; not used for a 3D model.
     """
@@ -41,6 +42,10 @@ class StillObject:
     @property
     def is_image(self) -> bool:
         return self.record.source == "image"
+
+    @property
+    def is_model(self) -> bool:
+        return self.record.source not in ("image", "videos")
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "record": self.record.to_json()}
@@ -82,7 +87,8 @@ class WriterChoice:
     """Where prompts come from.
 
     Attributes:
-        kind: "vocabulary", "endpoint", "local", "file", or "animations" (those of the object's own file).
+        kind: "vocabulary", "endpoint", "local", "file", "animations" (those of the object's own file), or
+            "videos" (the motions of a folder of videos).
         name: body kind of the vocabulary ("" = chosen from the category), or name of the chat model.
         url: of a chat endpoint.
         sentences: of a file.
@@ -169,6 +175,29 @@ class ViewGeometry:
         return cls(
             tuple(data["azimuths_deg"]), tuple(data["elevations_deg"]), data["fov_y_deg"], data["distance"]
         )
+
+
+@dataclass(frozen=True, eq=False)
+class MultiViewVideo:
+    """A generated video in V views.
+
+    Attributes:
+        frames: uint8 [V, T, H, W, 3].
+        still: uint8 [V, H, W, 3], pictures that the video was to begin with.
+        fps: frames per second.
+        geometry: of the V cameras.
+        background: colour behind the object; None = not one known colour.
+        provenance: of the model: its name, revision and licence, as JSON values.
+        alpha: uint8 [V, T, H, W], coverage of the object if it is known; None = to be found by the matte.
+    """
+
+    frames: np.ndarray
+    still: np.ndarray
+    fps: float
+    geometry: ViewGeometry
+    background: tuple[int, int, int] | None
+    provenance: dict[str, Any]
+    alpha: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from factory.generation.prompts import writer_fingerprint
 from factory.generation.run import Resources, generate_motions
 from factory.generation.still import find_still
 from factory.generation.takes import Generation, stage_lines
-from factory.generation.video_sources import RENDERED, is_custom, is_zoo_model, resolved
+from factory.generation.video_sources import FILES, RENDERED, is_custom, is_zoo_model, resolved
 from factory.motion_videos.options import MotionOptions
 from factory.motion_videos.plan import MotionRecipe
 from zoo.errors import OptionError
@@ -27,6 +27,11 @@ from zoo.terminal import printable
 
 HELDOUT_EVERY = 6  # one prompt in this many is held out, 10 of 60, unless --heldout says otherwise
 DEFAULT_MODEL = "mvvdm/tiny"
+RECIPE_FIELDS = (
+    "frames",
+    "resolution",
+    "heldout",
+)  # of `MotionRecipe`, those that apply to generated motions
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class GenerationOptions:
         "", "a 3D model to generate motions for: a .glb, .gltf, or creatures://SPECIES?seed=N"
     )
     image: str = option("", "a picture to generate motions for, on a plain background", metavar="FILE")
+    videos: str = option(
+        "",
+        "a folder with your own videos of an object's motions and info.json with their cameras",
+        metavar="FOLDER",
+    )
     motions: int = option(60, "prompts, each of which gives one video", at_least=2)
     category: str = option("", "what the object is, in a word or two (default: from its file name)")
     name: str = option("", "of the object's folder and model (default: from its file name)")
@@ -73,7 +83,11 @@ class GenerationOptions:
 
     @property
     def is_given(self) -> bool:
-        return bool(self.asset or self.image)
+        return bool(self.asset or self.image or self.videos)
+
+    @property
+    def kind(self) -> str:
+        return "asset" if self.asset else "image" if self.image else "videos"
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,7 @@ def read_generation_options(
         options = read_options(args, GenerationOptions)
         if not options.is_given:
             return _refuse_without_object(args)
+        _refuse_without_effect(args)
         motion_options = read_options(args, MotionOptions)
         recipe = read_options(args, MotionRecipe, base or MotionRecipe())
         _check(options, motion_options, recipe)
@@ -112,12 +127,21 @@ def read_generation_options(
 
 def _refuse_without_object(args: argparse.Namespace) -> None:
     """Refuse flags that have no effect without an object to generate motions for."""
-    from dataclasses import fields
-
     for each in fields(GenerationOptions):
         if getattr(args, each.name) not in (None, "", ()):
             flag = "--" + each.name.replace("_", "-")
-            raise OptionError(f"{flag} needs --asset or --image: an object to generate motions for")
+            raise OptionError(f"{flag} needs --asset, --image or --videos: an object")
+
+
+def _refuse_without_effect(args: argparse.Namespace) -> None:
+    """Refuse flags of rendered motion videos that generated ones do not have."""
+    names = [each.name for each in fields(MotionRecipe) if each.name not in RECIPE_FIELDS]
+    for name in (*names, "renderer", "samples", "limit"):
+        if getattr(args, name) not in (None, False):
+            raise OptionError(
+                f"--{name.replace('_', '-')} is of motions that are rendered with --objects; with --asset or --image, "
+                f"the video model decides"
+            )
 
 
 def _check(options: GenerationOptions, motion_options: MotionOptions, recipe: MotionRecipe) -> None:
@@ -126,13 +150,16 @@ def _check(options: GenerationOptions, motion_options: MotionOptions, recipe: Mo
             f"--heldout {recipe.heldout}: expected at most {options.motions - 2}, as a motion space needs two of "
             f"{options.motions} motions to train on"
         )
-    if options.asset and options.image:
-        raise OptionError("expected either --asset or --image, got both")
+    given = [f"--{name}" for name in ("asset", "image", "videos") if getattr(options, name)]
+    if len(given) > 1:
+        raise OptionError(f"expected one of --asset, --image and --videos, got {' and '.join(given)}")
     if motion_options.uris:
         raise OptionError(
-            "--asset and --image generate motions of one object; render others with a second command with --objects"
+            f"{given[0]} makes motions of one object; render others with a second command with --objects"
         )
     model = options.video_model
+    if options.videos and model:
+        raise OptionError(f"--video-model {model}: --videos are read, not generated; leave it out")
     if options.image and not model:
         raise OptionError(
             "--image needs --video-model: an image-to-video pipeline by name or folder, such as "
@@ -231,14 +258,15 @@ def generate_objects(request: GenerationRequest, ledger: Ledger, show: Show | No
     options, motion_options, motion_recipe = request.options, request.motion_options, request.motion_recipe
     ledger.storage.check_writable()
     still: StillObject = find_still(
-        options.image or options.asset,
-        image=bool(options.image),
+        options.asset or options.image or options.videos,
+        kind=options.kind,
         name=options.name,
         category=options.category,
         elevation_deg=options.elevation_deg,
     )
-    model = options.video_model or DEFAULT_MODEL
-    writer = WriterChoice("animations") if model == RENDERED else _writer(options.prompts)
+    model = FILES if options.videos else options.video_model or DEFAULT_MODEL
+    known = {FILES: "videos", RENDERED: "animations"}  # their motions are those that there are
+    writer = WriterChoice(known[model]) if model in known else _writer(options.prompts)
     heldout = motion_recipe.heldout
     recipe = GenerationRecipe(
         motions=options.motions,

@@ -16,6 +16,7 @@ from factory.generation.prompting import (
     plan_prompts,
 )
 from factory.generation.still import StillCache
+from factory.generation.video_folder import VideoFolder
 from factory.generation.video_sources import animation_sentences, front_picture
 
 
@@ -32,6 +33,9 @@ def write_prompts(
     """
     if writer.kind == "file":
         return _listed(list(writer.sentences), motions, heldout, "file")
+    if writer.kind == "videos":
+        sentences = list(VideoFolder.open(still.record.location).sentences)
+        return _listed(sentences, motions, heldout, "videos")
     if writer.kind == "animations":
         return _listed(animation_sentences(StillCache().asset(still)), motions, heldout, "animations")
     return plan_prompts(still.category, motions, heldout, seed, _writer(writer, still, root))

@@ -135,7 +135,7 @@ class _Generator:
         stage = PromptStage(recipe.writer, self.root)
         writer = json.dumps(writer_fingerprint(recipe.writer), sort_keys=True)
         key = key_of("prompts", still.category, writer, json.dumps(settings, sort_keys=True))
-        if recipe.writer.kind == "animations":
+        if recipe.writer.kind in ("animations", "videos"):
             key = key_of("prompts", still.record.fingerprint, key)
         task = Task(key, {"still": still.to_json(), **settings}, f"prompts of {still.name}")
         # Only a local chat model needs a worker; the others take seconds.

@@ -25,6 +25,7 @@ from factory.generation.frames import pack_alpha, pack_video, straight_color, un
 from factory.generation.jobs import (
     AssembleJob,
     ModelChoice,
+    MultiViewVideo,
     StillObject,
     TakeJob,
     VideoJob,
@@ -34,11 +35,13 @@ from factory.generation.jobs import (
 from factory.generation.judging import Thresholds, decide, measure_views
 from factory.generation.masks import open_matte
 from factory.generation.prompts import write_prompts
-from factory.generation.video_sources import MultiViewVideo, VideoSource, open_source_of_videos
+from factory.generation.video_sources import VideoSource, open_source_of_videos
+from factory.sources import SourceError
 from renderers import gltf
 from zoo.errors import ZooError
 
 VIDEO, STILL, ABOUT, ALPHA, SCORES = "video.mkv", "still.mkv", "video.json", "alpha.npz", "scores.json"
+GIVEN = "given_alpha.npz"  # coverage that came with the video
 INSIDE = 127  # coverage above which a pixel belongs to the object
 
 
@@ -104,6 +107,8 @@ def _video_outcome(video: MultiViewVideo, job: VideoJob | TakeJob, folder: str, 
         f"{folder}/{STILL}": pack_video(video.still[:, None], video.fps),
         f"{folder}/{ABOUT}": json.dumps(about, indent=1).encode(),
     }
+    if video.alpha is not None:
+        files[f"{folder}/{GIVEN}"] = pack_alpha(np.ascontiguousarray(video.alpha))
     summary = {"views": V, "frames": T, "height": H, "width": W, **about}
     return Outcome("done", summary, files)
 
@@ -165,6 +170,9 @@ class VideoStage(Stage):
     memory: int = 16 * 2**30
     timeout_s: float = 3600.0
 
+    def __post_init__(self) -> None:
+        self.child_env = {"OMP_NUM_THREADS": str(max(1, int(self.num_cpus)))}
+
     def setup(self) -> None:
         self._source: VideoSource = open_source_of_videos(self.model, "cuda" if self.num_gpus else "cpu")
 
@@ -172,7 +180,7 @@ class VideoStage(Stage):
         job = VideoJob.from_json(task.payload)
         try:
             video = self._source.generate(job.still, job.sentence, job.seed)
-        except (gltf.GltfError, ZooError) as error:  # another attempt would not help
+        except (gltf.GltfError, ZooError, SourceError) as error:  # another attempt would not help
             return Outcome("quarantined", reason=" ".join(str(error).split()))
         return _video_outcome(video, job, job.folder, task.key)
 
@@ -196,9 +204,13 @@ class MatteStage(Stage):
 
     def process(self, task: Task) -> Outcome:
         job = TakeJob.from_json(task.payload)
-        take = read_take(Path(self.root, job.folder))
+        folder = Path(self.root, job.folder)
+        take = read_take(folder)
         try:
-            alpha = np.stack([self._matte(frames, take.background) for frames in take.frames])
+            if (folder / GIVEN).is_file():
+                alpha = unpack_alpha((folder / GIVEN).read_bytes())
+            else:
+                alpha = np.stack([self._matte(frames, take.background) for frames in take.frames])
         except ValueError as error:
             return Outcome("filtered", reason=f"no matte: {' '.join(str(error).split())}")
         summary = {"key": task.key, "empty_frames": int((alpha.max((2, 3)) <= INSIDE).sum())}

@@ -12,6 +12,7 @@ import numpy as np
 from factory.assets.record import AssetRecord
 from factory.assets.selection import Selection
 from factory.generation.jobs import StillObject
+from factory.generation.video_folder import folder_record
 from factory.motion_videos.stage import slug
 from factory.motion_videos.subjects import object_name
 from factory.sources import EmptySourceError, SourceError, open_source
@@ -22,13 +23,14 @@ LARGEST_PIXELS = 64 << 20  # of a picture
 
 
 def find_still(
-    uri: str, *, image: bool = False, name: str = "", category: str = "", elevation_deg: float = 0.0
+    uri: str, *, kind: str = "asset", name: str = "", category: str = "", elevation_deg: float = 0.0
 ) -> StillObject:
     """Find the object behind a path or URI and check that its licence allows its use.
 
     Args:
-        uri: path of a picture, or of a .glb or .gltf file, or a URI of `factory.sources` with one model.
-        image: `uri` is a picture.
+        uri: path or URI.
+        kind: "asset" = a .glb or .gltf file, or a URI of `factory.sources` with one model; "image" = a picture;
+            "videos" = a folder of videos (`factory.generation.video_folder`).
         name: of the object's folders; "" = made from the file's name.
         category: for prompts; "" = made from the file's name.
         elevation_deg: of the camera that took the picture.
@@ -36,8 +38,10 @@ def find_still(
     Raises:
         SourceError: there is no such file, it is not of this kind, there are several, or the licence forbids its use.
     """
-    if image:
+    if kind == "image":
         record = _picture_record(Path(uri))
+    elif kind == "videos":
+        record = folder_record(Path(uri))
     else:
         source = open_source(uri)
         records = list(itertools.islice(source.list(), 3))
@@ -48,7 +52,7 @@ def find_still(
                 f"{uri!r}: expected one 3D model, found several; give the path of a single .glb file"
             )
         record = _allowed(records[0])
-    default = slug(Path(uri).stem) if image else object_name(record.source, record.uid)
+    default = slug(Path(uri).stem) if kind != "asset" else object_name(record.source, record.uid)
     words = re.sub(r"[\W_\d]+", " ", default).strip()
     return StillObject(slug(name) if name else default, record, category or words or "object", elevation_deg)
 

@@ -9,46 +9,27 @@ any other name         an image-to-video pipeline (`factory.generation.video_mod
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from cluster import StageError
-from factory.generation.jobs import ModelChoice, StillObject, ViewGeometry
+from factory.generation.jobs import ModelChoice, MultiViewVideo, StillObject, ViewGeometry
 from factory.generation.still import StillCache, read_picture
+from factory.generation.video_folder import FolderVideos
 from renderers.meshes import composite
 from zoo.errors import OptionError, ZooError
 from zoo.mvvdm.views import DISTANCE, ELEVATION_DEG, FOV_DEG
 
 RENDERED = "rendered"
+FILES = "videos"  # read from a folder; chosen by --videos
 ZOO_FAMILIES = ("mvvdm",)
 GREY = (127, 127, 127)
 WHITE = (255, 255, 255)
 SECONDS = 2.0  # duration of an MV-VDM's videos
 RENDERED_VIEWS, RENDERED_FRAMES, RENDERED_SIDE = 4, 8, 128
 PICTURE_SIDE = 720  # of a 3D model's front view for an image-to-video pipeline
-
-
-@dataclass(frozen=True, eq=False)
-class MultiViewVideo:
-    """A generated video in V views.
-
-    Attributes:
-        frames: uint8 [V, T, H, W, 3].
-        still: uint8 [V, H, W, 3], pictures that the video was to begin with.
-        fps: frames per second.
-        geometry: of the V cameras.
-        background: colour behind the object; None = not one known colour.
-        provenance: of the model: its name, revision and licence, as JSON values.
-    """
-
-    frames: np.ndarray
-    still: np.ndarray
-    fps: float
-    geometry: ViewGeometry
-    background: tuple[int, int, int] | None
-    provenance: dict[str, Any]
 
 
 class VideoSource(Protocol):
@@ -90,6 +71,8 @@ def open_source_of_videos(choice: ModelChoice, device: str = "cpu") -> VideoSour
         StageError: it cannot be loaded; one sentence that says why and what to do.
     """
     try:
+        if choice.name == FILES:
+            return FolderVideos()
         if choice.name == RENDERED:
             return RenderedVideos(**choice.options)
         if is_zoo_model(choice.name):

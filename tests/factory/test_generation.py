@@ -277,6 +277,44 @@ def test_added_views_are_judged_and_assembled(inputs, tmp_path):
     assert views["azimuths_deg"] == [0.0, 85.7, 205.7] and views["elevations_deg"] == [12.0] * 3
 
 
+# --- videos that were made elsewhere --------------------------------------------------------------------
+
+
+def test_videos_in_the_layout_of_dimo_are_judged_and_assembled(finished, tmp_path):
+    """Pictures with transparency, one folder per motion and view, and an info.json."""
+    videos = MotionVideos.open(finished / "motions/fox")
+    frames = videos.read(range(2), range(4), range(6)).numpy()
+    for motion, name in enumerate(("hops", "rolls_over")):
+        for view in range(4):
+            folder = tmp_path / "mine" / name / f"view_{view:02d}"
+            folder.mkdir(parents=True)
+            for frame, picture in enumerate(frames[motion, view]):
+                Image.fromarray(picture, "RGBA").save(folder / f"{frame:02d}.png")
+    cameras = {"azimuths_deg": [0, 34.286, 120, 205.714], "elevations_deg": [10] * 4}
+    about_motions = {"input_videos": ["rolls_over", "hops"], "sentences": {"hops": "hops high"}}
+    (tmp_path / "mine/info.json").write_text(json.dumps(cameras | about_motions))
+    loose = {"max_view_silhouettes": None}  # the discs were not seen from these azimuths
+    (tmp_path / "loose.json").write_text(json.dumps(loose))
+    command = [
+        "--videos",
+        str(tmp_path / "mine"),
+        "--out",
+        str(tmp_path / "out"),
+        "--workers",
+        "0",
+        "--quiet",
+    ]
+    assert main([*command, "--thresholds", str(tmp_path / "loose.json")]) == 0
+    read = MotionVideos.open(tmp_path / "out/motions/mine")
+    assert read.sentences == ("rolls over", "hops high") and set(read.splits) == {"train"}
+    again = read.read([1], range(4), range(6))[0].numpy()
+    np.testing.assert_array_equal(again[..., 3], frames[0][..., 3])  # its own coverage, not that of a matte
+    solid = frames[0][..., 3] == 255
+    np.testing.assert_array_equal(again[solid], frames[0][solid])
+    place = Cameras(read.world_to_camera[0], read.K[0], 32, 32).camera_to_world[1, :3, 3]
+    np.testing.assert_allclose(np.degrees(np.arctan2(place[0], place[2])), 34.286, atol=1e-6)
+
+
 # --- parts ----------------------------------------------------------------------------------------------
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from factory.generation.jobs import ViewGeometry
-from factory.generation.video_sources import GREY, WHITE, MultiViewVideo
+from factory.generation.jobs import MultiViewVideo, ViewGeometry
+from factory.generation.video_sources import GREY, WHITE
 
 SIDE, FRAMES = 32, 6
 
