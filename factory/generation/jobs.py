@@ -19,6 +19,7 @@ from renderers.cameras import Cameras, orbit_cameras
 
 STAGES = ("prompts", "videos", "matte", "measure", "judge", "views", "assemble")
 GENERATION_VERSION = "1"  # increment when the same inputs would give other outputs
+MEASURE_VERSION = "1"  # increment when the same video would have other scores
 NO_MODEL = "none"
 
 

@@ -12,6 +12,7 @@ from cluster import Ledger, Progress, Record, Stage, StorageError, Task, run
 from factory.console import Show, Status
 from factory.generation.assembly import Assembly, plan_assembly, write_index
 from factory.generation.jobs import (
+    MEASURE_VERSION,
     NO_MODEL,
     STAGES,
     GenerationRecipe,
@@ -187,7 +188,7 @@ class _Generator:
         matte = MatteStage(root=root, model=recipe.matte)
         matte.num_gpus = 0.0 if recipe.matte.name == BACKGROUND else self.resources.gpus
         self._each(matte, "matte", suffix, source, prefix, recipe.matte.identity)
-        self._each(MeasureStage(root=root), "measure", suffix, f"{prefix}matte", prefix, "")
+        self._each(MeasureStage(root=root), "measure", suffix, f"{prefix}matte", prefix, MEASURE_VERSION)
         thresholds = json.dumps(recipe.thresholds.to_json(), sort_keys=True)
         judge = JudgeStage(thresholds=recipe.thresholds)
         self._each(judge, "judge", suffix, f"{prefix}measure", prefix, thresholds)

@@ -18,9 +18,10 @@ from cluster import StageError
 from factory.generation.jobs import ModelChoice, MultiViewVideo, StillObject, ViewGeometry
 from factory.generation.still import StillCache, read_picture
 from factory.generation.video_folder import FolderVideos
+from factory.motion_videos.plan import AnimationSource, MotionRecipe, plan_motions, sentence
 from renderers.meshes import composite
 from zoo.errors import OptionError, ZooError
-from zoo.mvvdm.views import DISTANCE, ELEVATION_DEG, FOV_DEG
+from zoo.mvvdm.views import DISTANCE, ELEVATION_DEG, FOV_DEG, MARGIN
 
 RENDERED = "rendered"
 FILES = "videos"  # read from a folder; chosen by --videos
@@ -28,7 +29,7 @@ ZOO_FAMILIES = ("mvvdm",)
 GREY = (127, 127, 127)
 WHITE = (255, 255, 255)
 SECONDS = 2.0  # duration of an MV-VDM's videos
-RENDERED_VIEWS, RENDERED_FRAMES, RENDERED_SIDE = 4, 8, 128
+RENDERED_VIEWS, RENDERED_FRAMES, RENDERED_SIDE = 4, 16, 128
 PICTURE_SIDE = 720  # of a 3D model's front view for an image-to-video pipeline
 
 
@@ -124,7 +125,9 @@ class MVVDMVideos:
 
 
 class RenderedVideos:
-    """The animations of the object's own file, rendered from the views of an MV-VDM: videos that are known to be right.
+    """The animations of the object's own file, rendered: videos that are known to be right.
+
+    The cameras are those of an MV-VDM, at a scale at which every animation stays inside the images.
 
     Args:
         views, frames, side: V, T, and H = W in pixels.
@@ -133,28 +136,35 @@ class RenderedVideos:
     def __init__(
         self, views: int = RENDERED_VIEWS, frames: int = RENDERED_FRAMES, side: int = RENDERED_SIDE
     ) -> None:
-        self.views, self.frames, self.side = views, frames, side
+        self.recipe = MotionRecipe(
+            frames=frames, views=views, heldout_views=1, resolution=side, low_deg=ELEVATION_DEG,
+            high_deg=ELEVATION_DEG, fov_y_deg=FOV_DEG, distance=DISTANCE, margin=MARGIN, poses=True,
+        )  # fmt: skip
         self._stills = StillCache()
+        self._plans: dict[str, dict[int, AnimationSource]] = {}
 
     def generate(self, still: StillObject, sentence: str, seed: int) -> MultiViewVideo:
         from renderers.meshes import Shot, render_clip
-        from zoo.mvvdm.views import condition_views, framing_transform
 
-        asset = self._stills.asset(still)
-        index = {name: k for k, name in enumerate(animation_sentences(asset))}[sentence]
-        animation = asset.animations[index]
-        seconds = min(animation.duration, SECONDS)
-        geometry = evenly_spaced(self.views)
-        cameras = geometry.cameras(self.side, self.side)
-        times = animation.start + seconds * np.arange(self.frames) / self.frames
-        shot = Shot(index, times, framing_transform(asset, cameras), cameras)
+        recipe, asset = self.recipe, self._stills.asset(still)
+        key = still.record.fingerprint
+        if key not in self._plans:
+            plans, _ = plan_motions(asset, still.record, recipe)
+            sources = [plan.source for plan in plans]
+            self._plans = {
+                key: {each.animation: each for each in sources if isinstance(each, AnimationSource)}
+            }
+        index = {text: k for k, text in enumerate(animation_sentences(asset))}[sentence]
+        if (source := self._plans[key].get(index)) is None:
+            raise OptionError(f"animation {index} of {still.record.uid} cannot be rendered")
+        geometry = evenly_spaced(recipe.views)
+        cameras = geometry.cameras(recipe.resolution, recipe.resolution)
+        transform = np.asarray(source.asset_to_world, np.float64).reshape(4, 4)
+        frames = render_clip(asset, Shot(index, np.asarray(source.timestamps), transform, cameras)).over(GREY)
+        seconds = min(asset.animations[index].duration, recipe.seconds)
+        provenance = {"model": RENDERED, "animation": asset.animations[index].name}
         return MultiViewVideo(
-            render_clip(asset, shot).over(GREY),
-            condition_views(asset, self.views, self.side),
-            self.frames / seconds,
-            geometry,
-            GREY,
-            {"model": RENDERED, "animation": animation.name},
+            frames, frames[:, 0], recipe.frames / (seconds or SECONDS), geometry, GREY, provenance
         )
 
 
@@ -238,8 +248,6 @@ def evenly_spaced(views: int) -> ViewGeometry:
 
 def animation_sentences(asset: Any) -> list[str]:
     """A sentence per animation: its description, or its name as words; made unique."""
-    from factory.motion_videos.plan import sentence
-
     sentences: list[str] = []
     for index, animation in enumerate(asset.animations):
         text = animation.description or sentence(animation.name or f"animation {index}")
