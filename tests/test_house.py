@@ -321,7 +321,8 @@ FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
     "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
-    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation", "factory.training", "factory.training.mvvdm",
+    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation",
+    "factory.generation.judging", "factory.generation.prompting", "factory.training", "factory.training.mvvdm",
 )  # fmt: skip
 
 

@@ -62,40 +62,42 @@ def sample(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CommonMotion:
-    """The similarity transform that most of a region follows, from each frame to the next.
+    """The similarity transforms that most of a region follows, one per step.
 
     Attributes:
-        offset: float64 [T - 1, 2], displacement of the frame's centre, pixels.
-        log_scale, angle: float64 [T - 1]; radians.
-        share: float64 [T - 1], share of the region that follows it.
+        offset: float64 [N, 2], displacement of the region's centre, pixels.
+        log_scale, angle: float64 [N]; radians.
     """
 
     offset: np.ndarray
     log_scale: np.ndarray
     angle: np.ndarray
-    share: np.ndarray
 
 
-def common_motion(flow: np.ndarray, regions: np.ndarray) -> CommonMotion:
+def common_motion(flow: np.ndarray, regions: np.ndarray, weights: np.ndarray) -> CommonMotion:
     """Fit a similarity transform to the flow in a region by iteratively reweighted least squares.
 
     Args:
         flow: float32 [N, H, W, 2], pixels.
         regions: bool [N, H, W], none empty.
+        weights: float32 [N, H, W], at least 0: where there is no texture, the flow is less than the motion.
     """
-    rows = [_similarity(flow[t], regions[t]) for t in range(len(flow))]
-    offset, log_scale, angle, share = zip(*rows, strict=True)
-    return CommonMotion(np.array(offset), np.array(log_scale), np.array(angle), np.array(share))
+    rows = [_similarity(flow[t], regions[t], weights[t]) for t in range(len(flow))]
+    offset, log_scale, angle = zip(*rows, strict=True)
+    return CommonMotion(np.array(offset), np.array(log_scale), np.array(angle))
 
 
-def _similarity(flow: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float, float, float]:
-    """Offset of the region's centre, ln(scale), angle, share of the region that fits."""
+def _similarity(
+    flow: np.ndarray, region: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+    """Offset of the region's centre, ln(scale), angle."""
     y, x = np.nonzero(region)
     # Complex numbers: a similarity transform is d = m z + c, with 1 + m = scale exp(i angle).
     z = (x - x.mean()) + 1j * (y - y.mean())
     d = flow[y, x, 0] + 1j * flow[y, x, 1]
     limit = FITS + 0.1 * np.abs(d)
-    weight = np.ones(len(z))
+    prior = weights[y, x].astype(np.float64) + 1e-6
+    weight = prior
     m, c = 0j, 0j
     for _ in range(8):
         total = weight.sum()
@@ -103,7 +105,5 @@ def _similarity(flow: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float
         centred = z - mean_z
         m = (weight * centred.conj() * (d - mean_d)).sum() / max((weight * np.abs(centred) ** 2).sum(), 1e-9)
         c = mean_d - m * mean_z
-        residual = np.abs(d - m * z - c)
-        weight = 1 / (1 + (residual / limit) ** 2) ** 2  # Geman-McClure
-    share = float((residual < 2 * limit).mean())
-    return np.array([c.real, c.imag]), float(np.log(max(abs(1 + m), 1e-6))), float(np.angle(1 + m)), share
+        weight = prior / (1 + (np.abs(d - m * z - c) / limit) ** 2) ** 2  # Geman-McClure
+    return np.array([c.real, c.imag]), float(np.log(max(abs(1 + m), 1e-6))), float(np.angle(1 + m))

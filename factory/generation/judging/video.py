@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from factory.generation.judging.flow import CommonMotion, common_motion, dense_f
 
 LARGEST_SIDE = 256  # pixels: larger videos are reduced before flow and colours are measured
 SMALLEST_SIDE = 16  # pixels: below this there is no flow
+CAMERA_STEPS = 5  # in which the motion of the camera is measured
 LEAST_AREA = 12  # pixels of an object that can be measured
 TEXTURE = 6.0  # 8-bit steps per pixel: gradients above this can be followed
 LEAST_TEXTURED = 0.02  # share of the background that must have texture
@@ -150,7 +152,16 @@ class JudgedVideo:
 
     @cached_property
     def object_motion(self) -> CommonMotion | None:
-        """Similarity transforms that the object follows; None if a frame does not show it."""
+        """Similarity transforms that the object follows in at most `CAMERA_STEPS` equal steps; None if it is not
+        visible in all frames.
+
+        Over several frames, the flow of a slow camera is large against its error.
+        """
         if len(self.frames) < 2 or min(self.frames.shape[1:3]) < SMALLEST_SIDE or not self.visible.all():
             return None
-        return common_motion(self.flow, self.masks[:-1])
+        T = len(self.frames)
+        steps = np.unique(np.linspace(0, T - 1, min(T, CAMERA_STEPS + 1)).round().astype(int))
+        flow = np.stack([self.object_flow(a, b) for a, b in pairwise(steps)])
+        gradients = [np.gradient(self.smooth[t].mean(-1)) for t in steps[:-1]]
+        texture = np.stack([np.hypot(*gradient) for gradient in gradients])
+        return common_motion(flow, self.masks[steps[:-1]], texture)
