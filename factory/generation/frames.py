@@ -55,7 +55,7 @@ def unpack_video(data: bytes, views: int) -> np.ndarray:
     from av.error import FFmpegError
 
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), "r") as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     except (FFmpegError, IndexError) as error:
         raise ValueError(f"a stored video cannot be decoded ({error}); delete it and run again") from None

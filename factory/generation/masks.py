@@ -51,7 +51,7 @@ def background_matte(frames: np.ndarray, background: tuple[int, int, int] | None
     noise = NOISE if max(frames.shape[1:3]) <= 256 else LOSSY_NOISE  # larger frames are stored as H.264
     if background is None:
         color, spread = border_color(frames, "video")
-        background = tuple(round(value) for value in color)  # type: ignore[assignment]
+        background = tuple(round(value) for value in color)
         noise = max(noise, 3 * spread)
     alpha = np.zeros(frames.shape[:3], np.uint8)
     masks = foreground_masks(frames, background, noise=noise)  # without specks

@@ -115,7 +115,8 @@ def read_generation_options(
     try:
         options = read_options(args, GenerationOptions)
         if not options.is_given:
-            return _refuse_without_object(args)
+            _refuse_without_object(args)
+            return None
         _refuse_without_effect(args)
         motion_options = read_options(args, MotionOptions)
         recipe = read_options(args, MotionRecipe, base or MotionRecipe())

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_video_models
+from browser import browser
 from commands import contents
 from PIL import Image
 from tiny_gltf import TinyGltf
@@ -163,6 +164,20 @@ def test_the_page_escapes_texts_and_has_every_video(finished):
     assert "http" not in re.sub(r"http-equiv", "", page) and page.count("data:video/mp4;base64,") == 10
     for text in ("left out: ", "RuntimeError: the model broke", "not measured", "<small>(≥ 0.13)</small>"):
         assert text in page
+
+
+@pytest.mark.slow
+def test_every_video_of_the_page_plays(finished):
+    open_page = browser()
+    page = finished / "generated/fox/report.html"
+    ready = "[...document.querySelectorAll('video')].every((each) => each.readyState > 1)"
+    script = "[...document.querySelectorAll('video')].map((each) => [each.videoWidth, each.currentTime > 0])"
+    width = "document.documentElement.scrollWidth <= innerWidth"
+    for size in ({"width": 1280, "height": 900}, {"width": 380, "height": 800}):
+        result = open_page(page, [["evaluate", script], ["evaluate", width]], ready, viewport=size)
+        assert result["logs"] == [] and result["requests"] == [page.resolve().as_uri()]
+        assert len(result["results"][0]) == 10 and all(side > 0 for side, _ in result["results"][0])
+        assert any(plays for _, plays in result["results"][0]) and result["results"][1] is True
 
 
 # --- resuming -------------------------------------------------------------------------------------------
