@@ -30,6 +30,7 @@ GREY = (127, 127, 127)
 WHITE = (255, 255, 255)
 SECONDS = 2.0  # duration of an MV-VDM's videos
 RENDERED_VIEWS, RENDERED_FRAMES, RENDERED_SIDE = 4, 16, 128
+LARGEST_PICTURE = 1024  # pixels of the longer side of a picture; larger ones are reduced
 PICTURE_SIDE = 720  # of a 3D model's front view for an image-to-video pipeline
 
 
@@ -217,7 +218,7 @@ def filmed(model: Any, stills: StillCache, still: StillObject, sentence: str, se
         _fitted(image, video.frames.shape[1:3])[None],
         float(video.fps),
         geometry,
-        WHITE if still.is_image is False or _is_plain(image) else None,
+        WHITE if still.is_model or _is_plain(image) else None,
         dict(video.provenance),
     )
 
@@ -229,6 +230,10 @@ def front_picture(stills: StillCache, still: StillObject) -> tuple[np.ndarray, V
     """
     if still.is_image:
         image = composite(read_picture(still.record.location), WHITE)
+        largest = max(image.shape[:2])
+        if largest > LARGEST_PICTURE:  # videos have the size of the picture
+            H, W = (round(side * LARGEST_PICTURE / largest) for side in image.shape[:2])
+            image = _fitted(image, (H, W))
         return image, ViewGeometry((0.0,), (still.elevation_deg,), FOV_DEG, DISTANCE)
     from renderers.meshes import Shot, render_clip
     from zoo.mvvdm.views import framing_transform

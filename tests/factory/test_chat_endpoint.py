@@ -175,7 +175,9 @@ def test_hostile_answers_write_nothing_and_are_counted(server, tmp_path, monkeyp
         "rejected_control_characters": 3, "rejected_too_long": 1, "rejected_not_text": 3, "rejected_camera": 1,
     }  # fmt: skip
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert files and all(path.parent == folder and path.suffix == ".json" and len(path.stem) == 64 for path in files)
+    assert files and all(
+        path.parent == folder and path.suffix == ".json" and len(path.stem) == 64 for path in files
+    )
     assert not any(SECRET in path.read_text() for path in files)
     assert SECRET not in json.dumps(plan.to_json())
 
@@ -220,7 +222,11 @@ def _key(body: dict) -> str:
 
 
 def test_the_meta_prompt_of_an_unknown_category_is_asked_for(server):
-    meta = {"appearance": "a red teapot", "expression": "", "initial_state": "stands level with its lid closed"}
+    meta = {
+        "appearance": "a red teapot",
+        "expression": "",
+        "initial_state": "stands level with its lid closed",
+    }
     server.script = [json.dumps(meta)]
     writer, _ = endpoint(server)
     written = writer.write("teapot", 12, 0)
@@ -257,7 +263,9 @@ def test_the_address_and_the_key_come_from_the_environment(server, monkeypatch):
         ChatEndpoint()
 
 
-@pytest.mark.parametrize("url", ["ftp://host/v1", "host/v1", "http://", "http://user:pw@host/v1", "http://host/v1?x=1"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/v1", "host/v1", "http://", "http://user:pw@host/v1", "http://host/v1?x=1"]
+)
 def test_wrong_addresses_are_refused(url):
     with pytest.raises(OptionError, match=r"expected http\(s\)://"):
         ChatEndpoint(url)
@@ -269,7 +277,10 @@ def test_edited_prompt_files_are_sent(server, tmp_path):
     files = PromptFiles(tmp_path)
     writer, _ = endpoint(server, files=files)
     writer.write(CATEGORY, 12, 0)
-    assert server.bodies[0]["messages"][1]["content"] == "Motions of a kangaroo, 12 of them. No jumps of the kangaroo."
+    assert (
+        server.bodies[0]["messages"][1]["content"]
+        == "Motions of a kangaroo, 12 of them. No jumps of the kangaroo."
+    )
     assert files.digest() != PromptFiles().digest()
     (tmp_path / "request.txt").write_text("$nothing")
     with pytest.raises(OptionError, match="unknown placeholder 'nothing'"):

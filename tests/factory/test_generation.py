@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_video_models
+import disc_videos
 from browser import browser
 from commands import contents
 from PIL import Image
@@ -53,7 +53,7 @@ def inputs(tmp_path_factory) -> Path:
     file.scene(file.node(mesh=file.mesh()))
     (folder / "fox.glb").write_bytes(file.glb())
     (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in SENTENCES))
-    picture = tiny_video_models.disc(0, (200, 60, 30), (255, 255, 255))
+    picture = disc_videos.disc(0, (200, 60, 30), (255, 255, 255))
     Image.fromarray(picture).save(folder / "ball.png")
     return folder
 
@@ -75,7 +75,7 @@ def generate(inputs: Path, out: Path, *more: str) -> int:
                 "--quiet",
             ),
             *("--prompts", str(inputs / "prompts.txt"), "--heldout", "1"),
-            *("--video-model", "tiny_video_models:multi_view", "--video-option", f"calls={calls}", *more),
+            *("--video-model", "disc_videos:multi_view", "--video-option", f"calls={calls}", *more),
         ]
     )
 
@@ -265,7 +265,7 @@ def from_picture(inputs: Path, out: Path, *more: str) -> int:
                 "--image",
                 str(inputs / "ball.png"),
                 "--video-model",
-                "tiny_video_models:one_view",
+                "disc_videos:one_view",
                 "--out",
                 str(out),
             ),
@@ -283,7 +283,7 @@ def test_videos_from_one_view_are_kept_but_not_assembled(inputs, tmp_path, capsy
 
 
 def test_added_views_are_judged_and_assembled(inputs, tmp_path):
-    assert from_picture(inputs, tmp_path / "out", "--views-model", "tiny_video_models:three_views") == 0
+    assert from_picture(inputs, tmp_path / "out", "--views-model", "disc_videos:three_views") == 0
     counts = about(tmp_path / "out", "ball")["stages"]
     names = ("videos", "views", "matte (views)", "judge (views)", "assemble")
     assert [counts[name]["done"] for name in names] == [4] * 5
@@ -363,7 +363,7 @@ def test_straight_colour_inverts_compositing():
 
 
 def test_the_matte_of_an_empty_frame_is_empty():
-    frames = np.stack([tiny_video_models.disc(0, (200, 60, 30), GREY), np.full((32, 32, 3), 127, np.uint8)])
+    frames = np.stack([disc_videos.disc(0, (200, 60, 30), GREY), np.full((32, 32, 3), 127, np.uint8)])
     alpha = background_matte(frames, GREY)
     assert alpha[0].max() == 255 and alpha[1].max() == 0
     noisy = frames.copy()
@@ -410,10 +410,10 @@ def test_a_killed_process_resumes(inputs, tmp_path):
             "4",
         ),
         *("--prompts", str(tmp_path / "prompts.txt"), "--heldout", "0", "--workers", "0", "--quiet"),
-        *("--video-model", "tiny_video_models:multi_view", "--video-option", f"calls={record}"),
+        *("--video-model", "disc_videos:multi_view", "--video-option", f"calls={record}"),
         *("--out", str(tmp_path / "out")),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(tiny_video_models.__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(disc_videos.__file__).parent)}
     codes = [subprocess.run(command, env=environment, timeout=600).returncode for _ in range(2)]
     assert codes == [7, 0]
     assert Counter(record.read_text().splitlines()) == {"hops": 1, "nods": 1, "dies once": 2, "rolls over": 1}

@@ -15,7 +15,20 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = "sk-the-key-of-a-test"
-VERBS = ("hops", "leaps", "rolls", "walks", "spins", "bows", "nods", "sways", "twists", "crouches", "digs", "waves")
+VERBS = (
+    "hops",
+    "leaps",
+    "rolls",
+    "walks",
+    "spins",
+    "bows",
+    "nods",
+    "sways",
+    "twists",
+    "crouches",
+    "digs",
+    "waves",
+)
 WHERE = ("slowly", "quickly", "twice", "to the left", "to the right", "forward", "backwards", "and looks up")
 GOOD = [f"{verb} {where}" for where in WHERE for verb in VERBS]
 HOSTILE = [
@@ -109,7 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         if step.startswith("http:"):
             _, status, *wait = step.split(":")
             headers = {"Retry-After": wait[0]} if wait else {}
-            return self._json(int(status), {"error": {"message": f"no: {self.headers['Authorization']}"}}, headers)
+            return self._json(
+                int(status), {"error": {"message": f"no: {self.headers['Authorization']}"}}, headers
+            )
         if step == "drop":
             self.close_connection = True
             return self.connection.shutdown(socket.SHUT_RDWR)

@@ -21,7 +21,9 @@ import numpy as np
 from zoo.text_encoder import MINILM, WHEEL, load_text_encoder
 
 WORDS = "words"  # name of the encoder that needs no model
-NEAR = 0.93  # cosine similarity of near duplicates; at 0.9, different motions of the vocabulary would be merged
+NEAR = (
+    0.93  # cosine similarity of near duplicates; at 0.9, different motions of the vocabulary would be merged
+)
 DIRECTION_WEIGHT = 0.5  # of a word of direction beside a unit vector
 _WORD_FEATURES = 4096
 # Sentences that differ in one of these are different motions, however similar a language model finds them: with MiniLM,
@@ -36,7 +38,9 @@ _DIRECTIONS = {
     **{word: "1" for word in ("once", "one")},
     **{word: "2" for word in ("twice", "two", "both")},
     **{word: "3" for word in ("three", "thrice")},
-    **{word: word for word in ("front", "hind", "slowly", "quickly", "opens", "closes", "around", "sideways")},
+    **{
+        word: word for word in ("front", "hind", "slowly", "quickly", "opens", "closes", "around", "sideways")
+    },
 }
 
 
@@ -64,7 +68,9 @@ def _word_vectors(sentences: Sequence[str]) -> np.ndarray:
     for row, sentence in zip(vectors, sentences, strict=True):
         text = f" {sentence.casefold()} "
         for feature in [*re.findall(r"\w+", text), *(text[k : k + 4] for k in range(len(text) - 3))]:
-            row[int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=4).digest()) % _WORD_FEATURES] += 1
+            row[
+                int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=4).digest()) % _WORD_FEATURES
+            ] += 1
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 

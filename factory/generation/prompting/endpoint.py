@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 URL_VARIABLE, KEY_VARIABLE, MODEL_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"
 _OPTIONAL = ("seed", "temperature", "max_tokens")
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-_DENIED = {401: "the key is not accepted", 403: "the key may not use this model", 404: "no such address or model"}
+_DENIED = {
+    401: "the key is not accepted",
+    403: "the key may not use this model",
+    404: "no such address or model",
+}
 _LARGEST_BODY = 4 * LARGEST_ANSWER  # bytes of a response that are read
 _CONNECT_S = 10.0
 _AUTO = "auto"
@@ -125,7 +129,9 @@ class ChatEndpoint(ChatWriter):
         if self._model == _AUTO:
             listed = self._send("GET", "/models", None, Counter())
             names = [each.get("id") for each in _entries(listed) if isinstance(each, dict)]
-            names = [name for name in names if isinstance(name, str) and name.isprintable() and len(name) < 200]
+            names = [
+                name for name in names if isinstance(name, str) and name.isprintable() and len(name) < 200
+            ]
             if not names:
                 raise ChatError(f"{self.base_url}: lists no model; name one with model=, or {MODEL_VARIABLE}")
             self._model = names[0]
@@ -194,7 +200,11 @@ class ChatEndpoint(ChatWriter):
             try:
                 status, hold, content = self._exchange(method, path, body)
             except (requests.ConnectionError, requests.Timeout, _Late) as error:
-                reason = "no answer in time" if isinstance(error, _Late | requests.Timeout) else "connection failed"
+                reason = (
+                    "no answer in time"
+                    if isinstance(error, _Late | requests.Timeout)
+                    else "connection failed"
+                )
                 counts["late" if reason.startswith("no") else "disconnected"] += 1
             except requests.RequestException as error:
                 raise ChatError(f"{self.base_url}: {printable(type(error).__name__)}") from None
@@ -208,7 +218,9 @@ class ChatEndpoint(ChatWriter):
                 elif status in _DENIED:
                     raise ChatError(f"{self.base_url}{path}: HTTP {status}, {_DENIED[status]}: {said}")
                 elif 300 <= status < 400:
-                    raise ChatError(f"{self.base_url}{path}: redirects (HTTP {status}), which is not followed")
+                    raise ChatError(
+                        f"{self.base_url}{path}: redirects (HTTP {status}), which is not followed"
+                    )
                 else:
                     counts[f"http_{status}"] += 1
                     raise _Refused(said, f"{self.base_url}{path}: HTTP {status}: {said}")
@@ -218,7 +230,9 @@ class ChatEndpoint(ChatWriter):
         kept = f"; answers so far are in {self.folder} and are used by the next run" if self.folder else ""
         raise ChatError(f"{self.base_url}{path}: {reason} after {self.tries} attempts{kept}")
 
-    def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, float | None, bytes]:
+    def _exchange(
+        self, method: str, path: str, body: dict[str, Any] | None
+    ) -> tuple[int, float | None, bytes]:
         """One HTTP request: status, seconds of Retry-After or None, and the body.
 
         The deadline is for the whole answer: a server that sends a byte a minute would never exceed a read timeout.
@@ -346,7 +360,13 @@ def _checked_url(url: str) -> str:
             f"chat endpoint: no address: set {URL_VARIABLE}, e.g. http://127.0.0.1:8000/v1, or pass base_url="
         )
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.username
+        or parts.query
+        or parts.fragment
+    ):
         raise OptionError(
             f"chat endpoint: expected http(s)://host[:port]/v1 without user, query or fragment, got {printable(url[:200])}"
         )
@@ -367,5 +387,8 @@ def _data_url(image: np.ndarray) -> str:
 
 def _with_image(messages: Messages, image: str) -> list[dict[str, Any]]:
     """The messages, with the image in the first one of the user."""
-    parts = [{"type": "text", "text": messages[1]["content"]}, {"type": "image_url", "image_url": {"url": image}}]
+    parts = [
+        {"type": "text", "text": messages[1]["content"]},
+        {"type": "image_url", "image_url": {"url": image}},
+    ]
     return [messages[0], {"role": "user", "content": parts}, *messages[2:]]

@@ -140,7 +140,9 @@ class PromptFiles:
             OptionError: the file has a placeholder that has no value.
         """
         try:
-            return string.Template(self.text(name)).substitute({key: str(value) for key, value in values.items()})
+            return string.Template(self.text(name)).substitute(
+                {key: str(value) for key, value in values.items()}
+            )
         except (KeyError, ValueError) as error:
             raise OptionError(
                 f"prompt files: {self.path(name)}: unknown placeholder {error}; write $$ for a dollar sign, and use "

@@ -57,9 +57,13 @@ class LocalChat(ChatWriter):
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=local)
             with untouched():
-                self._model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, local_files_only=local)
+                self._model: Any = AutoModelForCausalLM.from_pretrained(
+                    name, dtype=dtype, local_files_only=local
+                )
         except (OSError, ValueError, KeyError) as error:
-            raise OptionError(f"language model {name}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+            raise OptionError(
+                f"language model {name}: cannot be loaded: {' '.join(str(error).split())[:300]}"
+            ) from None
         self._model.to(self.device).eval()
         self.origin = f"local:{Path(name).name if local else name}"
 
@@ -86,11 +90,17 @@ class LocalChat(ChatWriter):
         prompt = tokens["input_ids"].to(self.device)
         room = getattr(self._model.config, "max_position_embeddings", None)
         length = prompt.shape[1]
+        if not length:  # transformers loads some tokenizers without their vocabulary
+            raise OptionError(
+                f"language model {self.name}: its tokenizer gives no tokens; its files are incomplete"
+            )
         if room is not None and length >= room:
             counts["prompt_too_long"] += 1
             return None
         limit = self.max_new_tokens if room is None else min(self.max_new_tokens, room - length)
-        sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
+        sampling = (
+            {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
+        )
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             torch.manual_seed(seed)

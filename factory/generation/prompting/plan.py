@@ -63,7 +63,9 @@ def plan_prompts(
         )
     rng = np.random.default_rng([seed, 2])
     held = set(rng.permutation(len(chosen))[:heldout].tolist())
-    counts.update(near_duplicates=len(dropped), kept=len(chosen), heldout=heldout, missing=count - len(chosen))
+    counts.update(
+        near_duplicates=len(dropped), kept=len(chosen), heldout=heldout, missing=count - len(chosen)
+    )
     made_from = {
         "version": _VERSION, "category": category, "count": count, "heldout": heldout, "seed": seed,
         "encoder": encoder, "writer": writer.fingerprint(), "candidates": distinct,

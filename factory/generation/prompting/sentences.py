@@ -63,7 +63,9 @@ def clean_sentence(text: object, category: str = "") -> tuple[str, str]:
     if len(text) > 4 * LONGEST:  # before any other work on it
         return "", "too_long"
     text = unicodedata.normalize("NFKC", text)
-    if any(unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs", "Cn") and char not in "\t\n\r" for char in text):
+    if any(
+        unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs", "Cn") and char not in "\t\n\r" for char in text
+    ):
         return "", "control_characters"
     if len([line for line in text.splitlines() if line.strip()]) > 1:
         return "", "several_lines"
@@ -71,7 +73,12 @@ def clean_sentence(text: object, category: str = "") -> tuple[str, str]:
     text = text.rstrip(".!… ")
     subject = re.compile(rf"^(?:(?:the|a|an|this)\s+)?(?:{re.escape(category)}|it|he|she)\s+", re.I)
     text = subject.sub("", text) if category else text
-    for reason, pattern in (("instruction", _INSTRUCTION), ("path", _PATH), ("markup", _MARKUP), ("camera", _CAMERA)):
+    for reason, pattern in (
+        ("instruction", _INSTRUCTION),
+        ("path", _PATH),
+        ("markup", _MARKUP),
+        ("camera", _CAMERA),
+    ):
         if pattern.search(text):
             return "", reason
     if len(text) > LONGEST or len(text.split()) > MOST_WORDS:

@@ -57,9 +57,7 @@ class Vocabulary:
         return WrittenSentences(tuple(sentences), f"vocabulary:{name}", dict(counts))
 
 
-def _combinations(
-    motions: list[str], gestures: list[str], count: int, rng: np.random.Generator
-) -> list[str]:
+def _combinations(motions: list[str], gestures: list[str], count: int, rng: np.random.Generator) -> list[str]:
     """Return `count` different combinations "MOTION and GESTURE" or "MOTION, then GESTURE", or as many as exist."""
     simple = [motion for motion in motions if not any(joint in motion for joint in _JOINTS)]
     seen = {same_words(motion) for motion in motions}
