@@ -11,9 +11,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import disc_videos
 import numpy as np
 import pytest
-import disc_videos
 from browser import browser
 from commands import contents
 from PIL import Image
