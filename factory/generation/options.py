@@ -254,6 +254,14 @@ def _video_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+def _model_options(model: str, still: StillObject, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """The options of a video model; an image-to-video pipeline is told what the picture shows."""
+    options = _video_options(pairs)
+    if model in (FILES, RENDERED) or is_zoo_model(model) or is_custom(model):
+        return options
+    return {"subject": still.category, **options}
+
+
 def generate_objects(request: GenerationRequest, ledger: Ledger, show: Show | None = None) -> Generation:
     """`generate_motions` with the options of a command line; raises what that raises, and SourceError."""
     options, motion_options, motion_recipe = request.options, request.motion_options, request.motion_recipe
@@ -274,7 +282,7 @@ def generate_objects(request: GenerationRequest, ledger: Ledger, show: Show | No
         heldout=options.motions // HELDOUT_EVERY if heldout < 0 else heldout,
         seed=options.generation_seed,
         writer=writer,
-        video_model=resolved(ModelChoice(model, _video_options(options.video_option))),
+        video_model=resolved(ModelChoice(model, _model_options(model, still, options.video_option))),
         views_model=ModelChoice(options.views_model),
         matte=ModelChoice(options.matte),
         thresholds=_thresholds(options.thresholds),

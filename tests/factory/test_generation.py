@@ -18,6 +18,7 @@ from browser import browser
 from commands import contents
 from PIL import Image
 from tiny_gltf import TinyGltf
+from tiny_video_models import save_tiny
 
 import zoo
 from factory.generation import stages
@@ -421,6 +422,23 @@ def test_a_killed_process_resumes(inputs, tmp_path):
 
 
 # --- the real models ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_diffusers_films_a_picture(inputs, tmp_path, capsys):
+    """A pipeline of the real classes with random weights: every video is noise, and none is kept."""
+    command = ["--image", str(inputs / "ball.png"), "--video-model", str(save_tiny("wan-2.1", tmp_path))]
+    options = ["--video-option", "steps=2", "--video-option", "frames=9", "--video-option", "quiet=true"]
+    more = ["--motions", "3", "--heldout", "0", "--workers", "0", "--quiet", "--out", str(tmp_path / "out")]
+    assert main([*command, *options, *more]) == 1
+    assert "none of 3 videos was kept" in capsys.readouterr().out
+    counts = about(tmp_path / "out", "ball")["stages"]
+    assert counts["videos"]["done"] == 3
+    assert counts["matte"]["filtered"] + counts["judge"]["filtered"] == 3
+    folder = next((tmp_path / "out/generated/ball/takes").iterdir())
+    video = json.loads((folder / "video.json").read_text())
+    assert (video["fps"], video["provenance"]["licence"]) == (16, "unknown")
+    assert "The ball " in video["provenance"]["text"]
 
 
 @pytest.mark.slow
