@@ -1,7 +1,9 @@
 """`python -m factory.train dimo|mvvdm`: train models.
 
-`dimo` renders the motions of objects and trains a motion space for each, one task per object. Below `--out`:
+`dimo` renders the motions of objects, or generates motions of a still one, and trains a motion space for each, one task
+per object. Below `--out`:
 
+    generated/<object>/         generated videos, their scores and a report
     motions/<object>/           motion videos
     models/dimo/<object>/       the model; `--out` is a registry: `zoo.load("dimo/<object>", home=OUT)`
     leaderboard.md              metrics of all models
@@ -30,6 +32,14 @@ from factory.console import (
     rename_flags,
     run_command,
 )
+from factory.generation.options import (
+    GenerationRequest,
+    add_generation_options,
+    generate_objects,
+    generation_summary,
+    read_generation_options,
+)
+from factory.generation.run import GenerationError
 from factory.motion_videos.options import (
     MotionOptions,
     add_motion_options,
@@ -38,7 +48,7 @@ from factory.motion_videos.options import (
     render_motions,
 )
 from factory.motion_videos.plan import MotionRecipe
-from factory.motion_videos.run import subjects_to_json, summary
+from factory.motion_videos.run import SubjectVideos, subjects_to_json, summary
 from factory.sources import SourceError
 from factory.training.dimo import DimoStage, configured, folder_bytes, resolve_encoder, train_objects
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
@@ -57,9 +67,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
     dimo = families.add_parser(
         "dimo",
         help="one motion space per object",
-        description="Render the motions of objects and train a motion space for each. The same command resumes.",
+        description="Render the motions of objects, or generate motions of a still one, and train a motion space for "
+        "each. The same command resumes.",
     )
     add_motion_options(dimo)
+    add_generation_options(dimo)
     add_options(dimo.add_argument_group("training"), DIMOTrainingOptions)
     add_options(dimo.add_argument_group("output"), OutputOptions)
     mvvdm_parser = mvvdm_options.add_parser(families)
@@ -77,35 +89,52 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
         )
     except ValueError as error:
         dimo.error(str(error))
-    options, recipe = read_motion_options(dimo, args, base)
     output = read_options(args, OutputOptions)
+    request = read_generation_options(dimo, args, base)
+    if request is not None:
+        options, recipe = request.motion_options, request.motion_recipe
+    else:
+        options, recipe = read_motion_options(dimo, args, base)
 
     def action() -> int:
         training.check(config, options.workers)
         check_registry(options.out)
         with OutputLock(Ledger(options.out).storage, "factory.train dimo", on_wait=notice):
-            return _train_dimo(options, recipe, training, config, output)
+            subjects = _motion_videos(request, options, recipe, output)
+            return _train_dimo(options, subjects, training, config, output)
 
     return run_command(
         "factory.train",
         action,
-        errors=(SourceError,),
+        errors=(SourceError, GenerationError),
         json_errors=output.json,
     )
 
 
+def _motion_videos(
+    request: GenerationRequest | None, options: MotionOptions, recipe: MotionRecipe, output: OutputOptions
+) -> list[SubjectVideos]:
+    """Render the motions of the objects, or generate those of one object."""
+    ledger, lines = Ledger(options.out), []
+    with ProgressDisplay(output) as display:
+        if request is None:
+            subjects = render_motions(options, recipe, ledger, display.update)
+        else:
+            generation = generate_objects(request, ledger, display.update)
+            subjects, lines = [generation.videos], [generation_summary(generation)]
+    if not output.json:
+        print("\n".join([*lines, summary(subjects)]), flush=True)
+    return subjects
+
+
 def _train_dimo(
     options: MotionOptions,
-    recipe: MotionRecipe,
+    subjects: list[SubjectVideos],
     training: DIMOTrainingOptions,
     config: DIMOConfig,
     output: OutputOptions,
 ) -> int:
     ledger = Ledger(options.out)
-    with ProgressDisplay(output) as display:
-        subjects = render_motions(options, recipe, ledger, display.update)
-    if not output.json:
-        print(summary(subjects), flush=True)
     stage = DimoStage(
         out=ledger.root,
         num_cpus=training.cpus,

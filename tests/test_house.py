@@ -127,12 +127,13 @@ ROOMS = {
         {"sources", "dataset"},
         {"clips"},
         {"motion_videos"},
+        {"generation"},
         {"training"},
         {"render", "motions", "train", "evaluate", "curate", "publish", "status"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 15, 40  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 16, 46  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -323,7 +324,8 @@ FACES = (
     "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics", "zoo.evaluation",
     "zoo.viewer",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
-    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.training", "factory.training.mvvdm",
+    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation",
+    "factory.generation.judging", "factory.generation.prompting", "factory.training", "factory.training.mvvdm",
 )  # fmt: skip
 
 

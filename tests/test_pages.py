@@ -50,6 +50,9 @@ NOT_RUN = {
     "sketchfab://search": "needs the network and a token",
     "MVVDMPipeline.from_pretrained_parts()": "downloads 8 GB and needs a GPU",
     "animate3d_motion_modules.ckpt": "downloads the published weights",
+    "--asset fox.glb": "generates videos for minutes; test_generation.py runs the whole chain",
+    "data/motions/fox": "trains on the videos of the command above it",
+    "--image otter.png": "downloads a video model",
 }
 # Programs of docs/deploy.md, which need machines of their own: not run. Files that they name must exist, and commands
 # of ours that they start are parsed.

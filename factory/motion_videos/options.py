@@ -70,7 +70,7 @@ def check_registry(out: str) -> None:
     """
     check_output(
         out,
-        ours=("motions/*/motions.json", "models/*/*/refs/main"),
+        ours=("motions/*/motions.json", "generated/*/prompts.json", "models/*/*/refs/main"),
         pages={"leaderboard.md": b"| model | PSNR |"},
     )
 

@@ -150,7 +150,7 @@ class MotionStage(Stage):
         motions, rejected = plan_motions(asset, listed, self.recipe)
         train, heldout = self.recipe.view_splits
         summary = {
-            "provenance": _provenance({**asdict(record), "asset_sha256": sha256}),
+            "provenance": provenance_of({**asdict(record), "asset_sha256": sha256}),
             "index": {
                 "resolution": self.recipe.resolution,
                 "phases": self.recipe.phases.tolist(),
@@ -169,7 +169,7 @@ class MotionStage(Stage):
         row = rows[0]
         train, heldout = clip_views(row["num_views"])
         summary = {
-            "provenance": _provenance({**row, "uid": row["asset_uid"]}),
+            "provenance": provenance_of({**row, "uid": row["asset_uid"]}),
             "index": {
                 "resolution": row["height"],
                 "phases": (clip_frames(row["num_frames"], self.recipe) / row["num_frames"]).tolist(),
@@ -219,7 +219,7 @@ def _motion_task(job: MotionsJob, key: str, motion: MotionPlan) -> Task:
     return Task(motion_key, payload, f"{job.object} – {motion.name}")
 
 
-def _provenance(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def provenance_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Source, author and licence for the model card, from an asset's record or a row of a dataset."""
     names = ("uid", "source", "title", "author", "licence", "source_url", "noai", "noai_checked_at")
     credit = attribution(metadata["title"], metadata["author"], metadata["source_url"], metadata["licence"])

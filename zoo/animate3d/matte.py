@@ -72,6 +72,31 @@ def cut_out(
     Raises:
         BackgroundError: the background has several colours, or a frame shows nothing else.
     """
+    masks, color = object_masks(frames, background, name, noise=noise)
+    result = np.zeros((*frames.shape[:3], 4), np.uint8)
+    for t, (frame, object_mask) in enumerate(zip(frames, masks, strict=True)):
+        if not object_mask.any():
+            raise BackgroundError(
+                f"{name}: frame {t} shows only background; expected the object in all frames"
+            )
+        result[t] = _matte(frame.astype(np.float64), object_mask, color)
+    return result
+
+
+def object_masks(
+    frames: np.ndarray, background: Background | None, name: str, *, noise: float = 6.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of an object before a background of one colour; the mask of a frame without the object is empty.
+
+    Args:
+        frames, background, name, noise: as in `cut_out`.
+
+    Returns:
+        bool [T, H, W], and the background's colour, float64 [3] in 0..255.
+
+    Raises:
+        BackgroundError: the background has several colours.
+    """
     from scipy import ndimage
 
     if background is None:
@@ -79,17 +104,12 @@ def cut_out(
         noise = max(noise, 3 * spread)
     else:
         color = np.array(background_bytes(background, f"{name}: background"), np.float64)
-    result = np.zeros((*frames.shape[:3], 4), np.uint8)
+    masks = np.zeros(frames.shape[:3], bool)
     for t, frame in enumerate(frames):
         labels, _ = ndimage.label(np.abs(frame - color).max(-1) < noise, np.ones((3, 3)))
         border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-        object_mask = ~np.isin(labels, border[border > 0])
-        if not object_mask.any():
-            raise BackgroundError(
-                f"{name}: frame {t} shows only background; expected the object in all frames"
-            )
-        result[t] = _matte(frame.astype(np.float64), object_mask, color)
-    return result
+        masks[t] = ~np.isin(labels, border[border > 0])
+    return masks, color
 
 
 def _matte(frame: np.ndarray, object_mask: np.ndarray, background: np.ndarray) -> np.ndarray:

@@ -83,6 +83,27 @@ def evaluate(
     }  # fmt: skip
 
 
+def still_psnr(videos: MotionVideos, views: Sequence[int] | None = None) -> list[float]:
+    """PSNR of a motion's first frame, repeated, against all of its frames, on white; dB, one per motion.
+
+    What a model without any motion reaches: a model that moves as the videos do is above it.
+
+    Args:
+        views: indices of the views to compare; None = the held-out views.
+    """
+    instance(videos, MotionVideos, "still_psnr: videos")
+    views = check_indices(
+        videos.heldout_views if views is None else views, videos.num_views, "still_psnr: views"
+    )
+    if not views:
+        raise ValueError("still_psnr: views: expected at least one view, got none")
+    results = []
+    for motion in range(len(videos)):
+        frames, _ = over(videos.read([motion], views, range(videos.frames))[0])
+        results.append(psnr_from_mse((frames - frames[:, :1]).square().mean()))
+    return results
+
+
 def _check_latents(z: Tensor, model: DIMO, videos: MotionVideos) -> None:
     if not isinstance(z, Tensor) or z.shape[1:] != model.mu.shape[1:] or z.device.type == "meta":
         raise TypeError(

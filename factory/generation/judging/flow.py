@@ -1,0 +1,109 @@
+"""Dense optical flow between frames: DIS (Kroeger et al. 2016) of OpenCV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+FITS = 0.35  # pixels, plus a tenth of the flow: distance of a flow from the common one that still fits
+
+
+@cache
+def opencv() -> Any:
+    """Import OpenCV.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(
+            f"judging videos needs OpenCV ({error}); install it with: pip install 'menagerie4d[judge]'"
+        ) from None
+    return cv2
+
+
+@cache
+def _estimator() -> Any:
+    cv2 = opencv()
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+
+def dense_flow(before: np.ndarray, after: np.ndarray, shift: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """Displacement of each pixel of `before`, float32 [H, W, 2] in pixels, x right and y down.
+
+    Args:
+        before, after: grey levels uint8 [H, W], at least 16 × 16.
+        shift: displacement (x, y) that the search starts from, rounded to pixels. DIS follows motions up to about a
+            tenth of the frame by itself; small and fast objects need the displacement of their masks.
+    """
+    start = np.rint(shift).astype(int)
+    if start.any():
+        cv2 = opencv()
+        matrix = np.float32([[1, 0, -start[0]], [0, 1, -start[1]]])
+        size = (after.shape[1], after.shape[0])
+        after = cv2.warpAffine(after, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    flow = _estimator().calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None)
+    return flow + start.astype(np.float32)
+
+
+def sample(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Sample an image [H, W] or [H, W, C] at each pixel plus its flow [H, W, 2]; borders are replicated."""
+    cv2 = opencv()
+    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    return cv2.remap(
+        image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+@dataclass(frozen=True)
+class CommonMotion:
+    """The similarity transforms that most of a region follows, one per step.
+
+    Attributes:
+        offset: float64 [N, 2], displacement of the region's centre, pixels.
+        log_scale, angle: float64 [N]; radians.
+    """
+
+    offset: np.ndarray
+    log_scale: np.ndarray
+    angle: np.ndarray
+
+
+def common_motion(flow: np.ndarray, regions: np.ndarray, weights: np.ndarray) -> CommonMotion:
+    """Fit a similarity transform to the flow in a region by iteratively reweighted least squares.
+
+    Args:
+        flow: float32 [N, H, W, 2], pixels.
+        regions: bool [N, H, W], none empty.
+        weights: float32 [N, H, W], at least 0: where there is no texture, the flow is less than the motion.
+    """
+    rows = [_similarity(flow[t], regions[t], weights[t]) for t in range(len(flow))]
+    offset, log_scale, angle = zip(*rows, strict=True)
+    return CommonMotion(np.array(offset), np.array(log_scale), np.array(angle))
+
+
+def _similarity(
+    flow: np.ndarray, region: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+    """Offset of the region's centre, ln(scale), angle."""
+    y, x = np.nonzero(region)
+    # Complex numbers: a similarity transform is d = m z + c, with 1 + m = scale exp(i angle).
+    z = (x - x.mean()) + 1j * (y - y.mean())
+    d = flow[y, x, 0] + 1j * flow[y, x, 1]
+    limit = FITS + 0.1 * np.abs(d)
+    prior = weights[y, x].astype(np.float64) + 1e-6
+    weight = prior
+    m, c = 0j, 0j
+    for _ in range(8):
+        total = weight.sum()
+        mean_z, mean_d = (weight * z).sum() / total, (weight * d).sum() / total
+        centred = z - mean_z
+        m = (weight * centred.conj() * (d - mean_d)).sum() / max((weight * np.abs(centred) ** 2).sum(), 1e-9)
+        c = mean_d - m * mean_z
+        weight = prior / (1 + (np.abs(d - m * z - c) / limit) ** 2) ** 2  # Geman-McClure
+    return np.array([c.real, c.imag]), float(np.log(max(abs(1 + m), 1e-6))), float(np.angle(1 + m))

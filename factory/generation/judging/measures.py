@@ -1,0 +1,139 @@
+"""All measures of a video by name. The scores are computed once; `verdict.decide` compares them with thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from factory.generation.judging import appearance, camera, framing, motion, views
+from factory.generation.judging.thresholds import Thresholds
+from factory.generation.judging.verdict import Verdict, decide
+from factory.generation.judging.video import JudgedVideo
+from renderers.arguments import shown
+from renderers.cameras import Cameras
+
+Scores: TypeAlias = dict[str, float | None]
+
+MEASURES: dict[str, Callable[[JudgedVideo], float | None]] = {
+    "motion": motion.motion,
+    "jump": motion.jump,
+    "cut": motion.cut,
+    "mirrored": motion.mirrored,
+    "background_motion": camera.background_motion,
+    "zoom": camera.zoom,
+    "roll": camera.roll,
+    "pan": camera.pan,
+    "flicker": appearance.flicker,
+    "color_change": appearance.color_change,
+    "color_step": appearance.color_step,
+    "shape_change": appearance.shape_change,
+    "first_frame": appearance.first_frame,
+    "border_contact": framing.border_contact,
+    "least_visible": framing.least_visible,
+    "mask_consistency": framing.mask_consistency,
+    "overlay": framing.overlay,
+    "bands": framing.bands,
+}
+
+
+# The score of several views is that of the worst one, with these exceptions.
+_LOWEST = ("least_visible", "mask_consistency")
+_MEDIAN = ("motion",)  # seen along its direction, a motion is small
+
+
+def judge_video(
+    frames: np.ndarray, masks: np.ndarray, still: np.ndarray | None, thresholds: Thresholds
+) -> Verdict:
+    """Measure a video of an object and compare the scores with thresholds; arguments as in `measure_video`."""
+    return decide(measure_video(frames, masks, still), thresholds)
+
+
+def judge_views(
+    frames: np.ndarray,
+    masks: np.ndarray,
+    still: np.ndarray | None,
+    thresholds: Thresholds,
+    cameras: Cameras | None = None,
+) -> Verdict:
+    """Measure the videos of one motion from several views and compare the scores with thresholds.
+
+    Arguments as in `measure_views`.
+    """
+    return decide(measure_views(frames, masks, still, cameras), thresholds)
+
+
+def measure_video(frames: np.ndarray, masks: np.ndarray, still: np.ndarray | None = None) -> Scores:
+    """Measure a video of an object.
+
+    Args:
+        frames: uint8 [T, H, W, 3], at least 2 frames.
+        masks: bool [T, H, W], the object. Frames without it have empty masks.
+        still: uint8 [H, W, 3], the picture that the video was made from; None if there is none.
+
+    Returns:
+        A score per measure; None where it cannot be measured in this video.
+
+    Raises:
+        TypeError, ValueError: an array has another type or shape.
+    """
+    _check("measure_video", frames, masks, still, "T H W")
+    video = JudgedVideo.of(frames, masks, still)
+    scores: Scores = {name: measure(video) for name, measure in MEASURES.items()}
+    scores["sharpness_loss"] = appearance.sharpness_loss(frames, masks)
+    return {name: value if value is None or np.isfinite(value) else None for name, value in scores.items()}
+
+
+def measure_views(
+    frames: np.ndarray, masks: np.ndarray, still: np.ndarray | None = None, cameras: Cameras | None = None
+) -> Scores:
+    """Measure the videos of one motion from several views: the worst score of the views, and their agreement.
+
+    Args:
+        frames: uint8 [V, T, H, W, 3], at least 2 frames.
+        masks: bool [V, T, H, W].
+        still: uint8 [V, H, W, 3], the pictures that the videos were made from; None if there are none.
+        cameras: of the views, with images of this size; None if they are not known.
+
+    Returns:
+        A score per measure: the largest over views, but the smallest of `least_visible` and `mask_consistency`, and the
+        median of `motion`, each over the views where it can be measured; and `view_height`, `view_color` and
+        `view_silhouettes`.
+    """
+    _check("measure_views", frames, masks, still, "V T H W")
+    each = [
+        measure_video(frames[v], masks[v], None if still is None else still[v]) for v in range(len(frames))
+    ]
+    scores: Scores = {}
+    for name in each[0]:
+        values = [score for view in each if (score := view[name]) is not None]
+        combine = min if name in _LOWEST else np.median if name in _MEDIAN else max
+        scores[name] = float(combine(values)) if values else None
+    scores["view_height"] = views.view_height(masks)
+    scores["view_color"] = views.view_color(frames, masks)
+    scores["view_silhouettes"] = views.view_silhouettes(masks, cameras)
+    return scores
+
+
+def _check(function: str, frames: np.ndarray, masks: np.ndarray, still: np.ndarray | None, axes: str) -> None:
+    _check_array(f"{function}: frames", frames, np.uint8, f"{axes} 3")
+    _check_array(f"{function}: masks", masks, bool, axes, frames.shape[:-1])
+    time = axes.split().index("T")
+    if still is not None:
+        shape = (*frames.shape[:time], *frames.shape[time + 1 :])
+        _check_array(f"{function}: still", still, np.uint8, f"{axes} 3".replace("T ", ""), shape)
+    if frames.shape[time] < 2 or not frames.size:
+        raise ValueError(f"{function}: frames: expected at least 2 frames, got shape {list(frames.shape)}")
+
+
+def _check_array(
+    name: str, value: np.ndarray, kind: type, axes: str, shape: tuple[int, ...] | None = None
+) -> None:
+    letters = axes.split()
+    expected = f"{np.dtype(kind)} [{', '.join(letters)}]" + (f" of shape {list(shape)}" if shape else "")
+    if not isinstance(value, np.ndarray) or value.dtype != kind:
+        raise TypeError(f"{name}: expected an array {expected}, got {shown(value)}")
+    fits = value.ndim == len(letters) and (letters[-1] != "3" or value.shape[-1] == 3)
+    if not fits or (shape is not None and value.shape != shape):
+        raise ValueError(f"{name}: expected an array {expected}, got one of shape {list(value.shape)}")

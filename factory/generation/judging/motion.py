@@ -1,0 +1,108 @@
+"""How much the object moves, whether it jumps, and whether half of the video is mirrored."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from factory.generation.judging.flow import sample
+from factory.generation.judging.video import SMALLEST_SIDE, JudgedVideo
+
+MOST_STEPS = 15  # pairs of frames that `motion` adds up, so that noise of long videos does not
+FASTEST = 95  # percentile of the flow in the mask: the part that moves most
+
+
+def motion(video: JudgedVideo) -> float | None:
+    """Path of the object's fastest part over the video, in lengths of the object; 0 and up.
+
+    Sum over at most `MOST_STEPS` evenly spaced pairs of frames of the 95th percentile of |flow| in the mask, divided by
+    `JudgedVideo.size`. A frozen video has the flow of its noise, about 0.02. None if no pair shows the object.
+    """
+    if min(video.frames.shape[1:3]) < SMALLEST_SIDE or not video.size:
+        return None
+    T = len(video.frames)
+    steps = np.unique(np.linspace(0, T - 1, min(T, MOST_STEPS + 1)).round().astype(int))
+    total, count = 0.0, 0
+    for before, after in pairwise(steps):
+        if not video.visible[before]:
+            continue
+        flow = video.flow[before] if after == before + 1 else video.object_flow(before, after)
+        length = np.linalg.norm(flow[video.masks[before]], axis=-1)
+        total += float(np.percentile(length, FASTEST))
+        count += 1
+    return total / video.size if count else None
+
+
+def jump(video: JudgedVideo) -> float | None:
+    """Largest sudden displacement of the object as it is; lengths of the object, 0 and up.
+
+    With v_t the step of the mask's centre from frame t to t + 1, the change of speed
+    J_t = min(|v_t − v_{t−1}|, |v_t − v_{t+1}|) is that of one neighbour for an accelerated motion, and of neither for a
+    displacement in one step or for one frame. The third largest J within three steps of t is subtracted: a hop at a low
+    frame rate has three or more, a jump one or two. Divided by 1 + 10 (1 − IoU of the two masks with their centres
+    aligned), since a creature that leaps changes its shape, and by `JudgedVideo.size`.
+    None with fewer than three steps, or if a frame does not show the object.
+    """
+    if len(video.frames) < 4 or not video.visible.all():
+        return None
+    turns = np.linalg.norm(np.diff(video.centres, 2, axis=0), axis=-1)
+    change = np.minimum(turns[:-1], turns[1:])
+    scores = []
+    for t, value in enumerate(change):
+        beside = np.sort(change[max(0, t - 3) : t + 4])
+        third = beside[-3] if len(beside) > 2 else 0.0
+        before, after = video.masks[t + 1], video.masks[t + 2]
+        shift = np.broadcast_to(video.centres[t + 2] - video.centres[t + 1], (*before.shape, 2))
+        aligned = sample(after.astype(np.float32), shift.astype(np.float32)) > 0.5
+        deformed = 1 - (aligned & before).sum() / max(1, (aligned | before).sum())
+        scores.append((value - third) / (1 + 10 * deformed))
+    return float(max(scores) / video.size)
+
+
+_FLOORS = np.array([2.0, 3.0])  # 8-bit steps: noise and small motions stay below
+
+
+def cut(video: JudgedVideo) -> float | None:
+    """How far the largest change between two frames exceeds the changes beside it; a ratio, about 1 without a cut.
+
+    Two changes are measured for each pair of frames: of colours in the union of the masks, and of colours after
+    compensation of the flow, forwards or backwards, whichever fits better. Each is divided by the larger of its
+    neighbours plus a constant. The result is the largest geometric mean of both.
+    None with fewer than three pairs, or if a frame does not show the object.
+    """
+    excess = _excess(video)
+    return None if excess is None else float(np.sqrt(excess.prod(0)).max())
+
+
+def mirrored(video: JudgedVideo) -> float | None:
+    """How much better a frame continues the mirror image of its predecessor than the predecessor; a ratio.
+
+    With e(a, b) the mean difference of colours in the union of the masks, e(f_t, f_{t+1}) / e(flip(f_t), f_{t+1}) is
+    below 1 where an object is not symmetric, and above 1 where the video becomes its mirror image. The result is the
+    largest geometric mean of it and of the excess of the change after compensation of the flow (as in `cut`): an object
+    that turns through its plane of symmetry has no such excess. None as for `cut`. The mirror image of a symmetric
+    object looks alike, and scores about 1.
+    """
+    excess = _excess(video)
+    if excess is None:
+        return None
+    ratios = []
+    for t in range(1, len(video.frames) - 2):
+        frame, after = video.smooth[t], video.smooth[t + 1]
+        either, flipped = video.masks[t] | video.masks[t + 1], video.masks[t][:, ::-1] | video.masks[t + 1]
+        same = np.abs(frame - after)[either].mean() + 1
+        ratios.append(same / (np.abs(frame[:, ::-1] - after)[flipped].mean() + 1))
+    return float(np.sqrt(np.array(ratios) * excess[1]).max())
+
+
+def _excess(video: JudgedVideo) -> np.ndarray | None:
+    """Change of colours, and of colours after compensation of the flow, over the larger of its neighbours.
+
+    Returns:
+        float64 [2, T - 3], for the pairs of frames (1, 2) to (T - 3, T - 2).
+    """
+    if len(video.frames) < 4 or not video.visible.all() or min(video.frames.shape[1:3]) < SMALLEST_SIDE:
+        return None
+    changes = video.changes
+    return changes[:, 1:-1] / (np.maximum(changes[:, :-2], changes[:, 2:]) + _FLOORS[:, None])

@@ -1,0 +1,167 @@
+"""`JudgedVideo`: a video, its masks, and the quantities that several measures share, each computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from factory.generation.judging.colors import QUANTILES, color_quantiles
+from factory.generation.judging.flow import CommonMotion, common_motion, dense_flow, opencv, sample
+
+LARGEST_SIDE = 256  # pixels: larger videos are reduced before flow and colours are measured
+SMALLEST_SIDE = 16  # pixels: below this there is no flow
+CAMERA_STEPS = 5  # in which the motion of the camera is measured
+LEAST_AREA = 12  # pixels of an object that can be measured
+TEXTURE = 6.0  # 8-bit steps per pixel: gradients above this can be followed
+LEAST_TEXTURED = 0.02  # share of the background that must have texture
+
+
+@dataclass(frozen=True)
+class JudgedVideo:
+    """A video of an object.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], reduced to at most `LARGEST_SIDE` pixels.
+        masks: bool [T, H, W], the object.
+        still: uint8 [H, W, 3], the picture that the video was made from, or None.
+    """
+
+    frames: np.ndarray
+    masks: np.ndarray
+    still: np.ndarray | None
+
+    @classmethod
+    def of(cls, frames: np.ndarray, masks: np.ndarray, still: np.ndarray | None) -> JudgedVideo:
+        """Reduce a video to the size at which it is judged."""
+        cv2 = opencv()
+        H, W = frames.shape[1:3]
+        scale = LARGEST_SIDE / max(H, W)
+        if scale >= 1:
+            return cls(frames, masks, still)
+        size = (max(1, round(W * scale)), max(1, round(H * scale)))
+
+        def reduced(image: np.ndarray) -> np.ndarray:
+            return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+        return cls(
+            np.stack([reduced(frame) for frame in frames]),
+            np.stack([reduced(mask.astype(np.float32)) > 0.5 for mask in masks]),
+            None if still is None else reduced(still),
+        )
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """Pixels of the object in each frame, int [T]."""
+        return self.masks.sum((1, 2))
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        """Frames in which the object is large enough to be measured, bool [T]."""
+        return self.areas >= LEAST_AREA
+
+    @cached_property
+    def size(self) -> float:
+        """Length of the object: square root of the median area over the visible frames, pixels; 0 without any."""
+        return float(np.sqrt(np.median(self.areas[self.visible]))) if self.visible.any() else 0.0
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        """Brightness uint8 [T, H, W] (ITU-R BT.601)."""
+        cv2 = opencv()
+        return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames])
+
+    @cached_property
+    def centres(self) -> np.ndarray:
+        """Centre of the mask in each frame, float64 [T, 2], x and y in pixels; NaN for an empty mask."""
+        return np.array(
+            [np.argwhere(mask).mean(0)[::-1] if mask.any() else (np.nan, np.nan) for mask in self.masks]
+        )
+
+    def object_flow(self, before: int, after: int) -> np.ndarray:
+        """Flow between two frames, searched from the displacement of the mask, float32 [H, W, 2], pixels."""
+        shift = np.nan_to_num(self.centres[after] - self.centres[before])
+        return dense_flow(self.luma[before], self.luma[after], tuple(shift))
+
+    @cached_property
+    def flow(self) -> np.ndarray:
+        """`object_flow` from each frame to the next, float32 [T - 1, H, W, 2]."""
+        return np.stack([self.object_flow(t, t + 1) for t in range(len(self.frames) - 1)])
+
+    @cached_property
+    def next_warped(self) -> np.ndarray:
+        """Each frame's successor, sampled along the flow, uint8 [T - 1, H, W, 3]."""
+        return np.stack([sample(frame, flow) for frame, flow in zip(self.frames[1:], self.flow, strict=True)])
+
+    @cached_property
+    def colors(self) -> np.ndarray:
+        """`color_quantiles` of the object in each frame, float64 [T, 49, 3]; NaN where it is not visible."""
+        colors = np.full((len(self.frames), len(QUANTILES), 3), np.nan)
+        for t in np.flatnonzero(self.visible):
+            colors[t] = color_quantiles(self.frames[t][self.masks[t]])
+        return colors
+
+    @cached_property
+    def smooth(self) -> np.ndarray:
+        """Frames after a blur of σ = 1 pixel, float32 [T, H, W, 3]: differences are of shapes, not of noise."""
+        cv2 = opencv()
+        return np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0) for frame in self.frames])
+
+    @cached_property
+    def changes(self) -> np.ndarray:
+        """Mean difference of colours from each frame to the next, float64 [2, T - 1], 8-bit steps.
+
+        Of the union of the masks; and after compensation of the flow, of the mask dilated by a pixel, forwards or
+        backwards, whichever is smaller: what appears or is hidden has no flow in one of the directions.
+        """
+        kernel = np.ones((3, 3), np.uint8)
+        changes = np.zeros((2, len(self.frames) - 1))
+        for t in range(len(self.frames) - 1):
+            either = self.masks[t] | self.masks[t + 1]
+            changes[0, t] = np.abs(self.smooth[t + 1] - self.smooth[t])[either].mean()
+            residuals = []
+            for a, b, flow in ((t, t + 1, self.flow[t]), (t + 1, t, self.object_flow(t + 1, t))):
+                around = opencv().dilate(self.masks[a].astype(np.uint8), kernel) > 0
+                moved = sample(self.smooth[b], flow)
+                residuals.append(np.abs(moved - self.smooth[a])[around].mean())
+            changes[1, t] = min(residuals)
+        return changes
+
+    @cached_property
+    def background_flow(self) -> np.ndarray | None:
+        """Median length of the flow where the background has texture, float64 [T - 1], pixels; None if it has none.
+
+        The mask is dilated by 3 pixels, as flow is smooth and the object's reaches beyond it.
+        """
+        if len(self.frames) < 2 or min(self.frames.shape[1:3]) < SMALLEST_SIDE:
+            return None
+        cv2 = opencv()
+        kernel = np.ones((7, 7), np.uint8)
+        lengths = []
+        for t in range(len(self.frames) - 1):
+            covered = cv2.dilate((self.masks[t] | self.masks[t + 1]).astype(np.uint8), kernel) > 0
+            rows, columns = np.gradient(cv2.GaussianBlur(self.luma[t].astype(np.float32), (0, 0), 1.0))
+            textured = (np.hypot(rows, columns) > TEXTURE) & ~covered
+            if textured.sum() < max(20, LEAST_TEXTURED * (~covered).sum()):
+                return None
+            flow = dense_flow(self.luma[t], self.luma[t + 1])
+            lengths.append(np.median(np.linalg.norm(flow[textured], axis=-1)))
+        return np.array(lengths, np.float64)
+
+    @cached_property
+    def object_motion(self) -> CommonMotion | None:
+        """Similarity transforms that the object follows in at most `CAMERA_STEPS` equal steps; None if it is not
+        visible in all frames.
+
+        Over several frames, the flow of a slow camera is large against its error.
+        """
+        if len(self.frames) < 2 or min(self.frames.shape[1:3]) < SMALLEST_SIDE or not self.visible.all():
+            return None
+        T = len(self.frames)
+        steps = np.unique(np.linspace(0, T - 1, min(T, CAMERA_STEPS + 1)).round().astype(int))
+        flow = np.stack([self.object_flow(a, b) for a, b in pairwise(steps)])
+        gradients = [np.gradient(self.smooth[t].mean(-1)) for t in steps[:-1]]
+        texture = np.stack([np.hypot(*gradient) for gradient in gradients])
+        return common_motion(flow, self.masks[steps[:-1]], texture)

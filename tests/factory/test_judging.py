@@ -1,0 +1,494 @@
+"""Judges of generated videos: each measure on arrays with known values, and known faults in rendered motions."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from factory.generation.judging import (
+    Thresholds,
+    decide,
+    faults,
+    foreground_masks,
+    judge_video,
+    judge_views,
+    measure_video,
+    measure_views,
+)
+from factory.generation.judging.flow import dense_flow, opencv
+from factory.generation.judging.measures import MEASURES
+from factory.sources import creatures
+from renderers.cameras import Cameras, orbit_cameras
+from renderers.gltf import load
+from renderers.meshes import RenderSettings, Shot, renderer
+
+T, SIDE, GREY = 9, 64, 127
+
+
+def texture(side: int = 3 * SIDE, seed: int = 0) -> np.ndarray:
+    """Smooth noise, uint8 [side, side, 3]."""
+    noise = np.random.default_rng(seed).normal(0, 1, (side, side, 3)).astype(np.float32)
+    noise = opencv().GaussianBlur(noise, (0, 0), 2.0)
+    return np.clip(127 + 50 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+def scene(
+    matrices: np.ndarray, radius: float = 14.0, side: int = SIDE, background: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A textured disc that moves by affine maps [T, 2, 3] about the centre of the frame: frames and masks."""
+    cv2 = opencv()
+    surface = texture(3 * side)
+    frames, masks = [], []
+    c = (side - 1) / 2
+    y, x = np.mgrid[:side, :side] - c
+    for t, matrix in enumerate(matrices):
+        A, b = matrix[:, :2], matrix[:, 2]
+        full = np.concatenate([A, (b + c - A @ np.full(2, 1.5 * side))[:, None]], 1)
+        image = cv2.warpAffine(surface, full, (side, side), flags=cv2.INTER_LINEAR)
+        inverse = np.linalg.inv(A)
+        u, v = np.einsum("ij,jhw->ihw", inverse, np.stack([x - b[0], y - b[1]]))
+        mask = u**2 + v**2 <= radius**2
+        behind = np.full_like(image, GREY) if background is None else background[t]
+        frames.append(np.where(mask[..., None], image, behind))
+        masks.append(mask)
+    return np.stack(frames), np.stack(masks)
+
+
+def moving(dx: float = 0.0, dy: float = 0.0, frames: int = T, **options) -> tuple[np.ndarray, np.ndarray]:
+    """The disc moves by (dx, dy) pixels per frame, so that it passes the centre in the middle."""
+    matrices = np.repeat(np.eye(3)[None, :2], frames, 0)
+    matrices[:, :, 2] = (np.arange(frames)[:, None] - frames // 2) * np.array([dx, dy])
+    return scene(matrices, **options)
+
+
+def size(masks: np.ndarray) -> float:
+    return float(np.sqrt(np.median(masks.sum((1, 2)))))
+
+
+# --- motion ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [(1.0, 0.0), (0.0, -2.0), (3.0, 1.0)])
+def test_a_translation_has_its_flow(step):
+    frames, masks = moving(*step)
+    scores = measure_video(frames, masks)
+    length = np.hypot(*step)
+    assert scores["motion"] == pytest.approx(length * (T - 1) / size(masks), rel=0.05)
+    assert scores["pan"] == pytest.approx(length * (T - 1) / SIDE, rel=0.05)
+    assert scores["jump"] == pytest.approx(0, abs=0.01)
+    assert scores["zoom"] < 0.01 and scores["roll"] < 0.01
+    assert scores["cut"] < 1.2 and scores["mirrored"] < 1.2
+
+
+def test_motion_does_not_depend_on_the_number_of_frames():
+    """The same path in 9 and in 49 frames, of which 15 steps are followed."""
+    short, long = (measure_video(*moving(24 / (n - 1), frames=n))["motion"] for n in (9, 49))
+    assert long == pytest.approx(short, rel=0.1)
+
+
+def test_a_frozen_video_with_noise_does_not_move():
+    frames, masks = moving()
+    noisy = np.clip(frames + np.random.default_rng(0).normal(0, 1.5, frames.shape), 0, 255).astype(np.uint8)
+    assert measure_video(frames, masks)["motion"] < 1e-3
+    assert measure_video(noisy, masks)["motion"] < 0.5 * Thresholds().min_motion
+
+
+def test_flow_of_a_far_displacement_needs_the_masks():
+    frames, _ = moving(24.0, frames=2, radius=9)
+    before, after = frames.mean(-1).astype(np.uint8)
+    centre = (SIDE // 2, SIDE // 2 - 24)
+    assert dense_flow(before, after, (24, 0))[centre] == pytest.approx((24, 0), abs=0.3)
+    assert measure_video(*moving(24.0, frames=2, radius=9))["motion"] == pytest.approx(
+        24 / size(moving(24.0, frames=2, radius=9)[1]), rel=0.05
+    )
+
+
+@pytest.mark.parametrize("end", [T, 5])
+def test_a_jump_has_its_length(end):
+    """For good and for a single frame, on top of a steady motion."""
+    matrices = np.repeat(np.eye(3)[None, :2], T, 0)
+    matrices[:, 0, 2] = np.arange(T) - 4.0
+    matrices[4:end, 1, 2] += 8.0
+    frames, masks = scene(matrices)
+    assert measure_video(frames, masks)["jump"] == pytest.approx(8 / size(masks), rel=0.15)
+
+
+def test_a_hop_is_no_jump():
+    """Free fall at a low frame rate: each step differs from both of its neighbours, but several do."""
+    matrices = np.repeat(np.eye(3)[None, :2], T, 0)
+    matrices[2:7, 1, 2] = -4 * (4 - (np.arange(-2, 3)) ** 2)
+    assert measure_video(*scene(matrices))["jump"] < 0.05
+
+
+def test_a_cut_and_a_mirror_image_are_seen():
+    frames, masks = moving(1.0)
+    other, other_masks = moving(1.0, radius=18)
+    other = np.where(other_masks[..., None], 255 - other, other)
+    cut = np.concatenate([frames[:4], other[4:]]), np.concatenate([masks[:4], other_masks[4:]])
+    flipped = [np.concatenate([each[:4], each[4:, :, ::-1]]) for each in (frames, masks)]
+    clean, cut, flipped = (measure_video(*each) for each in ((frames, masks), cut, flipped))
+    assert clean["cut"] < 1.2 < 3 < cut["cut"]
+    assert clean["mirrored"] < 1 < 3 < flipped["mirrored"]
+    assert cut["mirrored"] < 0.7 * flipped["mirrored"]
+
+
+# --- camera ----------------------------------------------------------------------------------------------
+
+
+def test_zoom_and_roll_have_their_amounts():
+    matrices = np.repeat(np.eye(3)[None, :2], T, 0)
+    scales = 1.4 ** np.linspace(0, 1, T)
+    matrices[:, :, :2] *= scales[:, None, None]
+    zoom = measure_video(*scene(matrices))
+    assert zoom["zoom"] == pytest.approx(np.log(1.4), rel=0.2)  # flow is smoothed at the edge
+    angles = np.linspace(0, 0.7, T)
+    matrices[:, :, :2] = np.array(
+        [[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]]
+    ).transpose(2, 0, 1)
+    roll = measure_video(*scene(matrices))
+    assert roll["roll"] == pytest.approx(0.7, rel=0.05)
+    assert roll["zoom"] < 0.02 and zoom["roll"] < 0.02
+    # The same rotation within two of eight steps is a gesture: a quarter of it is explained by a constant speed.
+    late = np.clip(np.arange(T) - 3, 0, 2) * 0.35
+    matrices[:, :, :2] = np.array([[np.cos(late), -np.sin(late)], [np.sin(late), np.cos(late)]]).transpose(
+        2, 0, 1
+    )
+    assert measure_video(*scene(matrices))["roll"] == pytest.approx(0.7 / 4, rel=0.1)
+
+
+def test_the_background_tells_the_camera_from_the_object():
+    wall = texture(2 * SIDE, seed=1)
+    still = np.repeat(wall[None, :SIDE, :SIDE], T, 0)
+    panned = np.stack([wall[:SIDE, 2 * t : 2 * t + SIDE] for t in range(T)])
+    scores = measure_video(*moving(2.0, background=still))
+    assert scores["background_motion"] < 0.01 and scores["pan"] is None and scores["zoom"] is None
+    scores = measure_video(*moving(0.0, background=panned))
+    assert scores["background_motion"] == pytest.approx(2 * (T - 1) / SIDE, rel=0.1)
+    assert measure_video(*moving(2.0))["background_motion"] is None
+
+
+# --- appearance ------------------------------------------------------------------------------------------
+
+
+def test_flicker_is_its_amplitude_and_a_slow_change_is_none():
+    frames, masks = moving(1.0)
+
+    def lit(gains: np.ndarray) -> dict:
+        scaled = np.where(
+            masks[..., None], np.clip(0.6 * frames * gains[:, None, None, None], 0, 255), frames
+        )
+        return measure_video(scaled.astype(np.uint8), masks)
+
+    turns = np.where(np.arange(T) % 2, 1.2, 0.8)
+    assert lit(turns)["flicker"] == pytest.approx(0.2, rel=0.1)
+    assert lit(np.linspace(0.7, 1.3, T))["flicker"] < 0.01
+
+
+def test_a_video_that_becomes_twice_as_bright_has_its_difference_of_lightness():
+    """Uniform grey: L* of sRGB 60 is 25.3, of 120 is 50.4 (CIE 1976)."""
+    frames = np.full((T, SIDE, SIDE, 3), 60, np.uint8)
+    frames[3:] = 120
+    masks = moving()[1]
+    scores = measure_video(frames, masks)
+    assert scores["color_change"] == pytest.approx(0.4 * (50.43 - 25.31), rel=0.02)
+    assert scores["color_step"] == pytest.approx(scores["color_change"])
+    slow = np.repeat(np.linspace(60, 120, T).astype(np.uint8), SIDE * SIDE * 3).reshape(T, SIDE, SIDE, 3)
+    assert measure_video(slow, masks)["color_step"] < 0.2 * scores["color_step"]
+
+
+def test_the_shape_is_compared_as_proportions():
+    masks = np.zeros((T, SIDE, SIDE), bool)
+    masks[0, 20:30, 20:40] = True
+    masks[1:, 20:30, 10:50] = True
+    frames = np.where(masks[..., None], 200, GREY).repeat(3, -1).astype(np.uint8)
+    # The area and the longer axis double: (ln 2 / 2, ln 2, 0).
+    assert measure_video(frames, masks)["shape_change"] == pytest.approx(
+        np.log(2) * np.hypot(0.5, 1), rel=0.01
+    )
+    assert measure_video(frames[1:], masks[1:])["shape_change"] == pytest.approx(0)
+
+
+def test_the_first_frame_is_compared_with_the_picture():
+    frames, masks = moving(1.0)
+    frames = np.minimum(frames, 200)
+    assert measure_video(frames, masks, frames[0])["first_frame"] == 0
+    assert measure_video(frames, masks, frames[0] + 51)["first_frame"] == pytest.approx(0.2, abs=1e-3)
+    assert measure_video(frames, masks)["first_frame"] is None
+
+
+def test_blur_loses_sharpness():
+    frames, masks = moving(1.0)
+    blurred = frames.copy()
+    for t in range(1, T):
+        blurred[t] = opencv().GaussianBlur(frames[t], (0, 0), 2.5)
+    assert abs(measure_video(frames, masks)["sharpness_loss"]) < 0.05
+    assert measure_video(blurred, masks)["sharpness_loss"] > 0.4
+
+
+# --- framing ---------------------------------------------------------------------------------------------
+
+
+def test_contact_with_the_border_is_a_length():
+    masks = np.zeros((T, SIDE, SIDE), bool)
+    masks[:, 20:36, 20:36] = True
+    masks[-1] = np.roll(masks[0], -20, axis=1)
+    frames = np.where(masks[..., None], 200, GREY).repeat(3, -1).astype(np.uint8)
+    assert measure_video(frames, masks)["border_contact"] == pytest.approx(16 / 16)
+    # An object that is cut off from the beginning has not left the frame.
+    assert measure_video(frames[-1:].repeat(T, 0), masks[-1:].repeat(T, 0))["border_contact"] == 0
+
+
+def test_an_empty_frame_is_seen_and_the_rest_is_unmeasured_not_rejected():
+    frames, _ = moving(1.0)
+    frames[4] = GREY
+    masks = foreground_masks(frames, GREY)
+    assert not masks[4].any() and masks[3].any()
+    verdict = judge_video(frames, masks, None, Thresholds())
+    assert verdict.scores["least_visible"] == 0 and "least_visible" in verdict.failed
+    assert {"jump", "cut", "flicker", "zoom", "first_frame"} <= set(verdict.unmeasured)
+    assert not set(verdict.failed) & set(verdict.unmeasured)
+
+
+def test_a_video_of_nothing_has_no_scores():
+    frames = np.full((T, SIDE, SIDE, 3), GREY, np.uint8)
+    noise = np.random.default_rng(0).normal(0, 2, frames.shape)
+    for background in (GREY, None):
+        masks = foreground_masks(np.clip(frames + noise, 0, 255).astype(np.uint8), background)
+        assert not masks.any()
+    scores = measure_video(frames, masks)
+    measured = {name for name, score in scores.items() if score is not None}
+    assert measured == {"overlay", "bands"}
+
+
+def test_masks_that_lose_the_object_are_inconsistent():
+    frames, masks = moving(1.0)
+    assert measure_video(frames, masks)["mask_consistency"] > 0.9
+    lossy = masks.copy()
+    lossy[1::2, :, : SIDE // 2] = False
+    share = masks[0, :, SIDE // 2 :].sum() / masks[0].sum()
+    assert measure_video(frames, lossy)["mask_consistency"] == pytest.approx(share, abs=0.3)
+    assert measure_video(frames, lossy)["mask_consistency"] < 0.75
+
+
+def test_static_text_and_bands_have_their_area():
+    frames, masks = moving(1.0)
+    assert measure_video(frames, masks)["overlay"] == 0 == measure_video(frames, masks)["bands"]
+    frames[:, 2:6, 4:24] = 255
+    scores = measure_video(frames, masks)
+    assert scores["overlay"] == pytest.approx(4 * 20 / SIDE**2) and scores["bands"] == 0
+    frames, masks = moving(1.0)
+    frames[:, -5:] = 0
+    assert measure_video(frames, masks)["bands"] == pytest.approx(5 / SIDE)
+    wall = np.repeat(texture(SIDE, seed=1)[None], T, 0)
+    frames, masks = moving(1.0, background=wall)
+    assert measure_video(frames, masks)["overlay"] is None
+    frames[:, :, :3] = 0
+    assert measure_video(frames, masks)["bands"] == pytest.approx(3 / SIDE)
+
+
+def test_a_large_video_is_judged_as_a_small_one():
+    small, large = (measure_video(*moving(k * 1.0, radius=k * 14, side=k * SIDE)) for k in (4, 8))
+    for name in ("motion", "pan", "least_visible", "mask_consistency"):
+        assert large[name] == pytest.approx(small[name], rel=0.06), name
+
+
+# --- decisions -------------------------------------------------------------------------------------------
+
+
+def test_a_limit_itself_passes_and_a_missing_score_is_not_rejected():
+    thresholds = Thresholds(min_motion=0.5, max_jump=0.25, max_cut=None)
+    verdict = decide(
+        {"motion": 0.5, "jump": 0.25, "cut": 99.0, "zoom": None, "pan": float("nan"), "new": 1.0}, thresholds
+    )
+    assert verdict.kept and verdict.failed == () and verdict.unmeasured == ("zoom", "pan")
+    assert verdict.scores["pan"] is None and verdict.scores["new"] == 1.0
+    verdict = decide({"jump": 0.26, "motion": 0.49}, thresholds)
+    assert not verdict.kept and verdict.failed == ("motion", "jump")
+    assert decide(json.loads(json.dumps(verdict.to_json()))["scores"], Thresholds(min_motion=0.1)).failed == (
+        "jump",
+    )
+    with pytest.raises(TypeError, match=r"decide: scores\['jump'\]: expected a finite number"):
+        decide({"jump": "high"}, thresholds)
+
+
+def test_thresholds_are_a_file_that_can_be_edited(tmp_path):
+    file = tmp_path / "thresholds.json"
+    thresholds = Thresholds(max_jump=0.5, max_roll=None)
+    thresholds.save(file)
+    assert Thresholds.load(file) == thresholds == Thresholds.from_json(thresholds.to_json())
+    file.write_text('{"max_jump": 0.5}')
+    assert Thresholds.load(file) == Thresholds(max_jump=0.5)
+    for text, reason in (
+        (
+            '{"max_jumps": 1}',
+            r"thresholds.json: Thresholds: no threshold 'max_jumps'; expected some of min_motion",
+        ),
+        ('{"max_jump": -1}', r"Thresholds.max_jump: expected at least 0, got -1"),
+        ('{"max_jump": NaN}', r"Thresholds.max_jump: expected a finite number, got nan"),
+        ('{"max_jump": "1"}', r"Thresholds.max_jump: expected a finite number, got '1'"),
+        ("[1]", r"expected an object with thresholds by name, got \[1\]"),
+        ("max_jump = 1", r"thresholds.json: expected JSON with thresholds"),
+    ):
+        file.write_text(text)
+        with pytest.raises((ValueError, TypeError), match=reason):
+            Thresholds.load(file)
+    with pytest.raises(FileNotFoundError, match="no such file; expected JSON with thresholds"):
+        Thresholds.load(tmp_path / "other.json")
+
+
+def test_every_threshold_has_a_measure_and_every_measure_a_threshold():
+    frames, masks = moving(1.0)
+    scores = measure_views(frames[None], masks[None])
+    assert {field.partition("_")[2] for field in Thresholds().to_json()} == set(scores)
+    assert set(MEASURES) < set(measure_video(frames, masks)) < set(scores)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"frames": np.zeros((T, 8, 8, 3))}, "measure_video: frames: expected an array uint8"),
+        (
+            {"frames": np.zeros((T, 8, 8, 4), np.uint8)},
+            r"frames: expected an array uint8 \[T, H, W, 3\], got one of",
+        ),
+        (
+            {"frames": np.zeros((1, 8, 8, 3), np.uint8), "masks": np.zeros((1, 8, 8), bool)},
+            "at least 2 frames",
+        ),
+        ({"masks": np.zeros((T, 8, 8), np.uint8)}, "measure_video: masks: expected an array bool"),
+        (
+            {"masks": np.zeros((T, 8, 9), bool)},
+            r"masks: .* of shape \[9, 8, 8\], got one of shape \[9, 8, 9\]",
+        ),
+        ({"still": np.zeros((9, 8, 3), np.uint8)}, "measure_video: still: expected"),
+        ({"still": "otter.png"}, "measure_video: still: expected an array uint8"),
+    ],
+)
+def test_wrong_arrays_are_refused(change, reason):
+    good = {"frames": np.zeros((T, 8, 8, 3), np.uint8), "masks": np.zeros((T, 8, 8), bool), "still": None}
+    measure_video(**good)
+    with pytest.raises((TypeError, ValueError), match=reason):
+        measure_video(**{**good, **change})
+
+
+# --- views -----------------------------------------------------------------------------------------------
+
+
+def test_views_disagree_by_the_height_that_one_moves_alone():
+    frames, masks = moving(1.0)
+    matrices = np.repeat(np.eye(3)[None, :2], T, 0)
+    matrices[:, 0, 2] = np.arange(T) - 4
+    matrices[:, 1, 2] = [0, 0, 0, 9, -9, 9, 0, 0, 0]
+    hop, hop_masks = scene(matrices)
+    together = measure_views(np.stack([frames] * 3), np.stack([masks] * 3))
+    alone = measure_views(np.stack([frames, frames, hop]), np.stack([masks, masks, hop_masks]))
+    assert together["view_height"] == 0 == together["view_color"]
+    assert measure_views(np.stack([hop] * 3), np.stack([hop_masks] * 3))["view_height"] == 0
+    # Symmetric about the middle: the parabola takes about a tenth.
+    assert alone["view_height"] == pytest.approx(9 / size(masks), rel=0.15)
+    assert alone["jump"] == measure_video(hop, hop_masks)["jump"] > 0.3  # the worst view
+    # A view that the object approaches: steadily down.
+    nearer, nearer_masks = moving(1.0, 1.5)
+    views = np.stack([frames, frames, nearer]), np.stack([masks, masks, nearer_masks])
+    assert measure_views(*views)["view_height"] < 0.05
+    assert measure_views(frames[None], masks[None])["view_height"] is None
+
+
+def test_views_disagree_on_colours_that_one_changes_alone():
+    frames, masks = moving(1.0)
+    red = frames.copy()
+    red[4:, ..., 1:] //= 3
+    verdict = judge_views(
+        np.stack([frames, frames, red]), np.stack([masks] * 3), np.stack([frames[0]] * 3), Thresholds()
+    )
+    assert verdict.scores["view_color"] > 15 and "view_color" in verdict.failed
+    assert measure_views(np.stack([red] * 3), np.stack([masks] * 3))["view_color"] == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+# --- known motions with known faults -----------------------------------------------------------------------
+
+MOTIONS = [("fox", "trots-forward"), ("kangaroo", "waves-its-left-paw")]
+
+
+def render(species: str, motion: str, azimuths: list[float]) -> tuple[np.ndarray, Cameras]:
+    """Videos [V, 16, 64, 64, 4] of a creature, with MV-VDM's length and size, and their cameras."""
+    asset = load(creatures.build(species, 5, [motion]), name=species)
+    times = np.arange(16) / 8
+    points = np.concatenate([asset.positions(0, time)[asset.visible] for time in times]).astype(np.float64)
+    low, high = points.min(0), points.max(0)
+    to_world = np.eye(4) / np.linalg.norm(high - low)
+    to_world[:3, 3] = -(low + high) / 2 * to_world[0, 0]
+    to_world[3, 3] = 1
+    cameras = orbit_cameras(
+        np.radians(azimuths), np.radians(10), 2.0, fov_y=np.radians(32), width=64, height=64
+    )
+    shot = Shot(0, times, to_world, cameras)
+    return renderer("cpu").render_clip(asset, shot, RenderSettings(samples=4)).frames, cameras
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[np.ndarray]:
+    return [render(*motion, [40.0, 160.0])[0] for motion in MOTIONS]
+
+
+def on_grey(frames: np.ndarray) -> np.ndarray:
+    alpha = frames[..., 3:] / 255
+    noise = np.random.default_rng(0).normal(0, 1, frames[..., :3].shape)
+    return np.clip(frames[..., :3] * alpha + GREY * (1 - alpha) + noise, 0, 255).round().astype(np.uint8)
+
+
+def judged(frames: np.ndarray, still: np.ndarray | None = None):
+    video = on_grey(frames)
+    return judge_video(video, foreground_masks(video, GREY), still, Thresholds())
+
+
+# What must notice a fault; others may, too.
+NOTICED_BY = {
+    "frozen": "motion",
+    "jumping": "jump",
+    "flickering": "flicker",
+    "other object": "color_change",
+    "leaving": "border_contact",
+    "inverted": "color_step",
+    "camera": "zoom",
+    "cut": "cut",
+    "mirrored": "mirrored",
+    "blurred": "sharpness_loss",
+    "text": "overlay",
+    "bands": "bands",
+}
+
+
+@pytest.mark.parametrize("index", range(len(MOTIONS)))
+def test_known_motions_are_kept(clips, index):
+    verdict = judged(clips[index][0], on_grey(clips[index][0, 0]))
+    assert verdict.kept, verdict
+    assert set(verdict.unmeasured) == {"background_motion"}
+
+
+@pytest.mark.parametrize("index", range(len(MOTIONS)))
+@pytest.mark.parametrize("fault", faults.FAULTS)
+def test_each_fault_is_noticed(clips, fault, index):
+    clean, rng = clips[index][0], np.random.default_rng([index, 7])
+    others = {"other object": [clips[1 - index][0]], "cut": [clips[index][1]], "camera": ["zoom"]}
+    frames = faults.FAULTS[fault](clean, rng, *others.get(fault, []))
+    assert frames.shape == clean.shape and frames.dtype == np.uint8
+    verdict = judged(frames)
+    assert NOTICED_BY[fault] in verdict.failed, verdict
+
+
+def test_faults_of_one_view_are_noticed_among_four(clips):
+    frames, cameras = render(*MOTIONS[0], [0.0, 90.0, 180.0, 270.0])
+    video = on_grey(frames)
+    masks = np.stack([foreground_masks(view, GREY) for view in video])
+    verdict = judge_views(video, masks, video[:, 0], Thresholds(), cameras)
+    assert verdict.kept and "view_silhouettes" not in verdict.unmeasured, verdict
+    swapped = cameras[[0, 2, 1, 3]]
+    assert "view_silhouettes" in judge_views(video, masks, None, Thresholds(), swapped).failed
+    other = on_grey(clips[1][0])
+    video[2, 6:], masks[2, 6:] = other[6:], foreground_masks(other, GREY)[6:]
+    assert "view_color" in judge_views(video, masks, None, Thresholds(), cameras).failed
