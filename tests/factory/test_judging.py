@@ -150,12 +150,13 @@ def test_zoom_and_roll_have_their_amounts():
     roll = measure_video(*scene(matrices))
     assert roll["roll"] == pytest.approx(0.7, rel=0.05)
     assert roll["zoom"] < 0.02 and zoom["roll"] < 0.02
-    # The same rotation within two of eight steps is a gesture: a quarter of it is explained by a constant speed.
-    late = np.clip(np.arange(T) - 3, 0, 2) * 0.35
+    # The same rotation in three of fifteen frames is a gesture: a constant speed explains a fifth of its squares.
+    late = np.clip(np.arange(16) - 6, 0, 3) * 0.7 / 3
+    matrices = np.repeat(np.eye(3)[None, :2], 16, 0)
     matrices[:, :, :2] = np.array([[np.cos(late), -np.sin(late)], [np.sin(late), np.cos(late)]]).transpose(
         2, 0, 1
     )
-    assert measure_video(*scene(matrices))["roll"] == pytest.approx(0.7 / 4, rel=0.1)
+    assert measure_video(*scene(matrices))["roll"] == pytest.approx(0.7 / 5, rel=0.1)
 
 
 def test_the_background_tells_the_camera_from_the_object():
@@ -411,7 +412,7 @@ def test_views_disagree_on_colours_that_one_changes_alone():
 
 # --- known motions with known faults -----------------------------------------------------------------------
 
-MOTIONS = [("fox", "trots-forward"), ("kangaroo", "waves-its-left-paw")]
+MOTIONS = [("fox", "barks"), ("kangaroo", "waves-its-left-paw")]
 
 
 def render(species: str, motion: str, azimuths: list[float]) -> tuple[np.ndarray, Cameras]:
