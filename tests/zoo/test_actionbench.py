@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from zoo import metrics
-from zoo.metrics.actionbench import Alignment, axis_rotations
+from zoo.metrics.actionbench import Alignment, _Nearest, axis_rotations
 
 SAME = Alignment(torch.ones(3), torch.eye(3), torch.zeros(3), 0.0)
 
@@ -88,3 +88,12 @@ def test_each_frame_is_aligned_for_cd3d_and_the_first_for_cd4d():
     assert metrics.chamfer_4d(predicted, target, alignment) == pytest.approx(four)
     few = metrics.align_first(predicted, target, icp_points=20, iterations=1)
     assert few.loss == 0  # the same points of both clouds
+
+
+def test_brute_force_and_the_tree_find_the_same_points():
+    """The first is used on a GPU, in chunks."""
+    tree = _Nearest(cloud(300))
+    brute = _Nearest(cloud(300))
+    brute._tree = None
+    queries = cloud(5000, seed=1)
+    assert torch.equal(tree(queries), brute(queries))

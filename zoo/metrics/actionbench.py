@@ -151,8 +151,8 @@ def align(
         adam.step()
         loss, index = losses.detach().min(0)
         if best is None or float(loss) < best.loss:
-            chosen = (each[index].detach().clone() for each in (scale, rotation, translation))
-            best = Alignment(*chosen, float(loss))
+            chosen = [each[index].detach().clone() for each in (scale, rotation, translation)]
+            best = Alignment(chosen[0], chosen[1], chosen[2], float(loss))
     assert best is not None
     return best
 
