@@ -94,18 +94,20 @@ class LatentMap {
       const [x, y] = this.place(this.points[i]);
       const text = this.names[i].length > 26 ? `${this.names[i].slice(0, 25)}…` : this.names[i];
       const wide = context.measureText(text).width;
-      const left = x + 6 + wide > width ? x - 6 - wide : x + 6;
-      const box = [left, y - 6, left + wide, y + 6];
-      const free = box[0] >= 0 && box[1] >= 0 && box[3] <= height
-        && taken.every((other) => box[2] < other[0] || box[0] > other[2] || box[3] < other[1] || box[1] > other[3]);
-      if (!free && i !== this.hover) continue;
+      // Right of the point, left, above or below.
+      const places = [[x + 6, y], [x - 6 - wide, y], [x - wide / 2, y - 10], [x - wide / 2, y + 10]];
+      const boxes = places.map(([left, middle]) => [left, middle - 6, left + wide, middle + 6])
+        .filter((box) => box[0] >= 0 && box[1] >= 0 && box[2] <= width && box[3] <= height);
+      const apart = (a, b) => a[2] < b[0] || a[0] > b[2] || a[3] < b[1] || a[1] > b[3];
+      const box = boxes.find((each) => taken.every((other) => apart(each, other))) || (i === this.hover && boxes[0]);
+      if (!box) continue;
       taken.push(box);
       if (i === this.hover) {
         context.fillStyle = color("--page");
         context.fillRect(box[0] - 2, box[1] - 1, wide + 4, 14);
       }
       context.fillStyle = color("--text");
-      context.fillText(text, left, y + 3.5);
+      context.fillText(text, box[0], box[1] + 9.5);
     }
   }
 }
