@@ -258,7 +258,9 @@ class Backlog:
 
     def _drop_seen(self, tasks: Iterable[Task]) -> list[Task]:
         """Return the tasks whose keys have not been seen before, in order, and mark them as seen."""
-        new = {task.key: task for task in reversed(list(tasks)) if task.key not in self._seen}
+        unique = {task.key: task for task in reversed(list(tasks))}
+        seen = self._seen.get_many(list(unique))
+        new = {key: unique[key] for key, value in zip(unique, seen, strict=True) if value is None}
         self._seen.update(list(new), [0] * len(new))
         return list(reversed(new.values()))
 

@@ -347,7 +347,7 @@ class Ledger:
         Raises:
             StorageError: the segment could not be written, or the markers not be removed. Nothing is lost.
         """
-        if record.status == "quarantined":
+        if record.status == "quarantined" or (record.resumed and record.key not in self._loose):
             return
         if self._loaded_segments().statuses([record.key]).get(record.key) in ("done", record.status):
             # A run was stopped after writing the segment, or a worker that was believed lost has committed.

@@ -126,7 +126,7 @@ class WorkerPool:
         slot = self._idle.pop()
         slot.task, slot.since = task, time.monotonic()
         # Listed by Ray's dashboard, and the title of the actor's process.
-        process = slot.actor.process.options(name=f"Worker, {self._spec.name}: {task.label}")
+        process = slot.actor.process.options(name=f"Worker, {self._spec.name}: {_title(task)}")
         self._pending[process.remote(task)] = slot
 
     def wait(self, timeout: float) -> list[tuple[Task, TaskReply | None]]:
@@ -217,3 +217,8 @@ class WorkerPool:
         """Kill all actors. Their child processes end with them."""
         for slot in list(self._slots):
             self._remove(slot)
+
+
+def _title(task: Task) -> str:
+    """The label of a task without what a process title cannot have; it may come from a stranger's file."""
+    return "".join(letter if letter.isprintable() else "?" for letter in task.label)[:100]

@@ -150,7 +150,10 @@ def _eta(
 
 
 def _read_runs(storage: Storage, namespace: str) -> list[RunProgress]:
-    """The progress files, in the order in which they were last written. Damaged ones are left out."""
+    """The progress files, in the order in which they were last written, those of live runs last.
+
+    Damaged ones are left out.
+    """
     names = [f"{namespace}/progress/{name}" for name in storage.names(f"{namespace}/progress")]
     runs = []
     for data in storage.read_many(names).values():
@@ -158,7 +161,8 @@ def _read_runs(storage: Storage, namespace: str) -> list[RunProgress]:
             runs.append(RunProgress.from_json(json.loads(data)))
         except (ValueError, TypeError, KeyError):
             continue
-    return sorted(runs, key=lambda run: (run.state == "running", run.updated))
+    now = time.time()
+    return sorted(runs, key=lambda run: (run.state == "running" and now - run.updated <= STALE_S, run.updated))
 
 
 def _duration(seconds: float) -> str:

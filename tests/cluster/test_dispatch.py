@@ -13,7 +13,19 @@ import pytest
 from cluster_stages import CannotStart, Work, content, wait_until
 from process_tree import command, descendants, is_running
 
-from cluster import Interrupted, Ledger, Record, StageError, StorageError, Task, run
+import cluster.progress
+from cluster import (
+    Interrupted,
+    Ledger,
+    Progress,
+    Record,
+    StageError,
+    Storage,
+    StorageError,
+    Task,
+    read_status,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -203,3 +215,44 @@ def test_memory_stays_steady(tmp_path: Path) -> None:
     assert report.children_restarted == 0
     for pages in sizes.values():
         assert len(pages) == 500 and max(pages) <= 1.1 * pages[10]
+
+
+def test_ray_lists_the_tasks_by_names_that_a_person_understands(tmp_path: Path) -> None:
+    labels = {"a": "Fox, clip 3", "b": "fox\0\x1b[2J\udcff.glb"}
+    tasks = [Task(key, {"do": "title"}, label) for key, label in labels.items()]
+    titles = {}
+    run(
+        Work(),
+        tasks,
+        Ledger(tmp_path),
+        workers=1,
+        on_resolved=lambda task, record: titles.update({task.key: record.summary["title"]}),
+    )
+    assert titles["a"].startswith("ray::Worker, Work: Fox, clip 3"), titles
+    assert titles["b"].startswith("ray::Worker, Work: fox??[2J?.glb"), titles
+
+
+def test_the_progress_file_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as another process would, while the run goes on."""
+    monkeypatch.setattr(cluster.progress, "WRITE_S", 0.1)
+    seen = []
+    tasks = [
+        Task("slow", {"seconds": 1.5}, "Slow"),
+        Task("bad", {"do": "raise"}),
+        Task("x", {"do": "kill_worker"}),
+    ]
+
+    def on_tick(progress: Progress) -> None:
+        if (status := read_status(Storage(tmp_path))) is not None:
+            seen.append(status)
+
+    run(Work(), tasks[:2], Ledger(tmp_path), workers=2, on_tick=on_tick)
+    assert {each.state for each in seen} == {"running"}
+    assert any(task.label == "Slow" for each in seen for task in each.run.longest)
+    last = read_status(Storage(tmp_path))
+    assert last.state == "finished" and last.counts == {"done": 1, "quarantined": 1}
+    assert last.run.retries == {"ValueError: bad: mesh 'body' has no faces": 2}
+    assert last.run.slowest[0].label == "Slow" and ":" in last.run.slowest[0].worker
+    run(Work(), tasks[2:], Ledger(tmp_path), workers=1)
+    last = read_status(Storage(tmp_path))
+    assert last.run.workers_lost == 5 and last.failing["worker lost 5 times"] == 1

@@ -126,6 +126,18 @@ def test_a_killed_driver_and_what_its_workers_still_committed(
     assert status.age_s > 1e6 and "the same command resumes" in "\n".join(status_lines(status))
 
 
+def test_a_run_after_a_killed_one(root: str) -> None:
+    """The file of the killed driver still says that it is running."""
+    now = time.time()
+    killed = progress(started=now - 900, updated=now - 600)
+    Storage(root).write("_factory/progress/killed.json", json.dumps(killed.to_json()).encode())
+    run_inline(Sometimes(), TASKS, Ledger(root))
+    assert read_status(Storage(root)).state == "finished"
+    live = progress(started=now - 900, updated=now - 20)  # another command in the same folder
+    Storage(root).write("_factory/progress/live.json", json.dumps(live.to_json()).encode())
+    assert read_status(Storage(root)).state == "running"
+
+
 def _killed_after(compact, count):
     calls = []
 

@@ -77,6 +77,10 @@ class Work(Stage):
         pids = {"child": os.getpid(), "actor": os.getppid()}
         return {who: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for who, pid in pids.items()}
 
+    def do_title(self, task: Task) -> dict[str, str]:
+        """Return the title of the actor's process."""
+        return {"title": Path(f"/proc/{os.getppid()}/cmdline").read_text().strip("\0")}
+
     def do_spawn(self, task: Task) -> dict[str, int]:
         """Start a grandchild in the same process group, then hang."""
         grandchild = subprocess.Popen(["sleep", "3600"])
