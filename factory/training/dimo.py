@@ -173,9 +173,8 @@ class DimoStage(Stage):
                 device=self.device,
                 on_step=progress,
             )
-        except (
-            CheckpointError
-        ):  # the next attempt starts without it; after other errors, it continues from it
+        except CheckpointError:
+            # The next attempt starts without it; after other errors, it continues from the last checkpoint.
             checkpoint.unlink(missing_ok=True)
             raise
         if job.variant:

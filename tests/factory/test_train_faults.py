@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,19 +51,19 @@ def commands(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(commands, tmp_path_factory) -> dict[str, dict[str, bytes]]:
-    """Family → files of the model that its command trains without a fault."""
-    models = {}
-    for family in ("dimo", "mvvdm"):
-        folder = tmp_path_factory.mktemp(family)
-        subprocess.run(
+def undisturbed(commands, tmp_path_factory) -> Callable[[str], dict[str, bytes]]:
+    """The files of the model that a family's command trains without a fault."""
+
+    @cache
+    def files(family: str) -> dict[str, bytes]:
+        folder, command = (
+            tmp_path_factory.mktemp(family),
             [sys.executable, "-P", "-m", *commands[family].split()],
-            cwd=folder,
-            check=True,
-            capture_output=True,
         )
-        models[family] = model(folder / "new")
-    return models
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        return model(folder / "new")
+
+    return files
 
 
 def model(out: Path) -> dict[str, bytes]:
@@ -97,7 +99,7 @@ def test_a_full_disk_stops_a_training_that_the_same_command_completes(
         words in line and "No space left on device" in line and "free" in line.lower() and "again" in line
     ), line
     assert not [file for file in runs.left if ".part" in file or ".unfinished" in file]
-    assert model(runs.result / "new") == undisturbed[family.split()[0]]
+    assert model(runs.result / "new") == undisturbed(family.split()[0])
 
 
 @pytest.mark.slow
@@ -121,4 +123,4 @@ def test_ctrl_c_while_a_training_writes_a_file(commands, undisturbed, family, wr
     assert "stopped" in line
     again = interrupt(commands[family], "never", tmp_path)
     assert again.returncode == 0, again.stderr
-    assert model(tmp_path / "new") == undisturbed[family]
+    assert model(tmp_path / "new") == undisturbed(family)
