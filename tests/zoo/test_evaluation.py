@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import browser
 from scipy import stats
 from tiny_dimo import tiny_dimo
 from tiny_motions import tiny_videos
@@ -401,6 +402,33 @@ def test_a_registry_becomes_one_page(home, protocol, truth, tmp_path, capsys):
     _, again = write_leaderboard(tmp_path / "board", "local:*", home=home)
     assert any("was altered" in sentence for sentence in again.refused)
     assert len(again.entries) == 2, "the attached copy is intact"
+
+
+@pytest.mark.slow
+def test_the_page_opens_from_disk_without_a_network(home, protocol, truth, tmp_path):
+    run = browser()
+    for name in ("caterpillar", "slug"):
+        attach(f"dimo/{name}", [zoo.evaluate(f"dimo/{name}", protocol, truth=truth, home=home)], home=home)
+    (page, _), _ = write_leaderboard(tmp_path, "local:*", home=home)
+    models = "[...document.querySelectorAll('table.sortable tbody th')].map(each => each.textContent)"
+    shown = run(
+        page,
+        [
+            ["evaluate", "[...document.images].filter(each => !each.naturalWidth).length"],
+            ["evaluate", models],
+            ["click", "table.sortable thead button"],
+            ["click", "table.sortable thead button"],
+            ["evaluate", models],
+            ["evaluate", "getComputedStyle(document.body).backgroundColor"],
+            ["scheme", "dark"],
+            ["evaluate", "getComputedStyle(document.body).backgroundColor"],
+        ],
+        ready="document.documentElement.dataset.ready",
+    )
+    broken, before, _, _, after, light, _, dark = shown["results"]
+    assert broken == 0 and after == before[::-1] and len(set(before)) == 2
+    assert light == "rgb(255, 255, 255)" != dark
+    assert shown["logs"] == [] and all(url.startswith(("file:", "data:")) for url in shown["requests"])
 
 
 def _ranked(collection):
