@@ -42,7 +42,7 @@ models: install system
 	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/$$name; done
 	$(BIN)/python -m benchmarks.needs
 
-# Evaluate the bundled models under the protocols and put the results into them: about two hours on one core, and 1 GB of
+# Evaluate the bundled models under the protocols and put the results into them: about an hour of CPU time, and 1 GB of
 # true clips per DIMO, which stay in out/evaluated/truth.
 EVALUATED := dimo/kangaroo dimo/fox dimo/cat dimo/bird dimo/robot
 evaluate: install

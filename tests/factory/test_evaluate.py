@@ -25,7 +25,7 @@ def registry(tmp_path) -> Path:
     home = tmp_path / "home"
     videos = home / "truth" / "motions" / "caterpillar"
     videos.mkdir(parents=True)
-    hashes = clip_hashes(tiny_videos(videos, 6, resolution=16))
+    hashes = clip_hashes(tiny_videos(videos, 6, resolution=16))  # the last motion is held out
     content = json.loads(json.dumps(open_protocol("dimo-views").content))
     content["objects"] = {"caterpillar": {"source": "creatures://nowhere", "clips": hashes}}
     content["metrics"] = {"psnr": {}, "iou": {}}
@@ -42,7 +42,7 @@ def test_results_are_committed_once(registry, capsys):
     assert main(command) == 0
     assert "dimo/caterpillar  psnr" in capsys.readouterr().out
     (entry,) = collect("local:*", home=registry).entries
-    assert entry.result.clips == NAMES and entry.sheet is not None
+    assert entry.result.clips == NAMES[:5] and entry.sheet is not None
     direct = zoo.evaluate("dimo/caterpillar", protocol, truth=registry / "truth", home=registry)
     assert entry.result == direct, "as zoo.evaluate in this process"
     before = {file: file.stat().st_mtime_ns for file in (registry / "evaluations").rglob("*.json")}

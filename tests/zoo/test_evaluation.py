@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import browser
 from scipy import stats
 from tiny_dimo import tiny_dimo
 from tiny_motions import tiny_videos
@@ -62,6 +63,12 @@ def protocol() -> Protocol:
     del content["metrics"]["lpips"]
     content["bootstrap"]["samples"] = 500
     return Protocol(content)
+
+
+@pytest.fixture(scope="module")
+def light(protocol) -> Protocol:
+    """The same with two quick metrics."""
+    return Protocol({**protocol.content, "metrics": {"psnr": {}, "iou": {}}})
 
 
 @pytest.fixture(scope="module")
@@ -246,9 +253,9 @@ def test_defects_are_noticed_by_name(defect, model, protocol, truth, monkeypatch
         assert not worse or name not in unmoved, (name, perfect, score)
 
 
-def test_a_baseline_is_measured_on_the_same_clips(model, protocol, truth):
+def test_a_baseline_is_measured_on_the_same_clips(model, light, truth):
     other = DIMOPipeline(tiny_dimo(1, frames=5), "caterpillar", model.motions)
-    result = zoo.evaluate(model, protocol, truth=truth, baseline=other)
+    result = zoo.evaluate(model, light, truth=truth, baseline=other)
     assert [row["role"] for row in result.rows[:2]] == ["model", "baseline"]
     mean = result.content["difference"]["dimo/caterpillar'"]["psnr"][0]
     a, b = (np.array(row["values"]["psnr"]) for row in result.rows[:2])
@@ -271,7 +278,10 @@ def test_unseen_motions_and_samples(model, truth):
 
 def test_a_missing_backbone_is_reported(model, truth, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    protocol = open_protocol("dimo-views")
+    listed = open_protocol("dimo-views")
+    protocol = Protocol(
+        {**listed.content, "metrics": {name: listed.metrics[name] for name in ("psnr", "lpips")}}
+    )
     backbone = protocol.metrics["lpips"]["backbone"]
     result = zoo.evaluate(model, protocol, truth=truth)
     expected = (
@@ -288,8 +298,8 @@ def test_a_missing_backbone_is_reported(model, truth, monkeypatch, tmp_path):
 # --- truth -------------------------------------------------------------------------------------------------
 
 
-def test_another_truth_is_refused_or_gets_a_hash_of_its_own(model, protocol, truth, result, tmp_path):
-    listed = json.loads(json.dumps(protocol.content))
+def test_another_truth_is_refused_or_gets_a_hash_of_its_own(model, light, truth, result, tmp_path):
+    listed = json.loads(json.dumps(light.content))
     listed["objects"] = {
         "caterpillar": {"source": "creatures://caterpillar", "clips": result.content["truth"]}
     }
@@ -375,14 +385,14 @@ def home(model, tmp_path_factory) -> Path:
     return home
 
 
-def test_a_registry_becomes_one_page(home, protocol, truth, tmp_path, capsys):
+def test_a_registry_becomes_one_page(home, light, truth, tmp_path, capsys):
     own = tmp_path / "own.json"
-    own.write_text(json.dumps(protocol.content))
+    own.write_text(json.dumps(light.content))
     for name in ("caterpillar", "slug"):
         options = ["--protocol", str(own), "--truth", str(truth), "--home", str(home)]
         assert main(["evaluate", f"dimo/{name}", *options]) == 0
     assert "dimo/slug under dimo-views+caterpillar" in capsys.readouterr().out
-    stored = zoo.evaluate("dimo/slug", protocol, truth=truth, home=home)
+    stored = zoo.evaluate("dimo/slug", light, truth=truth, home=home)
     name = attach("dimo/slug", [stored], home=home)
     assert zoo.load(name, home=home).metrics["mean"] == {"psnr": 12.25}
     with pytest.raises(EvaluationError, match="of other weights"):
@@ -403,12 +413,39 @@ def test_a_registry_becomes_one_page(home, protocol, truth, tmp_path, capsys):
     assert len(again.entries) == 2, "the attached copy is intact"
 
 
+@pytest.mark.slow
+def test_the_page_opens_from_disk_without_a_network(home, light, truth, tmp_path):
+    run = browser()
+    for name in ("caterpillar", "slug"):
+        attach(f"dimo/{name}", [zoo.evaluate(f"dimo/{name}", light, truth=truth, home=home)], home=home)
+    (page, _), _ = write_leaderboard(tmp_path, "local:*", home=home)
+    models = "[...document.querySelectorAll('table.sortable tbody th')].map(each => each.textContent)"
+    shown = run(
+        page,
+        [
+            ["evaluate", "[...document.images].filter(each => !each.naturalWidth).length"],
+            ["evaluate", models],
+            ["click", "table.sortable thead button"],
+            ["click", "table.sortable thead button"],
+            ["evaluate", models],
+            ["evaluate", "getComputedStyle(document.body).backgroundColor"],
+            ["scheme", "dark"],
+            ["evaluate", "getComputedStyle(document.body).backgroundColor"],
+        ],
+        ready="document.documentElement.dataset.ready",
+    )
+    broken, before, _, _, after, light, _, dark = shown["results"]
+    assert broken == 0 and after == before[::-1] and len(set(before)) == 2
+    assert light == "rgb(255, 255, 255)" != dark
+    assert shown["logs"] == [] and all(url.startswith(("file:", "data:")) for url in shown["requests"])
+
+
 def _ranked(collection):
     return sorted(collection.entries, key=lambda entry: -entry.result.mean("psnr")[0])
 
 
-def test_results_of_other_weights_are_marked(home, model, protocol, truth):
-    result = zoo.evaluate("dimo/caterpillar", protocol, truth=truth, home=home)
+def test_results_of_other_weights_are_marked(home, model, light, truth):
+    result = zoo.evaluate("dimo/caterpillar", light, truth=truth, home=home)
     weights = {"model.safetensors": "0" * 64}
     other = seal({**result.content, "model": {**result.content["model"], "weights": weights}})
     path = folder_of(other, home).with_name("elsewhere") / "metrics.json"
@@ -438,7 +475,9 @@ def test_mistakes_at_the_command_line(capsys, tmp_path):
 
 
 def test_the_card_shows_results_under_protocols(result):
-    metrics = {"mean": {"psnr": 12.25}, "evaluations": {"a": dict(result.content), "broken": {"rows": 5}}}
+    fit = {name: {**metric, "fit": True} for name, metric in result.metrics.items()}
+    content = {**result.content, "metrics": fit}
+    metrics = {"mean": {"psnr": 12.25}, "evaluations": {"a": content, "broken": {"rows": 5}}}
     text = model_card("dimo/egg", "dimo", {"title": "Egg"}, metrics)
     mean, low, high = result.mean("psnr")
     assert "## Protocol dimo-views+caterpillar v1" in text

@@ -90,7 +90,7 @@ def leaderboard_command(pattern: str, *, out: Path, home: Path | None) -> None:
             f"--out {out}: is a file, expected a folder for leaderboard.html and leaderboard.md"
         )
 
-    from zoo.evaluation.leaderboard import write_leaderboard
+    from zoo.evaluation.leaderboard import counted, write_leaderboard
 
     if pattern.startswith("hub:") and "/" not in pattern:
         pattern = f"{pattern}/*"
@@ -98,5 +98,7 @@ def leaderboard_command(pattern: str, *, out: Path, home: Path | None) -> None:
     for sentence in collection.refused:
         print(f"zoo: refused: {printable(sentence)}", file=sys.stderr)
     results, groups = len(collection.entries), len({e.result.protocol["sha256"] for e in collection.entries})
-    print(f"{len(collection.models)} models, {results} results under {groups} protocols")
+    print(
+        f"{counted(len(collection.models), 'model')}, {counted(results, 'result')} under {counted(groups, 'protocol')}"
+    )
     print("\n".join(printable(path) for path in paths))

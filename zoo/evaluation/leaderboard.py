@@ -206,7 +206,7 @@ def page(collection: Collection) -> str:
     if legacy := _legacy(collection):
         rows = "".join(
             f'<tr><td class="picture">{_preview(collection, name)}</td><th scope="row">{escaped(name)}</th>'
-            f"<td>{escaped(figures)}</td></tr>"
+            f'<td class="long">{escaped(figures)}</td></tr>'
             for name, figures in legacy
         )
         body.append(
@@ -234,10 +234,16 @@ def _facts(collection: Collection) -> str:
     groups_count = len(_groups(collection))
     return (
         "<header><h1>Leaderboard</h1><p>"
-        f"{len(collection.models)} models, {len(collection.entries)} results under {groups_count} protocols. A table "
+        f"{counted(len(collection.models), 'model')}, {counted(len(collection.entries), 'result')} under "
+        f"{counted(groups_count, 'protocol')}. A table "
         "has results of one protocol hash only. Means over clips with 95 % bootstrap intervals, drawn on the scale of "
         f"their column; the tick is the {REFERENCE} frame. A heading sorts its column.</p></header>"
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 model", "2 models"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _section(sha256: str, entries: Sequence[Entry], collection: Collection) -> str:

@@ -138,7 +138,7 @@ def _add_stored(
 
 
 def _add(collection: Collection, name: str, info: hub.ModelInfo, result: Result, sheet: Path | None) -> None:
-    """Add a result, unless the model has one of the same protocol; the one with a picture is kept."""
+    """Add a result with its marks. Of equal results, stored and attached, the one with a picture is kept."""
     marks = tuple(filter(None, (protocol_status(result), _weights_mark(info, result))))
     for number, entry in enumerate(collection.entries):
         if entry.model == name and entry.result.sha256 == result.sha256:
