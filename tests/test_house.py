@@ -125,12 +125,13 @@ ROOMS = {
         {"sources", "dataset"},
         {"clips"},
         {"motion_videos"},
+        {"generation"},
         {"training"},
         {"render", "motions", "train", "curate", "publish"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 13, 35  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 14, 38  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -320,7 +321,8 @@ FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
     "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
-    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.training", "factory.training.mvvdm",
+    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation.prompting",
+    "factory.generation.video_models", "factory.training", "factory.training.mvvdm",
 )  # fmt: skip
 
 

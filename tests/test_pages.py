@@ -49,6 +49,7 @@ NOT_RUN = {
     "sketchfab://search": "needs the network and a token",
     "MVVDMPipeline.from_pretrained_parts()": "downloads 8 GB and needs a GPU",
     "animate3d_motion_modules.ckpt": "downloads the published weights",
+    "load_video_model(": "downloads 24 GB and needs a GPU",
 }
 # Part of a command line → flags appended to it, so that it takes seconds.
 SMALL = "--resolution 32 --num-frames 4 --views 4 --limit 1 --max-animations 1"

@@ -1,4 +1,4 @@
-"""Image-to-video models: tiny pipelines of diffusers' own classes, from image and sentence to frames of the image's size."""
+"""Image-to-video models: tiny pipelines of diffusers' own classes, from image and sentence to frames."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from factory.generation.video_models.adapters import by_name
 from factory.generation.video_models.checkpoints import licence_of
 from factory.generation.video_models.images import FrameConverter, Placement, pad, place, shape_like
 from factory.generation.video_models.placement import CardPreset, apply_preset, preset_for
+from factory.generation.video_models.tables import adapter_table, checkpoint_table, preset_table
 from zoo.errors import OptionError
 
 HEIGHT, WIDTH = 24, 40
@@ -42,8 +43,8 @@ FPS = {
     "svd": 7,
     "hunyuan-1.5": 24,
 }
-QUICK = ("cogvideox", "wan-2.1", "ltx", "svd", "hunyuan-1.5")
-OTHERS = ("cogvideox-1.5", "wan-2.2", "wan-2.2-5b")
+QUICK = ("cogvideox", "wan-2.1", "ltx")
+OTHERS = ("cogvideox-1.5", "wan-2.2", "wan-2.2-5b", "svd", "hunyuan-1.5")
 EACH = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
 
@@ -109,6 +110,7 @@ def test_the_frame_rule_is_that_of_the_pipeline(name, home, image):
     assert generated == model.adapter.frames.count(12)
 
 
+@pytest.mark.slow
 def test_the_sentence_changes_the_video_where_the_model_takes_one(home, image):
     model = load("ltx", home)
     assert (model.generate(image, "hops", 0).frames != model.generate(image, "bows", 0).frames).mean() > 0.01
@@ -116,6 +118,7 @@ def test_the_sentence_changes_the_video_where_the_model_takes_one(home, image):
     assert np.array_equal(silent.generate(image, "hops", 0).frames, silent.generate(image, "bows", 0).frames)
 
 
+@pytest.mark.slow
 def test_guidance_reaches_the_pipeline(home, image):
     for name in ("ltx", "hunyuan-1.5"):
         weak, strong = (load(name, home, guidance=scale).generate(image, "hops", 0) for scale in (1.5, 30.0))
@@ -196,8 +199,9 @@ def test_streaming_alone_changes_nothing(home, image):
 @pytest.mark.parametrize(
     ("name", "wanted", "count"),
     [
-        ("cogvideox", 1, 1), ("cogvideox", 2, 9), ("cogvideox", 49, 49), ("cogvideox", 200, 49), ("cogvideox-1.5", 21, 33),
-        ("cogvideox-1.5", 81, 81), ("cogvideox-1.5", 162, 161), ("wan-2.1", 80, 81), ("wan-2.2-5b", 121, 121), ("ltx", 162, 169),
+        ("cogvideox", 1, 1), ("cogvideox", 2, 9), ("cogvideox", 49, 49), ("cogvideox", 200, 49),
+        ("cogvideox-1.5", 21, 33), ("cogvideox-1.5", 81, 81), ("cogvideox-1.5", 162, 161), ("wan-2.1", 80, 81),
+        ("wan-2.2-5b", 121, 121), ("ltx", 162, 169),
         ("ltx", 21, 25), ("hunyuan-1.5", 21, 21), ("svd", 21, 21), ("svd", 99, 25),
     ],
 )  # fmt: skip
@@ -450,6 +454,16 @@ def test_the_plan_is_made_of_published_figures():
     assert all(stage.minutes is None for stage in plan.stages if stage.basis == "unknown")
     with pytest.raises(OptionError, match="no figures for other/model"):
         plan_cost("other/model", 24, 60)
+
+
+def test_the_tables_of_the_page_are_those_of_the_code():
+    page = (Path(__file__).parents[2] / "docs" / "video-models.md").read_text()
+    for name, table in (
+        ("adapters", adapter_table()),
+        ("checkpoints", checkpoint_table()),
+        ("presets", preset_table()),
+    ):
+        assert page.split(f"<!-- {name} -->\n")[1].split("\n<!-- end -->")[0] == table
 
 
 def test_the_builders_cover_the_adapters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from factory.console import notice
 from factory.generation.video_models.adapters import ADAPTERS, PIPELINES, Adapter, find_adapter
-from factory.generation.video_models.checkpoints import licence_of
+from factory.generation.video_models.checkpoints import find_checkpoint, licence_of
 from factory.generation.video_models.model import TEMPLATE, VideoModel, VideoModelError, VideoSettings
 from factory.generation.video_models.placement import apply_preset, preset_for
 from renderers.arguments import integer, number
@@ -64,6 +65,12 @@ def load_video_model(
         raise VideoModelError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:400]}") from None
     pipeline.set_progress_bar_config(disable=True)
     adapter = find_adapter(pipeline)
+    if (known := find_checkpoint(name)) is not None:
+        settings = replace(
+            settings,
+            steps=settings.steps or known.steps,
+            guidance=known.guidance if settings.guidance is None else settings.guidance,
+        )
     streamed = apply_preset(pipeline, preset, place)
 
     licence, restrictions = licence_of(name, Path(name) if local else None)
