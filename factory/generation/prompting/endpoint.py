@@ -128,10 +128,8 @@ class ChatEndpoint(ChatWriter):
         """Name of the model; asks the server once if it is "auto"."""
         if self._model == _AUTO:
             listed = self._send("GET", "/models", None, Counter())
-            names = [each.get("id") for each in _entries(listed) if isinstance(each, dict)]
-            names = [
-                name for name in names if isinstance(name, str) and name.isprintable() and len(name) < 200
-            ]
+            names = [str(each.get("id") or "") for each in _entries(listed) if isinstance(each, dict)]
+            names = [name for name in names if name and name.isprintable() and len(name) < 200]
             if not names:
                 raise ChatError(f"{self.base_url}: lists no model; name one with model=, or {MODEL_VARIABLE}")
             self._model = names[0]
