@@ -143,6 +143,27 @@ def test_uint8_frames_are_those_of_diffusers(home, image):
     assert np.array_equal(video.frames, (frames * 255).round().astype(np.uint8))
 
 
+def test_other_weights_of_one_name_give_another_digest(home, image, tmp_path):
+    import shutil
+
+    from diffusers import AutoencoderKLLTXVideo
+
+    folder = tmp_path / "ltx"
+    shutil.copytree(save_tiny("ltx", home), folder)
+    vae = AutoencoderKLLTXVideo.from_pretrained(folder / "vae")
+    with torch.no_grad():
+        next(vae.decoder.parameters()).mul_(1.5)
+    vae.save_pretrained(folder / "vae")
+    other = load_video_model(str(folder), steps=2, frames=9, size=(32, 64), quiet=True, device="cpu")
+    first = load("ltx", home)
+    assert other.name == first.name and other.origin["weights"] != first.origin["weights"]
+    assert load("ltx", home).origin == first.origin
+    assert (
+        other.generate(image, "hops", 0).provenance["digest"]
+        != first.generate(image, "hops", 0).provenance["digest"]
+    )
+
+
 def test_the_video_processor_is_put_back_after_an_error(home, image, monkeypatch):
     model = load("ltx", home)
     before = model.pipeline.video_processor.postprocess_video
