@@ -74,6 +74,7 @@ SLOW = (
     *SHORTENED,
     "zoo sample dimo/knight",  # needs the training above it
     "zoo animate",
+    "plan_prompts(",  # loads a language model
     "zoo.animate(",
     "animation.save(",
     "zoo stills",
