@@ -325,7 +325,8 @@ FACES = (
     "zoo.viewer",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
     "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation",
-    "factory.generation.judging", "factory.generation.prompting", "factory.training", "factory.training.mvvdm",
+    "factory.generation.judging", "factory.generation.prompting", "factory.generation.video_models",
+    "factory.training", "factory.training.mvvdm",
 )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ NOT_RUN = {
     "--asset fox.glb": "generates videos for minutes; test_generation.py runs the whole chain",
     "data/motions/fox": "trains on the videos of the command above it",
     "--image otter.png": "downloads a video model",
+    "load_video_model(": "downloads 24 GB and needs a GPU",
 }
 # Programs of docs/deploy.md, which need machines of their own: not run. Files that they name must exist, and commands
 # of ours that they start are parsed.
@@ -84,6 +85,7 @@ SLOW = (
     *SHORTENED,
     "zoo sample dimo/knight",  # needs the training above it
     "zoo animate",
+    "plan_prompts(",  # loads a language model
     "zoo.animate(",
     "animation.save(",
     "zoo stills",

@@ -1,4 +1,4 @@
-"""The chat endpoint against a real HTTP server that answers late, with errors, malformed, hostile, or refuses fields."""
+"""The chat endpoint against a real HTTP server that answers late, malformed or hostile, fails, or refuses fields."""
 
 from __future__ import annotations
 

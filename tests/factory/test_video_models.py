@@ -1,4 +1,4 @@
-"""Image-to-video models: tiny pipelines of diffusers' own classes, from image and sentence to frames of the image's size."""
+"""Image-to-video models: tiny pipelines of diffusers' own classes, from image and sentence to frames."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from factory.generation.video_models.adapters import by_name
 from factory.generation.video_models.checkpoints import licence_of
 from factory.generation.video_models.images import FrameConverter, Placement, pad, place, shape_like
 from factory.generation.video_models.placement import CardPreset, apply_preset, preset_for
+from factory.generation.video_models.tables import adapter_table, checkpoint_table, preset_table
 from zoo.errors import OptionError
 
 HEIGHT, WIDTH = 24, 40
@@ -42,8 +43,8 @@ FPS = {
     "svd": 7,
     "hunyuan-1.5": 24,
 }
-QUICK = ("cogvideox", "wan-2.1", "ltx", "svd", "hunyuan-1.5")
-OTHERS = ("cogvideox-1.5", "wan-2.2", "wan-2.2-5b")
+QUICK = ("cogvideox", "wan-2.1", "ltx")
+OTHERS = ("cogvideox-1.5", "wan-2.2", "wan-2.2-5b", "svd", "hunyuan-1.5")
 EACH = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
 
@@ -109,6 +110,7 @@ def test_the_frame_rule_is_that_of_the_pipeline(name, home, image):
     assert generated == model.adapter.frames.count(12)
 
 
+@pytest.mark.slow
 def test_the_sentence_changes_the_video_where_the_model_takes_one(home, image):
     model = load("ltx", home)
     assert (model.generate(image, "hops", 0).frames != model.generate(image, "bows", 0).frames).mean() > 0.01
@@ -116,6 +118,7 @@ def test_the_sentence_changes_the_video_where_the_model_takes_one(home, image):
     assert np.array_equal(silent.generate(image, "hops", 0).frames, silent.generate(image, "bows", 0).frames)
 
 
+@pytest.mark.slow
 def test_guidance_reaches_the_pipeline(home, image):
     for name in ("ltx", "hunyuan-1.5"):
         weak, strong = (load(name, home, guidance=scale).generate(image, "hops", 0) for scale in (1.5, 30.0))
@@ -138,6 +141,27 @@ def test_uint8_frames_are_those_of_diffusers(home, image):
     call = model._arguments(square, model._text("hops"), Placement(32, 64, 0, 0, 32, 64), 3)
     frames = model.pipeline(**call, output_type="np").frames[0]
     assert np.array_equal(video.frames, (frames * 255).round().astype(np.uint8))
+
+
+def test_other_weights_of_one_name_give_another_digest(home, image, tmp_path):
+    import shutil
+
+    from diffusers import AutoencoderKLLTXVideo
+
+    folder = tmp_path / "ltx"
+    shutil.copytree(save_tiny("ltx", home), folder)
+    vae = AutoencoderKLLTXVideo.from_pretrained(folder / "vae")
+    with torch.no_grad():
+        next(vae.decoder.parameters()).mul_(1.5)
+    vae.save_pretrained(folder / "vae")
+    other = load_video_model(str(folder), steps=2, frames=9, size=(32, 64), quiet=True, device="cpu")
+    first = load("ltx", home)
+    assert other.name == first.name and other.origin["weights"] != first.origin["weights"]
+    assert load("ltx", home).origin == first.origin
+    assert (
+        other.generate(image, "hops", 0).provenance["digest"]
+        != first.generate(image, "hops", 0).provenance["digest"]
+    )
 
 
 def test_the_video_processor_is_put_back_after_an_error(home, image, monkeypatch):
@@ -196,8 +220,9 @@ def test_streaming_alone_changes_nothing(home, image):
 @pytest.mark.parametrize(
     ("name", "wanted", "count"),
     [
-        ("cogvideox", 1, 1), ("cogvideox", 2, 9), ("cogvideox", 49, 49), ("cogvideox", 200, 49), ("cogvideox-1.5", 21, 33),
-        ("cogvideox-1.5", 81, 81), ("cogvideox-1.5", 162, 161), ("wan-2.1", 80, 81), ("wan-2.2-5b", 121, 121), ("ltx", 162, 169),
+        ("cogvideox", 1, 1), ("cogvideox", 2, 9), ("cogvideox", 49, 49), ("cogvideox", 200, 49),
+        ("cogvideox-1.5", 21, 33), ("cogvideox-1.5", 81, 81), ("cogvideox-1.5", 162, 161), ("wan-2.1", 80, 81),
+        ("wan-2.2-5b", 121, 121), ("ltx", 162, 169),
         ("ltx", 21, 25), ("hunyuan-1.5", 21, 21), ("svd", 21, 21), ("svd", 99, 25),
     ],
 )  # fmt: skip
@@ -450,6 +475,16 @@ def test_the_plan_is_made_of_published_figures():
     assert all(stage.minutes is None for stage in plan.stages if stage.basis == "unknown")
     with pytest.raises(OptionError, match="no figures for other/model"):
         plan_cost("other/model", 24, 60)
+
+
+def test_the_tables_of_the_page_are_those_of_the_code():
+    page = (Path(__file__).parents[2] / "docs" / "video-models.md").read_text()
+    for name, table in (
+        ("adapters", adapter_table()),
+        ("checkpoints", checkpoint_table()),
+        ("presets", preset_table()),
+    ):
+        assert page.split(f"<!-- {name} -->\n")[1].split("\n<!-- end -->")[0] == table
 
 
 def test_the_builders_cover_the_adapters():

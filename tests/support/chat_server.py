@@ -78,7 +78,7 @@ class ChatServer:
         self.answer: Callable[[dict], str] | None = None
 
     def __enter__(self) -> ChatServer:
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
+        self._http = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -93,6 +93,11 @@ class ChatServer:
         sentences = GOOD[self.given : self.given + count]
         self.given += count
         return json.dumps({"motions": sentences})
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that gives up resets its connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -36,9 +36,9 @@ def cogvideox(temporal_patch: bool = False) -> Any:
         "use_learned_positional_embeddings": False,
     }
     transformer = CogVideoXTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=8, out_channels=4, time_embed_dim=2, text_embed_dim=32,
-        num_layers=1, sample_width=4, sample_height=2, sample_frames=9, patch_size=2, temporal_compression_ratio=4,
-        max_text_seq_length=16, use_rotary_positional_embeddings=True,
+        num_attention_heads=2, attention_head_dim=16, in_channels=8, out_channels=4, time_embed_dim=2,
+        text_embed_dim=32, num_layers=1, sample_width=4, sample_height=2, sample_frames=9,
+        patch_size=2, temporal_compression_ratio=4, max_text_seq_length=16, use_rotary_positional_embeddings=True,
         **(later if temporal_patch else {"use_learned_positional_embeddings": True}),
     )  # fmt: skip
     vae = AutoencoderKLCogVideoX(
@@ -63,7 +63,7 @@ def _wan_transformer(channels: int, out: int, **more: Any) -> Any:
 
 
 def wan(variant: str = "2.1") -> Any:
-    """Wan image-to-video: "2.1" with an image encoder, "2.2" with two transformers, "2.2-5b" with the deep autoencoder."""
+    """Wan: "2.1" with an image encoder, "2.2" with two transformers, "2.2-5b" with another autoencoder."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanImageToVideoPipeline
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
@@ -210,7 +210,8 @@ def hunyuan() -> Any:
         patch_size=2,
     )  # 27 × 27 patches, as the pipeline expects
     return HunyuanVideo15ImageToVideoPipeline(
-        text_encoder=Qwen2_5_VLTextModel(text).eval(), tokenizer=byte_tokenizer(chat=True), transformer=transformer.eval(),
+        text_encoder=Qwen2_5_VLTextModel(text).eval(), tokenizer=byte_tokenizer(chat=True),
+        transformer=transformer.eval(),
         vae=vae.eval(), scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0), text_encoder_2=text_encoder_2,
         tokenizer_2=tokenizer_2, guider=ClassifierFreeGuidance(guidance_scale=6.0),
         image_encoder=SiglipVisionModel(vision).eval(),

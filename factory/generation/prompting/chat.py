@@ -26,7 +26,10 @@ LARGEST_ANSWER = 64 << 10  # characters of one answer that are read
 _MOST_FRUITLESS = 3  # requests in a row without a new sentence
 _MOST_AVOIDED = 60  # sentences that a request lists as known
 _SYSTEM = "You propose motions of one object for a video model. You answer with JSON only."
-_REPAIR = "This answer is not the JSON object that was asked for: {reason}. Answer again with that JSON object and nothing else."
+_REPAIR = (
+    "This answer is not the JSON object that was asked for: {reason}. "
+    "Answer again with that JSON object and nothing else."
+)
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _Model = TypeVar("_Model", bound=BaseModel)
 Messages = list[dict[str, str]]

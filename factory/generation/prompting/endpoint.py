@@ -78,7 +78,7 @@ class ChatEndpoint(ChatWriter):
         key: None for the variable OPENAI_API_KEY; "" sends none. It is neither stored nor shown.
         files: the prompt files; None for the packaged ones.
         folder: where answers are kept, so that an interrupted run resumes without asking again; None keeps none.
-        image: uint8 [H, W, 3], the object, sent with each request for models that see; dropped if the server refuses it.
+        image: uint8 [H, W, 3], the object, sent with each request; left out if the server refuses it.
         batch: sentences asked for in one request.
         temperature: of the sampling.
         timeout_s: for one whole answer.
@@ -109,7 +109,7 @@ class ChatEndpoint(ChatWriter):
         super().__init__(files, batch)
         self.base_url = _checked_url(base_url or os.environ.get(URL_VARIABLE, ""))
         self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
-        self._model = os.environ.get(MODEL_VARIABLE, _AUTO) if model == _AUTO else model
+        self._model: str = os.environ.get(MODEL_VARIABLE, _AUTO) if model == _AUTO else model
         self.folder = None if folder is None else Path(folder)
         self.temperature = number(temperature, "temperature", 0, 2)
         self.timeout_s = number(timeout_s, "timeout_s", 1e-3)
@@ -128,10 +128,8 @@ class ChatEndpoint(ChatWriter):
         """Name of the model; asks the server once if it is "auto"."""
         if self._model == _AUTO:
             listed = self._send("GET", "/models", None, Counter())
-            names = [each.get("id") for each in _entries(listed) if isinstance(each, dict)]
-            names = [
-                name for name in names if isinstance(name, str) and name.isprintable() and len(name) < 200
-            ]
+            names = [str(each.get("id") or "") for each in _entries(listed) if isinstance(each, dict)]
+            names = [name for name in names if name and name.isprintable() and len(name) < 200]
             if not names:
                 raise ChatError(f"{self.base_url}: lists no model; name one with model=, or {MODEL_VARIABLE}")
             self._model = names[0]
@@ -368,7 +366,8 @@ def _checked_url(url: str) -> str:
         or parts.fragment
     ):
         raise OptionError(
-            f"chat endpoint: expected http(s)://host[:port]/v1 without user, query or fragment, got {printable(url[:200])}"
+            f"chat endpoint: expected http(s)://host[:port]/v1 without user, query or fragment, got "
+            f"{printable(url[:200])}"
         )
     return url.rstrip("/")
 

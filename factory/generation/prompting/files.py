@@ -75,7 +75,8 @@ class PromptFiles:
         self.folder = None if folder is None else Path(folder)
         if self.folder is not None and not any((self.folder / name).is_file() for name in NAMES):
             raise OptionError(
-                f"prompt files: {self.folder} has none of {', '.join(NAMES)}; copy those of {PACKAGED} there and edit them"
+                f"prompt files: {self.folder} has none of {', '.join(NAMES)}; copy those of {PACKAGED} "
+                f"there and edit them"
             )
 
     def path(self, name: str) -> Path:

@@ -64,7 +64,7 @@ class LocalChat(ChatWriter):
             raise OptionError(
                 f"language model {name}: cannot be loaded: {' '.join(str(error).split())[:300]}"
             ) from None
-        self._model.to(self.device).eval()
+        self._model.to(self.device).eval()  # type: ignore[arg-type]
         self.origin = f"local:{Path(name).name if local else name}"
 
     def fingerprint(self) -> dict[str, str]:

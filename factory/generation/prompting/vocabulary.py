@@ -48,7 +48,7 @@ class Vocabulary:
         gestures, more = clean_sentences(kind.gestures, category)
         counts += Counter(more)
         sentences = [motions[k] for k in rng.permutation(len(motions))]
-        # Combinations are less natural, so they fill up: at most a third, unless there are too few motions to choose from.
+        # Combinations are less natural: at most a third, unless there are too few motions to choose from.
         most = max(len(motions) // 2, 2 * count // 5 - len(motions))
         if (missing := min(count - len(sentences), most)) > 0 and gestures:
             sentences += _combinations(motions, gestures, missing, rng)

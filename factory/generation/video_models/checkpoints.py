@@ -38,9 +38,10 @@ class Checkpoint:
         name: on the hub. adapter: name of its adapter.
         licence: SPDX identifier, or "LicenseRef-NAME".
         restrictions: what the licence forbids or demands, one sentence each.
-        weights_gb: size of all weights in the type they are loaded in: parameters times bytes.
+        weights_gb: size of all weights in 16 bits, estimated from the numbers of parameters that the makers state.
         least_gb: GPU memory with all offloading that the makers or diffusers' documentation name; 0 if not published.
         figures: published times.
+        steps, guidance: instead of the adapter's defaults, for distilled models.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Checkpoint:
     restrictions: tuple[str, ...] = ()
     least_gb: float = 0.0
     figures: tuple[Figure, ...] = ()
+    steps: int | None = None
+    guidance: float | None = None
 
 
 _COGVIDEOX = "LicenseRef-CogVideoX"
@@ -128,6 +131,8 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
             "Korea, where the model and its output may not be used.",
         ),
         least_gb=14.0,
+        steps=12,
+        guidance=1.0,
         figures=(
             Figure(
                 75,

@@ -114,7 +114,7 @@ def plan_cost(name: str, card_gb: float, motions: int) -> CostPlan:
 
 
 def _memory(weights: float, least: float, streamed: bool) -> float | None:
-    """GPU memory: the published minimum if weights are streamed, else all weights and the makers' minimum for the rest."""
+    """GPU memory: the published minimum if weights are streamed, else this minimum plus all weights."""
     if streamed:
         return least or None
     return round(weights + least, 1)

@@ -37,7 +37,7 @@ def place(height: int, width: int, target_height: int, target_width: int) -> Pla
 
 
 def shape_like(height: int, width: int, area: int, multiple: int) -> tuple[int, int]:
-    """The shape whose sides are multiples of `multiple`, with an area of at most about `area` and an image's aspect ratio.
+    """The shape with sides that are multiples of `multiple`, at most about `area`, and an image's aspect ratio.
 
     Among the nearby shapes, the one that needs the least padding is chosen.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 
 from factory.console import notice
 from factory.generation.video_models.adapters import ADAPTERS, PIPELINES, Adapter, find_adapter
-from factory.generation.video_models.checkpoints import licence_of
+from factory.generation.video_models.checkpoints import find_checkpoint, licence_of
 from factory.generation.video_models.model import TEMPLATE, VideoModel, VideoModelError, VideoSettings
 from factory.generation.video_models.placement import apply_preset, preset_for
 from renderers.arguments import integer, number
@@ -55,15 +57,10 @@ def load_video_model(
     dtype = getattr(torch, adapters[0].dtype) if place.type == "cuda" else torch.float32
     dtypes = {"default": dtype, **dict.fromkeys(adapters[0].float32, torch.float32)}
     local = Path(name).is_dir()
-    try:
-        with untouched():
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                name, dtype=dtypes, use_safetensors=True, revision=revision, local_files_only=local
-            )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise VideoModelError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:400]}") from None
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = _load_pipeline(name, dtypes, revision)
     adapter = find_adapter(pipeline)
+    settings = _with_defaults_of(name, settings)
+    weights = _weights_digest(pipeline)
     streamed = apply_preset(pipeline, preset, place)
 
     licence, restrictions = licence_of(name, Path(name) if local else None)
@@ -72,6 +69,7 @@ def load_video_model(
     origin = {
         "revision": revision or "",
         "commit": _commit(pipeline),
+        "weights": weights,
         "diffusers": diffusers.__version__,
         "torch": torch.__version__,
         "dtype": str(dtype).removeprefix("torch."),
@@ -84,6 +82,34 @@ def load_video_model(
         pipeline, adapter, settings, name=name if not local else Path(name).name, licence=licence,
         restrictions=restrictions, device=place, origin=origin,
     )  # fmt: skip
+
+
+def _load_pipeline(name: str, dtypes: dict[str, Any], revision: str | None) -> Any:
+    """Load the pipeline, each component in its type."""
+    import diffusers
+
+    try:
+        with untouched():
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(
+                name,
+                dtype=dtypes,
+                use_safetensors=True,
+                revision=revision,
+                local_files_only=Path(name).is_dir(),
+            )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise VideoModelError(f"{name}: cannot be loaded: {' '.join(str(error).split())[:400]}") from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _with_defaults_of(name: str, settings: VideoSettings) -> VideoSettings:
+    """The settings, with the steps and guidance of a distilled model where none are given."""
+    known = find_checkpoint(name)
+    if known is None:
+        return settings
+    guidance = known.guidance if settings.guidance is None else settings.guidance
+    return replace(settings, steps=settings.steps or known.steps, guidance=guidance)
 
 
 def _settings(options: dict[str, Any]) -> VideoSettings:
@@ -147,6 +173,17 @@ def _candidates(name: str, revision: str | None) -> list[Adapter]:
             f"{name}: no adapter for the pipeline {own}; expected one of {', '.join(PIPELINES)}"
         )
     return adapters
+
+
+def _weights_digest(pipeline: Any) -> str:
+    """SHA-256 over the names, shapes and first values of all weights: tells models of one name apart in no time."""
+    total = hashlib.sha256()
+    for component, module in sorted(pipeline.components.items()):
+        if isinstance(module, torch.nn.Module):
+            for name, weight in module.named_parameters():
+                first = weight.detach().flatten()[:8].float().cpu().numpy().tobytes()
+                total.update(f"{component}.{name} {tuple(weight.shape)}".encode() + first)
+    return total.hexdigest()
 
 
 def _commit(pipeline: Any) -> str:

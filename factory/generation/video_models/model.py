@@ -180,7 +180,7 @@ class VideoModel:
         return shape_like(height, width, trained[0] * trained[1], multiple)
 
     def _multiple(self) -> int:
-        """Pixels that a side must be a multiple of: the autoencoder's factor times the transformer's patch, and the rule's.
+        """Pixels that a side must be a multiple of: the rule's, and the autoencoder's factor times the patch size.
 
         Some pipelines check a fixed multiple, whatever their autoencoder's factor.
         """
@@ -259,7 +259,8 @@ class VideoModel:
             frames = pipeline(**call).frames[0]
         except torch.OutOfMemoryError as error:
             raise VideoModelError(
-                f"{self.name}: out of GPU memory: load it with a smaller card_gb=, fewer frames or a smaller size ({error})"
+                f"{self.name}: out of GPU memory: load it with a smaller card_gb=, fewer frames or a smaller size "
+                f"({error})"
             ) from None
         finally:
             pipeline.video_processor.postprocess_video = original

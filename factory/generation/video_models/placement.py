@@ -1,4 +1,4 @@
-"""Presets for cards of 16, 24, 48 and 80 GB: what stays on the card, what is streamed, tiling, weights in eight bits."""
+"""Presets for cards of 16, 24, 48 and 80 GB: weights on the card or streamed, tiling, weights in eight bits."""
 
 from __future__ import annotations
 
