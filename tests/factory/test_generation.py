@@ -52,6 +52,7 @@ def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     file = TinyGltf()
     file.scene(file.node(mesh=file.mesh()))
+    file.json["asset"]["copyright"] = "CC-BY-4.0"
     (folder / "fox.glb").write_bytes(file.glb())
     (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in SENTENCES))
     picture = disc_videos.disc(0, (200, 60, 30), (255, 255, 255))
@@ -138,7 +139,8 @@ def test_cameras_are_those_that_the_model_reports(finished):
     np.testing.assert_allclose(azimuths, [0, 90, 180, 270], atol=1e-9)
     np.testing.assert_allclose(np.degrees(np.arcsin(places[:, 1] / np.linalg.norm(places, axis=1))), 15)
     assert videos.provenance["generated"]["views"]["azimuths_deg"] == [0, 90, 180, 270]
-    assert videos.provenance["licence"] and videos.provenance["generated"]["model"] == {"model": "discs"}
+    assert videos.provenance["licence"] == "CC-BY-4.0"
+    assert videos.provenance["generated"]["model"] == {"model": "discs"}
 
 
 def test_scores_and_hashes_are_beside_every_video(finished):
@@ -249,6 +251,17 @@ def test_changed_thresholds_rerun_only_the_decision(inputs, finished, tmp_path):
     assert counts["judge"]["resumed"] == 0 and counts["measure"]["resumed"] == 6
     assert generate(inputs, out, *first, "--only", "judge") == 0  # back: the ledger has this decision already
     assert still.read_bytes() == strict and about(out)["stages"]["judge"]["resumed"] == 6
+
+
+def test_a_model_whose_licence_forbids_its_use_is_refused(tmp_path, capsys):
+    file = TinyGltf()
+    file.scene(file.node(mesh=file.mesh()))
+    file.json["asset"]["extras"] = {"license": "NoAI"}
+    (tmp_path / "owl.glb").write_bytes(file.glb())
+    (tmp_path / "LICENSES.csv").write_text("file,licence\nowl.glb,CC-BY-NC-ND-4.0\n")
+    command = ["--asset", str(tmp_path / "owl.glb"), "--out", str(tmp_path / "out"), "--workers", "0"]
+    assert main(command) == 1
+    assert "owl.glb" in capsys.readouterr().err and not (tmp_path / "out/generated").exists()
 
 
 def test_a_stage_without_what_it_needs_is_refused(inputs, tmp_path, capsys):
