@@ -59,13 +59,15 @@ class Truth:
 
 
 def truths(species: list[str], motions: int, seed: int, cache: Path | None) -> Iterator[Truth]:
-    """The clips of each species, in turn with those of the next one."""
+    """The motions of each species, five at a time, so that a run that is stopped has measured all species."""
     names = creatures.species()
-    for name in species:
-        clips, titles = rendered(name, motions, seed, cache)
-        others, _ = rendered(names[(names.index(name) + 1) % len(names)], motions, seed, cache)
-        for clip, title, other in zip(clips, titles, others, strict=True):
-            yield Truth(name, title, clip, other[0])
+    order = np.random.default_rng(seed).permutation(motions)
+    for start in range(0, motions, 5):
+        for name in species:
+            clips, titles = rendered(name, motions, seed, cache)
+            others, _ = rendered(names[(names.index(name) + 1) % len(names)], motions, seed, cache)
+            for k in order[start : start + 5]:
+                yield Truth(name, titles[k], clips[k], others[k, 0])
 
 
 def rendered(species: str, motions: int, seed: int, cache: Path | None) -> tuple[np.ndarray, list[str]]:
@@ -197,13 +199,21 @@ class Row:
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
-    """Measure all videos."""
-    rows = []
+    """Measure all videos that the file of scores does not have, and add them to it."""
+    rows: list[Row] = []
+    if arguments.scores and arguments.scores.is_file():
+        rows = [Row(**json.loads(line)) for line in arguments.scores.read_text().splitlines()]
+    done = {(row.species, row.motion, row.kind) for row in rows}
     species = arguments.species or list(creatures.species())
     for truth in truths(species, arguments.motions, arguments.seed, arguments.cache):
         for kind in arguments.kinds or KINDS:
-            scores = measure_video(*faulty(truth, kind, arguments.side))
-            rows.append(Row(truth.species, truth.motion, kind, scores))
+            if (truth.species, truth.motion, kind) in done:
+                continue
+            row = Row(truth.species, truth.motion, kind, measure_video(*faulty(truth, kind, arguments.side)))
+            rows.append(row)
+            if arguments.scores:
+                with arguments.scores.open("a") as file:
+                    file.write(json.dumps(vars(row)) + "\n")
         print(f"\r{len(rows)} videos", end="", flush=True)
     print()
     return rows
@@ -244,15 +254,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=100, help="of individuals, motions and directions")
     parser.add_argument("--thresholds", type=Path, help="JSON file; default: the package's")
     parser.add_argument("--cache", type=Path, help="folder of rendered clips")
-    parser.add_argument("--scores", type=Path, help="JSON file of scores: read if it exists, else written")
+    parser.add_argument(
+        "--scores", type=Path, help="file of scores, one line each: read if it exists, and continued"
+    )
     arguments = parser.parse_args()
     print(describe_machine())
-    if arguments.scores and arguments.scores.is_file():
-        rows = [Row(**row) for row in json.loads(arguments.scores.read_text())]
-    else:
-        rows = measure(arguments)
-        if arguments.scores:
-            arguments.scores.write_text(json.dumps([vars(row) for row in rows]))
+    rows = measure(arguments)
     thresholds = Thresholds.load(arguments.thresholds) if arguments.thresholds else Thresholds()
     summarise(rows, thresholds)
 

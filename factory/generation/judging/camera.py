@@ -36,31 +36,38 @@ def zoom(video: JudgedVideo) -> float | None:
 def roll(video: JudgedVideo) -> float | None:
     """Steady rotation in the image that all of the object has in common; radians, 0 and up.
 
-    |Σ a_t| (Σ a_t)² / (N Σ a_t²), with a_t the angle of the common motion in step t of N. The second factor is 1 for a
-    constant speed, as of a camera, and small for a gesture that takes a part of the video. None as for `zoom`.
+    |Σ a_t| times the share of Σ a_t² that a constant speed explains (`_steady`), with a_t the angle of the common
+    motion in step t. The share is 1 for a camera at constant speed, and small for a gesture that takes a part of the
+    video. None as for `zoom`.
     """
     common = _object_motion(video)
-    return None if common is None else _steady(common.angle[:, None])
+    return None if common is None else _steady(common.angle[:, None], common.durations)
 
 
 def pan(video: JudgedVideo) -> float | None:
-    """Steady displacement that all of the object has in common; shares of the frame's longer side, 0 and up.
+    """Steady displacement that all parts of the object have; shares of the frame's longer side, 0 and up.
 
-    L L² / (N Σ l_t²), with o_t the displacement of the common motion in step t of N, L = |Σ o_t|, and l_t the part of
-    o_t in the direction of that sum: an object that hops while the camera pans has steps across it. An object that
-    travels across the frame at constant speed scores as a panning camera does: before a plain background they are the
-    same. None as for `zoom`.
+    |Σ s_t| times the share of the squares that a constant speed explains (`_steady`), with s_t the displacement of the
+    slowest tenth of the mask in step t, in the direction of the common motion, at least 0. The foot that a walking
+    creature stands on is slow, but not under a panning camera. An object that glides across the frame at constant speed
+    scores as a panning camera does: before a plain background they are the same. None as for `zoom`.
     """
     common = _object_motion(video)
-    return None if common is None else _steady(common.offset) / max(video.frames.shape[1:3])
+    if common is None:
+        return None
+    return _steady(np.maximum(common.slowest, 0)[:, None], common.durations) / max(video.frames.shape[1:3])
 
 
-def _steady(steps: np.ndarray) -> float:
-    """Length of the sum of steps [N, D], times the share of their squares along it that a constant step explains."""
+def _steady(steps: np.ndarray, durations: np.ndarray) -> float:
+    """Length of the sum of steps [N, D], times the share of their squares along it that a constant speed explains.
+
+    With l_t the part of step t along the sum L, and τ_t its duration: L L² / (Σ τ_t Σ l_t² / τ_t), by the inequality of
+    Cauchy and Schwarz at most L.
+    """
     total = steps.sum(0)
     length = float(np.linalg.norm(total))
     along = steps @ total / max(length, 1e-12)
-    squares = len(steps) * float((along**2).sum())
+    squares = durations.sum() * float((along**2 / durations).sum())
     return length * length**2 / squares if squares > 0 else 0.0
 
 

@@ -47,22 +47,22 @@ class Thresholds:
         max_view_silhouettes: disagreement of the silhouettes with the cameras, lengths of the object.
     """
 
-    min_motion: Limit | None = 0.13
-    max_jump: Limit | None = 0.13
-    max_cut: Limit | None = 1.5
-    max_mirrored: Limit | None = 1.3
+    min_motion: Limit | None = 0.175
+    max_jump: Limit | None = 0.05
+    max_cut: Limit | None = 1.55
+    max_mirrored: Limit | None = 1.15
     max_background_motion: Limit | None = 0.05
     max_zoom: Limit | None = 0.11
-    max_roll: Limit | None = 0.6
-    max_pan: Limit | None = 0.3
+    max_roll: Limit | None = 0.1
+    max_pan: Limit | None = 0.125
     max_flicker: Limit | None = 0.02
-    max_color_change: Limit | None = 11.0
-    max_color_step: Limit | None = 6.0
-    max_shape_change: Limit | None = 0.6
+    max_color_change: Limit | None = 14.0
+    max_color_step: Limit | None = 14.0
+    max_shape_change: Limit | None = 0.65
     max_first_frame: Limit | None = 0.1
     max_border_contact: Limit | None = 0.3
-    min_least_visible: Limit | None = 0.3
-    min_mask_consistency: Limit | None = 0.3
+    min_least_visible: Limit | None = 0.4
+    min_mask_consistency: Limit | None = 0.4
     max_overlay: Limit | None = 0.002
     max_bands: Limit | None = 0.01
     max_sharpness_loss: Limit | None = 0.25

@@ -152,8 +152,8 @@ class JudgedVideo:
 
     @cached_property
     def object_motion(self) -> CommonMotion | None:
-        """Similarity transforms that the object follows in at most `CAMERA_STEPS` equal steps; None if it is not
-        visible in all frames.
+        """Similarity transforms that the object follows in at most `CAMERA_STEPS` steps; None if a frame does not
+        show it.
 
         Over several frames, the flow of a slow camera is large against its error.
         """
@@ -164,4 +164,4 @@ class JudgedVideo:
         flow = np.stack([self.object_flow(a, b) for a, b in pairwise(steps)])
         gradients = [np.gradient(self.smooth[t].mean(-1)) for t in steps[:-1]]
         texture = np.stack([np.hypot(*gradient) for gradient in gradients])
-        return common_motion(flow, self.masks[steps[:-1]], texture)
+        return common_motion(flow, self.masks[steps[:-1]], texture, np.diff(steps))
