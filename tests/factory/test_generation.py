@@ -441,7 +441,7 @@ def test_a_killed_process_resumes(inputs, tmp_path):
 def test_a_pipeline_of_diffusers_films_a_picture(inputs, tmp_path, capsys):
     """A pipeline of the real classes with random weights: every video is noise, and none is kept."""
     command = ["--image", str(inputs / "ball.png"), "--video-model", str(save_tiny("wan-2.1", tmp_path))]
-    options = ["--video-option", "steps=2", "--video-option", "frames=9", "--video-option", "quiet=true"]
+    options = ["--video-option", "steps=2", "frames=9", "size=[32, 64]", "quiet=true"]
     more = ["--motions", "3", "--heldout", "0", "--workers", "0", "--quiet", "--out", str(tmp_path / "out")]
     assert main([*command, *options, *more]) == 1
     assert "none of 3 videos was kept" in capsys.readouterr().out
