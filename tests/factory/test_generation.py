@@ -25,6 +25,7 @@ from factory.generation import stages
 from factory.generation.assembly import motion_cameras
 from factory.generation.frames import pack_alpha, pack_video, straight_color, unpack_alpha, unpack_video
 from factory.generation.jobs import STAGES, ViewGeometry
+from factory.generation.judging import Thresholds
 from factory.generation.masks import background_matte
 from factory.motions import main
 from factory.sources import creatures
@@ -165,7 +166,8 @@ def test_the_page_escapes_texts_and_has_every_video(finished):
     assert "<script" not in page and "nods &lt;script&gt;" in page
     assert page.count("<video") == 6 + 4  # in the list and on the wall
     assert "http" not in re.sub(r"http-equiv", "", page) and page.count("data:video/mp4;base64,") == 10
-    for text in ("left out: ", "RuntimeError: the model broke", "not measured", "<small>(≥ 0.13)</small>"):
+    limit = f"<small>(≥ {Thresholds().min_motion:g})</small>"
+    for text in ("left out: ", "RuntimeError: the model broke", "not measured", limit):
         assert text in page
 
 
