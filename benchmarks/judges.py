@@ -61,11 +61,12 @@ class Truth:
 def truths(species: list[str], motions: int, seed: int, cache: Path | None) -> Iterator[Truth]:
     """The motions of each species, five at a time, so that a run that is stopped has measured all species."""
     names = creatures.species()
+    order = np.random.default_rng(seed).permutation(motions)
     for start in range(0, motions, 5):
         for name in species:
             clips, titles = rendered(name, motions, seed, cache)
             others, _ = rendered(names[(names.index(name) + 1) % len(names)], motions, seed, cache)
-            for k in range(start, min(start + 5, motions)):
+            for k in order[start : start + 5]:
                 yield Truth(name, titles[k], clips[k], others[k, 0])
 
 

@@ -54,7 +54,7 @@ NOT_RUN = {
     "sketchfab://search": "needs the network and a token",
     "MVVDMPipeline.from_pretrained_parts()": "downloads 8 GB and needs a GPU",
     "animate3d_motion_modules.ckpt": "downloads the published weights",
-    "--asset fox.glb": "generates videos for minutes; test_generation.py runs the whole chain",
+    "--asset fox.glb": "generates videos for minutes",
     "data/motions/fox": "trains on the videos of the command above it",
     "--image otter.png": "downloads a video model",
     "load_video_model(": "downloads 24 GB and needs a GPU",

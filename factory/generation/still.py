@@ -17,7 +17,7 @@ from factory.motion_videos.stage import slug
 from factory.motion_videos.subjects import object_name
 from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.opening import AssetCache, refreshed_record
-from renderers.gltf import Asset
+from renderers.gltf import Asset, GltfError
 
 LARGEST_PIXELS = 64 << 20  # of a picture
 
@@ -58,8 +58,16 @@ def find_still(
 
 
 def _allowed(listed: AssetRecord) -> AssetRecord:
+    """The record with what the file states about itself, if the licence allows the use."""
     terms = Selection().policy_for(listed)
     record = refreshed_record(listed, terms)
+    if refusal := terms.refusal(record):
+        raise SourceError(f"{listed.uid}: {refusal}")
+    try:
+        asset, _ = AssetCache().open(record)
+    except GltfError as error:
+        raise SourceError(str(error)) from None
+    record = record.completed(asset.metadata)
     if refusal := terms.refusal(record):
         raise SourceError(f"{listed.uid}: {refusal}")
     return record

@@ -31,16 +31,17 @@ def flicker(video: JudgedVideo) -> float | None:
 
 
 def color_change(video: JudgedVideo) -> float | None:
-    """Largest distance of the object's colours from those of the first frame; CIELAB units, 0 and up.
+    """Lasting distance of the object's colours from those of the first frame; CIELAB units, 0 and up.
 
     For each of L*, a*, b*: the 1-Wasserstein distance between the distributions over the mask, from 49 quantiles; L*
-    counts 0.4. The Euclidean length of the three, and the 90th percentile over frames. It does not depend on where on
-    the object a colour is, so that a moving object has a small one. None if the first frame does not show the object.
+    counts 0.4. The Euclidean length of the three, and the median over the last quarter of the frames. It does not depend
+    on where on the object a colour is, so that a moving object has a small one. None if the first or all of those frames
+    do not show the object.
     """
-    if not video.visible[0]:
+    late = video.visible & (np.arange(len(video.frames)) >= 0.75 * len(video.frames))
+    if not video.visible[0] or not late.any():
         return None
-    colors = video.colors[video.visible]
-    return float(np.percentile([color_distance(colors[0], other) for other in colors], 90))
+    return float(np.median([color_distance(video.colors[0], other) for other in video.colors[late]]))
 
 
 def color_step(video: JudgedVideo) -> float | None:

@@ -36,23 +36,26 @@ def zoom(video: JudgedVideo) -> float | None:
 def roll(video: JudgedVideo) -> float | None:
     """Steady rotation in the image that all of the object has in common; radians, 0 and up.
 
-    |Σ a_t| times the share of Σ a_t² that a constant speed explains (`_steady`), with a_t the angle of the common motion
-    in step t. The share is 1 for a camera at constant speed, and small for a gesture that takes a part of the video.
-    None as for `zoom`.
+    |Σ a_t| times the share of Σ a_t² that a constant speed explains (`_steady`), with a_t the angle of the common
+    motion in step t. The share is 1 for a camera at constant speed, and small for a gesture that takes a part of the
+    video. None as for `zoom`.
     """
     common = _object_motion(video)
     return None if common is None else _steady(common.angle[:, None], common.durations)
 
 
 def pan(video: JudgedVideo) -> float | None:
-    """Steady displacement that all of the object has in common; shares of the frame's longer side, 0 and up.
+    """Steady displacement that all parts of the object have; shares of the frame's longer side, 0 and up.
 
-    |Σ o_t| times the share of the squares along it that a constant speed explains (`_steady`), with o_t the displacement
-    of the common motion in step t. An object that travels across the frame at constant speed scores as a panning camera
-    does: before a plain background they are the same. None as for `zoom`.
+    |Σ s_t| times the share of the squares that a constant speed explains (`_steady`), with s_t the displacement of the
+    slowest tenth of the mask in step t, in the direction of the common motion, at least 0. The foot that a walking
+    creature stands on is slow, but not under a panning camera. An object that glides across the frame at constant speed
+    scores as a panning camera does: before a plain background they are the same. None as for `zoom`.
     """
     common = _object_motion(video)
-    return None if common is None else _steady(common.offset, common.durations) / max(video.frames.shape[1:3])
+    if common is None:
+        return None
+    return _steady(np.maximum(common.slowest, 0)[:, None], common.durations) / max(video.frames.shape[1:3])
 
 
 def _steady(steps: np.ndarray, durations: np.ndarray) -> float:

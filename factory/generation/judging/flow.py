@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+SLOWEST = 10  # percentile of the displacements in a region
 FITS = 0.35  # pixels, plus a tenth of the flow: distance of a flow from the common one that still fits
 
 
@@ -68,12 +69,14 @@ class CommonMotion:
         offset: float64 [N, 2], displacement of the region's centre, pixels.
         log_scale, angle: float64 [N]; radians.
         durations: float64 [N], frames that a step takes.
+        slowest: float64 [N], displacement of the region's slowest tenth in the direction of the sum of `offset`, pixels.
     """
 
     offset: np.ndarray
     log_scale: np.ndarray
     angle: np.ndarray
     durations: np.ndarray
+    slowest: np.ndarray
 
 
 def common_motion(
@@ -89,7 +92,13 @@ def common_motion(
     """
     rows = [_similarity(flow[t], regions[t], weights[t]) for t in range(len(flow))]
     offset, log_scale, angle = zip(*rows, strict=True)
-    return CommonMotion(np.array(offset), np.array(log_scale), np.array(angle), durations.astype(np.float64))
+    offsets = np.array(offset)
+    total = offsets.sum(0)
+    direction = total / max(float(np.linalg.norm(total)), 1e-12)
+    slowest = [np.percentile(flow[t][regions[t]] @ direction, SLOWEST) for t in range(len(flow))]
+    return CommonMotion(
+        offsets, np.array(log_scale), np.array(angle), durations.astype(np.float64), np.array(slowest)
+    )
 
 
 def _similarity(flow: np.ndarray, region: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -82,7 +82,10 @@ def measure_video(frames: np.ndarray, masks: np.ndarray, still: np.ndarray | Non
     video = JudgedVideo.of(frames, masks, still)
     scores: Scores = {name: measure(video) for name, measure in MEASURES.items()}
     scores["sharpness_loss"] = appearance.sharpness_loss(frames, masks)
-    return {name: value if value is None or np.isfinite(value) else None for name, value in scores.items()}
+    return {
+        name: float(value) if value is not None and np.isfinite(value) else None
+        for name, value in scores.items()
+    }
 
 
 def measure_views(
