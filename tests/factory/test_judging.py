@@ -80,7 +80,7 @@ def test_a_translation_has_its_flow(step):
     scores = measure_video(frames, masks)
     length = np.hypot(*step)
     assert scores["motion"] == pytest.approx(length * (T - 1) / size(masks), rel=0.05)
-    assert scores["pan"] == pytest.approx(length * (T - 1) / SIDE, rel=0.05)
+    assert scores["pan"] == pytest.approx(length * (T - 1) / SIDE, rel=0.15)
     assert scores["jump"] == pytest.approx(0, abs=0.01)
     assert scores["zoom"] < 0.01 and scores["roll"] < 0.01
     assert scores["cut"] < 1.2 and scores["mirrored"] < 1.2
