@@ -34,9 +34,9 @@ def color_change(video: JudgedVideo) -> float | None:
     """Lasting distance of the object's colours from those of the first frame; CIELAB units, 0 and up.
 
     For each of L*, a*, b*: the 1-Wasserstein distance between the distributions over the mask, from 49 quantiles; L*
-    counts 0.4. The Euclidean length of the three, and the median over the last quarter of the frames. It does not depend
-    on where on the object a colour is, so that a moving object has a small one. None if the first or all of those frames
-    do not show the object.
+    counts 0.4. The Euclidean length of the three, and the median over the last quarter of the frames. It does not
+    depend on where on the object a colour is, so that a moving object has a small one. None if the first or all of
+    those frames do not show the object.
     """
     late = video.visible & (np.arange(len(video.frames)) >= 0.75 * len(video.frames))
     if not video.visible[0] or not late.any():

@@ -69,7 +69,7 @@ class CommonMotion:
         offset: float64 [N, 2], displacement of the region's centre, pixels.
         log_scale, angle: float64 [N]; radians.
         durations: float64 [N], frames that a step takes.
-        slowest: float64 [N], displacement of the region's slowest tenth in the direction of the sum of `offset`, pixels.
+        slowest: float64 [N], displacement of the slowest tenth of the region along the sum of `offset`, pixels.
     """
 
     offset: np.ndarray

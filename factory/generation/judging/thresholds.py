@@ -29,10 +29,10 @@ class Thresholds:
         max_mirrored: how much better a frame continues its mirrored predecessor, a ratio.
         max_background_motion: path of a textured background, shares of the frame's side.
         max_zoom: change of scale before a plain background, |ln|.
-        max_roll: rotation in the image before a plain background, radians.
-        max_pan: displacement of all of the object before a plain background, shares of the frame's side.
+        max_roll: steady rotation in the image before a plain background, radians.
+        max_pan: steady displacement of all of the object before a plain background, shares of the frame's side.
         max_flicker: alternating change of brightness or colour, share of the brightness.
-        max_color_change: distance of the colours from the first frame's, CIELAB units.
+        max_color_change: lasting distance of the colours from the first frame's, CIELAB units.
         max_color_step: distance of the colours between two frames in succession, CIELAB units.
         max_shape_change: lasting change of the silhouette's proportions, |ln|.
         max_first_frame: distance of the first frame from the picture, share of full scale.
@@ -48,15 +48,15 @@ class Thresholds:
     """
 
     min_motion: Limit | None = 0.175
-    max_jump: Limit | None = 0.05
-    max_cut: Limit | None = 1.55
+    max_jump: Limit | None = 0.055
+    max_cut: Limit | None = 1.5
     max_mirrored: Limit | None = 1.15
     max_background_motion: Limit | None = 0.05
     max_zoom: Limit | None = 0.11
-    max_roll: Limit | None = 0.1
-    max_pan: Limit | None = 0.125
+    max_roll: Limit | None = 0.17
+    max_pan: Limit | None = 0.15
     max_flicker: Limit | None = 0.02
-    max_color_change: Limit | None = 14.0
+    max_color_change: Limit | None = 7.0
     max_color_step: Limit | None = 14.0
     max_shape_change: Limit | None = 0.65
     max_first_frame: Limit | None = 0.1
