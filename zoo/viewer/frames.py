@@ -23,7 +23,7 @@ _SH_CONSTANT = 0.28209479177387814  # value of the spherical harmonic of degree 
 class FramesScene:
     """Frames of 3D Gaussians that have nothing to do with each other: their numbers may differ."""
 
-    formats = (".mp4", ".ply")
+    formats: tuple[str, ...] = (".mp4", ".ply")
 
     def __init__(self, path: Path) -> None:
         """Read a file, or all files of a folder in the order of their names.

@@ -50,7 +50,11 @@ class MeshScene:
         asset = self.asset
         triangles = sum(len(primitive.triangles) for primitive in asset.primitives)
         names = tuple(self._name(index) for index in self.indices) or ("rest pose",)
-        facts = {"vertices": asset.num_vertices, "triangles": triangles, "animations": len(asset.animations)}
+        facts: dict[str, object] = {
+            "vertices": asset.num_vertices,
+            "triangles": triangles,
+            "animations": len(asset.animations),
+        }
         facts |= {key: asset.metadata[key] for key in ("author", "license") if key in asset.metadata}
         draws, arrays = self._drawn
         header = Description(

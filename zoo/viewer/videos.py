@@ -19,7 +19,7 @@ LARGEST = 512 << 20  # bytes of all frames; beyond, they are reduced in size
 class VideosScene:
     """V videos of T frames."""
 
-    formats = (".mp4",)
+    formats: tuple[str, ...] = (".mp4",)
 
     def __init__(self, clips: Sequence[np.ndarray], fps: float, title: str, names: Sequence[str]) -> None:
         """Args: uint8 [T, H, W, 3 or 4] per view, all of one length and size; frame rate; title; names of the views."""
