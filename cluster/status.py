@@ -162,7 +162,9 @@ def _read_runs(storage: Storage, namespace: str) -> list[RunProgress]:
         except (ValueError, TypeError, KeyError):
             continue
     now = time.time()
-    return sorted(runs, key=lambda run: (run.state == "running" and now - run.updated <= STALE_S, run.updated))
+    return sorted(
+        runs, key=lambda run: (run.state == "running" and now - run.updated <= STALE_S, run.updated)
+    )
 
 
 def _duration(seconds: float) -> str:
