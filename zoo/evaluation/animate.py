@@ -7,13 +7,14 @@ of held-out views, half-way between the views of the videos.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from renderers.cameras import Cameras
-from renderers.gltf import Asset
+from renderers.gltf import Asset, Pose
 from renderers.meshes import GREY, RenderSettings, Shot, render_clip
 from zoo.animate3d.fitting import fit
 from zoo.animate3d.timing import at_times
@@ -40,7 +41,7 @@ class _Animations:
     ) -> None:
         self.scenes, self.others, self.settings = scenes, others, settings
         self.models = dict(assignment.models)
-        self.names = [scene.name for scene in scenes]
+        self.names: Sequence[str] = [scene.name for scene in scenes]
         self.shown: dict[int, np.ndarray] = {}
         self._shown = lru_cache(maxsize=3)(self._show)
 
@@ -104,6 +105,9 @@ class _Animations:
 class Posed(Asset):
     """An asset whose vertices are given for each second t = 0, 1, …; for rendering results."""
 
+    frames: np.ndarray
+    smooth: Pose
+
     @classmethod
     def of(cls, asset: Asset, positions: np.ndarray) -> Posed:
         posed = cls(
@@ -113,7 +117,7 @@ class Posed(Asset):
         object.__setattr__(posed, "smooth", asset.pose(None, 0.0))
         return posed
 
-    def _evaluate(  # type: ignore[override]
+    def _evaluate(
         self, animation: int | None, time: float, normals: bool, closed: bool = False
     ) -> tuple[np.ndarray, np.ndarray, Any]:
         positions = self.frames[round(time)].astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +33,7 @@ class _Creatures:
     ) -> None:
         self.scenes, self.others, self.settings = scenes, others, settings
         self.models = dict(assignment.models)
-        self.names = [scene.name for scene in scenes]
+        self.names: Sequence[str] = [scene.name for scene in scenes]
         self.shown: dict[int, np.ndarray] = {}
         self.resolution = settings["resolution"]
         self._rendered = lru_cache(maxsize=3)(self._render)

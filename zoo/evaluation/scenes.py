@@ -121,7 +121,10 @@ def open_scenes(
     """
     from renderers.gltf import load
 
-    protocol, scenes, others, hashes = assignment.protocol, [], [], {}
+    protocol = assignment.protocol
+    scenes: list[Scene] = []
+    others: list[Scene] = []
+    hashes: dict[str, str] = {}
     settings = protocol.settings
     times = np.arange(settings["frames"]) * (settings["seconds"] / settings["frames"])
     for name, entry in protocol.content["objects"].items():

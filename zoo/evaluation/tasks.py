@@ -152,7 +152,7 @@ def measure_pairs(task: Paired, assignment: Assignment, protocol: Protocol) -> l
             )
             if row is rows[0] and media is not None and media.frames is not None:
                 task.shown[index] = media.frames[0].copy()
-            row.add(clip, {name: media and _score(name, protocol, media, truth) for name in usable})
+            row.add(clip, {name: _score(name, protocol, media, truth) for name in usable})
     assignment.progress(len(task.names), len(task.names), "")
     return rows
 
@@ -168,7 +168,9 @@ def _control(task: Paired, name: str, index: int, truth: Media) -> Media | None:
     return task.control(name, index)
 
 
-def _score(name: str, protocol: Protocol, media: Media, truth: Media) -> float | None:
+def _score(name: str, protocol: Protocol, media: Media | None, truth: Media) -> float | None:
+    if media is None:
+        return None
     return scores.metric(name).function(media, truth, protocol.metrics[name])
 
 
