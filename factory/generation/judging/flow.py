@@ -45,7 +45,7 @@ def dense_flow(before: np.ndarray, after: np.ndarray, shift: tuple[float, float]
     start = np.rint(shift).astype(int)
     if start.any():
         cv2 = opencv()
-        matrix = np.float32([[1, 0, -start[0]], [0, 1, -start[1]]])
+        matrix = np.array([[1, 0, -start[0]], [0, 1, -start[1]]], np.float32)
         size = (after.shape[1], after.shape[0])
         after = cv2.warpAffine(after, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     flow = _estimator().calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None)

@@ -21,7 +21,7 @@ def view_height(masks: np.ndarray) -> float | None:
     Args:
         masks: bool [V, T, H, W].
     """
-    visible = (masks.sum((2, 3)) >= LEAST_AREA).all(0)
+    visible = np.all(masks.sum((2, 3)) >= LEAST_AREA, axis=0)
     if len(masks) < 2 or visible.sum() < 5:
         return None
     rows = masks[:, visible].any(3)
