@@ -58,8 +58,8 @@ TRAINED_VIEWS = (
     "PSNR, SSIM and silhouette IoU of the motions trained on, on white, over all frames of the views trained on, as "
     "there are no others; worst is the worst motion's. psnr_still is that of a motion's first frame, repeated. torn is "
     "the share of solid Gaussians whose six nearest neighbours are, in the median, more than 1.5 times as far away as "
-    "in the canonical pose, in a motion's worst frame. unseen are motions never trained on, their latents found from the "
-    "same views."
+    "in the canonical pose, in a motion's worst frame. unseen are motions never trained on, their latents found from "
+    "the same views."
 )
 
 

@@ -21,10 +21,10 @@ def view_height(masks: np.ndarray) -> float | None:
     Args:
         masks: bool [V, T, H, W].
     """
-    visible = np.all(masks.sum((2, 3)) >= LEAST_AREA, axis=0)
+    visible: np.ndarray = np.all(masks.sum((2, 3)) >= LEAST_AREA, axis=0)
     if len(masks) < 2 or visible.sum() < 5:
         return None
-    rows = masks[:, visible].any(3)
+    rows: np.ndarray = np.any(masks[:, visible], axis=3)
     top = rows.argmax(2).astype(np.float64)
     bottom = rows.shape[2] - rows[:, :, ::-1].argmax(2).astype(np.float64)
     size = np.sqrt(np.median(masks[:, visible].sum((2, 3))))
