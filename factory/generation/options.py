@@ -71,7 +71,7 @@ class GenerationOptions:
     )
     matte: str = option(
         "background",
-        "background (of one colour), the name of a segmentation model, or module:function",
+        "background (of one colour), or module:function of a segmentation model",
         metavar="MODEL",
     )
     thresholds: str = option("", "JSON file with thresholds of the judges", metavar="FILE")
@@ -184,6 +184,11 @@ def _check(options: GenerationOptions, motion_options: MotionOptions, recipe: Mo
     for flag, name in (("--video-model", model), ("--views-model", views), ("--matte", options.matte)):
         if is_custom(name) and not is_zoo_model(name):
             _check_function(flag, name)
+    if options.matte != "background" and not is_custom(options.matte):
+        raise OptionError(
+            f"--matte {options.matte}: expected background, for a background of one colour, or module:function of a "
+            f"segmentation model"
+        )
     writer_fingerprint(_writer(options.prompts))
     _thresholds(options.thresholds)
     _video_options(options.video_option)

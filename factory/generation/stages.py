@@ -191,7 +191,7 @@ class MatteStage(Stage):
 
     Attributes:
         root: the output.
-        model: "background", or the name of a segmentation model.
+        model: "background", or module:function of a segmentation model.
     """
 
     root: str = "."
