@@ -166,9 +166,10 @@ class ProgressWriter:
         return time.monotonic() >= self._next
 
     def write(self, moment: Moment, state: RunState = "running") -> None:
-        """Write the file if it is due, and at the end of the run. A storage that fails is ignored."""
+        """Write the file if it is due, and at the end of a run that did something. A storage that fails is ignored."""
         is_end = state != "running"
-        if not (self.is_due or is_end) or (is_end and not self._is_written):
+        did_something = self._is_written or sum(moment.counts.values()) > moment.resumed
+        if not (did_something if is_end else self.is_due):
             return
         self._next = time.monotonic() + WRITE_S
         progress = self._progress(moment, state)

@@ -1076,7 +1076,7 @@ NOT_CALLED: dict[str, tuple[ModuleType, str]] = {
     ),
     "zoo.dimo": (
         zoo.dimo,
-        "DIMOConfig DIMOPipeline KeyPointMotion LossWeights Motion MotionDecoder MotionVideos TextHead",
+        "DIMOConfig DIMOPipeline KeyPointMotion LossWeights Motion MotionDecoder MotionVideos TextHead TextMatch",
     ),
     "zoo.export": (zoo.export, ""),
     "zoo.metrics": (zoo.metrics, "BACKBONES METRICS Metric NotComputed WeightFile"),

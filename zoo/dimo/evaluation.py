@@ -190,10 +190,12 @@ def torn(model: DIMO, z: Tensor, phases: Tensor | None = None) -> Tensor:
         phases: [T] in [0, 1]; None = the model's own.
 
     Returns:
-        [B] in [0, 1].
+        [B] in [0, 1]; 0 if no Gaussian is solid.
     """
     phases = model.phases if phases is None else phases
     solid = model.opacity_logits.float().sigmoid() > SOLID
+    if not solid.any():
+        return z.new_zeros(len(z))
     reference = model.means[solid]
     shares = [
         torn_share(model.skin(model.trajectories(each[None], phases)).means[:, solid], reference).max()
