@@ -18,12 +18,12 @@ MVVDM = "import zoo; zoo.load('mvvdm/tiny').sample(0).save('views.mp4')"
 ROWS = [
     ("import zoo", 0.1, False, ["-c", "import zoo"]),
     ("zoo list", 0.7, False, ["-m", "zoo", "list"]),
-    ("zoo sample --help", 0.7, False, ["-m", "zoo", "sample", "--help"]),
+    *((f"zoo {name} --help", 0.7, False, ["-m", "zoo", name, "--help"]) for name in ("sample", "view", "evaluate")),
     *(
         (f"{name} --help", 0.7, False, ["-m", *name.split(), "--help"])
         for name in (
             "factory.render", "factory.motions", "factory.train dimo", "factory.train mvvdm",
-            "factory.curate", "factory.publish",
+            "factory.curate", "factory.publish", "factory.evaluate", "factory.status",
         )
     ),
     ("DIMO's first video", 3.0, False, ["-c", DIMO]),

@@ -39,7 +39,6 @@ from factory.sources import SourceError, creatures
 from factory.training.leaderboard import aligned
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol, open_protocol
-from zoo.evaluation.tasks import missing_truth
 
 EVALUATION_VERSION = "1"  # increment when the same model and protocol would give other results
 TRUTH = "truth"
@@ -207,6 +206,8 @@ def _evaluate(
         make_truth(protocol, _listed(protocol, objects), truth, options.workers, output)
     for name in objects:
         if not any((truth / place).exists() for place in _places(name, per_object)):
+            from zoo.evaluation.tasks import missing_truth  # imports torch
+
             raise missing_truth(protocol, name, truth)
     tasks = [_task(each, protocol, truth, home) for each in described]
     if options.retry_quarantined:

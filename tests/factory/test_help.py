@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from commands import MAINS
@@ -78,3 +82,25 @@ def test_an_option_without_help_is_seen():
     command.add_argument("--hidden", help=argparse.SUPPRESS)
     command.add_argument("--told", help="what it does")
     assert [line.split(": ")[1] for line in unexplained(parser)] == ["--bare", "--blank", "--hidden"]
+
+
+def test_no_help_imports_what_takes_seconds():
+    """All commands in one new interpreter: their help is there before torch, Ray and the model libraries would be."""
+    code = (
+        "import contextlib, io, sys\n"
+        "from commands import MAINS\n"
+        "calls = [*((name, main, ['--help']) for name, main in MAINS.items())]\n"
+        "calls += [('train dimo', MAINS['train'], ['dimo', '--help']), ('train', MAINS['train'], ['mvvdm', '--help'])]\n"
+        "for name, main, arguments in calls:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):\n"
+        "        main(arguments)\n"
+        "    assert 'usage' in shown.getvalue(), name\n"
+        "    slow = {'torch', 'ray', 'transformers', 'diffusers', 'datasets', 'numba', 'cv2'} & set(sys.modules)\n"
+        "    assert not slow, (name, slow)\n"
+    )
+    support = Path(__file__).parents[1] / "support"
+    environment = {**os.environ, "PYTHONPATH": str(support)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=support.parent
+    )
+    assert result.returncode == 0, result.stderr

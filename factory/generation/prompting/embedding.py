@@ -18,8 +18,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.text_encoder import MINILM, WHEEL, load_text_encoder
-
 WORDS = "words"  # name of the encoder that needs no model
 NEAR = (
     0.93  # cosine similarity of near duplicates; at 0.9, different motions of the vocabulary would be merged
@@ -46,6 +44,8 @@ _DIRECTIONS = {
 
 def default_encoder() -> str:
     """The encoder that is used unless another is named: MiniLM if it is installed, else "words"."""
+    from zoo.text_encoder import MINILM, WHEEL  # imports torch
+
     installed = all(map(importlib.util.find_spec, ("transformers", WHEEL)))
     return MINILM if installed else WORDS
 
@@ -58,6 +58,8 @@ def embed(sentences: Sequence[str], encoder: str) -> np.ndarray:
     """
     if encoder == WORDS:
         return _word_vectors(sentences)
+    from zoo.text_encoder import load_text_encoder  # imports torch
+
     vectors = load_text_encoder(encoder)(list(sentences)).double().numpy()
     return vectors.round(5)  # so that sums in another order, in another batch, give the same clusters
 

@@ -12,7 +12,6 @@ from factory.generation.prompting.files import PromptFiles
 from renderers.arguments import integer, number
 from zoo.errors import OptionError
 from zoo.hub_access import check_pretrained
-from zoo.seeds import untouched
 
 _INSTALL = "pip install 'menagerie4d[generation]'"
 
@@ -48,6 +47,8 @@ class LocalChat(ChatWriter):
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise OptionError(f"language model {name}: needs transformers ({error}): {_INSTALL}") from None
+        from zoo.seeds import untouched  # imports torch
+
         check_pretrained(name, "language model")
         self.name, self.temperature = name, number(temperature, "temperature", 0, 10)
         self.max_new_tokens = integer(max_new_tokens, "max_new_tokens", 1)
