@@ -94,6 +94,8 @@ class HubServer:
             "auth": {"type": "access_token"},
         }
         self._lock = threading.RLock()
+        self._at_work = 0  # requests that are being answered
+        self._idle = threading.Condition(self._lock)
 
     def __enter__(self) -> HubServer:
         (self.folder / "objects").mkdir(parents=True, exist_ok=True)
@@ -133,6 +135,11 @@ class HubServer:
             return how
 
         self.hook = hook
+
+    def settle(self) -> None:
+        """Wait until every request has been answered, also those whose client has given up waiting."""
+        with self._idle:
+            assert self._idle.wait_for(lambda: not self._at_work, timeout=60)
 
     # --- storage: one JSON file per repository, and contents by sha256 ----------------------------------
 
@@ -200,6 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
     def _answer(self) -> None:
+        with self.hub._idle:
+            self.hub._at_work += 1
+        try:
+            self._answer_one()
+        finally:
+            with self.hub._idle:
+                self.hub._at_work -= 1
+                self.hub._idle.notify_all()
+
+    def _answer_one(self) -> None:
         with self.hub._lock:
             request = Request(len(self.hub.requests) + 1, self.command, self.path)
             self.hub.requests.append(request)
