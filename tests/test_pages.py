@@ -75,6 +75,7 @@ SHORTENED = {
     "creatures://*?count=200": "--resolution 32 --num-frames 16 --limit 3 --max-animations 1",
     "train mvvdm --data out/clips": TINY_MVVDM,
     "--source models/ --out out/mine  ": SMALL,
+    "--source models/ --out out/mine --dry-run": SMALL,
     "--source models/ --out out/depth": SMALL,
     "creatures://*?count=100": SMALL,
     "list.jsonl": SMALL,
@@ -94,7 +95,6 @@ SLOW = (
     "kangaroo.reconstruct(",  # fits a latent
     'zoo.load("mvvdm/tiny"',
     'zoo.load("local:mvvdm/tiny")',
-    "--source models/ --out out/mine --dry-run",
     "factory.TrainingClips(",
     "factory.ray_dataset(",
     "MotionVideos.open(",

@@ -73,4 +73,8 @@ while [ ! -e "$shared/exit-code" ]; do
   kill "$ray_pid" 2>/dev/null || true
   wait "$ray_pid" 2>/dev/null || true
   ray_pid=
+  [ -e "$shared/exit-code" ] || { # the head is gone, or Ray did not start: the log says which
+    echo "slurm-array.sh: Ray ended on $ip: $(grep -v '^ *$' "$shared/worker-$element.log" | tail -n 1)" >&2
+    sleep 5
+  }
 done

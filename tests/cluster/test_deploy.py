@@ -6,10 +6,12 @@ import copy
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,8 +145,23 @@ def test_the_slurm_script_refuses_wrong_use(tmp_path):
     assert result.returncode == 1 and "sbatch --array" in result.stderr
 
 
+@pytest.fixture
+def loopback() -> Iterator[list[str]]:
+    """Command that runs another in a network namespace of its own, which has nothing but its loopback interface."""
+    name = f"menagerie-{os.getpid()}"
+    if (
+        shutil.which("ip") is None
+        or subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode
+    ):
+        pytest.skip("this process may not create network namespaces")
+    inside = ["ip", "netns", "exec", name]
+    subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+    yield inside
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
 @pytest.mark.slow
-def test_a_slurm_array_renders_and_ends(tmp_path):
+def test_a_slurm_array_renders_and_ends(tmp_path, loopback):
     """Element 0 offers no CPU, so that the clips are rendered by element 1, which starts first and is requeued once."""
     out, shared, job = tmp_path / "data", tmp_path / "shared", 4321
     environment = {
@@ -153,7 +170,6 @@ def test_a_slurm_array_renders_and_ends(tmp_path):
         "SLURM_ARRAY_JOB_ID": str(job),
         "SHARED": str(shared),
         "NODE_IP": "127.0.0.1",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback only
     }
     command = [
         *("python", "-P", "-m", "factory.render", "--out", str(out), "--source", "creatures://robot?count=2"),
@@ -162,7 +178,7 @@ def test_a_slurm_array_renders_and_ends(tmp_path):
 
     def start(element: int, cpus: int) -> subprocess.Popen:
         return subprocess.Popen(
-            ["bash", str(DEPLOY / "slurm-array.sh"), *command],
+            [*loopback, "bash", str(DEPLOY / "slurm-array.sh"), *command],
             env={**environment, "SLURM_ARRAY_TASK_ID": str(element), "SLURM_CPUS_PER_TASK": str(cpus)},
             stdout=(tmp_path / f"{element}.log").open("ab"),
             stderr=subprocess.STDOUT,
