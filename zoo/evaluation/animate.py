@@ -7,8 +7,6 @@ of held-out views, half-way between the views of the videos.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,47 +16,18 @@ from renderers.gltf import Asset, Pose
 from renderers.meshes import GREY, RenderSettings, Shot, render_clip
 from zoo.animate3d.fitting import fit
 from zoo.animate3d.timing import at_times
-from zoo.evaluation import controls
 from zoo.evaluation.media import Media
-from zoo.evaluation.scenes import BACKEND, Scene, check_objects, open_scenes, orbit, sibling
-from zoo.evaluation.tasks import Assignment, Measurement, measure_pairs
+from zoo.evaluation.scenes import BACKEND, Scene, SceneTask, orbit
+from zoo.evaluation.tasks import Assignment, Measurement
 
 
 def truth(assignment: Assignment, own_truth: bool = False) -> Measurement:
     """Animate the still meshes, and compare vertices and silhouettes."""
-    check_objects(assignment.protocol)
-    scenes, others, protocol, hashes = open_scenes(assignment, own_truth)
-    task = _Animations(assignment, scenes, others, protocol.settings)
-    rows = measure_pairs(task, assignment, protocol)
-    return Measurement(protocol, "", hashes, rows, task.pictures)
+    return _Animations.measure(assignment, own_truth)
 
 
-class _Animations:
+class _Animations(SceneTask):
     """The clips of a protocol, as truths and as fits."""
-
-    def __init__(
-        self, assignment: Assignment, scenes: list[Scene], others: list[Scene], settings: dict[str, Any]
-    ) -> None:
-        self.scenes, self.others, self.settings = scenes, others, settings
-        self.models = dict(assignment.models)
-        self.names: Sequence[str] = [scene.name for scene in scenes]
-        self.shown: dict[int, np.ndarray] = {}
-        self._shown = lru_cache(maxsize=3)(self._show)
-
-    def truth(self, index: int) -> Media:
-        return self._shown(self.scenes[index])
-
-    def control(self, name: str, index: int) -> Media | None:
-        other = sibling(self.scenes, self.others, index)
-        return None if name != controls.OTHER or other is None else self._shown(other)
-
-    def predict(self, label: str, index: int) -> Media:
-        return self._fit(label, index)
-
-    def pictures(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
-        truth = self.truth(index).frames
-        assert truth is not None
-        return truth[0], self.shown[index]
 
     def _held_out(self) -> Cameras:
         return orbit(self.settings, self.settings["resolution"], self.settings["heldout_offset_deg"])
@@ -70,10 +39,10 @@ class _Animations:
         points = positions[:, scene.asset.visible].astype(np.float32)
         return Media(clip.over(GREY), clip.frames[..., 3], points, None, cameras)
 
-    def _show(self, scene: Scene) -> Media:
+    def render(self, scene: Scene) -> Media:
         return self._media(scene, scene.positions)
 
-    def _fit(self, label: str, index: int) -> Media:
+    def predict(self, label: str, index: int) -> Media:
         scene, model = self.scenes[index], self.models[label]
         still = scene.still
         if isinstance(model, str):

@@ -19,7 +19,7 @@ from zoo.evaluation.controls import fitness
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol, open_protocol
 from zoo.evaluation.result import FORMAT, Result, rounded, seal
-from zoo.evaluation.scores import METRICS, Metric, missing_backbone
+from zoo.evaluation.scores import METRICS, PairMetric, missing_backbone
 from zoo.evaluation.tasks import (
     CONTROL,
     FITTER,
@@ -165,7 +165,7 @@ def _result(measurement: Measurement, described: Sequence[dict[str, Any]]) -> Re
     return seal(content)
 
 
-def _known_metrics(protocol: Protocol) -> dict[str, Metric]:
+def _known_metrics(protocol: Protocol) -> dict[str, PairMetric]:
     if protocol.content["task"] == "dimo-between":
         from zoo.evaluation.between import METRICS as own
 
@@ -190,7 +190,7 @@ def _mean(values: Sequence[float | None], protocol: Protocol) -> list[float] | N
 
 
 def _metric(
-    name: str, metric: Metric, rows: Sequence[Mapping[str, Any]], protocol: Protocol
+    name: str, metric: PairMetric, rows: Sequence[Mapping[str, Any]], protocol: Protocol
 ) -> dict[str, Any]:
     settings = protocol.metrics[name]
     entry = {"better": metric.better, "unit": metric.unit, "digits": metric.digits, "about": metric.about}

@@ -31,7 +31,7 @@ from zoo.dimo.model import DIMO
 from zoo.evaluation import controls
 from zoo.evaluation.dimo import dimo, open_truth, render_views, single
 from zoo.evaluation.errors import EvaluationError
-from zoo.evaluation.scores import Metric, missing_backbone
+from zoo.evaluation.scores import PairMetric, missing_backbone
 from zoo.evaluation.tasks import CONTROL, Assignment, Measurement, Row
 from zoo.metrics import nearest_neighbours, torn_share
 
@@ -44,15 +44,15 @@ def _no_pairs(*_: Any) -> None:
     """These metrics compare a motion with all true ones, not with one of them."""
 
 
-METRICS: dict[str, Metric] = {
-    "torn": Metric(_no_pairs, "lower", "points torn off their neighbours in the worst frame", "%", 2),
-    "roughness": Metric(_no_pairs, "lower", "acceleration over speed"),
-    "stretch": Metric(_no_pairs, "lower", "change of the distance between neighbours", "%", 1),
-    "movement": Metric(_no_pairs, "higher", "mean displacement over the object's diagonal", "%", 1),
-    "roughness_gap": Metric(_no_pairs, "lower", "roughness outside the range of true motions"),
-    "stretch_gap": Metric(_no_pairs, "lower", "stretch outside the range of true motions"),
-    "movement_gap": Metric(_no_pairs, "lower", "movement outside the range of true motions"),
-    "diversity": Metric(_no_pairs, "higher", "distance between motions, over that of the true ones"),
+METRICS: dict[str, PairMetric] = {
+    "torn": PairMetric(_no_pairs, "lower", "points torn off their neighbours in the worst frame", "%", 2),
+    "roughness": PairMetric(_no_pairs, "lower", "acceleration over speed"),
+    "stretch": PairMetric(_no_pairs, "lower", "change of the distance between neighbours", "%", 1),
+    "movement": PairMetric(_no_pairs, "higher", "mean displacement over the object's diagonal", "%", 1),
+    "roughness_gap": PairMetric(_no_pairs, "lower", "roughness outside the range of true motions"),
+    "stretch_gap": PairMetric(_no_pairs, "lower", "stretch outside the range of true motions"),
+    "movement_gap": PairMetric(_no_pairs, "lower", "movement outside the range of true motions"),
+    "diversity": PairMetric(_no_pairs, "higher", "distance between motions, over that of the true ones"),
 }
 
 

@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import torch
 
 from renderers.meshes import GREY
-from zoo.evaluation import controls
 from zoo.evaluation.media import Media
-from zoo.evaluation.scenes import Scene, check_objects, open_scenes, orbit, sibling
-from zoo.evaluation.tasks import Assignment, Measurement, measure_pairs
+from zoo.evaluation.scenes import Scene, SceneTask, orbit
+from zoo.evaluation.tasks import Assignment, Measurement
 
 
 def creatures(assignment: Assignment, own_truth: bool = False) -> Measurement:
     """Sample a video of every clip, at the model's resolution, and compare it at the protocol's."""
-    check_objects(assignment.protocol)
-    scenes, others, protocol, hashes = open_scenes(assignment, own_truth)
-    task = _Creatures(assignment, scenes, others, protocol.settings)
-    rows = measure_pairs(task, assignment, protocol)
-    return Measurement(protocol, "", hashes, rows, task.pictures)
+    return _Creatures.measure(assignment, own_truth)
 
 
-class _Creatures:
+class _Creatures(SceneTask):
     """The clips of a protocol, as truths and as samples."""
 
-    def __init__(
-        self, assignment: Assignment, scenes: list[Scene], others: list[Scene], settings: dict[str, Any]
-    ) -> None:
-        self.scenes, self.others, self.settings = scenes, others, settings
-        self.models = dict(assignment.models)
-        self.names: Sequence[str] = [scene.name for scene in scenes]
-        self.shown: dict[int, np.ndarray] = {}
-        self.resolution = settings["resolution"]
-        self._rendered = lru_cache(maxsize=3)(self._render)
+    @property
+    def resolution(self) -> int:
+        return int(self.settings["resolution"])
 
-    def truth(self, index: int) -> Media:
-        return self._rendered(self.scenes[index], self.resolution)
-
-    def control(self, name: str, index: int) -> Media | None:
-        other = sibling(self.scenes, self.others, index)
-        if name != controls.OTHER or other is None:
-            return None
-        return self._rendered(other, self.resolution)
-
-    def predict(self, label: str, index: int) -> Media:
-        return self._sample(label, index)
-
-    def pictures(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
-        truth = self.truth(index).frames
-        assert truth is not None
-        return truth[0], self.shown[index]
+    def render(self, scene: Scene) -> Media:
+        return self._render(scene, self.resolution)
 
     def _render(self, scene: Scene, resolution: int) -> Media:
         cameras = orbit(self.settings, resolution)
         clip = scene.render(scene.framed(cameras, self.settings["margin"]), cameras, depth=True)
         return Media(clip.over(GREY), clip.frames[..., 3], None, clip.depth, cameras)
 
-    def _sample(self, label: str, index: int) -> Media:
+    def predict(self, label: str, index: int) -> Media:
         from zoo.mvvdm.evaluation import TrueClip, sampler
 
         model, scene = self.models[label], self.scenes[index]

@@ -5,8 +5,9 @@ The renderer `cpu` draws the same bits on every processor, so that the SHA-256 o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ import numpy as np
 
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.meshes import RenderSettings, Shot, render_clip
+from zoo.evaluation import controls
 from zoo.evaluation.canonical import file_digest
 from zoo.evaluation.errors import EvaluationError, TruthError
+from zoo.evaluation.media import Media
 from zoo.evaluation.protocol import OWN, Protocol
-from zoo.evaluation.tasks import Assignment, missing_truth
+from zoo.evaluation.tasks import Assignment, Measurement, measure_pairs, missing_truth
 
 if TYPE_CHECKING:
     from renderers.gltf import Asset, Pose
@@ -181,3 +184,48 @@ def check_objects(protocol: Protocol) -> None:
     """Refuse a protocol without clips."""
     if not protocol.content["objects"]:
         raise EvaluationError(f"{protocol.title}: lists no objects")
+
+
+class SceneTask:
+    """Clips that are scenes, as `measure_pairs` takes them. A subclass renders a true clip, and predicts one."""
+
+    def __init__(
+        self, assignment: Assignment, scenes: list[Scene], others: list[Scene], settings: dict[str, Any]
+    ) -> None:
+        self.scenes, self.others, self.settings = scenes, others, settings
+        self.models = dict(assignment.models)
+        self.names: Sequence[str] = [scene.name for scene in scenes]
+        self.shown: dict[int, np.ndarray] = {}
+        self._rendered = lru_cache(maxsize=3)(self.render)
+
+    @classmethod
+    def measure(cls, assignment: Assignment, own_truth: bool = False) -> Measurement:
+        """Open the scenes of a protocol and score the models and controls on them."""
+        check_objects(assignment.protocol)
+        scenes, others, protocol, hashes = open_scenes(assignment, own_truth)
+        task = cls(assignment, scenes, others, protocol.settings)
+        rows = measure_pairs(task, assignment, protocol)
+        return Measurement(protocol, "", hashes, rows, task.pictures)
+
+    def render(self, scene: Scene) -> Media:
+        """The true clip of a scene."""
+        raise NotImplementedError(f"{type(self).__name__}.render")
+
+    def predict(self, label: str, index: int) -> Media:
+        """The clip of a model."""
+        raise NotImplementedError(f"{type(self).__name__}.predict")
+
+    def truth(self, index: int) -> Media:
+        """The true clip."""
+        return self._rendered(self.scenes[index])
+
+    def control(self, name: str, index: int) -> Media | None:
+        """Another clip's truth; None for other controls, which need no rendering, or without another clip."""
+        other = sibling(self.scenes, self.others, index)
+        return None if name != controls.OTHER or other is None else self._rendered(other)
+
+    def pictures(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """Frames of the truth and of the model from the first view."""
+        truth = self.truth(index).frames
+        assert truth is not None
+        return truth[0], self.shown[index]

@@ -35,8 +35,8 @@ Function = Callable[[Media, Media, Settings], float | None]
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric as protocols use it.
+class PairMetric:
+    """A metric of a predicted and a true clip, as protocols use it.
 
     Attributes:
         function: of prediction, truth and settings.
@@ -63,24 +63,17 @@ def _psnr(prediction: Media, truth: Media, settings: Settings) -> float | None:
     return psnr(prediction.images[:, first:], truth.images[:, first:])
 
 
-def _ssim(prediction: Media, truth: Media, settings: Settings) -> float | None:
-    if prediction.frames is None or truth.frames is None:
-        return None
-    first = settings.get("first_frame", 0)
-    values = [
-        ssim(a[first:], b[first:]).double() for a, b in zip(prediction.images, truth.images, strict=True)
-    ]
-    return float(torch.stack(values).mean())
+def _mean_of_views(metric: Callable[[Tensor, Tensor], Tensor]) -> Function:
+    """A metric of the images of one view, as a mean over views and images."""
 
+    def mean(prediction: Media, truth: Media, settings: Settings) -> float | None:
+        if prediction.frames is None or truth.frames is None:
+            return None
+        first = settings.get("first_frame", 0)
+        pairs = zip(prediction.images, truth.images, strict=True)
+        return float(torch.stack([metric(a[first:], b[first:]).double() for a, b in pairs]).mean())
 
-def _lpips(prediction: Media, truth: Media, settings: Settings) -> float | None:
-    if prediction.frames is None or truth.frames is None:
-        return None
-    first = settings.get("first_frame", 0)
-    values = [
-        lpips(a[first:], b[first:]).double() for a, b in zip(prediction.images, truth.images, strict=True)
-    ]
-    return float(torch.stack(values).mean())
+    return mean
 
 
 def _iou(prediction: Media, truth: Media, settings: Settings) -> float | None:
@@ -132,26 +125,28 @@ def _identity(prediction: Media, truth: Media, settings: Settings) -> float | No
     return float(color_histogram_overlap(prediction.planes, settings.get("bins", 6)))
 
 
-METRICS: dict[str, Metric] = {
-    "psnr": Metric(_psnr, "higher", "peak signal-to-noise ratio", "dB", 2),
-    "ssim": Metric(_ssim, "higher", "structural similarity", "", 4),
-    "lpips": Metric(_lpips, "lower", "perceptual distance (VGG-16)", "", 4),
-    "iou": Metric(_iou, "higher", "intersection over union of silhouettes", "%", 2),
-    "flow_error": Metric(
+METRICS: dict[str, PairMetric] = {
+    "psnr": PairMetric(_psnr, "higher", "peak signal-to-noise ratio", "dB", 2),
+    "ssim": PairMetric(_mean_of_views(ssim), "higher", "structural similarity", "", 4),
+    "lpips": PairMetric(_mean_of_views(lpips), "lower", "perceptual distance (VGG-16)", "", 4),
+    "iou": PairMetric(_iou, "higher", "intersection over union of silhouettes", "%", 2),
+    "flow_error": PairMetric(
         _flow_error, "lower", "endpoint error of Lucas-Kanade flow over the object", "px", 3
     ),
-    "motion_error": Metric(
+    "motion_error": PairMetric(
         _motion_error, "lower", "distance of tracked surface points from the truth", "", 4
     ),
-    "vertex_error": Metric(
+    "vertex_error": PairMetric(
         _motion_error, "lower", "distance of vertices from the truth over the true displacement", "%", 1
     ),
-    "view_error": Metric(_view_error, "lower", "colour difference of a surface point in two views", "", 4),
-    "identity": Metric(_identity, "higher", "overlap of colour histograms with the first frame", "", 4),
+    "view_error": PairMetric(
+        _view_error, "lower", "colour difference of a surface point in two views", "", 4
+    ),
+    "identity": PairMetric(_identity, "higher", "overlap of colour histograms with the first frame", "", 4),
 }
 
 
-def metric(name: str) -> Metric:
+def metric(name: str) -> PairMetric:
     """A metric by the name in a protocol.
 
     Raises:

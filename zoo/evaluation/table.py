@@ -8,7 +8,7 @@ from typing import Any
 from zoo.card import escape
 from zoo.evaluation.controls import ABOUT
 from zoo.evaluation.result import Result, protocol_status
-from zoo.evaluation.scores import Metric
+from zoo.evaluation.scores import PairMetric
 from zoo.evaluation.tasks import CONTROL
 from zoo.terminal import printable
 
@@ -34,7 +34,7 @@ def shower(metric: dict[str, Any]) -> Any:
     """Formats scores of a metric, given its entry in a result."""
     digits = min(max(int(metric.get("digits", 3)), 0), 8)
     unit = str(metric.get("unit", ""))
-    return Metric(lambda *_: None, "higher", "", unit, digits).show
+    return PairMetric(lambda *_: None, "higher", "", unit, digits).show
 
 
 def rows_of(result: Result) -> list[list[str]]:
