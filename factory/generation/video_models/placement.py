@@ -69,7 +69,7 @@ def apply_preset(pipeline: Any, preset: CardPreset, device: torch.device) -> boo
         with contextlib.suppress(NotImplementedError):  # SVD decodes a few frames at a time instead
             vae.enable_tiling()
     if preset.slicing:
-        with contextlib.suppress(NotImplementedError):  # an autoencoder without slicing decodes one video anyway
+        with contextlib.suppress(NotImplementedError):  # one video at a time anyway
             vae.enable_slicing()
     if preset.eight_bit:
         for name in _DENOISERS:
