@@ -197,7 +197,7 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             return OK
         table = ablation_table(results)
         Storage(out).write("ablation.md", markdown(table).encode())
-        print_result(output, aligned(table), results)
+        print_result(output, aligned(table), {"models": results})
         return OK
 
     return run_command("factory.train", action, json_errors=output.json)
