@@ -165,7 +165,7 @@ def test_names_that_do_not_fit_are_refused():
 def test_an_unseen_motion_is_found_from_its_videos():
     # Without the loss whose weights are a download.
     egg = tiny_pipeline(losses=LossWeights(lpips=0, depth=0, normal=0), fit=LatentFit(resolutions=((0, 32),)))
-    hidden = egg.interpolate(0, 3, steps=4)[1]
+    hidden = egg.interpolate(5, 0, steps=18)[1]
     views = ring(4, 32)
     frames = hidden.render(views, background=None)
     found = egg.reconstruct(frames, views, steps=60)
