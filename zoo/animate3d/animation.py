@@ -20,6 +20,7 @@ from zoo.animate3d.gltf_skin import WrittenPart, add_skin
 from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.stretch import edge_stretch, mesh_edges
 from zoo.animate3d.timing import at_times, looped, resampled, trimmed
 
 if TYPE_CHECKING:
@@ -89,6 +90,19 @@ class Animation:
             times = array(times, "Animation.vertices: times", ("T",))
             motion = at_times(replace(motion, times=motion.times - motion.times[0]), times)
         return motion.move(self.model.vertices())
+
+    def edge_stretch(self, share: float = 0.995) -> float:
+        """Measure tears: the multiple of its length at rest that an edge of the mesh reaches at most.
+
+        Args:
+            share: of the edges, from 0 to 1, that stay within the result. 1 is the most stretched edge.
+        """
+        share = number(share, "Animation.edge_stretch: share", 0.0, 1.0)
+        triangles = np.concatenate([part.triangles for part in self.model.asset.primitives])
+        still = self.model.vertices()
+        frames = (self.vertices(self.motion.times[t : t + 1])[0] for t in range(len(self.motion.times)))
+        stretch = edge_stretch(still, frames, mesh_edges(triangles))
+        return float(np.quantile(stretch, share)) if len(stretch) else 1.0
 
     def trim(self, start: float = 0.0, end: float | None = None) -> Animation:
         """Cut out a part; it begins at 0 s.
