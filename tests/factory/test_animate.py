@@ -49,8 +49,6 @@ def inputs(tmp_path_factory) -> Path:
     bat.json["asset"]["copyright"] = "CC0-1.0, Bo"
     (models / "bat.glb").write_bytes(bat.glb())
     (models / "broken.glb").write_bytes(b"glTF\x02\x00\x00\x00 and no more")
-    corners = "".join(f"v {x} {y} {z}\n" for x, y, z in CORNERS)
-    (models / "cone.obj").write_text(f"{corners}f 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n")
     (folder / "prompts.txt").write_text("# what happens\nhops\n\nnods and  looks left\nhops\n")
     zoo.publish(small_pipeline(), "local:mvvdm/small", home=folder / "home")
     return folder
@@ -88,7 +86,7 @@ def rows(finished) -> Iterator[list[dict[str, Any]]]:
 
 def test_every_model_is_animated_by_every_sentence(finished, rows):
     """The two owls are one file, listed under the first name."""
-    expected = [(uid, sentence) for uid in ("bat.glb", "cone.obj", "owl.glb") for sentence in SENTENCES]
+    expected = [(uid, sentence) for uid in ("bat.glb", "owl.glb") for sentence in SENTENCES]
     assert [(row["uid"], row["sentence"]) for row in rows] == expected
     for row in rows:
         asset = gltf.load((finished / row["file"]).read_bytes())
@@ -107,7 +105,7 @@ def test_licences_stay_with_the_results(finished, rows):
         "CC-BY-4.0",
         '"An owl" by Ann, licence: CC-BY-4.0, https://example.org/owl',
     )
-    assert credits["bat.glb"][0] == "CC0-1.0" and credits["cone.obj"][0] == "unknown"
+    assert credits["bat.glb"][0] == "CC0-1.0"
     for row in rows:
         copyright = gltf.load((finished / row["file"]).read_bytes()).metadata["copyright"]
         assert copyright == ("CC0-1.0, Bo" if row["uid"] == "bat.glb" else row["attribution"])
@@ -124,7 +122,7 @@ def test_the_dataset_has_the_new_animations_only(finished, rows):
     clips = load_clips(finished / "mv-video")
     names = sorted((clip.metadata["asset_uid"], clip.metadata["animation_name"]) for clip in clips)
     assert names == [(row["uid"], row["sentence"]) for row in rows]
-    assert clips[0].read().frames.shape == (2, 4, 16, 16, 3)
+    assert clips[0].read().frames.shape == (2, 4, 16, 16, 4)
 
 
 def test_unusable_models_are_listed_with_reasons(finished):
@@ -143,7 +141,7 @@ def test_the_same_command_makes_nothing_again(finished, inputs, monkeypatch, cap
     before = results(finished)
     assert main(arguments(inputs, finished, "--mv-video", *SMALL_CLIPS, "--json")) == 0
     result = json.loads(capsys.readouterr().out)
-    assert (result["animations"], result["resumed"], len(result["quarantined"])) == (6, 6, 1)
+    assert (result["animations"], result["resumed"], len(result["quarantined"])) == (4, 4, 1)
     assert results(finished) == before
     # The control: another seed is new work.
     main(arguments(inputs, finished, "--noise-seed", "1", "--json"))
@@ -153,7 +151,7 @@ def test_the_same_command_makes_nothing_again(finished, inputs, monkeypatch, cap
 def test_a_dry_run_opens_the_models_and_writes_nothing(inputs, tmp_path, capsys):
     assert main(arguments(inputs, tmp_path / "out", "--dry-run")) == 0
     shown = capsys.readouterr().out
-    assert f"would make 6 animations of 3 models in {tmp_path / 'out'}" in shown
+    assert f"would make 4 animations of 2 models in {tmp_path / 'out'}" in shown
     assert "broken.glb" in shown and "a copy of another asset" in shown
     assert not (tmp_path / "out").exists()
 
@@ -196,7 +194,28 @@ def test_killed_again_and_again_it_writes_the_same_bytes(finished, inputs, tmp_p
     expected = {name: it for name, it in results(finished).items() if not name.startswith("mv-video")}
     assert results(out) == expected
     done = [json.loads(file.read_text()) for file in (out / "_factory/done").rglob("*.json")]
-    assert len(done) == 9  # three models and six animations
+    assert len(done) == 6  # two models and four animations
+
+
+@pytest.mark.slow
+def test_other_formats_and_their_materials(inputs, tmp_path, capsys):
+    """A folder may have .obj files; another material file is another model."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    corners = "".join(f"v {x} {y} {z}\n" for x, y, z in CORNERS)
+    faces = "f 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
+    (folder / "cone.obj").write_text(f"mtllib cone.mtl\n{corners}usemtl skin\n{faces}")
+    command = arguments(inputs, tmp_path / "out", "--json")
+    command[command.index("--source") + 1] = str(folder)
+    counts = []
+    for colour in ("1 0 0", "1 0 0", "0 0 1"):
+        (folder / "cone.mtl").write_text(f"newmtl skin\nKd {colour}\n")
+        assert main(command) == 0
+        result = json.loads(capsys.readouterr().out)
+        counts.append((result["animations"], result["resumed"]))
+    assert counts == [(2, 0), (2, 2), (2, 0)]
+    rows = [json.loads(line) for line in (tmp_path / "out/index.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and {row["licence"] for row in rows} == {"unknown"}
 
 
 @pytest.mark.slow
