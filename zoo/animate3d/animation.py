@@ -17,7 +17,7 @@ from renderers.gltf import Asset, load
 from renderers.values import by_value
 from zoo.animate3d.gltf_morph import add_morph
 from zoo.animate3d.gltf_skin import WrittenPart, add_skin
-from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE
+from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, MOST_INFLUENCES, TOLERANCE
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.stretch import edge_stretch, mesh_edges
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from zoo.animate3d.fit_report import FitReport
 
 FORMS = ("skin", "morph")
-MOST_INFLUENCES = 32  # eight sets of JOINTS_n, as the reader has
 # Camera of videos: a three-quarter view from slightly above.
 AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
 _MARGIN = 1.1  # of the picture around the moving model
@@ -278,7 +277,8 @@ class Animation:
 
         .glb   the model's own file with the motion added (options: as_="skin" or "morph", see `form`; tolerance=1e-4 of
                the diagonal, to which key frames are left out; influences=4, most joints per vertex of a skin)
-        .fbx   through Blender, as shape keys, with textures inside
+        .fbx   through Blender, with textures inside (option: as_="skin", joints that are baked at every frame, or "morph",
+               shape keys; as for .glb)
         .usd   .usda, .usdc, .usdz: a mesh with time samples per primitive, preview materials, and the texture files as
                they are: inside .usdz, else in a folder beside the file
         .mp4   video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera,
