@@ -21,6 +21,7 @@ from factory.generation.jobs import (
     VideoJob,
     key_of,
 )
+from factory.generation.judging.questions import PACKAGED, Rubric
 from factory.generation.masks import BACKGROUND
 from factory.generation.prompts import writer_fingerprint
 from factory.generation.report import write_page
@@ -188,7 +189,13 @@ class _Generator:
         matte = MatteStage(root=root, model=recipe.matte)
         matte.num_gpus = 0.0 if recipe.matte.name == BACKGROUND else self.resources.gpus
         self._each(matte, "matte", suffix, source, prefix, recipe.matte.identity)
-        self._each(MeasureStage(root=root), "measure", suffix, f"{prefix}matte", prefix, MEASURE_VERSION)
+        measure = MeasureStage(root, recipe.judge_model, recipe.rubric, self.still.category)
+        identity = MEASURE_VERSION
+        if recipe.judge_model.name != NO_MODEL:
+            measure.num_gpus = self.resources.gpus
+            rubric = Rubric.load(recipe.rubric or PACKAGED).digest
+            identity = f"{identity} {recipe.judge_model.identity} {rubric} {self.still.category}"
+        self._each(measure, "measure", suffix, f"{prefix}matte", prefix, identity)
         thresholds = json.dumps(recipe.thresholds.to_json(), sort_keys=True)
         judge = JudgeStage(thresholds=recipe.thresholds)
         self._each(judge, "judge", suffix, f"{prefix}measure", prefix, thresholds)
@@ -328,6 +335,7 @@ class _Generator:
             "video_model": recipe.video_model.to_json(),
             "views_model": recipe.views_model.to_json(),
             "matte": recipe.matte.to_json(),
+            "judge_model": recipe.judge_model.to_json(),
             "thresholds": recipe.thresholds.to_json(),
             "stages": {name: count.to_json() for name, count in result.stages.items()},
             "kept": [take.text for take in result.kept],

@@ -131,7 +131,9 @@ class QuestionJudge:
         self.name, self.rubric = name, rubric
         self._tokens = answer_tokens(self._model.processor.tokenizer)
 
-    def __call__(self, frames: np.ndarray, fps: float, subject: str, sentence: str) -> dict[str, float | None]:
+    def __call__(
+        self, frames: np.ndarray, fps: float, subject: str, sentence: str
+    ) -> dict[str, float | None]:
         """Ask all questions about one video.
 
         Args:
@@ -166,9 +168,7 @@ def answer_tokens(tokenizer: Any) -> dict[str, list[int]]:
         OptionError: the tokenizer does not tell the two apart.
     """
     first = {
-        answer: {
-            tokens[0] for word in words if (tokens := tokenizer.encode(word, add_special_tokens=False))
-        }
+        answer: {tokens[0] for word in words if (tokens := tokenizer.encode(word, add_special_tokens=False))}
         for answer, words in _WORDS.items()
     }
     both = first["yes"] & first["no"]
@@ -178,9 +178,7 @@ def answer_tokens(tokenizer: Any) -> dict[str, list[int]]:
     return tokens
 
 
-def answer_score(
-    chances: np.ndarray, tokens: Mapping[str, Iterable[int]], expected: str
-) -> float | None:
+def answer_score(chances: np.ndarray, tokens: Mapping[str, Iterable[int]], expected: str) -> float | None:
     """p(expected) / (p(yes) + p(no)); None if their sum is below `LEAST_MASS`.
 
     Args:

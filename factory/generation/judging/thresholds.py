@@ -45,6 +45,7 @@ class Thresholds:
         max_view_height: disagreement of the views on the object's height, lengths of the object.
         max_view_color: disagreement of the views on the object's colours, CIELAB units.
         max_view_silhouettes: disagreement of the silhouettes with the cameras, lengths of the object.
+        min_answers: smallest probability of a right answer of a vision-language model, 0..1.
     """
 
     min_motion: Limit | None = 0.175
@@ -69,6 +70,7 @@ class Thresholds:
     max_view_height: Limit | None = 0.2
     max_view_color: Limit | None = 11.0
     max_view_silhouettes: Limit | None = 0.1
+    min_answers: Limit | None = 0.5
 
     def __post_init__(self) -> None:
         check_fields(self)
