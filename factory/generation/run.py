@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster import Ledger, Progress, Record, Stage, StorageError, Task, run
 from factory.console import Show, Status
-from factory.generation.assembly import Assembly, plan_assembly, write_index
+from factory.generation.assembly import Assembly, plan_assembly, remove_stale, write_index
 from factory.generation.jobs import (
     MEASURE_VERSION,
     NO_MODEL,
@@ -36,7 +36,7 @@ from factory.generation.stages import (
     ViewsStage,
 )
 from factory.generation.takes import Generation, StageCount, TakeState, video_seed
-from factory.motion_videos.stage import slug
+from factory.motion_videos.stage import folder_of, slug
 
 LEDGERS = "_factory/generation"
 HOME = "generated"  # below the output: <object>/ with videos, scores and the report
@@ -246,11 +246,32 @@ class _Generator:
             take = self.result.takes[index]
             task_label = f"{self.still.name} – {take.text}"
             tasks[index] = Task(assembly.keys[index], job.to_json(), task_label)
+        here = self.only in (None, "assemble")
+        if here:
+            self._forget_removed(assembly)
         records = self._resolve("assemble", AssembleStage(root=self.root), tasks, "", self.resources.workers)
         for index, record in records.items():
             self.result.takes[index].assembled = record
-        if self.only in (None, "assemble") and tasks:
+        if here and tasks:
             write_index(self.result, assembly, Path(self.root))
+        if here:
+            kept = [] if assembly.videos.fault else [Path(job.file).name for job in assembly.jobs.values()]
+            remove_stale(Path(self.root, folder_of(self.still.name)), kept)
+
+    def _forget_removed(self, assembly: Assembly) -> None:
+        """Let motions that were assembled and then removed, since other thresholds dropped them, be assembled again."""
+        ledger = self.ledgers["assemble"]
+        ledger.refresh()
+        records = ledger.records(list(assembly.keys.values()))
+        ledger.forget(
+            *(
+                key
+                for index, key in assembly.keys.items()
+                if key in records
+                and records[key].status == "done"
+                and not Path(self.root, f"{assembly.jobs[index].file}.npy").is_file()
+            )
+        )
 
     # --- tasks ---
 

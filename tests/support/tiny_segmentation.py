@@ -9,8 +9,12 @@ import torch
 SIDE = 64  # pixels at which the model sees a frame
 
 
-def save_tiny_sam2(folder: Path) -> Path:
-    """Save a model with random weights and its processor."""
+def save_tiny_sam2(folder: Path, found: bool = True) -> Path:
+    """Save a model with random weights and its processor.
+
+    Args:
+        found: whether it finds the object in the frames after the first one.
+    """
     from transformers import (
         Sam2HieraDetConfig,
         Sam2ImageProcessor,
@@ -41,7 +45,10 @@ def save_tiny_sam2(folder: Path) -> Path:
         memory_encoder_output_channels=64, mask_downsampler_embed_dim=128, memory_fuser_num_layers=1,
         memory_fuser_embed_dim=128, memory_fuser_intermediate_dim=16,
     )  # fmt: skip
-    Sam2VideoModel(config).save_pretrained(folder)
+    model = Sam2VideoModel(config)
+    with torch.no_grad():
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(10.0 if found else -10.0)
+    model.save_pretrained(folder)
     size = {"height": SIDE, "width": SIDE}
     Sam2VideoProcessor(
         Sam2ImageProcessor(size=size, mask_size={"height": SIDE // 4, "width": SIDE // 4}),

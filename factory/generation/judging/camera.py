@@ -48,10 +48,10 @@ def roll(video: JudgedVideo) -> float | None:
 def pan(video: JudgedVideo) -> float | None:
     """Displacement that all parts of the object have; shares of the frame's longer side, 0 and up.
 
-    With s_t the displacement of the slowest fifth of the mask in step t, in the direction of the common motion: the mean
-    rate s_t / τ_t, without the fastest and the slowest step, times the duration Σ τ_t. The foot that a walking creature
-    stands on is slow, but not under a panning camera. An object that glides across the frame scores as a panning camera
-    does: before a plain background they are the same. None as for `zoom`.
+    With s_t the displacement of the slowest fifth of the mask in step t, in the direction of the common motion: the
+    mean rate s_t / τ_t, without the fastest and the slowest step, times the duration Σ τ_t. The foot that a walking
+    creature stands on is slow, but not under a panning camera. An object that glides across the frame scores as a
+    panning camera does: before a plain background they are the same. None as for `zoom`.
     """
     common = _object_motion(video)
     if common is None:

@@ -78,7 +78,7 @@ def cut(video: JudgedVideo) -> float | None:
 def mirrored(video: JudgedVideo) -> float | None:
     """How much better a frame continues the mirror image of its predecessor than the predecessor; a ratio.
 
-    Geometric mean of three ratios for each pair of frames f_t, f_{t+1}, of which the largest counts. e(a, b) is the mean
+    Geometric mean of three ratios for each pair of frames f_t, f_{t+1}; the largest counts. e(a, b) is the mean
     difference of colours in the union of the masks, and r(a, b) that after compensation of the flow from a to b:
 
         e(f_t, f_{t+1}) / e(flip(f_t), f_{t+1})     above 1 where the video becomes its mirror image

@@ -192,8 +192,8 @@ def _residual(
 ) -> float:
     """Mean difference of the colours of two frames after compensation of the flow, 8-bit steps.
 
-    In the mask dilated by a pixel, forwards or backwards, whichever is smaller: what appears or is hidden has no flow in
-    one of the directions.
+    In the mask dilated by a pixel, forwards or backwards, whichever is smaller: what appears or is hidden has no flow
+    in one of the directions.
 
     Args:
         before, after: colours float32 [H, W, 3] and mask bool [H, W].
