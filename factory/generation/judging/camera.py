@@ -37,12 +37,16 @@ def zoom(video: JudgedVideo) -> float | None:
 
 
 def roll(video: JudgedVideo) -> float | None:
-    """Rotation in the image that all of the object has in common; radians, 0 and up.
+    """Rotation in the image that all of the object has in common; radians times a share, 0 and up.
 
-    |mean a_t| over the steps (`CommonMotion.mean`), with a_t the angle of the common motion. None as for `zoom`.
+    |mean a_t| over the steps (`CommonMotion.mean`), with a_t the angle of the common motion, times √s with s the
+    smallest share of the object that follows it in a step: of an object that turns about its own axis, most does not.
+    None as for `zoom`.
     """
     common = _object_motion(video)
-    return None if common is None else abs(float(common.mean(common.angle)))
+    if common is None:
+        return None
+    return abs(float(common.mean(common.angle))) * float(np.sqrt(common.share.min()))
 
 
 def pan(video: JudgedVideo) -> float | None:

@@ -48,7 +48,7 @@ _LOWEST = ("motion", "least_visible", "mask_consistency")
 # view, and the views of a motion err together: what turns or approaches does so for opposite cameras. The shares were
 # chosen with clean and faulty videos of four views (`python -m benchmarks.judges --views 4`).
 _NEEDED = {
-    "motion": 1.0,  # seen along its direction, a motion is small
+    "motion": 0.75,  # seen along its direction, a motion is small
     "jump": 0.5,
     "cut": 0.5,
     "mirrored": 0.5,
@@ -58,7 +58,7 @@ _NEEDED = {
     "color_change": 0.75,  # an object that turns shows two opposite cameras other colours
     "shape_change": 0.75,
 }
-LONE = 2.0  # a fault of one view alone counts if its score is beyond the limit by this factor
+LONE = 1.75  # a fault of one view alone counts if its score is beyond the limit by this factor
 
 
 def judge_video(
