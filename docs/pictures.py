@@ -3,8 +3,8 @@
     python docs/pictures.py                 all of them, about two minutes of CPU time
     python docs/pictures.py readme models   some of them: readme, models, creatures
 
-All are animated WebP files with transparency, so that they fit light and dark pages: docs/menagerie.webp, and
-docs/gallery/*.webp.
+All are animated WebP files: docs/menagerie.webp, and docs/gallery/*.webp. Those of creatures are transparent, so that
+they fit light and dark pages.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import zoo
+import zoo.dimo
 from factory.sources.creatures import build, motions
 from renderers import gltf
-from renderers.cameras import orbit_cameras, orbit_rotations
+from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
 from renderers.meshes import Shot, render_clip
 
 HERE = Path(__file__).parent
@@ -47,7 +47,8 @@ CREATURES = {
     "drop": "grows a crown",
 }
 FPS, SECONDS = 15, 2.0
-LARGEST_README, LARGEST_GALLERY = 1_200_000, 200_000  # bytes
+MARGIN = 1.06
+LARGEST_README, LARGEST_GALLERY = 600_000, 100_000  # bytes
 
 
 def main() -> None:
@@ -88,9 +89,24 @@ def creatures(out: Path) -> None:
 
 
 def model_frames(name: str, sentence: str, side: int) -> np.ndarray:
-    """Render a trained motion, uint8 [T, side, side, 4]."""
+    """Render a trained motion on white, on which the models were trained, uint8 [T, side, side, 3]."""
     motion = zoo.load(f"bundled:{name}").motion(sentence).resampled(round(SECONDS * FPS))
-    return motion.render(motion.default_camera(side), background=None)[0]
+    return motion.render(framing(motion, side))[0]
+
+
+def framing(motion: zoo.dimo.Motion, side: int) -> Cameras:
+    """The default camera, zoomed and shifted so that the moving object just fits into a square picture."""
+    view = motion.default_camera(side)
+    wide = view.K.copy()
+    wide[:, :2, :2] *= 0.6
+    coverage = motion.render(Cameras(view.world_to_camera, wide, side, side), background=None)[0, ..., 3]
+    y, x = np.nonzero((coverage > 40).any(0))
+    size = MARGIN * max(np.ptp(x), np.ptp(y)) + 1
+    K = wide.copy()
+    K[:, :2] *= side / size
+    K[:, 0, 2] = side / 2 + (wide[:, 0, 2] - (x.min() + x.max() + 1) / 2) * side / size
+    K[:, 1, 2] = side / 2 + (wide[:, 1, 2] - (y.min() + y.max() + 1) / 2) * side / size
+    return Cameras(view.world_to_camera, K, side, side)
 
 
 def creature_frames(species: str, sentence: str, side: int) -> np.ndarray:
@@ -111,11 +127,11 @@ def creature_frames(species: str, sentence: str, side: int) -> np.ndarray:
 def save(frames: np.ndarray, path: Path, largest: int, fps: float = FPS) -> None:
     """Write an animated WebP that repeats for ever, at the best quality that fits into `largest` bytes."""
     images = [Image.fromarray(frame) for frame in frames]
-    for quality in (85, 75, 65, 50, 35):
+    for quality in (92, 85, 75, 65, 50, 35):
         file = io.BytesIO()
         images[0].save(
             file, "WEBP", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0,
-            quality=quality, alpha_quality=50, method=4,
+            quality=quality, alpha_quality=90, method=4,
         )  # fmt: skip
         if file.tell() <= largest:
             path.write_bytes(file.getvalue())

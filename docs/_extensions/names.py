@@ -30,9 +30,18 @@ def entries(package: str, names: list[str]) -> str:
         value = _value(package, name)
         home = getattr(value, "__module__", "") or ""
         parent = package.split(".")[0]
-        if package != parent and name in importlib.import_module(parent).__all__ and value is _value(parent, name):
+        if (
+            package != parent
+            and name in importlib.import_module(parent).__all__
+            and value is _value(parent, name)
+        ):
             kind = "class" if inspect.isclass(value) else "function"
-            lines += [f".. py:{kind}:: {package}.{name}", "", f"   The same as :py:obj:`{parent}.{name}`.", ""]
+            lines += [
+                f".. py:{kind}:: {package}.{name}",
+                "",
+                f"   The same as :py:obj:`{parent}.{name}`.",
+                "",
+            ]
             continue
         if inspect.ismodule(value):
             lines += [f".. py:module:: {package}.{name}", "", f"   {_first_line(value)}", ""]
@@ -75,7 +84,7 @@ def keep_layout(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
     """
     result: list[str] = []
     section, literal = False, False
-    for index, line in enumerate(lines):
+    for line in lines:
         indent = len(line) - len(line.lstrip())
         if line.strip() and indent == 0:
             section, literal = bool(SECTION.match(line)), False
