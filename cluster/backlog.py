@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cluster.arguments import instance
 from cluster.digests import DigestMap
 from cluster.ledger import Ledger, Record
-from cluster.progress import Moment, ProgressWriter, RunState
+from cluster.progress import Moment, ProgressWriter, RunProgress, RunState
 from cluster.stage import Stage, Status, Task
 
 RESUME_BATCH = 256  # tasks of earlier runs whose records are read together
@@ -168,16 +168,19 @@ class Backlog:
         workers: int,
         workers_lost: int = 0,
         state: RunState = "running",
-    ) -> None:
+    ) -> RunProgress | None:
         """Write the progress file if it is due, and at the end of the run.
 
         Args:
             running: returns the tasks being processed, with the `time.monotonic` since which they are.
             workers, workers_lost: see `cluster.progress.RunProgress`.
             state: anything but "running" is the end.
+
+        Returns:
+            The content of the file; None if it was not due.
         """
         if state == "running" and not self._writer.is_due:
-            return
+            return None
         moment = Moment(
             counts=self.report.counts,
             resumed=self.report.resumed,
@@ -189,7 +192,7 @@ class Backlog:
             workers=workers,
             workers_lost=workers_lost,
         )
-        self._writer.write(moment, state)
+        return self._writer.write(moment, state)
 
     def retry(self, task: Task, reason: str) -> None:
         """Put a task back at the front of the queue after a failed attempt."""

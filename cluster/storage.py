@@ -15,6 +15,9 @@ from typing import Any, BinaryIO, TypeVar
 from cluster.arguments import file_name, location, text
 
 _T = TypeVar("_T")
+JOB_FOLDER = (
+    "/runtime_resources/"  # within the path of the folder into which Ray unpacks a job's working directory
+)
 STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
 
 
@@ -139,6 +142,7 @@ class Storage:
             )
         if not self.is_local:
             return
+        self.check_lasting()
         existing = Path(self._root)
         try:
             while not existing.exists():
@@ -153,6 +157,18 @@ class Storage:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise StorageError(
                 f"no permission to write in {existing}: change its permissions, or choose another output folder"
+            )
+
+    def check_lasting(self) -> None:
+        """Check that Ray does not delete the files at the end of a submitted job.
+
+        Raises:
+            StorageError: they are in the temporary folder of its working directory, of which every machine has its own.
+        """
+        if self.is_local and JOB_FOLDER in self._root:
+            raise StorageError(
+                f"{self._root} is in the temporary working directory of a submitted job, which Ray deletes: expected "
+                f"an absolute path that all machines of the cluster see, or the URL of an object store"
             )
 
     def __getstate__(self) -> dict[str, str]:

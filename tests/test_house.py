@@ -104,7 +104,7 @@ ROOMS = {
         {"child", "ledger", "lock", "session"},
         {"progress"},
         {"backlog", "output", "status", "training", "worker"},
-        {"inline", "pool"},
+        {"inline", "metrics", "pool"},
         {"dispatch"},
     ],
     "zoo": [
