@@ -120,12 +120,16 @@ class Storage:
     def _open(self) -> None:
         self._root, self.is_local, self.is_shared = self.url, True, True
         self.filesystem: Any = None
+        self._is_s3, self._read_options = False, {}
         if "://" not in self.url:
             return
         self.filesystem, self._root = open_filesystem(self.url, use_listings_cache=False)
         from fsspec.implementations.local import LocalFileSystem
 
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
+        self._is_s3 = "s3" in (self.filesystem.protocol if not self.is_local else ())
+        # Otherwise s3fs asks for the size of a file first, and lists a folder if there is no such file.
+        self._read_options = {"max_concurrency": 1} if self._is_s3 else {}
         self.is_shared = self.filesystem.protocol != "memory"
 
     def check_writable(self) -> None:
@@ -233,7 +237,7 @@ class Storage:
             if self.is_local:
                 return {name: data for name in names if (data := _read_local(self.path(name))) is not None}
             if len(names) == 1:
-                return {names[0]: self.filesystem.cat_file(self.path(names[0]))}
+                return {names[0]: self.filesystem.cat_file(self.path(names[0]), **self._read_options)}
             return self._read_remote(names) if names else {}
         except FileNotFoundError:
             return {}
@@ -244,7 +248,8 @@ class Storage:
             ) from None
 
     def _read_remote(self, names: list[str]) -> dict[str, bytes]:
-        results = self.filesystem.cat([self.path(name) for name in names], on_error="return")
+        paths = [self.path(name) for name in names]
+        results = self.filesystem.cat(paths, on_error="return", **self._read_options)
         for result in results.values():
             if isinstance(result, Exception) and not isinstance(result, FileNotFoundError):
                 raise result  # a lost connection must not look like a missing file
@@ -394,7 +399,9 @@ class Storage:
             ) from None
 
     def sweep(self) -> None:
-        """Remove temporary files left by killed writers, which are those older than `STALE_S`."""
+        """Remove what killed writers left and what is older than `STALE_S`: temporary files, unfinished uploads."""
+        if self._is_s3:
+            self._abort_uploads()
         if not self.is_local:
             return
         for path in Path(self.path(self._temporary)).glob("*"):
@@ -403,6 +410,17 @@ class Storage:
                     path.unlink()
             except FileNotFoundError:
                 pass  # its writer finished in the meantime
+
+    def _abort_uploads(self) -> None:
+        """End the multipart uploads below the root that were never completed; the store bills their parts."""
+        bucket, _, prefix = self._root.partition("/")
+        try:
+            for upload in self.filesystem.list_multipart_uploads(bucket):
+                is_old = time.time() - upload["Initiated"].timestamp() > STALE_S
+                if is_old and upload["Key"].startswith(f"{prefix.rstrip('/')}/".lstrip("/")):
+                    self.filesystem.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+        except Exception:  # not permitted, or already aborted by another process: only storage is lost
+            pass
 
 
 def _driver_advice(url: str) -> str:

@@ -86,16 +86,18 @@ class Host:
     pid: int
     env: dict[str, str] = field(default_factory=dict)
 
-    def command(self, argv: Sequence[object]) -> list[str]:
-        """The command that runs another one on this host."""
-        return ["nsenter", "--target", str(self.pid), "--all", *map(str, argv)]
+    def command(self, argv: Sequence[object], folder: object = "") -> list[str]:
+        """The command that runs another one on this host, in a folder (default: its private one)."""
+        target = ["--target", str(self.pid), "--all", f"--wdns={folder or self.folder}"]
+        return ["nsenter", *target, *map(str, argv)]
 
     def popen(self, argv: Sequence[object], **options: Any) -> subprocess.Popen[str]:
         """Start a process on this host. Options: of `subprocess.Popen`; `env` is added to the host's."""
         env = {**self.env, **options.pop("env", {})}
+        command = self.command(argv, options.pop("cwd", ""))
         # A session of its own, so that it receives no signals meant for the test.
         return subprocess.Popen(
-            self.command(argv),
+            command,
             env=env,
             text=True,
             start_new_session=True,

@@ -77,7 +77,7 @@ class RayCluster:
         with (host.folder / "ray.log").open("w") as log:
             argv = [RAY, "start", *common, *options, *start_options(kind)]
             env = dict(re.findall(r"(\w+_PORT)=(\d+)", start_command(kind)))
-            self.ray[host.name] = host.popen(argv, stdout=log, stderr=log, cwd=host.folder, env=env)
+            self.ray[host.name] = host.popen(argv, stdout=log, stderr=log, env=env)
 
     def keep_running(self) -> None:
         """Start Ray again on the workers where it has ended, as a supervisor does (Slurm's script, systemd)."""
@@ -112,7 +112,6 @@ class RayCluster:
         client = self.hosts[CLIENT]
         env = {"RAY_ADDRESS": self.job_server}
         argv = [RAY, "job", "submit", *options, "--", *entrypoint]
-        popen.setdefault("cwd", client.folder)
         with (client.folder / "job.log").open("w") as log:
             return client.popen(argv, stdout=log, stderr=subprocess.STDOUT, env=env, **popen)
 

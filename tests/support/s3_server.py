@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import random
 import threading
 import time
@@ -57,6 +58,8 @@ class S3Server:
 
     def __enter__(self) -> S3Server:
         from moto.server import ThreadedMotoServer
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
 
         self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._moto.start()
@@ -163,8 +166,12 @@ class _Handler(BaseHTTPRequestHandler):
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
         if self.s3.strikes(self.s3.faults.slow):
             time.sleep(self.s3.faults.slow_s)
-        if self.s3.strikes(self.s3.faults.errors / 2):  # the request had its effect, and the client does not know
-            self._answer(500, [("Content-Type", "application/xml")], ERROR.format("InternalError", "late").encode())
+        if self.s3.strikes(
+            self.s3.faults.errors / 2
+        ):  # the request had its effect, and the client does not know
+            self._answer(
+                500, [("Content-Type", "application/xml")], ERROR.format("InternalError", "late").encode()
+            )
             return
         length = answer.getheader("Content-Length") if self.command == "HEAD" else None
         self._answer(answer.status, kept, content, length, cut=self.s3.strikes(self.s3.faults.cuts))
