@@ -255,13 +255,16 @@ class Backlog:
                 else:
                     self.report.resumed += 1
                     self._count(task, record)
-                    expanded += self._drop_seen(record.follow_up)
+                    if record.follow_up:
+                        expanded += self._drop_seen(record.follow_up)
             unresolved = expanded
         return unresolved
 
     def _drop_seen(self, tasks: Iterable[Task]) -> list[Task]:
         """Return the tasks whose keys have not been seen before, in order, and mark them as seen."""
         unique = {task.key: task for task in reversed(list(tasks))}
+        if not unique:
+            return []
         seen = self._seen.get_many(list(unique))
         new = {key: unique[key] for key, value in zip(unique, seen, strict=True) if value is None}
         self._seen.update(list(new), [0] * len(new))
