@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any
 
 from cluster.arguments import file_name, location, text
+from cluster.local_files import atomic_path, create, read_range, read_whole
 
-_T = TypeVar("_T")
 JOB_FOLDER = (
     "/runtime_resources/"  # within the path of the folder into which Ray unpacks a job's working directory
 )
@@ -32,29 +30,6 @@ EXTRAS = {
 
 class StorageError(RuntimeError):
     """The storage cannot be written or read. It stops the run; committed results are kept."""
-
-
-@contextmanager
-def atomic_path(
-    path: str | os.PathLike[str], temporary: str | os.PathLike[str] | None = None
-) -> Iterator[Path]:
-    """Provide a temporary path that is renamed to `path` on success and removed on failure.
-
-    Args:
-        path: final path on a local disk. Its parent folders are created if needed.
-        temporary: path to write to, on the same file system and unique to this writer. Default: a hidden file beside
-            `path` whose name contains the process id.
-    """
-    path = Path(location(path, "atomic_path: path"))
-    if path.parent.exists() and not path.parent.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is a file, expected a folder", str(path.parent))
-    part = Path(temporary) if temporary is not None else path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        _in_folder(path.parent, lambda: os.replace(part, path))
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
@@ -213,7 +188,7 @@ class Storage:
 
     def _write_local(self, path: str, data: bytes) -> None:
         temporary = self.path(f"{self._temporary}/{uuid.uuid4().hex}")
-        with atomic_path(path, temporary) as part, _create(part) as file:
+        with atomic_path(path, temporary) as part, create(part) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -235,7 +210,7 @@ class Storage:
         names = list(names)
         try:
             if self.is_local:
-                return {name: data for name in names if (data := _read_local(self.path(name))) is not None}
+                return {name: data for name in names if (data := read_whole(self.path(name))) is not None}
             if len(names) == 1:
                 return {names[0]: self.filesystem.cat_file(self.path(names[0]), **self._read_options)}
             return self._read_remote(names) if names else {}
@@ -264,7 +239,7 @@ class Storage:
         """
         try:
             if self.is_local:
-                return [_read_local_range(self.path(name), start, end) for name, start, end in ranges]
+                return [read_range(self.path(name), start, end) for name, start, end in ranges]
             names, starts, ends = zip(*ranges, strict=True) if ranges else ((), (), ())
             parts = self.filesystem.cat_ranges(
                 [self.path(name) for name in names], list(starts), list(ends), on_error="return"
@@ -433,36 +408,3 @@ def error_reason(error: Exception) -> str:
     """The cause of an error on one line; each object store has its own exception classes."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()).rstrip(".") or type(error).__name__
-
-
-def _create(path: Path) -> BinaryIO:
-    return _in_folder(path.parent, lambda: open(path, "xb"))
-
-
-def _in_folder(folder: Path, action: Callable[[], _T]) -> _T:
-    """Do something that needs a folder, which is created if necessary.
-
-    Another command may remove the folder again as long as it is empty (`OutputLock`), hence several attempts.
-    """
-    for _ in range(5):
-        try:
-            return action()
-        except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
-    return action()
-
-
-def _read_local(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-
-
-def _read_local_range(path: str, start: int, end: int) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return os.pread(file.fileno(), max(end - start, 0), start)
-    except FileNotFoundError:
-        return b""

@@ -99,6 +99,7 @@ ROOMS = {
     ],
     "cluster": [
         {"arguments", "digests"},
+        {"local_files"},
         {"data", "signals", "stage", "storage", "waiting"},
         {"address", "segments"},
         {"child", "ledger", "lock", "session"},
