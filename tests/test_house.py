@@ -99,12 +99,13 @@ ROOMS = {
     ],
     "cluster": [
         {"arguments", "digests"},
+        {"local_files"},
         {"data", "signals", "stage", "storage", "waiting"},
         {"address", "segments"},
         {"child", "ledger", "lock", "session"},
         {"progress"},
         {"backlog", "output", "status", "training", "worker"},
-        {"inline", "pool"},
+        {"inline", "metrics", "pool"},
         {"dispatch"},
     ],
     "zoo": [
