@@ -107,7 +107,7 @@ FACTORY = [
     Mistake("motions --image a.png --out new", 2, "--image needs --video-model"),
     Mistake("motions --image a.png --video-model mvvdm/tiny --out new", 2, "films 3D models: give --asset"),
     Mistake("motions --asset a.glb --out new --views-model mvvdm/tiny", 2, "expected module:function"),
-    Mistake("motions --asset a.glb --out new --matte rembg", 2, "expected background"),
+    Mistake("motions --asset a.glb --out new --matte rembg", 2, "neither a folder nor in the hub's cache"),
     Mistake("motions --asset a.glb --out new --prompts nowhere.txt", 2, "a text file with one sentence per line"),
     Mistake("motions --asset a.glb --out new --prompts vocabulary:ghost", 2, "kind of body 'ghost'"),
     Mistake("motions --asset a.glb --out new --prompts endpoint:", 2, "expected endpoint:MODEL"),

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from zoo.animate3d.loading import StillModel
+from zoo.animate3d.motion import GraphMotion
 from zoo.notebook import card, preview
 
 if TYPE_CHECKING:
-    from zoo.animate3d.animation import Animation
+    from renderers.cameras import Cameras
+    from zoo.animate3d.fit_report import FitReport
 
 PREVIEW_FRAMES, PREVIEW_SIDE = 24, 192
 
 
-def animation_card(animation: Animation) -> str:
+class Shown(Protocol):
+    """What the card needs of an `Animation`, whose module imports this one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> StillModel: ...
+    @property
+    def motion(self) -> GraphMotion: ...
+    @property
+    def report(self) -> FitReport | None: ...
+    @property
+    def duration(self) -> float: ...
+    def default_camera(self, resolution: int) -> Cameras: ...
+    def render(self, cameras: Cameras, times: np.ndarray) -> np.ndarray: ...
+
+
+def animation_card(animation: Shown) -> str:
     """HTML of an animation; without a preview if no mesh renderer works on this machine."""
     from renderers.meshes import RenderError
 
@@ -36,7 +56,7 @@ def animation_card(animation: Animation) -> str:
     return card(animation.name, facts, picture)
 
 
-def _preview(animation: Animation) -> bytes:
+def _preview(animation: Shown) -> bytes:
     """Animated WebP of at most `PREVIEW_FRAMES` frames from the default camera."""
     count = min(PREVIEW_FRAMES, len(animation.motion.times))
     times = np.linspace(animation.motion.times[0], animation.motion.times[-1], count)
