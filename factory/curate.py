@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import OutputLock, Storage, atomic_path
+from cluster import Ledger, OutputLock, Storage, atomic_path
 from factory.assets.exclusions import BENCHMARKS, DenyListError
 from factory.clips.rerender import rerender
 from factory.clips.review import duplicate_lines, report, tombstone_line
@@ -25,6 +25,7 @@ from factory.console import (
     rename_flags,
     run_command,
 )
+from factory.dataset.captioning import LEDGER as CAPTIONING
 from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.lerobot import ExportError, export_lerobot
@@ -33,6 +34,7 @@ from factory.dataset.output import check_dataset_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import DatasetError, load_clips
 from factory.dataset.takedown import TakedownError, takedown
+from factory.run_report import RunReport
 from factory.training.machine import check_resources
 from renderers.gltf import GltfError
 from renderers.meshes import RenderError
@@ -126,7 +128,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
             add_options(command, options)
         add_options(command.add_argument_group("output"), OutputOptions)
         command.set_defaults(action=action)
-    args = parser.parse_args(rename_flags(argv, RENAMED))
+    argv = rename_flags(argv, RENAMED)
+    args = parser.parse_args(argv, argparse.Namespace(argv=argv[1:]))
     output = read_options(args, OutputOptions)
     return run_command(
         "factory.curate",
@@ -182,14 +185,17 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
     load_clips(data)
     check_resources(1, options.gpus, options.workers)
     check_pretrained(options.model, "--model")
-    with OutputLock(Storage(data), "factory.curate caption", on_wait=notice):
+    ledger = Ledger(data, CAPTIONING)
+    report = RunReport("factory.curate caption", ledger, ("CaptionStage",), args.argv, notice)
+    with OutputLock(Storage(data), "factory.curate caption", on_wait=notice), report:
         with ProgressDisplay(output) as display:
             result = caption_dataset(data, stage, workers=options.workers, show=display.update)
         write_card(data)
-    captioned, failed = len(newest_captions(read_caption_rows(data))), result.counts["quarantined"]
-    text = f"{captioned} clips have a caption written by a model"
-    if failed:
-        text += f"\n{failed} groups of clips failed, see _factory/captioning/quarantine/"
+        captioned, failed = len(newest_captions(read_caption_rows(data))), result.counts["quarantined"]
+        text = f"{captioned} clips have a caption written by a model"
+        if failed:
+            text += f"\n{failed} groups of clips failed, see {CAPTIONING}/quarantine/"
+        report.result = text
     print_result(output, text, {"captioned": captioned, "failed": failed})
     return OK
 

@@ -27,7 +27,9 @@ from factory.dataset.schema import DESCRIPTIONS
 from zoo.errors import OptionError
 from zoo.viewer.serving import byte_range
 
-HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)> \u202egnp.exe \x1b[2J" + "A" * 10_000
+HOSTILE = (
+    "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)> \u202egnp.exe \x1b[2J" + "A" * 10_000
+)
 ROWS = 100_000
 
 
@@ -68,7 +70,9 @@ def table(count: int) -> pa.Table:
 def discs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("data") / "discs"
     grow(root, 0, 8, shard=3, title=HOSTILE, author=HOSTILE, caption="")
-    grow(root, 8, 12, licence="CC0-1.0", source="creatures", caption="a <b>disc</b> that rolls", quality="high")
+    grow(
+        root, 8, 12, licence="CC0-1.0", source="creatures", caption="a <b>disc</b> that rolls", quality="high"
+    )
     return root
 
 
@@ -100,10 +104,12 @@ def test_a_query_finds_what_a_loop_finds():
         words = query.text.lower().split()
 
         def texts(row: dict) -> str:
-            return "\n".join(row[n] for n in ("title", "author", "caption", "animation_name", "asset_uid", "clip_id"))
+            return "\n".join(
+                row[n] for n in ("title", "author", "caption", "animation_name", "asset_uid", "clip_id")
+            )
 
-        found = [row for row in listed if all(word in texts(row).lower() for word in words)]  # noqa: B023
-        kept = [row for row in found if all(row[name] in v for name, v in query.values.items() if v)]  # noqa: B023
+        found = [row for row in listed if all(word in texts(row).lower() for word in words)]
+        kept = [row for row in found if all(row[name] in v for name, v in query.values.items() if v)]
         matches = index.find(query)
         begin = query.page * query.size
         assert matches.total == len(kept)
@@ -112,13 +118,19 @@ def test_a_query_finds_what_a_loop_finds():
         ]
         for name in FACETS:  # counts leave out the facet's own filter
             others = [row for row in found if all(row[n] in v for n, v in query.values.items() if n != name)]
-            expected = {value: sum(row[name] == value for row in others) for value in {r[name] for r in others}}
+            expected = {
+                value: sum(row[name] == value for row in others) for value in {r[name] for r in others}
+            }
             assert matches.facets[name] == expected
 
 
 def test_a_hundred_thousand_rows_are_filtered_in_time():
     index = Index(table(ROWS))
-    queries = [Query(), Query(text="kangaroo 3 left"), Query({"licence": ["CC0-1.0"], "species": ["fox"]}, "hops")]
+    queries = [
+        Query(),
+        Query(text="kangaroo 3 left"),
+        Query({"licence": ["CC0-1.0"], "species": ["fox"]}, "hops"),
+    ]
     for query in queries:
         started = time.process_time()
         matches = index.find(query)
@@ -145,7 +157,9 @@ def test_cards_and_facets(running):
     assert answer["total"] == 4 and answer["clips"] == 12 and answer["complete"]
     assert [card["row"] for card in answer["cards"]] == [8, 9, 10, 11]
     assert {each["value"]: each["count"] for each in answer["facets"]["quality"]} == {"high": 4}
-    assert answer["cards"][0]["caption"] == "a <b>disc</b> that rolls"  # a text; the page never reads it as HTML
+    assert (
+        answer["cards"][0]["caption"] == "a <b>disc</b> that rolls"
+    )  # a text; the page never reads it as HTML
 
 
 def test_the_page_of_a_clip_has_all_columns(running, discs):
@@ -193,18 +207,30 @@ def test_nothing_else_can_be_read(running, discs):
     for path in ("/video?row=../secret.txt&view=0", "/video?row=99&view=0", "/video?row=0&view=2", "/video?row=0",
                  "/video?row=0&view=-1", "/clip?row=1e3", "/clip?row=12", "/clip", "/clips?page=-1"):  # fmt: skip
         status, _, body = ask(running, path)
-        assert status == 400 and b"expected" in body or b"has no view" in body, path
+        assert (status == 400 and b"expected" in body) or b"has no view" in body, path
     assert ask(running, "/contact_sheet.png")[0] == 404  # this dataset has none
     for name in (*SCRIPTS, *STYLES):
         status, headers, body = ask(running, f"/page/{name}")
-        assert status == 200 and body.decode() == asset(name) and "default-src 'none'" in headers["Content-Security-Policy"]
+        assert (
+            status == 200
+            and body.decode() == asset(name)
+            and "default-src 'none'" in headers["Content-Security-Policy"]
+        )
 
 
 def test_other_hosts_need_a_token(discs):
     with factory.browse(discs, host="0.0.0.0", open_browser=False, block=False) as running:
         assert "?token=" in running.url
         token = running.url.partition("=")[2]
-        for path in ("/", "/clips", "/clip?row=0", "/video?row=0&view=0", "/report", "/page/browser.js", "/?token=no"):
+        for path in (
+            "/",
+            "/clips",
+            "/clip?row=0",
+            "/video?row=0&view=0",
+            "/report",
+            "/page/browser.js",
+            "/?token=no",
+        ):
             assert ask(running, path)[0] == 403, path
         status, headers, _ = ask(running, f"/?token={token}")
         assert status == 303
@@ -356,5 +382,8 @@ def test_another_file_is_not_rendered(bird, discs, tmp_path, capsys):
     assert f"rendered from a file with {clip.metadata['asset_sha256']}" in capsys.readouterr().err
     argv = ["rerender", "0" * 16, "--data", str(discs), "--to", str(tmp_path / "x.parquet")]
     assert factory.curate.main(argv) == 1 and "as --asset" in capsys.readouterr().err
-    assert factory.curate.main(["rerender", "none", *argv[2:]]) == 1 and "no clip 'none'" in capsys.readouterr().err
+    assert (
+        factory.curate.main(["rerender", "none", *argv[2:]]) == 1
+        and "no clip 'none'" in capsys.readouterr().err
+    )
     assert not (tmp_path / "x.parquet").exists()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import OutputLock, Storage
+from cluster import Ledger, OutputLock, Storage
 from factory.console import (
     OK,
     OutputOptions,
@@ -19,8 +20,10 @@ from factory.console import (
     run_command,
 )
 from factory.motion_videos.options import check_registry
+from factory.run_report import RunReport
 from factory.training.machine import check_resources
 from factory.training.mvvdm.job import check_workers, job_of
+from factory.training.mvvdm.pictures import read_progress, validation_pictures
 from factory.training.mvvdm.recipe import RECIPES
 from factory.training.mvvdm.run import train_model
 from factory.training.overrides import apply_overrides
@@ -132,8 +135,8 @@ def add_parser(families: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Run the command; exit code 0 once the model is published."""
+def run(args: argparse.Namespace, parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    """Run the command; exit code 0 once the model is published. `argv`: the command line, for the report."""
     training, workers = read_options(args, MVVDMTrainingOptions), read_options(args, WorkerOptions)
     parts, output = read_options(args, PretrainedParts), read_options(args, OutputOptions)
 
@@ -150,9 +153,13 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         check_registry(job.out)
         # Trainings of different models may share a registry: they write different files.
         lock = OutputLock(Storage(job.out), "factory.train mvvdm", job.key, on_wait=notice)
-        with lock, ProgressDisplay(output) as display:
+        report = RunReport("factory.train mvvdm", Ledger(job.out), (), argv, notice)
+        report.state = lambda: read_progress(report.ledger.storage, job.key)
+        with lock, report, ProgressDisplay(output) as display:
             result = train_model(job, workers.workers, workers.cpus, workers.gpus, show=display.update)
-        print_result(output, "\n".join(f"{name:18} {value}" for name, value in result.items()), result)
+            report.result = "\n".join(f"{name:18} {value}" for name, value in result.items())
+            report.pictures = lambda: validation_pictures(report.ledger.storage, job.key)
+        print_result(output, report.result, result)
         return OK
 
     return run_command("factory.train", action, json_errors=output.json)

@@ -168,15 +168,30 @@ def frame(pixels: np.ndarray, caption: object = "", *, side: int = 1024) -> str:
     return picture(file.getvalue(), caption, "webp")
 
 
-def video(frames: np.ndarray, fps: float, caption: object = "", *, crf: int = 24) -> str:
-    """A looping video without sound, from uint8 [T, H, W, 3] with even sides."""
-    from renderers.video import encode_h264
+def embedded(data: bytes, caption: object = "", *, side: int = 1024) -> str:
+    """A picture file of any format, reduced to at most `side` pixels along its longer side; "" if it is damaged."""
+    from PIL import Image
 
-    data = encode_h264(frames, min(max(fps, 0.01), 1000.0), crf=crf, gop=250)
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError):
+        return ""
+    return frame(pixels, caption, side=side)
+
+
+def video_file(data: bytes, caption: object = "") -> str:
+    """An MP4 file as a looping video without sound."""
     source = f"data:video/mp4;base64,{base64.b64encode(data).decode('ascii')}"
     return (
         f'<figure><video src="{source}" autoplay loop muted playsinline></video>{_caption(caption)}</figure>'
     )
+
+
+def video(frames: np.ndarray, fps: float, caption: object = "", *, crf: int = 24) -> str:
+    """A looping video without sound, from uint8 [T, H, W, 3] with even sides."""
+    from renderers.video import encode_h264
+
+    return video_file(encode_h264(frames, min(max(fps, 0.01), 1000.0), crf=crf, gop=250), caption)
 
 
 def chart(points: Sequence[tuple[float, float]], about: str, x_unit: str, y_unit: str) -> str:
