@@ -17,7 +17,7 @@ from factory.generation.stages import ABOUT, VIDEO, Take, read_take
 from factory.generation.takes import Generation, StageCount, TakeState
 from renderers.video import encode_h264
 from zoo.export.html.page import escaped
-from zoo.export.html.report import Report, facts
+from zoo.export.html.report import Report, facts, sentence
 
 SIDE = 128  # pixels of a view on the page, along its longer side
 WALL_SIDE = 96
@@ -97,7 +97,8 @@ def _stages(stages: dict[str, StageCount]) -> str:
             f"<tr><td><td colspan=7 class=bad>{number} × {escaped(reason)}"
             for reason, number in count.reasons.most_common()
         ]
-    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div><p>Seconds are the workers', over all runs.</p>'
+    body = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+    return body + sentence("Seconds are the workers', over all runs.", "quiet")
 
 
 def _figure(take: TakeState, video: Take) -> str:
