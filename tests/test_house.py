@@ -122,18 +122,18 @@ ROOMS = {
         {"__main__"},
     ],
     "factory": [
-        {"console"},
+        {"console", "run_report"},
         {"assets"},
         {"sources", "dataset"},
         {"clips"},
-        {"motion_videos"},
+        {"browser", "motion_videos"},
         {"generation"},
         {"training"},
-        {"render", "motions", "train", "evaluate", "curate", "publish", "status"},
+        {"render", "motions", "train", "evaluate", "curate", "publish", "status", "view"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 16, 46  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 19, 58  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -323,7 +323,7 @@ FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
     "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics", "zoo.evaluation",
     "zoo.viewer",
-    "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
+    "factory", "factory.assets", "factory.browser", "factory.sources", "factory.dataset", "factory.dataset.codecs",
     "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation",
     "factory.generation.judging", "factory.generation.prompting", "factory.generation.video_models",
     "factory.training", "factory.training.mvvdm",

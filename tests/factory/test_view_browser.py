@@ -197,7 +197,8 @@ def test_the_page_of_a_clip(chromium, running, discs):
     *out, _ = chromium(
         f"{running.url}#clip=2",
         [SHOWN, ["evaluate", shown], BACK, LISTED, TOTAL,
-         ["evaluate", "browser.clip.turntable"], ["evaluate", "location.hash = 'clip=999'"], ["wait", "document.querySelector('#clip .error')"],
+         ["evaluate", "browser.clip.turntable"], ["evaluate", "location.hash = 'clip=999'"],
+         ["wait", "document.querySelector('#clip .error')"],
          ["evaluate", "document.querySelector('#clip .error').textContent"]],
     )  # fmt: skip
     metadata = factory.load_clips(discs)[2].metadata
@@ -233,7 +234,7 @@ def test_an_export_from_disk_shows_the_same(chromium, running, discs, tmp_path):
     actions = [
         LISTED, TOTAL, ["evaluate", "browser.list.result.facets"], ["click", box], found(40),
         ["fill", "#search", "disc 1"], ["wait", "browser.list.result.total < 40"],
-        ["evaluate", "(({ total, cards, facets }) => [total, cards.map((card) => card.row), facets])(browser.list.result)"],
+        ["evaluate", "(({ total, cards, facets }) => [total, cards.map((c) => c.row), facets])(browser.list.result)"],
         ["wait", "[...document.querySelectorAll('.card video')].some((v) => v.currentTime > 0)"],
         OPEN, SHOWN,
         ["evaluate", "[document.querySelector('#clip h1').innerText, document.querySelectorAll('#columns tr').length]"],
