@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import factory.animate
 import factory.curate
 import factory.evaluate
 import factory.motions
@@ -16,6 +17,7 @@ import factory.view
 import zoo.__main__
 
 MAINS = {
+    "animate": factory.animate.main,
     "render": factory.render.main,
     "motions": factory.motions.main,
     "train": factory.train.main,
