@@ -1,6 +1,6 @@
 """From animated 3D assets to a multi-view video dataset, and from the dataset to trained models.
 
-The commands are `python -m factory.render`, `motions`, `curate`, `publish`, `status` and `train`. From Python:
+The commands are `python -m factory.render`, `motions`, `curate`, `view`, `publish`, `status` and `train`. From Python:
 
     clips = factory.load_clips("path or URL", split="train")
     loader = factory.ClipLoader(factory.TrainingClips(clips, batch_size=2), num_workers=8)
@@ -20,6 +20,8 @@ from zoo.lazy import lazy_names
 if TYPE_CHECKING:
     from factory.assets.licences import attribution
     from factory.assets.splits import assign_split
+    from factory.browser.api import DatasetBrowser, browse
+    from factory.browser.export import export_browser
     from factory.dataset.codecs.video import decode_h264, pack_alpha, unpack_alpha
     from factory.dataset.lerobot import ExportError, export_lerobot
     from factory.dataset.loader import ClipLoader, TrainingClips
@@ -37,6 +39,7 @@ __all__ = [
     "ClipDataset",
     "ClipInfo",
     "ClipLoader",
+    "DatasetBrowser",
     "DatasetError",
     "ExportError",
     "RowError",
@@ -46,9 +49,11 @@ __all__ = [
     "__version__",
     "assign_split",
     "attribution",
+    "browse",
     "clip_schema",
     "decode_h264",
     "encode_h264",
+    "export_browser",
     "export_lerobot",
     "load_clips",
     "make_row",
@@ -65,6 +70,9 @@ __version__: str
 _MODULES = {
     "attribution": "factory.assets.licences",
     "assign_split": "factory.assets.splits",
+    "DatasetBrowser": "factory.browser.api",
+    "browse": "factory.browser.api",
+    "export_browser": "factory.browser.export",
     "decode_h264": "factory.dataset.codecs.video",
     "pack_alpha": "factory.dataset.codecs.video",
     "unpack_alpha": "factory.dataset.codecs.video",

@@ -13,6 +13,7 @@ COMMANDS = {
     "animate": "animate 3D models by sentences",
     "evaluate": "evaluate models under a protocol, and make its truth",
     "curate": "look after a dataset: report, duplicates, takedown, captions, export",
+    "view": "show the clips of a dataset in the browser, or export the pages",
     "publish": "publish a dataset to a hub or a folder",
     "status": "show how far a command has come that writes to an output folder",
 }

@@ -37,9 +37,11 @@ from factory.console import (
     run_command,
 )
 from factory.dataset.reader import DatasetError
+from factory.run_report import RunReport
 from factory.sources import EmptySourceError, SourceError
 from factory.sources.downloads import DownloadError
 from zoo.errors import OptionError
+from zoo.export.html.report import embedded
 from zoo.terminal import printable
 
 DATASET = "mv-video"  # in the output folder
@@ -83,6 +85,7 @@ class AnimateCommand:
     selection: SelectionOptions
     clips: ClipRecipe
     output: OutputOptions
+    argv: tuple[str, ...] = ()
 
 
 def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.animate") -> AnimateCommand:
@@ -98,6 +101,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.a
     group = parser.add_argument_group("recipe", "of the clips of --mv-video")
     add_options(group, ClipRecipe, help=RECIPE_HELP)
     add_options(parser.add_argument_group("output"), OutputOptions)
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     options = read_options(args, AnimateOptions)
     if options.mv_video and "://" in options.out:
@@ -112,6 +116,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.a
         read_options(args, SelectionOptions),
         clips,
         read_options(args, OutputOptions),
+        tuple(map(str, argv)),
     )
 
 
@@ -175,11 +180,18 @@ def _run(command: AnimateCommand) -> int:
         return _exit_code(command, result)
     storage = Storage(options.out)
     storage.check_writable()
-    with OutputLock(Ledger(options.out).storage, "factory.animate", on_wait=notice):
+    ledger = Ledger(options.out)
+    with (
+        OutputLock(ledger.storage, "factory.animate", on_wait=notice),
+        RunReport("factory.animate", ledger, ("AnimateStage",), command.argv, notice) as report,
+    ):
         result = _animate(command, sentences, stage, denied, options.out)
         listed = write_index(storage, result.rows)
         left_out = result.left_out.write(storage, None)
-    lines = _summary(command, result)
+        lines = _summary(command, result)
+        if sheet := storage.read(SHEET):
+            report.pictures = lambda: [embedded(sheet, "a sample of the animations", side=1600)]
+        report.result, report.reasons = "\n".join(lines), {"left out (model)": result.filtered}
     data: dict[str, Any] = {"out": options.out, "left_out": left_out, **result.to_json()}
     if listed:
         lines.append(f"index        {storage.path(INDEX)}, contact sheet {storage.path(SHEET)}")

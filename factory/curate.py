@@ -1,4 +1,4 @@
-"""`python -m factory.curate report|duplicates|takedown|caption|export`: look after a finished dataset."""
+"""`python -m factory.curate report|duplicates|takedown|caption|export|rerender`: look after a finished dataset."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from cluster import OutputLock, Storage
+from cluster import Ledger, OutputLock, Storage, atomic_path
 from factory.assets.exclusions import BENCHMARKS, DenyListError
+from factory.clips.rerender import rerender
 from factory.clips.review import duplicate_lines, report, tombstone_line
 from factory.console import (
+    FAILED,
     OK,
     OutputOptions,
     ProgressDisplay,
@@ -22,6 +25,7 @@ from factory.console import (
     rename_flags,
     run_command,
 )
+from factory.dataset.captioning import LEDGER as CAPTIONING
 from factory.dataset.captioning import PROMPT, CaptionStage, caption_dataset
 from factory.dataset.captions import newest_captions, read_caption_rows
 from factory.dataset.lerobot import ExportError, export_lerobot
@@ -30,9 +34,13 @@ from factory.dataset.output import check_dataset_folder
 from factory.dataset.pages.card import write_card
 from factory.dataset.reader import DatasetError, load_clips
 from factory.dataset.takedown import TakedownError, takedown
+from factory.run_report import RunReport
 from factory.training.machine import check_resources
+from renderers.gltf import GltfError
+from renderers.meshes import RenderError
 from zoo.hub_access import check_pretrained
 from zoo.names import HUB_SCHEMES
+from zoo.terminal import printable
 
 _WRITING = ("takedown", "caption")
 RENAMED = {"--out": "--data", "--num-gpus": "--gpus"}
@@ -88,6 +96,16 @@ class ExportOptions:
     split: str | None = option(None, "train, validation or test (default: all)")
 
 
+@dataclass(frozen=True)
+class RerenderOptions:
+    """From which file, and where the clip goes."""
+
+    to: str = option(help="Parquet file to write, with the clip as its only row", metavar="FILE")
+    asset: str | None = option(
+        None, "the file that it was rendered from; creatures of this package need none", metavar="FILE"
+    )
+
+
 def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curate") -> int:
     """Run the command; exit code 1 if it could not be done."""
     parser = argparse.ArgumentParser(prog=prog, description="Look after a finished dataset.")
@@ -98,21 +116,25 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.curat
         ("takedown", _takedown, TakedownOptions, "remove an asset for good; the same command resumes"),
         ("caption", _caption, CaptionOptions, "caption the clips with a video-language model"),
         ("export", _export, ExportOptions, "copy the clips to the layout of LeRobot datasets"),
+        ("rerender", _rerender, RerenderOptions, "render a clip again from its own row, and compare"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == "takedown":
             command.add_argument("uid", help="of the asset, as in the column asset_uid")
+        if name == "rerender":
+            command.add_argument("clip", help="of the clip, as in the column clip_id", metavar="CLIP_ID")
         add_options(command, DataOptions)
         if options:
             add_options(command, options)
         add_options(command.add_argument_group("output"), OutputOptions)
         command.set_defaults(action=action)
-    args = parser.parse_args(rename_flags(argv, RENAMED))
+    argv = rename_flags(argv, RENAMED)
+    args = parser.parse_args(argv, argparse.Namespace(argv=argv[1:]))
     output = read_options(args, OutputOptions)
     return run_command(
         "factory.curate",
         lambda: args.action(args, _dataset(args), output),
-        errors=(DatasetError, DenyListError, ExportError, TakedownError),
+        errors=(DatasetError, DenyListError, ExportError, TakedownError, GltfError, RenderError),
         json_errors=output.json,
     )
 
@@ -163,14 +185,17 @@ def _caption(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
     load_clips(data)
     check_resources(1, options.gpus, options.workers)
     check_pretrained(options.model, "--model")
-    with OutputLock(Storage(data), "factory.curate caption", on_wait=notice):
+    ledger = Ledger(data, CAPTIONING)
+    report = RunReport("factory.curate caption", ledger, ("CaptionStage",), args.argv, notice)
+    with OutputLock(Storage(data), "factory.curate caption", on_wait=notice), report:
         with ProgressDisplay(output) as display:
             result = caption_dataset(data, stage, workers=options.workers, show=display.update)
         write_card(data)
-    captioned, failed = len(newest_captions(read_caption_rows(data))), result.counts["quarantined"]
-    text = f"{captioned} clips have a caption written by a model"
-    if failed:
-        text += f"\n{failed} groups of clips failed, see _factory/captioning/quarantine/"
+        captioned, failed = len(newest_captions(read_caption_rows(data))), result.counts["quarantined"]
+        text = f"{captioned} clips have a caption written by a model"
+        if failed:
+            text += f"\n{failed} groups of clips failed, see {CAPTIONING}/quarantine/"
+        report.result = text
     print_result(output, text, {"captioned": captioned, "failed": failed})
     return OK
 
@@ -186,6 +211,20 @@ def _export(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
         {"clips": len(clips), "to": str(folder)},
     )
     return OK
+
+
+def _rerender(args: argparse.Namespace, data: str, output: OutputOptions) -> int:
+    options = read_options(args, RerenderOptions)
+    result = rerender(load_clips(data), args.clip, options.asset)
+    with atomic_path(Path(options.to)) as part:
+        part.write_bytes(result.to_bytes())
+    same, total = len(result.same), len(result.same) + len(result.different)
+    text = f"{same} of {total} columns of pixels have the bytes of the dataset\nthe clip is in {options.to}"
+    if result.different:
+        stored, drawn = (printable(name) for name in (result.stored_renderer, result.row["renderer_version"]))
+        text += f"\nothers differ, e.g. {result.different[0]}: it was rendered by {stored}, now by {drawn}"
+    print_result(output, text, {"same": result.same, "different": result.different, "to": options.to})
+    return OK if not result.different else FAILED
 
 
 if __name__ == "__main__":

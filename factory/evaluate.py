@@ -15,7 +15,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,12 @@ from factory.console import (
     run_command,
 )
 from factory.motion_videos.options import add_motion_options, read_motion_options, render_motions
+from factory.run_report import RunReport
 from factory.sources import SourceError, creatures
 from factory.training.leaderboard import aligned
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol, open_protocol
+from zoo.export.html.report import embedded
 
 EVALUATION_VERSION = "1"  # increment when the same model and protocol would give other results
 TRUTH = "truth"
@@ -111,6 +113,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.evalu
     parser.add_argument("models", nargs="*", metavar="MODEL", help="family/name of a model to evaluate")
     add_options(parser, EvaluateOptions)
     add_options(parser.add_argument_group("output"), OutputOptions)
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
     options, output = read_options(args, EvaluateOptions), read_options(args, OutputOptions)
     if bool(args.models) == options.truth_only:
@@ -128,8 +131,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.evalu
             print_result(output, "\n".join(map(str, made)), {"truth": [str(path) for path in made]})
             return OK
         ledger = Ledger(options.out)
-        with OutputLock(ledger.storage, "factory.evaluate", on_wait=notice):
-            return _evaluate(args.models, protocol, options, ledger, output)
+        report = RunReport("factory.evaluate", ledger, ("EvaluationStage",), argv, notice)
+        with OutputLock(ledger.storage, "factory.evaluate", on_wait=notice), report:
+            return _evaluate(args.models, protocol, options, report, output)
 
     return run_command(
         "factory.evaluate", action, errors=(SourceError, EvaluationError), json_errors=output.json
@@ -194,8 +198,13 @@ def _write_creature(protocol: Protocol, name: str, folder: Path) -> Path:
 
 
 def _evaluate(
-    models: Sequence[str], protocol: Protocol, options: EvaluateOptions, ledger: Ledger, output: OutputOptions
+    models: Sequence[str],
+    protocol: Protocol,
+    options: EvaluateOptions,
+    report: RunReport,
+    output: OutputOptions,
 ) -> int:
+    ledger = report.ledger
     home = Path(ledger.root)
     described = [_described(name, home) for name in dict.fromkeys(models)]
     truth = Path(options.truth) if options.truth else home / TRUTH
@@ -233,8 +242,18 @@ def _evaluate(
             on_resolved=lambda task, record: records.update({task.label: record}),
             on_tick=lambda progress: display.update(lambda: status(progress)),
         )
-    print_result(output, _table(records), {"models": {name: each.summary for name, each in records.items()}})
+    report.result = _table(records)
+    report.pictures = lambda: _sheets(ledger, records)
+    print_result(output, report.result, {"models": {name: each.summary for name, each in records.items()}})
     return OK if all(record.status == "done" for record in records.values()) else FAILED
+
+
+def _sheets(ledger: Ledger, records: dict[str, Record]) -> Iterator[str]:
+    """The pictures of the best, median and worst clip of each model."""
+    for name, record in records.items():
+        for file in record.files:
+            if file.endswith(".png") and (data := ledger.storage.read(file)):
+                yield embedded(data, f"{name}: the best, the median and the worst clip", side=1200)
 
 
 def _places(name: str, per_object: bool) -> list[str]:

@@ -34,7 +34,9 @@ from factory.motion_videos.options import (
     read_motion_options,
     render_motions,
 )
+from factory.motion_videos.pictures import pictures, rejected
 from factory.motion_videos.run import subjects_to_json, summary
+from factory.run_report import RunReport
 from factory.sources import SourceError
 
 
@@ -48,7 +50,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.motio
     add_motion_options(parser)
     add_generation_options(parser)
     add_options(parser.add_argument_group("output"), OutputOptions)
-    args = parser.parse_args(rename_flags(argv, {"--seed": "--points-seed"}))
+    argv = rename_flags(argv, {"--seed": "--points-seed"})
+    args = parser.parse_args(argv)
     output = read_options(args, OutputOptions)
     if (request := read_generation_options(parser, args)) is not None:
         return _generate(request, output)
@@ -58,8 +61,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.motio
         check_registry(options.out)
         ledger = Ledger(options.out)
         lock = OutputLock(ledger.storage, "factory.motions", on_wait=notice)
-        with lock, ProgressDisplay(output) as display:
+        report = RunReport("factory.motions", ledger, ("MotionStage",), argv, notice)
+        with lock, report, ProgressDisplay(output) as display:
             subjects = render_motions(options, recipe, ledger, display.update)
+            report.result = summary(subjects)
+            report.reasons = {"left out (animation)": rejected(subjects)}
+            report.pictures = lambda: pictures(subjects)
         print_result(output, summary(subjects), {"objects": subjects_to_json(subjects)})
         return OK if any(subject.folder for subject in subjects) else FAILED
 

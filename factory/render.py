@@ -36,10 +36,13 @@ from factory.console import (
 )
 from factory.dataset.codecs.modalities import MODALITIES
 from factory.dataset.output import check_render_folder
+from factory.dataset.pages import contact_sheet
 from factory.dataset.reader import DatasetError
+from factory.run_report import RunReport
 from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.downloads import DownloadError
 from renderers.meshes import BACKENDS, RenderSettings
+from zoo.export.html.report import embedded
 
 _FETCH_S = 600.0  # for one file; a partial download is kept, and the next attempt continues it
 BUNDLED = ("creatures://kangaroo", "creatures://bird", "creatures://robot")
@@ -136,6 +139,7 @@ class RenderCommand:
     selection: SelectionOptions
     recipe: ClipRecipe
     output: OutputOptions
+    argv: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -155,7 +159,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.r
     group = parser.add_argument_group("recipe", "which clips are rendered; the defaults are MV-Video's")
     add_options(group, ClipRecipe, help=RECIPE_HELP)
     add_options(parser.add_argument_group("output"), OutputOptions)
-    args = parser.parse_args(rename_flags(argv, RENAMED))
+    argv = rename_flags(argv, RENAMED)
+    args = parser.parse_args(argv)
     render = read_options(args, RenderOptions)
     if render.modalities and render.renderer not in ("opengl", "cpu"):
         parser.error(
@@ -166,9 +171,8 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.r
         recipe = read_options(args, ClipRecipe)
     except ValueError as error:
         parser.error(str(error))
-    return RenderCommand(
-        render, read_options(args, SelectionOptions), recipe, read_options(args, OutputOptions)
-    )
+    selection, output = read_options(args, SelectionOptions), read_options(args, OutputOptions)
+    return RenderCommand(render, selection, recipe, output, tuple(argv))
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.render") -> int:
@@ -214,9 +218,14 @@ def _run(command: RenderCommand) -> int:
         table = summary(RenderResult(Report(), result.tally, []), stage).partition("\n")[2]
         print_result(command.output, planned + table, tally_to_json(result.tally))
         return _exit_code(command, result)
-    with OutputLock(Ledger(options.out).storage, "factory.render", on_wait=notice):
+    ledger = Ledger(options.out)
+    with (
+        OutputLock(ledger.storage, "factory.render", on_wait=notice),
+        RunReport("factory.render", ledger, ("RenderStage",), command.argv, notice) as report,
+    ):
         result = _render(command, stage, denied, options.out)
         sheet, left_out = write_pages(options.out, command.arguments, stage, result)
+        _describe(report, result, stage)
     closing = f"\ndataset      {options.out}" + (f", contact sheet {sheet}" if sheet else ": nothing new")
     closing += f"\nnot rendered listed with reasons in {left_out}" if left_out else ""
     print_result(
@@ -225,6 +234,20 @@ def _run(command: RenderCommand) -> int:
         {"dataset": options.out, "left_out": left_out, **tally_to_json(result.tally)},
     )
     return _exit_code(command, result)
+
+
+def _describe(report: RunReport, result: RenderResult, stage: RenderStage) -> None:
+    """Put the result of a run into its report."""
+    tally = result.tally
+    report.result = summary(result, stage)
+    report.reasons = {
+        "left out (asset)": tally.filtered,
+        "left out (animation)": tally.rejected,
+        "file is gone": tally.dead,
+        "drawn differently": tally.notes,
+    }
+    sheet = report.ledger.storage.read(contact_sheet.NAME)
+    report.pictures = lambda: [embedded(sheet, "a sample of the clips", side=1600)] if sheet else []
 
 
 def _exit_code(command: RenderCommand, result: RenderResult) -> int:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from cluster import Ledger, OutputLock
 from factory.console import (
@@ -47,14 +48,17 @@ from factory.motion_videos.options import (
     read_motion_options,
     render_motions,
 )
+from factory.motion_videos.pictures import rejected
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import SubjectVideos, subjects_to_json, summary
+from factory.run_report import RunReport
 from factory.sources import SourceError
 from factory.training.dimo import DimoStage, configured, folder_bytes, resolve_encoder, train_objects
 from factory.training.leaderboard import ablation_table, aligned, leaderboard, markdown
 from factory.training.mvvdm import options as mvvdm_options
 from factory.training.options import DIMOTrainingOptions
 from zoo.dimo.config import DIMOConfig
+from zoo.export.html.report import video_file
 from zoo.terminal import printable
 
 RENAMED = {"--skip-unseen": "--skip-heldout"}
@@ -75,9 +79,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
     add_options(dimo.add_argument_group("training"), DIMOTrainingOptions)
     add_options(dimo.add_argument_group("output"), OutputOptions)
     mvvdm_parser = mvvdm_options.add_parser(families)
-    args = parser.parse_args(rename_flags(argv, RENAMED))
+    argv = rename_flags(argv, RENAMED)
+    args = parser.parse_args(argv)
     if args.family == "mvvdm":
-        return mvvdm_options.run(args, mvvdm_parser)
+        return mvvdm_options.run(args, mvvdm_parser, argv[1:])
     try:
         training = read_options(args, DIMOTrainingOptions)
         config = configured(training.preset, training.set)
@@ -99,9 +104,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.train
     def action() -> int:
         training.check(config, options.workers)
         check_registry(options.out)
-        with OutputLock(Ledger(options.out).storage, "factory.train dimo", on_wait=notice):
+        ledger = Ledger(options.out)
+        report = RunReport("factory.train dimo", ledger, ("MotionStage", "DimoStage"), argv[1:], notice)
+        with OutputLock(ledger.storage, "factory.train dimo", on_wait=notice), report:
             subjects = _motion_videos(request, options, recipe, output)
-            return _train_dimo(options, subjects, training, config, output)
+            return _train_dimo(options, subjects, training, config, output, report)
 
     return run_command(
         "factory.train",
@@ -133,8 +140,9 @@ def _train_dimo(
     training: DIMOTrainingOptions,
     config: DIMOConfig,
     output: OutputOptions,
+    report: RunReport,
 ) -> int:
-    ledger = Ledger(options.out)
+    ledger = report.ledger
     stage = DimoStage(
         out=ledger.root,
         num_cpus=training.cpus,
@@ -164,11 +172,26 @@ def _train_dimo(
     lines = ["", "\n\n".join(map(aligned, tables))]
     lines += [f"failed  {printable(label)}: {printable(reason)}" for label, reason in failed.items()]
     lines += [f"\nload one with zoo.load('dimo/NAME', home={options.out!r})"] if trained else []
+    report.result = "\n".join(lines)
+    report.reasons = {"left out (animation)": rejected(subjects)}
+    report.pictures = lambda: _previews(ledger, [task.label for task, _ in results.values()])
     models = {task.label: record.summary for task, record in results.values() if record.status == "done"}
     print_result(
         output, "\n".join(lines), {"objects": subjects_to_json(subjects), "models": models, "failed": failed}
     )
     return OK if trained else FAILED
+
+
+def _previews(ledger: Ledger, names: Sequence[str]) -> Iterator[str]:
+    """The preview videos of the models that were trained."""
+    for name in names:
+        folder = Path(ledger.root, "models", "dimo", name)
+        try:
+            revision = (folder / "refs" / "main").read_text().strip()
+            data = (folder / "snapshots" / revision / "preview.mp4").read_bytes()
+        except (OSError, ValueError):  # not trained, or a variant that is not published
+            continue
+        yield video_file(data, name)
 
 
 if __name__ == "__main__":

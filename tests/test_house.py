@@ -123,18 +123,18 @@ ROOMS = {
         {"__main__"},
     ],
     "factory": [
-        {"console"},
+        {"console", "run_report"},
         {"assets"},
         {"sources", "dataset"},
         {"clips"},
-        {"motion_videos"},
+        {"browser", "motion_videos"},
         {"animations", "generation"},
         {"training"},
-        {"animate", "render", "motions", "train", "evaluate", "curate", "publish", "status"},
+        {"animate", "render", "motions", "train", "evaluate", "curate", "publish", "status", "view"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 18, 57  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 21, 71  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -337,8 +337,8 @@ FACES = (
     "renderers", "renderers.gltf", "renderers.meshes", "renderers.gaussians", "cluster",
     "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics", "zoo.evaluation",
     "zoo.viewer",
-    "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
-    "factory.dataset.pages", "factory.clips", "factory.animations", "factory.motion_videos", "factory.generation",
+    "factory", "factory.animations", "factory.assets", "factory.browser", "factory.sources", "factory.dataset",
+    "factory.dataset.codecs", "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation",
     "factory.generation.judging", "factory.generation.prompting", "factory.generation.video_models",
     "factory.training", "factory.training.mvvdm",
 )  # fmt: skip

@@ -23,7 +23,7 @@ PROMPT = (
     "These are frames of a short video of one animated 3D model. In one sentence, say what it is and how it moves. "
     "Leave out the background, the camera and the style."
 )
-_LEDGER = "_factory/captioning"
+LEDGER = "_factory/captioning"
 _CLIPS_PER_TASK = 32
 
 
@@ -247,7 +247,7 @@ def caption_dataset(
             show(lambda: Status("groups of clips", done, len(tasks), progress.seconds, facts=facts))
 
     with worker_threads(workers):
-        return run(stage, tasks, Ledger(root, _LEDGER), workers=workers, on_tick=on_tick)
+        return run(stage, tasks, Ledger(root, LEDGER), workers=workers, on_tick=on_tick)
 
 
 def _chunks(items: Sequence[str], size: int) -> list[Sequence[str]]:

@@ -194,6 +194,11 @@ class ClipDataset:
         """Which of "depth", "normals", "flow" and "tracks" the clips have beside colour."""
         return modalities_of(self._schema.names)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the shards, with the columns of pixels."""
+        return self._schema
+
     @cached_property
     def _schema(self) -> pa.Schema:
         return self._footers[0].schema.to_arrow_schema()

@@ -374,8 +374,14 @@ def make_row(clip: RenderedClip, info: ClipInfo) -> dict[str, Any]:
         "settings_hash": info.settings.hash(),
     }
     check_row(row)  # before encoding, which is expensive
+    return row | encode_pixels(clip, info.fps)
+
+
+def encode_pixels(clip: RenderedClip, fps: float) -> dict[str, Any]:
+    """Encode the frames and modalities of a clip: column → value. Equal clips give equal bytes."""
+    row: dict[str, Any] = {}
     for view, frames in enumerate(clip.frames):
-        video = encode_h264(bleed_colour(frames), info.fps)
+        video = encode_h264(bleed_colour(frames), fps)
         row[view_column(view)] = {"bytes": video, "path": f"{view_column(view)}.mp4"}
         row[alpha_column(view)] = pack_alpha(frames[..., 3])
     return row | encode_modalities(clip)

@@ -17,33 +17,11 @@ from factory.generation.stages import ABOUT, VIDEO, Take, read_take
 from factory.generation.takes import Generation, StageCount, TakeState
 from renderers.video import encode_h264
 from zoo.export.html.page import escaped
+from zoo.export.html.report import Report, facts, sentence
 
 SIDE = 128  # pixels of a view on the page, along its longer side
 WALL_SIDE = 96
 MOST_VIEWS = 4  # shown of a video
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:"
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-:root { --line: #8884; --bad: #c0392b; --good: #1e8449; }
-@media (prefers-color-scheme: dark) { :root { --bad: #ff8a7a; --good: #6fdc98; } }
-body { max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; }
-.wall { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .4rem; }
-.wall figure { margin: 0; } .wall video { width: 100%; border-radius: 4px; }
-figcaption { font-size: .8rem; overflow-wrap: anywhere; }
-table { border-collapse: collapse; } td, th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top; }
-th { white-space: nowrap; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.take { border-top: 1px solid var(--line); padding: .8rem 0; display: grid; gap: 0 1.2rem;
-  grid-template-columns: minmax(0, 33rem) minmax(0, 1fr); }
-.take h3 { grid-column: 1 / -1; margin: 0 0 .4rem; overflow-wrap: anywhere; font-size: 1rem; }
-.take video { width: 100%; border-radius: 4px; background: #7f7f7f; }
-.kept { color: var(--good); } .out { color: var(--bad); }
-.scores { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 0 1rem; font-size: .85rem; }
-.scores div { display: flex; justify-content: space-between; gap: .5rem; }
-.key { font: .75rem ui-monospace, monospace; opacity: .7; overflow-wrap: anywhere; }
-@media (max-width: 50rem) { .take { grid-template-columns: 1fr; } }
-"""
 
 
 def write_page(generation: Generation, root: str | Path) -> None:
@@ -59,7 +37,7 @@ def write_page(generation: Generation, root: str | Path) -> None:
 
 
 def _page(generation: Generation, root: Path) -> str:
-    title = escaped(f"Generated motions of {generation.still.name}")
+    report = Report(f"Generated motions of {generation.still.name}")
     limits = generation.recipe.thresholds.to_json()
     figures, sections = [], []
     for take in generation.takes:
@@ -67,26 +45,15 @@ def _page(generation: Generation, root: Path) -> str:
         sections.append(_take(take, video, limits))
         if take.kept and video is not None:
             figures.append(_figure(take, video))
-    wall, rows = "\n".join(figures), "\n".join(sections)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{title}</title><style>{_STYLE}</style></head><body>
-<h1>{title}</h1>
-{_summary(generation)}
-<h2>Kept: {len(generation.kept)} of {len(generation.takes)}</h2>
-<div class="wall">
-{wall}
-</div>
-<h2>Stages</h2>
-{_stages(generation.stages)}
-<h2>All prompts</h2>
-{rows}
-</body></html>
-"""
+    report.add("", facts(_summary(generation)))
+    wall = f'<div class="wall">{"".join(figures)}</div>'
+    report.add(f"Kept: {len(generation.kept)} of {len(generation.takes)}", wall)
+    report.add("Stages", _stages(generation.stages))
+    report.add("All prompts", *sections)
+    return report.html()
 
 
-def _summary(generation: Generation) -> str:
+def _summary(generation: Generation) -> dict[str, str]:
     recipe, record = generation.recipe, generation.still.record
     videos = generation.videos
     if videos.folder is not None:
@@ -94,18 +61,16 @@ def _summary(generation: Generation) -> str:
     else:
         result = f"not assembled: {videos.fault or 'this run did not reach that stage'}"
     counts = ", ".join(f"{name} {count}" for name, count in generation.counts.items())
-    facts = [
-        ("object", f"{record.title or record.uid}, licence {record.licence}"),
-        ("prompts", f"{recipe.writer.kind} {recipe.writer.name}: {counts}"),
-        ("video model", f"{recipe.video_model.name} {recipe.video_model.revision[:12]}"),
-        ("views model", recipe.views_model.name),
-        ("matte", recipe.matte.name),
-        ("judge model", recipe.judge_model.name),
-        ("thresholds", "thresholds.json beside this page; to change them: --thresholds FILE --only judge"),
-        ("motion videos", result),
-    ]
-    rows = "".join(f"<tr><th>{escaped(name)}<td>{escaped(value)}</tr>" for name, value in facts)
-    return f"<table>{rows}</table>"
+    return {
+        "object": f"{record.title or record.uid}, licence {record.licence}",
+        "prompts": f"{recipe.writer.kind} {recipe.writer.name}: {counts}",
+        "video model": f"{recipe.video_model.name} {recipe.video_model.revision[:12]}",
+        "views model": recipe.views_model.name,
+        "matte": recipe.matte.name,
+        "judge model": recipe.judge_model.name,
+        "thresholds": "thresholds.json beside this page; to change them: --thresholds FILE --only judge",
+        "motion videos": result,
+    }
 
 
 def _stages(stages: dict[str, StageCount]) -> str:
@@ -130,10 +95,11 @@ def _stages(stages: dict[str, StageCount]) -> str:
         ]  # fmt: skip
         rows.append(f"<tr><td>{escaped(name)}" + "".join(f"<td class=number>{value}" for value in values))
         rows += [
-            f"<tr><td><td colspan=7 class=out>{number} × {escaped(reason)}"
+            f"<tr><td><td colspan=7 class=bad>{number} × {escaped(reason)}"
             for reason, number in count.reasons.most_common()
         ]
-    return f"<table>{head}{''.join(rows)}</table><p>Seconds are the workers', over all runs.</p>"
+    body = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+    return body + sentence("Seconds are the workers', over all runs.", "quiet")
 
 
 def _figure(take: TakeState, video: Take) -> str:
@@ -146,9 +112,9 @@ def _figure(take: TakeState, video: Take) -> str:
 
 def _take(take: TakeState, video: Take | None, limits: Mapping[str, float | None]) -> str:
     if take.kept:
-        verdict = "<span class=kept>kept</span>"
+        verdict = "<span class=good>kept</span>"
     elif take.fault:
-        verdict = f"<span class=out>left out: {escaped(take.fault)}</span>"
+        verdict = f"<span class=bad>left out: {escaped(take.fault)}</span>"
     else:
         verdict = "not judged yet"
     held = ", held out" if take.heldout else ""
@@ -175,7 +141,7 @@ def _scores(judge: Record | None, limits: Mapping[str, float | None]) -> str:
         for side, sign in (("min", "≥"), ("max", "≤")):
             if (limit := limits.get(f"{side}_{name}")) is not None:
                 shown += f" <small>({sign} {limit:g})</small>"
-        bad = " class=out" if name in summary["failed"] else ""
+        bad = " class=bad" if name in summary["failed"] else ""
         cells.append(f"<div{bad}><span>{escaped(name)}</span><span class=number>{shown}</span></div>")
     return f"<div class=scores>{''.join(cells)}</div>"
 

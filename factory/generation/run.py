@@ -124,8 +124,8 @@ class _Generator:
             self._assemble()
         finally:  # what was judged so far is written, also if a later stage fails or is interrupted
             self._write_scores()
-        self.result.report = self.result.folder / "report.html"
-        write_page(self.result, self.root)
+            self.result.report = self.result.folder / "report.html"
+            write_page(self.result, self.root)
         self._write(f"{HOME}/{self.still.name}/generation.json", _json_bytes(self._about()))
         return self.result
 

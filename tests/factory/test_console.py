@@ -132,7 +132,7 @@ def test_every_recipe_flag_has_a_help_text():
 
 COMMANDS = [
     ["render"], ["motions"], ["train", "dimo"], ["train", "mvvdm"], ["curate", "report"], ["curate", "duplicates"],
-    ["curate", "takedown"], ["curate", "caption"], ["publish"], ["status"],
+    ["curate", "takedown"], ["curate", "caption"], ["publish"], ["status"], ["view"],
 ]  # fmt: skip
 
 
@@ -158,7 +158,8 @@ def test_every_command_and_the_zoos_are_listed_by_one_line_each(capsys):
     assert factory.__main__.main([]) == 0
     listing = capsys.readouterr().out
     assert all(
-        f"  {name} " in listing for name in ("render", "motions", "train", "curate", "publish", "status")
+        f"  {name} " in listing
+        for name in ("render", "motions", "train", "curate", "publish", "status", "view")
     )
     assert zoo.__main__.main([]) == 0 and "sample" in capsys.readouterr().out
     assert factory.__main__.main(["dance"]) == 2

@@ -29,6 +29,7 @@ COMMANDS = {
     "factory.curate": "factory.curate report --data nowhere",
     "factory.publish": "factory.publish --data nowhere --to local:shelf",
     "factory.status": "factory.status nowhere",
+    "factory.view": "factory.view nowhere",
     "factory": "factory render --help",
     "zoo": "zoo sample dimo/bird --out new.npz",
 }
@@ -50,11 +51,11 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Path → SHA-256 of every file of a dataset or registry, without the ledger, which records times."""
+    """Path → SHA-256 of every file of a dataset or registry, without the ledger and reports, which record times."""
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and "_factory" not in file.parts
+        if file.is_file() and "_factory" not in file.parts and not file.match("report-*.html")
     }
 
 

@@ -13,6 +13,7 @@ import factory.publish
 import factory.render
 import factory.status
 import factory.train
+import factory.view
 import zoo.__main__
 
 MAINS = {
@@ -24,6 +25,7 @@ MAINS = {
     "evaluate": factory.evaluate.main,
     "publish": factory.publish.main,
     "status": factory.status.main,
+    "view": factory.view.main,
     "zoo": zoo.__main__.main,
 }
 

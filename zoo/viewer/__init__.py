@@ -6,7 +6,8 @@
     skinned, frames, meshes, videos  scenes: DIMO, folders of .ply, glTF and `Animation`, videos of MV-VDM
     wire      arrays in a response
     access    which requests are answered: address, token, origin
-    server    the HTTP server
+    serving   the HTTP server of any page: headers, errors, thread
+    server    that of scenes
     api       `view`, `Viewer`
     page/     HTML, CSS and JavaScript; splats are drawn by `zoo/export/html/splats.js`
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import OutputLock, Storage
+from cluster import Ledger, OutputLock, Storage
 from factory.console import (
     OK,
     OutputOptions,
@@ -20,9 +21,11 @@ from factory.console import (
     run_command,
 )
 from factory.motion_videos.options import check_registry
+from factory.run_report import RunReport
 from factory.training.leaderboard import aligned, markdown
 from factory.training.machine import check_resources
 from factory.training.mvvdm.job import MVVDMTrainingJob, check_workers, job_of
+from factory.training.mvvdm.pictures import read_progress, validation_pictures
 from factory.training.mvvdm.recipe import RECIPES, MVVDMRecipe, ablations
 from factory.training.mvvdm.run import train_model
 from factory.training.overrides import apply_overrides
@@ -166,8 +169,37 @@ def add_parser(families: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Run the command; exit code 0 once the model is published."""
+def _train_all(
+    jobs: Sequence[MVVDMTrainingJob],
+    workers: WorkerOptions,
+    ablation: bool,
+    output: OutputOptions,
+    report: RunReport,
+) -> tuple[str, dict[str, Any]]:
+    """Train one model after the other; returns the result as text and as JSON."""
+    storage = report.ledger.storage
+    results: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        report.state = functools.partial(read_progress, storage, job.key)
+        report.pictures = functools.partial(validation_pictures, storage, job.key)
+        # Trainings of different models may share a registry: they write different files.
+        lock = OutputLock(storage, "factory.train mvvdm", job.key, on_wait=notice)
+        with lock, ProgressDisplay(output) as display:
+            results[job.name] = train_model(
+                job, workers.workers, workers.cpus, workers.gpus, show=display.update
+            )
+    if not ablation:
+        (result,) = results.values()
+        report.result = "\n".join(f"{name:18} {value}" for name, value in result.items())
+        return report.result, result
+    table = ablation_table(results)
+    storage.write("ablation.md", markdown(table).encode())
+    report.result = aligned(table)
+    return report.result, {"models": results}
+
+
+def run(args: argparse.Namespace, parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    """Run the command; exit code 0 once the model is published. `argv`: the command line, for the report."""
     training, workers = read_options(args, MVVDMTrainingOptions), read_options(args, WorkerOptions)
     parts, output = read_options(args, PretrainedParts), read_options(args, OutputOptions)
 
@@ -183,21 +215,9 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         out = jobs[0].out
         Storage(out).check_writable()
         check_registry(out)
-        results = {}
-        for job in jobs:
-            # Trainings of different models may share a registry: they write different files.
-            lock = OutputLock(Storage(out), "factory.train mvvdm", job.key, on_wait=notice)
-            with lock, ProgressDisplay(output) as display:
-                results[job.name] = train_model(
-                    job, workers.workers, workers.cpus, workers.gpus, show=display.update
-                )
-        if not training.ablation:
-            (result,) = results.values()
-            print_result(output, "\n".join(f"{name:18} {value}" for name, value in result.items()), result)
-            return OK
-        table = ablation_table(results)
-        Storage(out).write("ablation.md", markdown(table).encode())
-        print_result(output, aligned(table), {"models": results})
+        with RunReport("factory.train mvvdm", Ledger(out), (), argv, notice) as report:
+            text, data = _train_all(jobs, workers, training.ablation, output, report)
+        print_result(output, text, data)
         return OK
 
     return run_command("factory.train", action, json_errors=output.json)
