@@ -164,9 +164,28 @@ def test_an_npz_has_what_skinning_needs(motion, tmp_path):
     assert np.abs(means - motion.gaussians().means.numpy()).max() < 1e-5
 
 
+def test_usd_has_the_vertices_of_the_glb(motion, tmp_path):
+    """Points at every frame, and vertex colours that the material reads."""
+    from pxr import Usd, UsdGeom, UsdShade
+
+    asset = gltf.load(motion.save(tmp_path / "egg.glb", detail=24))
+    stage = Usd.Stage.Open(str(motion.save(tmp_path / "egg.usd", detail=24)))
+    (prim,) = (each for each in stage.Traverse() if each.IsA(UsdGeom.Mesh))
+    mesh, times = UsdGeom.Mesh(prim), (motion.phases * motion.seconds).tolist()
+    for time in (times[0], times[len(times) // 2], times[-1]):
+        points = np.array(mesh.GetPointsAttr().Get(time * stage.GetTimeCodesPerSecond()))
+        assert np.abs(points - asset.positions(0, time) - asset.origin(0)).max() < 1e-5
+    colors = UsdGeom.PrimvarsAPI(prim).GetPrimvar("displayColor").Get()
+    assert np.abs(np.array(colors) - asset.colors[:, :3]).max() < 1e-6
+    material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+    surface, _, _ = material.ComputeSurfaceSource()
+    source = surface.GetInput("diffuseColor").GetConnectedSources()[0][0].source
+    assert UsdShade.Shader(source.GetPrim()).GetIdAttr().Get() == "UsdPrimvarReader_float3"
+
+
 def test_an_unknown_ending_is_refused(motion, tmp_path):
-    with pytest.raises(ValueError, match=r"\.mp4, \.glb, \.ply, \.npz"):
-        motion.save(tmp_path / "egg.fbx")
+    with pytest.raises(ValueError, match=r"\.mp4, \.glb, \.fbx, \.usd, \.usda, \.usdc, \.usdz, \.ply, \.npz"):
+        motion.save(tmp_path / "egg.stl")
 
 
 def test_a_vertex_keeps_the_joints_with_the_largest_weights():

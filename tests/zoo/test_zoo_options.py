@@ -82,7 +82,7 @@ REFUSED = [
     # formats
     Refusal("sample mvvdm/tiny --out x.glb", "saved as one of .mp4, got '.glb'"),
     Refusal("export mvvdm/tiny --out x", "saved as one of .mp4, got 'no suffix'"),
-    Refusal("sample dimo/egg --out x.gif", "saved as one of .mp4, .glb, .ply, .npz, .html, got '.gif'"),
+    Refusal("sample dimo/egg --out x.gif", "saved as one of .mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .npz, .html, got '.gif'"),
     Refusal(f"{ANIMATE} --out x.gif", "saved as one of .mp4, got '.gif'"),
     Refusal("render dimo/egg --out x.glb", "expected a name that ends in .mp4"),
     Refusal("export dimo/bare --out x.glb", "trained without key points, so it has no joints"),
