@@ -99,12 +99,13 @@ ROOMS = {
     ],
     "cluster": [
         {"arguments", "digests"},
+        {"local_files"},
         {"data", "signals", "stage", "storage", "waiting"},
         {"address", "segments"},
         {"child", "ledger", "lock", "session"},
         {"progress"},
         {"backlog", "output", "status", "training", "worker"},
-        {"inline", "pool"},
+        {"inline", "metrics", "pool"},
         {"dispatch"},
     ],
     "zoo": [
@@ -307,6 +308,19 @@ def test_arguments_are_annotated():
     counts = [annotated(package_root(package)) for package in MAY_IMPORT]
     share = sum(count for count, _ in counts) / sum(total for _, total in counts)
     assert share >= LEAST_ANNOTATED, f"{share:.1%}"
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "examples"])
+def test_scripts_beside_the_packages_stay_readable(folder):
+    """They are no packages and not installed: none has an __init__.py, and no package imports them."""
+    root = Path(__file__).parents[1] / folder
+    assert oversized(root) == [] and not list(root.rglob("__init__.py"))
+    assert not [
+        str(file)
+        for package in MAY_IMPORT
+        for file in package_root(package).rglob("*.py")
+        if re.search(rf"^\s*(from|import) {folder}\b", file.read_text(), re.MULTILINE)
+    ]
 
 
 def test_a_long_function_and_a_bare_argument_are_seen(tmp_path):

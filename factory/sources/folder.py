@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.storage import JOB_FOLDER
 from factory.assets.licences import to_spdx
 from factory.assets.record import AssetRecord
 from factory.sources.source import Source, SourceError
@@ -50,7 +51,13 @@ class FolderSource(Source):
         self.path = Path(path).resolve()
         self.suffixes = suffixes
         if not self.path.exists():
-            raise SourceError(f"source {str(path)!r}: no such file or folder")
+            hint = ""
+            if JOB_FOLDER in str(self.path):
+                hint = (
+                    "; the working directory of a submitted job lacks what its .gitignore names: give an absolute path "
+                    "that all machines of the cluster see"
+                )
+            raise SourceError(f"source {str(path)!r}: no such file or folder{hint}")
 
     def list(self) -> Iterator[AssetRecord]:
         if self.path.is_file():

@@ -68,6 +68,11 @@ class Animation:
             f"{self.duration:.3g} s)"
         )
 
+    def _repr_html_(self) -> str:
+        from zoo.animate3d.page import animation_card
+
+        return animation_card(self)
+
     @property
     def duration(self) -> float:
         """Length in seconds, from the first frame to the last."""
