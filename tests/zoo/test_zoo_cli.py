@@ -262,7 +262,8 @@ def test_animate(capsys, tmp_path, monkeypatch):
 def test_info_lists_capabilities_and_needs(capsys):
     shown = run(capsys, "info", "bundled:dimo/fox")
     for words in (
-        "interpolate between two motions (--between)", ".mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .npz, .html", "menagerie4d[zoo,text]",
+        "interpolate between two motions (--between)",
+        ".mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .npz, .html", "menagerie4d[zoo,text]",
         "MiB of memory", "s to load the model and save the first sample", "cores of",
     ):  # fmt: skip
         assert words in shown
