@@ -50,7 +50,7 @@ def there(monkeypatch, home, tmp_path):
         (tmp_path / name).symlink_to(home / name)
 
 
-FORMATS = ".mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .npz, .html"
+FORMATS = ".mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .4dgs, .npz, .html"
 
 
 class Refusal(NamedTuple):

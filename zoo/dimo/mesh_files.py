@@ -1,4 +1,4 @@
-"""The file formats of `Motion.save` that contain a mesh with a skin: one neutral animation, one writer per format."""
+"""The file formats of `Motion.save` for other programs: a skinned mesh through the neutral animation, moving splats."""
 
 from __future__ import annotations
 
@@ -31,4 +31,26 @@ def save_mesh(motion: Any, path: Path, frames: int | None = None, *, detail: int
         return path
     with atomic_path(path) as part:
         write(part, converted())
+    return path
+
+
+def save_4dgs(motion: Any, path: Path, frames: int | None = None) -> Path:
+    """Write the Gaussians of a `Motion` over time."""
+    from zoo.export.splats4d import write_4dgs
+
+    motion = motion if frames is None else motion.resampled(frames)
+    gaussians, phases = motion.gaussians(), motion.phases.double().cpu().numpy()
+    arrays = {
+        name: getattr(gaussians, name).detach().double().cpu().numpy()
+        for name in ("means", "quats", "scales", "opacities", "colors")
+    }
+    write_4dgs(
+        path,
+        arrays["means"],
+        arrays["quats"],
+        arrays["scales"][0],
+        arrays["opacities"][0],
+        arrays["colors"][0, :, :3].clip(0, 1),
+        (phases - phases[0]) * motion.seconds,
+    )
     return path

@@ -20,7 +20,7 @@ from renderers.cameras import Cameras
 from renderers.files import atomic_folder, atomic_path, file_path
 from renderers.values import by_value
 from renderers.video import frame_rate
-from zoo.dimo.mesh_files import MESH_SUFFIXES, save_mesh
+from zoo.dimo.mesh_files import MESH_SUFFIXES, save_4dgs, save_mesh
 from zoo.formats import check_suffix
 
 if TYPE_CHECKING:
@@ -206,6 +206,7 @@ class Motion:
         .fbx  the same through Blender; .usd, .usda, .usdc, .usdz: the mesh with time samples (options: detail=128)
         .ply  folder with one splat file per frame in the layout of 3DGS: "hop.ply" writes hop/000.ply … and replaces
               the frames of an earlier motion (options: up="-y", as viewers of 3DGS expect, or "y" as in this package)
+        .4dgs the moving splats as one file (https://4dgs.dev)
         .npz  arrays: trajectories, rotations, skinning weights, canonical Gaussians
         .html page that plays the motion and turns it with mouse and touch, without a network (options: motions="all" or
               a list of names, indices and motions to choose from and to blend; background: by default white, or dark
@@ -437,6 +438,7 @@ _WRITERS: dict[str, Callable[..., Path]] = {
     ".mp4": _save_mp4,
     **dict.fromkeys(MESH_SUFFIXES, save_mesh),
     ".ply": _save_ply,
+    ".4dgs": save_4dgs,
     ".npz": _save_npz,
     ".html": _save_html,
 }
