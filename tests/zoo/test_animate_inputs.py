@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_two_million_vertices_within_bounds(tmp_path):
     code = textwrap.dedent(
         f"""
         import json, resource, sys, time
-        sys.path[:0] = {sys.path!r}
+        sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
         from test_animate_inputs import followed, sheet
         from zoo.animate3d import load_model
         from renderers.gltf import load

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blender_vertices import vertices, write_scene
-from graph_motions import graph_motion, patch, textured
+from graph_motions import animated, graph_motion, patch, textured
 from scipy.spatial import cKDTree
-from test_animation_export import animated
 from tiny_dimo import tiny_pipeline
 from tiny_gltf import TinyGltf
 

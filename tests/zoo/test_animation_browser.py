@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import browser
+from graph_motions import animated
 from PIL import Image
 from scipy.spatial import cKDTree
-from test_animation_export import animated
 
 from renderers.cameras import Cameras
 from zoo.animate3d.animation import Animation
