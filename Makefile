@@ -11,7 +11,7 @@ SOURCES := $(shell find factory zoo renderers cluster -type f ! -name '*.pyc')
 # Headless OpenGL, and the FFmpeg libraries for torchcodec.
 SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 # Installed together: npm removes packages that a later --no-save installation does not name.
-NODE_PACKAGES := gltf-validator@2.0.0-dev.3.10 playwright-core@1.65.1
+NODE_PACKAGES := gltf-validator@2.0.0-dev.3.10 playwright-core@1.65.1 three@0.187.0
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
@@ -146,9 +146,9 @@ blender: install
 browser:
 	@command -v chromium >/dev/null || { $(call as_root,chromium); } || \
 	  echo "Chromium could not be installed: tests of pages will be skipped"
-	@if command -v npm >/dev/null && [ ! -d node_modules/playwright-core ]; then \
+	@if command -v npm >/dev/null && ! { [ -d node_modules/playwright-core ] && [ -d node_modules/three ]; }; then \
 	  npm install --silent --no-save --no-package-lock --no-audit --no-fund $(NODE_PACKAGES) >/dev/null || \
-	  echo "playwright-core could not be installed: tests of pages will be skipped"; fi
+	  echo "playwright-core and three could not be installed: tests of pages will be skipped"; fi
 
 # The Khronos glTF validator, from npm. Without it, the tests that need it are skipped.
 validator:

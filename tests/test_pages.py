@@ -54,6 +54,7 @@ NOT_RUN = {
     "--renderer cpu --resolution 128 --out truth": "renders 1 GB of true clips",
     "--truth truth": "needs the true clips; tests/zoo/test_evaluation.py has small ones",
     'truth="truth"': "needs the true clips; tests/zoo/test_evaluation.py has small ones",
+    "factory.animate": "animates for minutes; tests/factory/test_animate.py has a small model",
     "factory.evaluate": "needs the true clips; tests/factory/test_evaluate.py has small ones",
     "sketchfab://search": "needs the network and a token",
     "MVVDMPipeline.from_pretrained_parts()": "downloads 8 GB and needs a GPU",

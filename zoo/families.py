@@ -35,7 +35,7 @@ _CAPABILITIES = {
             Operation.RENDER,
             Operation.RECONSTRUCT,
         ),
-        formats=(".mp4", ".glb", ".ply", ".npz", ".html"),
+        formats=(".mp4", ".glb", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".ply", ".4dgs", ".npz", ".html"),
         extras="zoo,text",
         hardware="runs on a CPU",
     ),

@@ -6,9 +6,12 @@ import io
 
 import numpy as np
 from PIL import Image
+from sample_assets import BUNDLED
 from tiny_gltf import TinyGltf
 
 from renderers.gltf import Asset
+from zoo.animate3d.animation import Animation
+from zoo.animate3d.loading import load_model
 from zoo.animate3d.motion import GraphMotion
 
 
@@ -171,3 +174,16 @@ def rigged(*, bent: bool) -> TinyGltf:
     tiny.animation((tip, "rotation", [0, 1], [[0, 0, 0, 1], [0, HALF, 0, HALF]]))
     tiny.animation((body, "weights", [0, 0.5, 1], [0.5, 1.0, 0.5]))
     return tiny
+
+
+MODELS = {
+    "crowded": lambda: crowded().glb(),
+    "rigged": lambda: rigged(bent=False).glb(),
+    "bent": lambda: rigged(bent=True).glb(),
+    "greenman": lambda: (BUNDLED / "greenman.glb").read_bytes(),
+}
+
+
+def animated(name: str, **options) -> Animation:
+    model = load_model(MODELS[name](), name=name)
+    return Animation(model, graph_motion(model.asset, **options), "wave")

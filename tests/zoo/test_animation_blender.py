@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blender_vertices import vertices, write_scene
-from graph_motions import graph_motion, patch, textured
+from graph_motions import animated, graph_motion, patch, textured
 from scipy.spatial import cKDTree
-from test_animation_export import animated
+from tiny_dimo import tiny_pipeline
 from tiny_gltf import TinyGltf
 
 from renderers.gltf import load
@@ -148,3 +148,18 @@ def test_an_fbx_file_follows_its_videos_end_to_end(tmp_path):
     document = json.loads(split_glb(saved.read_bytes())[0])
     assert {"marker", "body", "view"} <= {node.get("name") for node in document["nodes"]}
     assert document["cameras"] and document["skins"] and len(document["animations"]) >= 1
+
+
+@pytest.mark.parametrize("suffix", [".fbx", ".usd"])
+def test_motions_of_dimo_in_blender(tmp_path, suffix):
+    """The same animation as the .glb, which the tests of DIMO compare with the model."""
+    motion = tiny_pipeline().sample(1)
+    asset = load(motion.save(tmp_path / "egg.glb", detail=24))
+    times = ((motion.phases - motion.phases[0]) * motion.seconds).double().numpy()
+    times = times[np.linspace(0, len(times) - 1, 5).round().astype(int)]
+    triangles = np.concatenate([part.triangles for part in asset.primitives]).reshape(-1)
+    ours = np.stack([asset.positions(0, float(t)) + asset.origin(0) for t in times])[:, triangles]
+    diagonal = float(np.linalg.norm(np.ptp(ours[0], axis=0)))
+    file = motion.save(tmp_path / f"egg{suffix}", detail=24)
+    fps, _ = frame_times((motion.phases - motion.phases[0]).double().numpy() * motion.seconds)
+    assert apart(ours, vertices(file, times, fps)) <= EXACT * diagonal

@@ -5,26 +5,13 @@ import json
 import numpy as np
 import pytest
 from gltf_validator import validator
-from graph_motions import crowded, graph_motion, rigged
-from sample_assets import BUNDLED
+from graph_motions import MODELS, animated, crowded, graph_motion
 from tiny_gltf import CORNERS, FACES, TinyGltf, split_glb
 
 from renderers.gltf import load
 from zoo.animate3d.animation import Animation
 from zoo.animate3d.loading import load_model
 from zoo.errors import ModelError
-
-MODELS = {
-    "crowded": lambda: crowded().glb(),
-    "rigged": lambda: rigged(bent=False).glb(),
-    "bent": lambda: rigged(bent=True).glb(),
-    "greenman": lambda: (BUNDLED / "greenman.glb").read_bytes(),
-}
-
-
-def animated(name: str, **options) -> Animation:
-    model = load_model(MODELS[name](), name=name)
-    return Animation(model, graph_motion(model.asset, **options), "wave")
 
 
 def posed(animation: Animation, data: bytes, time: float) -> dict[tuple[str, int], np.ndarray]:

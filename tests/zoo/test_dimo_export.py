@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gltf_validator import validator
+from scipy.spatial import cKDTree
 from tiny_dimo import tiny_dimo, tiny_pipeline
 
 from renderers import gltf
@@ -164,9 +165,64 @@ def test_an_npz_has_what_skinning_needs(motion, tmp_path):
     assert np.abs(means - motion.gaussians().means.numpy()).max() < 1e-5
 
 
+def test_usd_has_the_vertices_of_the_glb(motion, tmp_path):
+    """Points at every frame, and vertex colours that the material reads."""
+    from pxr import Usd, UsdGeom, UsdShade
+
+    asset = gltf.load(motion.save(tmp_path / "egg.glb", detail=24))
+    stage = Usd.Stage.Open(str(motion.save(tmp_path / "egg.usd", detail=24)))
+    (prim,) = (each for each in stage.Traverse() if each.IsA(UsdGeom.Mesh))
+    mesh, times = UsdGeom.Mesh(prim), (motion.phases * motion.seconds).tolist()
+    for time in (times[0], times[len(times) // 2], times[-1]):
+        points = np.array(mesh.GetPointsAttr().Get(time * stage.GetTimeCodesPerSecond()))
+        assert np.abs(points - asset.positions(0, time) - asset.origin(0)).max() < 1e-5
+    colors = UsdGeom.PrimvarsAPI(prim).GetPrimvar("displayColor").Get()
+    assert np.abs(np.array(colors) - asset.colors[:, :3]).max() < 1e-6
+    material, _ = UsdShade.MaterialBindingAPI(prim).ComputeBoundMaterial()
+    surface, _, _ = material.ComputeSurfaceSource()
+    source = surface.GetInput("diffuseColor").GetConnectedSources()[0][0].source
+    assert UsdShade.Shader(source.GetPrim()).GetIdAttr().Get() == "UsdPrimvarReader_float3"
+
+
+def test_a_4dgs_file_has_the_gaussians_at_every_frame_and_between(motion, tmp_path):
+    """Read by fourdgs, whose validator finds no error; its values are quantised."""
+    import fourdgs
+    from fourdgs.validate import validate
+
+    path = motion.save(tmp_path / "egg.4dgs")
+    report = validate(path.read_bytes())
+    assert report.ok, report.findings
+    scene, expected = fourdgs.read(str(path)), motion.gaussians()
+    means = expected.means.double().numpy()
+    times = ((motion.phases - motion.phases[0]) * motion.seconds).double().numpy()
+    count = means.shape[1]
+    # The format's own bounds: 2 % of the median scale on each axis; velocities for the length of a frame.
+    step = fourdgs.quantization.Bounds.for_profile("fine", median_scale=float(expected.scales.median()))
+    bound = 3**0.5 * (step.pos + step.motion * times[1]) * 1.05 + 1e-6
+
+    def matched(time: float) -> dict:
+        state = scene.gaussians.state_at(time, cutoff=scene.header.cutoff)
+        assert len(state["indices"]) == count  # of one frame: the others are not valid then
+        return state
+
+    def apart(a: np.ndarray, b: np.ndarray) -> float:
+        # The order is that of the file's chunks.
+        return max(cKDTree(b).query(a)[0].max(), cKDTree(a).query(b)[0].max())
+
+    for frame in (0, 3, len(times) - 1):
+        state = matched(times[frame] + 1e-6)
+        assert apart(state["centers"], means[frame]) <= bound
+        opacity = np.sort(expected.opacities[0].double().numpy())
+        assert np.abs(np.sort(state["opacity"]) - opacity).max() < 0.01
+    middle = matched((times[2] + times[3]) / 2)
+    assert apart(middle["centers"], (means[2] + means[3]) / 2) <= bound
+
+
 def test_an_unknown_ending_is_refused(motion, tmp_path):
-    with pytest.raises(ValueError, match=r"\.mp4, \.glb, \.ply, \.npz"):
-        motion.save(tmp_path / "egg.fbx")
+    with pytest.raises(
+        ValueError, match=r"\.mp4, \.glb, \.fbx, \.usd, \.usda, \.usdc, \.usdz, \.ply, \.4dgs, \.npz"
+    ):
+        motion.save(tmp_path / "egg.stl")
 
 
 def test_a_vertex_keeps_the_joints_with_the_largest_weights():

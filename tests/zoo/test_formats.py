@@ -57,7 +57,15 @@ def is_ply(path: Path) -> None:
     assert all(file.read_bytes().startswith(b"ply\nformat ") for file in path.iterdir())
 
 
-READERS = {".mp4": is_mp4, ".glb": is_glb, ".npz": is_npz, ".ply": is_ply}
+def is_usdz(path: Path) -> None:
+    """A USDZ package is an uncompressed archive that begins with the stage."""
+    with zipfile.ZipFile(path) as archive:
+        first = archive.infolist()[0]
+        assert first.filename.endswith(".usdc") and first.compress_type == zipfile.ZIP_STORED
+        assert archive.read(first).startswith(b"PXR-USDC")
+
+
+READERS = {".mp4": is_mp4, ".glb": is_glb, ".npz": is_npz, ".ply": is_ply, ".usdz": is_usdz}
 
 
 def motion():
@@ -75,7 +83,11 @@ def videos():
 def test_each_ending_is_what_it_says_or_is_refused(tmp_path, family, result, ending):
     formats = capabilities_of(family).formats
     path = tmp_path / f"hop{ending}"
-    options = {".mp4": {"resolution": 32}, ".glb": {"detail": 16}} if family == "dimo" else {}
+    options = (
+        {".mp4": {"resolution": 32}, ".glb": {"detail": 16}, ".usdz": {"detail": 16}}
+        if family == "dimo"
+        else {}
+    )
     suffix = path.suffix.lower()
     if suffix in formats:
         READERS[suffix](result().save(path, **options.get(suffix, {})))

@@ -176,7 +176,7 @@ def test_errors_are_one_line(capsys, tmp_path):
         capsys, 2, "sample", "dimo/egg", "--motion", "hops forwards once", *out
     )
     assert "without a text head" in fails(capsys, 2, "sample", "dimo/egg", "--text", "jumps", *out)
-    assert "saved as one of .mp4, .glb, .ply, .npz, .html" in fails(
+    assert "saved as one of .mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .4dgs, .npz, .html" in fails(
         capsys, 2, "export", "dimo/egg", "--out", tmp_path / "x.obj"
     )
     assert "ends in .mp4" in fails(capsys, 2, "render", "dimo/egg", "--out", tmp_path / "x.gif")
@@ -262,7 +262,8 @@ def test_animate(capsys, tmp_path, monkeypatch):
 def test_info_lists_capabilities_and_needs(capsys):
     shown = run(capsys, "info", "bundled:dimo/fox")
     for words in (
-        "interpolate between two motions (--between)", ".mp4, .glb, .ply, .npz, .html", "menagerie4d[zoo,text]",
+        "interpolate between two motions (--between)",
+        ".mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .4dgs, .npz, .html", "menagerie4d[zoo,text]",
         "MiB of memory", "s to load the model and save the first sample", "cores of",
     ):  # fmt: skip
         assert words in shown

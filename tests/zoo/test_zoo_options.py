@@ -50,6 +50,9 @@ def there(monkeypatch, home, tmp_path):
         (tmp_path / name).symlink_to(home / name)
 
 
+FORMATS = ".mp4, .glb, .fbx, .usd, .usda, .usdc, .usdz, .ply, .4dgs, .npz, .html"
+
+
 class Refusal(NamedTuple):
     """A command line that is refused, and words of its sentence."""
 
@@ -82,7 +85,7 @@ REFUSED = [
     # formats
     Refusal("sample mvvdm/tiny --out x.glb", "saved as one of .mp4, got '.glb'"),
     Refusal("export mvvdm/tiny --out x", "saved as one of .mp4, got 'no suffix'"),
-    Refusal("sample dimo/egg --out x.gif", "saved as one of .mp4, .glb, .ply, .npz, .html, got '.gif'"),
+    Refusal("sample dimo/egg --out x.gif", f"saved as one of {FORMATS}, got '.gif'"),
     Refusal(f"{ANIMATE} --out x.gif", "saved as one of .mp4, got '.gif'"),
     Refusal("render dimo/egg --out x.glb", "expected a name that ends in .mp4"),
     Refusal("export dimo/bare --out x.glb", "trained without key points, so it has no joints"),

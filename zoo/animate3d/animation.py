@@ -282,7 +282,7 @@ class Animation:
 
         .glb   the model's own file with the motion added (options: as_="skin" or "morph", see `form`; tolerance=1e-4 of
                the diagonal, to which key frames are left out; influences=4, most joints per vertex of a skin)
-        .fbx   through Blender, with textures inside (option: as_="skin", joints that are baked at every frame, or "morph",
+        .fbx   through Blender, with textures inside (option: as_="skin", joints baked at every frame, or "morph",
                shape keys; as for .glb)
         .usd   .usda, .usdc, .usdz: a mesh with time samples per primitive, preview materials, and the texture files as
                they are: inside .usdz, else in a folder beside the file

@@ -20,6 +20,7 @@ from renderers.cameras import Cameras
 from renderers.files import atomic_folder, atomic_path, file_path
 from renderers.values import by_value
 from renderers.video import frame_rate
+from zoo.dimo.mesh_files import MESH_SUFFIXES, save_4dgs, save_mesh
 from zoo.formats import check_suffix
 
 if TYPE_CHECKING:
@@ -202,8 +203,10 @@ class Motion:
               exactly its frames are written, by default at the rate that plays them in real time
         .glb  animated glTF for Blender and viewers: key points as joints, the Gaussians' surface as a coloured mesh
               (options: detail=128: grid cells along the object's longest side)
+        .fbx  the same through Blender; .usd, .usda, .usdc, .usdz: the mesh with time samples (options: detail=128)
         .ply  folder with one splat file per frame in the layout of 3DGS: "hop.ply" writes hop/000.ply … and replaces
               the frames of an earlier motion (options: up="-y", as viewers of 3DGS expect, or "y" as in this package)
+        .4dgs the moving splats as one file (https://4dgs.dev)
         .npz  arrays: trajectories, rotations, skinning weights, canonical Gaussians
         .html page that plays the motion and turns it with mouse and touch, without a network (options: motions="all" or
               a list of names, indices and motions to choose from and to blend; background: by default white, or dark
@@ -362,16 +365,6 @@ def check_numbers(values: object, name: str) -> None:
         raise TypeError(f"{name}: expected real numbers, got {shown(values)}")
 
 
-def _save_glb(motion: Motion, path: Path, frames: int | None = None, *, detail: int = 128) -> Path:
-    from zoo.export.glb import write_glb
-    from zoo.export.surface import MOST_DETAIL
-
-    detail = integer(detail, "Motion.save: detail", 1, MOST_DETAIL)
-    with atomic_path(path) as part:
-        write_glb(part, _chosen(motion, frames).animation(detail))
-    return path
-
-
 def _save_ply(motion: Motion, path: Path, frames: int | None = None, *, up: str = "-y") -> Path:
     from renderers.gaussians import ply
 
@@ -443,8 +436,9 @@ def _write_npz(part: Path, motion: Motion) -> None:
 
 _WRITERS: dict[str, Callable[..., Path]] = {
     ".mp4": _save_mp4,
-    ".glb": _save_glb,
+    **dict.fromkeys(MESH_SUFFIXES, save_mesh),
     ".ply": _save_ply,
+    ".4dgs": save_4dgs,
     ".npz": _save_npz,
     ".html": _save_html,
 }

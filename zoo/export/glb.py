@@ -24,12 +24,13 @@ def write_glb(path: str | os.PathLike[str], animation: SkinnedAnimation) -> None
     path = file_path(path, "write_glb: path")
     instance(animation, SkinnedAnimation, "write_glb: animation")
     check_suffix(path, (".glb",), "animations")
-    data = _document(animation)
+    data = glb_bytes(animation)
     with atomic_path(path) as part:
         part.write_bytes(data)
 
 
-def _document(animation: SkinnedAnimation) -> bytes:
+def glb_bytes(animation: SkinnedAnimation) -> bytes:
+    """Return an animation as the bytes of a .glb."""
     buffer = GlbBuffer()
     K = len(animation.joints.names)
     joint_nodes = list(range(2, 2 + K))

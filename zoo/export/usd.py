@@ -155,7 +155,8 @@ class _StageWriter:
             st = variables.CreatePrimvar(f"st{index or ''}", kind, UsdGeom.Tokens.vertex)
             st.Set(Vt.Vec2fArray.FromNumpy(np.ascontiguousarray(values, np.float32)))
         colors = asset.colors[primitive.vertices, :3]
-        if (colors != 1).any():
+        colored = bool((colors != 1).any())
+        if colored:
             mesh.CreateDisplayColorPrimvar(UsdGeom.Tokens.vertex).Set(
                 Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(colors))
             )
@@ -164,5 +165,5 @@ class _StageWriter:
         if material is not None:
             double = bool(self._editor.json["materials"][material].get("doubleSided", False))
             mesh.CreateDoubleSidedAttr(double)
-            UsdShade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(self.materials.material(material))
+            UsdShade.MaterialBindingAPI.Apply(mesh.GetPrim()).Bind(self.materials.material(material, colored))
         return mesh

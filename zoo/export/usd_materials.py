@@ -22,21 +22,27 @@ class MaterialWriter:
         self._stage = stage
         self._editor = editor
         self._folder = folder
-        self._materials: dict[int, Any] = {}
+        self._materials: dict[tuple[int, bool], Any] = {}
         self.textures: dict[str, bytes] = {}
 
-    def material(self, index: int) -> Any:
-        """Return the material with an index in the file."""
-        if index not in self._materials:
-            self._materials[index] = self._define(index)
-        return self._materials[index]
+    def material(self, index: int, colored: bool = False) -> Any:
+        """Return the material with an index in the file.
 
-    def _define(self, index: int) -> Any:
+        Args:
+            index: in the file.
+            colored: of meshes with vertex colours, which replace the base colour if it has no texture: a
+                UsdPreviewSurface does not multiply its inputs.
+        """
+        if (index, colored) not in self._materials:
+            self._materials[index, colored] = self._define(index, colored)
+        return self._materials[index, colored]
+
+    def _define(self, index: int, colored: bool) -> Any:
         from pxr import Sdf, Tf, UsdShade
 
         owner = self._editor.json["materials"][index]
         title = Tf.MakeValidIdentifier(owner.get("name") or "material")
-        self._path = f"/Model/Materials/{title}_{index}"
+        self._path = f"/Model/Materials/{title}_{index}{'_colored' if colored else ''}"
         material = UsdShade.Material.Define(self._stage, self._path)
         surface = UsdShade.Shader.Define(self._stage, f"{self._path}/surface")
         surface.CreateIdAttr("UsdPreviewSurface")
@@ -54,7 +60,15 @@ class MaterialWriter:
         emissive = [*(float(x) for x in owner.get("emissiveFactor", (0, 0, 0))), 1.0]
 
         color = self._texture("base_color", metallic.get("baseColorTexture"), base)
-        self._set(surface, "diffuseColor", kinds.Color3f, color, "rgb", tuple(base[:3]))
+        if colored and color is None:
+            reader = UsdShade.Shader.Define(self._stage, f"{self._path}/vertex_color")
+            reader.CreateIdAttr("UsdPrimvarReader_float3")
+            reader.CreateInput("varname", kinds.String).Set("displayColor")
+            reader.CreateOutput("result", kinds.Float3)
+            entry = surface.CreateInput("diffuseColor", kinds.Color3f)
+            entry.ConnectToSource(reader.ConnectableAPI(), "result")
+        else:
+            self._set(surface, "diffuseColor", kinds.Color3f, color, "rgb", tuple(base[:3]))
         mode = owner.get("alphaMode", "OPAQUE")
         if mode != "OPAQUE":
             self._set(surface, "opacity", kinds.Float, color, "a", base[3])
