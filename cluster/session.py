@@ -35,6 +35,12 @@ EMBEDDED_ENV = {
 }
 MEMORY_SHARE = 0.25  # fraction of `Stage.memory` reserved per worker
 OBJECT_STORE_BYTES = 128 * 2**20  # small, because files do not pass through Ray
+# Type of a GPU in Ray's words → its memory in GiB; where a type has two sizes, the smaller one.
+GPU_GIB = {
+    **{"T4": 16, "V100": 16, "A10G": 24, "L4": 24, "A100": 40, "A100-40G": 40, "A100-80G": 80, "L40S": 48},
+    **{"H100": 80, "H200": 141, "B200": 180, "GB200": 180},
+}
+GPU_USABLE = 0.9  # of its memory: each process has a CUDA context of its own
 START_ATTEMPTS = 3  # on a busy machine, Ray's own processes may exceed its startup timeout
 REGISTRATION_S = 120.0  # for Ray's processes to start and register, per attempt
 WITHOUT_RAY = "With --workers 0, most commands run in one process without Ray"
@@ -68,7 +74,7 @@ class Session:
         """
         memories = [machine.get("memory", 0.0) for machine in _machines()]
         memory = min(stage.memory * MEMORY_SHARE, max(memories, default=0.0), sum(memories) / workers)
-        return {"CPU": stage.num_cpus, "GPU": stage.num_gpus, "memory": memory}
+        return {"CPU": stage.num_cpus, "GPU": gpu_share(stage, _machines()), "memory": memory}
 
 
 @contextmanager
@@ -243,6 +249,30 @@ def _restored(names: Iterable[str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def gpu_share(stage: Stage, machines: Iterable[dict[str, Any]]) -> float:
+    """Return the fraction of a GPU to reserve for a worker, from the memory that it needs.
+
+    The share is 1/n, so that the n workers of a GPU use it up: Ray would give the rest to a worker that needs more. The
+    cluster's smallest GPU counts, since Ray may place a worker on any. If a type is not in `GPU_GIB`, or there is no
+    GPU yet, the share is `num_gpus`.
+
+    Args:
+        machines: the total resources of each, as Ray names them; `accelerator_type:NAME` is the type of the GPUs.
+    """
+    types = [
+        name.partition(":")[2]
+        for machine in machines
+        if machine.get("GPU", 0.0) > 0
+        for name in machine
+        if name.startswith("accelerator_type:")
+    ]
+    if not stage.gpu_memory or not stage.num_gpus or not types or not GPU_GIB.keys() >= set(types):
+        return stage.num_gpus
+    fitting = int(min(GPU_GIB[name] for name in types) * 2**30 * GPU_USABLE // stage.gpu_memory)
+    # Ray counts in units of 1/10000.
+    return min(stage.num_gpus, 10_000 // fitting / 10_000) if fitting else stage.num_gpus
 
 
 def _machines() -> list[dict[str, Any]]:

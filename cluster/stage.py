@@ -153,6 +153,8 @@ class Stage:
 
     Attributes:
         num_cpus, num_gpus: resources reserved for each worker; fractions are allowed.
+        gpu_memory: bytes of GPU memory that a worker needs; 0 if not known. As many workers share a GPU as its memory
+            has room for, instead of `num_gpus` each. It is not enforced.
         memory: bytes. Without a GPU, this also limits the address space that tasks may allocate in addition to what
             `setup` allocated: exceeding it raises a MemoryError in the task instead of exhausting the machine.
             A quarter of it is reserved for each worker.
@@ -164,6 +166,7 @@ class Stage:
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+    gpu_memory: int = 0
     memory: int = 4 * 2**30
     timeout_s: float = 600.0
     tasks_per_child: int = 500

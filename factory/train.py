@@ -147,6 +147,7 @@ def _train_dimo(
         out=ledger.root,
         num_cpus=training.cpus,
         num_gpus=training.gpus,
+        gpu_memory=int(training.gpu_memory * 2**30),
         memory=8 * 2**30
         + max((folder_bytes(subject.folder) for subject in subjects if subject.folder), default=0),
         timeout_s=3600.0 * training.max_hours,

@@ -129,6 +129,7 @@ FACTORY = [
     Mistake("train lora", 2, "invalid choice: 'lora'"),
     Mistake(f"{DIMO} new --preset huge", 2, "huge"),
     Mistake(f"{DIMO} new --set speed=9", 2, "speed"),
+    Mistake(f"{DIMO} new --gpu-memory 8", 2, "add --gpus 1"),
     Mistake("train mvvdm --data nowhere --out new", 2, "no clips in"),
     Mistake(f"{MVVDM} new --set plan.steps=many", 2, "plan.steps"),
     Mistake("train mvvdm --data discs --out new --workers 3-1", 2, "expected a number or LEAST-MOST"),

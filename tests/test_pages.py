@@ -44,6 +44,7 @@ NOT_RUN = {
     "zoo view": "serves until it is stopped; tests/zoo/test_viewer_browser.py runs it",
     "make mutants": "applies its faults one by one, ten minutes in all",
     "ray job submit": "needs a Ray cluster",
+    "zipfile -e dist/": "needs a wheel; tests/cluster/test_hosts.py runs the recipe",
     "RAY_ADDRESS=host": "needs a Ray cluster",
     "factory.curate caption": "downloads a language model",
     "benchmarks.population --out FOLDER  ": "takes hours: 2 000 creatures",

@@ -131,6 +131,7 @@ class DimoStage(Stage):
     Attributes:
         out: folder of the registry.
         num_cpus, num_gpus: resources of one training; may be fractions.
+        gpu_memory: bytes of GPU memory that one training needs; 0 to reserve `num_gpus`.
         checkpoint_s: seconds of training between two checkpoints.
         unseen: also fit latents to the held-out motions and evaluate those.
         encoder: language model of the text heads, a hub name or a folder; "" for no text heads.
@@ -139,6 +140,7 @@ class DimoStage(Stage):
     out: str = "."
     num_cpus: float = 1.0
     num_gpus: float = 0.0
+    gpu_memory: int = 0
     memory: int = 8 * 2**30
     timeout_s: float = 24 * 3600.0
     checkpoint_s: float = 60.0

@@ -8,6 +8,7 @@ from factory.console import option
 from factory.training.dimo import PRESETS, resolve_encoder
 from factory.training.machine import check_lpips, check_resources, runs_here
 from zoo.dimo.config import DIMOConfig
+from zoo.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class DIMOTrainingOptions:
     seed: int = option(0, "of the training: initial weights and the order of the examples", at_least=0)
     cpus: float = option(1.0, "CPUs per training, may be a fraction", more_than=0)
     gpus: float = option(0.0, "GPUs per training, may be a fraction such as 0.25", at_least=0)
+    gpu_memory: float = option(
+        0.0,
+        "GPU memory that one training needs, in GiB: as many trainings share a GPU as have room (with --gpus 1)",
+        at_least=0,
+    )
     checkpoint_seconds: float = option(60.0, "time between two checkpoints", more_than=0)
     max_hours: float = option(24.0, "time limit of one attempt at a training", more_than=0)
     skip_heldout: bool = option(False, "do not measure on the held-out motions")
@@ -40,6 +46,8 @@ class DIMOTrainingOptions:
         """
         from zoo.text_encoder import check_text_encoder
 
+        if self.gpu_memory and not self.gpus:
+            raise OptionError("--gpu-memory: the trainings use no GPU: add --gpus 1, or leave it out")
         check_resources(self.cpus, self.gpus, workers)
         if encoder := resolve_encoder(self.text):
             check_text_encoder(encoder, "--text")

@@ -11,6 +11,7 @@ from cluster_stages import Work
 from process_tree import LOOPBACK, command, descendants, listening_addresses
 
 from cluster import Session, connect
+from cluster.session import gpu_share
 
 
 def test_an_embedded_ray_listens_on_loopback_only(session: Session) -> None:
@@ -112,3 +113,25 @@ def test_an_unreachable_address_is_an_error() -> None:
     env = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
     assert result.returncode == 1 and "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("types", "need_gib", "num_gpus", "share"),
+    [
+        (["H200"], 10, 1.0, 1 / 12),  # 126.9 GiB usable
+        (["H200", "L4"], 10, 1.0, 1 / 2),  # a worker may be placed on either
+        (["A100"], 40, 1.0, 1.0),  # does not fit by the declared need: a GPU of its own
+        (["T4"], 1, 0.05, 0.05),  # the fraction that was asked for is smaller
+        (["P100"], 1, 1.0, 1.0),  # unknown type
+        ([], 1, 1.0, 1.0),  # no GPU yet: an autoscaler adds one
+        (["L4"], 10, 0.0, 0.0),  # the stage runs on CPUs
+        (["L4"], 0, 0.5, 0.5),  # no need declared
+    ],
+)
+def test_workers_share_a_gpu_by_its_memory(
+    types: list[str], need_gib: int, num_gpus: float, share: float
+) -> None:
+    stage = Work()
+    stage.num_gpus, stage.gpu_memory = num_gpus, need_gib * 2**30
+    machines = [{"CPU": 8.0}, *({"CPU": 8.0, "GPU": 4.0, f"accelerator_type:{name}": 1.0} for name in types)]
+    assert gpu_share(stage, machines) == pytest.approx(share, abs=1e-4)

@@ -25,7 +25,7 @@ def test_a_worker_looks_for_a_file_of_the_driver(tmp_path: Path, monkeypatch: py
     assert Worker(spec, ledger, "_factory/tmp/probe").ready() and Worker(spec, ledger).ready()
     other = Ledger(tmp_path / "another machine's")
     with pytest.raises(
-        StorageError, match="does not see the output folder .*another machine's.* share under the same"
+        StorageError, match=r"does not see the output folder .*another machine's.* share under the same"
     ):
         Worker(spec, other, "_factory/tmp/probe").ready()
 

@@ -17,16 +17,18 @@ class ShortTimeout(Work):
 
 
 def tasks(count: int) -> list[Task]:
-    """Return `count` tasks of 50 ms, including one for each kind of fault."""
-    result = [Task(f"task-{i}", {"seconds": 0.05}) for i in range(count - len(FAULTS))]
-    for place, fault in enumerate(FAULTS):
-        result.insert((place + 1) * count // 5, Task(fault, {"do": fault}))
+    """Return `count` tasks of 50 ms, or of 5 ms if there are thousands, with each kind of fault once per 1 000."""
+    seconds, each = (0.05, 1) if count < 1000 else (0.005, count // 1000)
+    result = [Task(f"task-{i}", {"seconds": seconds}) for i in range(count - each * len(FAULTS))]
+    faults = [(fault, f"{fault}-{number}" if number else fault) for number in range(each) for fault in FAULTS]
+    for place, (fault, key) in enumerate(faults):
+        result.insert((place + 1) * count // (len(faults) + 2), Task(key, {"do": fault}))
     return result
 
 
 def expected(count: int) -> dict[str, str]:
     """Return key → "done" or the cause of its quarantine."""
-    return {task.key: FAULTS.get(task.key, "done") for task in tasks(count)}
+    return {task.key: FAULTS.get(task.payload.get("do", ""), "done") for task in tasks(count)}
 
 
 def main() -> None:

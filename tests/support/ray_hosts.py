@@ -118,3 +118,13 @@ class RayCluster:
     def output(self) -> str:
         """What the last submitted job has printed."""
         return (self.hosts[CLIENT].folder / "job.log").read_text()
+
+
+def documented_ports(page: Path = ROOT / "docs" / "deploy.md") -> dict[str, set[int]]:
+    """The ports of the table in docs/deploy.md: of the head, and of any other machine."""
+    ports: dict[str, set[int]] = {"head": set(), "worker": set()}
+    for first, last, use in re.findall(r"^\| (\d+)(?:–(\d+))? \|(.*)\|$", page.read_text(), re.M):
+        kinds = ["head"] if "on the head" in use else ["head", "worker"]
+        for kind in kinds:
+            ports[kind] |= set(range(int(first), int(last or first) + 1))
+    return ports
