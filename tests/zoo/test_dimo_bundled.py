@@ -14,7 +14,7 @@ from renderers.cameras import Cameras
 from renderers.gaussians import TensorCameras, render
 from renderers.meshes import RenderSettings, Shot, render_clip
 from zoo.dimo.data import over
-from zoo.dimo.evaluation import arap_energy, interpolation_rigidity
+from zoo.dimo.evaluation import arap_energy, interpolation_rigidity, torn
 from zoo.metrics.images import psnr
 from zoo.metrics.silhouettes import intersection_and_union, iou
 
@@ -31,9 +31,13 @@ def test_what_was_measured(name):
     metrics = zoo.info(name).metrics
     kangaroo = name.endswith("kangaroo")
     assert metrics["resolution"] == 256 and len(metrics["motions"]) == 50
-    assert metrics["mean"]["psnr"] >= (28 if kangaroo else 26)
+    assert metrics["mean"]["psnr"] >= 26
     if kangaroo:
-        assert metrics["mean"]["iou"] >= 0.93 and metrics["worst"]["psnr"] >= 24
+        assert (
+            metrics["mean"]["psnr"] >= 31
+            and metrics["worst"]["psnr"] >= 26
+            and metrics["mean"]["iou"] >= 0.93
+        )
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -52,6 +56,45 @@ def test_half_way_between_two_motions_nothing_comes_apart(name):
     assert interpolation_rigidity(model)["worst_ratio"] <= 1.5
     # Control: four times as far out as any motion, the decoder does anything.
     assert (arap_energy(model, 4 * model.mu) > 1.5 * arap_energy(model, model.mu)).any()
+
+
+HELD_TOGETHER = ["kangaroo"]  # trained with tracks and root motion; the others' large turns are torn
+
+
+@pytest.mark.parametrize("name", HELD_TOGETHER)
+def test_no_motion_is_torn(name):
+    """From the weights: every trained motion in every second frame, and samples of N(0, I).
+
+    A motion may be torn by 3 points more than the true surface, and by 6 % at most.
+    """
+    pipeline = zoo.load(f"bundled:dimo/{name}")
+    model, phases = pipeline.model, pipeline.phases[::2]
+    truth = {motion["name"]: motion["torn_truth"] for motion in pipeline.metrics["motions"]}
+    for motion, share in zip(pipeline.motions, torn(model, model.mu, phases).tolist(), strict=True):
+        assert share <= min(0.06, truth[motion] + 0.03), motion
+    samples = torch.stack([pipeline.draw(seed) for seed in range(10)])
+    assert torn(model, samples, phases).max() <= 0.06
+    # Control: four times as far out as any motion, the surface comes apart.
+    assert torn(model, 4 * model.mu[:5], phases).max() > 0.06
+
+
+@pytest.mark.parametrize("name", HELD_TOGETHER)
+def test_samples_are_as_diverse_as_the_trained_motions(name):
+    """Mean distance of key-point paths between 40 samples, and of each to the nearest trained motion."""
+    pipeline = zoo.load(f"bundled:dimo/{name}")
+    model = pipeline.model
+    samples = torch.stack([pipeline.draw(seed) for seed in range(40)])
+    with torch.no_grad():
+        trained, drawn = (model.paths(z, model.phases[::4]).flatten(1, 2) for z in (model.mu, samples))
+
+    def apart(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.stack([(each - b).norm(dim=-1).mean(-1) for each in a])
+
+    def mean(paths: torch.Tensor) -> float:
+        return float(apart(paths, paths).sum() / (len(paths) * (len(paths) - 1)))
+
+    assert mean(drawn) >= 0.9 * mean(trained)
+    assert apart(drawn, trained).min() >= 0.3 * mean(trained)
 
 
 # --- the weights against rendered truth ----------------------------------------------------------------
