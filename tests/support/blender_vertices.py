@@ -107,6 +107,8 @@ def _main() -> None:
     suffix = Path(job["file"]).suffix
     if suffix == ".glb":
         bpy.ops.import_scene.gltf(filepath=job["file"], disable_bone_shape=True)
+    elif suffix == ".blend":
+        bpy.ops.wm.open_mainfile(filepath=job["file"], load_ui=False)
     elif suffix == ".fbx":
         bpy.ops.import_scene.fbx(filepath=job["file"], anim_offset=0.0)
     else:

@@ -143,7 +143,7 @@ class _SkinWriter:
         groups: dict[int, list[int]] = {}
         for number, part in enumerate(parts):
             groups.setdefault(part.node, []).append(number)
-        placements = {node: self._placement([parts[n] for n in group]) for node, group in groups.items()}
+        placements = self._placements({node: [parts[n] for n in group] for node, group in groups.items()})
         skins = self._add_skins(
             [(placements[node], [bound[n][2] for n in group]) for node, group in groups.items()]
         )
@@ -183,6 +183,25 @@ class _SkinWriter:
         ]
         self._editor.json["nodes"][self._root]["children"] = list(self._joints)
 
+    def _placements(self, groups: dict[int, list[RestPart]]) -> dict[int, _Placement]:
+        """Decide for every node with meshes how their vertices get to the world.
+
+        All of them in the same way, except for those with Draco compression: Blender gives a joint a single bind pose,
+        and moves meshes elsewhere whose skins have other inverse bind matrices for some of their joints.
+        """
+        placements = {node: self._placement(parts) for node, parts in groups.items()}
+        if len({placement.matrix.tobytes() for placement in placements.values()}) == 1:
+            return placements
+        return {
+            node: placements[node] if any(map(self._is_packed, parts)) else self._baked()
+            for node, parts in groups.items()
+        }
+
+    def _baked(self) -> _Placement:
+        matrix = np.eye(4)
+        matrix[:3, 3] = self._origin
+        return _Placement(matrix, True)
+
     def _placement(self, parts: list[RestPart]) -> _Placement:
         """Find the matrix of all vertices at a node, or decide to store them in the world.
 
@@ -201,9 +220,7 @@ class _SkinWriter:
         common = all(self._moves_alike(part, matrix) for part in parts)
         if common and (rigid or (packed and uniform)) and np.linalg.det(linear) > 0:
             return _Placement(matrix, False)
-        baked = np.eye(4)
-        baked[:3, 3] = self._origin
-        return _Placement(baked, True)
+        return self._baked()
 
     def _is_packed(self, part: RestPart) -> bool:
         """Whether the file stores a part with Draco compression."""

@@ -50,8 +50,7 @@ def write_4dgs(
     T, N, _ = means.shape
     step = float(np.diff(times).mean()) if T > 1 else 1.0
     ends = np.append(times[1:], times[-1] + step)
-    motions = np.zeros_like(means)
-    motions[:-1] = np.diff(means, axis=0) / np.diff(times)[:, None, None]
+    motions = np.diff(means, axis=0, append=means[-1:]) / (ends - times)[:, None, None]
     quats = quats / np.linalg.norm(quats, axis=-1, keepdims=True)
 
     def each(values: np.ndarray) -> np.ndarray:
