@@ -164,9 +164,7 @@ def test_zoom_and_roll_have_their_amounts():
 def test_a_step_that_follows_no_common_motion_counts_less():
     """The mean rate of 0.1 and 0.3 per frame, in steps of 2 and 1 frames with shares 0.9 and 0.1."""
     zeros = np.zeros(2)
-    common = CommonMotion(
-        np.zeros((2, 2)), zeros, zeros, np.array([0.9, 0.1]), np.array([2.0, 1.0]), zeros
-    )
+    common = CommonMotion(np.zeros((2, 2)), zeros, zeros, np.array([0.9, 0.1]), np.array([2.0, 1.0]), zeros)
     mean = common.mean(np.array([0.2, 0.3]))
     assert mean == pytest.approx(3 * (0.9 * 0.2 + 0.1 * 0.3) / (0.9 * 2 + 0.1 * 1))
     assert common.mean(np.array([[0.2, 0.0], [0.1, 0.0]])) == pytest.approx([0.3, 0.0])
@@ -451,7 +449,9 @@ def test_what_one_of_four_views_shows_by_accident_is_no_fault():
     """A false alarm of one view that is not far beyond the limit does not throw a motion out."""
     limit = Thresholds().max_jump
     assert decide({"jump": score_of_views("jump", [1.5 * limit, 0.0, 0.0, 0.0])}, Thresholds()).kept
-    assert not decide({"jump": score_of_views("jump", [1.5 * limit, 1.2 * limit, 0.0, 0.0])}, Thresholds()).kept
+    assert not decide(
+        {"jump": score_of_views("jump", [1.5 * limit, 1.2 * limit, 0.0, 0.0])}, Thresholds()
+    ).kept
     assert not decide({"jump": score_of_views("jump", [1.8 * limit, 0.0, 0.0, 0.0])}, Thresholds()).kept
 
 
@@ -468,7 +468,9 @@ def test_views_disagree_by_the_height_that_one_moves_alone():
     # Symmetric about the middle: the parabola takes about a tenth.
     assert alone["view_height"] == pytest.approx(9 / size(masks), rel=0.15)
     # One view of three: a lone view counts beyond 1.75 times the limit.
-    assert alone["jump"] == pytest.approx(measure_video(hop, hop_masks)["jump"] / 1.75) and alone["jump"] > 0.15
+    assert (
+        alone["jump"] == pytest.approx(measure_video(hop, hop_masks)["jump"] / 1.75) and alone["jump"] > 0.15
+    )
     # A view that the object approaches: steadily down.
     nearer, nearer_masks = moving(1.0, 1.5)
     views = np.stack([frames, frames, nearer]), np.stack([masks, masks, nearer_masks])
