@@ -15,8 +15,8 @@ NODE_PACKAGES := gltf-validator@2.0.0-dev.3.10 playwright-core@1.65.1
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
-.PHONY: run models evaluate kernels test test-slow test-gpu mutants bench bench-gpu check install system blender validator \
-  browser clean
+.PHONY: run models evaluate kernels docs pictures test test-slow test-gpu mutants bench bench-gpu check install system \
+  blender validator browser clean
 .DEFAULT_GOAL := run
 # Container images often set this variable. Without bytecode files, each of the hundreds of processes that the tests
 # start compiles all modules that it imports.
@@ -59,6 +59,15 @@ evaluate: install
 kernels: install
 	$(BIN)/python -m renderers.gaussians.compile
 
+# The documentation, built into out/docs: open out/docs/index.html. Warnings, such as broken links, are errors.
+docs: install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -r pyproject.toml --extra docs
+	$(RUN) sphinx -W --keep-going -q -b html docs out/docs
+
+# The moving pictures of README.md and the gallery, after a change of the models or creatures.
+pictures: install system
+	$(BIN)/python -P docs/pictures.py
+
 # Two processes, each with one test file at a time: tests spend much of their time waiting for child processes.
 test: install system blender validator
 	$(RUN) pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
@@ -88,7 +97,7 @@ bench: install system
 
 check: install
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check factory zoo renderers cluster tests benchmarks
+	$(BIN)/ruff format --check factory zoo renderers cluster tests benchmarks examples docs/*.py docs/_extensions
 	$(BIN)/mypy
 
 install: $(VENV)/.installed

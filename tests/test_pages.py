@@ -28,11 +28,12 @@ from markdown_it import MarkdownIt
 import zoo
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL, PYTHON = ("sh", "bash", "shell", "console"), ("python", "py")
 
 # Part of a command line or Python block → why it is only parsed (a block: compiled, and its imports resolved).
 NOT_RUN = {
+    "python examples/": "tests/test_examples.py runs it",
     "make run": "installs system packages; it is run as a whole before a release",
     "make test ": "runs this test",
     "make install": "reinstalls the package that is being tested",
@@ -102,6 +103,7 @@ SLOW = (
     "factory.publish",
     "org/mv-video",  # needs the publication above it
 )
+SLOW_PAGES = "docs/reference/"  # pages that run in the tests marked slow, whole
 # Part of a command or block → what the tests run instead: names that the reader chooses, and sizes that take long.
 REPLACED = {
     "takedown UID": "takedown creature-kangaroo-0",
@@ -290,6 +292,8 @@ def fault(text: str, monkeypatch, capsys) -> str:
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         return "" if set(words[1:]) <= set(targets) else f"make has no target {words[1:]}"
+    if words[0] == "python" and words[1].endswith(".py"):
+        return "" if (ROOT / words[1]).is_file() else f"no file {words[1]}"
     if words[:2] == ["python", "-m"]:
         module, argv = words[2], words[3:]
     elif words[0] == "menagerie":
@@ -336,6 +340,7 @@ def test_a_command_line_is_accepted(command, monkeypatch, capsys):
         ("python -m factory.nothing", "ImportError"),
         ("make nothing", "no target"),
         ("nothing --at all", "not a command"),
+        ("python examples/0_nothing.py", "no file"),
         ("kubectl apply -f cluster/deploy/rayjobs.yaml", "no file"),
         ("ray exec cluster.yaml 'RAY_ADDRESS=auto python -m factory.render --ot x'", "SystemExit"),
         ("sbatch --array=0-1 run.sh python -m factory.render --ot x", "SystemExit"),
@@ -481,7 +486,7 @@ def selected(page: str, slow: bool) -> list[Snippet]:
         if each.page == page
         and not each.names(NOT_RUN)
         and each.text.split()[0] not in DEPLOYING
-        and (slow or not each.names(SLOW))
+        and (slow or not (each.names(SLOW) or page.startswith(SLOW_PAGES)))
     ]
 
 

@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from graph_motions import crowded, graph_motion
 from PIL import Image
 from sample_clips import FPS, clip_info, disc_clip
 from tiny_dimo import tiny_pipeline
@@ -20,6 +21,8 @@ from tiny_dimo import tiny_pipeline
 import factory
 import zoo
 from factory.dataset.schema import make_row
+from renderers.meshes import RenderError
+from zoo.animate3d import Animation, load_model
 from zoo.mvvdm.images import MVVDMOutput
 from zoo.notebook import card, preview
 
@@ -78,6 +81,31 @@ def test_a_motion_that_cannot_be_rendered_has_its_facts():
         broken.means.fill_(float("nan"))
     shown = Shown(replace(motion, model=broken)._repr_html_())
     assert "600" in shown.text and not shown.images
+
+
+def crowd(name: str = "wave") -> Animation:
+    model = load_model(crowded().glb(), name="crowd")
+    return Animation(model, graph_motion(model.asset), name)
+
+
+def test_an_animation(monkeypatch):
+    animation = crowd()
+    shown = Shown(animation._repr_html_())
+    frames, vertices = len(animation.motion.times), animation.model.asset.num_vertices
+    for words in ("wave", "crowd", str(frames), f"{animation.duration:.3g}", str(vertices)):
+        assert words in shown.text.split("\n")
+    (image,) = shown.images
+    assert image.info["loop"] == 0 and image.n_frames == min(frames, 24)
+    error = frames_of(image).astype(float) - animation.render(animation.default_camera(192))[0]
+    assert -10 * np.log10(np.mean((error / 255) ** 2)) > 25
+    assert abs(image.info["duration"] - 1000 / animation.fps) <= 1
+
+    def no_renderer(*_: object, **__: object) -> None:
+        raise RenderError("OpenGL is missing")
+
+    monkeypatch.setattr(Animation, "render", no_renderer)
+    shown = Shown(animation._repr_html_())
+    assert "crowd" in shown.text.split("\n") and not shown.images
 
 
 @pytest.mark.parametrize("kind", ["uint8", "np", "pt"])
@@ -163,6 +191,7 @@ def test_texts_of_others_stay_texts(tmp_path):
         motion._repr_html_(),
         clip._repr_html_(),
         names._repr_html_(),
+        crowd(HOSTILE)._repr_html_(),
         card(HOSTILE, {HOSTILE: HOSTILE}),
     ):
         shown = Shown(html)

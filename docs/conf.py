@@ -1,0 +1,39 @@
+"""Configuration of the documentation: `make docs` builds it into out/docs."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+import zoo
+
+project = "Menagerie"
+author = "the Menagerie authors"
+release = version = zoo.__version__
+html_title = f"Menagerie {release}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "names"]
+exclude_patterns = ["_extensions"]
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_show_copyright = False
+
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
+myst_heading_anchors = 3  # anchors as on GitHub
+myst_all_links_external = False
+suppress_warnings = ["myst.header"]  # README begins with its own title
+
+default_role = "literal"  # docstrings write `name`, as in Markdown
+autodoc_typehints = "none"  # signatures have the annotations already
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+maximum_signature_line_length = 90
+pygments_style = "friendly"
+pygments_dark_style = "native"

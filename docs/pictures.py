@@ -1,0 +1,144 @@
+"""Render the moving pictures of README.md and of the gallery. Run it again after models or creatures changed.
+
+    python docs/pictures.py                 all of them, about two minutes of CPU time
+    python docs/pictures.py readme models   some of them: readme, models, creatures
+
+All are animated WebP files: docs/menagerie.webp, and docs/gallery/*.webp. Those of creatures are transparent, so that
+they fit light and dark pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import zoo.dimo
+from factory.sources.creatures import build, motions
+from renderers import gltf
+from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
+from renderers.meshes import Shot, render_clip
+
+HERE = Path(__file__).parent
+# Model → motion shown. All begin and end at rest, so they loop.
+README = {
+    "dimo/kangaroo": "hops forward twice",
+    "dimo/bird": "spreads its wings",
+    "dimo/fox": "leaps once",
+    "dimo/robot": "dances",
+}
+MODELS = {**README, "dimo/cat": "leaps once"}
+# Species → sentence of a motion.
+CREATURES = {
+    "kangaroo": "hops forward twice",
+    "bird": "flaps its wings",
+    "robot": "jumps twice",
+    "human": "does a star jump",
+    "fox": "pounces",
+    "cat": "does a backflip",
+    "fish": "wiggles",
+    "snake": "rears up high",
+    "crab": "raises both claws",
+    "flower": "sways twice and flaps its leaves",
+    "jellyfish": "pulses and rises",
+    "drop": "grows a crown",
+}
+FPS, SECONDS = 15, 2.0
+MARGIN = 1.06
+LARGEST_README, LARGEST_GALLERY = 600_000, 100_000  # bytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "pictures", nargs="*", metavar="PICTURES", help="readme, models, creatures; default all"
+    )
+    parser.add_argument("--out", type=Path, default=HERE, help="folder, default docs/")
+    arguments = parser.parse_args()
+    drawers = {"readme": readme, "models": models, "creatures": creatures}
+    if unknown := set(arguments.pictures) - set(drawers):
+        parser.error(f"expected some of {', '.join(drawers)}, got {', '.join(sorted(unknown))}")
+    (arguments.out / "gallery").mkdir(parents=True, exist_ok=True)
+    for name in arguments.pictures or drawers:
+        drawers[name](arguments.out)
+
+
+def readme(out: Path) -> None:
+    """Four bundled models beside each other."""
+    strips = [model_frames(name, sentence, 260) for name, sentence in README.items()]
+    save(np.concatenate(strips, axis=2), out / "menagerie.webp", LARGEST_README)
+
+
+def models(out: Path) -> None:
+    """One trained motion of every bundled motion space, and a sample of MV-VDM."""
+    for name, sentence in MODELS.items():
+        save(
+            model_frames(name, sentence, 240), out / f"gallery/{name.replace('/', '-')}.webp", LARGEST_GALLERY
+        )
+    videos = zoo.load("bundled:mvvdm/tiny").sample(7).frames  # four views of the model's example object
+    save(np.concatenate(list(videos), axis=2), out / "gallery/mvvdm-tiny.webp", LARGEST_GALLERY, fps=8)
+
+
+def creatures(out: Path) -> None:
+    """One motion of every species of creatures."""
+    for species, sentence in CREATURES.items():
+        save(creature_frames(species, sentence, 200), out / f"gallery/{species}.webp", LARGEST_GALLERY)
+
+
+def model_frames(name: str, sentence: str, side: int) -> np.ndarray:
+    """Render a trained motion on white, on which the models were trained, uint8 [T, side, side, 3]."""
+    motion = zoo.load(f"bundled:{name}").motion(sentence).resampled(round(SECONDS * FPS))
+    return motion.render(framing(motion, side))[0]
+
+
+def framing(motion: zoo.dimo.Motion, side: int) -> Cameras:
+    """The default camera, zoomed and shifted so that the moving object just fits into a square picture."""
+    view = motion.default_camera(side)
+    wide = view.K.copy()
+    wide[:, :2, :2] *= 0.6
+    coverage = motion.render(Cameras(view.world_to_camera, wide, side, side), background=None)[0, ..., 3]
+    y, x = np.nonzero((coverage > 40).any(0))
+    size = MARGIN * max(np.ptp(x), np.ptp(y)) + 1
+    K = wide.copy()
+    K[:, :2] *= side / size
+    K[:, 0, 2] = side / 2 + (wide[:, 0, 2] - (x.min() + x.max() + 1) / 2) * side / size
+    K[:, 1, 2] = side / 2 + (wide[:, 1, 2] - (y.min() + y.max() + 1) / 2) * side / size
+    return Cameras(view.world_to_camera, K, side, side)
+
+
+def creature_frames(species: str, sentence: str, side: int) -> np.ndarray:
+    """Render a motion of a creature, cropped to what moves, uint8 [T, side, side, 4]."""
+    (motion,) = (motion for motion in motions(species) if motion.sentence == sentence)
+    asset = gltf.load(build(species, 0, [motion.name]), name=species)
+    times = np.arange(round(SECONDS * FPS)) / FPS
+    points = np.concatenate([asset.pose(0, time).positions for time in times])
+    to_world = np.eye(4)
+    to_world[:3, 3] = -(points.min(0) + points.max(0)) / 2
+    azimuth, elevation, fov_y = np.radians([35.0]), np.radians(12.0), np.radians(30.0)
+    seen = (points + to_world[:3, 3]) @ orbit_rotations(azimuth, elevation)[0].T
+    distance = float((np.abs(seen[:, :2]).max(-1) / (0.95 * np.tan(fov_y / 2)) - seen[:, 2]).max())
+    cameras = orbit_cameras(azimuth, elevation, distance, fov_y=fov_y, width=side, height=side)
+    return render_clip(asset, Shot(0, times, to_world, cameras), backend="cpu").frames[0]
+
+
+def save(frames: np.ndarray, path: Path, largest: int, fps: float = FPS) -> None:
+    """Write an animated WebP that repeats for ever, at the best quality that fits into `largest` bytes."""
+    images = [Image.fromarray(frame) for frame in frames]
+    for quality in (92, 85, 75, 65, 50, 35):
+        file = io.BytesIO()
+        images[0].save(
+            file, "WEBP", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0,
+            quality=quality, alpha_quality=90, method=4,
+        )  # fmt: skip
+        if file.tell() <= largest:
+            path.write_bytes(file.getvalue())
+            print(f"{path}: {file.tell()} bytes, quality {quality}")
+            return
+    raise SystemExit(f"{path}: {file.tell()} bytes at the lowest quality, more than {largest}")
+
+
+if __name__ == "__main__":
+    main()
