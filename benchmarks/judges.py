@@ -1,11 +1,12 @@
 """The judges of generated videos against truth: known motions of the creatures, clean and with known faults.
 
     python -m benchmarks.judges [--species fox …] [--motions 20] [--side 64] [--seed 100] [--cache DIR] [--sheet PNG]
+    python -m benchmarks.judges --views 4 [--motions 10] [--seed 4000] …     the four views of a motion together
 
 12 species × 20 motions, 16 frames in 2 s as MV-VDM's, rendered by the CPU renderer at 128 pixels from one of many
 directions, reduced to --side, before grey, with Gaussian noise of σ = 1; masks are those of `foreground_masks`. Every
-clip is judged clean and with each fault of `factory.generation.judging.faults`. Both halves of
-the species were seen while the thresholds were chosen; another --seed (individuals, motions, directions) is held out.
+clip is judged clean and with each fault of `factory.generation.judging.faults`. The thresholds were chosen with the
+default seed; another --seed (individuals, motions, directions) is held out.
 
 Bar, by fault and without a language model: at least 95 % of the faulty and at most 5 % of the clean videos thrown out.
 Rows in brackets are no part of it: smaller faults, camera motions that a plain background hides, textured backgrounds.
@@ -24,8 +25,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import describe_machine
-from factory.generation.judging import Thresholds, Verdict, decide, faults, foreground_masks, measure_video
+from factory.generation.judging import (
+    Thresholds,
+    Verdict,
+    decide,
+    faults,
+    foreground_masks,
+    measure_video,
+    measure_views,
+)
 from factory.generation.judging.flow import opencv
+from factory.generation.still import find_still
+from factory.generation.video_sources import RenderedVideos, animation_sentences, evenly_spaced
 from factory.sources import creatures
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.gltf import Asset, load
@@ -35,7 +46,7 @@ FRAMES, FPS, SIDE = 16, 8, 128
 GREY = 127
 ELEVATIONS = (5.0, 20.0)  # degrees
 MARGIN = 0.14  # of half of the frame, free around the whole motion
-BAR = (*faults.FAULTS,)
+BAR = (*faults.FAULTS,)  # text and bands are beyond the ten that the bar names
 KINDS = (
     "clean", *BAR, "camera: zoom", "camera: pan", "camera: roll", "(camera: orbit)", "(jumping: 15-30 %)",
     "(cut: same distance)", "(clean, texture)", "(camera, texture)",
@@ -219,6 +230,71 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def view_rows(arguments: argparse.Namespace) -> list[Row]:
+    """Measure motions in V views as `--video-model rendered` films them, clean and with each fault in all views."""
+    rows, views = [], arguments.views
+    for name in arguments.species or creatures.species():
+        still = find_still(f"creatures://{name}?seed={arguments.seed}")
+        source = RenderedVideos(views=views, frames=FRAMES, side=arguments.side)
+        known = animation_sentences(load(creatures.build(name, arguments.seed), name=name))
+        rng = np.random.default_rng([arguments.seed, creatures.species().index(name)])
+        for index in sorted(rng.choice(len(known), arguments.motions, replace=False)):
+            frames = source.generate(still, known[index], 0).frames
+            alpha = np.stack([foreground_masks(view, GREY) for view in frames]).astype(np.uint8) * 255
+            clean = np.concatenate([frames, alpha[..., None]], -1)
+            for kind in arguments.kinds or ("clean", *(each for each in BAR if each != "other object")):
+                rows.append(Row(name, known[index], kind, _measure_views(clean, kind, rng)))
+        print(f"\r{len(rows)} sets", end="", flush=True)
+    print()
+    return rows
+
+
+def _measure_views(clean: np.ndarray, kind: str, rng: np.random.Generator) -> dict[str, float | None]:
+    """Scores of clips [V, T, H, W, 4], with the same fault in all views."""
+    seed, views = int(rng.integers(2**31)), clean
+    if kind != "clean":
+        others = [[np.roll(clean, -1, axis=0)[view]] if kind == "cut" else [] for view in range(len(clean))]
+        views = np.stack(
+            [
+                faults.FAULTS[kind](clean[v], np.random.default_rng(seed), *others[v])
+                for v in range(len(clean))
+            ]
+        )
+    side = clean.shape[3]
+    behind = np.full((*clean.shape[1:4], 3), GREY, np.uint8)
+    videos = np.stack([_composite(view, behind, side, rng) for view in views])
+    stills = np.stack([_composite(view[:1], behind[:1], side, rng)[0] for view in clean])
+    masks = np.stack([foreground_masks(video, GREY) for video in videos])
+    return measure_views(videos, masks, stills, evenly_spaced(len(clean)).cameras(side, side))
+
+
+def draw_sheet(rows: list[Row], thresholds: Thresholds, arguments: argparse.Namespace) -> None:
+    """Draw what slips through and what is thrown out by mistake: a row of frames each, at most six of a kind."""
+    from PIL import Image, ImageDraw
+
+    wrong: dict[tuple[str, str, str], Verdict] = {}
+    seen: Counter[str] = Counter()
+    for row in rows:
+        verdict = decide(row.scores, thresholds)
+        if (row.kind == "clean") != verdict.kept and seen[row.kind] < 6:
+            seen[row.kind] += 1
+            wrong[row.species, row.motion, row.kind] = verdict
+    strips = []
+    for truth in truths(list(creatures.species()), arguments.motions, arguments.seed, arguments.cache):
+        for kind in KINDS:
+            if (verdict := wrong.get((truth.species, truth.motion, kind))) is None:
+                continue
+            video = faulty(truth, kind, arguments.side)[0][:: FRAMES // 8]
+            strip = Image.new("RGB", (arguments.side * 8, arguments.side + 12), "white")
+            strip.paste(Image.fromarray(np.concatenate(list(video), 1)), (0, 12))
+            text = f"{kind}: {truth.species}, {truth.motion} {' '.join(verdict.failed)}"
+            ImageDraw.Draw(strip).text((2, 0), text, "black")
+            strips.append((KINDS.index(kind), np.asarray(strip)))
+    if strips:
+        strips.sort(key=lambda each: each[0])
+        Image.fromarray(np.concatenate([strip for _, strip in strips])).save(arguments.sheet)
+
+
 def summarise(rows: list[Row], thresholds: Thresholds) -> None:
     """Print the share thrown out by kind, by half of the species, and why; then what slips through."""
     verdicts = [(row, decide(row.scores, thresholds)) for row in rows]
@@ -254,11 +330,15 @@ def main() -> None:
     parser.add_argument(
         "--scores", type=Path, help="file of scores, one line each: read if it exists, and continued"
     )
+    parser.add_argument("--views", type=int, default=1, help="of a motion, judged together")
+    parser.add_argument("--sheet", type=Path, help="picture of the videos that were judged wrongly")
     arguments = parser.parse_args()
     print(describe_machine())
-    rows = measure(arguments)
+    rows = measure(arguments) if arguments.views == 1 else view_rows(arguments)
     thresholds = Thresholds.load(arguments.thresholds) if arguments.thresholds else Thresholds()
     summarise(rows, thresholds)
+    if arguments.sheet and arguments.views == 1:
+        draw_sheet(rows, thresholds, arguments)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_gltf import TinyGltf
 
 from factory.generation import stages
-from factory.generation.assembly import motion_cameras
+from factory.generation.assembly import motion_cameras, remove_stale
 from factory.generation.frames import pack_alpha, pack_video, straight_color, unpack_alpha, unpack_video
 from factory.generation.jobs import STAGES, ViewGeometry
 from factory.generation.judging import Thresholds
@@ -248,6 +248,38 @@ def test_changed_thresholds_rerun_only_the_decision(inputs, finished, tmp_path):
     assert counts["judge"]["resumed"] == 0 and counts["measure"]["resumed"] == 6
     assert generate(inputs, out, *first, "--only", "judge") == 0  # back: the ledger has this decision already
     assert still.read_bytes() == strict and about(out)["stages"]["judge"]["resumed"] == 6
+
+
+def test_what_other_thresholds_drop_leaves_the_folder_of_motions(inputs, finished, tmp_path):
+    """And comes back, byte for byte, with the first thresholds."""
+    out, first = tmp_path / "out", ("--video-option", f"calls={finished.with_suffix('.calls')}")
+    shutil.copytree(finished, out)
+    before = contents(out / "motions")
+    scores = [json.loads(file.read_text()) for file in out.rglob("scores.json")]
+    lowest = sorted(each["scores"]["motion"] for each in scores if each["kept"])
+    (tmp_path / "strict.json").write_text(json.dumps({"min_motion": (lowest[0] + lowest[1]) / 2}))
+    strict = ("--thresholds", str(tmp_path / "strict.json"))
+    (out / "motions/fox/notes.txt").write_text("mine")
+    assert lowest[0] < lowest[1] and generate(inputs, out, *first, *strict) == 0
+    videos = MotionVideos.open(out / "motions/fox")
+    assert len(videos) == len(KEPT) - 1
+    assert {file.stem for file in (out / "motions/fox").glob("*.npy")} == set(videos.files)
+    (tmp_path / "none.json").write_text(json.dumps({"min_motion": 100}))
+    assert generate(inputs, out, *first, "--thresholds", str(tmp_path / "none.json")) == 1
+    assert [file.name for file in (out / "motions/fox").iterdir()] == ["notes.txt"]
+    (out / "motions/fox/notes.txt").unlink()
+    assert generate(inputs, out, *first) == 0
+    assert contents(out / "motions") == before
+
+
+def test_a_folder_of_rendered_motions_is_left_alone(tmp_path):
+    (tmp_path / "hop.npy").touch()
+    assert remove_stale(tmp_path, []) == []
+    (tmp_path / "motions.json").write_text('{"provenance": {"source": "local"}}')
+    assert remove_stale(tmp_path, []) == [] and (tmp_path / "hop.npy").exists()
+    (tmp_path / "motions.json").write_text('{"provenance": {"generated": {}}}')
+    assert remove_stale(tmp_path, ["hop"]) == [] and (tmp_path / "motions.json").exists()
+    assert remove_stale(tmp_path, []) == ["hop.npy"] and not list(tmp_path.iterdir())
 
 
 def test_a_stage_without_what_it_needs_is_refused(inputs, tmp_path, capsys):

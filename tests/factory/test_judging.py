@@ -18,7 +18,7 @@ from factory.generation.judging import (
     measure_views,
 )
 from factory.generation.judging.flow import CommonMotion, dense_flow, opencv
-from factory.generation.judging.measures import MEASURES, score_of_views
+from factory.generation.judging.measures import MEASURES, averaged_score, score_of_views
 from factory.generation.judging.video import JudgedVideo
 from factory.sources import creatures
 from renderers.cameras import Cameras, orbit_cameras
@@ -191,16 +191,18 @@ def test_flow_of_a_textured_background_does_not_reach_into_the_object():
 
 
 def test_a_mirrored_video_of_a_nearly_symmetric_object_is_seen():
-    """A symmetric disc with small differences between its halves, 5 of 255 steps."""
+    """A disc with small differences between its halves, 4 of 255 steps: less than its motion changes a pixel."""
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
-    masks = np.repeat((x**2 + y**2 < 20**2)[None], T, 0)
-    rings = 150 + 30 * np.cos(np.hypot(x, y) / 2)
-    sides = np.where(x > 0, 5.0, -5.0) * np.cos(y / 3)
-    frames = np.where(masks[..., None], (rings + sides)[None, ..., None], GREY).repeat(3, -1)[..., :3]
+    centres = np.arange(T) * 1.5 - 6  # it moves, so that frames differ more by its place than by its halves
+    dx = x[None] - centres[:, None, None]
+    masks = dx**2 + y[None] ** 2 < 16**2
+    rings = 150 + 30 * np.cos(np.hypot(dx, y) / 2)
+    sides = np.where(dx > 0, 4.0, -4.0) * np.cos(y / 3)
+    frames = np.where(masks[..., None], (rings + sides)[..., None], GREY).repeat(3, -1)
     frames = np.clip(frames + np.random.default_rng(0).normal(0, 1, frames.shape), 0, 255).astype(np.uint8)
-    flipped = np.concatenate([frames[:4], frames[4:, :, ::-1]])
+    flipped, there = (np.concatenate([each[:4], each[4:, :, ::-1]]) for each in (frames, masks))
     assert measure_video(frames, masks)["mirrored"] < Thresholds().max_mirrored
-    assert measure_video(flipped, masks)["mirrored"] > 1.3 * Thresholds().max_mirrored
+    assert measure_video(flipped, there)["mirrored"] > 1.2 * Thresholds().max_mirrored
 
 
 def test_the_background_tells_the_camera_from_the_object():
@@ -430,7 +432,6 @@ def test_wrong_arrays_are_refused(change, reason):
         ("jump", [0.1, 0.3, 0.2, 0.05], 0.2),  # two of four
         ("jump", [0.1, 0.7, 0.2, 0.05], 0.4),  # one view, by more than 1.75 times
         ("jump", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], 0.5),  # four of eight
-        ("zoom", [0.1, 0.11, 0.12, 0.13], 0.11),  # three of four
         ("color_change", [1.0, 2.0, 3.5], 2.0),  # three of three, or one by far
         ("flicker", [0.1, 0.2, 0.3, 0.4], 0.4),  # any
         ("motion", [0.5, 1.0, 0.6, 0.7], 0.7),  # the object stands still in three views …
@@ -443,6 +444,20 @@ def test_the_score_of_views_is_that_of_the_share_of_them_that_must_show_a_fault(
     result = score_of_views(name, values)
     assert result == (None if score is None else pytest.approx(score))
     assert score_of_views(name, values[::-1]) == result
+
+
+def test_what_an_object_does_in_the_world_cancels_in_opposite_views():
+    """An object that glides is seen to go left by one camera and right by the opposite one; a panning camera is not."""
+    right, left = moving(2.0), moving(-2.0)
+    pan = measure_video(*right)["pan"]
+    glides = measure_views(*(np.stack(each) for each in zip(right, left, strict=True)))
+    panned = measure_views(*(np.stack(each) for each in zip(right, right, strict=True)))
+    assert panned["pan"] == pytest.approx(pan) and glides["pan"] == pytest.approx(pan / 3, rel=0.02)
+    assert averaged_score([np.array([0.3]), np.array([-0.3]), np.array([0.3]), np.array([-0.3])]) == 0.3 / 3
+    assert averaged_score(
+        [np.array([0.3]), np.array([0.3]), np.array([0.3]), np.array([-0.1])]
+    ) == pytest.approx(0.2)
+    assert averaged_score([np.array([3.0, 4.0]), np.array([3.0, 4.0])]) == 5.0
 
 
 def test_what_one_of_four_views_shows_by_accident_is_no_fault():

@@ -63,12 +63,18 @@ def shape_change(video: JudgedVideo) -> float | None:
     0: the Euclidean length of the median over the last quarter of the frames. None if the first or all of those
     frames do not show the object.
     """
+    change = proportion_change(video)
+    return None if change is None else float(np.linalg.norm(change))
+
+
+def proportion_change(video: JudgedVideo) -> np.ndarray | None:
+    """The vector of `shape_change`, float64 [3]: ln of area, longer and shorter axis, over those of frame 0."""
     last = np.arange(len(video.frames)) >= 0.75 * len(video.frames)
     if not video.visible[0] or not (video.visible & last).any():
         return None
     start = _proportions(video.masks[0])
     late = [_proportions(mask) - start for mask in video.masks[video.visible & last]]
-    return float(np.linalg.norm(np.median(late, axis=0)))
+    return np.median(late, axis=0)
 
 
 def _proportions(mask: np.ndarray) -> np.ndarray:

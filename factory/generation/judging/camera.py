@@ -25,6 +25,12 @@ def zoom(video: JudgedVideo) -> float | None:
     mask, and of the steady change of ln(A_t) / 2 (`_steady`), with A_t the mask's area; 0 if they have different signs.
     None before a textured background, where `background_motion` measures it, or if a frame does not show the object.
     """
+    value = _zoom(video)
+    return None if value is None else abs(value)
+
+
+def _zoom(video: JudgedVideo) -> float | None:
+    """`zoom` with its sign: positive for an object that becomes larger."""
     common = _object_motion(video)
     if common is None:
         return None
@@ -33,7 +39,7 @@ def zoom(video: JudgedVideo) -> float | None:
     growth = np.diff(np.log(video.areas[places])) / 2
     if by_flow * growth.sum() <= 0:
         return 0.0
-    return float(np.sqrt(abs(by_flow) * _steady(growth, common.durations)))
+    return float(np.sign(by_flow) * np.sqrt(abs(by_flow) * _steady(growth, common.durations)))
 
 
 def roll(video: JudgedVideo) -> float | None:
@@ -43,10 +49,16 @@ def roll(video: JudgedVideo) -> float | None:
     smallest share of the object that follows it in a step: of an object that turns about its own axis, most does not.
     None as for `zoom`.
     """
+    value = _roll(video)
+    return None if value is None else abs(value)
+
+
+def _roll(video: JudgedVideo) -> float | None:
+    """`roll` with its sign."""
     common = _object_motion(video)
     if common is None:
         return None
-    return abs(float(common.mean(common.angle))) * float(np.sqrt(common.share.min()))
+    return float(common.mean(common.angle)) * float(np.sqrt(common.share.min()))
 
 
 def pan(video: JudgedVideo) -> float | None:
@@ -63,6 +75,14 @@ def pan(video: JudgedVideo) -> float | None:
     rates = np.sort(common.slowest / common.durations)
     middle = rates[1:-1] if len(rates) > 3 else rates
     return max(0.0, float(middle.mean() * common.durations.sum())) / max(video.frames.shape[1:3])
+
+
+def signed_motion(video: JudgedVideo) -> dict[str, np.ndarray]:
+    """`zoom`, `roll` and `pan` as vectors float64 [1], [1] and [2], with sign and direction; without what is None."""
+    common, zoomed, rolled, panned = _object_motion(video), _zoom(video), _roll(video), pan(video)
+    if common is None or zoomed is None or rolled is None or panned is None:
+        return {}
+    return {"zoom": np.array([zoomed]), "roll": np.array([rolled]), "pan": panned * common.direction}
 
 
 def _steady(steps: np.ndarray, durations: np.ndarray) -> float:

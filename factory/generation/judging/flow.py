@@ -80,12 +80,22 @@ class CommonMotion:
     durations: np.ndarray
     slowest: np.ndarray
 
+    @property
+    def direction(self) -> np.ndarray:
+        """Of the mean of `offset`, float64 [2], of length 1."""
+        return _direction(self.share, self.offset)
+
     def mean(self, steps: np.ndarray) -> np.ndarray:
         """What values [N] or [N, D] of the steps add up to over all of them, at the mean rate, weighted by `share`.
 
         A step in which the object's own motion hides the common one has a small share.
         """
         return (self.share @ steps) * (self.durations.sum() / max(float(self.share @ self.durations), 1e-12))
+
+
+def _direction(share: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    total = share @ offset
+    return total / max(float(np.linalg.norm(total)), 1e-12)
 
 
 def common_motion(
@@ -101,8 +111,7 @@ def common_motion(
     """
     rows = [_similarity(flow[t], regions[t], weights[t]) for t in range(len(flow))]
     offset, log_scale, angle, share = (np.array(values) for values in zip(*rows, strict=True))
-    total = share @ offset
-    direction = total / max(float(np.linalg.norm(total)), 1e-12)
+    direction = _direction(share, offset)
     slowest = [np.percentile(flow[t][regions[t]] @ direction, SLOWEST) for t in range(len(flow))]
     return CommonMotion(offset, log_scale, angle, share, durations.astype(np.float64), np.array(slowest))
 
