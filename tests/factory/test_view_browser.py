@@ -14,7 +14,7 @@ import pytest
 from browser import browser
 from PIL import Image
 from sample_clips import disc_row
-from test_view import HOSTILE, ROWS, table
+from synthetic_index import HOSTILE, ROWS, table
 
 import factory
 from factory.browser.index import PAGE
@@ -77,7 +77,7 @@ def discs(tmp_path_factory) -> Path:
     own = [
         {"clip_id": f"{n:016x}", "split": "train", "quality": ("high", "ok", "")[n % 3], "licence": "CC0-1.0",
          **({"title": HOSTILE, "author": HOSTILE, "caption": HOSTILE, "licence": HOSTILE} if n % 2 else
-            {"title": f"Disc {n}", "caption": f"rolls {n} times"})}
+            {"title": f"Disc {n}", "caption": f"rolls-{n}-times"})}
         for n in range(120)
     ]  # fmt: skip
     rows = [disc_row(VIEWS, FRAMES) | each for each in own]
@@ -101,7 +101,7 @@ def test_list_filters_search_and_pages(chromium, running):
         running.url,
         [LISTED, TOTAL, titles,
          ["click", box], found(40), TOTAL, ["evaluate", "location.hash"],
-         ["fill", "#search", "ROLLS 12"], found(1), titles, TOTAL,
+         ["fill", "#search", "ROLLS-12-T disc"], found(1), titles, TOTAL,
          ["fill", "#search", ""], found(40),
          ["click", box], found(120),
          ["click", "#next"], at(2),

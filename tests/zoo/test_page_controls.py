@@ -109,8 +109,8 @@ def test_keys_turn_and_pause(opened):
     page, run = opened
     view, playing = evaluate(page["view"]), evaluate(page["still"])
     stop = evaluate(page["set"] % "{ playing: false }")
-    out = run([stop, view, key("ArrowRight"), view, key("ArrowLeft"), view, key("ArrowUp"), view, key("ArrowDown"), view,
-               playing, key(" "), playing, key(" "), playing, key("x"), view])  # fmt: skip
+    out = run([stop, view, key("ArrowRight"), view, key("ArrowLeft"), view, key("ArrowUp"), view, key("ArrowDown"),
+               view, playing, key(" "), playing, key(" "), playing, key("x"), view])  # fmt: skip
     start, right, back, up, down = (np.array(out[i]) for i in (1, 3, 5, 7, 9))
     assert right - start == pytest.approx([0.1, 0, 0]) and back == pytest.approx(start)
     assert up - start == pytest.approx([0, 0.1, 0]) and down == pytest.approx(start)
@@ -121,7 +121,8 @@ def test_views_have_limits_and_a_double_click_resets(opened):
     page, run = opened
     view = evaluate(page["view"])
     out = run([view, evaluate(page["turn"] % 7), view, evaluate(page["turn"] % -7), view,
-               *[wheel(1000)] * 15, view, *[wheel(-1000)] * 30, view, event("MouseEvent", "'dblclick'"), view])  # fmt: skip
+               *[wheel(1000)] * 15, view, *[wheel(-1000)] * 30, view,
+               event("MouseEvent", "'dblclick'"), view])  # fmt: skip
     start, above, below, far, near, again = (out[i] for i in (0, 2, 4, 20, 51, 53))
     assert above[1] == pytest.approx(LIMIT) and below[1] == pytest.approx(-LIMIT)
     assert far[2] == pytest.approx(8) and near[2] == pytest.approx(1 / 8) and again == start
@@ -165,8 +166,8 @@ def test_the_slider_sets_the_phase_and_stops(opened):
       slider.value = Number(slider.min) + 0.75 * (slider.max - slider.min);
       slider.dispatchEvent(new Event("input"));
     })()"""
-    out = run([evaluate(page["set"] % "{ playing: true }"), evaluate(slide), evaluate(page["frame"]), evaluate(page["frames"]),
-               evaluate(page["still"])])  # fmt: skip
+    out = run([evaluate(page["set"] % "{ playing: true }"), evaluate(slide), evaluate(page["frame"]),
+               evaluate(page["frames"]), evaluate(page["still"])])  # fmt: skip
     assert out[2] == pytest.approx(0.75 * (out[3] - 1), abs=1e-3) and out[4] is False
 
 
