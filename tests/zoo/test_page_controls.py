@@ -67,7 +67,7 @@ SAVED = {
     "view": "[player.view.azimuth, player.view.elevation, player.view.distance / player.scene.camera.distance]",
     "turn": "player.look({ elevation: %s })",
     "set": "player.set(%s)",
-    "frame": "player.state.frame",
+    "frame": "Math.min(player.state.frame, player.frames - 1)",
     "frames": "player.frames",
     "step": "(time) => { cancelAnimationFrame(player.scheduled); player.scheduled = 1; player.step(time); }",
     "spacing": "player.spacing",
@@ -175,14 +175,13 @@ def test_the_background_follows_the_colour_scheme(opened):
     """The page draws by itself when the scheme changes, also while it is paused."""
     page, run = opened
     pause = ["evaluate", "new Promise((done) => setTimeout(done, 300))"]
-    png = ["evaluate", f"{page['canvas']}.toDataURL()"]
     keep = (
         f"(() => {{ const draw = {page['page']}.draw; {page['page']}.draw = function () {{ draw.call(this); "
     )
     keep += f"window.drawn = {page['canvas']}.toDataURL(); }}; }})()"
-    out = run([evaluate(page["set"] % "{ playing: false }"), pause, evaluate(keep), ["scheme", "dark"], pause,
-               evaluate("window.drawn ?? null"), ["scheme", "light"], pause, evaluate("window.drawn ?? null"), png],
-              colorScheme="light")  # fmt: skip
+    drawn = [["wait", "window.drawn"], evaluate("[window.drawn, window.drawn = null][0]")]
+    out = run([evaluate(page["set"] % "{ playing: false }"), pause, evaluate(keep), ["scheme", "dark"], *drawn,
+               ["scheme", "light"], *drawn], colorScheme="light")  # fmt: skip
     assert corner(out[5]) == [22, 25, 30] and corner(out[8]) == [255, 255, 255]
 
 
