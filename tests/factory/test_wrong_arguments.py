@@ -54,8 +54,10 @@ from factory import (
     TrainingClips,
     assign_split,
     attribution,
+    browse,
     clip_schema,
     decode_h264,
+    export_browser,
     export_lerobot,
     load_clips,
     make_row,
@@ -242,6 +244,7 @@ def file_cases(root: Path, folder: Path) -> dict[str, Case]:
     video = bytes(row["view_00"]["bytes"])
     clips = load_clips(root)
     others = [root.parent / "nowhere", root.parent / "photos", root.parent / "a-file"]
+    count = [*NO_INTEGER, 0, -1]
     clip, info = disc_clip(VIEWS, FRAMES), clip_info(VIEWS)
     return {
         "export_lerobot": Case(
@@ -250,6 +253,28 @@ def file_cases(root: Path, folder: Path) -> dict[str, Case]:
             {
                 "clips": [None, root, "x", 7, []],
                 "folder": [*NO_PATH, root, root.parent / "a-file", root.parent / "a-file" / "x"],
+            },
+        ),
+        "browse": Case(
+            lambda **arguments: browse(**arguments).close(),
+            {"dataset": root, "open_browser": False, "block": False},
+            {
+                "dataset (browse|dataset|no clips|files|file)": [*NO_PATH, *others],
+                "host": [7, b"127.0.0.1", 1.5],
+                "port": [*NO_INTEGER, -1, 70000],
+                "token": [7, "short", "with space in it", "a" * 7],
+                "open_browser": [1, 0.5, "no"],
+                "block": ["no", 7],
+            },
+        ),
+        "export_browser": Case(
+            export_browser,
+            {"dataset": root, "folder": folder / "pages"},
+            {
+                "dataset (export_browser|dataset|no clips|files|file)": [*NO_PATH, *others],
+                "folder (folder|files|file)": [*NO_PATH, root, root.parent / "a-file"],
+                "limit": [v for v in count if v is not None],
+                "views": [v for v in count if v is not None],
             },
         ),
         "write_card": Case(
@@ -552,9 +577,9 @@ def wrong_calls(name: str, case: Case) -> Iterator[tuple[str, Callable[[], objec
 NAMES = [
     "load_clips", "ClipDataset", "ClipDataset.__getitem__", "ClipDataset.clip", "ClipDataset.table",
     "ClipDataset.read_row", "Clip.read", "TrainingClips", "TrainingClips.set_epoch", "TrainingClips.load_state_dict",
-    "ClipLoader", "ray_dataset", "export_lerobot", "write_card", "packed_keys", "staged_path", "ShardPacker",
-    "ShardPacker.planned", "ShardPacker.finished", "assign_split", "attribution", "clip_schema", "decode_h264",
-    "pack_alpha", "unpack_alpha", "make_row", "write_row", "row_to_shot",
+    "ClipLoader", "browse", "export_browser", "ray_dataset", "export_lerobot", "write_card", "packed_keys",
+    "staged_path", "ShardPacker", "ShardPacker.planned", "ShardPacker.finished", "assign_split", "attribution",
+    "clip_schema", "decode_h264", "pack_alpha", "unpack_alpha", "make_row", "write_row", "row_to_shot",
     "Task", "task_key", "Outcome", "Ledger", "Ledger.record", "Storage", "Storage.write", "Storage.read", "atomic_path",
     "check_idle", "check_output", "OutputLock", "Group", "run_inline", "run", "train_together", "Failure.of",
     "Record.from_json", "connect", "read_status",
@@ -629,7 +654,8 @@ def test_the_check_sees_what_is_no_refusal():
 def test_every_public_function_is_in_the_table():
     called = {name.partition(".")[0] for name in NAMES}
     results = {  # results, errors and what takes no arguments of a user
-        "factory": "Clip ClipArrays ClipInfo DatasetError ExportError RowError Shard __version__ encode_h264",
+        "factory": "Clip ClipArrays ClipInfo DatasetBrowser DatasetError ExportError RowError Shard __version__ "
+        "encode_h264",
         "cluster": "ForeignFolderError Interrupted JobStatus OutputInUseError Progress Report Session Stage StageError "
         "StorageError __version__ from_parts",
     }  # encode_h264 is in the table of the renderers
