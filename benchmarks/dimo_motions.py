@@ -1,4 +1,4 @@
-"""Plausibility and diversity of a DIMO model's motions: trained ones, draws, samples of N(0, I) and interpolations.
+"""Plausibility and diversity of a DIMO model's motions: trained ones, samples of N(0, I) and interpolations.
 
     python -m benchmarks.dimo_motions dimo/kangaroo --data out/motions/kangaroo --out strips
 
@@ -38,8 +38,7 @@ def kinds_of_motions(pipeline: DIMOPipeline, count: int, seed: int = 0) -> dict[
     pairs = [torch.randperm(len(mu), generator=generator)[:2] for _ in range(count)]
     return {
         "trained": mu,
-        "draw": torch.stack([pipeline.draw(k) for k in range(count)]),
-        "N(0, I)": torch.randn(count, mu.shape[1], generator=generator),
+        "sample": torch.stack([pipeline.draw(k) for k in range(count)]),
         "half-way": torch.stack([mu[pair].mean(0) for pair in pairs]),
     }
 

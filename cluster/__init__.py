@@ -17,12 +17,13 @@ from cluster.backlog import Progress, Report
 from cluster.dispatch import Interrupted, run
 from cluster.inline import run_inline
 from cluster.ledger import Ledger, Record
+from cluster.local_files import atomic_path
 from cluster.lock import OutputInUseError, OutputLock
 from cluster.output import ForeignFolderError, check_idle, check_output
 from cluster.session import Session, connect
 from cluster.stage import Failure, Outcome, Stage, StageError, Task, task_key
 from cluster.status import JobStatus, read_status
-from cluster.storage import Storage, StorageError, atomic_path
+from cluster.storage import Storage, StorageError
 
 if TYPE_CHECKING:
     from cluster.data import from_parts

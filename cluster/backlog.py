@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cluster.arguments import instance
 from cluster.digests import DigestMap
 from cluster.ledger import Ledger, Record
-from cluster.progress import Moment, ProgressWriter, RunState
+from cluster.progress import Moment, ProgressWriter, RunProgress, RunState
 from cluster.stage import Stage, Status, Task
 
 RESUME_BATCH = 256  # tasks of earlier runs whose records are read together
@@ -168,16 +168,19 @@ class Backlog:
         workers: int,
         workers_lost: int = 0,
         state: RunState = "running",
-    ) -> None:
+    ) -> RunProgress | None:
         """Write the progress file if it is due, and at the end of the run.
 
         Args:
             running: returns the tasks being processed, with the `time.monotonic` since which they are.
             workers, workers_lost: see `cluster.progress.RunProgress`.
             state: anything but "running" is the end.
+
+        Returns:
+            The content of the file; None if it was not due.
         """
         if state == "running" and not self._writer.is_due:
-            return
+            return None
         moment = Moment(
             counts=self.report.counts,
             resumed=self.report.resumed,
@@ -189,7 +192,7 @@ class Backlog:
             workers=workers,
             workers_lost=workers_lost,
         )
-        self._writer.write(moment, state)
+        return self._writer.write(moment, state)
 
     def retry(self, task: Task, reason: str) -> None:
         """Put a task back at the front of the queue after a failed attempt."""
@@ -252,13 +255,16 @@ class Backlog:
                 else:
                     self.report.resumed += 1
                     self._count(task, record)
-                    expanded += self._drop_seen(record.follow_up)
+                    if record.follow_up:
+                        expanded += self._drop_seen(record.follow_up)
             unresolved = expanded
         return unresolved
 
     def _drop_seen(self, tasks: Iterable[Task]) -> list[Task]:
         """Return the tasks whose keys have not been seen before, in order, and mark them as seen."""
         unique = {task.key: task for task in reversed(list(tasks))}
+        if not unique:
+            return []
         seen = self._seen.get_many(list(unique))
         new = {key: unique[key] for key, value in zip(unique, seen, strict=True) if value is None}
         self._seen.update(list(new), [0] * len(new))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 ABSENT = 2**64 - 1  # the value of a deleted key
@@ -52,6 +53,8 @@ class DigestMap:
 
     def get_many(self, keys: Sequence[str]) -> list[int | None]:
         """Return the value of every key, None where there is none. Faster than `get` for hundreds of keys."""
+        if not self._recent and not self._chunks:
+            return [None] * len(keys)
         if len(keys) < 8:
             return [self.get(key) for key in keys]
         digests = [_digest(key) for key in keys]
@@ -110,9 +113,12 @@ class _Chunk:
 
     def get(self, digest: bytes) -> int | None:
         high, low = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
-        for index in self._equal(high):
+        highs = self.high
+        index = int(highs.searchsorted(highs.dtype.type(high)))
+        while index < len(highs) and highs[index] == high:
             if self.low[index] == low:
                 return int(self.values[index])
+            index += 1
         return None
 
     def get_many(self, digests: Sequence[bytes]) -> list[int | None]:
@@ -132,12 +138,6 @@ class _Chunk:
             values[place] = self.get(digests[place])
         return values
 
-    def _equal(self, high: int) -> Iterator[int]:
-        index = int(self.high.searchsorted(self.high.dtype.type(high)))
-        while index < len(self.high) and self.high[index] == high:
-            yield index
-            index += 1
-
     def merged(self, newer: _Chunk, *, drop_absent: bool) -> _Chunk:
         """Merge with a newer chunk, whose values replace those of this one."""
         import numpy as np
@@ -154,5 +154,7 @@ class _Chunk:
         return _Chunk(high[keep], low[keep], values[keep])
 
 
+# A key is looked up several times in a row: is it listed, where is its record, was it handed out.
+@functools.lru_cache(maxsize=4096)
 def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()

@@ -19,6 +19,7 @@ from cluster.backlog import Backlog, OnResolved, OnTick, Report, check_job
 from cluster.child import ChildSpec
 from cluster.inline import run_inline
 from cluster.ledger import Ledger
+from cluster.metrics import RunMetrics
 from cluster.pool import WorkerPool
 from cluster.progress import RunState
 from cluster.session import connect
@@ -88,6 +89,7 @@ def run(
             f"{ledger.root} is visible to this process only, not to workers: use run_inline, a folder or an "
             f"object store"
         )
+    ledger.storage.check_lasting()
     spec = ChildSpec.of(stage)
     backlog = Backlog(tasks, ledger, on_resolved, max_in_backlog, spec.name)
     if (first := backlog.next()) is None:
@@ -99,8 +101,9 @@ def run(
         with sigterm_as_interrupt(), connect(cpus) as session:
             backlog.start_clock()
             pool = WorkerPool(session, stage, spec, ledger, workers)
+            metrics = None if session.embedded else RunMetrics(spec.name)
             try:
-                _drive_to_end(backlog, pool, ledger, on_tick)
+                _drive_to_end(backlog, pool, ledger, on_tick, metrics)
                 pool.stop()
             finally:
                 pool.kill()
@@ -109,20 +112,26 @@ def run(
         raise Interrupted(_final_report(backlog, pool) if pool else backlog.report) from None
 
 
-def _drive_to_end(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None) -> None:
+def _drive_to_end(
+    backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None, metrics: RunMetrics | None
+) -> None:
     """Dispatch all tasks, and write into the progress file how that ended."""
     state: RunState = "failed"
     try:
-        _drive(backlog, pool, ledger, on_tick)
+        _drive(backlog, pool, ledger, on_tick, metrics)
         state = "finished"
     except KeyboardInterrupt:
         state = "interrupted"
         raise
     finally:
-        backlog.write_progress(list, 0, pool.lost, state)
+        progress = backlog.write_progress(list, 0, pool.lost, state)
+        if metrics is not None and progress is not None:
+            metrics.update(progress)
 
 
-def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None) -> None:
+def _drive(
+    backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick | None, metrics: RunMetrics | None
+) -> None:
     """Dispatch tasks until the backlog is empty and no task is running."""
     losses: Counter[str] = Counter()  # key → workers lost in a row
     next_tick = 0.0
@@ -149,7 +158,9 @@ def _drive(backlog: Backlog, pool: WorkerPool, ledger: Ledger, on_tick: OnTick |
             else:
                 backlog.requeue(task)
         if pool.running:
-            backlog.write_progress(pool.running_since, pool.alive, pool.lost)
+            progress = backlog.write_progress(pool.running_since, pool.alive, pool.lost)
+            if metrics is not None and progress is not None:
+                metrics.update(progress)
         if on_tick is not None and time.monotonic() >= next_tick:
             next_tick = time.monotonic() + TICK_S
             on_tick(backlog.progress(pool.running, pool.alive))

@@ -86,10 +86,11 @@ class Record:
         return {**data, "follow_up": [task.to_json() for task in self.follow_up]}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Record:
-        """Create a record from the result of `to_json`."""
+    def from_json(cls, data: dict[str, Any], *, resumed: bool = False) -> Record:
+        """Create a record from the result of `to_json`; `resumed` as in the attributes."""
         fields_of(data, ("key", "label", "status", "follow_up"), "Record.from_json: data")
-        return cls(**{**data, "follow_up": [Task.from_json(task) for task in data["follow_up"]]})
+        follow_up = [Task.from_json(task) for task in data["follow_up"]]
+        return cls(**{**data, "follow_up": follow_up, "resumed": resumed})
 
 
 class Ledger:
@@ -170,30 +171,29 @@ class Ledger:
             return {}
         # Of several records, "done" wins, and then the one in a segment.
         first = [key for key, status in packed.items() if status == "done" or loose[key] != _DONE]
-        records = self._packed_records(first)
-        records |= self._loose_records(
-            {key: code for key, code in loose.items() if code is not None and key not in records}
-        )
+        records = self._packed_records(first, resumed=True)
+        unread = {key: code for key, code in loose.items() if code is not None and key not in records}
+        records |= self._loose_records(unread, resumed=True)
         rest = [key for key in packed if key not in records and key not in first]
-        records |= self._packed_records(rest)
+        records |= self._packed_records(rest, resumed=True)
         for key in keys:
             if key not in records:
                 self._loose.discard(key)  # truncated by a full disk or a kill: the task is processed again
-        return {key: replace(records[key], resumed=True) for key in keys if key in records}
+        return {key: records[key] for key in keys if key in records}
 
-    def _packed_records(self, keys: Iterable[str]) -> dict[str, Record]:
+    def _packed_records(self, keys: Iterable[str], *, resumed: bool = False) -> dict[str, Record]:
         keys, segments = list(keys), self._loaded_segments()
-        records = _parse_records(segments.read(keys))
+        records = _parse_records(segments.read(keys), resumed)
         for key in keys:
             if key not in records:
                 segments.discard(key)  # damaged, or removed by another process: `compact` must not rely on it
         return records
 
-    def _loose_records(self, codes: Mapping[str, int]) -> dict[str, Record]:
+    def _loose_records(self, codes: Mapping[str, int], *, resumed: bool = False) -> dict[str, Record]:
         """Read the markers of some keys. `codes`: key → index of its status in `_CODES`."""
         markers = {self._marker(_CODES[code], key): key for key, code in codes.items()}
         contents = self.storage.read_many(markers)
-        return _parse_records({markers[name]: data for name, data in contents.items()})
+        return _parse_records({markers[name]: data for name, data in contents.items()}, resumed)
 
     def record(self, key: str) -> Record | None:
         """Read the current record of one key from the storage; None if the task is unresolved."""
@@ -396,16 +396,16 @@ def _to_bytes(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
-def _parse_records(contents: Mapping[str, bytes]) -> dict[str, Record]:
+def _parse_records(contents: Mapping[str, bytes], resumed: bool) -> dict[str, Record]:
     """Parse records by key; those that are corrupt or belong to another key are left out."""
-    parsed = {key: _parse_record(data, key) for key, data in contents.items()}
+    parsed = {key: _parse_record(data, key, resumed) for key, data in contents.items()}
     return {key: record for key, record in parsed.items() if record is not None}
 
 
-def _parse_record(data: bytes | None, key: str) -> Record | None:
-    """Parse a marker; None if it does not exist, is corrupt or belongs to another key."""
+def _parse_record(data: bytes, key: str, resumed: bool) -> Record | None:
+    """Parse a marker; None if it is corrupt or belongs to another key."""
     try:
-        record = Record.from_json(json.loads(data or b""))
+        record = Record.from_json(json.loads(data.decode()), resumed=resumed)
     except (ValueError, TypeError, KeyError):
         return None
     return record if record.key == key else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,7 @@ class WorkerPool:
 
     Raises:
         StageError: this machine is too small for a single worker.
+        StorageError: the output folder cannot be written.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class WorkerPool:
         import ray
 
         self._session, self._stage, self._spec, self._ledger = session, stage, spec, ledger
+        self._probe = ""
         self._fixed_size = workers
         self._actor_class = ray.remote(Worker)
         self._slots: list[_Slot] = []
@@ -78,6 +81,9 @@ class WorkerPool:
                 f"machine has {available.get('CPU', 0):g} and {available.get('GPU', 0):g}: run on a larger machine "
                 f"or on a cluster (set RAY_ADDRESS)"
             )
+        if not session.embedded and ledger.storage.is_local:
+            self._probe = f"{ledger.storage.temporary}/probe-{uuid.uuid4().hex}"
+            ledger.storage.write(self._probe, b"")
 
     @property
     def has_idle(self) -> bool:
@@ -116,7 +122,7 @@ class WorkerPool:
             max_restarts=0,
             max_task_retries=0,
         )
-        slot = _Slot(actor_class.remote(self._spec, self._ledger))
+        slot = _Slot(actor_class.remote(self._spec, self._ledger, self._probe))
         self._slots.append(slot)
         # The actor may have to wait for a machine, so it receives no task before it has started.
         self._pending[slot.actor.ready.remote()] = slot
@@ -217,6 +223,8 @@ class WorkerPool:
         """Kill all actors. Their child processes end with them."""
         for slot in list(self._slots):
             self._remove(slot)
+        if self._probe:
+            self._ledger.storage.remove(self._probe)
 
 
 def _title(task: Task) -> str:

@@ -165,12 +165,16 @@ class ProgressWriter:
         """Whether `write` would write the file now."""
         return time.monotonic() >= self._next
 
-    def write(self, moment: Moment, state: RunState = "running") -> None:
-        """Write the file if it is due, and at the end of a run that did something. A storage that fails is ignored."""
+    def write(self, moment: Moment, state: RunState = "running") -> RunProgress | None:
+        """Write the file if it is due, and at the end of a run that did something. A storage that fails is ignored.
+
+        Returns:
+            The content of the file; None if it was not to be written.
+        """
         is_end = state != "running"
         did_something = self._is_written or sum(moment.counts.values()) > moment.resumed
         if not (did_something if is_end else self.is_due):
-            return
+            return None
         self._next = time.monotonic() + WRITE_S
         progress = self._progress(moment, state)
         try:
@@ -180,6 +184,7 @@ class ProgressWriter:
             self._is_written = True
         except StorageError:
             pass  # the writes of the results report it
+        return progress
 
     def _progress(self, moment: Moment, state: RunState) -> RunProgress:
         now, resolved = time.time(), sum(moment.counts.values()) - moment.resumed

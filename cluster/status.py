@@ -15,10 +15,12 @@ from typing import Any
 from cluster.arguments import file_name, instance
 from cluster.ledger import Ledger
 from cluster.lock import fresh_claims
-from cluster.progress import HISTORY_S, MOST_LISTED, RunProgress, TaskTime
+from cluster.progress import HISTORY_S, MOST_LISTED, WRITE_S, RunProgress, TaskTime
 from cluster.storage import Storage
 
 STALE_S = 60.0  # without an update, a run is assumed to be dead
+WATCH_S = 2.5 * WRITE_S  # a run that looks dead is watched for this long, since the clocks of machines differ
+MOST_CLOCK_ERROR_S = 86_400.0
 MINUTE_S = 60.0
 
 
@@ -78,10 +80,15 @@ def read_status(storage: Storage, namespace: str = "_factory") -> JobStatus | No
     now = time.time()
     age = None if newest is None else max(0.0, now - newest.updated)
     state = "unknown"
-    if newest is not None and age is not None:
+    if newest is not None:
         state = newest.state
-        if state == "running" and age > STALE_S:
-            state = "lost"
+        if state == "running" and abs(now - newest.updated) > STALE_S:
+            later = _next_update(storage, namespace, newest)
+            if later is None:
+                state = "lost"
+            else:
+                runs[-1] = newest = later
+                state, age = newest.state, 0.0
     if newest is not None and state in ("running", "finished"):
         counts, failing = dict(newest.counts), newest.reasons.get("quarantined", {})
     else:
@@ -94,6 +101,19 @@ def read_status(storage: Storage, namespace: str = "_factory") -> JobStatus | No
     left = None if newest is None else _left(newest)
     eta, basis = _eta(state, newest, left, rate_hour)
     return JobStatus(state, counts, failing, rate_minute, rate_hour, left, eta, basis, age, newest, writers)
+
+
+def _next_update(storage: Storage, namespace: str, run: RunProgress) -> RunProgress | None:
+    """Watch a run that looks dead: its next progress file, None if it writes none."""
+    if abs(time.time() - run.updated) > MOST_CLOCK_ERROR_S:
+        return None
+    end = time.monotonic() + WATCH_S
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCH_S / 5))
+        runs = _read_runs(storage, namespace)
+        if runs and runs[-1].updated != run.updated:
+            return runs[-1]
+    return None
 
 
 def rate(runs: Sequence[RunProgress], window_s: float) -> float | None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any
 
 from cluster.arguments import file_name, location, text
+from cluster.local_files import atomic_path, create, read_range, read_whole
 
-_T = TypeVar("_T")
+JOB_FOLDER = (
+    "/runtime_resources/"  # within the path of the folder into which Ray unpacks a job's working directory
+)
 STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
 
 
@@ -29,29 +30,6 @@ EXTRAS = {
 
 class StorageError(RuntimeError):
     """The storage cannot be written or read. It stops the run; committed results are kept."""
-
-
-@contextmanager
-def atomic_path(
-    path: str | os.PathLike[str], temporary: str | os.PathLike[str] | None = None
-) -> Iterator[Path]:
-    """Provide a temporary path that is renamed to `path` on success and removed on failure.
-
-    Args:
-        path: final path on a local disk. Its parent folders are created if needed.
-        temporary: path to write to, on the same file system and unique to this writer. Default: a hidden file beside
-            `path` whose name contains the process id.
-    """
-    path = Path(location(path, "atomic_path: path"))
-    if path.parent.exists() and not path.parent.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is a file, expected a folder", str(path.parent))
-    part = Path(temporary) if temporary is not None else path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        _in_folder(path.parent, lambda: os.replace(part, path))
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
@@ -117,12 +95,16 @@ class Storage:
     def _open(self) -> None:
         self._root, self.is_local, self.is_shared = self.url, True, True
         self.filesystem: Any = None
+        self._is_s3, self._read_options = False, {}
         if "://" not in self.url:
             return
         self.filesystem, self._root = open_filesystem(self.url, use_listings_cache=False)
         from fsspec.implementations.local import LocalFileSystem
 
         self.is_local = isinstance(self.filesystem, LocalFileSystem)
+        self._is_s3 = "s3" in (self.filesystem.protocol if not self.is_local else ())
+        # Otherwise s3fs asks for the size of a file first, and lists a folder if there is no such file.
+        self._read_options = {"max_concurrency": 1} if self._is_s3 else {}
         self.is_shared = self.filesystem.protocol != "memory"
 
     def check_writable(self) -> None:
@@ -139,6 +121,7 @@ class Storage:
             )
         if not self.is_local:
             return
+        self.check_lasting()
         existing = Path(self._root)
         try:
             while not existing.exists():
@@ -153,6 +136,18 @@ class Storage:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise StorageError(
                 f"no permission to write in {existing}: change its permissions, or choose another output folder"
+            )
+
+    def check_lasting(self) -> None:
+        """Check that Ray does not delete the files at the end of a submitted job.
+
+        Raises:
+            StorageError: they are in the temporary folder of its working directory, of which every machine has its own.
+        """
+        if self.is_local and JOB_FOLDER in self._root:
+            raise StorageError(
+                f"{self._root} is in the temporary working directory of a submitted job, which Ray deletes: expected "
+                f"an absolute path that all machines of the cluster see, or the URL of an object store"
             )
 
     def __getstate__(self) -> dict[str, str]:
@@ -193,7 +188,7 @@ class Storage:
 
     def _write_local(self, path: str, data: bytes) -> None:
         temporary = self.path(f"{self._temporary}/{uuid.uuid4().hex}")
-        with atomic_path(path, temporary) as part, _create(part) as file:
+        with atomic_path(path, temporary) as part, create(part) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -215,9 +210,9 @@ class Storage:
         names = list(names)
         try:
             if self.is_local:
-                return {name: data for name in names if (data := _read_local(self.path(name))) is not None}
+                return {name: data for name in names if (data := read_whole(self.path(name))) is not None}
             if len(names) == 1:
-                return {names[0]: self.filesystem.cat_file(self.path(names[0]))}
+                return {names[0]: self.filesystem.cat_file(self.path(names[0]), **self._read_options)}
             return self._read_remote(names) if names else {}
         except FileNotFoundError:
             return {}
@@ -228,7 +223,8 @@ class Storage:
             ) from None
 
     def _read_remote(self, names: list[str]) -> dict[str, bytes]:
-        results = self.filesystem.cat([self.path(name) for name in names], on_error="return")
+        paths = [self.path(name) for name in names]
+        results = self.filesystem.cat(paths, on_error="return", **self._read_options)
         for result in results.values():
             if isinstance(result, Exception) and not isinstance(result, FileNotFoundError):
                 raise result  # a lost connection must not look like a missing file
@@ -243,7 +239,7 @@ class Storage:
         """
         try:
             if self.is_local:
-                return [_read_local_range(self.path(name), start, end) for name, start, end in ranges]
+                return [read_range(self.path(name), start, end) for name, start, end in ranges]
             names, starts, ends = zip(*ranges, strict=True) if ranges else ((), (), ())
             parts = self.filesystem.cat_ranges(
                 [self.path(name) for name in names], list(starts), list(ends), on_error="return"
@@ -378,7 +374,9 @@ class Storage:
             ) from None
 
     def sweep(self) -> None:
-        """Remove temporary files left by killed writers, which are those older than `STALE_S`."""
+        """Remove what killed writers left and what is older than `STALE_S`: temporary files, unfinished uploads."""
+        if self._is_s3:
+            self._abort_uploads()
         if not self.is_local:
             return
         for path in Path(self.path(self._temporary)).glob("*"):
@@ -387,6 +385,17 @@ class Storage:
                     path.unlink()
             except FileNotFoundError:
                 pass  # its writer finished in the meantime
+
+    def _abort_uploads(self) -> None:
+        """End the multipart uploads below the root that were never completed; the store bills their parts."""
+        bucket, _, prefix = self._root.partition("/")
+        try:
+            for upload in self.filesystem.list_multipart_uploads(bucket):
+                is_old = time.time() - upload["Initiated"].timestamp() > STALE_S
+                if is_old and upload["Key"].startswith(f"{prefix.rstrip('/')}/".lstrip("/")):
+                    self.filesystem.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+        except Exception:  # not permitted, or already aborted by another process: only storage is lost
+            pass
 
 
 def _driver_advice(url: str) -> str:
@@ -399,36 +408,3 @@ def error_reason(error: Exception) -> str:
     """The cause of an error on one line; each object store has its own exception classes."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()).rstrip(".") or type(error).__name__
-
-
-def _create(path: Path) -> BinaryIO:
-    return _in_folder(path.parent, lambda: open(path, "xb"))
-
-
-def _in_folder(folder: Path, action: Callable[[], _T]) -> _T:
-    """Do something that needs a folder, which is created if necessary.
-
-    Another command may remove the folder again as long as it is empty (`OutputLock`), hence several attempts.
-    """
-    for _ in range(5):
-        try:
-            return action()
-        except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
-    return action()
-
-
-def _read_local(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-
-
-def _read_local_range(path: str, start: int, end: int) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return os.pread(file.fileno(), max(end - start, 0), start)
-    except FileNotFoundError:
-        return b""

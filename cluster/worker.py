@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from cluster.child import Child, ChildFailure, ChildSpec
 from cluster.ledger import Ledger, Record
 from cluster.stage import Failure, Task
+from cluster.storage import StorageError
 
 PARENT_CHECK_S = 0.5
+VISIBLE_S = 30.0  # until a new file is visible on all machines: network file systems cache listings
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,18 @@ class TaskReply:
 
 
 class Worker:
-    """Processes tasks one at a time in a child process and commits their outcomes."""
+    """Processes tasks one at a time in a child process and commits their outcomes.
 
-    def __init__(self, spec: ChildSpec, ledger: Ledger) -> None:
+    Args:
+        spec: the pickled stage.
+        ledger: for the results.
+        probe: file of the driver in the output folder, which this machine has to see as well; "" for none.
+    """
+
+    def __init__(self, spec: ChildSpec, ledger: Ledger, probe: str = "") -> None:
         self._spec = spec
         self._ledger = ledger
+        self._probe = probe
         self._child: Child | None = None
         self._children = 0
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -55,7 +64,19 @@ class Worker:
         return f"{self._spec.name} worker"
 
     def ready(self) -> str:
-        """Return the worker's name once the actor has started."""
+        """Return the worker's name once the actor has started.
+
+        Raises:
+            StorageError: this machine has another folder at the path of the output folder than the driver.
+        """
+        storage, end = self._ledger.storage, time.monotonic() + VISIBLE_S
+        while self._probe and storage.read(self._probe) is None:
+            if time.monotonic() > end:
+                raise StorageError(
+                    f"{socket.gethostname()} does not see the output folder {storage.url} of the driver: expected a "
+                    f"folder that all machines of the cluster share under the same path, or the URL of an object store"
+                )
+            time.sleep(0.5)
         return self.name
 
     def process(self, task: Task) -> TaskReply:

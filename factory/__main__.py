@@ -10,6 +10,7 @@ COMMANDS = {
     "render": "render animated 3D models into an MV-Video dataset",
     "motions": "render the motion videos of objects, for motion spaces to be trained on",
     "train": "train motion spaces (dimo) or a multi-view video diffusion model (mvvdm)",
+    "animate": "animate 3D models by sentences",
     "evaluate": "evaluate models under a protocol, and make its truth",
     "curate": "look after a dataset: report, duplicates, takedown, captions, export",
     "publish": "publish a dataset to a hub or a folder",

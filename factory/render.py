@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cluster import Ledger, OutputLock, Report, Storage
-from factory.assets.exclusions import BENCHMARKS, DenyListError, read_deny_list
-from factory.assets.licences import POLICIES, UNKNOWN, to_spdx
-from factory.assets.selection import Selection
+from factory.assets.exclusions import DenyListError, read_deny_list
+from factory.clips.options import RECIPE_HELP, SelectionOptions
+from factory.clips.pages import write_pages
 from factory.clips.plan import ClipRecipe
-from factory.clips.report import summary, tally_to_json, write_run_file
+from factory.clips.report import summary, tally_to_json
 from factory.clips.run import check_shape, render
 from factory.clips.stage import RenderStage
 from factory.clips.tally import RenderResult
@@ -36,8 +36,6 @@ from factory.console import (
 )
 from factory.dataset.codecs.modalities import MODALITIES
 from factory.dataset.output import check_render_folder
-from factory.dataset.pages.card import write_card
-from factory.dataset.pages.contact_sheet import write_contact_sheet
 from factory.dataset.reader import DatasetError
 from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.downloads import DownloadError
@@ -46,21 +44,6 @@ from renderers.meshes import BACKENDS, RenderSettings
 _FETCH_S = 600.0  # for one file; a partial download is kept, and the next attempt continues it
 BUNDLED = ("creatures://kangaroo", "creatures://bird", "creatures://robot")
 RENAMED = {"--holdout": "--heldout", "--curate": "--quality"}
-RECIPE_HELP = {
-    "fps": "frames per second",
-    "num_frames": "frames per clip",
-    "views": "cameras, evenly spaced in azimuth",
-    "resolution": "width and height in pixels, even",
-    "max_animations": "animations per asset; more are sampled with --seed",
-    "max_elevation_deg": "each clip's elevation is uniform between 0 and this, in degrees",
-    "azimuth_jitter_deg": "each clip's azimuth offset is uniform within ± this, in degrees",
-    "fov_y_deg": "vertical field of view in degrees",
-    "distance": "from the cameras to the origin; the asset is scaled to fill the frame at it",
-    "margin": "fraction of the half image kept free around the asset",
-    "min_motion": "a clip whose fastest vertex moves less than this fraction of the diagonal is left out",
-    "min_duration": "animations shorter than this many seconds are left out",
-    "seed": "of every random choice",
-}
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -78,13 +61,6 @@ def _fraction(text: str) -> float:
     if not 0.0 <= value < 0.5:
         raise argparse.ArgumentTypeError(f"expected a fraction from 0 to below 0.5, got {value:g}")
     return value
-
-
-def _licence(text: str) -> str:
-    spdx = to_spdx(text)
-    if spdx == UNKNOWN:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a known licence; expected one like CC-BY-4.0")
-    return spdx
 
 
 @dataclass(frozen=True)
@@ -133,6 +109,9 @@ class RenderOptions:
         False,
         "make a clip of each model that is not animated, too, in which it turns once about the vertical axis",
     )
+    last_animation: bool = option(
+        False, "make clips of each asset's last animation only, which is the one that factory.animate adds"
+    )
     retry_quarantined: bool = option(False, "retry the assets and clips that earlier runs gave up on")
     dry_run: bool = option(False, "open and plan every asset, write nothing")
 
@@ -147,52 +126,6 @@ class RenderOptions:
         if "tracks" not in self.modalities:
             return settings
         return replace(settings, tracks=self.track_points, track_seed=recipe.seed)
-
-
-@dataclass(frozen=True)
-class SelectionOptions:
-    """Which of the listed assets are taken, decided before they are fetched."""
-
-    animated: bool = option(False, "leave out assets listed without an animation")
-    licence: tuple[str, ...] = option(
-        (), "take only these licences", flags=("--license",), metavar="SPDX", parse=_licence
-    )
-    tag: tuple[str, ...] = option((), "take only assets with one of these tags")
-    max_faces: int | None = option(None, "leave out assets listed with more faces", at_least=1)
-    sample: int | None = option(None, "take a random sample of N assets, drawn with --seed", at_least=1)
-    policy: str | None = option(
-        None,
-        "what a licence has to allow (default: research; any for local files and creatures)",
-        choices=tuple(POLICIES),
-    )
-    deny_list: tuple[str, ...] = option(
-        (str(BENCHMARKS),),
-        "files of uids to leave out, one per line; no file: none. The default list has the test objects of public "
-        "benchmarks",
-        metavar="FILE",
-        empty=True,
-        show_default=False,
-    )
-    allow_unknown_licence: bool = option(False, "take assets whose licence is unknown")
-    allow_unknown_noai: bool = option(False, "take assets whose NoAI status could not be checked")
-    allow_no_derivatives: bool = option(
-        False,
-        "take assets whose licence forbids derivatives (CC-BY-ND, CC-BY-NC-ND); their clips are not publishable",
-    )
-
-    def selection(self, seed: int) -> Selection:
-        return Selection(
-            animated=self.animated,
-            licences=self.licence,
-            tags=self.tag,
-            max_faces=self.max_faces,
-            sample=self.sample,
-            seed=seed,
-            policy=self.policy,
-            allow_unknown_licence=self.allow_unknown_licence,
-            allow_unknown_noai=self.allow_unknown_noai,
-            allow_no_derivatives=self.allow_no_derivatives,
-        )
 
 
 @dataclass(frozen=True)
@@ -267,6 +200,7 @@ def _run(command: RenderCommand) -> int:
         options.quality,
         strict=options.strict,
         turntable=options.turntable,
+        last_animation=options.last_animation,
     )
     if any(open_source(uri).is_remote for uri in options.source):
         stage = replace(stage, fetch_s=_FETCH_S)
@@ -282,7 +216,7 @@ def _run(command: RenderCommand) -> int:
         return _exit_code(command, result)
     with OutputLock(Ledger(options.out).storage, "factory.render", on_wait=notice):
         result = _render(command, stage, denied, options.out)
-        sheet, left_out = _write_pages(command, stage, result)
+        sheet, left_out = write_pages(options.out, command.arguments, stage, result)
     closing = f"\ndataset      {options.out}" + (f", contact sheet {sheet}" if sheet else ": nothing new")
     closing += f"\nnot rendered listed with reasons in {left_out}" if left_out else ""
     print_result(
@@ -322,29 +256,6 @@ def _render(command: RenderCommand, stage: RenderStage, denied: dict[str, str], 
             retry_quarantined=options.retry_quarantined and not options.dry_run,
             show=display.update,
         )
-
-
-def _write_pages(
-    command: RenderCommand, stage: RenderStage, result: RenderResult
-) -> tuple[str | None, str | None]:
-    """Write the run's record, the list of what was left out, the contact sheet and the card.
-
-    Returns:
-        Path of the sheet, None if nothing changed; path of the list, None if nothing was left out.
-    """
-    out = command.render.out
-    storage = Ledger(out).storage
-    # The card is written last: without it an earlier run was interrupted here, and this one completes it.
-    unfinished = result.tally.rendered and (result.shards or storage.read("README.md") is None)
-    run = None
-    if unfinished or result.report.total > result.report.resumed:
-        run = write_run_file(storage, command.arguments, stage, result)
-    left_out = result.left_out.write(storage, run)
-    if not unfinished:
-        return None, left_out
-    sheet = write_contact_sheet(out)
-    write_card(out)
-    return sheet, left_out
 
 
 if __name__ == "__main__":

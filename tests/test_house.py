@@ -99,12 +99,13 @@ ROOMS = {
     ],
     "cluster": [
         {"arguments", "digests"},
+        {"local_files"},
         {"data", "signals", "stage", "storage", "waiting"},
         {"address", "segments"},
         {"child", "ledger", "lock", "session"},
         {"progress"},
         {"backlog", "output", "status", "training", "worker"},
-        {"inline", "pool"},
+        {"inline", "metrics", "pool"},
         {"dispatch"},
     ],
     "zoo": [
@@ -127,13 +128,13 @@ ROOMS = {
         {"sources", "dataset"},
         {"clips"},
         {"motion_videos"},
-        {"generation"},
+        {"animations", "generation"},
         {"training"},
-        {"render", "motions", "train", "evaluate", "curate", "publish", "status"},
+        {"animate", "render", "motions", "train", "evaluate", "curate", "publish", "status"},
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 16, 46  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 18, 56  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -337,7 +338,7 @@ FACES = (
     "zoo", "zoo.dimo", "zoo.mvvdm", "zoo.export", "zoo.export.html", "zoo.metrics", "zoo.evaluation",
     "zoo.viewer",
     "factory", "factory.assets", "factory.sources", "factory.dataset", "factory.dataset.codecs",
-    "factory.dataset.pages", "factory.clips", "factory.motion_videos", "factory.generation",
+    "factory.dataset.pages", "factory.clips", "factory.animations", "factory.motion_videos", "factory.generation",
     "factory.generation.judging", "factory.generation.prompting", "factory.generation.video_models",
     "factory.training", "factory.training.mvvdm",
 )  # fmt: skip

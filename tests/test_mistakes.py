@@ -32,6 +32,8 @@ FILES = {
     "damaged/data/train/part-00000.parquet": b"PAR1 and nothing else",
     "wrong.csv": b"\xff\xfe\x00",
     "deny.txt": b"\xff\xfe\x00",
+    "roars.txt": b"roars\n",
+    "comments.txt": b"# nothing yet\n\n",
 }
 
 
@@ -54,6 +56,7 @@ DIMO = "train dimo --objects creatures://bird --workers 0 --out"
 MVVDM = "train mvvdm --data discs --workers 0 --out"
 EMPTY = {"PATH": "/nowhere", "MENAGERIE_BLENDER": "/nowhere/blender"}
 
+ANIMATE = "animate --prompts roars.txt --workers 0 --out"
 EVALUATE = "evaluate dimo/kangaroo --workers 0 --out"
 
 FACTORY = [
@@ -67,6 +70,23 @@ FACTORY = [
         "evaluate --out new --protocol dimo-views --truth-only --objects dragon", 1,
         "dimo-views v1 has no object 'dragon'; it lists kangaroo",
     ),
+    # animations
+    Mistake("animate --out new", 2, "the following arguments are required: --source, --prompts"),
+    Mistake("animate --source fbx --prompts nowhere.txt --out new", 2, "nowhere.txt: cannot be read (No such file"),
+    Mistake("animate --source fbx --prompts comments.txt --out new", 2, "comments.txt: the file has no sentence"),
+    Mistake("animate --source fbx --prompts deny.txt --out new", 2, "deny.txt: cannot be read"),
+    Mistake(f"{ANIMATE} . --source fbx", 1, "README.md"),
+    Mistake(f"{ANIMATE} new --source nowhere", 1, "no such file or folder"),
+    Mistake(f"{ANIMATE} new --source empty", 3, "nothing to animate: empty is empty: it contains no .glb, .gltf, .vrm"),
+    Mistake(f"{ANIMATE} new --source fbx --model mvvdm/huge", 1, "mvvdm/huge"),
+    Mistake(f"{ANIMATE} new --source fbx --model dimo/bird", 1, "dimo/bird: models of the family dimo do not animate"),
+    Mistake(f"{ANIMATE} s3://bucket/mv --source fbx", 1, "menagerie4d[s3]"),
+    Mistake(f"{ANIMATE} s3://bucket/mv --source fbx --mv-video", 2, "--mv-video: reads the results as files"),
+    Mistake(f"{ANIMATE} new --source fbx --resolution 33 --mv-video", 2, "resolution"),
+    Mistake(f"{ANIMATE} new --source fbx --form bones", 2, "invalid choice: 'bones'"),
+    Mistake(f"{ANIMATE} a-file --source fbx", 1, "a-file is a file, expected a folder"),
+    Mistake(f"{ANIMATE} locked --source fbx", 1, "no permission to write in"),
+    Mistake(f"{ANIMATE} new --source lfs.glb --dry-run", 3, "a Git LFS pointer"),
     # the command line
     Mistake("dance", 2, "'dance' is not a command; expected one of render"),
     Mistake("render", 2, "the following arguments are required: --out"),

@@ -28,6 +28,7 @@ temp=$(mktemp -d /tmp/menagerie.XXXXXX) # short: Ray puts sockets there
 ports="--node-manager-port=$((base + 1)) --object-manager-port=$((base + 2)) --dashboard-agent-grpc-port=$((base + 3))
   --dashboard-agent-listen-port=$((base + 4)) --runtime-env-agent-port=$((base + 5)) --metrics-export-port=$((base + 6))
   --min-worker-port=$((base + 10)) --max-worker-port=$((base + 99))"
+export AUTOSCALER_METRIC_PORT=$((base + 7)) DASHBOARD_METRIC_PORT=$((base + 8)) # of the head
 
 ray_pid=
 finish() {
@@ -41,7 +42,7 @@ trap 'exit 143' TERM INT
 start_head() { # a few attempts: Ray gives up after 30 s, which is too short on a busy machine
   for attempt in 1 2 3; do
     ray start --head --block --node-ip-address="$ip" --port="$base" --num-cpus="$cpus" --num-gpus="$gpus" \
-      --include-dashboard=false --temp-dir="$temp" --disable-usage-stats $ports > "$shared/head.log" 2>&1 &
+      --ray-client-server-port=$((base + 9)) --include-dashboard=false --temp-dir="$temp" --disable-usage-stats $ports > "$shared/head.log" 2>&1 &
     ray_pid=$!
     while kill -0 "$ray_pid" 2>/dev/null; do
       ray health-check --address "$ip:$base" > /dev/null 2>&1 && return

@@ -29,7 +29,7 @@ class LeftOutList:
     def add_record(self, record: AssetRecord, reason: str) -> None:
         """Add a listed asset that is not rendered."""
         status = "dead" if reason.startswith("dead: ") else "left out"
-        self._add(status, record, reason.removeprefix("dead: "))
+        self.add(status, record, reason.removeprefix("dead: "))
 
     def add_task(self, task: Task, result: Record) -> None:
         """Add a resolved task, unless all of it is rendered."""
@@ -38,11 +38,11 @@ class LeftOutList:
         if isinstance(job, ClipJob):
             animation = {"animation": job.clip.animation_name, "index": job.clip.animation}
         if result.status == "quarantined":
-            self._add("quarantined", job.asset, result.reason, **animation)
+            self.add("quarantined", job.asset, result.reason, **animation)
         elif result.status == "filtered":
             self.add_record(job.asset, result.reason)
         for rejection in result.summary.get("rejected", ()):
-            self._add(
+            self.add(
                 "left out",
                 job.asset,
                 rejection["reason"],
@@ -74,7 +74,8 @@ class LeftOutList:
         storage.write(path, data)
         return path
 
-    def _add(self, status: str, asset: AssetRecord, reason: str, **animation: Any) -> None:
+    def add(self, status: str, asset: AssetRecord, reason: str, **animation: Any) -> None:
+        """Add an asset, or one of its animations."""
         entry = {"source": asset.source, "asset": asset.uid, "location": asset.location, **animation}
         entry |= {"status": status, "reason": reason}
         self._file.write(json.dumps(entry).encode() + b"\n")

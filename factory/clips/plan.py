@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any
@@ -134,7 +134,13 @@ class Rejection:
 
 
 def plan_asset(
-    asset: Asset, identity: str, recipe: ClipRecipe, *, measure: bool = True, turntable: bool = False
+    asset: Asset,
+    identity: str,
+    recipe: ClipRecipe,
+    *,
+    measure: bool = True,
+    turntable: bool = False,
+    only: Sequence[int] | None = None,
 ) -> tuple[list[ClipPlan], list[Rejection]]:
     """Plan the clips of an asset.
 
@@ -144,6 +150,7 @@ def plan_asset(
         recipe: of the clips.
         measure: also compute each clip's `measures`.
         turntable: make a clip of an asset that is not animated, in which it turns once.
+        only: indices of the animations to make clips of, instead of all.
     Returns:
         The clips, and the animations or windows that give none.
     """
@@ -153,7 +160,7 @@ def plan_asset(
     faces = corners.reshape(-1, 3) if measure else None
     if not len(visible):  # every triangle is fully transparent
         return [], [Rejection(i, _name(asset, i), "nothing to see") for i in range(len(asset.animations))]
-    indices = _select_animations(asset, identity, recipe)
+    indices = _select_animations(asset, identity, recipe) if only is None else list(only)
     if turntable and is_static(asset):
         indices.append(TURNTABLE)
     results = [

@@ -47,6 +47,7 @@ class RenderStage(Stage):
         fetch_s: seconds that downloading a file may take.
         strict: leave out assets with notes, which cannot be drawn as their files specify.
         turntable: make clips of assets that are not animated, too: they turn once about the vertical axis.
+        last_animation: make clips of the last animation of each asset only.
         taken_down: content addresses ("sha256:…") of files that must not enter the dataset under any name.
     """
 
@@ -61,6 +62,7 @@ class RenderStage(Stage):
     taken_down: frozenset[str] = frozenset()
     strict: bool = False
     turntable: bool = False
+    last_animation: bool = False
 
     def __post_init__(self) -> None:
         pixels = self.recipe.views * self.recipe.num_frames * self.recipe.resolution**2
@@ -85,6 +87,8 @@ class RenderStage(Stage):
             parts.append("strict")
         if self.turntable:
             parts.append("turntable")
+        if self.last_animation:
+            parts.append("last animation")
         return ":".join(parts)
 
     def setup(self) -> None:
@@ -129,8 +133,9 @@ class RenderStage(Stage):
             return Outcome("filtered", reason="not animated")
         started = time.perf_counter()
         measure = self.curate != "off"
+        only = range(len(asset.animations))[-1:] if self.last_animation else None
         clips, rejections = plan_asset(
-            asset, record.fingerprint, self.recipe, measure=measure, turntable=self.turntable
+            asset, record.fingerprint, self.recipe, measure=measure, turntable=self.turntable, only=only
         )
         if self.curate == "filter":
             clips, rejections = self._within_policy(clips, rejections)

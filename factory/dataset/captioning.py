@@ -65,13 +65,21 @@ class Captioner:
         """
         import torch
 
+        inputs = self.inputs(videos, fps, self.prompt)
+        with torch.inference_mode():
+            tokens = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        captions = tokens[:, inputs["input_ids"].shape[1] :]
+        return [one_line(text) for text in self.processor.batch_decode(captions, skip_special_tokens=True)]
+
+    def inputs(self, videos: Sequence[np.ndarray], fps: float, prompt: str) -> Any:
+        """A batch of videos, each with an instruction, as the model's arguments on its device.
+
+        Args:
+            videos, fps: as for a call.
+            prompt: the instruction.
+        """
         conversations = [
-            [
-                {
-                    "role": "user",
-                    "content": [*self._video_content(video), {"type": "text", "text": self.prompt}],
-                }
-            ]
+            [{"role": "user", "content": [*self._video_content(video), {"type": "text", "text": prompt}]}]
             for video in videos
         ]
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
@@ -87,11 +95,7 @@ class Captioner:
             return_dict=True,
             processor_kwargs=options,
         )
-        inputs = inputs.to(self.device, dtype=self.model.dtype)
-        with torch.inference_mode():
-            tokens = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-        captions = tokens[:, inputs["input_ids"].shape[1] :]
-        return [one_line(text) for text in self.processor.batch_decode(captions, skip_special_tokens=True)]
+        return inputs.to(self.device, dtype=self.model.dtype)
 
     def _video_content(self, video: np.ndarray) -> list[dict[str, Any]]:
         """The frames as the model's chat template takes them: one video, or a list of images."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from factory.motion_videos.run import SubjectVideos
 from factory.motion_videos.stage import LEAST_MOTIONS, folder_of, provenance_of, slug
 from factory.sources.opening import AssetCache
 
+INDEX = "motions.json"
 LEAST_VIEWS = 2  # a motion space cannot be trained from one view
 
 
@@ -170,6 +172,29 @@ def write_index(generation: Generation, assembly: Assembly, root: Path) -> None:
     videos.motions, videos.heldout = len(done), sum(take.heldout for take in done.values())
     splits = json.dumps([[assembly.names[index], take.heldout] for index, take in done.items()])
     videos.key = task_key("generated", splits, *(assembly.keys[index] for index in done))
+
+
+def remove_stale(folder: Path, keep: Collection[str]) -> list[str]:
+    """Remove the motions of an earlier run that this run does not keep, so that no model is trained with them.
+
+    Only a folder whose index says that its motions were generated is changed.
+
+    Args:
+        folder: of the motion videos.
+        keep: files that stay, names without suffix; without any, the index is removed too.
+
+    Returns:
+        Names of the removed files.
+    """
+    index = folder / INDEX
+    if not index.is_file() or "generated" not in json.loads(index.read_text()).get("provenance", {}):
+        return []
+    if not keep:
+        index.unlink()
+    stale = sorted(file for file in folder.glob("*.npy") if file.stem not in keep)
+    for file in stale:
+        file.unlink()
+    return [file.name for file in stale]
 
 
 def _provenance(generation: Generation, done: dict[int, TakeState]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from renderers.cameras import Cameras, orbit_cameras
 
 STAGES = ("prompts", "videos", "matte", "measure", "judge", "views", "assemble")
 GENERATION_VERSION = "1"  # increment when the same inputs would give other outputs
-MEASURE_VERSION = "1"  # increment when the same video would have other scores
+MEASURE_VERSION = "2"  # increment when the same video would have other scores
 NO_MODEL = "none"
 
 
@@ -118,6 +118,8 @@ class GenerationRecipe:
         seed: of prompts and videos.
         writer, video_model, views_model, matte: where prompts, videos, further views and masks come from. The name of
             a model that is not used is `NO_MODEL`.
+        judge_model: a vision-language model that answers the questions of `rubric`.
+        rubric: text file with questions, by default the packaged one.
         thresholds: of the judges.
         frames, resolution: at most these are kept when motions are assembled; generated frames are never multiplied
             or enlarged.
@@ -130,6 +132,8 @@ class GenerationRecipe:
     video_model: ModelChoice = ModelChoice("mvvdm/tiny")
     views_model: ModelChoice = ModelChoice(NO_MODEL)
     matte: ModelChoice = ModelChoice("background")
+    judge_model: ModelChoice = ModelChoice(NO_MODEL)
+    rubric: str = ""
     thresholds: Thresholds = field(default_factory=Thresholds)
     frames: int = 21
     resolution: int = 256

@@ -1,4 +1,9 @@
-"""Mattes by name: the coverage of the object in every frame of a video."""
+"""Mattes by name: the coverage of the object in every frame of a video.
+
+background         what differs from a background of one colour
+module:function    a Python function that returns a function of frames uint8 [T, H, W, 3]
+any other name     a segmentation model of transformers (`factory.generation.segmentation`)
+"""
 
 from __future__ import annotations
 
@@ -28,16 +33,15 @@ def open_matte(choice: ModelChoice, device: str = "cpu") -> Matte:
     """
     if choice.name == BACKGROUND:
         return background_matte
-    if is_custom(choice.name):
-        try:
+    try:
+        if is_custom(choice.name):
             model: Any = load_custom(choice)
-        except (ImportError, AttributeError, TypeError, ValueError, OSError, ZooError) as error:
-            raise StageError(f"--matte {choice.name}: {error}") from error
-        return lambda frames, background: model(frames)
-    raise StageError(
-        f"--matte {choice.name}: expected {BACKGROUND!r} for a background of one colour, or module:function for a "
-        f"segmentation model"
-    )
+            return lambda frames, background: model(frames)
+        from factory.generation.segmentation import TrackingMatte
+
+        return TrackingMatte(choice.name, device, **choice.options)
+    except (ImportError, AttributeError, TypeError, ValueError, OSError, ZooError) as error:
+        raise StageError(f"--matte {choice.name}: {error}") from error
 
 
 def background_matte(frames: np.ndarray, background: tuple[int, int, int] | None) -> np.ndarray:

@@ -15,6 +15,8 @@ from cluster import Ledger
 from factory.console import Show, add_options, option, read_options
 from factory.generation.jobs import NO_MODEL, STAGES, GenerationRecipe, ModelChoice, StillObject, WriterChoice
 from factory.generation.judging import Thresholds
+from factory.generation.judging.questions import PACKAGED, Rubric
+from factory.generation.masks import BACKGROUND
 from factory.generation.prompts import writer_fingerprint
 from factory.generation.run import Resources, generate_motions
 from factory.generation.still import find_still
@@ -23,6 +25,7 @@ from factory.generation.video_sources import FILES, RENDERED, is_custom, is_zoo_
 from factory.motion_videos.options import MotionOptions
 from factory.motion_videos.plan import MotionRecipe
 from zoo.errors import OptionError
+from zoo.hub_access import check_pretrained
 from zoo.terminal import printable
 
 HELDOUT_EVERY = 6  # one prompt in this many is held out, 10 of 60, unless --heldout says otherwise
@@ -70,10 +73,17 @@ class GenerationOptions:
         NO_MODEL, "module:function of a model that adds views to a video from one view", metavar="MODEL"
     )
     matte: str = option(
-        "background",
-        "background (of one colour), or module:function of a segmentation model",
+        BACKGROUND,
+        "background (of one colour), a segmentation model by name or folder, such as facebook/sam2.1-hiera-tiny, or "
+        "module:function",
         metavar="MODEL",
     )
+    judge_model: str = option(
+        NO_MODEL,
+        "a vision-language model by name or folder, which answers the questions of --rubric about each video",
+        metavar="MODEL",
+    )
+    rubric: str = option("", "text file with yes/no questions for --judge-model", metavar="FILE")
     thresholds: str = option("", "JSON file with thresholds of the judges", metavar="FILE")
     elevation_deg: float = option(0.0, "of the camera that took the picture, in degrees")
     generation_seed: int = option(0, "of the prompts and videos", at_least=0)
@@ -184,14 +194,23 @@ def _check(options: GenerationOptions, motion_options: MotionOptions, recipe: Mo
     for flag, name in (("--video-model", model), ("--views-model", views), ("--matte", options.matte)):
         if is_custom(name) and not is_zoo_model(name):
             _check_function(flag, name)
-    if options.matte != "background" and not is_custom(options.matte):
-        raise OptionError(
-            f"--matte {options.matte}: expected background, for a background of one colour, or module:function of a "
-            f"segmentation model"
-        )
+    _check_judge(options)
     writer_fingerprint(_writer(options.prompts))
     _thresholds(options.thresholds)
     _video_options(options.video_option)
+
+
+def _check_judge(options: GenerationOptions) -> None:
+    """Refuse names of models that do not exist, and a rubric that cannot be read, before anything is written."""
+    if options.matte != BACKGROUND and not is_custom(options.matte):
+        check_pretrained(options.matte, "--matte")
+    if options.judge_model != NO_MODEL:
+        check_pretrained(options.judge_model, "--judge-model")
+        Rubric.load(options.rubric or PACKAGED)
+    elif options.rubric:
+        raise OptionError(
+            f"--rubric {options.rubric} needs --judge-model: a model that answers its questions"
+        )
 
 
 def _check_function(flag: str, name: str) -> None:
@@ -290,6 +309,8 @@ def generate_objects(request: GenerationRequest, ledger: Ledger, show: Show | No
         video_model=resolved(ModelChoice(model, _model_options(model, still, options.video_option))),
         views_model=ModelChoice(options.views_model),
         matte=ModelChoice(options.matte),
+        judge_model=ModelChoice(options.judge_model),
+        rubric=options.rubric and str(Path(options.rubric).resolve()),
         thresholds=_thresholds(options.thresholds),
         frames=motion_recipe.frames,
         resolution=motion_recipe.resolution,

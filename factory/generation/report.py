@@ -100,6 +100,7 @@ def _summary(generation: Generation) -> str:
         ("video model", f"{recipe.video_model.name} {recipe.video_model.revision[:12]}"),
         ("views model", recipe.views_model.name),
         ("matte", recipe.matte.name),
+        ("judge model", recipe.judge_model.name),
         ("thresholds", "thresholds.json beside this page; to change them: --thresholds FILE --only judge"),
         ("motion videos", result),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster import Ledger, Progress, Record, Stage, StorageError, Task, run
 from factory.console import Show, Status
-from factory.generation.assembly import Assembly, plan_assembly, write_index
+from factory.generation.assembly import Assembly, plan_assembly, remove_stale, write_index
 from factory.generation.jobs import (
     MEASURE_VERSION,
     NO_MODEL,
@@ -21,6 +21,7 @@ from factory.generation.jobs import (
     VideoJob,
     key_of,
 )
+from factory.generation.judging.questions import PACKAGED, Rubric
 from factory.generation.masks import BACKGROUND
 from factory.generation.prompts import writer_fingerprint
 from factory.generation.report import write_page
@@ -35,7 +36,7 @@ from factory.generation.stages import (
     ViewsStage,
 )
 from factory.generation.takes import Generation, StageCount, TakeState, video_seed
-from factory.motion_videos.stage import slug
+from factory.motion_videos.stage import folder_of, slug
 
 LEDGERS = "_factory/generation"
 HOME = "generated"  # below the output: <object>/ with videos, scores and the report
@@ -188,7 +189,13 @@ class _Generator:
         matte = MatteStage(root=root, model=recipe.matte)
         matte.num_gpus = 0.0 if recipe.matte.name == BACKGROUND else self.resources.gpus
         self._each(matte, "matte", suffix, source, prefix, recipe.matte.identity)
-        self._each(MeasureStage(root=root), "measure", suffix, f"{prefix}matte", prefix, MEASURE_VERSION)
+        measure = MeasureStage(root, recipe.judge_model, recipe.rubric, self.still.category)
+        identity = MEASURE_VERSION
+        if recipe.judge_model.name != NO_MODEL:
+            measure.num_gpus = self.resources.gpus
+            rubric = Rubric.load(recipe.rubric or PACKAGED).digest
+            identity = f"{identity} {recipe.judge_model.identity} {rubric} {self.still.category}"
+        self._each(measure, "measure", suffix, f"{prefix}matte", prefix, identity)
         thresholds = json.dumps(recipe.thresholds.to_json(), sort_keys=True)
         judge = JudgeStage(thresholds=recipe.thresholds)
         self._each(judge, "judge", suffix, f"{prefix}measure", prefix, thresholds)
@@ -239,11 +246,32 @@ class _Generator:
             take = self.result.takes[index]
             task_label = f"{self.still.name} – {take.text}"
             tasks[index] = Task(assembly.keys[index], job.to_json(), task_label)
+        here = self.only in (None, "assemble")
+        if here:
+            self._forget_removed(assembly)
         records = self._resolve("assemble", AssembleStage(root=self.root), tasks, "", self.resources.workers)
         for index, record in records.items():
             self.result.takes[index].assembled = record
-        if self.only in (None, "assemble") and tasks:
+        if here and tasks:
             write_index(self.result, assembly, Path(self.root))
+        if here:
+            kept = [] if assembly.videos.fault else [Path(job.file).name for job in assembly.jobs.values()]
+            remove_stale(Path(self.root, folder_of(self.still.name)), kept)
+
+    def _forget_removed(self, assembly: Assembly) -> None:
+        """Let motions that were assembled and then removed, since other thresholds dropped them, be assembled again."""
+        ledger = self.ledgers["assemble"]
+        ledger.refresh()
+        records = ledger.records(list(assembly.keys.values()))
+        ledger.forget(
+            *(
+                key
+                for index, key in assembly.keys.items()
+                if key in records
+                and records[key].status == "done"
+                and not Path(self.root, f"{assembly.jobs[index].file}.npy").is_file()
+            )
+        )
 
     # --- tasks ---
 
@@ -328,6 +356,7 @@ class _Generator:
             "video_model": recipe.video_model.to_json(),
             "views_model": recipe.views_model.to_json(),
             "matte": recipe.matte.to_json(),
+            "judge_model": recipe.judge_model.to_json(),
             "thresholds": recipe.thresholds.to_json(),
             "stages": {name: count.to_json() for name, count in result.stages.items()},
             "kept": [take.text for take in result.kept],

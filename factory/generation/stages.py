@@ -23,6 +23,7 @@ import numpy as np
 from cluster import Outcome, Stage, StageError, Task
 from factory.generation.frames import pack_alpha, pack_video, straight_color, unpack_alpha, unpack_video
 from factory.generation.jobs import (
+    NO_MODEL,
     AssembleJob,
     ModelChoice,
     MultiViewVideo,
@@ -191,7 +192,7 @@ class MatteStage(Stage):
 
     Attributes:
         root: the output.
-        model: "background", or module:function of a segmentation model.
+        model: see `factory.generation.masks`.
     """
 
     root: str = "."
@@ -223,17 +224,31 @@ class MeasureStage(Stage):
 
     Attributes:
         root: the output.
+        model: a vision-language model that answers questions about the first view, or `NO_MODEL`.
+        rubric: file with the questions; "" for the packaged one.
+        subject: what the object is.
     """
 
     root: str = "."
+    model: ModelChoice = field(default_factory=lambda: ModelChoice(NO_MODEL))
+    rubric: str = ""
+    subject: str = "object"
+    num_gpus: float = 0.0
     memory: int = 8 * 2**30
+    timeout_s: float = 3600.0
 
     def setup(self) -> None:
         from factory.generation.judging.flow import opencv
 
+        self._questions = None
         try:
             opencv()
-        except ImportError as error:
+            if self.model.name != NO_MODEL:
+                from factory.generation.judging.questions import PACKAGED, QuestionJudge, Rubric
+
+                rubric = Rubric.load(self.rubric or PACKAGED)
+                self._questions = QuestionJudge(self.model.name, rubric, gpu=self.num_gpus > 0)
+        except (ImportError, ZooError) as error:
             raise StageError(str(error)) from error
 
     def process(self, task: Task) -> Outcome:
@@ -242,6 +257,8 @@ class MeasureStage(Stage):
         take, alpha = read_take(folder), read_alpha(folder)
         cameras = take.geometry.cameras(*take.frames.shape[2:4]) if len(take.geometry) > 1 else None
         scores = measure_views(take.frames, alpha > INSIDE, take.still, cameras)
+        if self._questions is not None:
+            scores |= self._questions(take.frames[0], take.fps, self.subject, job.sentence)
         return Outcome("done", {"key": task.key, "scores": scores})
 
 

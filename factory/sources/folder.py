@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.storage import JOB_FOLDER
 from factory.assets.licences import to_spdx
 from factory.assets.record import AssetRecord
 from factory.sources.source import Source, SourceError
@@ -25,7 +26,7 @@ from renderers.gltf import (
     path_text,
 )
 
-_SUFFIXES = (".glb", ".gltf", ".vrm")
+SUFFIXES = (".glb", ".gltf", ".vrm")
 _TABLES = ("LICENSES.csv", "LICENCES.csv", "LICENSES.md", "LICENCES.md")
 
 
@@ -39,19 +40,31 @@ class FolderSource(Source):
     and `url`. Missing values are filled from the file's own metadata when it is opened.
 
     A .gltf may reference files anywhere in the folder, such as `../textures/skin.png`, but none outside.
+
+    Args:
+        path: of the folder or the file.
+        suffixes: lower-case suffixes of the files that are listed. Only commands that convert other formats may list
+            them: all others open what they are given as glTF.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self.path = Path(path).resolve()
+        self.suffixes = suffixes
         if not self.path.exists():
-            raise SourceError(f"source {str(path)!r}: no such file or folder")
+            hint = ""
+            if JOB_FOLDER in str(self.path):
+                hint = (
+                    "; the working directory of a submitted job lacks what its .gitignore names: give an absolute path "
+                    "that all machines of the cluster see"
+                )
+            raise SourceError(f"source {str(path)!r}: no such file or folder{hint}")
 
     def list(self) -> Iterator[AssetRecord]:
         if self.path.is_file():
             root, files = self.path.parent, [] if self._other_format() else [self.path]
         else:
             root = self.path
-            files = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+            files = sorted(p for p in root.rglob("*") if p.suffix.lower() in self.suffixes and p.is_file())
         table = _licence_table(root)
         for file in files:
             uid = _uid(file, root)
@@ -72,7 +85,7 @@ class FolderSource(Source):
         if (kind := self._other_format()) is not None:
             return f"is not a glTF file: {kind}"
         formats = Counter(kind for p in self.path.rglob("*") if p.is_file() and (kind := _format_of(p)))
-        expected = ", ".join(_SUFFIXES[:-1]) + f" or {_SUFFIXES[-1]}"
+        expected = ", ".join(self.suffixes[:-1]) + f" or {self.suffixes[-1]}"
         if not formats:
             content = "contains" if any(self.path.iterdir()) else "is empty: it contains"
             return f"{content} no {expected} file; name a folder with some"
@@ -86,7 +99,7 @@ class FolderSource(Source):
 
     def _other_format(self) -> FileFormat | None:
         """The format of a single file, if it is recognised and not glTF."""
-        if not self.path.is_file():
+        if not self.path.is_file() or self.path.suffix.lower() in set(self.suffixes) - set(SUFFIXES):
             return None
         try:
             with self.path.open("rb") as stream:
@@ -123,7 +136,7 @@ def _uid(file: Path, root: Path) -> str:
 
 
 def fingerprint(file: Path, root: Path | None = None) -> str:
-    """Return "sha256:…" over a file and, for a .gltf, the local files it references.
+    """Return "sha256:…" over a file and, for a .gltf or an .obj, the local files it references.
 
     Args:
         file: the main file.
@@ -131,6 +144,9 @@ def fingerprint(file: Path, root: Path | None = None) -> str:
     """
     digest = hashlib.sha256()
     _digest_file(file, digest)
+    if file.suffix.lower() == ".obj":
+        for part in _files_of_obj(file):
+            _digest_file(part, digest)
     if file.suffix.lower() == ".gltf":
         try:
             document = json.loads(file.read_bytes())
@@ -146,6 +162,26 @@ def fingerprint(file: Path, root: Path | None = None) -> str:
                 if part.is_file():
                     _digest_file(part, digest)
     return "sha256:" + digest.hexdigest()
+
+
+def _files_of_obj(file: Path) -> list[Path]:
+    """Return the material files of an .obj in its folder, and their textures."""
+    files: dict[Path, None] = {}
+    for library in _names_after(file, rb"mtllib\s+"):
+        materials = file.parent / library
+        if materials.parent == file.parent and materials.is_file():
+            files[materials] = None
+            for name in _names_after(materials, rb"\s*(?:map_\w+|bump|norm|disp)\s+(?:.*\s)?"):
+                texture = file.parent / name
+                if texture.is_file():
+                    files[texture] = None
+    return list(files)
+
+
+def _names_after(file: Path, statement: bytes) -> list[str]:
+    """Return the last words of the lines of a text file that begin with a statement."""
+    names = re.findall(rb"^" + statement + rb"(\S+)[ \t\r]*$", file.read_bytes(), re.MULTILINE)
+    return [os.fsdecode(name) for name in names if b"\0" not in name]
 
 
 def _digest_file(file: Path, digest: hashlib._Hash) -> None:

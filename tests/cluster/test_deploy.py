@@ -108,7 +108,7 @@ def test_the_autoscaler_file_is_valid_for_ray():
     assert config["max_workers"] == sum(kind["max_workers"] for kind in kinds.values())
     assert kinds[config["head_node_type"]]["resources"]["CPU"] == 0
     for command in (config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]):
-        assert command.startswith("RAY_AUTH_MODE=token ray start")
+        assert re.match(r"RAY_AUTH_MODE=token (?:\w+_PORT=\d+ )*ray start ", command)
 
 
 def test_the_documented_ports_are_those_of_the_autoscaler_file():
@@ -118,6 +118,7 @@ def test_the_documented_ports_are_those_of_the_autoscaler_file():
         documented |= set(range(int(first), int(last or first) + 1))
     command = " ".join(manifest("autoscaler-aws.yaml")["head_start_ray_commands"])
     ports = {name: int(port) for name, port in re.findall(r"--([a-z-]*port)=(\d+)", command)}
+    ports |= {name: int(port) for name, port in re.findall(r"(\w+_PORT)=(\d+)", command)}
     workers = set(range(ports.pop("min-worker-port"), ports.pop("max-worker-port") + 1))
     assert len(workers) >= 300 and len(set(ports.values())) == len(ports)
     assert documented == workers | set(ports.values())

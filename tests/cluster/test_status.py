@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 import cluster.ledger
 import cluster.progress
+import cluster.status
 from cluster import Ledger, Outcome, OutputLock, Stage, Storage, StorageError, Task, read_status, run_inline
 from cluster.progress import Moment, ProgressWriter, RunProgress, TaskTime
 from cluster.status import rate, status_lines
@@ -124,6 +126,27 @@ def test_a_killed_driver_and_what_its_workers_still_committed(
     assert len(storage.names("_factory/segments")) == 1
     assert status.state == "lost" and status.counts == {"done": 8}, "counted in segments and markers"
     assert status.age_s > 1e6 and "the same command resumes" in "\n".join(status_lines(status))
+
+
+@pytest.mark.parametrize("ahead_s", [300.0, -300.0])
+def test_a_driver_whose_clock_differs(root: str, monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
+    """A run whose last update is minutes away is watched: it is alive if it writes another one."""
+    monkeypatch.setattr(cluster.status, "WATCH_S", 1.0)
+    storage, name = Storage(root), "_factory/progress/20261129T090000Z-0.json"
+    updates = iter(range(100))
+
+    def write(counts: dict[str, int]) -> None:
+        updated = time.time() + ahead_s + next(updates)
+        run = progress(counts=counts, started=updated - 60, updated=updated)
+        storage.write(name, json.dumps(run.to_json()).encode())
+
+    write({"done": 5})
+    assert read_status(storage).state == "lost"
+    timer = threading.Timer(0.3, write, [{"done": 6}])
+    timer.start()
+    status = read_status(storage)
+    timer.join()
+    assert status.state == "running" and status.counts == {"done": 6} and status.age_s == 0.0
 
 
 def test_a_run_after_a_killed_one(root: str) -> None:

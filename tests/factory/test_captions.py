@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sample_clips import clip_info, disc_clip
+from tiny_vision_language import lively, save_tiny_llava, template, tokenizer
 
 from cluster import Ledger, StageError, run_inline
 from cluster.storage import StorageError
@@ -58,38 +59,6 @@ def test_captions_from_what_the_author_wrote(title, tags, animation, description
 # --- by a model --------------------------------------------------------------------------------------
 
 
-def tokenizer(*special: str):
-    """An untrained byte-level tokenizer: every byte is a token."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
-    made.add_special_tokens({"additional_special_tokens": list(special)})
-    return made
-
-
-TEMPLATE = """{% for m in messages %}{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}\
-{% else %}{{ marks[c.type] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %}
-{% endif %}"""
-
-
-def template(**marks: str) -> str:
-    return "{% set marks = " + json.dumps(marks) + " %}" + TEMPLATE
-
-
-def lively(model):
-    """Increase the weights so much that the caption depends on the frames."""
-    import torch
-
-    for weight in model.parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.5)
-    return model
-
-
 @pytest.fixture(scope="module")
 def video_model(tmp_path_factory) -> Path:
     """Qwen2-VL, a class that takes videos, with a few thousand random weights."""
@@ -135,43 +104,7 @@ def video_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def picture_model(tmp_path_factory) -> Path:
     """LLaVA, a class that takes single images."""
-    import torch
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-llava"
-    torch.manual_seed(0)
-    words = tokenizer("<image>")
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=28,
-            patch_size=14,
-        ),
-        text_config=transformers.LlamaConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            pad_token_id=words.pad_token_id,
-            eos_token_id=words.eos_token_id,
-            bos_token_id=None,
-        ),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-    )
-    lively(transformers.LlavaForConditionalGeneration(config)).save_pretrained(folder)
-    transformers.LlavaProcessor(
-        image_processor=transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=28),
-        tokenizer=words,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=template(image="<image>"),
-    ).save_pretrained(folder)
-    return folder
+    return save_tiny_llava(tmp_path_factory.mktemp("models") / "tiny-llava")
 
 
 def videos(count: int) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dying_mvvdm
@@ -130,6 +131,43 @@ def test_a_killed_training_resumes_to_the_same_bits(data, undisturbed, tmp_path)
     assert process.returncode == -9 and not list(tmp_path.glob("models/**/*.safetensors"))
     assert main(arguments(data, tmp_path, "--workers", "0")) == 0
     assert weights(tmp_path) == weights(undisturbed)
+
+
+@pytest.mark.slow
+def test_an_ablation_trains_the_network_without_its_parts(data, undisturbed, tmp_path, capsys):
+    """Four models with the parameters of their variant; the whole one is the bits of a training alone."""
+    short = ["--workers", "0", "--ablation"]
+    assert main(arguments(data, tmp_path, *short)) == 0
+    assert weights(tmp_path) == weights(undisturbed)
+    table = (tmp_path / "ablation.md").read_text().splitlines()
+    names = ["tiny", "tiny-without-spatial-attention", "tiny-without-adapter", "tiny-without-both"]
+    assert [row.split("|")[1].strip() for row in table[2:]] == names and "psnr" in table[0]
+    for name in names:
+        unet = zoo.load(f"local:mvvdm/{name}", home=tmp_path).unet
+        parts = {part for key in unet.state_dict() for part in ("_sp.", "_i2v.") if part in key}
+        absent = {"spatial-attention": {"_sp."}, "adapter": {"_i2v."}, "both": {"_sp.", "_i2v."}}
+        assert parts == {"_sp.", "_i2v."} - absent.get(name.removeprefix("tiny-without-"), set())
+    capsys.readouterr()
+    assert main(arguments(data, tmp_path, *short, "--json")) == 0  # nothing is trained again
+    assert set(json.loads(capsys.readouterr().out)["models"]) == set(names)
+
+
+def test_an_ablation_is_refused_where_it_means_nothing(data, tmp_path, capsys):
+    for more, words in (
+        (["--preset", "paper"], "--ablation: expected a preset that trains from scratch"),
+        (["--publish", "hub:someone/model"], "--publish"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*arguments(data, tmp_path), "--ablation", *more])
+        assert words in capsys.readouterr().err
+
+
+def test_options_that_are_off_leave_the_keys_of_before():
+    """Trainings of version 0.1 count as done: their keys did not contain `spatial`."""
+    recipe = MVVDMRecipe.tiny()
+    assert "spatial" not in json.dumps(recipe.key_content())
+    off = replace(recipe, network=replace(recipe.network, spatial=False))
+    assert off.key_content()["network"]["spatial"] is False
 
 
 def test_a_rerun_trains_nothing(data, undisturbed, capsys):

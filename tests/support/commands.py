@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import factory.animate
 import factory.curate
 import factory.evaluate
 import factory.motions
@@ -15,6 +16,7 @@ import factory.train
 import zoo.__main__
 
 MAINS = {
+    "animate": factory.animate.main,
     "render": factory.render.main,
     "motions": factory.motions.main,
     "train": factory.train.main,

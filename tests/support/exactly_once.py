@@ -25,7 +25,7 @@ class AuditedLedger(Ledger):
         return record
 
 
-def problems(root: str, audit: str, expected: dict[str, str]) -> list[str]:
+def problems(root: str | Path, audit: str | Path, expected: dict[str, str]) -> list[str]:
     """List what is wrong with the output below `root`. `expected`: key → "done" or the cause of its quarantine."""
     result = []
     ledger = Ledger(root)
@@ -33,9 +33,9 @@ def problems(root: str, audit: str, expected: dict[str, str]) -> list[str]:
     result += [f"{key}: lost" for key in expected.keys() - records.keys()]
     result += [f"{key}: not a task of the job" for key in records.keys() - expected.keys()]
     markers = Counter(
-        path.stem
+        name.rpartition("/")[2].removesuffix(".json")
         for kind in ("done", "filtered", "quarantine")
-        for path in Path(root, "_factory", kind).rglob("*.json")
+        for name in ledger.storage.names(f"_factory/{kind}")
     )
     result += [f"{key}: {count} markers" for key, count in markers.items() if count > 1]
     written = Counter(line.split()[0] for line in Path(audit).read_text().splitlines())
@@ -45,7 +45,6 @@ def problems(root: str, audit: str, expected: dict[str, str]) -> list[str]:
         if key in expected and expected[key] not in actual:
             result.append(f"{key}: expected {expected[key]!r}, got {actual!r}")
         if record.status == "done":
-            path = Path(root, "data", f"{key}.bin")
-            if not path.exists() or path.read_bytes() != content(key):
+            if ledger.storage.read(f"data/{key}.bin") != content(key):
                 result.append(f"{key}: done, but its file is incomplete")
     return result

@@ -15,6 +15,7 @@ from tiny_motions import FRAMES, tiny_config, tiny_videos
 from renderers.cameras import Cameras
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo import losses
+from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos, write_motion
 from zoo.dimo.evaluation import evaluate, torn
 from zoo.dimo.feed import Feed
@@ -157,6 +158,19 @@ def _turning(folder) -> MotionVideos:
         cameras = Cameras(videos.world_to_camera[0], videos.K[0], videos.resolution, videos.resolution)
         write_motion(folder, stem, tiny_motions._draw(points.astype(np.float32), cameras), points)
     return videos
+
+
+def test_with_tracks_the_key_points_stay_where_they_are_tracked(tmp_path):
+    """So the canonical pose is one of the object's own. Control: without tracks, they are trained."""
+    config = tiny_config(blending="aligned", root=True)
+    config = replace(config, key_points=6, losses=replace(config.losses, tracks=1000.0))
+    context = TrainingContext(_turning(tmp_path), config, 0, torch.device("cpu"))
+    model = train(context.videos, config)
+    assert torch.equal(model.key_points, context.tracks.points)
+    assert (model.means - context.tracks.points[0]).abs().max() > 0 and model.log_radii.std() > 0  # these are
+    free = replace(config, losses=replace(config.losses, tracks=0.0))
+    guide = train(context.videos, replace(free, joint=replace(free.joint, steps=1))).key_points
+    assert not torch.equal(train(context.videos, free).key_points, guide)
 
 
 @pytest.mark.slow

@@ -221,6 +221,21 @@ def test_the_adapter_is_the_papers_sum_or_the_released_one(adapter):
         close(found, expected.float())
 
 
+def test_without_the_adapter_frames_do_not_see_the_first_one(tmp_path):
+    """Without motion modules, every frame is then computed alone, whatever the weights; also after loading."""
+    config = replace(SMALL, adapter="none", spatial=False)
+    model, given = unet(config), inputs()
+    stir(model)
+    assert not [name for name in model.state_dict() if "_i2v." in name or "_sp." in name]
+    with torch.no_grad():
+        videos = model(**given, motion=False)
+        alone = model(**{**given, "sample": given["sample"][:, :, 2:]}, motion=False)
+        close(videos[:, :, 2:], alone)
+        model.save_pretrained(tmp_path)
+        loaded = MVVDMUNet.from_pretrained(tmp_path)
+        close(loaded(**given), model(**given))
+
+
 def test_text_and_image_attention_are_ip_adapters():
     """Equals diffusers' processor per view: each view attends to its own image."""
     from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
@@ -305,6 +320,19 @@ def test_the_blend_of_space_and_time():
         same[1, 0, 1] = False
         difference = (layer.over_time(changed) - layer.over_time(tokens)).abs().amax((0, 2, 5))
         assert difference[same].max() == 0 and difference[~same].min() > 0
+
+
+def test_without_the_spatial_branch_frames_meet_only_at_the_same_place():
+    torch.manual_seed(0)
+    layer, whole = SpatiotemporalAttention(32, 4, spatial=False), SpatiotemporalAttention(32, 4)
+    whole.load_state_dict(layer.state_dict(), strict=False)
+    assert set(whole.state_dict()) - set(layer.state_dict()) == {
+        "to_q_sp.weight", "to_k_sp.weight", "to_v_sp.weight", "to_out_sp.weight", "to_out_sp.bias", "mix_factor",
+    }  # fmt: skip
+    tokens = torch.randn(2, 3, 4, 2, 2, 32)
+    with torch.no_grad():
+        assert torch.equal(layer(tokens), whole.over_time(tokens))
+        assert not torch.allclose(layer(tokens), whole(tokens), atol=1e-2)
 
 
 def test_a_network_that_starts_from_the_first_frame():

@@ -17,16 +17,16 @@ from renderers.gltf import Asset, load
 from renderers.values import by_value
 from zoo.animate3d.gltf_morph import add_morph
 from zoo.animate3d.gltf_skin import WrittenPart, add_skin
-from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE
+from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, MOST_INFLUENCES, TOLERANCE
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.stretch import edge_stretch, mesh_edges
 from zoo.animate3d.timing import at_times, looped, resampled, trimmed
 
 if TYPE_CHECKING:
     from zoo.animate3d.fit_report import FitReport
 
 FORMS = ("skin", "morph")
-MOST_INFLUENCES = 32  # eight sets of JOINTS_n, as the reader has
 # Camera of videos: a three-quarter view from slightly above.
 AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
 _MARGIN = 1.1  # of the picture around the moving model
@@ -94,6 +94,19 @@ class Animation:
             times = array(times, "Animation.vertices: times", ("T",))
             motion = at_times(replace(motion, times=motion.times - motion.times[0]), times)
         return motion.move(self.model.vertices())
+
+    def edge_stretch(self, share: float = 0.995) -> float:
+        """Measure tears: the multiple of its length at rest that an edge of the mesh reaches at most.
+
+        Args:
+            share: of the edges, from 0 to 1, that stay within the result. 1 is the most stretched edge.
+        """
+        share = number(share, "Animation.edge_stretch: share", 0.0, 1.0)
+        triangles = np.concatenate([part.triangles for part in self.model.asset.primitives])
+        still = self.model.vertices()
+        frames = (self.vertices(self.motion.times[t : t + 1])[0] for t in range(len(self.motion.times)))
+        stretch = edge_stretch(still, frames, mesh_edges(triangles))
+        return float(np.quantile(stretch, share)) if len(stretch) else 1.0
 
     def trim(self, start: float = 0.0, end: float | None = None) -> Animation:
         """Cut out a part; it begins at 0 s.
@@ -269,7 +282,8 @@ class Animation:
 
         .glb   the model's own file with the motion added (options: as_="skin" or "morph", see `form`; tolerance=1e-4 of
                the diagonal, to which key frames are left out; influences=4, most joints per vertex of a skin)
-        .fbx   through Blender, as shape keys, with textures inside
+        .fbx   through Blender, with textures inside (option: as_="skin", joints that are baked at every frame, or "morph",
+               shape keys; as for .glb)
         .usd   .usda, .usdc, .usdz: a mesh with time samples per primitive, preview materials, and the texture files as
                they are: inside .usdz, else in a folder beside the file
         .mp4   video from a fixed three-quarter view on white (options: fps=24, resolution=384, cameras=a single camera,

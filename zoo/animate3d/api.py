@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from renderers.gltf import Asset
     from zoo.animate3d.fitting import Fit
     from zoo.animate3d.loading import StillModel
+    from zoo.mvvdm.pipeline import MVVDMPipeline
 
 MODEL = "mvvdm/tiny"
 GREY = (127, 127, 127)  # background of MV-VDM's videos
@@ -40,11 +41,11 @@ Progress = Callable[[int, int], None]  # frames fitted, of how many
 
 
 def animate(
-    asset: str | os.PathLike[str],
+    asset: str | os.PathLike[str] | StillModel,
     sentence: str | None = None,
     *,
     videos: Any = None,
-    model: str = MODEL,
+    model: str | MVVDMPipeline = MODEL,
     seed: int = 0,
     cameras: Cameras | None = None,
     azimuths_deg: Sequence[float] | None = None,
@@ -60,10 +61,10 @@ def animate(
     """Animate a still 3D model so that it moves as a sentence says or as videos show.
 
     Args:
-        asset: the model's file (`zoo.animate3d.load_model`), +Y up, front +Z. A file with animations is used at rest.
-        sentence: what happens, for a model that generates videos.
+        asset: the model's file, or the result of `load_model`; +Y up, front +Z. A file with animations is used at rest.
+        sentence: what happens.
         videos: to follow instead, one per view (`read_videos`); they begin with the still model.
-        model, home, seed: name of the MV-VDM that generates videos, the registry that has it, and seed of its noise.
+        model, home, seed: the MV-VDM that generates videos, by name or loaded; the registry that has it; of its noise.
         cameras: of given videos, in the world of the model's file; default `cameras.json` in a folder of videos, else
             by the next two arguments.
         azimuths_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced, beginning in front.
@@ -82,11 +83,11 @@ def animate(
         ValueError: neither or both of sentence and videos; an argument is out of range; a file cannot be used.
         ZooError: the videos do not show the still model, or the model that generates them cannot be loaded.
     """
-    from zoo.animate3d.loading import load_model
+    from zoo.animate3d.loading import StillModel, load_model
 
     _check(sentence, videos, stiffness, options)
     check = flag(check, "animate: check")
-    still = load_model(asset)
+    still = asset if isinstance(asset, StillModel) else load_model(asset)
     if sentence is not None:
         read, cameras = _generate(still.asset, sentence, model, seed, home, options)
         stiffness, check, azimuths_deg = stiffness or "generated", False, None
@@ -97,7 +98,7 @@ def animate(
     alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
     fitted = _fit(still, read, cameras, stiffness or "rendered", progress)
     agreement = view_agreement(read.frames[..., 3], cameras)
-    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, model if sentence else None)
+    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, sentence and _name(model))
     return Animation(still, fitted.motion, sentence or "animation", report)
 
 
@@ -129,22 +130,31 @@ def _check(sentence: str | None, videos: Any, stiffness: str | None, options: di
 
 
 def _generate(
-    asset: Asset, sentence: str, model: str, seed: int, home: Path | None, options: dict[str, Any]
+    asset: Asset,
+    sentence: str,
+    model: str | MVVDMPipeline,
+    seed: int,
+    home: Path | None,
+    options: dict[str, Any],
 ) -> tuple[Videos, Cameras]:
     """Videos that an MV-VDM generates of the object, and their cameras in the world of its file."""
     from zoo.errors import UnsupportedError
     from zoo.hub import load
 
-    pipeline = load(model, home=home)
+    pipeline = load(model, home=home) if isinstance(model, str) else model
     if not hasattr(pipeline, "animate"):
         raise UnsupportedError(
-            f"{model}: models of this family do not generate videos of an object from a sentence; use an MV-VDM, such "
-            f"as {MODEL}"
+            f"{_name(model)}: models of this family do not generate videos of an object from a sentence; use an "
+            f"MV-VDM, such as {MODEL}"
         )
     result = pipeline.animate(asset, sentence, seed=seed, **options)
     views, frames, size = result.frames.shape[:3]
     videos = read_videos(result, background=GREY, fps=frames / SECONDS)
     return videos, cameras_around(asset, _evenly(views), size=size)
+
+
+def _name(model: Any) -> str:
+    return model if isinstance(model, str) else type(model).__name__
 
 
 def _evenly(views: int) -> list[float]:

@@ -187,19 +187,28 @@ class _SkinWriter:
         """Find the matrix of all vertices at a node, or decide to store them in the world.
 
         They are if an existing skin poses them by several matrices; if the matrix stretches directions differently,
-        since viewers transform normals with the joint matrices themselves, which is right for uniform scales only; and
-        if it is a reflection, since readers differ in which side of a triangle a reflecting joint makes the front.
+        since viewers transform normals with the joint matrices themselves, which is right for uniform scales only; if
+        it is a reflection, since readers differ in which side of a triangle a reflecting joint makes the front; and if
+        it has a scale, since Blender's bones have none at rest, so that it moves such vertices to other places. Only
+        with Draco, whose data cannot be replaced, does a uniform scale stay in the inverse bind matrices.
         """
         matrix = parts[0].transforms[0]
         linear = matrix[:3, :3]
         square = linear.T @ linear
         uniform = np.abs(square - np.eye(3) * square.trace() / 3).max() <= _SHEAR * np.abs(square).max()
+        rigid = np.abs(square - np.eye(3)).max() <= _SHEAR
+        packed = any(self._is_packed(part) for part in parts)
         common = all(self._moves_alike(part, matrix) for part in parts)
-        if common and uniform and np.linalg.det(linear) > 0:
+        if common and (rigid or (packed and uniform)) and np.linalg.det(linear) > 0:
             return _Placement(matrix, False)
         baked = np.eye(4)
         baked[:3, 3] = self._origin
         return _Placement(baked, True)
+
+    def _is_packed(self, part: RestPart) -> bool:
+        """Whether the file stores a part with Draco compression."""
+        primitive = self._editor.json["meshes"][part.mesh]["primitives"][part.index]
+        return DRACO in (primitive.get("extensions") or {})
 
     def _moves_alike(self, part: RestPart, matrix: np.ndarray) -> bool:
         if len(part.transforms) == 1:

@@ -2,3 +2,4 @@
 
 TOLERANCE = 1e-4  # of the model's diagonal, for key frames
 MOST_FRAMES, LARGEST_PICTURE = 10_000, 4096  # frames, and pixels of a side
+MOST_INFLUENCES = 32  # joints per vertex: eight sets of JOINTS_n, as the reader has

@@ -16,7 +16,7 @@ from renderers.cameras import Cameras
 from renderers.files import atomic_folder, atomic_path, file_path
 from renderers.video import frame_rate
 from zoo.animate3d.gltf_morph import rotated
-from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, TOLERANCE
+from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, MOST_INFLUENCES, TOLERANCE
 from zoo.errors import ModelError
 from zoo.formats import check_suffix
 
@@ -49,13 +49,14 @@ def _save_glb(
     return path
 
 
-def _save_fbx(animation: Any, path: Path) -> Path:
+def _save_fbx(animation: Any, path: Path, *, as_: str | None = None) -> Path:
     from zoo.export.fbx import frame_times, write_fbx
 
+    form = animation.form(as_)
     fps, times = frame_times(animation.motion.times)
     baked = animation.resample(fps) if len(times) > 1 else animation
-    # As shape keys, which Blender reads back exactly.
-    data, _ = baked.glb("morph", tolerance=0.0)
+    # An FBX file has no limit of joints per vertex, so that a skin is exact at every frame, as shape keys are.
+    data, _ = baked.glb(form, tolerance=0.0, influences=MOST_INFLUENCES)
     write_fbx(path, data, fps=fps, frames=len(times))
     return path
 

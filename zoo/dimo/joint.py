@@ -118,7 +118,7 @@ class JointStage:
             ("log_radii", plan.radii),
         ):
             rates[name] = decayed_rate(rate, step, plan.steps)
-        return rates
+        return rates if self.run.tracks is None else rates | {"key_points": 0.0}
 
     @torch.no_grad()
     def _prune(self, done: int) -> None:

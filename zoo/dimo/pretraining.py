@@ -186,7 +186,7 @@ class KeyPointStage:
         names = ("decoder", "latents", "radius", "color", "opacity")
         rates = {name: decayed_rate(getattr(plan, name), step, plan.steps) for name in names}
         rates["points"] = decayed_rate(plan.points, step, plan.points_steps or plan.steps)
-        return rates
+        return rates if self.run.tracks is None else rates | {"points": 0.0}
 
     def _watch(self, picture: Rendered, batch: Batch) -> None:
         """Add the renders of a step to the statistic of densification (3DGS, §5.2; methods §4.6).

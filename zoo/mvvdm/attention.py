@@ -71,19 +71,23 @@ class MultiViewAttention(Attention):
     Args:
         channels: C.
         heads: number of heads.
-        adapter: "paper" or "released".
+        adapter: "paper", "released", or "none" for X_out^i = Y W_O without the adapter's parameters.
     """
 
     def __init__(self, channels: int, heads: int, adapter: str) -> None:
         super().__init__(channels, heads)
         self.adapter = adapter
+        if adapter == "none":
+            return
         self.to_q_i2v = nn.Linear(channels, channels, bias=False)  # W'_Q
         self.to_out_i2v = nn.Linear(channels, channels)  # W'_O
         self.reset_adapter()
 
     @torch.no_grad()
     def reset_adapter(self) -> None:
-        """Initialise the adapter: W'_Q = W_Q, W'_O = 0."""
+        """Initialise the adapter, if there is one: W'_Q = W_Q, W'_O = 0."""
+        if self.adapter == "none":
+            return
         self.to_q_i2v.weight.copy_(self.to_q.weight)
         self.to_out_i2v.weight.zero_()
         self.to_out_i2v.bias.zero_()
@@ -95,6 +99,8 @@ class MultiViewAttention(Attention):
         k, v = self.to_k(x), self.to_v(x)
         # Y: frames do not see each other, so they go into the batch dimension.
         own = attend(self.to_q(x).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), self.heads)
+        if self.adapter == "none":
+            return self.to_out[0](own.view_as(x)).view(B, T, V, H, W, C).transpose(1, 2)
         # Y': all frames attend to the same keys, so their queries are concatenated instead of repeating k and v.
         first = attend(self.to_q_i2v(x).flatten(1, 2), k[:, 0], v[:, 0], self.heads)
         own, first = own.view_as(x), self.to_out_i2v(first.view_as(x))
@@ -155,10 +161,14 @@ class SpatiotemporalAttention(Attention):
     Args:
         channels: C.
         heads: number of heads.
+        spatial: False leaves the spatial branch and μ out: X_out is the temporal branch.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, spatial: bool = True) -> None:
         super().__init__(channels, heads)
+        self.spatial = spatial
+        if not spatial:
+            return
         self.to_q_sp = nn.Linear(channels, channels, bias=False)
         self.to_k_sp = nn.Linear(channels, channels, bias=False)
         self.to_v_sp = nn.Linear(channels, channels, bias=False)
@@ -167,6 +177,8 @@ class SpatiotemporalAttention(Attention):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Apply both branches to tokens [B, V, T, H, W, C] and blend them; the shape is kept."""
+        if not self.spatial:
+            return self.over_time(tokens)
         spatial = self.mix_factor.sigmoid()  # μ
         return spatial * self.over_space(tokens) + (1 - spatial) * self.over_time(tokens)
 

@@ -83,9 +83,9 @@ class MotionBlock(nn.Module):
     def __init__(self, channels: int, config: MVVDMConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = SpatiotemporalAttention(channels, config.num_heads)
+        self.attn1 = SpatiotemporalAttention(channels, config.num_heads, config.spatial)
         self.norm2 = nn.LayerNorm(channels)
-        self.attn2 = SpatiotemporalAttention(channels, config.num_heads)
+        self.attn2 = SpatiotemporalAttention(channels, config.num_heads, config.spatial)
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from renderers.fields import Count, OneOf, check_fields
 
-ADAPTERS = ("released", "paper")
+ADAPTERS = ("released", "paper", "none")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class MVVDMConfig:
             added to the time step's embedding, and cross-attention sees the sum of the clauses as one token.
             `MVVDMUNet.whitening` must be fitted to the training clauses.
         adapter: how the MV2V-Adapter's output is combined with the attention's, "paper" or "released", see
-            `zoo.mvvdm.attention.MultiViewAttention`. The published weights need "released".
+            `zoo.mvvdm.attention.MultiViewAttention`. The published weights need "released". "none" = ablation without
+            the adapter.
+        spatial: False = ablation without the spatial branch of `zoo.mvvdm.attention.SpatiotemporalAttention`: the
+            motion modules are AnimateDiff's (Animate3D, Table 3a, "w/o S.T. Att.").
     """
 
     in_channels: Count = 4
@@ -48,6 +51,7 @@ class MVVDMConfig:
     from_first: bool = False
     sentence: bool = False
     adapter: Annotated[str, OneOf(*ADAPTERS)] = "released"
+    spatial: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-SLOWEST = 10  # percentile of the displacements in a region
+SLOWEST = 20  # percentile of the displacements in a region
 FITS = 0.35  # pixels, plus a tenth of the flow: distance of a flow from the common one that still fits
 
 
@@ -68,15 +68,24 @@ class CommonMotion:
     Attributes:
         offset: float64 [N, 2], displacement of the region's centre, pixels.
         log_scale, angle: float64 [N]; radians.
+        share: float64 [N], share of the region's texture that follows the transform, 0..1.
         durations: float64 [N], frames that a step takes.
-        slowest: float64 [N], displacement of the slowest tenth of the region along the sum of `offset`, pixels.
+        slowest: float64 [N], displacement of the slowest fifth of the region along the mean of `offset`, pixels.
     """
 
     offset: np.ndarray
     log_scale: np.ndarray
     angle: np.ndarray
+    share: np.ndarray
     durations: np.ndarray
     slowest: np.ndarray
+
+    def mean(self, steps: np.ndarray) -> np.ndarray:
+        """What values [N] or [N, D] of the steps add up to over all of them, at the mean rate, weighted by `share`.
+
+        A step in which the object's own motion hides the common one has a small share.
+        """
+        return (self.share @ steps) * (self.durations.sum() / max(float(self.share @ self.durations), 1e-12))
 
 
 def common_motion(
@@ -91,18 +100,17 @@ def common_motion(
         durations: int [N], frames between the pictures of each flow.
     """
     rows = [_similarity(flow[t], regions[t], weights[t]) for t in range(len(flow))]
-    offset, log_scale, angle = zip(*rows, strict=True)
-    offsets = np.array(offset)
-    total = offsets.sum(0)
+    offset, log_scale, angle, share = (np.array(values) for values in zip(*rows, strict=True))
+    total = share @ offset
     direction = total / max(float(np.linalg.norm(total)), 1e-12)
     slowest = [np.percentile(flow[t][regions[t]] @ direction, SLOWEST) for t in range(len(flow))]
-    return CommonMotion(
-        offsets, np.array(log_scale), np.array(angle), durations.astype(np.float64), np.array(slowest)
-    )
+    return CommonMotion(offset, log_scale, angle, share, durations.astype(np.float64), np.array(slowest))
 
 
-def _similarity(flow: np.ndarray, region: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Offset of the region's centre, ln(scale), angle."""
+def _similarity(
+    flow: np.ndarray, region: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, float, float, float]:
+    """Offset of the region's centre, ln(scale), angle, share of the weights that the transform explains."""
     y, x = np.nonzero(region)
     # Complex numbers: a similarity transform is d = m z + c, with 1 + m = scale exp(i angle).
     z = (x - x.mean()) + 1j * (y - y.mean())
@@ -111,11 +119,12 @@ def _similarity(flow: np.ndarray, region: np.ndarray, weights: np.ndarray) -> tu
     prior = weights[y, x].astype(np.float64) + 1e-6
     weight = prior
     m, c = 0j, 0j
-    for _ in range(8):
+    for _ in range(12):
         total = weight.sum()
         mean_z, mean_d = (weight * z).sum() / total, (weight * d).sum() / total
         centred = z - mean_z
         m = (weight * centred.conj() * (d - mean_d)).sum() / max((weight * np.abs(centred) ** 2).sum(), 1e-9)
         c = mean_d - m * mean_z
         weight = prior / (1 + (np.abs(d - m * z - c) / limit) ** 2) ** 2  # Geman-McClure
-    return np.array([c.real, c.imag]), float(np.log(max(abs(1 + m), 1e-6))), float(np.angle(1 + m))
+    share = float((prior / (1 + (np.abs(d - m * z - c) / limit) ** 2)).sum() / prior.sum())
+    return np.array([c.real, c.imag]), float(np.log(max(abs(1 + m), 1e-6))), float(np.angle(1 + m)), share

@@ -78,11 +78,15 @@ def cut(video: JudgedVideo) -> float | None:
 def mirrored(video: JudgedVideo) -> float | None:
     """How much better a frame continues the mirror image of its predecessor than the predecessor; a ratio.
 
-    With e(a, b) the mean difference of colours in the union of the masks, e(f_t, f_{t+1}) / e(flip(f_t), f_{t+1}) is
-    below 1 where an object is not symmetric, and above 1 where the video becomes its mirror image. The result is the
-    largest geometric mean of it and of the excess of the change after compensation of the flow (as in `cut`): an object
-    that turns through its plane of symmetry has no such excess. None as for `cut`. The mirror image of a symmetric
-    object looks alike, and scores about 1.
+    Geometric mean of three ratios for each pair of frames f_t, f_{t+1}; the largest counts. e(a, b) is the mean
+    difference of colours in the union of the masks, and r(a, b) that after compensation of the flow from a to b:
+
+        e(f_t, f_{t+1}) / e(flip(f_t), f_{t+1})     above 1 where the video becomes its mirror image
+        r(f_t, f_{t+1}) / r(flip(f_t), f_{t+1})     the same for small differences, as of a nearly symmetric object
+        r(f_t, f_{t+1}) / the larger of its neighbours (`_excess`)    an object that turns through its plane of symmetry
+                                                                      has no such excess
+
+    None as for `cut`. The mirror image of a symmetric object looks alike, and scores about 1.
     """
     excess = _excess(video)
     if excess is None:
@@ -92,8 +96,9 @@ def mirrored(video: JudgedVideo) -> float | None:
         frame, after = video.smooth[t], video.smooth[t + 1]
         either, flipped = video.masks[t] | video.masks[t + 1], video.masks[t][:, ::-1] | video.masks[t + 1]
         same = np.abs(frame - after)[either].mean() + 1
-        ratios.append(same / (np.abs(frame[:, ::-1] - after)[flipped].mean() + 1))
-    return float(np.sqrt(np.array(ratios) * excess[1]).max())
+        plain = same / (np.abs(frame[:, ::-1] - after)[flipped].mean() + 1)
+        ratios.append(plain * (video.changes[1, t] + 1) / (video.mirrored_change(t) + 1))
+    return float(np.cbrt(np.array(ratios) * excess[1]).max())
 
 
 def _excess(video: JudgedVideo) -> np.ndarray | None:

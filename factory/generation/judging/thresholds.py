@@ -29,8 +29,8 @@ class Thresholds:
         max_mirrored: how much better a frame continues its mirrored predecessor, a ratio.
         max_background_motion: path of a textured background, shares of the frame's side.
         max_zoom: change of scale before a plain background, |ln|.
-        max_roll: steady rotation in the image before a plain background, radians.
-        max_pan: steady displacement of all of the object before a plain background, shares of the frame's side.
+        max_roll: rotation in the image before a plain background, radians times a share.
+        max_pan: displacement of all of the object before a plain background, shares of the frame's side.
         max_flicker: alternating change of brightness or colour, share of the brightness.
         max_color_change: lasting distance of the colours from the first frame's, CIELAB units.
         max_color_step: distance of the colours between two frames in succession, CIELAB units.
@@ -45,18 +45,19 @@ class Thresholds:
         max_view_height: disagreement of the views on the object's height, lengths of the object.
         max_view_color: disagreement of the views on the object's colours, CIELAB units.
         max_view_silhouettes: disagreement of the silhouettes with the cameras, lengths of the object.
+        min_answers: smallest probability of a right answer of a vision-language model, 0..1.
     """
 
-    min_motion: Limit | None = 0.175
-    max_jump: Limit | None = 0.055
-    max_cut: Limit | None = 1.5
-    max_mirrored: Limit | None = 1.15
+    min_motion: Limit | None = 0.16
+    max_jump: Limit | None = 0.075
+    max_cut: Limit | None = 1.7
+    max_mirrored: Limit | None = 1.08
     max_background_motion: Limit | None = 0.05
-    max_zoom: Limit | None = 0.11
-    max_roll: Limit | None = 0.17
-    max_pan: Limit | None = 0.15
+    max_zoom: Limit | None = 0.115
+    max_roll: Limit | None = 0.142
+    max_pan: Limit | None = 0.19
     max_flicker: Limit | None = 0.02
-    max_color_change: Limit | None = 7.0
+    max_color_change: Limit | None = 11.0
     max_color_step: Limit | None = 14.0
     max_shape_change: Limit | None = 0.65
     max_first_frame: Limit | None = 0.1
@@ -66,9 +67,10 @@ class Thresholds:
     max_overlay: Limit | None = 0.002
     max_bands: Limit | None = 0.01
     max_sharpness_loss: Limit | None = 0.25
-    max_view_height: Limit | None = 0.2
+    max_view_height: Limit | None = 0.27
     max_view_color: Limit | None = 11.0
     max_view_silhouettes: Limit | None = 0.1
+    min_answers: Limit | None = 0.5
 
     def __post_init__(self) -> None:
         check_fields(self)

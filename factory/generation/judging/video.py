@@ -17,6 +17,7 @@ CAMERA_STEPS = 5  # in which the motion of the camera is measured
 LEAST_AREA = 12  # pixels of an object that can be measured
 TEXTURE = 6.0  # 8-bit steps per pixel: gradients above this can be followed
 LEAST_TEXTURED = 0.02  # share of the background that must have texture
+BEHIND = 127  # 8-bit grey put behind an object before a textured background
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ class JudgedVideo:
             np.stack([reduced(mask.astype(np.float32)) > 0.5 for mask in masks]),
             None if still is None else reduced(still),
         )
+
+    @cached_property
+    def isolated(self) -> JudgedVideo:
+        """The object before one colour: this video, unless its background has texture.
+
+        Flow is smooth, so that the flow of a textured background would reach into the object.
+        """
+        if self.background_flow is None:
+            return self
+        frames = np.where(self.masks[..., None], self.frames, np.uint8(BEHIND))
+        return JudgedVideo(frames, self.masks, self.still)
 
     @cached_property
     def areas(self) -> np.ndarray:
@@ -113,21 +125,26 @@ class JudgedVideo:
     def changes(self) -> np.ndarray:
         """Mean difference of colours from each frame to the next, float64 [2, T - 1], 8-bit steps.
 
-        Of the union of the masks; and after compensation of the flow, of the mask dilated by a pixel, forwards or
-        backwards, whichever is smaller: what appears or is hidden has no flow in one of the directions.
+        Of the union of the masks; and after compensation of the flow (`_residual`).
         """
-        kernel = np.ones((3, 3), np.uint8)
         changes = np.zeros((2, len(self.frames) - 1))
         for t in range(len(self.frames) - 1):
             either = self.masks[t] | self.masks[t + 1]
             changes[0, t] = np.abs(self.smooth[t + 1] - self.smooth[t])[either].mean()
-            residuals = []
-            for a, b, flow in ((t, t + 1, self.flow[t]), (t + 1, t, self.object_flow(t + 1, t))):
-                around = opencv().dilate(self.masks[a].astype(np.uint8), kernel) > 0
-                moved = sample(self.smooth[b], flow)
-                residuals.append(np.abs(moved - self.smooth[a])[around].mean())
-            changes[1, t] = min(residuals)
+            pair = [(self.smooth[k], self.masks[k]) for k in (t, t + 1)]
+            changes[1, t] = _residual(*pair, self.flow[t], self.object_flow(t + 1, t))
         return changes
+
+    def mirrored_change(self, t: int) -> float:
+        """Difference of frame t + 1 from the mirror image of frame t after compensation of the flow, 8-bit steps."""
+        luma, mask = np.ascontiguousarray(self.luma[t][:, ::-1]), self.masks[t][:, ::-1]
+        centre = self.centres[t].copy()
+        centre[0] = luma.shape[1] - 1 - centre[0]
+        x, y = np.nan_to_num(self.centres[t + 1] - centre)
+        forwards = dense_flow(luma, self.luma[t + 1], (x, y))
+        backwards = dense_flow(self.luma[t + 1], luma, (-x, -y))
+        flipped = np.ascontiguousarray(self.smooth[t][:, ::-1])
+        return _residual((flipped, mask), (self.smooth[t + 1], self.masks[t + 1]), forwards, backwards)
 
     @cached_property
     def background_flow(self) -> np.ndarray | None:
@@ -165,3 +182,26 @@ class JudgedVideo:
         gradients = [np.gradient(self.smooth[t].mean(-1)) for t in steps[:-1]]
         texture = np.stack([np.hypot(*gradient) for gradient in gradients])
         return common_motion(flow, self.masks[steps[:-1]], texture, np.diff(steps))
+
+
+def _residual(
+    before: tuple[np.ndarray, np.ndarray],
+    after: tuple[np.ndarray, np.ndarray],
+    forwards: np.ndarray,
+    backwards: np.ndarray,
+) -> float:
+    """Mean difference of the colours of two frames after compensation of the flow, 8-bit steps.
+
+    In the mask dilated by a pixel, forwards or backwards, whichever is smaller: what appears or is hidden has no flow
+    in one of the directions.
+
+    Args:
+        before, after: colours float32 [H, W, 3] and mask bool [H, W].
+        forwards, backwards: flow [H, W, 2] from the first to the second frame, and back.
+    """
+    kernel = np.ones((3, 3), np.uint8)
+    residuals = []
+    for (colors, mask), (others, _), flow in ((before, after, forwards), (after, before, backwards)):
+        around = opencv().dilate(mask.astype(np.uint8), kernel) > 0
+        residuals.append(float(np.abs(sample(others, flow) - colors)[around].mean()))
+    return min(residuals)

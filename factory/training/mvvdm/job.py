@@ -91,7 +91,7 @@ def job_of(args: argparse.Namespace, recipe: MVVDMRecipe) -> MVVDMTrainingJob:
         _check_clips(unseen_clips(args.data)[0], recipe)
     parts = {name: getattr(args, name) for name in PARTS if getattr(args, name) is not None}
     _check_parts(parts, recipe)
-    content = json.dumps({"recipe": asdict(recipe), "seed": args.seed, "parts": parts}, sort_keys=True)
+    content = json.dumps({"recipe": recipe.key_content(), "seed": args.seed, "parts": parts}, sort_keys=True)
     rated = selected_clips(clips, args.quality)
     clip_ids = clips.table(["clip_id"])["clip_id"].filter(pa.array(rated)).to_pylist()
     if test_clips is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,10 @@ from factory.console import (
     run_command,
 )
 from factory.motion_videos.options import check_registry
+from factory.training.leaderboard import aligned, markdown
 from factory.training.machine import check_resources
-from factory.training.mvvdm.job import check_workers, job_of
-from factory.training.mvvdm.recipe import RECIPES
+from factory.training.mvvdm.job import MVVDMTrainingJob, check_workers, job_of
+from factory.training.mvvdm.recipe import RECIPES, MVVDMRecipe, ablations
 from factory.training.mvvdm.run import train_model
 from factory.training.overrides import apply_overrides
 from zoo.errors import OptionError
@@ -66,6 +68,11 @@ class MVVDMTrainingOptions:
         None, "local:mvvdm/NAME or hub:org/NAME (default: the registry at --out)", metavar="TARGET"
     )
     seed: int = option(0, "of the training: initial weights, noise and the order of the clips", at_least=0)
+    ablation: bool = option(
+        False,
+        "also train the network without spatial attention in its motion modules, without MV2V-Adapter, and without "
+        "both, as NAME-without-…, and compare",
+    )
 
     def check(self) -> None:
         """Check the names of the model, and that this account can publish there.
@@ -79,6 +86,8 @@ class MVVDMTrainingOptions:
             check_target(f"local:mvvdm/{self.name}", "--name", family="mvvdm")
         if self.publish is not None:
             check_target(self.publish, "--publish", family="mvvdm")
+        if self.publish is not None and self.ablation:
+            raise OptionError("--publish publishes one model, --ablation trains four: leave one of them out")
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,31 @@ class PretrainedParts:
     image_encoder: str | None = option(None, "CLIP image encoder of the IP-Adapter")
 
 
+def _jobs(
+    training: MVVDMTrainingOptions, arguments: dict[str, Any], recipe: MVVDMRecipe
+) -> list[MVVDMTrainingJob]:
+    """The training, and with `--ablation` those without a part of the network."""
+    jobs = [job_of(argparse.Namespace(**arguments), recipe)]
+    for suffix, ablated in ablations(recipe).items() if training.ablation else ():
+        arguments = arguments | {"name": f"{jobs[0].name}-{suffix}"}
+        jobs.append(job_of(argparse.Namespace(**arguments), ablated))
+    return jobs
+
+
+def ablation_table(results: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A header row, then one row per model with its mean metrics.
+
+    Args:
+        results: name of the model → result of `train_model`.
+    """
+    metrics = [name for name, value in next(iter(results.values())).items() if isinstance(value, int | float)]
+    rows = [["model", *metrics]]
+    for name, result in results.items():
+        values = [result[metric] for metric in metrics]
+        rows.append([name, *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)])
+    return rows
+
+
 def add_parser(families: Any) -> argparse.ArgumentParser:
     """Add `mvvdm` to the families of `factory.train`."""
     parser = families.add_parser(
@@ -143,16 +177,27 @@ def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
             check_resources(workers.cpus, workers.gpus, workers.workers)
             recipe = apply_overrides(RECIPES[training.preset](), training.set)
             check_workers(workers.workers, recipe)
-            job = job_of(argparse.Namespace(**vars(training), **vars(workers), **vars(parts)), recipe)
+            jobs = _jobs(training, {**vars(training), **vars(workers), **vars(parts)}, recipe)
         except (ValueError, FileNotFoundError) as error:
             parser.error(str(error))
-        Storage(job.out).check_writable()
-        check_registry(job.out)
-        # Trainings of different models may share a registry: they write different files.
-        lock = OutputLock(Storage(job.out), "factory.train mvvdm", job.key, on_wait=notice)
-        with lock, ProgressDisplay(output) as display:
-            result = train_model(job, workers.workers, workers.cpus, workers.gpus, show=display.update)
-        print_result(output, "\n".join(f"{name:18} {value}" for name, value in result.items()), result)
+        out = jobs[0].out
+        Storage(out).check_writable()
+        check_registry(out)
+        results = {}
+        for job in jobs:
+            # Trainings of different models may share a registry: they write different files.
+            lock = OutputLock(Storage(out), "factory.train mvvdm", job.key, on_wait=notice)
+            with lock, ProgressDisplay(output) as display:
+                results[job.name] = train_model(
+                    job, workers.workers, workers.cpus, workers.gpus, show=display.update
+                )
+        if not training.ablation:
+            (result,) = results.values()
+            print_result(output, "\n".join(f"{name:18} {value}" for name, value in result.items()), result)
+            return OK
+        table = ablation_table(results)
+        Storage(out).write("ablation.md", markdown(table).encode())
+        print_result(output, aligned(table), {"models": results})
         return OK
 
     return run_command("factory.train", action, json_errors=output.json)

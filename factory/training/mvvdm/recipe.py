@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from renderers.fields import Count, NotNegative, OneOf, Positive, Range, check_fields
@@ -104,6 +104,13 @@ class MVVDMRecipe:
         """As published: starts from MVDream, AnimateDiff and IP-Adapter; three days on 32 GPUs."""
         return MVVDMRecipe(MVVDMConfig.base(), TrainingPlan.paper())
 
+    def key_content(self) -> dict[str, Any]:
+        """The fields as a training's key contains them, without options newer than version 0.1 that are off."""
+        content = asdict(self)
+        if self.network.spatial:
+            del content["network"]["spatial"]
+        return content
+
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> MVVDMRecipe:
         autoencoder = data["autoencoder"]
@@ -122,6 +129,22 @@ RECIPES: dict[str, Callable[[], MVVDMRecipe]] = {
     "bundled": MVVDMRecipe.bundled,
     "paper": MVVDMRecipe.paper,
 }
+
+
+def ablations(recipe: MVVDMRecipe) -> dict[str, MVVDMRecipe]:
+    """Suffix of a model's name → recipe without a part of the network (Animate3D, Table 3a; the adapter is ours).
+
+    Raises:
+        ValueError: the recipe starts from published parts, which contain what an ablation leaves out.
+    """
+    if recipe.autoencoder is None:
+        raise ValueError("--ablation: expected a preset that trains from scratch, such as tiny")
+    network = recipe.network
+    return {
+        "without-spatial-attention": replace(recipe, network=replace(network, spatial=False)),
+        "without-adapter": replace(recipe, network=replace(network, adapter="none")),
+        "without-both": replace(recipe, network=replace(network, spatial=False, adapter="none")),
+    }
 
 
 def work_folder(key: str) -> str:

@@ -1,0 +1,150 @@
+"""Runs on S3: an independent server, throttled, failing, slow and with connections that break."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_stages import Work
+from exactly_once import problems
+from hosts_driver import expected
+from s3_server import Faults, S3Server
+
+import cluster.storage
+from cluster import Ledger, Storage, StorageError, Task, run_inline
+
+pytest.importorskip("moto", reason="moto, of the extra dev, is missing")
+pytest.importorskip("s3fs", reason="s3fs, of the extra s3, is missing")
+SUPPORT = Path(__file__).parents[1] / "support"
+ROOT = "s3://bucket/out"
+TASKS = 240
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[S3Server]:
+    import s3fs
+
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no settings of this machine
+    with S3Server() as server:
+        for name, value in server.env().items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield server
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def work(count: int) -> list[Task]:
+    return [Task(f"t{number}") for number in range(count)]
+
+
+def test_requests_faults_and_refusals(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    run_inline(Work(), work(2), Ledger(ROOT))
+    before = s3.requests.copy()
+    run_inline(Work(), work(22), Ledger(ROOT))
+    fresh = s3.requests - before
+    run_inline(Work(), work(22), Ledger(ROOT))
+    again = s3.requests - before - fresh
+    # Per task: its file, its marker, and whether there is a marker already. The rest is per run.
+    assert fresh["put"] == 2 * 20 + 2 and fresh["get"] == 20 + 2
+    for run in (fresh, again):
+        assert run["list"] <= 12 and run["head"] <= 6
+    assert again["get"] == 22 and not again["put"]
+    assert s3.answers[500] == 0
+
+    s3.faults = Faults(errors=0.15, cuts=0.05)
+    assert run_inline(Work(), work(15), Ledger("s3://bucket/rough")).counts == {"done": 15}
+    s3.faults = Faults()
+    assert s3.answers[500] > 0 and {record.key for record in Ledger("s3://bucket/rough")} == {
+        task.key for task in work(15)
+    }
+
+    s3.faults.expired.add("key")
+    with pytest.raises(StorageError, match="token has expired"):
+        run_inline(Work(), work(1), Ledger("s3://bucket/expired"))
+    s3.faults = Faults()
+    with pytest.raises(StorageError, match="The specified bucket does not exist"):
+        run_inline(Work(), work(1), Ledger("s3://nowhere/out"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(StorageError, match=r"[Cc]redentials"):
+        run_inline(Work(), work(1), Ledger("s3://bucket/anonymous"))
+
+
+class Driver:
+    """`hosts_driver` in a process of its own, on an embedded Ray."""
+
+    def __init__(self, s3: S3Server, audit: Path, key: str = "key") -> None:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "hosts_driver", ROOT, str(audit), str(TASKS)],
+            env={**env, **s3.env(key), "PYTHONPATH": str(SUPPORT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._audit = audit
+
+    def wait_for(self, written: int, seconds: float = 200) -> None:
+        end = time.monotonic() + seconds
+        while self._audit.read_bytes().count(b"\n") < written:
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < end, f"fewer than {written} tasks after {seconds} s"
+            time.sleep(0.1)
+
+    def end(self, seconds: float = 400) -> str:
+        return self.process.communicate(timeout=seconds)[0]
+
+
+@pytest.mark.slow
+def test_a_throttled_and_failing_store_killed_drivers_and_expired_credentials(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    audit = tmp_path / "audit"
+    audit.touch()
+    s3.faults = Faults(rate=20.0, errors=0.01, cuts=0.01, slow=0.02)
+    for stop_at in (TASKS // 5, 2 * TASKS // 5):
+        driver = Driver(s3, audit)
+        driver.wait_for(stop_at)
+        driver.process.kill()
+        driver.process.communicate()
+    driver = Driver(s3, audit)
+    driver.wait_for(3 * TASKS // 5)
+    s3.faults.expired.add("key")
+    output = driver.end()
+    assert driver.process.returncode == 1 and "token has expired" in output, output
+    driver = Driver(s3, audit, "renewed")
+    output = driver.end()
+    assert driver.process.returncode == 0 and f"{TASKS} tasks" in output, output
+    assert s3.answers[500] >= 5 and s3.answers[503] >= 5, s3.answers
+    print("answers", dict(s3.answers), "requests per task", {k: n / TASKS for k, n in s3.requests.items()})
+    s3.faults = Faults()
+    assert problems(ROOT, audit, expected(TASKS)) == []
+    attempts = {name.partition("/")[0] for name in Storage(ROOT).names("_factory/attempts")}
+    assert attempts == {key for key, result in expected(TASKS).items() if result != "done"}
+
+
+@pytest.mark.slow
+def test_unfinished_uploads_are_removed(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(ROOT)
+    size = 101 * 2**20  # more than s3fs writes in one request
+    storage.write("whole", bytes(size))
+    assert s3.requests["put part"] == 3 and s3.uploads() == 0
+    for folder in ("out", "output"):  # what a killed writer leaves
+        storage.filesystem.call_s3("create_multipart_upload", Bucket="bucket", Key=f"{folder}/killed")
+    assert s3.uploads() == 2
+    with monkeypatch.context() as patch:  # they may still have a writer
+        patch.setattr(cluster.storage, "STALE_S", 1e12)
+        storage.sweep()
+    assert s3.uploads() == 2
+    storage.sweep()
+    assert s3.uploads() == 1, "the upload of another folder was removed, or that of this one was not"
