@@ -24,7 +24,9 @@ html_show_copyright = False
 myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 3  # anchors as on GitHub
 myst_all_links_external = False
-suppress_warnings = ["myst.header"]  # README begins with its own title
+suppress_warnings = [
+    "ref.python",  # attributes that are named like a type, such as `bytes`
+]
 
 default_role = "literal"  # docstrings write `name`, as in Markdown
 autodoc_typehints = "none"  # signatures have the annotations already
@@ -34,6 +36,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # attributes are members too, and described once
 maximum_signature_line_length = 90
 pygments_style = "friendly"
 pygments_dark_style = "native"
