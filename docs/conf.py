@@ -20,6 +20,7 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False
+html_show_search_summary = False  # browsers refuse to fetch the pages for it when the site is opened from disk
 
 myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 3  # anchors as on GitHub
@@ -29,7 +30,8 @@ suppress_warnings = [
 ]
 
 default_role = "literal"  # docstrings write `name`, as in Markdown
-autodoc_typehints = "none"  # signatures have the annotations already
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
