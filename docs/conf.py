@@ -20,20 +20,25 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False
+html_show_search_summary = False  # browsers refuse to fetch the pages for it when the site is opened from disk
 
 myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 3  # anchors as on GitHub
 myst_all_links_external = False
-suppress_warnings = ["myst.header"]  # README begins with its own title
+suppress_warnings = [
+    "ref.python",  # attributes that are named like a type, such as `bytes`
+]
 
 default_role = "literal"  # docstrings write `name`, as in Markdown
-autodoc_typehints = "none"  # signatures have the annotations already
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # attributes are members too, and described once
 maximum_signature_line_length = 90
 pygments_style = "friendly"
 pygments_dark_style = "native"

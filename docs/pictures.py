@@ -1,25 +1,30 @@
 """Render the moving pictures of README.md and of the gallery. Run it again after models or creatures changed.
 
     python docs/pictures.py                 all of them, about two minutes of CPU time
-    python docs/pictures.py readme models   some of them: readme, models, creatures
+    python docs/pictures.py readme models   some of them: readme, models, creatures, figures
 
-All are animated WebP files: docs/menagerie.webp, and docs/gallery/*.webp. Those of creatures are transparent, so that
-they fit light and dark pages.
+docs/menagerie.webp and docs/gallery/*.webp are animated; those of creatures are transparent, so that they fit light and
+dark pages. docs/figures/*.webp are the figures of the pages on methods.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import zoo.dimo
 from factory.sources.creatures import build, motions
 from renderers import gltf
 from renderers.cameras import Cameras, orbit_cameras, orbit_rotations
+from renderers.gaussians import OUTPUTS, Gaussians, TensorCameras, render
 from renderers.meshes import Shot, render_clip
 
 HERE = Path(__file__).parent
@@ -58,10 +63,11 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=HERE, help="folder, default docs/")
     arguments = parser.parse_args()
-    drawers = {"readme": readme, "models": models, "creatures": creatures}
+    drawers = {"readme": readme, "models": models, "creatures": creatures, "figures": figures}
     if unknown := set(arguments.pictures) - set(drawers):
         parser.error(f"expected some of {', '.join(drawers)}, got {', '.join(sorted(unknown))}")
-    (arguments.out / "gallery").mkdir(parents=True, exist_ok=True)
+    for folder in ("gallery", "figures"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     for name in arguments.pictures or drawers:
         drawers[name](arguments.out)
 
@@ -86,6 +92,54 @@ def creatures(out: Path) -> None:
     """One motion of every species of creatures."""
     for species, sentence in CREATURES.items():
         save(creature_frames(species, sentence, 200), out / f"gallery/{species}.webp", LARGEST_GALLERY)
+
+
+def figures(out: Path) -> None:
+    """DIMO: a motion, its key points and skinning weights. Splats: the outputs. MV-VDM: four sampled videos."""
+    motion = zoo.load("bundled:dimo/kangaroo").motion("hops forward twice").resampled(6)
+    cameras = framing(motion, 170)
+    model = motion.model
+    hues = torch.rand(len(model.key_points), 3, generator=torch.Generator().manual_seed(3))
+    skinned = copy.deepcopy(model)
+    with torch.no_grad():
+        skinned.colors.copy_(model.skinning_weights() @ hues)
+    K = motion.trajectories.positions.shape[1]
+    points = Gaussians(
+        motion.trajectories.positions, torch.tensor([1.0, 0, 0, 0]).expand(1, K, 4), torch.full((1, K, 3), 0.012),
+        torch.ones(1, K), colors=hues[None],
+    )  # fmt: skip
+    with torch.no_grad():
+        dots = render(points, TensorCameras.from_cameras(cameras), background=1.0).rgb[:, 0]
+    rows = [
+        motion.render(cameras)[0],
+        (255 * dots.clamp(0, 1)).round().byte().numpy(),
+        replace(motion, model=skinned).render(cameras)[0],
+    ]
+    still(rows, out / "figures/dimo.webp")
+
+    single = motion.at(0.3)
+    view = TensorCameras.from_cameras(framing(single, 240))
+    with torch.no_grad():
+        drawn = render(single.gaussians(), view, background=1.0, want=OUTPUTS)
+    alpha, depth = drawn.alpha[0, 0], drawn.depth[0, 0]
+    inside = alpha > 0.5
+    near, far = depth[inside].min(), depth[inside].max()
+    shaded = torch.where(inside, 0.1 + 0.9 * (far - depth) / (far - near), torch.ones(()))
+    panels = [drawn.rgb[0, 0], alpha.expand(-1, -1, 3), shaded.expand(-1, -1, 3)]
+    panels.append(0.5 + 0.5 * drawn.normal[0, 0])
+    still(
+        [[(255 * panel.clamp(0, 1)).round().byte().numpy() for panel in panels]], out / "figures/splats.webp"
+    )
+
+    videos = zoo.load("bundled:mvvdm/tiny").sample(7).frames
+    still([list(view) for view in videos.repeat(2, axis=2).repeat(2, axis=3)], out / "figures/mvvdm.webp")
+
+
+def still(rows: Sequence[Sequence[np.ndarray]], path: Path) -> None:
+    """Write pictures in rows as one picture."""
+    picture = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    Image.fromarray(picture).save(path, "WEBP", quality=88, method=6)
+    print(f"{path}: {path.stat().st_size} bytes")
 
 
 def model_frames(name: str, sentence: str, side: int) -> np.ndarray:

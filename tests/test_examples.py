@@ -108,7 +108,7 @@ def test_a_notebook_runs_and_shows_pictures(name, shown, tmp_path):
 
 def test_there_are_six_scripts_and_two_notebooks():
     assert list(WRITES) == SCRIPTS and len(SCRIPTS) == 6 and len(NOTEBOOKS) == 2
-    page = (EXAMPLES / "README.md").read_text()
+    page = (EXAMPLES.parent / "docs/examples.md").read_text()
     assert all(name in page for name in (*SCRIPTS, *NOTEBOOKS))
 
 

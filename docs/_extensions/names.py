@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from sphinx.application import Sphinx
 
 FENCE = re.compile(r"^```\{names\} (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECTION = re.compile(r"(Args|Arguments|Returns|Raises|Attributes|Yields|Warns|Notes?|Examples?):\s*$")
+TABLE = re.compile(r"\S.* {2,}\S")
 
 
 def entries(package: str, names: list[str]) -> str:
@@ -77,31 +80,45 @@ def replace_fences(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def keep_layout(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Prepare a docstring: characters that are no markup here, and text that is laid out by its indentation.
+    """Prepare a docstring: escape what is no markup here, and keep text that is laid out by its indentation.
 
-    Runs before napoleon. A paragraph that is indented without a heading such as "Args:" above it is a table or an
-    example, and becomes a literal block.
+    Runs before napoleon. Outside of sections such as "Args:", an indented paragraph is an example, and one whose first
+    line has a gap of several spaces is a table; both become literal blocks.
     """
     result: list[str] = []
-    section, literal = False, False
-    for line in lines:
-        indent = len(line) - len(line.lstrip())
-        if line.strip() and indent == 0:
-            section, literal = bool(SECTION.match(line)), False
-        if line.strip() and indent and not section and not literal:
-            result += ["", "::", ""]
-            literal = True
-        if not literal:
-            line = re.sub(r"(?<!`)([*|\\])", r"\\\1", line) if "`" not in line else _outside_literals(line)
-        result.append(line)
+    section = False
+    for paragraph in _paragraphs(lines):
+        first = paragraph[0]
+        if not first.startswith(" "):
+            section = bool(SECTION.match(first))
+        indented = first.startswith(" ")
+        if not section and (indented or (TABLE.match(first) and len(paragraph) > 1)):
+            result += ["::", "", *("    " + line for line in paragraph), ""]
+        else:
+            # A heading may follow text without an empty line between them.
+            for line in paragraph:
+                if SECTION.match(line):
+                    section = True
+                    result += [""] if result and result[-1] else []
+                result.append(_escaped(line))
+            result.append("")
     lines[:] = result
 
 
-def _outside_literals(line: str) -> str:
-    """Escape markup characters outside `literals`; a reference's trailing underscore too."""
-    parts = line.split("`")
+def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
+    """Groups of lines between empty ones."""
+    for filled, group in itertools.groupby(lines, key=lambda line: bool(line.strip())):
+        if filled:
+            yield list(group)
+
+
+def _escaped(line: str) -> str:
+    """Escape markup characters outside of `literals`; the star of a list stays."""
+    bullet = re.match(r"\s*\* ", line)
+    start = bullet.end() if bullet else 0
+    parts = line[start:].split("`")
     parts[::2] = [re.sub(r"([*|\\])", r"\\\1", part) for part in parts[::2]]
-    return "`".join(parts)
+    return line[:start] + "`".join(parts)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
