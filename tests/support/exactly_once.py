@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class AuditedLedger(Ledger):
     def _write(self, record: Record) -> Record:
         super()._write(record)
         with open(self.audit, "ab", buffering=0) as file:
-            file.write(f"{record.key} {record.status} {os.getpid()}\n".encode())
+            file.write(f"{record.key} {record.status} {socket.gethostname()}:{os.getpid()}\n".encode())
         return record
 
 

@@ -85,7 +85,7 @@ class RayCluster:
             if name != HEAD and process.poll() is not None and is_running(self.hosts[name].pid):
                 self.start_worker(name)
 
-    def wait_started(self, *names: str, seconds: float = 120) -> None:
+    def wait_started(self, *names: str, seconds: float = 300) -> None:
         """Wait until Ray runs on these hosts. One that gave up, as it does on a busy machine, is started again."""
 
         def started(name: str) -> bool:
