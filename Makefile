@@ -58,6 +58,7 @@ evaluate: install
 # Compile the splat renderer's kernels ahead of time, after a change of their sources. A test says when it is needed.
 kernels: install
 	$(BIN)/python -m renderers.gaussians.compile
+	$(BIN)/python -m renderers.meshes.cpu.compile
 
 # Two processes, each with one test file at a time: tests spend much of their time waiting for child processes.
 test: install system blender validator
