@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cluster import Ledger, OutputLock, Report, Storage
+from factory.assets.backends import choose_backend
 from factory.assets.exclusions import BENCHMARKS, DenyListError, read_deny_list
 from factory.assets.licences import POLICIES, UNKNOWN, to_spdx
 from factory.assets.selection import Selection
@@ -41,7 +42,7 @@ from factory.dataset.pages.contact_sheet import write_contact_sheet
 from factory.dataset.reader import DatasetError
 from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.downloads import DownloadError
-from renderers.meshes import BACKENDS, RenderSettings
+from renderers.meshes import AUTO, BACKENDS, RenderSettings
 
 _FETCH_S = 600.0  # for one file; a partial download is kept, and the next attempt continues it
 BUNDLED = ("creatures://kangaroo", "creatures://bird", "creatures://robot")
@@ -97,7 +98,11 @@ class RenderOptions:
         "creatures://SPECIES?seed=N, a folder of .glb/.gltf, one such file, its web address, a manifest (.jsonl, "
         ".csv), objaverse, objaverse-xl, sketchfab or texverse",
     )
-    renderer: str = option("opengl", "mesh renderer", choices=BACKENDS)
+    renderer: str = option(
+        AUTO,
+        "mesh renderer; auto: opengl where a GPU draws it, else cpu; a run that was begun keeps its renderer",
+        choices=(AUTO, *BACKENDS),
+    )
     samples: int = option(4, "anti-aliasing samples per pixel", choices=(1, 4, 16))
     modalities: tuple[str, ...] = option(
         (),
@@ -224,7 +229,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.r
     add_options(parser.add_argument_group("output"), OutputOptions)
     args = parser.parse_args(rename_flags(argv, RENAMED))
     render = read_options(args, RenderOptions)
-    if render.modalities and render.renderer not in ("opengl", "cpu"):
+    if render.modalities and render.renderer not in (AUTO, "opengl", "cpu"):
         parser.error(
             f"--modalities: the renderer {render.renderer} cannot render {', '.join(render.modalities)}; use "
             f"--renderer opengl or cpu"
@@ -261,7 +266,7 @@ def _run(command: RenderCommand) -> int:
     stage = RenderStage(
         command.recipe,
         options.settings(command.recipe),
-        options.renderer,
+        choose_backend(options.renderer, options.out),
         options.heldout,
         options.dry_run,
         options.quality,

@@ -49,7 +49,9 @@ def run_compiler(
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("folder", type=Path, nargs="?", default=archives, help="where to write the archives")
     parser.add_argument(
-        "--level", choices=LEVELS, help="compile for one level, in this process, the signatures on standard input"
+        "--level",
+        choices=LEVELS,
+        help="compile for one level, in this process, the signatures on standard input",
     )
     options = parser.parse_args()
     if options.level is not None:
@@ -104,7 +106,9 @@ def signature_of(kernel: Any) -> Signature:
     """
     found = {json.dumps(asdict(_signature(result))): result for result in kernel.overloads.values()}
     if len(found) != 1:
-        raise TypeError(f"{kernel.__name__}: expected calls with arguments of one type each, got {list(found)}")
+        raise TypeError(
+            f"{kernel.__name__}: expected calls with arguments of one type each, got {list(found)}"
+        )
     return _signature(next(iter(found.values())))
 
 
@@ -113,7 +117,8 @@ def _signature(result: Any) -> Signature:
 
     returns = result.signature.return_type
     return Signature(
-        [_kind(argument) for argument in result.signature.args], None if returns == types.none else str(returns)
+        [_kind(argument) for argument in result.signature.args],
+        None if returns == types.none else str(returns),
     )
 
 

@@ -55,9 +55,7 @@ ARGUMENTS: dict[str, list[Kind]] = {
 def main() -> None:
     """Compile for all levels, or for one."""
     signatures = {name: Signature(arguments) for name, arguments in ARGUMENTS.items()}
-    run_compiler(
-        "renderers.gaussians.compile", __doc__.split("\n")[0], ARCHIVES, lambda: signatures, _write
-    )
+    run_compiler("renderers.gaussians.compile", __doc__.split("\n")[0], ARCHIVES, lambda: signatures, _write)
 
 
 def _write(path: Path, signatures: dict[str, Signature]) -> None:

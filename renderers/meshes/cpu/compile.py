@@ -31,7 +31,9 @@ def signatures() -> dict[str, Signature]:
         path = Path(folder) / "scene.gltf"
         path.write_text(json.dumps(_scene()))
         asset = gltf.load(path)
-    shot = Shot(None, np.zeros(1), np.eye(4), orbit_cameras(np.zeros(1), 0.0, 3.0, fov_y=0.7, width=8, height=8))
+    shot = Shot(
+        None, np.zeros(1), np.eye(4), orbit_cameras(np.zeros(1), 0.0, 3.0, fov_y=0.7, width=8, height=8)
+    )
     render_clip(asset, shot, RenderSettings(normals=True), backend="cpu")
     called = {name: value for name, value in vars(kernels).items() if getattr(value, "overloads", None)}
     # Kernels only, which release the global interpreter lock: the functions that they call have overloads, too.
