@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 # -P: import the installed packages, not the checkout in the working directory.
 RUN := $(BIN)/python -P -m
 SOURCES := $(shell find factory zoo renderers cluster -type f ! -name '*.pyc')
-# Headless OpenGL, and the FFmpeg libraries for torchcodec.
+# Headless OpenGL for the renderers opengl and pyrender, and the FFmpeg libraries for torchcodec, which `datasets`
+# decodes videos with. `make run` needs neither.
 SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 # Installed together: npm removes packages that a later --no-save installation does not name.
 NODE_PACKAGES := gltf-validator@2.0.0-dev.3.10 playwright-core@1.65.1 three@0.187.0
@@ -22,7 +23,7 @@ BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libi
 # start compiles all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-run: install system
+run: install
 	$(RUN) factory.render --out $(OUT)
 	$(RUN) zoo sample dimo/kangaroo --seed 7 --out $(OUT)/../kangaroo.mp4
 
@@ -30,10 +31,12 @@ run: install system
 # rendered clips and nine minutes on an H200; without a GPU, `make models MVVDM="--workers 2"` takes many hours.
 MVVDM ?= --gpus 1 --loader-workers 11 --at-once 64
 models: install system
-	$(RUN) factory.train dimo --preset bundled --out out/models --objects $(MODELS)
-	$(RUN) factory.render --out out/creatures --source 'creatures://*?count=672&motions=train' $(SMALL)
+	$(RUN) factory.train dimo --preset bundled --out out/models --objects $(MODELS) \
+	  --renderer opengl
+	$(RUN) factory.render --out out/creatures --source 'creatures://*?count=672&motions=train' $(SMALL) \
+	  --renderer opengl
 	$(RUN) factory.render --out out/unseen --source 'creatures://*?seed=1000&count=24&motions=heldout' $(SMALL) \
-	  --max-animations 2 --modalities depth
+	  --max-animations 2 --modalities depth --renderer opengl
 	$(RUN) factory.train mvvdm --preset bundled --name tiny --out out/models --data out/creatures \
 	  --test-data out/unseen --test-clips 48 $(MVVDM)
 	for name in $(patsubst %,dimo/%,$(notdir $(MODELS))) mvvdm/tiny; do \
@@ -55,9 +58,11 @@ evaluate: install
 	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/$$name || exit 1; done
 	$(RUN) zoo leaderboard --home out/evaluated --out out/leaderboard
 
-# Compile the splat renderer's kernels ahead of time, after a change of their sources. A test says when it is needed.
+# Compile the kernels of both CPU renderers ahead of time, after a change of their sources (two minutes of CPU time). A
+# test says when it is needed.
 kernels: install
 	$(BIN)/python -m renderers.gaussians.compile
+	$(BIN)/python -m renderers.meshes.cpu.compile
 
 # The documentation, built into out/docs: open out/docs/index.html. Warnings, such as broken links, are errors.
 docs: install

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from cluster import Ledger, OutputLock, Report, Storage
+from factory.assets.backends import choose_backend
 from factory.assets.exclusions import DenyListError, read_deny_list
 from factory.clips.options import RECIPE_HELP, SelectionOptions
 from factory.clips.pages import write_pages
@@ -41,7 +42,7 @@ from factory.dataset.reader import DatasetError
 from factory.run_report import RunReport
 from factory.sources import EmptySourceError, SourceError, open_source
 from factory.sources.downloads import DownloadError
-from renderers.meshes import BACKENDS, RenderSettings
+from renderers.meshes import AUTO, BACKENDS, RenderSettings
 from zoo.export.html.report import embedded
 
 _FETCH_S = 600.0  # for one file; a partial download is kept, and the next attempt continues it
@@ -76,7 +77,11 @@ class RenderOptions:
         "creatures://SPECIES?seed=N, a folder of .glb/.gltf, one such file, its web address, a manifest (.jsonl, "
         ".csv), objaverse, objaverse-xl, sketchfab or texverse",
     )
-    renderer: str = option("opengl", "mesh renderer", choices=BACKENDS)
+    renderer: str = option(
+        AUTO,
+        "mesh renderer; auto: opengl where a GPU draws it, else cpu; a run that was begun keeps its renderer",
+        choices=(AUTO, *BACKENDS),
+    )
     samples: int = option(4, "anti-aliasing samples per pixel", choices=(1, 4, 16))
     modalities: tuple[str, ...] = option(
         (),
@@ -162,7 +167,7 @@ def parse_arguments(argv: Sequence[str] | None, prog: str = "python -m factory.r
     argv = rename_flags(argv, RENAMED)
     args = parser.parse_args(argv)
     render = read_options(args, RenderOptions)
-    if render.modalities and render.renderer not in ("opengl", "cpu"):
+    if render.modalities and render.renderer not in (AUTO, "opengl", "cpu"):
         parser.error(
             f"--modalities: the renderer {render.renderer} cannot render {', '.join(render.modalities)}; use "
             f"--renderer opengl or cpu"
@@ -198,7 +203,7 @@ def _run(command: RenderCommand) -> int:
     stage = RenderStage(
         command.recipe,
         options.settings(command.recipe),
-        options.renderer,
+        choose_backend(options.renderer, options.out),
         options.heldout,
         options.dry_run,
         options.quality,

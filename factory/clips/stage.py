@@ -29,7 +29,7 @@ from factory.dataset.shards import staged_path
 from factory.sources.downloads import DeadLink, WrongChecksum
 from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
-from renderers.meshes import PICTURE_VERSIONS, RenderError, RenderSettings, renderer
+from renderers.meshes import PICTURE_VERSIONS, RenderError, RenderSettings, default_backend, renderer
 
 
 @dataclass
@@ -53,7 +53,7 @@ class RenderStage(Stage):
 
     recipe: ClipRecipe = field(default_factory=ClipRecipe)
     settings: RenderSettings = field(default_factory=RenderSettings)
-    backend: str = "opengl"
+    backend: str = field(default_factory=default_backend)
     holdout: float = 0.0
     plan_only: bool = False
     curate: str = "tag"

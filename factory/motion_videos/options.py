@@ -10,7 +10,7 @@ from factory.console import Show, add_options, notice, option, read_options
 from factory.dataset.names import is_on_hub
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.run import SubjectVideos, make_motions
-from renderers.meshes import BACKENDS, RenderSettings
+from renderers.meshes import AUTO, BACKENDS, RenderSettings
 
 RECIPE_HELP = {
     "frames": "frames per motion",
@@ -43,7 +43,11 @@ class MotionOptions:
         metavar="OBJECT",
     )
     data: tuple[str, ...] = option((), "MV-Video datasets whose objects are taken", metavar="DATASET")
-    renderer: str = option("opengl", "mesh renderer", choices=BACKENDS)
+    renderer: str = option(
+        AUTO,
+        "mesh renderer; auto: opengl where a GPU draws it, else cpu; a run that was begun keeps its renderer",
+        choices=(AUTO, *BACKENDS),
+    )
     samples: int = option(4, "anti-aliasing samples per pixel", choices=(1, 4, 16))
     workers: int | None = option(
         None,

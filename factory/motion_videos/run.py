@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from cluster import Ledger, Progress, Record, StorageError, Task, run, task_key
+from factory.assets.backends import choose_backend
 from factory.assets.record import AssetRecord
 from factory.console import Show, Status
 from factory.motion_videos.jobs import MotionJob, read_job
 from factory.motion_videos.plan import MotionRecipe
 from factory.motion_videos.stage import LEAST_MOTIONS, MotionStage, folder_of, too_few
 from factory.motion_videos.subjects import find_subjects
-from renderers.meshes import RenderSettings
+from renderers.meshes import AUTO, RenderSettings
 from zoo.terminal import printable
 
 
@@ -53,7 +54,7 @@ def make_motions(
     recipe: MotionRecipe | None = None,
     *,
     settings: RenderSettings | None = None,
-    backend: str = "opengl",
+    backend: str = AUTO,
     workers: int | None = None,
     limit: int | None = None,
     ledger: Ledger | None = None,
@@ -64,7 +65,8 @@ def make_motions(
     Args:
         objects: URIs, see `factory.motion_videos.stage`.
         out: a folder that all machines share.
-        recipe, settings, backend: which motions, how they are rendered, and with which renderer.
+        recipe, settings: which motions, and how they are rendered.
+        backend: with which renderer; see `factory.assets.backends.choose_backend`.
         workers: number of parallel workers; None = as many as fit on the cluster, 0 = this process, without Ray.
         limit: render only the first `limit` objects. ledger: of `out`; opened here if None.
         show: receives the state of the run now and then.
@@ -81,7 +83,8 @@ def make_motions(
             f"motion videos are memory-mapped files: expected a folder that all machines share, got {ledger.root}"
         )
     renders = any(isinstance(subject.origin, AssetRecord) for subject in subjects)
-    stage = MotionStage(recipe or MotionRecipe(), settings or RenderSettings(), backend, renders)
+    chosen = choose_backend(backend, ledger)
+    stage = MotionStage(recipe or MotionRecipe(), settings or RenderSettings(), chosen, renders)
     tasks = [subject.task(stage) for subject in subjects if subject.folder is None]
     plans: dict[str, Record] = {}  # object → record of its planning task
     resolved: dict[str, Record] = {}  # key of a motion's task → record

@@ -44,7 +44,7 @@ from factory.sources.downloads import DeadLink, WrongChecksum
 from factory.sources.opening import AssetCache, refreshed_record
 from renderers import gltf
 from renderers.cameras import Cameras
-from renderers.meshes import PICTURE_VERSIONS, RenderSettings, Shot, renderer
+from renderers.meshes import PICTURE_VERSIONS, RenderSettings, Shot, default_backend, renderer
 
 if TYPE_CHECKING:
     from factory.dataset.reader import ClipDataset
@@ -81,7 +81,7 @@ class MotionStage(Stage):
 
     recipe: MotionRecipe = field(default_factory=MotionRecipe)
     settings: RenderSettings = field(default_factory=RenderSettings)
-    backend: str = "opengl"
+    backend: str = field(default_factory=default_backend)
     renders: bool = True
 
     def __post_init__(self) -> None:

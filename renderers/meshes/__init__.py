@@ -6,7 +6,7 @@ clip = render_clip(asset, shot, RenderSettings(samples=4, depth=True))
 clip.frames  # uint8 [V, T, H, W, 4], straight alpha
 """
 
-from renderers.meshes.backends import BACKENDS, Renderer, render_clip, renderer
+from renderers.meshes.backends import AUTO, BACKENDS, Renderer, default_backend, render_clip, renderer
 from renderers.meshes.clip import (
     GREY,
     PICTURE_VERSIONS,
@@ -21,6 +21,7 @@ from renderers.meshes.clip import (
 )
 
 __all__ = [
+    "AUTO",
     "BACKENDS",
     "GREY",
     "PICTURE_VERSIONS",
@@ -33,6 +34,7 @@ __all__ = [
     "Tracks",
     "composite",
     "composite_in_place",
+    "default_backend",
     "render_clip",
     "renderer",
 ]

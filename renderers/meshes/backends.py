@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 from renderers.arguments import instance
 from renderers.gltf import Asset
 from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderError, RenderSettings, Shot
+from renderers.meshes.devices import gpu_renders_opengl
 
 BACKENDS = tuple(PICTURE_VERSIONS)
+AUTO = "auto"  # as the name of a back end: `default_backend`
 
 
 class Renderer(Protocol):
@@ -25,7 +28,7 @@ _renderers: dict[str, Renderer] = {}
 
 
 def render_clip(
-    asset: Asset, shot: Shot, settings: RenderSettings | None = None, *, backend: str = "opengl"
+    asset: Asset, shot: Shot, settings: RenderSettings | None = None, *, backend: str = AUTO
 ) -> RenderedClip:
     """Render one shot of an animated asset from all of its cameras.
 
@@ -33,8 +36,9 @@ def render_clip(
         asset: the asset, from `renderers.gltf.load`.
         shot: animation, timestamps, normalisation transform and cameras.
         settings: anti-aliasing and additional outputs; None renders colour with 4 samples per pixel.
-        backend: "opengl" (default; on a GPU or llvmpipe), "cpu" (numba: no graphics library), "pyrender" (for
-            comparison) or "blender" (Cycles path tracing: best quality, slow).
+        backend: "cpu" (needs no graphics library; the same bits on every processor), "opengl" (on a GPU or llvmpipe),
+            "pyrender" (for comparison), "blender" (Cycles path tracing: best quality, slow) or "auto"
+            (`default_backend`).
     Raises:
         RenderError: the back end is not available on this machine, or cannot render this asset or these settings; the
             message gives the reason and what to install or choose.
@@ -45,14 +49,24 @@ def render_clip(
     return renderer(backend).render_clip(asset, shot, settings or RenderSettings())
 
 
+@cache
+def default_backend() -> str:
+    """Return "opengl" where OpenGL renders on a GPU, else "cpu"."""
+    return "opengl" if gpu_renders_opengl() else "cpu"
+
+
 def renderer(backend: str) -> Renderer:
-    """Return this process's renderer for a back end, creating it on first use.
+    """Return this process's renderer for a back end or "auto", creating it on first use.
 
     Raises:
         RenderError: the name is unknown or the back end is not available on this machine.
     """
-    if not isinstance(backend, str) or backend not in BACKENDS:
-        raise RenderError(f"unknown renderer (backend) {backend!r}: expected one of {', '.join(BACKENDS)}")
+    if not isinstance(backend, str) or backend not in (AUTO, *BACKENDS):
+        raise RenderError(
+            f"unknown renderer (backend) {backend!r}: expected one of {', '.join((*BACKENDS, AUTO))}"
+        )
+    if backend == AUTO:
+        backend = default_backend()
     if backend not in _renderers:
         _renderers[backend] = _create(backend)
     return _renderers[backend]

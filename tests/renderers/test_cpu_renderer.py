@@ -125,6 +125,7 @@ def test_without_numba_an_error_names_the_extra(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("renderers.meshes.cpu")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setenv("MENAGERIE_KERNELS", "numba")
     monkeypatch.setattr(backends, "_renderers", {})
     with pytest.raises(RenderError, match=r"cpu: numba cannot be imported .*menagerie4d\[render\]"):
         backends.renderer("cpu")

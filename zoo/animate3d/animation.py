@@ -245,7 +245,7 @@ class Animation:
         times: np.ndarray | None = None,
         background: Background | None = 1.0,
         *,
-        backend: str = "opengl",
+        backend: str = "auto",
         samples: int = 4,
     ) -> np.ndarray:
         """Render every frame from every camera.
@@ -255,7 +255,8 @@ class Animation:
             times: seconds from the first frame; None = the frames of the motion.
             background: grey or RGB, sRGB-encoded, floats in 0..1 or integers in 0..255 (`renderers.background`);
                 None = transparent.
-            backend: of `renderers.meshes.render_clip`: "opengl", "cpu", "pyrender" or "blender".
+            backend: of `renderers.meshes.render_clip`: "auto", "cpu", "opengl", "pyrender" or
+                "blender".
             samples: anti-aliasing samples per pixel: 1, 4 or 16.
 
         Returns:

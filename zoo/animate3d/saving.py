@@ -84,7 +84,7 @@ def _save_mp4(
     fps: float = 24,
     resolution: int = 384,
     cameras: Cameras | None = None,
-    backend: str = "opengl",
+    backend: str = "auto",
 ) -> Path:
     from renderers.meshes import RenderError
     from zoo.export.video import write_mp4

@@ -102,7 +102,7 @@ def read_cameras(path: Path) -> Cameras:
         raise ValueError(f"{path}: {error}") from None
 
 
-def render_stills(asset: Asset, cameras: Cameras, *, backend: str = "opengl") -> np.ndarray:
+def render_stills(asset: Asset, cameras: Cameras, *, backend: str = "auto") -> np.ndarray:
     """Render an object at rest: uint8 [V, H, W, 4] with straight alpha.
 
     Args:

@@ -59,7 +59,23 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
         3×3 neighbourhood; GREY elsewhere.
     """
     # A pixel is processed as one little-endian word 0xAABBGGRR, ten times as fast as three channels.
-    pixels = np.ascontiguousarray(frames).view("<u4")[..., 0]
+    everything = np.ascontiguousarray(frames).view("<u4")[..., 0]
+    result = np.full(everything.shape, np.array([*GREY, 255], np.uint8).view("<u4")[0], np.uint32)
+    # Only the part of the image that the object covers in some frame, with a border of one pixel.
+    union = np.bitwise_or.reduce(everything, axis=0) > 0x00FFFFFF
+    part = _extent(union.any(axis=1)), _extent(union.any(axis=0))
+    result[:, *part] = _bleed(np.ascontiguousarray(everything[:, *part]))
+    return result[..., None].view(np.uint8)
+
+
+def _extent(used: np.ndarray) -> slice:
+    """Return the range of the true elements, with one more on both sides."""
+    places = np.flatnonzero(used)
+    return slice(max(places[0] - 1, 0), places[-1] + 2) if len(places) else slice(0, 0)
+
+
+def _bleed(pixels: np.ndarray) -> np.ndarray:
+    """Return the result of `bleed_colour` for pixels uint32 [T, H, W]."""
     covered = pixels > 0x00FFFFFF
     grown = covered.copy()
     grown[:, 1:] |= covered[:, :-1]
@@ -86,7 +102,7 @@ def bleed_colour(frames: np.ndarray) -> np.ndarray:
             weight += alpha
     red, green, blue = ((channel + weight // 2) // weight for channel in (red, green, blue))
     colour.ravel()[rim] = red | green << 8 | blue << 16 | np.uint32(0xFF000000)
-    return colour[..., None].view(np.uint8)
+    return colour
 
 
 def decode_h264(data: bytes, frames: Sequence[int] | None = None, *, channels: int = 3) -> np.ndarray:

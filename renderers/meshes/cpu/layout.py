@@ -19,6 +19,8 @@ DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, FLAGS = 0, 1, 2, 3, 4
 WIDTH, HEIGHT, LEVELS, WRAP_S, WRAP_T, NEAREST, OFFSETS = 0, 1, 2, 3, 4, 5, 6
 MAX_LEVELS = 12  # of textures of at most 2048 texels a side
 REPEAT, MIRROR, CLAMP = 0, 1, 2
+# Fragments shaded at a time, distance of the rows of their array `Work.rows`, and number of rows (`light`).
+CHUNK, STRIDE, ROWS = 256, 272, 37  # a stride of a power of two would put rows into a few sets of the cache
 WRAPS = {"repeat": REPEAT, "mirror": MIRROR, "clamp": CLAMP}
 
 

@@ -15,6 +15,7 @@ from numba import njit
 from renderers import simd
 from renderers.kernel_cache import UNCOUNTED
 from renderers.meshes import environment, specular
+from renderers.meshes.cpu.layout import CHUNK, STRIDE
 from renderers.meshes.cpu.vectors import transposed, transposed_short
 from renderers.simd import (
     LANES,
@@ -29,15 +30,13 @@ from renderers.simd import (
     store,
 )
 
-CHUNK = 256
-STRIDE = CHUNK + 16  # not a power of two: rows would share a few sets of the cache
 # Rows of a chunk. Inputs: normal, vector to the eye (any lengths), base colour, metallic, roughness, occlusion and
 # emission, linear. Outputs: sRGB-encoded colour, 0-1. An unlit fragment has occlusion 0 and its colour as emission.
 NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION, ENCODED = 0, 3, 6, 9, 10, 11, 12, 15
 # Rows of `interpolate`. Inputs: the place of the fragment in the image, pixels. Outputs: barycentric coordinates;
 # derivatives of E q / sum of E q (see `kernels`) with respect to x (three) and y (three), with a constant sum; u, v,
 # du/dx, dv/dx, du/dy, dv/dy of the base colour. AT is the place of the fragment in its pixel.
-PIXEL, WEIGHTS, SLOPES, TEXCOORD, AT, ROWS = 18, 20, 23, 29, 35, 37
+PIXEL, WEIGHTS, SLOPES, TEXCOORD, AT = 18, 20, 23, 29, 35
 
 SOURCES = (__file__, simd.__file__, environment.__file__, specular.__file__)
 

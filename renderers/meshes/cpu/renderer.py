@@ -9,11 +9,13 @@ import numpy as np
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
 from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderSettings, Shot
-from renderers.meshes.cpu import kernels, light
-from renderers.meshes.cpu.layout import Bins, Grid, Records, Work
+from renderers.meshes.cpu.kernel_code import load_kernels
+from renderers.meshes.cpu.layout import CHUNK, ROWS, STRIDE, Bins, Grid, Records, Work
 from renderers.meshes.cpu.scene import Scene, place
 from renderers.meshes.recording import record_clip
 from renderers.meshes.tracks import Surface
+
+kernels = load_kernels()
 
 # What is behind everything: premultiplied, sRGB-encoded.
 CLEAR = np.zeros(4, np.float32)
@@ -187,16 +189,16 @@ def _work(grid: Grid) -> Work:
         sums=np.zeros(4 * pixels, np.float32),
         found=np.zeros(16, np.int32),
         bytes=np.zeros(16, np.uint32),
-        pixels=np.zeros(light.CHUNK, np.uint32),
-        triangles=np.zeros(light.CHUNK, np.uint32),
-        masks=np.zeros(light.CHUNK, np.uint32),
-        corners=np.zeros(3 * light.STRIDE, np.uint32),
-        textured=np.zeros(light.CHUNK, np.uint32),
-        taps=np.zeros((light.CHUNK, 8), np.float32),
-        levels=np.zeros((light.CHUNK, 4), np.int64),
+        pixels=np.zeros(CHUNK, np.uint32),
+        triangles=np.zeros(CHUNK, np.uint32),
+        masks=np.zeros(CHUNK, np.uint32),
+        corners=np.zeros(3 * STRIDE, np.uint32),
+        textured=np.zeros(CHUNK, np.uint32),
+        taps=np.zeros((CHUNK, 8), np.float32),
+        levels=np.zeros((CHUNK, 4), np.int64),
         found_alphas=np.zeros(16, np.float32),
-        alphas=np.zeros((light.CHUNK, 16), np.float32),
-        rows=np.ones(light.ROWS * light.STRIDE, np.float32),
+        alphas=np.zeros((CHUNK, 16), np.float32),
+        rows=np.ones(ROWS * STRIDE, np.float32),
         planes=np.zeros((4, 3), np.float32),
     )
 

@@ -9,10 +9,13 @@ import numpy as np
 from renderers.gltf import Asset, Material, Pose, Texture
 from renderers.meshes.clip import Shot
 from renderers.meshes.closed import closed_triangles
-from renderers.meshes.cpu import kernels, layout
+from renderers.meshes.cpu import layout
+from renderers.meshes.cpu.kernel_code import load_kernels
 from renderers.meshes.cpu.layout import Materials, Mesh
 from renderers.meshes.cpu.textures import TextureStore
 from renderers.meshes.opacity import INVISIBLE, SOLID, triangle_opacity
+
+kernels = load_kernels()
 
 
 class Scene:

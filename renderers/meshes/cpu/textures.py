@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from renderers.gltf import Texture
-from renderers.meshes.cpu import kernels
+from renderers.meshes.cpu.kernel_code import load_kernels
 from renderers.meshes.cpu.layout import MAX_LEVELS, OFFSETS, WRAPS
+
+kernels = load_kernels()
 
 _MAX_SIDE = 2048  # texels; larger textures are halved, since images of this size cannot show more
 
