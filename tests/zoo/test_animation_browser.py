@@ -22,7 +22,8 @@ from zoo.animate3d.animation import Animation
 
 pytestmark = pytest.mark.slow
 SIDE = 256
-PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body style="margin:0"><script type="importmap">
+PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><body style="margin:0">
+<script type="importmap">
 {"imports": {"three": "./three/build/three.module.js", "three/addons/": "./three/examples/jsm/"}}</script>
 <script type="module">
 import * as THREE from "three";
