@@ -433,10 +433,11 @@ def test_wrong_arrays_are_refused(change, reason):
         ("jump", [0.1, 0.7, 0.2, 0.05], 0.4),  # one view, by more than 1.75 times
         ("jump", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], 0.5),  # four of eight
         ("color_change", [1.0, 2.0, 3.5], 2.0),  # three of three, or one by far
-        ("flicker", [0.1, 0.2, 0.3, 0.4], 0.4),  # any
+        ("sharpness_loss", [0.1, 0.2, 0.3, 0.4], 0.4),  # any
         ("motion", [0.5, 1.0, 0.6, 0.7], 0.7),  # the object stands still in three views …
         ("motion", [0.02, 1.0, 0.6, 0.7], 0.035),  # … or in one by far
-        ("least_visible", [0.9, 0.3, 1.0, 1.0], 0.3),
+        ("least_visible", [0.9, 0.8, 1.0, 1.0], 0.9),  # two of four
+        ("least_visible", [0.9, 0.0, 1.0, 1.0], 0.0),  # one view that the object leaves
         ("cut", [], None),
     ],
 )

@@ -52,6 +52,8 @@ _NEEDED = {
     "jump": 0.5,
     "cut": 0.5,
     "mirrored": 0.75,
+    "flicker": 0.5,
+    "least_visible": 0.5,  # a fish that swims towards a camera is small in its pictures
     "color_change": 0.75,  # an object that turns shows two opposite cameras other colours
 }
 LONE = 1.75  # a fault of one view alone counts if its score is beyond the limit by this factor

@@ -62,12 +62,12 @@ class Thresholds:
     max_shape_change: Limit | None = 0.65
     max_first_frame: Limit | None = 0.1
     max_border_contact: Limit | None = 0.3
-    min_least_visible: Limit | None = 0.4
+    min_least_visible: Limit | None = 0.35
     min_mask_consistency: Limit | None = 0.4
     max_overlay: Limit | None = 0.002
     max_bands: Limit | None = 0.01
     max_sharpness_loss: Limit | None = 0.25
-    max_view_height: Limit | None = 0.27
+    max_view_height: Limit | None = 0.3
     max_view_color: Limit | None = 11.0
     max_view_silhouettes: Limit | None = 0.1
     min_answers: Limit | None = 0.5
