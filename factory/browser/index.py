@@ -117,9 +117,12 @@ class Index:
 
     def _search(self, text: str) -> np.ndarray:
         """Which clips have every word in their texts, bool [clips]."""
-        found = np.ones(len(self), bool)
-        for word in text.lower().split():
-            found &= pc.match_substring(self._texts, word).to_numpy(zero_copy_only=False)
+        rows, texts = np.arange(len(self)), self._texts
+        for word in sorted(text.lower().split(), key=len, reverse=True):  # the rarest first, as a guess
+            mask = pc.match_substring(texts, word)
+            rows, texts = rows[mask.to_numpy(zero_copy_only=False)], texts.filter(mask)
+        found = np.zeros(len(self), bool)
+        found[rows] = True
         return found
 
     def _accepted(self, name: str, values: Sequence[str]) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +14,7 @@ from urllib.parse import quote
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+from hub_server import HubServer
 from synthetic_index import HOSTILE, ROWS, table
 from tiny_dataset import VIEWS, grow
 
@@ -359,3 +362,31 @@ def test_another_file_is_not_rendered(bird, discs, tmp_path, capsys):
         and "no clip 'none'" in capsys.readouterr().err
     )
     assert not (tmp_path / "x.parquet").exists()
+
+
+# --- a hub -------------------------------------------------------------------------------------------
+
+ON_HUB = """
+import json, sys, urllib.request
+import factory
+from factory.dataset.release import publish
+publish(sys.argv[1], "hub:org/discs")
+with factory.browse("hub:org/discs", open_browser=False, block=False) as running:
+    get = lambda path: urllib.request.urlopen(running.url + path).read()
+    print(json.dumps([json.loads(get("clips"))["total"], get("video?row=3&view=1").hex()[8:16],
+                      json.loads(get("clip?row=3"))["command"]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_hub_dataset_is_shown(tmp_path):
+    root = tmp_path / "discs"
+    grow(root, 0, 6)
+    with HubServer(tmp_path / "hub") as hub:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", ON_HUB, str(root)], env=hub.environment(tmp_path / "home"), text=True,
+            capture_output=True, timeout=300,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    total, kind, command = json.loads(done.stdout.splitlines()[-1])
+    assert (total, bytes.fromhex(kind)) == (6, b"ftyp") and "--data hub:org/discs" in command
