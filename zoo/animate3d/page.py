@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from zoo.notebook import card, preview
 
-if TYPE_CHECKING:
-    from zoo.animate3d.animation import Animation
-
 PREVIEW_FRAMES, PREVIEW_SIDE = 24, 192
 
 
-def animation_card(animation: Animation) -> str:
-    """HTML of an animation; without a preview if no mesh renderer works on this machine."""
+def animation_card(animation: Any) -> str:
+    """HTML of a `zoo.animate3d.Animation`; without a preview if no mesh renderer works on this machine."""
     from renderers.meshes import RenderError
 
     report = animation.report
@@ -36,7 +33,7 @@ def animation_card(animation: Animation) -> str:
     return card(animation.name, facts, picture)
 
 
-def _preview(animation: Animation) -> bytes:
+def _preview(animation: Any) -> bytes:
     """Animated WebP of at most `PREVIEW_FRAMES` frames from the default camera."""
     count = min(PREVIEW_FRAMES, len(animation.motion.times))
     times = np.linspace(animation.motion.times[0], animation.motion.times[-1], count)
