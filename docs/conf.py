@@ -20,7 +20,8 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False
-html_show_search_summary = False  # browsers refuse to fetch the pages for it when the site is opened from disk
+# Browsers refuse to fetch the pages for summaries when the site is opened from disk.
+html_show_search_summary = False
 
 myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 3  # anchors as on GitHub

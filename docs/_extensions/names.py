@@ -40,7 +40,7 @@ def entries(package: str, names: list[str]) -> str:
         ):
             kind = "class" if inspect.isclass(value) else "function"
             lines += [
-                f".. py:{kind}:: {package}.{name}",
+                f".. py:{kind}:: {name}",
                 "",
                 f"   The same as :py:obj:`{parent}.{name}`.",
                 "",
@@ -54,7 +54,7 @@ def entries(package: str, names: list[str]) -> str:
             lines += [f".. autofunction:: {package}.{name}", ""]
         else:  # a constant; its docstring would be that of its type
             text = repr(value) if len(repr(value)) <= 100 else f"{type(value).__name__} of {len(value)}"
-            lines += [f".. py:data:: {package}.{name}", "", f"   ``{text}``", ""]
+            lines += [f".. py:data:: {name}", "", f"   ``{text}``", ""]
         if home.startswith(package.split(".")[0]) and home != package and not inspect.ismodule(value):
             lines += [f"   Defined in ``{home}``.", ""]
     return "\n".join(lines)
