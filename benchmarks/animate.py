@@ -1,6 +1,9 @@
 """The truth test of `zoo.animate3d`: known animations, rendered to four videos, are recovered from the still model.
 
     python -m benchmarks.animate --assets FOLDER [CLIP …] [--json FILE] [--strips FOLDER]
+    python -m benchmarks.animate --bad human cat
+
+--bad fits worse videos of each clip instead (`bad_videos`), and the two controls.
 
 20 clips: the 12 species of creatures, one motion each, chosen by seed, and 8 animations of real models (`REAL`), which
 are read from --assets. One play or 2 s, held at its last pose if it is shorter and no cycle; 16 frames, 128 pixels;
@@ -21,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.stats import spearmanr
 
 from benchmarks.common import describe_machine
@@ -171,6 +175,63 @@ def run(
     return result, time.process_time() - start
 
 
+def bad_videos(clip: Clip) -> dict[str, tuple[np.ndarray, Cameras, str]]:
+    """Worse videos of a clip by name: frames, cameras and stiffness. Frame 0 of warped videos is right."""
+    views, rng = cameras(), np.random.default_rng(SEED)
+    right = clip.render(views)
+    rgb = right[..., :3].astype(float)
+
+    def with_rgb(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.clip(values, 0, 255).astype(np.uint8), right[..., 3:]], -1)
+
+    small = cameras(side=SIDE // 2)
+    return {
+        "right": (right, views, "rendered"),
+        "noise of 0.05": (with_rgb(rgb + rng.normal(scale=0.05 * 255, size=rgb.shape)), views, "rendered"),
+        "colours x 1.12, 1, 0.88": (with_rgb(rgb * (1.12, 1.0, 0.88)), views, "rendered"),
+        "no third view": (right[[0, 1, 3]], views[[0, 1, 3]], "rendered"),
+        "64 pixels": (clip.render(small), small, "rendered"),
+        "warp of 2 pixels": (_warped(right, 2.0, rng), views, "generated"),
+        "cameras 1, 0, 3, 2": (right, views[[1, 0, 3, 2]], "rendered"),
+    }
+
+
+def _warped(videos: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
+    """Displace pixels by a smooth field per view, of a mean length in pixels: [V, T, H, W, 4]."""
+    V, _, H, W, _ = videos.shape
+    result = videos.copy()
+    for view in range(V):
+        field = np.stack([gaussian_filter(rng.normal(size=(H, W)), 16) for _ in range(2)])
+        field *= length / np.linalg.norm(field, axis=0).mean()
+        places = np.indices((H, W)) + field
+        for frame in range(1, len(videos[view])):
+            alpha = videos[view, frame, ..., 3:] / 255
+            image = np.concatenate([videos[view, frame, ..., :3] * alpha, 255 * alpha], -1)
+            moved = np.stack([map_coordinates(image[..., c], places, order=1) for c in range(4)], -1)
+            moved[..., :3] /= np.maximum(moved[..., 3:] / 255, 1e-3)
+            result[view, frame] = np.clip(moved, 0, 255)
+    return result
+
+
+def run_bad(clip: Clip) -> None:
+    """Print the error for each kind of bad videos, as a share and in pixels, beside its bar."""
+    still, truth = clip.still.positions.astype(np.float64), clip.truth
+    moved = np.linalg.norm(truth[:1] - truth, axis=-1)[1:, clip.asset.visible].mean()
+    to_pixels = clip.asset_to_world[0, 0] * cameras().K[0, 0, 0] / DISTANCE
+    base = None
+    print(f"{clip.name:40} still  error  100.0% {moved * to_pixels:5.2f} px", flush=True)
+    for name, (videos, views, stiffness) in bad_videos(clip).items():
+        result, _ = run(clip, videos, views, stiffness=stiffness)
+        error = np.linalg.norm(result.motion.move(still) - truth, axis=-1)[1:, clip.asset.visible].mean()
+        base = base or error
+        print(
+            f"{clip.name:40} {name:24} error {error / moved:7.1%} {error * to_pixels:5.2f} px  x {error / base:.2f}  "
+            f"residual {result.residual[1:].mean():.3f}",
+            flush=True,
+        )
+    print("bars: noise, colours, missing view and 64 pixels x 2; warp 1.5 px; wrong cameras above 80 %")
+
+
 def strip(clip: Clip, result: np.ndarray, path: Path) -> None:
     """Write a contact strip: columns are frames 0, 3, …; rows are truth, result, and both silhouettes, in two views."""
     views = cameras()[[0, 1]]
@@ -193,10 +254,15 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, help="folder with the real models; default: creatures only")
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--strips", type=Path, help="write a contact strip of each clip to this folder")
+    parser.add_argument("--bad", action="store_true", help="fit worse videos of the clips, and the controls")
     parser.add_argument("--nodes", type=int, help="number of nodes of the graph")
     arguments = parser.parse_args()
     print(describe_machine())
     options = {} if arguments.nodes is None else {"nodes": arguments.nodes}
+    if arguments.bad:
+        for clip in clips(arguments.assets, arguments.clips):
+            run_bad(clip)
+        return
     scores = []
     for clip in clips(arguments.assets, arguments.clips):
         result, seconds = run(clip, **options)

@@ -16,9 +16,11 @@ from zoo.animate3d import kernels
 from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.fitting import Fit, fit
 from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
-from zoo.animate3d.solver import STIFFNESS, Problem, Stage
+from zoo.animate3d.limbs import articulated_step, basis, find_limbs, in_order, swing, swing_limbs
+from zoo.animate3d.solver import STIFFNESS, Problem, Stage, descend
 from zoo.animate3d.surface import LONGEST_EDGE, make_surface
-from zoo.animate3d.views import make_views
+from zoo.animate3d.tracking import COARSE, LIMBS, middle
+from zoo.animate3d.views import Views, make_views
 
 FRAMES, SIDE = 4, 64
 
@@ -209,6 +211,79 @@ def test_the_image_terms_point_downhill(problem):
     step = (0.005 * g / np.abs(g).max()).reshape(K, 6)
     costs = [problem.image_cost(pose.stepped(s * step), problem.level(stage), FRAMES - 1) for s in (-1, 1)]
     assert (costs[1] - costs[0]) / 2 == pytest.approx(-2 * float(g @ step.ravel()), rel=0.4)
+
+
+def test_a_swing_turns_a_limb_rigidly_and_leaves_the_rest(problem):
+    pose = still_pose(problem.graph)
+    for limb in in_order(find_limbs(problem.graph)):
+        swung = swing(pose, limb, np.array([0.3, -0.9, 0.4]))
+        rest, rigid = limb.share == 0, limb.share == 1
+        assert rest.any() and rigid[limb.tip]
+        assert np.array_equal(swung.positions[rest], pose.positions[rest])
+        lengths = [np.linalg.norm(p[rigid] - p[limb.tip], axis=1) for p in (swung.positions, pose.positions)]
+        assert np.allclose(*lengths, atol=1e-12)
+        joint = pose.positions[limb.joint].mean(0)
+        before, after = (np.linalg.norm(each.positions[limb.tip] - joint) for each in (pose, swung))
+        assert after == pytest.approx(before, abs=1e-12)
+        assert np.linalg.norm(swung.positions[limb.tip] - pose.positions[limb.tip]) > 0.02
+
+
+def test_extremities_are_limbs(problem):
+    """The tips of ears, tail, paws and feet: the lowest, the rearmost and the outermost node are in some limb."""
+    graph = problem.graph
+    groups = find_limbs(graph)
+    tips = graph.centres[[group[0].tip for group in groups]]
+    assert 4 <= len(groups) <= 12
+    for node in (graph.centres[:, 1].argmin(), graph.centres[:, 2].argmin(), graph.centres[:, 1].argmax()):
+        assert np.linalg.norm(tips - graph.centres[node], axis=1).min() < 2 * graph.spacing
+
+
+def test_steps_of_limbs_agree_with_finite_differences(problem):
+    pose, limbs = random_pose(problem, 0.05), in_order(find_limbs(problem.graph))
+    columns = basis(pose, limbs)
+    for column in np.random.default_rng(3).choice(columns.shape[1], 8, replace=False):
+        step = np.zeros(columns.shape[1])
+        step[column] = 1e-5
+        moved = [articulated_step(pose, limbs, sign * step) for sign in (1, -1)]
+        numeric = (moved[0].positions - moved[1].positions) / 2e-5
+        turned = (
+            Rotation.from_matrix(moved[0].rotations @ moved[1].rotations.swapaxes(1, 2)).as_rotvec() / 2e-5
+        )
+        expected = columns[:, column].reshape(-1, 6)
+        assert np.abs(numeric - expected[:, 3:]).max() < 1e-6
+        assert np.abs(turned - expected[:, :3]).max() < 1e-6
+
+
+def test_a_limb_that_moved_far_is_found(problem):
+    """The target is the model with its longest limb swung by 110 degrees, which descent alone does not reach."""
+    groups, still = find_limbs(problem.graph), still_pose(problem.graph)
+    limb = max(
+        (limb for group in groups for limb in group),
+        key=lambda limb: np.linalg.norm(still.positions[limb.tip] - still.positions[limb.joint].mean(0)),
+    )
+    arm = still.positions[limb.tip] - still.positions[limb.joint].mean(0)
+    axis = np.cross(arm, [0.3, 0.2, 0.9])
+    target = swing(still, limb, np.radians(110) * axis / np.linalg.norm(axis))
+    canvas, _ = problem.draw(target, problem.views.level(1.0, 1))
+    views = Views(np.stack([canvas.image] * 2), problem.views.extrinsics, problem.views.intrinsics)
+    other = Problem(problem.surface, problem.graph, views, problem.appearance, problem.stiffness)
+
+    def missed(pose: GraphPose) -> float:
+        return float(np.linalg.norm(pose.positions[limb.tip] - target.positions[limb.tip]))
+
+    plain, _ = descend(other, still, COARSE[0], 1)
+    found, energy = swing_limbs(other, groups, still, other.energy(still, LIMBS[0], 1), LIMBS[0], 1)
+    assert energy < 0.5 * other.energy(still, LIMBS[0], 1)
+    assert missed(plain) > 0.5 * missed(still)
+    assert missed(found) < 0.25 * missed(still)
+
+
+def test_the_pose_between_two_is_half_way(problem):
+    first = still_pose(problem.graph)
+    step = np.random.default_rng(4).normal(scale=0.3, size=(len(first.positions), 6))
+    half = middle(first, first.stepped(step))
+    expected = first.stepped(step / 2)
+    assert np.allclose(half.positions, expected.positions) and np.allclose(half.rotations, expected.rotations)
 
 
 def test_calibration_makes_the_still_model_look_like_frame_0(problem):

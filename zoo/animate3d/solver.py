@@ -26,6 +26,7 @@ class Stiffness:
         anchor: of the distance of each node to its place in the frame before, for a single view, which does not show
             depth; a hundredth of it for more views.
         bend_delta, turn_delta: beyond these (units, radians) bending costs linearly: joints.
+        softens: whether the graph becomes softer at the end of the fit, which right videos need to bend joints sharply.
     """
 
     bend: float = 0.1
@@ -34,6 +35,7 @@ class Stiffness:
     anchor: float = 0.1
     bend_delta: float = 0.1
     turn_delta: float = 0.5
+    softens: bool = True
 
     def scaled(self, factor: float) -> Stiffness:
         """All weights multiplied by a factor."""
@@ -41,7 +43,7 @@ class Stiffness:
         return replace(self, **weights)
 
 
-STIFFNESS = {"rendered": Stiffness(), "generated": Stiffness().scaled(10)}
+STIFFNESS = {"rendered": Stiffness(), "generated": replace(Stiffness().scaled(10), softens=False)}
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ class Stage:
         blur: σ, pixels. pixel: size of a pixel, in those of the finest level.
         iterations: at most.
         stiffness: factor of the graph's energy.
+        turn: another factor, of differences of rotations.
     """
 
     blur: float
     pixel: int
     iterations: int
     stiffness: float
+    turn: float = 1.0
 
 
 _CHANNELS = np.array([1.0, 1.0, 1.0, 2.0])  # ω: red, green, blue, alpha
@@ -96,14 +100,19 @@ class Problem:
         """Factor of the graph's energy: squared pixels per unit, times views over 4."""
         return self.views.scale**2 * len(self.views.extrinsics) / 4
 
-    def draw(self, pose: GraphPose, level: Level) -> tuple[Canvas, np.ndarray]:
-        """Draw the model; returns the canvas, which the next call overwrites, and the points."""
+    def draw(
+        self, pose: GraphPose, level: Level, surface: Surface | None = None
+    ) -> tuple[Canvas, np.ndarray]:
+        """Draw the model; returns the canvas, which the next call overwrites, and the points.
+
+        `surface` may be the model with some faces left out.
+        """
         shape = level.targets.shape[1:4]
         if shape not in self._canvases:
             self._canvases[shape] = Canvas(*shape)
         canvas = self._canvases[shape]
         points, turn = move_points(self.matrix, self.graph, pose, self.surface.points)
-        canvas.draw(self.surface, points, self.appearance.colors(self.surface, turn), level)
+        canvas.draw(surface or self.surface, points, self.appearance.colors(self.surface, turn), level)
         return canvas, points
 
     def image_terms(self, pose: GraphPose, level: Level, frame: int) -> Terms:
@@ -130,9 +139,14 @@ class Problem:
         return float(cost.sum()) * level.pixel**2
 
     def graph_energy(
-        self, pose: GraphPose, factor: float, H: np.ndarray | None = None, g: np.ndarray | None = None
+        self,
+        pose: GraphPose,
+        factor: float,
+        H: np.ndarray | None = None,
+        g: np.ndarray | None = None,
+        turn: float = 1.0,
     ) -> float:
-        """The graph's energy times a factor; adds its normal equations to H and g if given."""
+        """The graph's energy times a factor, with another for turns; adds its normal equations to H and g if given."""
         edges, s, weight = self.graph.edges, self.stiffness, factor * self.length_weight
         turns = Rotation.from_matrix(
             pose.rotations[edges[:, 1]] @ pose.rotations[edges[:, 0]].swapaxes(1, 2)
@@ -142,7 +156,7 @@ class Problem:
         energy = kernels.graph_terms(
             edges, self.graph.stiffness, self.graph.loose, self.graph.centres, pose.positions, pose.rotations, turns,
             weight * s.bend, weight * s.stretch, s.bend_delta,
-            weight * s.turn, s.turn_delta,
+            turn * weight * s.turn, s.turn_delta,
             H if add else none[0], g if add else none[1], add,
         )  # fmt: skip
 
@@ -156,28 +170,35 @@ class Problem:
             g[places.ravel()] -= anchor * drift
         return energy + anchor * float(drift @ drift)
 
+    def normal_equations(self, pose: GraphPose, terms: Terms, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
+        """H [6K, 6K], of which the upper triangle is filled, and g [6K] of H d = g for a step of all nodes."""
+        size = 6 * len(self.graph.centres)
+        H, g = np.zeros((size, size)), np.zeros(size)
+        self.graph_energy(pose, stage.stiffness, H, g, stage.turn)
+        kernels.gather(
+            terms.M, terms.m, self.graph.point_nodes, self.graph.point_weights,
+            self.surface.points, self.graph.centres, pose.rotations, H, g,
+        )  # fmt: skip
+        return H, g
+
     def level(self, stage: Stage) -> Level:
         """The videos as a stage compares them."""
         return self.views.level(stage.blur, stage.pixel)
 
     def energy(self, pose: GraphPose, stage: Stage, frame: int) -> float:
         """Image term and graph term."""
-        return self.image_cost(pose, self.level(stage), frame) + self.graph_energy(pose, stage.stiffness)
+        return self.image_cost(pose, self.level(stage), frame) + self.graph_energy(
+            pose, stage.stiffness, turn=stage.turn
+        )
 
 
 def descend(problem: Problem, pose: GraphPose, stage: Stage, frame: int) -> tuple[GraphPose, float]:
     """Levenberg-Marquardt at one stage: the best pose, and its energy."""
-    K = len(problem.graph.centres)
     level, damping = problem.level(stage), 1e-3
     terms = problem.image_terms(pose, level, frame)
-    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage.stiffness)
+    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage.stiffness, turn=stage.turn)
     for _ in range(stage.iterations):
-        H, g = np.zeros((6 * K, 6 * K)), np.zeros(6 * K)
-        problem.graph_energy(pose, stage.stiffness, H, g)
-        kernels.gather(
-            terms.M, terms.m, problem.graph.point_nodes, problem.graph.point_weights,
-            problem.surface.points, problem.graph.centres, pose.rotations, H, g,
-        )  # fmt: skip
+        H, g = problem.normal_equations(pose, terms, stage)
         step = _solve(H, g, damping)
         step /= max(
             1.0,
@@ -186,7 +207,9 @@ def descend(problem: Problem, pose: GraphPose, stage: Stage, frame: int) -> tupl
         )
         candidate = pose.stepped(step)
         terms_there = problem.image_terms(candidate, level, frame)
-        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(candidate, stage.stiffness)
+        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(
+            candidate, stage.stiffness, turn=stage.turn
+        )
         if energy_there < energy:
             moved = float(np.linalg.norm(step[:, 3:], axis=1).mean()) * problem.views.scale
             pose, terms, energy = candidate, terms_there, energy_there

@@ -6,27 +6,68 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from zoo.animate3d.graph import GraphPose, still_pose
+from zoo.animate3d.limbs import Limb, descend_limbs, find_limbs, in_order, swing_limbs
 from zoo.animate3d.solver import Problem, Stage, descend
 
-PYRAMID = (Stage(4.0, 2, 10, 0.1), Stage(2.0, 2, 10, 0.1), Stage(1.0, 1, 8, 0.1))
-_FINALISTS = 2  # starts that go through the coarsest stage
+COARSE = (Stage(4.0, 2, 6, 0.1), Stage(2.0, 2, 8, 0.1))  # all nodes
+LIMBS = (Stage(4.0, 2, 6, 0.003, 0.1), Stage(2.0, 2, 6, 0.003, 0.1))  # rotations of limbs
+FINE = (Stage(1.0, 1, 6, 0.1), Stage(1.0, 1, 8, 0.1, 0.1))
+_STARTS, _MIDDLE, _FINALISTS = (
+    2,
+    3,
+    2,
+)  # poses that go through the stages before, at and after a blur of 2 pixels
+_HOPELESS = 1.5  # of the lowest energy at 2 pixels: poses above are dropped
+# Energies beyond twice the cost of frame 0 (a known pose), as shares of the still model's largest image cost:
+_MISSED = 0.05  # at 2 pixels: limbs are missing
+_SWEPT = 0.03  # at 1 pixel: the frame is fitted again
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A pose and its energy at the last stage."""
+
+    pose: GraphPose
+    energy: float
 
 
 def track(problem: Problem, progress: Callable[[int, int], None] | None = None) -> list[GraphPose]:
-    """Fit the frames one after the other, each from several starts."""
+    """Fit the frames one after the other, then the bad ones again from the frames on both sides."""
     T = len(problem.views.frames)
-    poses = [still_pose(problem.graph)]
+    search = Search.make(problem)
+    still = still_pose(problem.graph)
+    fits = [Fitted(still, 0.0)]
     for frame in range(1, T):
-        problem.anchor = poses[-1]
-        poses.append(fit_frame(problem, frame, starts(problem, poses)))
+        problem.anchor = fits[-1].pose
+        fits.append(search.fit_frame(frame, starts([each.pose for each in fits])))
         if progress is not None:
             progress(frame + 1, T)
-    return poses
+    for order in (range(T - 1, 0, -1), range(1, T)):
+        _sweep(problem, search, fits, order)
+    return [each.pose for each in fits]
 
 
-def starts(problem: Problem, poses: list[GraphPose]) -> list[GraphPose]:
+def _sweep(problem: Problem, search: Search, fits: list[Fitted], order: range) -> None:
+    """Fit bad frames again from the frames around them, in an order, and keep what has a lower energy."""
+    T, step = len(fits), order.step
+    for frame in order:
+        if fits[frame].energy < search.bad or frame - step == T:
+            continue
+        problem.anchor = fits[frame - 1].pose
+        neighbours = [fits[frame - step].pose]
+        if 0 <= frame - 2 * step < T:
+            neighbours.append(extrapolated(fits[frame - 2 * step].pose, neighbours[0]))
+        if frame < T - 1:
+            neighbours.append(middle(fits[frame - 1].pose, fits[frame + 1].pose))
+        again = search.fit_frame(frame, neighbours, swings=False)
+        if again.energy < fits[frame].energy:
+            fits[frame] = again
+
+
+def starts(poses: list[GraphPose]) -> list[GraphPose]:
     """Poses from which to fit the frame after `poses`: last, continued, still, last but one."""
     result = [poses[-1]]
     if len(poses) > 1:
@@ -42,15 +83,72 @@ def extrapolated(before: GraphPose, last: GraphPose) -> GraphPose:
     return GraphPose(turn @ last.rotations, 2 * last.positions - before.positions)
 
 
-def fit_frame(problem: Problem, frame: int, candidates: list[GraphPose]) -> GraphPose:
-    """The best pose of a frame that the pyramid reaches from the candidates."""
-    first = PYRAMID[0]
-    candidates = sorted(candidates, key=lambda pose: problem.energy(pose, first, frame))[:_FINALISTS]
-    descended = [descend(problem, pose, first, frame) for pose in candidates]
-    pose = min(descended, key=lambda result: result[1])[0]
-    for stage in PYRAMID[1:]:
-        pose, _ = descend(problem, pose, stage, frame)
-    return pose
+def middle(first: GraphPose, second: GraphPose) -> GraphPose:
+    """The pose half way between two."""
+    turn = Rotation.from_matrix(second.rotations @ first.rotations.swapaxes(1, 2)).as_rotvec()
+    half = Rotation.from_rotvec(turn / 2).as_matrix()
+    return GraphPose(half @ first.rotations, (first.positions + second.positions) / 2)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The fit of one frame.
+
+    Attributes:
+        limbs: of the graph.
+        missed: energy at a blur of 2 pixels above which limbs are searched for.
+        bad: energy at a blur of 1 pixel above which a frame is fitted again.
+    """
+
+    problem: Problem
+    limbs: list[list[Limb]]
+    missed: float
+    bad: float
+
+    @staticmethod
+    def make(problem: Problem) -> Search:
+        still, T = still_pose(problem.graph), len(problem.views.frames)
+        limits = []
+        for stage, share in ((COARSE[1], _MISSED), (FINE[1], _SWEPT)):
+            costs = [problem.image_cost(still, problem.level(stage), frame) for frame in range(T)]
+            limits.append(share * max(costs) + 2 * costs[0])
+        return Search(problem, find_limbs(problem.graph), *limits)
+
+    def fit_frame(self, frame: int, candidates: list[GraphPose], swings: bool = True) -> Fitted:
+        """The best pose of a frame that is reached from the candidates.
+
+        Each goes through several coarse stages, as which of them finds a limb depends on its width and speed; the
+        energies at the finer stages decide.
+        """
+        problem, limbs = self.problem, in_order(self.limbs)
+        candidates = _best(problem, candidates, COARSE[1], frame, _STARTS)
+        reached = []
+        for pose in candidates:
+            reached.append(descend(problem, pose, COARSE[0], frame)[0])
+            for stage in LIMBS:
+                pose = descend_limbs(problem, limbs, pose, stage, frame)[0]
+            reached.append(pose)
+        reached = _best(problem, reached, LIMBS[1], frame, _MIDDLE)
+        energy = problem.energy(reached[0], LIMBS[1], frame)
+        if swings and energy > self.missed:
+            start, energy = descend_limbs(problem, limbs, reached[0], LIMBS[0], frame)
+            reached.append(swing_limbs(problem, self.limbs, start, energy, LIMBS[0], frame)[0])
+        fitted = sorted(
+            (descend(problem, pose, COARSE[1], frame) for pose in reached), key=lambda pair: pair[1]
+        )
+        results = []
+        for pose, energy in fitted[:_FINALISTS]:
+            if energy > _HOPELESS * fitted[0][1]:
+                break
+            for stage in FINE if problem.stiffness.softens else FINE[:1]:
+                pose, energy = descend(problem, pose, stage, frame)
+            results.append(Fitted(pose, energy))
+        return min(results, key=lambda result: result.energy)
+
+
+def _best(problem: Problem, poses: list[GraphPose], stage: Stage, frame: int, count: int) -> list[GraphPose]:
+    """The poses with the lowest energies, lowest first."""
+    return sorted(poses, key=lambda pose: problem.energy(pose, stage, frame))[:count]
 
 
 @dataclass(frozen=True)
