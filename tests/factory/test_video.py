@@ -257,14 +257,14 @@ def test_a_rendered_model_on_white_is_the_model_rendered_on_white(name, monkeypa
     cameras = orbit_cameras([0.7, 4.0], 0.3, 1.5, fov_y=0.7, width=256, height=256)
     shot = Shot(2, np.arange(6) / 24, transform, cameras)
     try:
-        clip = render_clip(asset, shot, RenderSettings(samples=4))
+        clip = render_clip(asset, shot, RenderSettings(samples=4), backend="opengl")
     except RenderError as error:
         pytest.skip(f"OpenGL does not run here: {error}")
     clear = moderngl.Framebuffer.clear
     monkeypatch.setattr(
         moderngl.Framebuffer, "clear", lambda self, *colour, **rest: clear(self, 1.0, 1.0, 1.0, 1.0, **rest)
     )
-    direct = render_clip(asset, shot, RenderSettings(samples=4)).frames
+    direct = render_clip(asset, shot, RenderSettings(samples=4), backend="opengl").frames
     assert (direct[..., 3] == 255).all() and (clip.frames[..., 3] == 0).any()
 
     for view in range(2):

@@ -254,7 +254,7 @@ def test_the_importer_of_blender_poses_these_cases_differently(case, tmp_path):
 def test_silhouettes_are_those_of_opengl_in_every_frame(case, tmp_path):
     asset = gltf.load(CASES[case]())
     shot = clip_of(asset, first_animation(asset), size=128)
-    ours = render_clip(asset, shot, RenderSettings(samples=16))
+    ours = render_clip(asset, shot, RenderSettings(samples=16), backend="opengl")
     theirs = blender.render_clip(asset, shot, samples_per_pixel=16)
     write_sheet(tmp_path / "sheet.png", ours, theirs)
     assert overlaps(ours, theirs).min() > 0.97
@@ -290,7 +290,7 @@ def test_materials_match_opengl(tmp_path):
     """Unlit colours are equal up to noise: texture sets, transforms, wrapping, vertex colours, masks."""
     asset = gltf.load(every_feature().glb())
     shot = make_shot(distance=8.0, half_height=2.2, width=96, height=96)
-    ours = render_clip(asset, shot, RenderSettings(samples=16))
+    ours = render_clip(asset, shot, RenderSettings(samples=16), backend="opengl")
     theirs = blender.render_clip(asset, shot, samples_per_pixel=16)
     write_sheet(tmp_path / "sheet.png", ours, theirs)
     assert overlaps(ours, theirs).min() > 0.98
@@ -369,7 +369,7 @@ def test_far_from_the_origin_silhouettes_are_those_of_opengl():
     to_world = np.eye(4)
     to_world[:3, 3] = [-3000.5, -101, 6998.5]
     shot = make_shot(30, 10, width=96, height=96, distance=8, half_height=2.5, asset_to_world=to_world)
-    ours = render_clip(asset, shot, RenderSettings(samples=16))
+    ours = render_clip(asset, shot, RenderSettings(samples=16), backend="opengl")
     theirs = blender.render_clip(asset, shot, samples_per_pixel=16)
     assert ours.mask.mean() > 0.05 and overlaps(ours, theirs).min() > 0.95
 
@@ -386,7 +386,7 @@ def test_real_models(name, tmp_path, record_property):
     asset = gltf.load(model(name))
     shot = clip_of(asset, first_animation(asset), frames=3, size=128)
     worst = deviation(asset, shot)
-    ours = render_clip(asset, shot, RenderSettings(samples=16))
+    ours = render_clip(asset, shot, RenderSettings(samples=16), backend="opengl")
     theirs = blender.render_clip(asset, shot, samples_per_pixel=16)
     write_sheet(tmp_path / "sheet.png", ours, theirs)
     record_property("deviation in diagonals, worst overlap", [worst, float(overlaps(ours, theirs).min())])
