@@ -218,39 +218,6 @@ def lane(typing, value, index):
 
 
 @intrinsic
-def mix_texels(typing, texels, place, stride, right, down):
-    """Interpolate four RGBA texels of uint16, 0..65535.
-
-    Args:
-        texels: uint16 array.
-        place: index of the upper left texel.
-        stride: distance to the texel below.
-        right, down: float32 weights of the right and of the lower texels.
-    """
-
-    def generate(context, builder, signature, arguments):
-        texels, place, stride, right, down = arguments
-        halves, ints = ir.VectorType(ir.IntType(16), 4), ir.VectorType(_INT32, 4)
-
-        def texel(offset):
-            address = _pointer(context, builder, signature.args[0], texels, builder.add(place, offset))
-            value = builder.load(builder.bitcast(address, halves.as_pointer()))
-            value.align = 2
-            return builder.uitofp(builder.zext(value, ints), quads.vector)
-
-        def mix(first, second, weight):
-            return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
-
-        right, down = _broadcast(builder, right, 4), _broadcast(builder, down, 4)
-        zero, one = ir.Constant(_INT64, 0), ir.Constant(_INT64, 4)
-        top = mix(texel(zero), texel(one), right)
-        bottom = mix(texel(stride), texel(builder.add(stride, one)), right)
-        return mix(top, bottom, down)
-
-    return quads(texels, types.int64, types.int64, types.float32, types.float32), generate
-
-
-@intrinsic
 def broadcast_at(typing, array, index):
     """Copy one element of a contiguous array to all lanes."""
     kind = _KINDS[array.dtype]

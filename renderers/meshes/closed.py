@@ -35,8 +35,7 @@ def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarra
     for p, primitive in enumerate(asset.primitives):
         triangles = primitive.triangles
         corners, index = np.unique(triangles, return_inverse=True)
-        _, first, place = np.unique(grid[corners], axis=0, return_index=True, return_inverse=True)
-        place = place.reshape(-1)
+        first, place = _unique_rows(grid[corners])
         twin = corners[first[place]]  # the first vertex at the same position
         for positions, gap in animated:
             apart = np.abs(positions[corners] - positions[twin]).max(axis=1) > gap
@@ -45,6 +44,17 @@ def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarra
         sign = -1.0 if rest.mirrored[p] else 1.0
         result.append(_outward_closed(welded, rest.positions[triangles].astype(np.float64), sign))
     return result
+
+
+def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of the first of each set of equal rows [n, 3], and the number of the set of every row."""
+    order = np.lexsort(rows.T)  # stable
+    ordered = rows[order]
+    starts = np.ones(len(rows), bool)
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    number = np.empty(len(rows), np.int64)
+    number[order] = np.cumsum(starts) - 1
+    return order[starts], number
 
 
 def _diagonal(points: np.ndarray) -> float:
@@ -60,9 +70,9 @@ def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.
     edges, owner = edges[real], owner[real]
     # Sum +1 and -1 for the two directions of every undirected edge: the sums are 0 on a closed surface.
     direction = np.where(edges[:, 0] < edges[:, 1], 1, -1)
-    undirected = np.sort(edges, axis=1)
-    _, edge = np.unique(undirected, axis=0, return_inverse=True)
-    edge = edge.reshape(-1)
+    # One number per undirected edge: rows take ten times as long to compare.
+    undirected = edges.min(axis=1) * (int(edges.max(initial=0)) + 1) + edges.max(axis=1)
+    _, edge = np.unique(undirected, return_inverse=True)
     balance = np.bincount(edge, weights=direction)
     parts = int(part.max()) + 1
     open_edges = np.bincount(owner, weights=np.abs(balance[edge]), minlength=parts)

@@ -15,8 +15,7 @@ Depth. 1 / w is linear on screen. The bits of positive floats are ordered like t
 integers. The largest is the nearest.
 
 Shading. A fragment is a pixel and one triangle that is visible in some of its samples. It is shaded once, at the
-centroid of these samples, where all attributes are interpolated. A texture of the base colour that is finer than the
-pixels is read at each of the samples.
+centroid of these samples, where all attributes are interpolated. Textures are filtered over the footprint of the pixel.
 
 Determinism. No arithmetic is fused or reordered, and sums have a fixed order.
 """
@@ -58,6 +57,7 @@ from renderers.meshes.cpu.layout import (
     ROUGHNESS,
     SOLID,
     UNLIT,
+    WEIGHTED,
     WIDTH,
     WRAP_S,
     WRAP_T,
@@ -77,21 +77,21 @@ from renderers.meshes.cpu.light import (
 )
 from renderers.meshes.cpu.vectors import (
     LANES,
+    bilinear,
+    bit_set,
+    bits_to_mask,
     candidates,
     count_bits,
     covered,
     deposit,
     exponent,
+    exponents,
     like_first_of_four,
     load_quad,
     make_quad,
     matches,
-    mix_channel,
-    mix_four,
-    prefetch,
-    quad,
+    mix_alpha,
     store_bytes,
-    within,
 )
 from renderers.simd import (
     broadcast_exact,
@@ -100,7 +100,6 @@ from renderers.simd import (
     mask_bits,
     maximum,
     minimum,
-    mix_texels,
     select,
     zero_quad,
 )
@@ -114,8 +113,7 @@ BASE_ROW, METALLIC_ROW, ROUGHNESS_ROW, OCCLUSION_ROW = (
     light.ROUGHNESS,
     light.OCCLUSION,
 )
-UNIT, ONE = 1.0 / 65535.0, np.float32(1.0)
-FINE = 0.5  # squared texels per pixel below which a texture is read once per pixel
+UNIT, ONE, ZERO = 1.0 / 255.0, np.float32(1.0), np.float32(0.0)
 
 kernel = compiler(
     [
@@ -138,43 +136,37 @@ announce_compilation(__name__, "meshes: compiling the CPU kernels for this machi
 
 
 @kernel
-def fill_level(texels, offset, image, curve):
-    """Write level 0 of a texture: image uint8 [H, W, 4]; curve uint16 [256], what RGB values are stored as."""
-    height, width = image.shape[:2]
-    for y in range(height):
-        place = offset + 4 * ((y + 1) * (width + 2) + 1)
-        for x in range(width):
-            for c in range(3):
-                texels[place + 4 * x + c] = curve[image[y, x, c]]
-            texels[place + 4 * x + 3] = np.uint16(257) * np.uint16(image[y, x, 3])
-
-
-@kernel
 def halve_level(texels, source, width, height, offset):
     """Write the next level of a texture, each texel the mean of 2 x 2 texels, or of 2 on an axis of one texel."""
     half_width, half_height = max(width // 2, 1), max(height // 2, 1)
     for y in range(half_height):
-        top = source + 4 * ((2 * y + 1) * (width + 2) + 1)
-        bottom = top + (4 * (width + 2) if height > 1 else 0)
-        place = offset + 4 * ((y + 1) * (half_width + 2) + 1)
+        top = source + (2 * y + 1) * (width + 2) + 1
+        bottom = top + (width + 2 if height > 1 else 0)
+        place = offset + (y + 1) * (half_width + 2) + 1
         for x in range(half_width):
-            left, right = 8 * x, 8 * x + (4 if width > 1 else 0)
-            for c in range(4):
-                total = np.uint32(2) + texels[top + left + c] + texels[top + right + c]
-                total += np.uint32(texels[bottom + left + c]) + texels[bottom + right + c]
-                texels[place + 4 * x + c] = total >> np.uint32(2)
+            left, right = 2 * x, 2 * x + (1 if width > 1 else 0)
+            a, b = np.uint32(texels[top + left]), np.uint32(texels[top + right])
+            c, d = np.uint32(texels[bottom + left]), np.uint32(texels[bottom + right])
+            # Two channels at a time, each in 16 bits.
+            mask, half, two = np.uint32(0xFF00FF), np.uint32(0x20002), np.uint32(2)
+            even = (a & mask) + (b & mask) + (c & mask) + (d & mask) + half
+            shift = np.uint32(8)
+            odd = (
+                ((a >> shift) & mask) + ((b >> shift) & mask) + ((c >> shift) & mask) + ((d >> shift) & mask)
+            )
+            odd = ((odd + half) >> two) & mask
+            texels[place + x] = ((even >> two) & mask) | (odd << shift)
 
 
 @kernel
 def fill_border(texels, offset, width, height, wrap_s, wrap_t):
     """Write the border of a level: the opposite side for repeats, else the outermost texels."""
-    stride = 4 * (width + 2)
+    stride = width + 2
     for y in range(1, height + 1):
         row = offset + y * stride
         left, right = (width, 1) if wrap_s == REPEAT else (1, width)
-        for c in range(4):
-            texels[row + c] = texels[row + 4 * left + c]
-            texels[row + 4 * (width + 1) + c] = texels[row + 4 * right + c]
+        texels[row] = texels[row + left]
+        texels[row + width + 1] = texels[row + right]
     top, bottom = (height, 1) if wrap_t == REPEAT else (1, height)
     for x in range(stride):
         texels[offset + x] = texels[offset + top * stride + x]
@@ -202,25 +194,26 @@ def _locate(materials, texture, level, u, v):
     height = max(samplers[texture, HEIGHT] >> level, 1)
     u = _fold(u, samplers[texture, WRAP_S]) * width
     v = _fold(v, samplers[texture, WRAP_T]) * height
-    stride = 4 * (width + 2)
+    stride = width + 2
     place = samplers[texture, OFFSETS + level]
     if samplers[texture, NEAREST]:
         x, y = min(int(u), width - 1), min(int(v), height - 1)
-        place += (y + 1) * stride + 4 * (x + 1)
+        place += (y + 1) * stride + x + 1
         fx, fy = 0.0, 0.0
     else:
         u, v = u + 0.5, v + 0.5  # the border is texel 0
         x, y = min(int(u), width), min(int(v), height)
-        place += y * stride + 4 * x
+        place += y * stride + x
         fx, fy = u - x, v - y
     return place, stride, fx, fy
 
 
 @inline
-def _mix(texels, place, stride, fx, fy):
-    """Interpolate one channel of four texels, 0..1."""
-    top = texels[place] + fx * (float(texels[place + 4]) - texels[place])
-    bottom = texels[place + stride] + fx * (float(texels[place + stride + 4]) - texels[place + stride])
+def _mix(texels, place, stride, shift, fx, fy):
+    """Interpolate one channel of four texels, 0..1; `shift` is 8 times its number."""
+    a, b = float((texels[place] >> shift) & 255), float((texels[place + 1] >> shift) & 255)
+    c, d = float((texels[place + stride] >> shift) & 255), float((texels[place + stride + 1] >> shift) & 255)
+    top, bottom = a + fx * (b - a), c + fx * (d - c)
     return (top + fy * (bottom - top)) * UNIT
 
 
@@ -514,9 +507,9 @@ def _read(mesh, materials, texture, slot, i, j, k, b, s):
     place, stride, fx, fy = _locate(materials, texture, level, u, v)
     texels = materials.texels
     return (
-        _mix(texels, place, stride, fx, fy),
-        _mix(texels, place + 1, stride, fx, fy),
-        _mix(texels, place + 2, stride, fx, fy),
+        _mix(texels, place, stride, 0, fx, fy),
+        _mix(texels, place, stride, 8, fx, fy),
+        _mix(texels, place, stride, 16, fx, fy),
     )
 
 
@@ -656,7 +649,7 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 
 @inline
 def _load_corners(mesh, grid, tile_x, tile_y, work, count):
-    """Write the vertices and the places of fragments, the inputs of `light.interpolate`."""
+    """Write the vertices, materials and places of fragments, the inputs of `light.interpolate`."""
     rows, samples, corners = work.rows, grid.samples, work.corners
     full = (1 << samples) - 1
     for n in range(count):
@@ -678,6 +671,7 @@ def _load_corners(mesh, grid, tile_x, tile_y, work, count):
         corners[n] = mesh.corners[f, 0]
         corners[STRIDE + n] = mesh.corners[f, 1]
         corners[2 * STRIDE + n] = mesh.corners[f, 2]
+        work.materials[n] = mesh.materials[f]
 
 
 @inline
@@ -718,155 +712,157 @@ def _add_details(mesh, materials, facing, f, rows, n):
 
 @helper
 def _gather(mesh, materials, records, grid, work, count):
-    """Look up the textures of fragments and complete the inputs of `light.shade`."""
+    """Look up the textures of fragments and complete the inputs of `light.shade`, 16 at a time by material."""
+    for k in range(0, count, LANES):
+        remaining = (1 << min(count - k, LANES)) - 1
+        while remaining:
+            m = work.materials[k + simd.lowest_bit(np.uint64(remaining))]
+            bits = remaining & matches(work.materials, k, np.int32(m))
+            remaining &= ~bits
+            _apply_material(mesh, materials, records, grid, work, k, bits, m)
+
+
+@inline
+def _put_lanes(rows, first, k, chosen, a, b, c):
+    """Store three rows of the chosen ones of fragments k..k + 15."""
+    place = first * STRIDE + k
+    simd.store(rows, place, select(chosen, a, load_exact(rows, place)))
+    place += STRIDE
+    simd.store(rows, place, select(chosen, b, load_exact(rows, place)))
+    place += STRIDE
+    simd.store(rows, place, select(chosen, c, load_exact(rows, place)))
+
+
+@inline
+def _apply_material(mesh, materials, records, grid, work, k, bits, m):
+    """Complete the inputs of `light.shade` for those of fragments k..k + 15 in `bits`, which have material m."""
     rows, factors, flags = work.rows, materials.factors, materials.flags
-    for n in range(count):
-        f = work.triangles[n]
-        m = mesh.materials[f]
-        red, green, blue = factors[m, BASE], factors[m, BASE + 1], factors[m, BASE + 2]
-        if len(mesh.colors) > 0:
-            r, g, b = _row(rows, BASE_ROW, n)
-            red, green, blue = red * r, green * g, blue * b
-        _put(rows, BASE_ROW, n, red, green, blue)
-        _put(rows, EMISSION, n, factors[m, EMISSIVE], factors[m, EMISSIVE + 1], factors[m, EMISSIVE + 2])
+    chosen = bits_to_mask(bits)
+    red = broadcast_exact(factors[m, BASE])
+    green, blue = broadcast_exact(factors[m, BASE + 1]), broadcast_exact(factors[m, BASE + 2])
+    if len(mesh.colors) > 0:
+        place = BASE_ROW * STRIDE + k
+        red = red * load_exact(rows, place)
+        green = green * load_exact(rows, place + STRIDE)
+        blue = blue * load_exact(rows, place + 2 * STRIDE)
+    _put_lanes(rows, BASE_ROW, k, chosen, red, green, blue)
+    red = broadcast_exact(factors[m, EMISSIVE])
+    green, blue = broadcast_exact(factors[m, EMISSIVE + 1]), broadcast_exact(factors[m, EMISSIVE + 2])
+    _put_lanes(rows, EMISSION, k, chosen, red, green, blue)
     for slot in (BASE_MAP, EMISSIVE_MAP):
-        # First all places, then all texels: the caches load the texels in the meantime.
-        textured = 0
-        for n in range(count):
-            m = mesh.materials[work.triangles[n]]
-            if materials.textures[m, slot] >= 0:
-                work.textured[textured] = n
-                textured += 1
-        for each in range(textured):
-            _place_taps(mesh, materials, grid, work, slot, work.textured[each])
-        row = BASE_ROW if slot == BASE_MAP else EMISSION
-        for each in range(textured):
-            n = work.textured[each]
-            total = _sum_taps(mesh, materials, grid, work, slot, n)
-            red, green, blue = _row(rows, row, n)
-            _put(rows, row, n, red * lane(total, 0), green * lane(total, 1), blue * lane(total, 2))
-    for n in range(count):
-        f = work.triangles[n]
-        m = mesh.materials[f]
-        if flags[m, UNLIT]:
-            _put(rows, NORMAL, n, 0.0, 0.0, 1.0)
-            _put(rows, EYE, n, 0.0, 0.0, 1.0)
-            _put(rows, METALLIC_ROW, n, 0.0, 1.0, 0.0)  # metallic, roughness, occlusion
-            red, green, blue = _row(rows, BASE_ROW, n)
-            _put(rows, EMISSION, n, red, green, blue)
-            continue
-        _put(rows, METALLIC_ROW, n, factors[m, METALLIC], factors[m, ROUGHNESS], 1.0)
-        if flags[m, DETAILED]:
-            _add_details(mesh, materials, records.facing[f], f, rows, n)
-        if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
-            if materials.textures[m, NORMAL_MAP] < 0:  # else done
-                nx, ny, nz = _row(rows, NORMAL, n)
-                _put(rows, NORMAL, n, -nx, -ny, -nz)
+        texture = materials.textures[m, slot]
+        if texture >= 0:
+            if slot != BASE_MAP:
+                for n in range(LANES):
+                    if (bits >> n) & 1:
+                        u, v, ux, vx, uy, vy = _other_texcoord(mesh, work.triangles[k + n], slot, rows, k + n)
+                        _put(rows, TEXCOORD, k + n, u, v, ux)
+                        _put(rows, TEXCOORD + 3, k + n, vx, uy, vy)
+            row = BASE_ROW if slot == BASE_MAP else EMISSION
+            weighted = slot == BASE_MAP and flags[m, WEIGHTED] != 0
+            _multiply_texture(materials, grid, work, k, bits, texture, row, weighted)
+    zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
+    if flags[m, UNLIT]:
+        _put_lanes(rows, NORMAL, k, chosen, zero, zero, one)
+        _put_lanes(rows, EYE, k, chosen, zero, zero, one)
+        _put_lanes(rows, METALLIC_ROW, k, chosen, zero, one, zero)  # metallic, roughness, occlusion
+        place = BASE_ROW * STRIDE + k
+        red, green = load_exact(rows, place), load_exact(rows, place + STRIDE)
+        _put_lanes(rows, EMISSION, k, chosen, red, green, load_exact(rows, place + 2 * STRIDE))
+    else:
+        metallic, roughness = broadcast_exact(factors[m, METALLIC]), broadcast_exact(factors[m, ROUGHNESS])
+        _put_lanes(rows, METALLIC_ROW, k, chosen, metallic, roughness, one)
+        if flags[m, DETAILED] or flags[m, DOUBLE_SIDED]:
+            for n in range(k, k + LANES):
+                if (bits >> (n - k)) & 1:
+                    f = work.triangles[n]
+                    if flags[m, DETAILED]:
+                        _add_details(mesh, materials, records.facing[f], f, rows, n)
+                    if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
+                        if materials.textures[m, NORMAL_MAP] < 0:  # else done
+                            nx, ny, nz = _row(rows, NORMAL, n)
+                            _put(rows, NORMAL, n, -nx, -ny, -nz)
 
 
-@inline
-def _place_taps(mesh, materials, grid, work, slot, n):
-    """Find where fragment n reads the texture of a slot: fills row n of `work.taps` and `work.levels`."""
-    rows, samples, samplers = work.rows, grid.samples, materials.samplers
-    f = work.triangles[n]
-    texture = materials.textures[mesh.materials[f], slot]
-    u, v, ux = _row(rows, TEXCOORD, n)
-    vx, uy, vy = _row(rows, TEXCOORD + 3, n)
-    if slot != BASE_MAP:
-        u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
-    rate = _rate(materials, texture, (ux, vx, uy, vy))
-    once = samples == 1 or (rate < FINE and samplers[texture, NEAREST] == 0)
-    level = _level(materials, texture, rate if once else rate / samples)
-    width = max(samplers[texture, WIDTH] >> level, 1)
-    height = max(samplers[texture, HEIGHT] >> level, 1)
-    # Position in texels of the level; the border is texel 0.
-    across, down = np.float32(width), np.float32(height)
-    x = np.float32(_fold(u, samplers[texture, WRAP_S])) * across + np.float32(0.5)
-    y = np.float32(_fold(v, samplers[texture, WRAP_T])) * down + np.float32(0.5)
-    taps = work.taps[n]
-    taps[0], taps[1], taps[2], taps[3] = x, y, ux * across, uy * across
-    taps[4], taps[5], taps[6], taps[7] = vx * down, vy * down, across + ONE, down + ONE
-    start, stride = samplers[texture, OFFSETS + level], 4 * (width + 2)
-    work.levels[n, 0], work.levels[n, 1], work.levels[n, 2] = level, start, stride
-    work.levels[n, 3] = once
-    column, row = int(x), int(y)
-    if 0 <= column <= width and 0 <= row <= height:
-        place = start + row * stride + 4 * column
-        prefetch(materials.texels, place)
-        prefetch(materials.texels, place + stride)
-        if not once:
-            prefetch(materials.texels, place - min(row, 1) * stride)
+@helper
+def _multiply_texture(materials, grid, work, k, bits, texture, row, weighted):
+    """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
 
-
-@inline
-def _sum_taps(mesh, materials, grid, work, slot, n):
-    """Return RGBA of the texture of a slot for fragment n, linear, 0..1, as four lanes; see `_place_taps`.
-
-    One look-up per sample of a texture with details smaller than a pixel. Their mean is taken of square roots, which is
-    nearly that of encoded values.
+    The mean of encoded colours over the footprint of the pixel, a parallelogram with the sides a = d(u, v) / dX and
+    b = d(u, v) / dY in texels of level 0. Its second moments are the matrix a aᵀ + b bᵀ (up to a factor), with
+    eigenvalues l1 >= l2: 1 to 4 look-ups are made along the longer axis, of length sqrt(l1), at the level of their
+    distance.
     """
-    rows, samples, samplers, texels = work.rows, grid.samples, materials.samplers, materials.texels
-    f, mask = work.triangles[n], work.masks[n]
-    texture = materials.textures[mesh.materials[f], slot]
-    unit, root_unit = np.float32(UNIT), np.float32(math.sqrt(UNIT))
+    rows, samplers, samples = work.rows, materials.samplers, grid.samples
+    place = TEXCOORD * STRIDE + k
+    u, v = load_exact(rows, place), load_exact(rows, place + STRIDE)
+    ux, vx = load_exact(rows, place + 2 * STRIDE), load_exact(rows, place + 3 * STRIDE)
+    uy, vy = load_exact(rows, place + 4 * STRIDE), load_exact(rows, place + 5 * STRIDE)
+    zero, one, tiny = broadcast_exact(ZERO), broadcast_exact(ONE), broadcast_exact(np.float32(1e-30))
+    width, height = samplers[texture, WIDTH], samplers[texture, HEIGHT]
+    across, down = np.float32(width), np.float32(height)
     nearest = samplers[texture, NEAREST] != 0
-    taps = work.taps[n]
-    x, y, xx, xy = taps[0], taps[1], taps[2], taps[3]
-    yx, yy, right, bottom = taps[4], taps[5], taps[6], taps[7]
-    level, start, stride = work.levels[n, 0], work.levels[n, 1], work.levels[n, 2]
-    once = work.levels[n, 3] != 0
-    total, weights = zero_quad(), np.float32(0.0)
-    weighted = slot == BASE_MAP and mesh.kinds[f] == BLEND and not once
-    at_x, at_y = rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n]
-    four = samples == 4 and not once and not nearest
-    if four:
-        dx4, dy4 = load_quad(grid.offsets, 0) - at_x, load_quad(grid.offsets, LANES) - at_y
-        x4, y4 = dx4 * xx + x + dy4 * xy, dx4 * yx + y + dy4 * yy
-        four = within(x4, right) and within(y4, bottom)
-        if four:
-            mixed = mix_four(texels, start, stride, x4, y4)
-            roots = simd.sqrt(mixed)
-            if weighted:
-                for s in range(4):
-                    weight = lane(quad(mixed, s), 3) * unit + np.float32(1e-6)
-                    weight *= np.float32((mask >> s) & 1)
-                    total = total + quad(roots, s) * weight
-                    weights += weight
-            else:
-                for s in range(4):
-                    total = total + quad(roots, s) * np.float32((mask >> s) & 1)
-                weights = count_bits(np.int64(mask))
-    if not four:
-        u, v, ux = _row(rows, TEXCOORD, n)
-        vx, uy, vy = _row(rows, TEXCOORD + 3, n)
-        if slot != BASE_MAP:
-            u, v, ux, vx, uy, vy = _other_texcoord(mesh, f, slot, rows, n)
-        for s in range(samples):
-            if not once and not (mask >> s) & 1:
-                continue
-            tap_x, tap_y = x, y
-            dx, dy = np.float32(0.0), np.float32(0.0)
-            if not once:
-                dx, dy = grid.inside[s, 0] - at_x, grid.inside[s, 1] - at_y
-                tap_x, tap_y = x + xx * dx + xy * dy, y + yx * dx + yy * dy
-            if not nearest and 0.0 <= tap_x < right and 0.0 <= tap_y < bottom:
-                column, row = int(tap_x), int(tap_y)
-                place = start + row * stride + 4 * column
-                texel = mix_texels(texels, place, stride, tap_x - np.float32(column), tap_y - np.float32(row))
-            else:
-                place, _, fx, fy = _locate(
-                    materials, texture, level, u + ux * dx + uy * dy, v + vx * dx + vy * dy
-                )
-                texel = mix_texels(texels, place, stride, np.float32(fx), np.float32(fy))
-            weight = ONE
-            if weighted:
-                weight = lane(texel, 3) * unit + np.float32(1e-6)
-            total = total + simd.sqrt(texel) * weight
-            weights += weight
-            if once:
+    # The edges of texels, and of what is transparent, are sharp: one look-up for each sample of the fragment.
+    by_sample = nearest or weighted or grid.filter[5] != ZERO
+    most = broadcast_exact(np.float32(1e30))
+    ax, ay, bx, by = ux * across, vx * down, uy * across, vy * down
+    xx, xy, yy = ax * ax + bx * bx, ax * ay + bx * by, ay * ay + by * by
+    difference = xx - yy
+    root = simd.sqrt(difference * difference + xy * xy * np.float32(4.0))
+    long = maximum(minimum((xx + yy + root) * np.float32(0.5), most), tiny)
+    short = maximum(minimum((xx + yy - root) * np.float32(0.5), most), tiny)
+    # The eigenvector of l1: (l1 - yy, xy) or (xy, l1 - xx), whichever has the larger first element.
+    wide = difference >= ZERO
+    axis_x = select(wide, difference + root, xy * np.float32(2.0))
+    axis_y = select(wide, xy * np.float32(2.0), root - difference)
+    scale = simd.sqrt(long / maximum(axis_x * axis_x + axis_y * axis_y, tiny))
+    axis_x, axis_y = axis_x * scale * (ONE / across), axis_y * scale * (ONE / down)
+    enlarged = long <= grid.filter[0]
+    taps = select(long > short * grid.filter[2], one + ONE, one)
+    taps = select(long > short * grid.filter[3], one + np.float32(2.0), taps)
+    taps = select(long > short * grid.filter[4], one + np.float32(3.0), taps)
+    taps = select(enlarged, one, taps)
+    length = maximum(short, long / (taps * taps)) * grid.filter[1]
+    number = 4
+    if by_sample:
+        length, number = long / np.float32(samples), samples
+    level = simd.floor(exponents(maximum(length, tiny)) * np.float32(0.5))
+    last = broadcast_exact(np.float32(samplers[texture, LEVELS] - 1))
+    level = minimum(maximum(level, zero), last)
+    step = one / taps
+    red, green, blue, total = zero, zero, zero, zero
+    for t in range(number):
+        if by_sample:
+            dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
+            dy = grid.inside[t, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
+            tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
+            active = bit_set(work.masks, k, t)
+        else:
+            active = taps > np.float32(t)
+            if np.int64(mask_bits(active)) & bits == 0:
                 break
-    total = total * (root_unit / weights)
-    return total * total
+            offset = (step * (np.float32(t) + np.float32(0.5))) - np.float32(0.5)
+            tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
+        tap_u = _fold_lanes(tap_u, samplers[texture, WRAP_S])
+        tap_v = _fold_lanes(tap_v, samplers[texture, WRAP_T])
+        first = texture * samplers.shape[1] + OFFSETS
+        r, g, b, a = bilinear(
+            materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, enlarged
+        )
+        weight = one
+        if weighted:
+            weight = a + np.float32(1e-3)
+        weight = select(active, weight, zero)
+        total = total + weight
+        red, green, blue = red + r * weight, green + g * weight, blue + b * weight
+    scale = np.float32(UNIT) / maximum(total, tiny)
+    place = row * STRIDE + k
+    _put_lanes(
+        rows, row, k, bits_to_mask(bits),
+        light.decode(red * scale) * load_exact(rows, place),
+        light.decode(green * scale) * load_exact(rows, place + STRIDE),
+        light.decode(blue * scale) * load_exact(rows, place + 2 * STRIDE),
+    )  # fmt: skip
 
 
 @helper
@@ -1049,8 +1045,8 @@ def _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x, y):
             v = minimum(simd.floor(v), broadcast_exact(np.float32(height - 1))) + ONE
         else:
             u, v = u + np.float32(0.5), v + np.float32(0.5)  # the border is texel 0
-        start = samplers[texture, OFFSETS + level] + 3
-        alpha = alpha * (mix_channel(materials.texels, start, 4 * (width + 2), u, v) * np.float32(UNIT))
+        start = samplers[texture, OFFSETS + level]
+        alpha = alpha * (mix_alpha(materials.texels, start, width + 2, u, v) * np.float32(UNIT))
     return alpha
 
 

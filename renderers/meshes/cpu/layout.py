@@ -14,7 +14,8 @@ BASE_MAP, METALLIC_ROUGHNESS_MAP, EMISSIVE_MAP, NORMAL_MAP, OCCLUSION_MAP, SLOTS
 BASE, EMISSIVE, CUTOFF, METALLIC, ROUGHNESS, NORMAL_SCALE, OCCLUSION, FACTORS = 0, 4, 7, 8, 9, 10, 11, 12
 # Columns of `Materials.flags`.
 # TEXTURED: has any texture; DETAILED: has one other than base colour and emission.
-DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, FLAGS = 0, 1, 2, 3, 4
+# WEIGHTED: colours of the base texture are weighted by its alpha.
+DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, WEIGHTED, FLAGS = 0, 1, 2, 3, 4, 5
 # Columns of `Textures.samplers`; the offsets of the levels in `Textures.texels` follow.
 WIDTH, HEIGHT, LEVELS, WRAP_S, WRAP_T, NEAREST, OFFSETS = 0, 1, 2, 3, 4, 5, 6
 MAX_LEVELS = 12  # of textures of at most 2048 texels a side
@@ -59,8 +60,8 @@ class Materials(NamedTuple):
         flags: int32 [M, FLAGS].
         textures: int32 [M, SLOTS], rows of `samplers`, -1 without a texture.
         samplers: int64 [T, OFFSETS + MAX_LEVELS].
-        texels: uint16 [...], RGBA texels of all levels, colours linear. Each level has a border of one texel that
-            repeats, mirrors or continues the image.
+        texels: uint32 [...], RGBA texels of all levels, R in the lowest byte, encoded as in the file. Each level has a
+            border of one texel that repeats, mirrors or continues the image.
     """
 
     factors: np.ndarray
@@ -85,6 +86,7 @@ class Grid(NamedTuple):
         inside: float32 [samples, 2], x and y of the samples in a pixel.
         centroids: float32 [16, 2], mean x and y of the samples in a mask, with 4 samples per pixel.
         places: uint32 [pixels of a tile, 2], x and y of the pixels in a tile.
+        filter: float32 [6], how textures are filtered, see `renderer.FILTER`.
     """
 
     samples: int
@@ -99,6 +101,7 @@ class Grid(NamedTuple):
     inside: np.ndarray
     centroids: np.ndarray
     places: np.ndarray
+    filter: np.ndarray
 
 
 class Records(NamedTuple):
@@ -136,12 +139,9 @@ class Work(NamedTuple):
         colors: float32 [samples of a tile * 4], premultiplied.
         sums: float32 [4 * pixels of a tile], premultiplied sums over samples, channel by channel.
         found: int32 [16], depths; bytes: uint32 [16], colours.
-        pixels, triangles, masks: uint32 [CHUNK], fragments: pixel of the tile, triangle, bits of covered samples.
+        pixels, triangles, masks: uint32 [STRIDE], fragments: pixel of the tile, triangle, bits of covered samples.
         corners: uint32 [3 * STRIDE], their vertices, see `light.interpolate`.
-        textured: uint32 [CHUNK], the fragments with a texture.
-        taps: float32 [CHUNK, 8], where they read it: x, y in texels of the level, dx / dX, dx / dY, dy / dX, dy / dY
-            per pixel of the image (X, Y), and the least x and y outside the level.
-        levels: int64 [CHUNK, 4], level, its first texel, distance to the texel below, whether one look-up is enough.
+        materials: uint32 [STRIDE], their materials.
         found_alphas: float32 [16].
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
@@ -158,9 +158,7 @@ class Work(NamedTuple):
     triangles: np.ndarray
     masks: np.ndarray
     corners: np.ndarray
-    textured: np.ndarray
-    taps: np.ndarray
-    levels: np.ndarray
+    materials: np.ndarray
     found_alphas: np.ndarray
     alphas: np.ndarray
     rows: np.ndarray

@@ -19,6 +19,14 @@ kernels = load_kernels()
 
 # What is behind everything: premultiplied, sRGB-encoded.
 CLEAR = np.zeros(4, np.float32)
+# How textures are filtered:
+# [0] squared texels per pixel up to which a texture is interpolated in linear light;
+# [1] s: a look-up stands for a length d of the surface, in texels of level 0. Its level is the coarsest with texels of
+#     at most sqrt(s) d, so that interpolation is as soft, on average, as the mean over d;
+# [2] to [4] squared lengths of the footprint of a pixel, relative to its width, from which 2, 3 and 4 look-ups are made
+#     along it;
+# [5] 1 to look up all textures once per sample instead.
+FILTER = np.array([1.0, 0.67, 1.0, 2.25, 6.25, 0.0], np.float32)
 _ROUNDING = 1 / 64  # pixels
 # Samples per pixel: pixels per side of a block of 16 samples, and width and height of a tile in pixels.
 _GRIDS = {1: (4, 64, 64), 4: (2, 64, 32), 16: (1, 32, 16)}
@@ -164,6 +172,7 @@ def _grid(samples: int) -> Grid:
         inside=inside.astype(np.float32),
         centroids=_centroids(inside.astype(np.float32)),
         places=places.astype(np.uint32),
+        filter=FILTER,
     )
 
 
@@ -189,13 +198,11 @@ def _work(grid: Grid) -> Work:
         sums=np.zeros(4 * pixels, np.float32),
         found=np.zeros(16, np.int32),
         bytes=np.zeros(16, np.uint32),
-        pixels=np.zeros(CHUNK, np.uint32),
-        triangles=np.zeros(CHUNK, np.uint32),
-        masks=np.zeros(CHUNK, np.uint32),
+        pixels=np.zeros(STRIDE, np.uint32),
+        triangles=np.zeros(STRIDE, np.uint32),
+        masks=np.zeros(STRIDE, np.uint32),
         corners=np.zeros(3 * STRIDE, np.uint32),
-        textured=np.zeros(CHUNK, np.uint32),
-        taps=np.zeros((CHUNK, 8), np.float32),
-        levels=np.zeros((CHUNK, 4), np.int64),
+        materials=np.zeros(STRIDE, np.uint32),
         found_alphas=np.zeros(16, np.float32),
         alphas=np.zeros((CHUNK, 16), np.float32),
         rows=np.ones(ROWS * STRIDE, np.float32),

@@ -159,10 +159,11 @@ def _pack_materials(asset: Asset) -> Materials:
             material.normal_scale,
             material.occlusion_strength,
         )
+        weighted = material.alpha_mode != "OPAQUE"
         for slot, texture in _textures(material):
             if texture is not None:
-                numbers[m, slot] = store.add(texture, srgb=slot in (layout.BASE_MAP, layout.EMISSIVE_MAP))
+                numbers[m, slot] = store.add(texture)
         present = numbers[m] >= 0
         detailed = present[[layout.METALLIC_ROUGHNESS_MAP, layout.NORMAL_MAP, layout.OCCLUSION_MAP]].any()
-        flags[m] = material.double_sided, material.unlit, present.any(), detailed
+        flags[m] = material.double_sided, material.unlit, present.any(), detailed, weighted
     return Materials(factors, flags, numbers, *store.pack())

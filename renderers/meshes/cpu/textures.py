@@ -1,4 +1,8 @@
-"""Textures for the kernels: all mipmap levels of all images in one array of 16-bit texels."""
+"""Textures for the kernels: all mipmap levels of all images in one array of RGBA texels.
+
+Colours stay encoded as in the file, and levels are means of encoded colours: so are the pixels of an image, which are
+means of encoded samples.
+"""
 
 from __future__ import annotations
 
@@ -13,37 +17,26 @@ kernels = load_kernels()
 _MAX_SIDE = 2048  # texels; larger textures are halved, since images of this size cannot show more
 
 
-def _stored_values(srgb: bool) -> np.ndarray:
-    """Return uint16 [256]: what an 8-bit value is stored as, decoded to linear light if `srgb`."""
-    codes = np.arange(256)
-    if not srgb:
-        return (codes * 257).astype(np.uint16)
-    # Exact decimal values rounded to 16 bits: the power of another library may differ in the last bit only.
-    value = codes / 255.0
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return np.rint(linear * 65535.0).astype(np.uint16)
-
-
 class TextureStore:
     """Collects the textures of an asset, each stored once, and packs them for the kernels."""
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[int, bool, str, str, bool], int] = {}
-        self._textures: list[tuple[Texture, bool]] = []
+        self._numbers: dict[tuple[int, str, str, bool], int] = {}
+        self._textures: list[Texture] = []
 
-    def add(self, texture: Texture, srgb: bool) -> int:
-        """Return the number of a texture; with `srgb` its colours are decoded to linear."""
-        key = (id(texture.image), srgb, texture.wrap_s, texture.wrap_t, texture.nearest)
+    def add(self, texture: Texture) -> int:
+        """Return the number of a texture."""
+        key = (id(texture.image), texture.wrap_s, texture.wrap_t, texture.nearest)
         if key not in self._numbers:
             self._numbers[key] = len(self._textures)
-            self._textures.append((texture, srgb))
+            self._textures.append(texture)
         return self._numbers[key]
 
     def pack(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return samplers int64 [T, OFFSETS + MAX_LEVELS] and texels uint16 [...] (`layout.Materials`)."""
+        """Return samplers int64 [T, OFFSETS + MAX_LEVELS] and texels uint32 [...] (`layout.Materials`)."""
         samplers = np.zeros((max(len(self._textures), 1), OFFSETS + MAX_LEVELS), np.int64)
         images, size = [], 0
-        for row, (texture, _) in zip(samplers, self._textures, strict=False):
+        for row, texture in zip(samplers, self._textures, strict=False):
             image = _shrink(texture.image)
             images.append(image)
             height, width = image.shape[:2]
@@ -58,23 +51,24 @@ class TextureStore:
             )
             for level in range(levels):
                 row[OFFSETS + level] = size
-                size += 4 * (max(width >> level, 1) + 2) * (max(height >> level, 1) + 2)
-        texels = np.empty(max(size, 4), np.uint16)
-        for row, image, (_, srgb) in zip(samplers, images, self._textures, strict=False):
-            _fill(texels, row, image, _stored_values(srgb))
+                size += (max(width >> level, 1) + 2) * (max(height >> level, 1) + 2)
+        texels = np.zeros(size + 1, np.uint32)  # two texels are read at once
+        for row, image in zip(samplers, images, strict=False):
+            _fill(texels, row, image)
         return samplers, texels
 
 
-def _fill(texels: np.ndarray, sampler: np.ndarray, image: np.ndarray, curve: np.ndarray) -> None:
+def _fill(texels: np.ndarray, sampler: np.ndarray, image: np.ndarray) -> None:
     """Write all levels of one texture."""
     width, height, levels, wrap_s, wrap_t = (int(value) for value in sampler[:5])
     offsets = [int(offset) for offset in sampler[OFFSETS : OFFSETS + levels]]
-    kernels.fill_level(texels, offsets[0], image, curve)
-    for level, offset in enumerate(offsets):
-        w, h = max(width >> level, 1), max(height >> level, 1)
+    level = texels[offsets[0] :][: (height + 2) * (width + 2)].reshape(height + 2, width + 2)
+    level[1:-1, 1:-1] = image.view("<u4")[..., 0]
+    for n, offset in enumerate(offsets):
+        w, h = max(width >> n, 1), max(height >> n, 1)
         kernels.fill_border(texels, offset, w, h, wrap_s, wrap_t)
-        if level + 1 < levels:
-            kernels.halve_level(texels, offset, w, h, offsets[level + 1])
+        if n + 1 < levels:
+            kernels.halve_level(texels, offset, w, h, offsets[n + 1])
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from renderers import simd
@@ -224,147 +223,189 @@ def make_quad(typing, a, b, c, d):
 
 
 @intrinsic
-def within(typing, value, limit):
-    """Return whether all four lanes are at least 0 and less than a limit."""
-
-    def generate(context, builder, signature, arguments):
-        value, limit = arguments
-        limits = simd._broadcast(builder, limit, 4)
-        above = builder.fcmp_ordered(">=", value, ir.Constant(simd.quads.vector, [0.0] * 4))
-        both = builder.and_(above, builder.fcmp_ordered("<", value, limits))
-        return builder.icmp_unsigned("==", builder.bitcast(both, ir.IntType(4)), ir.IntType(4)(15))
-
-    return types.boolean(simd.quads, types.float32), generate
-
-
-@intrinsic
-def mix_four(typing, texels, start, stride, x, y):
-    """Interpolate RGBA at four places of a texture, 0..65535, as `simd.mix_texels` does at one.
+def bilinear(typing, texels, offsets, first, width, height, level, u, v, nearest, squared):
+    """Interpolate RGBA at 16 places of a texture, a tuple of four `exact` vectors, 0..255.
 
     Args:
-        texels: uint16 array.
-        start: index of the first texel of the level.
-        stride: distance to the texel below.
-        x, y: four places in texels, not negative.
-    Returns:
-        `exact` lanes: R, G, B, A of the first place, then of the others.
+        texels: uint32 array.
+        offsets, first: int64 array; offsets[first + l] is the first texel of level l.
+        width, height: of level 0.
+        level: `exact` lanes of integers.
+        u, v: `exact` lanes, 0..1.
+        nearest: bool, return the nearest texel instead of interpolating four.
+        squared: mask of the lanes in which the squares of colours are interpolated, nearly linear light.
     """
 
     def generate(context, builder, signature, arguments):
-        texels, start, stride, x, y = arguments
-        ints, pair = ir.VectorType(_INT32, 4), ir.VectorType(ir.IntType(16), 8)
-        column, row = builder.fptosi(x, ints), builder.fptosi(y, ints)
-        right = builder.fsub(x, builder.sitofp(column, simd.quads.vector))
-        down = builder.fsub(y, builder.sitofp(row, simd.quads.vector))
-        place = builder.add(
-            builder.mul(row, simd._broadcast(builder, builder.trunc(stride, _INT32), 4)),
-            builder.shl(column, ir.Constant(ints, [2] * 4)),
+        texels, offsets, first, width, height, level, u, v, nearest, squared = arguments
+        data = context.make_array(signature.args[0])(context, builder, texels).data
+        starts = context.make_array(signature.args[1])(context, builder, offsets).data
+        place, stride, right, down = _texel_places(
+            builder, starts, first, width, height, level, u, v, nearest
         )
-        each = ir.Constant(_INTS, [i // 4 for i in range(LANES)])
-        right, down = (builder.shuffle_vector(value, value, each) for value in (right, down))
+        ints64 = ir.VectorType(_INT64, LANES)
+        rows = [ir.Constant(ints64, ir.Undefined)] * 2
+        for i in range(LANES):
+            number = ir.Constant(_INT32, i)
+            index = builder.sext(builder.extract_element(place, number), _INT64)
+            below = builder.add(index, builder.sext(builder.extract_element(stride, number), _INT64))
+            for row, start in enumerate((index, below)):
+                # A texel and its right neighbour at once.
+                value = _load(builder, builder.bitcast(builder.gep(data, [start]), _INT64.as_pointer()))
+                rows[row] = builder.insert_element(rows[row], value, number)
+        half = ir.Constant(ints64, [32] * LANES)
+        quads = [
+            builder.trunc(value, _INTS) for row in rows for value in (row, builder.lshr(row, half))
+        ]  # upper left, upper right, lower left, lower right
 
-        def mixed(offset):
-            pairs = []
-            for i in range(4):
-                index = builder.zext(builder.extract_element(place, ir.Constant(_INT32, i)), _INT64)
-                index = builder.add(builder.add(index, start), offset)
-                pairs.append(
-                    _load_pair(builder, _address(context, builder, signature.args[0], texels, index, pair))
-                )
-            sixteen = ir.Constant(_INTS, list(range(16)))
-            first, second = (builder.shuffle_vector(pairs[i], pairs[i + 1], sixteen) for i in (0, 2))
-            sides = [
-                builder.shuffle_vector(
-                    first, second, ir.Constant(_INTS, [8 * (i // 4) + 4 * side + i % 4 for i in range(LANES)])
-                )
-                for side in range(2)
-            ]
-            a, b = (builder.uitofp(builder.zext(side, _INTS), _FLOATS) for side in sides)
-            return builder.fadd(a, builder.fmul(right, builder.fsub(b, a)))
+        def channel(texel, number):
+            value = builder.lshr(texel, ir.Constant(_INTS, [8 * number] * LANES))
+            value = builder.and_(value, ir.Constant(_INTS, [255] * LANES)) if number < 3 else value
+            return builder.uitofp(value, _FLOATS)
 
-        top, bottom = mixed(ir.Constant(_INT64, 0)), mixed(stride)
-        return builder.fadd(top, builder.fmul(down, builder.fsub(bottom, top)))
+        def mix(first, second, weight):
+            return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
 
-    return simd.exact(texels, types.int64, types.int64, simd.quads, simd.quads), generate
+        def four(values):
+            return mix(mix(values[0], values[1], right), mix(values[2], values[3], right), down)
+
+        alphas = [channel(texel, 3) for texel in quads]
+        result = []
+        for number in range(3):
+            values = [channel(texel, number) for texel in quads]
+            squares = [builder.select(squared, builder.fmul(value, value), value) for value in values]
+            mixed = four(squares)
+            root = simd._call(builder, "llvm.sqrt.v16f32", _FLOATS, mixed)
+            result.append(builder.select(squared, root, mixed))
+        result.append(four(alphas))
+        return context.make_tuple(builder, signature.return_type, result)
+
+    kinds = (texels, offsets, types.int64, types.int64, types.int64)
+    lanes = (simd.exact, simd.exact, simd.exact, types.boolean, squared)
+    return types.UniTuple(simd.exact, 4)(*kinds, *lanes), generate
+
+
+def _texel_places(builder, starts, first, width, height, level, u, v, nearest):
+    """Return the numbers of the upper left texels, the numbers of texels per row, and the weights, in lanes."""
+
+    def constant(value):
+        return ir.Constant(_INTS, [value] * LANES)
+
+    def whole(value):
+        return builder.sitofp(value, _FLOATS)
+
+    def clamped(value, largest):
+        value = builder.select(builder.icmp_signed(">", value, constant(0)), value, constant(0))
+        return builder.select(builder.icmp_signed("<", value, largest), value, largest)
+
+    levels = builder.fptosi(level, _INTS)
+    sizes, texel, weights = [], [], []
+    half = ir.Constant(_FLOATS, [0.5] * LANES)
+    for size, coordinate in ((width, u), (height, v)):
+        side = builder.lshr(_broadcast(builder, builder.trunc(size, _INT32)), levels)
+        side = builder.select(builder.icmp_signed(">", side, constant(1)), side, constant(1))
+        # Position in texels of the level; the border is texel 0.
+        place = builder.fmul(coordinate, whole(side))
+        linear = builder.fadd(place, half)
+        number = clamped(builder.fptosi(linear, _INTS), side)
+        weight = builder.fsub(linear, whole(number))
+        own = builder.add(clamped(builder.fptosi(place, _INTS), builder.sub(side, constant(1))), constant(1))
+        texel.append(builder.select(nearest, own, number))
+        weights.append(builder.select(nearest, ir.Constant(_FLOATS, [0.0] * LANES), weight))
+        sizes.append(side)
+    stride = builder.add(sizes[0], constant(2))
+    start = ir.Constant(_INTS, ir.Undefined)
+    for i in range(LANES):
+        number = ir.Constant(_INT32, i)
+        index = builder.add(first, builder.sext(builder.extract_element(levels, number), _INT64))
+        offset = builder.trunc(builder.load(builder.gep(starts, [index])), _INT32)
+        start = builder.insert_element(start, offset, number)
+    place = builder.add(start, builder.add(builder.mul(texel[1], stride), texel[0]))
+    return place, stride, weights[0], weights[1]
 
 
 @intrinsic
-def mix_channel(typing, texels, start, stride, x, y):
-    """Interpolate one channel at 16 places of a texture, 0..65535; arguments as of `mix_four`."""
+def exponents(typing, value):
+    """Return floor(log2(value)) of `exact` lanes of positive, normal numbers."""
+
+    def generate(context, builder, signature, arguments):
+        word = builder.lshr(builder.bitcast(arguments[0], _INTS), ir.Constant(_INTS, [23] * LANES))
+        return builder.sitofp(builder.sub(word, ir.Constant(_INTS, [127] * LANES)), _FLOATS)
+
+    return simd.exact(simd.exact), generate
+
+
+@intrinsic
+def bits_to_mask(typing, bits):
+    """Return lanes that are set where bits 0..15 of an int64 are."""
+
+    def generate(context, builder, signature, arguments):
+        word = builder.trunc(arguments[0], ir.IntType(LANES))
+        return builder.bitcast(word, ir.VectorType(ir.IntType(1), LANES))
+
+    return simd._MASKS[LANES](types.int64), generate
+
+
+@intrinsic
+def bit_set(typing, words, first, bit):
+    """Return lanes that are set where a bit of the 16 words of a uint32 array from `first` on is."""
+
+    def generate(context, builder, signature, arguments):
+        words, first, bit = arguments
+        value = _load(builder, _address(context, builder, signature.args[0], words, first, _INTS))
+        value = builder.lshr(value, _broadcast(builder, builder.trunc(bit, _INT32)))
+        value = builder.and_(value, ir.Constant(_INTS, [1] * LANES))
+        return builder.icmp_unsigned("!=", value, ir.Constant(_INTS, [0] * LANES))
+
+    return simd._MASKS[LANES](words, types.int64, types.int64), generate
+
+
+@intrinsic
+def mix_alpha(typing, texels, start, stride, x, y):
+    """Interpolate alpha at 16 places of a texture, 0..255.
+
+    Args:
+        texels: uint32 array.
+        start: index of the first texel of the level.
+        stride: distance to the texel below.
+        x, y: `exact` lanes, places in texels, not negative.
+    """
 
     def generate(context, builder, signature, arguments):
         texels, start, stride, x, y = arguments
         column, row = builder.fptosi(x, _INTS), builder.fptosi(y, _INTS)
         right = builder.fsub(x, builder.sitofp(column, _FLOATS))
         down = builder.fsub(y, builder.sitofp(row, _FLOATS))
-        place = builder.add(
-            builder.mul(row, _broadcast(builder, builder.trunc(stride, _INT32))),
-            builder.shl(column, ir.Constant(_INTS, [2] * LANES)),
-        )
+        place = builder.add(builder.mul(row, _broadcast(builder, builder.trunc(stride, _INT32))), column)
         data = context.make_array(signature.args[0])(context, builder, texels).data
-        places = [
-            builder.add(builder.zext(builder.extract_element(place, ir.Constant(_INT32, i)), _INT64), start)
-            for i in range(LANES)
-        ]
+        ints64 = ir.VectorType(_INT64, LANES)
+        rows = [ir.Constant(ints64, ir.Undefined)] * 2
+        for i in range(LANES):
+            number = ir.Constant(_INT32, i)
+            index = builder.add(builder.sext(builder.extract_element(place, number), _INT64), start)
+            for line, first in enumerate((index, builder.add(index, stride))):
+                # A texel and its right neighbour at once.
+                value = _load(builder, builder.bitcast(builder.gep(data, [first]), _INT64.as_pointer()))
+                rows[line] = builder.insert_element(rows[line], value, number)
 
-        def texel(offset):
-            result = ir.Constant(ir.VectorType(ir.IntType(16), LANES), ir.Undefined)
-            for i in range(LANES):
-                value = builder.load(builder.gep(data, [builder.add(places[i], offset)]))
-                result = builder.insert_element(result, value, ir.Constant(_INT32, i))
-            return builder.uitofp(builder.zext(result, _INTS), _FLOATS)
+        def alpha(value):
+            return builder.uitofp(builder.lshr(value, ir.Constant(_INTS, [24] * LANES)), _FLOATS)
 
         def mix(first, second, weight):
             return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
 
-        one = ir.Constant(_INT64, 4)
-        top = mix(texel(ir.Constant(_INT64, 0)), texel(one), right)
-        bottom = mix(texel(stride), texel(builder.add(stride, one)), right)
-        return mix(top, bottom, down)
+        half = ir.Constant(ints64, [32] * LANES)
+        sides = [
+            mix(
+                alpha(builder.trunc(line, _INTS)),
+                alpha(builder.trunc(builder.lshr(line, half), _INTS)),
+                right,
+            )
+            for line in rows
+        ]
+        return mix(*sides, down)
 
     return simd.exact(texels, types.int64, types.int64, simd.exact, simd.exact), generate
-
-
-@intrinsic
-def prefetch(typing, array, index):
-    """Tell the processor to load an element of an array into its caches."""
-
-    def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments, ir.IntType(8))
-        flag = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, flag, flag, flag])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [address, flag(0), flag(3), flag(1)])  # to read; keep it in all caches; data
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), generate
-
-
-def _load_pair(builder, address):
-    value = builder.load(address)
-    value.align = 2
-    return value
-
-
-@intrinsic
-def quad(typing, value, number):
-    """Return lanes 4 number to 4 number + 3 of 16; `number` is 0, 1, 2 or 3 and constant once loops are unrolled."""
-
-    def generate(context, builder, signature, arguments):
-        value, number = arguments
-        parts = [
-            builder.shuffle_vector(
-                value, value, ir.Constant(ir.VectorType(_INT32, 4), list(range(4 * i, 4 * i + 4)))
-            )
-            for i in range(4)
-        ]
-        result = parts[0]
-        for i in range(1, 4):
-            chosen = builder.icmp_signed("==", number, ir.Constant(_INT64, i))
-            result = builder.select(chosen, parts[i], result)
-        return result
-
-    return simd.quads(simd.exact, types.int64), generate
 
 
 @intrinsic
