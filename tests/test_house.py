@@ -134,7 +134,7 @@ ROOMS = {
         {"__main__"},
     ],
 }
-MOST_ROOMS, MOST_ARROWS = 21, 71  # at the top level of factory/
+MOST_ROOMS, MOST_ARROWS = 21, 73  # at the top level of factory/
 
 
 def modules(root: Path) -> dict[str, Path]:

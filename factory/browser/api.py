@@ -69,5 +69,5 @@ def open_catalogue(dataset: str | os.PathLike[str] | ClipDataset) -> Catalogue:
     if isinstance(dataset, ClipDataset):
         return Catalogue(dataset, dataset.url)
     location(dataset, "browse: dataset")
-    clips = cast(ClipDataset, load_clips(dataset))
+    clips = load_clips(dataset)
     return Catalogue(clips, os.fspath(dataset))

@@ -131,8 +131,8 @@ class JudgedVideo:
         for t in range(len(self.frames) - 1):
             either = self.masks[t] | self.masks[t + 1]
             changes[0, t] = np.abs(self.smooth[t + 1] - self.smooth[t])[either].mean()
-            pair = [(self.smooth[k], self.masks[k]) for k in (t, t + 1)]
-            changes[1, t] = _residual(*pair, self.flow[t], self.object_flow(t + 1, t))
+            before, after = ((self.smooth[k], self.masks[k]) for k in (t, t + 1))
+            changes[1, t] = _residual(before, after, self.flow[t], self.object_flow(t + 1, t))
         return changes
 
     def mirrored_change(self, t: int) -> float:
