@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -419,15 +420,12 @@ def frame_similarity(frames: np.ndarray) -> float:
     """
     from scipy.ndimage import uniform_filter
 
-    views = np.unique(np.linspace(0, len(frames), _FEW_VIEWS, endpoint=False).astype(int))
     similar = []
-    for view in frames[views]:
+    for view in frames[np.unique(np.linspace(0, len(frames), _FEW_VIEWS, endpoint=False).astype(int))]:
         colour = composite(view, GREY) @ np.array([0.299, 0.587, 0.114], np.float32)
         x, covered = _shrunk(colour), _shrunk(view[..., 3].astype(np.float32)) > 0
 
-        def mean(values: np.ndarray) -> np.ndarray:
-            return uniform_filter(values, (0, 7, 7), mode="nearest")
-
+        mean = partial(uniform_filter, size=(0, 7, 7), mode="nearest")
         mu = mean(x)
         variance = np.maximum(mean(x * x) - mu * mu, 0.0)
         covariance = mean(x[1:] * x[:-1]) - mu[1:] * mu[:-1]
@@ -445,8 +443,8 @@ def _shrunk(images: np.ndarray) -> np.ndarray:
     """Downsample images [T, H, W] to at most 128 pixels by averaging blocks."""
     block = -(-images.shape[1] // 128)
     count, height, width = images.shape[0], images.shape[1] // block, images.shape[2] // block
-    blocks = images[:, : height * block, : width * block].reshape(count, height, block, width, block)
+    images = images[:, : height * block, : width * block]
     if block == 2:  # four times as fast as `mean`, which adds in the same order
-        upper = blocks[:, :, 0, :, 0] + blocks[:, :, 0, :, 1]
-        return (upper + (blocks[:, :, 1, :, 0] + blocks[:, :, 1, :, 1])) / np.float32(4)
-    return blocks.mean(axis=(2, 4))
+        pairs = images[:, :, 0::2] + images[:, :, 1::2]
+        return (pairs[:, 0::2] + pairs[:, 1::2]) / np.float32(4)
+    return images.reshape(count, height, block, width, block).mean(axis=(2, 4))

@@ -65,11 +65,9 @@ def make_motions(
     Args:
         objects: URIs, see `factory.motion_videos.stage`.
         out: a folder that all machines share.
-        recipe, settings: which motions, and how they are rendered.
-        backend: with which renderer; see `factory.assets.backends.choose_backend`.
+        recipe, settings, backend: which motions, how they are rendered, and with which renderer (`choose_backend`).
         workers: number of parallel workers; None = as many as fit on the cluster, 0 = this process, without Ray.
-        limit: render only the first `limit` objects. ledger: of `out`; opened here if None.
-        show: receives the state of the run now and then.
+        limit: render only the first `limit` objects. ledger: of `out`; opened here if None. show: receives the state.
     Returns:
         Results in the order of `objects`.
     Raises:
@@ -83,8 +81,8 @@ def make_motions(
             f"motion videos are memory-mapped files: expected a folder that all machines share, got {ledger.root}"
         )
     renders = any(isinstance(subject.origin, AssetRecord) for subject in subjects)
-    chosen = choose_backend(backend, ledger)
-    stage = MotionStage(recipe or MotionRecipe(), settings or RenderSettings(), chosen, renders)
+    used = choose_backend(backend, ledger)
+    stage = MotionStage(recipe or MotionRecipe(), settings or RenderSettings(), used, renders)
     tasks = [subject.task(stage) for subject in subjects if subject.folder is None]
     plans: dict[str, Record] = {}  # object → record of its planning task
     resolved: dict[str, Record] = {}  # key of a motion's task → record
