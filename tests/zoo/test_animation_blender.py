@@ -16,7 +16,6 @@ from tiny_gltf import TinyGltf
 from renderers.gltf import load
 from renderers.gltf.files import split_glb
 from renderers.meshes import blender
-from zoo.animate3d import animate, cameras_around
 from zoo.animate3d.animation import Animation
 from zoo.animate3d.loading import load_model
 from zoo.export.fbx import frame_times
@@ -131,24 +130,6 @@ def test_files_of_blender_keep_their_nodes_cameras_and_skins(scene, tmp_path):
         assert [x.get("name") for x in kept] == [x.get("name") for x in before[kind]]
     assert after["skins"] == before["skins"] and after["cameras"] == before["cameras"]
     assert after["materials"] == before["materials"]
-
-
-def test_an_fbx_file_follows_its_videos_end_to_end(tmp_path):
-    """Videos of a known motion, rendered from the converted file: most of it is found again."""
-    file = tmp_path / "scene.fbx"
-    write_scene(file)
-    model = load_model(file)
-    truth = Animation(model, graph_motion(model.asset, nodes=4, frames=6, seconds=0.5), "wave")
-    cameras = cameras_around(model.asset, [0.0, 90.0, 180.0, 270.0], size=96)
-    videos = truth.render(cameras, background=None, backend="cpu")
-    result = animate(file, videos=videos, cameras=cameras, fps=10)
-    expected = truth.vertices()
-    error = np.linalg.norm(result.vertices(truth.motion.times) - expected, axis=-1).mean()
-    assert error < 0.5 * np.linalg.norm(expected - expected[0], axis=-1).mean()
-    saved = result.save(tmp_path / "moves.glb")
-    document = json.loads(split_glb(saved.read_bytes())[0])
-    assert {"marker", "body", "view"} <= {node.get("name") for node in document["nodes"]}
-    assert document["cameras"] and document["skins"] and len(document["animations"]) >= 1
 
 
 @pytest.mark.parametrize("suffix", [".fbx", ".usd"])
