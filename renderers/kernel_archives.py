@@ -124,8 +124,9 @@ def _signature(result: Any) -> Signature:
 
 def _kind(argument: Any) -> Kind:
     """Return the kind of an argument of a numba type."""
-    from numba import types
+    from numba import types as numba_types
 
+    types: Any = numba_types  # numba's stubs lack the attributes of its types
     if isinstance(argument, types.BaseNamedTuple):
         kinds = [_kind(item) for item in argument.types]
         return {"name": argument.instance_class.__name__, "fields": list(argument.fields), "kinds": kinds}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import cast
 
 from cluster.arguments import instance, location
 from factory.browser.catalogue import Catalogue

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from renderers.arguments import flag, instance, number
 from renderers.background import Background
 from renderers.cameras import Cameras
@@ -147,7 +149,7 @@ def _generate(
             f"{_name(model)}: models of this family do not generate videos of an object from a sentence; use an "
             f"MV-VDM, such as {MODEL}"
         )
-    result = pipeline.animate(asset, sentence, seed=seed, **options)
+    result: Any = pipeline.animate(asset, sentence, seed=seed, **options)
     views, frames, size = result.frames.shape[:3]
     videos = read_videos(result, background=GREY, fps=frames / SECONDS)
     return videos, cameras_around(asset, _evenly(views), size=size)
