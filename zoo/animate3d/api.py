@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from renderers.arguments import flag, instance, number
 from renderers.background import Background
 from renderers.cameras import Cameras
