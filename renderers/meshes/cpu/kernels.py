@@ -91,7 +91,9 @@ from renderers.meshes.cpu.vectors import (
     make_quad,
     matches,
     mix_alpha,
+    pixel_places,
     store_bytes,
+    transposed_short,
 )
 from renderers.simd import (
     broadcast_exact,
@@ -136,8 +138,11 @@ announce_compilation(__name__, "meshes: compiling the CPU kernels for this machi
 
 
 @kernel
-def halve_level(texels, source, width, height, offset):
-    """Write the next level of a texture, each texel the mean of 2 x 2 texels, or of 2 on an axis of one texel."""
+def halve_level(texels, source, width, height, offset, squared):
+    """Write the next level of a texture, each texel the mean of 2 x 2 texels, or of 2 on an axis of one texel.
+
+    With `squared`, colours are the square roots of the mean of squares: nearly the mean of linear light.
+    """
     half_width, half_height = max(width // 2, 1), max(height // 2, 1)
     for y in range(half_height):
         top = source + (2 * y + 1) * (width + 2) + 1
@@ -155,7 +160,17 @@ def halve_level(texels, source, width, height, offset):
                 ((a >> shift) & mask) + ((b >> shift) & mask) + ((c >> shift) & mask) + ((d >> shift) & mask)
             )
             odd = ((odd + half) >> two) & mask
-            texels[place + x] = ((even >> two) & mask) | (odd << shift)
+            word = ((even >> two) & mask) | (odd << shift)
+            if squared:
+                word &= np.uint32(0xFF000000)
+                for channel in range(3):
+                    by, low = np.uint32(8 * channel), np.uint32(255)
+                    total = 0.0
+                    for texel in (a, b, c, d):
+                        value = float((texel >> by) & low)
+                        total += value * value
+                    word |= np.uint32(math.sqrt(0.25 * total) + 0.5) << by
+            texels[place + x] = word
 
 
 @kernel
@@ -650,14 +665,12 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 @inline
 def _load_corners(mesh, grid, tile_x, tile_y, work, count):
     """Write the vertices, materials and places of fragments, the inputs of `light.interpolate`."""
-    rows, samples, corners = work.rows, grid.samples, work.corners
-    full = (1 << samples) - 1
+    rows, samples = work.rows, grid.samples
     for n in range(count):
-        f, mask, p = work.triangles[n], work.masks[n], work.pixels[n]
-        at_x, at_y = np.float32(0.5), np.float32(0.5)
-        if mask != full and samples == 4:
+        mask, at_x, at_y = work.masks[n], np.float32(0.5), np.float32(0.5)
+        if samples == 4:
             at_x, at_y = grid.centroids[mask, 0], grid.centroids[mask, 1]
-        elif mask != full:
+        elif mask != (1 << samples) - 1:
             at_x, at_y = np.float32(0.0), np.float32(0.0)
             for s in range(samples):
                 if (mask >> s) & 1:
@@ -666,12 +679,16 @@ def _load_corners(mesh, grid, tile_x, tile_y, work, count):
             number = count_bits(np.int64(mask))
             at_x, at_y = at_x / number, at_y / number
         rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
-        rows[PIXEL * STRIDE + n] = np.float32(tile_x + grid.places[p, 0]) + at_x
-        rows[(PIXEL + 1) * STRIDE + n] = np.float32(tile_y + grid.places[p, 1]) + at_y
-        corners[n] = mesh.corners[f, 0]
-        corners[STRIDE + n] = mesh.corners[f, 1]
-        corners[2 * STRIDE + n] = mesh.corners[f, 2]
-        work.materials[n] = mesh.materials[f]
+    left, top = np.float32(tile_x), np.float32(tile_y)
+    for k in range(0, count, LANES):
+        x, y = pixel_places(work.pixels, k, grid.block_shift, grid.tile_shift_x - grid.block_shift)
+        simd.store(rows, PIXEL * STRIDE + k, x + left + load_exact(rows, AT * STRIDE + k))
+        simd.store(rows, (PIXEL + 1) * STRIDE + k, y + top + load_exact(rows, (AT + 1) * STRIDE + k))
+        first, second, third, material = transposed_short(mesh.corners, work.triangles, k)
+        simd.store(work.corners, k, first)
+        simd.store(work.corners, STRIDE + k, second)
+        simd.store(work.corners, 2 * STRIDE + k, third)
+        simd.store(work.materials, k, material)
 
 
 @inline
@@ -759,8 +776,8 @@ def _apply_material(mesh, materials, records, grid, work, k, bits, m):
                         _put(rows, TEXCOORD, k + n, u, v, ux)
                         _put(rows, TEXCOORD + 3, k + n, vx, uy, vy)
             row = BASE_ROW if slot == BASE_MAP else EMISSION
-            weighted = slot == BASE_MAP and flags[m, WEIGHTED] != 0
-            _multiply_texture(materials, grid, work, k, bits, texture, row, weighted)
+            edged = flags[m, WEIGHTED] != 0
+            _multiply_texture(materials, grid, work, k, bits, texture, row, edged, edged and slot == BASE_MAP)
     zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
     if flags[m, UNLIT]:
         _put_lanes(rows, NORMAL, k, chosen, zero, zero, one)
@@ -785,13 +802,17 @@ def _apply_material(mesh, materials, records, grid, work, k, bits, m):
 
 
 @helper
-def _multiply_texture(materials, grid, work, k, bits, texture, row, weighted):
+def _multiply_texture(materials, grid, work, k, bits, texture, row, edged, weighted):
     """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
 
     The mean of encoded colours over the footprint of the pixel, a parallelogram with the sides a = d(u, v) / dX and
     b = d(u, v) / dY in texels of level 0. Its second moments are the matrix a aᵀ + b bᵀ (up to a factor), with
     eigenvalues l1 >= l2: 1 to 4 look-ups are made along the longer axis, of length sqrt(l1), at the level of their
     distance.
+
+    Args:
+        edged: the surface has edges of transparency: the texture is looked up once for each sample of the fragment.
+        weighted: the look-ups are weighted by alpha.
     """
     rows, samplers, samples = work.rows, materials.samplers, grid.samples
     place = TEXCOORD * STRIDE + k
@@ -802,8 +823,7 @@ def _multiply_texture(materials, grid, work, k, bits, texture, row, weighted):
     width, height = samplers[texture, WIDTH], samplers[texture, HEIGHT]
     across, down = np.float32(width), np.float32(height)
     nearest = samplers[texture, NEAREST] != 0
-    # The edges of texels, and of what is transparent, are sharp: one look-up for each sample of the fragment.
-    by_sample = nearest or weighted or grid.filter[5] != ZERO
+    by_sample = nearest or edged or grid.filter[5] != ZERO  # the edges of nearest texels are sharp, too
     most = broadcast_exact(np.float32(1e30))
     ax, ay, bx, by = ux * across, vx * down, uy * across, vy * down
     xx, xy, yy = ax * ax + bx * bx, ax * ay + bx * by, ay * ay + by * by
@@ -817,15 +837,16 @@ def _multiply_texture(materials, grid, work, k, bits, texture, row, weighted):
     axis_y = select(wide, xy * np.float32(2.0), root - difference)
     scale = simd.sqrt(long / maximum(axis_x * axis_x + axis_y * axis_y, tiny))
     axis_x, axis_y = axis_x * scale * (ONE / across), axis_y * scale * (ONE / down)
-    enlarged = long <= grid.filter[0]
+    # Squares of encoded values are nearly linear light.
+    squared = long <= (np.float32(3e30) if by_sample else grid.filter[0])
     taps = select(long > short * grid.filter[2], one + ONE, one)
     taps = select(long > short * grid.filter[3], one + np.float32(2.0), taps)
     taps = select(long > short * grid.filter[4], one + np.float32(3.0), taps)
-    taps = select(enlarged, one, taps)
+    taps = select(squared, one, taps)
     length = maximum(short, long / (taps * taps)) * grid.filter[1]
     number = 4
     if by_sample:
-        length, number = long / np.float32(samples), samples
+        length, number = maximum(ax * ax + ay * ay, bx * bx + by * by) / np.float32(samples), samples
     level = simd.floor(exponents(maximum(length, tiny)) * np.float32(0.5))
     last = broadcast_exact(np.float32(samplers[texture, LEVELS] - 1))
     level = minimum(maximum(level, zero), last)
@@ -847,7 +868,7 @@ def _multiply_texture(materials, grid, work, k, bits, texture, row, weighted):
         tap_v = _fold_lanes(tap_v, samplers[texture, WRAP_T])
         first = texture * samplers.shape[1] + OFFSETS
         r, g, b, a = bilinear(
-            materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, enlarged
+            materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, squared
         )
         weight = one
         if weighted:

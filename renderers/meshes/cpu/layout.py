@@ -29,7 +29,8 @@ class Mesh(NamedTuple):
     """The F triangles that can be visible, solid ones first, then masked ones, then blended ones.
 
     Attributes:
-        corners: uint32 [F, 3], vertices. Unsigned, since kernels need not test such indices for wrap-around.
+        corners: uint32 [F, 4], three vertices and the material. Unsigned, since
+            kernels need not test such indices for wrap-around.
         materials: uint32 [F].
         kinds: uint8 [F], SOLID, MASK or BLEND.
         culled: bool [F], the back face is never visible.

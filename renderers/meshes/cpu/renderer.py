@@ -26,7 +26,7 @@ CLEAR = np.zeros(4, np.float32)
 # [2] to [4] squared lengths of the footprint of a pixel, relative to its width, from which 2, 3 and 4 look-ups are made
 #     along it;
 # [5] 1 to look up all textures once per sample instead.
-FILTER = np.array([1.0, 0.67, 1.0, 2.25, 6.25, 0.0], np.float32)
+FILTER = np.array([1.0, 0.9, 1.0, 2.25, 6.25, 0.0], np.float32)
 _ROUNDING = 1 / 64  # pixels
 # Samples per pixel: pixels per side of a block of 16 samples, and width and height of a tile in pixels.
 _GRIDS = {1: (4, 64, 64), 4: (2, 64, 32), 16: (1, 32, 16)}

@@ -98,10 +98,10 @@ def _select_triangles(asset: Asset, opacity: list[np.ndarray], one_sided: list[n
     order = np.argsort(kind, kind="stable")
     order = order[np.concatenate(opacity)[order] != INVISIBLE]
     corners = np.concatenate([primitive.triangles for primitive in asset.primitives])
-    materials = np.array([primitive.material for primitive in asset.primitives])
+    used = np.array([primitive.material for primitive in asset.primitives])[primitives[order]]
     return _Triangles(
-        corners=np.ascontiguousarray(corners[order], np.uint32),
-        materials=materials[primitives[order]].astype(np.uint32),
+        corners=np.column_stack([corners[order], used]).astype(np.uint32),
+        materials=used.astype(np.uint32),
         kinds=kind[order],
         culled=np.concatenate(one_sided)[order],
         primitives=primitives[order],
@@ -162,7 +162,9 @@ def _pack_materials(asset: Asset) -> Materials:
         weighted = material.alpha_mode != "OPAQUE"
         for slot, texture in _textures(material):
             if texture is not None:
-                numbers[m, slot] = store.add(texture)
+                numbers[m, slot] = store.add(
+                    texture, bool(weighted) and slot in (layout.BASE_MAP, layout.EMISSIVE_MAP)
+                )
         present = numbers[m] >= 0
         detailed = present[[layout.METALLIC_ROUGHNESS_MAP, layout.NORMAL_MAP, layout.OCCLUSION_MAP]].any()
         flags[m] = material.double_sided, material.unlit, present.any(), detailed, weighted

@@ -1,7 +1,7 @@
 """Textures for the kernels: all mipmap levels of all images in one array of RGBA texels.
 
-Colours stay encoded as in the file, and levels are means of encoded colours: so are the pixels of an image, which are
-means of encoded samples.
+Colours stay encoded as in the file. Levels are means of encoded colours, as the pixels of an image are means of encoded
+samples. Where the texture is looked up once per sample, its levels are means of nearly linear light, as for OpenGL.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ class TextureStore:
     """Collects the textures of an asset, each stored once, and packs them for the kernels."""
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[int, str, str, bool], int] = {}
-        self._textures: list[Texture] = []
+        self._numbers: dict[tuple[int, bool, str, str, bool], int] = {}
+        self._textures: list[tuple[Texture, bool]] = []
 
-    def add(self, texture: Texture) -> int:
-        """Return the number of a texture."""
-        key = (id(texture.image), texture.wrap_s, texture.wrap_t, texture.nearest)
+    def add(self, texture: Texture, squared: bool) -> int:
+        """Return the number of a texture; with `squared` its levels are means of nearly linear light."""
+        key = (id(texture.image), squared, texture.wrap_s, texture.wrap_t, texture.nearest)
         if key not in self._numbers:
             self._numbers[key] = len(self._textures)
-            self._textures.append(texture)
+            self._textures.append((texture, squared))
         return self._numbers[key]
 
     def pack(self) -> tuple[np.ndarray, np.ndarray]:
         """Return samplers int64 [T, OFFSETS + MAX_LEVELS] and texels uint32 [...] (`layout.Materials`)."""
         samplers = np.zeros((max(len(self._textures), 1), OFFSETS + MAX_LEVELS), np.int64)
         images, size = [], 0
-        for row, texture in zip(samplers, self._textures, strict=False):
+        for row, (texture, _) in zip(samplers, self._textures, strict=False):
             image = _shrink(texture.image)
             images.append(image)
             height, width = image.shape[:2]
@@ -53,12 +53,12 @@ class TextureStore:
                 row[OFFSETS + level] = size
                 size += (max(width >> level, 1) + 2) * (max(height >> level, 1) + 2)
         texels = np.zeros(size + 1, np.uint32)  # two texels are read at once
-        for row, image in zip(samplers, images, strict=False):
-            _fill(texels, row, image)
+        for row, image, (_, squared) in zip(samplers, images, self._textures, strict=False):
+            _fill(texels, row, image, squared)
         return samplers, texels
 
 
-def _fill(texels: np.ndarray, sampler: np.ndarray, image: np.ndarray) -> None:
+def _fill(texels: np.ndarray, sampler: np.ndarray, image: np.ndarray, squared: bool) -> None:
     """Write all levels of one texture."""
     width, height, levels, wrap_s, wrap_t = (int(value) for value in sampler[:5])
     offsets = [int(offset) for offset in sampler[OFFSETS : OFFSETS + levels]]
@@ -68,7 +68,7 @@ def _fill(texels: np.ndarray, sampler: np.ndarray, image: np.ndarray) -> None:
         w, h = max(width >> n, 1), max(height >> n, 1)
         kernels.fill_border(texels, offset, w, h, wrap_s, wrap_t)
         if n + 1 < levels:
-            kernels.halve_level(texels, offset, w, h, offsets[n + 1])
+            kernels.halve_level(texels, offset, w, h, offsets[n + 1], squared)
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:

@@ -152,7 +152,7 @@ def transposed(typing, table, numbers, first):
 
 @intrinsic
 def transposed_short(typing, table, numbers, first):
-    """As `transposed`, of a table float32 [N, 4]."""
+    """As `transposed`, of a table [N, 4] of float32, or of uint32, whose bits are returned."""
     return _transposed(table, numbers, 4)
 
 
@@ -322,6 +322,33 @@ def _texel_places(builder, starts, first, width, height, level, u, v, nearest):
         start = builder.insert_element(start, offset, number)
     place = builder.add(start, builder.add(builder.mul(texel[1], stride), texel[0]))
     return place, stride, weights[0], weights[1]
+
+
+@intrinsic
+def pixel_places(typing, pixels, first, block_shift, across_shift):
+    """Return x and y in the tile, `exact` lanes, of 16 pixels.
+
+    Args:
+        pixels: uint32 array, pixels as numbered by `layout.Grid`.
+        first: index of the first pixel.
+        block_shift, across_shift: base 2 logarithms of the pixels per side of a block and of the blocks per row.
+    """
+
+    def generate(context, builder, signature, arguments):
+        pixels, first, *shifts = arguments
+        shift, across = (_broadcast(builder, builder.trunc(value, _INT32)) for value in shifts)
+        one = ir.Constant(_INTS, [1] * LANES)
+        low = builder.sub(builder.shl(one, shift), one)
+        number = _load(builder, _address(context, builder, signature.args[0], pixels, first, _INTS))
+        block = builder.lshr(number, builder.add(shift, shift))
+        column = builder.and_(block, builder.sub(builder.shl(one, across), one))
+        x = builder.add(builder.shl(column, shift), builder.and_(number, low))
+        y = builder.and_(builder.lshr(number, shift), low)
+        y = builder.add(builder.shl(builder.lshr(block, across), shift), y)
+        places = [builder.uitofp(value, _FLOATS) for value in (x, y)]
+        return context.make_tuple(builder, signature.return_type, places)
+
+    return types.UniTuple(simd.exact, 2)(pixels, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
