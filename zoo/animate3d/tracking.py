@@ -45,16 +45,23 @@ def track(problem: Problem, progress: Callable[[int, int], None] | None = None) 
         fits.append(search.fit_frame(frame, starts([each.pose for each in fits])))
         if progress is not None:
             progress(frame + 1, T)
-    for order in (range(T - 1, 0, -1), range(1, T)):
-        _sweep(problem, search, fits, order)
+    changed = _sweep(problem, search, fits, range(T - 1, 0, -1), set(range(T)))
+    _sweep(problem, search, fits, range(1, T), changed)
     return [each.pose for each in fits]
 
 
-def _sweep(problem: Problem, search: Search, fits: list[Fitted], order: range) -> None:
-    """Fit bad frames again from the frames around them, in an order, and keep what has a lower energy."""
+def _sweep(problem: Problem, search: Search, fits: list[Fitted], order: range, changed: set[int]) -> set[int]:
+    """Fit bad frames again from the frames around them, in an order, and keep poses with a lower energy.
+
+    Frames are left out if neither frame beside them is in `changed` or was improved before them. Returns the frames
+    that were improved.
+    """
     T, step = len(fits), order.step
+    improved: set[int] = set()
     for frame in order:
         if fits[frame].energy < search.bad or frame - step == T:
+            continue
+        if not {frame - 1, frame + 1} & (changed | improved):
             continue
         problem.anchor = fits[frame - 1].pose
         neighbours = [fits[frame - step].pose]
@@ -65,6 +72,8 @@ def _sweep(problem: Problem, search: Search, fits: list[Fitted], order: range) -
         again = search.fit_frame(frame, neighbours, swings=False)
         if again.energy < fits[frame].energy:
             fits[frame] = again
+            improved.add(frame)
+    return improved
 
 
 def starts(poses: list[GraphPose]) -> list[GraphPose]:
