@@ -44,7 +44,7 @@ def test_what_was_measured(name):
 def test_motions_never_trained_on(name, request):
     """Found from their videos in at most 300 steps, the mean of ten on held-out views."""
     if name.endswith("robot"):
-        request.applymarker(pytest.mark.xfail(reason="22.6 dB, wanted: 24", strict=True))
+        request.applymarker(pytest.mark.xfail(reason="23.0 dB, wanted: 24", strict=True))
     unseen = zoo.info(name).metrics["unseen"]
     assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 24
 
@@ -58,10 +58,17 @@ def test_half_way_between_two_motions_nothing_comes_apart(name):
     assert (arap_energy(model, 4 * model.mu) > 1.5 * arap_energy(model, model.mu)).any()
 
 
-HELD_TOGETHER = ["kangaroo"]  # trained with tracks and root motion; the others' large turns are torn
+HELD_TOGETHER = [
+    "kangaroo",
+    "fox",
+    "robot",
+]  # trained with tracks and root motion; the others' large turns are torn
 
 
-@pytest.mark.parametrize("name", HELD_TOGETHER)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "kangaroo" else pytest.mark.slow) for name in HELD_TOGETHER],
+)
 def test_no_motion_is_torn(name):
     """From the weights: every trained motion in every second frame, and samples of N(0, I).
 
@@ -78,7 +85,7 @@ def test_no_motion_is_torn(name):
     assert torn(model, 4 * model.mu[:5], phases).max() > 0.06
 
 
-@pytest.mark.parametrize("name", HELD_TOGETHER)
+@pytest.mark.parametrize("name", ["kangaroo", "fox"])  # the robot's have 0.87 of the diversity
 def test_samples_are_as_diverse_as_the_trained_motions(name):
     """Mean distance of key-point paths between 40 samples, and of each to the nearest trained motion."""
     pipeline = zoo.load(f"bundled:dimo/{name}")
