@@ -161,7 +161,7 @@ def caption(out: Path, model: Path, **options) -> int:
     """Run `caption_dataset` in this process; return the number of tasks."""
     stage = CaptionStage(str(out), str(model), **options)
     tasks = caption_tasks(out, stage)
-    run_inline(stage, tasks, Ledger(out, captioning._LEDGER))
+    run_inline(stage, tasks, Ledger(out, captioning.LEDGER))
     return len(tasks)
 
 
