@@ -63,14 +63,19 @@ class RunReport:
         return f"report-{self.command.removeprefix('factory.').replace(' ', '-')}.html"
 
     def __enter__(self) -> Self:
+        self._before = self._work()
         return self
+
+    def _work(self) -> tuple[list[RunProgress], dict[str, object]]:
+        """The work in the output so far; a run that finds nothing left to do does not change it."""
+        return read_runs(self.ledger, self.stages), dict(self.state())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            runs = read_runs(self.ledger, self.stages)
-            if not runs and not self.state() and (error is not None or not self.result):
+            runs, state = self._work()
+            if (runs, state) == self._before:
                 return  # nothing was begun
             storage = self.ledger.storage
             if (present := storage.read(self.name)) is not None and MARK.encode() not in present[:1024]:

@@ -51,13 +51,7 @@ class FolderSource(Source):
         self.path = Path(path).resolve()
         self.suffixes = suffixes
         if not self.path.exists():
-            hint = ""
-            if JOB_FOLDER in str(self.path):
-                hint = (
-                    "; the working directory of a submitted job lacks what its .gitignore names: give an absolute path "
-                    "that all machines of the cluster see"
-                )
-            raise SourceError(f"source {str(path)!r}: no such file or folder{hint}")
+            raise SourceError(f"source {str(path)!r}: no such file or folder{_upload_hint(self.path)}")
 
     def list(self) -> Iterator[AssetRecord]:
         if self.path.is_file():
@@ -88,7 +82,7 @@ class FolderSource(Source):
         expected = ", ".join(self.suffixes[:-1]) + f" or {self.suffixes[-1]}"
         if not formats:
             content = "contains" if any(self.path.iterdir()) else "is empty: it contains"
-            return f"{content} no {expected} file; name a folder with some"
+            return f"{content} no {expected} file; name a folder with some{_upload_hint(self.path)}"
         kind, count = formats.most_common(1)[0]
         example = min(p.name for p in self.path.rglob("*") if _format_of(p) == kind)
         others = f", and {formats.total() - count} files of other formats" if len(formats) > 1 else ""
@@ -120,6 +114,16 @@ class FolderSource(Source):
         if record.source != "folder" or not path_text(file).endswith("/" + record.uid.rstrip("~")):
             return None
         return file.parents[record.uid.count("/")]
+
+
+def _upload_hint(path: Path) -> str:
+    """Why inputs may be missing in the working directory of a submitted job; "" elsewhere."""
+    if JOB_FOLDER not in str(path):
+        return ""
+    return (
+        "; the working directory of a submitted job lacks what its .gitignore names: give an absolute path that all "
+        "machines of the cluster see"
+    )
 
 
 def _format_of(file: Path) -> FileFormat | None:

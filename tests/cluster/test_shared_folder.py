@@ -49,6 +49,8 @@ def test_an_input_that_was_not_uploaded(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path / JOB)
     with pytest.raises(SourceError, match=r"'models': no such file or folder; .*\.gitignore.*absolute path"):
         FolderSource("models")
+    Path("models").mkdir()  # Ray uploads the folder, without what is in it
+    assert "is empty" in (reason := FolderSource("models").why_empty()) and ".gitignore" in reason
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=r"'models': no such file or folder$"):
         FolderSource("models")

@@ -279,13 +279,16 @@ def test_a_whole_command_speaks_json(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("out", "words"),
     [
-        ("s3://bucket/data", "s3://bucket/data: its driver is missing here (Install s3fs to access S3)"),
+        (
+            "gs://bucket/data",
+            "gs://bucket/data: its driver is missing here (Please install gcsfs to access Google",
+        ),
         ("nosuch://x", "nosuch://x: expected a path or a URL that fsspec opens, Protocol not known: nosuch"),
     ],
 )
 @pytest.mark.parametrize("command", ["render", "motions"])
 def test_an_output_that_cannot_be_opened_is_an_error_in_a_sentence(command, out, words, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "s3fs", None)  # whatever is installed here
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # whatever is installed here
     arguments = {"render": ["--source", "creatures://bird"], "motions": ["--objects", "creatures://bird"]}[
         command
     ]

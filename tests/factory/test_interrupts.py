@@ -25,6 +25,7 @@ COMMANDS = {
     "factory.motions": "factory.motions --objects creatures://bird --out new --workers 0",
     "factory.train dimo": "factory.train dimo --objects creatures://bird --out new --workers 0",
     "factory.train mvvdm": "factory.train mvvdm --data nowhere --out new --workers 0",
+    "factory.animate": "factory.animate --source nowhere --prompts nowhere.txt --out new --workers 0",
     "factory.evaluate": "factory.evaluate dimo/bird --protocol dimo-between --truth nowhere --out new --workers 0",
     "factory.curate": "factory.curate report --data nowhere",
     "factory.publish": "factory.publish --data nowhere --to local:shelf",

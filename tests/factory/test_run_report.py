@@ -78,11 +78,26 @@ def test_an_error_is_reported_and_raised(tmp_path):
     ):
         raise ValueError("broken")
     assert list(tmp_path.iterdir()) == []  # nothing was begun
-    reported(tmp_path, "done")
-    with pytest.raises(ValueError), RunReport("factory.count", Ledger(tmp_path), ("CountStage",), [], print):
+    ledger = Ledger(tmp_path)
+    with pytest.raises(ValueError), RunReport("factory.count", ledger, ("CountStage",), [], print):
+        run(CountStage(), tasks("done"), ledger, workers=0)
         raise ValueError(f"broken {HOSTILE}")
     page = (tmp_path / "report-count.html").read_text()
     assert "stopped with an error: broken" in page
+
+
+def test_a_run_without_new_work_leaves_the_report_alone(tmp_path):
+    """Also one that fails before it begins: a mistake changes nothing in the output."""
+    reported(tmp_path, "done")
+    file = tmp_path / "report-count.html"
+    before = file.stat().st_mtime_ns
+    with pytest.raises(ValueError), RunReport("factory.count", Ledger(tmp_path), ("CountStage",), [], print):
+        raise ValueError("a mistake")
+    with RunReport("factory.count", Ledger(tmp_path), ("CountStage",), [], print) as report:
+        report.result = "nothing new"
+    assert file.stat().st_mtime_ns == before
+    reported(tmp_path, "done", "done")
+    assert file.stat().st_mtime_ns > before
 
 
 def test_hostile_texts_are_texts(tmp_path):

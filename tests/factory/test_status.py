@@ -59,8 +59,8 @@ def test_a_hostile_label_does_not_reach_the_terminal(tmp_path, capsys):
 
 
 def test_the_ledger_of_captions_is_shown_too(out, capsys):
-    assert captioning._LEDGER in factory.status.LEDGERS
-    run_inline(Work(), [Task("caption")], Ledger(out, captioning._LEDGER))
+    assert captioning.LEDGER in factory.status.LEDGERS
+    run_inline(Work(), [Task("caption")], Ledger(out, captioning.LEDGER))
     assert factory.status.main([str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["jobs"].keys() == {"_factory", "_factory/captioning"}
 

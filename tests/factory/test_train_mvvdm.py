@@ -155,10 +155,11 @@ def test_an_ablation_trains_the_network_without_its_parts(data, undisturbed, tmp
 def test_an_ablation_is_refused_where_it_means_nothing(data, tmp_path, capsys):
     for more, words in (
         (["--preset", "paper"], "--ablation: expected a preset that trains from scratch"),
-        (["--publish", "hub:someone/model"], "--publish"),
+        (["--publish", "local:mvvdm/one"], "--publish publishes one model, --ablation trains four"),
     ):
         with pytest.raises(SystemExit):
-            main([*arguments(data, tmp_path), "--ablation", *more])
+            sizes = ["--set", "views=2", "--set", "frames=4", "--set", "resolution=16"]
+            main(["mvvdm", "--data", str(data), "--out", str(tmp_path), *sizes, "--ablation", *more])
         assert words in capsys.readouterr().err
 
 

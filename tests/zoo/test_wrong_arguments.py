@@ -1090,7 +1090,7 @@ NOT_CALLED: dict[str, tuple[ModuleType, str]] = {
     ),
     "renderers.meshes": (
         meshes,
-        "BACKENDS GREY PICTURE_VERSIONS WHITE RenderError RenderedClip Renderer Tracks",
+        "AUTO default_backend BACKENDS GREY PICTURE_VERSIONS WHITE RenderError RenderedClip Renderer Tracks",
     ),
 }
 

@@ -131,8 +131,9 @@ def _jobs(
     training: MVVDMTrainingOptions, arguments: dict[str, Any], recipe: MVVDMRecipe
 ) -> list[MVVDMTrainingJob]:
     """The training, and with `--ablation` those without a part of the network."""
+    variants = ablations(recipe) if training.ablation else {}
     jobs = [job_of(argparse.Namespace(**arguments), recipe)]
-    for suffix, ablated in ablations(recipe).items() if training.ablation else ():
+    for suffix, ablated in variants.items():
         arguments = arguments | {"name": f"{jobs[0].name}-{suffix}"}
         jobs.append(job_of(argparse.Namespace(**arguments), ablated))
     return jobs
