@@ -47,7 +47,10 @@ def entries(package: str, names: list[str]) -> str:
             ]
             continue
         if inspect.ismodule(value):
-            lines += [f".. py:module:: {package}.{name}", "", f"   {_first_line(value)}", ""]
+            anchor = f"{package}.{name}"  # Sphinx's own for a module is module-…
+            lines += [".. raw:: html", "", f'   <span id="{anchor}"></span>', ""]
+            lines += [f".. py:module:: {anchor}", "", f"   {_first_line(value)}", ""]
+            lines += [f".. currentmodule:: {package}", ""]  # of the entries that follow
         elif inspect.isclass(value):
             lines += [f".. autoclass:: {package}.{name}", "   :members:", ""]
         elif inspect.isfunction(value):

@@ -36,9 +36,9 @@ def render_clip(
         asset: the asset, from `renderers.gltf.load`.
         shot: animation, timestamps, normalisation transform and cameras.
         settings: anti-aliasing and additional outputs; None renders colour with 4 samples per pixel.
-        backend: "cpu" (needs no graphics library; the same bits on every processor), "opengl" (on a GPU or llvmpipe),
-            "pyrender" (for comparison), "blender" (Cycles path tracing: best quality, slow) or "auto"
-            (`default_backend`).
+        backend: "cpu" (needs no graphics library; its kernels compute the same bits on all processors), "opengl" (on
+            a GPU or llvmpipe), "pyrender" (for comparison), "blender" (Cycles path tracing: best quality, slow) or
+            "auto" (`default_backend`).
     Raises:
         RenderError: the back end is not available on this machine, or cannot render this asset or these settings; the
             message gives the reason and what to install or choose.

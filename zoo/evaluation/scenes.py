@@ -1,6 +1,7 @@
-"""True clips from animated glTF files: the truth of protocols for whole assets, rendered here and the same everywhere.
+"""True clips from animated glTF files: the truth of protocols for whole assets, rendered here.
 
-The renderer `cpu` draws the same bits on every processor, so that the SHA-256 of the files fixes the videos.
+The kernels of the renderer `cpu` compute the same bits on every processor, so that the SHA-256 of the files fixes the
+videos up to the last bits of the poses (docs/rasteriser.md).
 """
 
 from __future__ import annotations

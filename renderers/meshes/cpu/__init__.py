@@ -1,4 +1,4 @@
-"""A rasteriser for the CPU in numba: no graphics library, and the same bits on every processor.
+"""A rasteriser for the CPU in numba: no graphics library, and kernels with the same bits on all processors.
 
 How a frame is rendered:
 
