@@ -97,6 +97,8 @@ def test_lpips_is_that_of_the_package_and_of_torchmetrics(tmp_path, monkeypatch)
             part.load_state_dict({key: state[f"features.{key}"] for key in part.state_dict()})
         assert value == pytest.approx(oracle(*inputs).mean().item(), abs=CLOSE)
     assert value > 1e-3
+    singles = [metrics.lpips(a, b, weights=tmp_path).item() for a, b in zip(image, target, strict=True)]
+    assert value == pytest.approx(sum(singles) / 2, abs=CLOSE)
     images.lpips_network.cache_clear()
 
 

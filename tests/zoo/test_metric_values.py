@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from renderers.cameras import orbit_cameras
+from zoo.metrics import images
 from zoo.metrics.appearance import color_histogram_overlap
 from zoo.metrics.flow import endpoint_error, optical_flow
-from zoo.metrics.images import psnr, psnr_from_mse
+from zoo.metrics.images import lpips, psnr, psnr_from_mse, reconstruction_psnr, squared_error, ssim
 from zoo.metrics.rigidity import torn_share
 from zoo.metrics.silhouettes import foreground_mask, intersection_and_union, iou
 from zoo.metrics.trajectories import best_rotations, trajectory_error
@@ -25,6 +27,44 @@ def test_psnr_by_hand():
     assert psnr(image, image + 0.1) == pytest.approx(20.0, abs=1e-4)
     assert psnr_from_mse(0.001) == pytest.approx(30.0) == psnr_from_mse(torch.tensor(0.001).double())
     assert psnr(image, image) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3), (1, 2, 2)])
+def test_metrics_of_pictures_take_one_a_batch_and_views_of_frames(leading, monkeypatch):
+    """[H, W, 3], [N, H, W, 3], [T, V, H, W, 3]: the value is that of the pictures one by one."""
+
+    class Network:  # in place of LPIPS: a distance that depends on channels and places
+        def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            assert a.ndim == 4 and a.shape[1:] == (3, 17, 19)
+            weights = torch.arange(3 * 17 * 19.0).reshape(3, 17, 19)
+            return ((a - b).abs() * weights).mean((1, 2, 3), keepdim=True)
+
+    class Autoencoder:
+        def encode(self, x: torch.Tensor) -> SimpleNamespace:
+            assert x.ndim == 4 and x.shape[1:] == (3, 17, 19)
+            return SimpleNamespace(latent_dist=SimpleNamespace(mean=x))
+
+        def decode(self, z: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(sample=z * torch.tensor([0.5, 0.9, 1.0]).view(3, 1, 1))
+
+    monkeypatch.setattr(images, "lpips_network", lambda device, folder: Network())
+    generator = torch.Generator().manual_seed(1)
+    image, target = (torch.rand(*leading, 17, 19, 3, generator=generator) for _ in range(2))
+    singles = list(zip(image.reshape(-1, 17, 19, 3), target.reshape(-1, 17, 19, 3), strict=True))
+
+    def mean(function) -> float:
+        return sum(float(function(a, b)) for a, b in singles) / len(singles)
+
+    assert float(squared_error(image, target)) == pytest.approx(mean(squared_error), rel=1e-5)
+    assert psnr(image, target) == pytest.approx(psnr_from_mse(mean(squared_error)), rel=1e-5)
+    assert ssim(image, target).shape == leading
+    assert float(ssim(image, target).mean()) == pytest.approx(mean(ssim), rel=1e-5)
+    assert lpips(image, target).shape == () and float(lpips(image, target)) == pytest.approx(
+        mean(lpips), rel=1e-5
+    )
+    planes = image.movedim(-1, -3)
+    share = (planes - planes * torch.tensor([0.5, 0.9, 1.0]).view(3, 1, 1)).square().mean() / 4
+    assert reconstruction_psnr(Autoencoder(), planes) == pytest.approx(psnr_from_mse(share), rel=1e-5)
 
 
 def test_intersection_over_union_by_hand():

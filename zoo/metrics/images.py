@@ -111,7 +111,7 @@ def lpips(image: Tensor, target: Tensor, *, weights: Folder | None = None) -> Te
     """
     check_floats("lpips", image=image, target=target)
     check_tensors("lpips", "... H W 3", image=image, target=target)
-    a, b = (t.flatten(0, -4).movedim(-1, 1) * 2 - 1 for t in (image, target))
+    a, b = (t.reshape(-1, *t.shape[-3:]).movedim(-1, 1) * 2 - 1 for t in (image, target))
     folder = None if weights is None else str(file_path(weights, "lpips: weights"))
     return lpips_network(image.device, folder)(a, b).mean()
 
@@ -157,7 +157,7 @@ def reconstruction_psnr(autoencoder: Autoencoder, frames: Tensor) -> float:
     """PSNR in dB of images [..., 3, H, W] in −1..1 after encoding and decoding, over all of their pixels."""
     check_floats("reconstruction_psnr", frames=frames)
     check_tensors("reconstruction_psnr", "... 3 H W", frames=frames)
-    images = frames.flatten(0, -4)
+    images = frames.reshape(-1, *frames.shape[-3:])
     decoded = torch.cat(
         [autoencoder.decode(autoencoder.encode(batch).latent_dist.mean).sample for batch in images.split(64)]
     )
