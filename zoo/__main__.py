@@ -178,7 +178,10 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--report", type=Path, help="HTML page: videos, fit, errors, doubtful frames")
     command.add_argument(
-        "--out", type=Path, required=True, help="e.g. dragon-roars.glb, also .fbx, .usd, .mp4, .npz, .ply"
+        "--out",
+        type=Path,
+        required=True,
+        help="e.g. dragon-roars.glb, also .fbx, .usd, .mp4, .html, .npz, .ply",
     )
 
 

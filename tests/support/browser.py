@@ -23,6 +23,7 @@ const steps = JSON.parse(require("fs").readFileSync(0, "utf8"));
     args: ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
   });
   const context = await browser.newContext(steps.context);
+  context.setDefaultTimeout(120000); // machines may be busy
   const page = await context.newPage();
   const logs = [], requests = [], results = [];
   page.on("console", (message) => logs.push(`${message.type()}: ${message.text()}`));

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from browser import browser
+from graph_motions import animated
 from PIL import Image
 from tiny_dimo import tiny_pipeline
 
@@ -86,6 +87,29 @@ def test_models_without_key_points_and_with_other_neighbours(chromium, tmp_path)
         assert out["logs"] == []
         (result,) = out["results"]
         assert psnr(picture(result), rendered(motion, result)) > 40
+
+
+@pytest.mark.parametrize("name", ["greenman", "crowded", "rigged"])
+def test_a_page_of_a_mesh_is_that_of_render(chromium, tmp_path, name):
+    """Skins and textures, vertex colours, and parts with blended and masked materials."""
+    animation = animated(name)
+    page = animation.save(tmp_path / "wave.html")
+    moments = [(phase, a, e) for phase in (0.0, 0.5, 1.0) for a, e in ((0.6, 0.2), (2.5, 0.6), (-1.6, -0.3))]
+    out = chromium(page, [look(*moment) for moment in moments], colorScheme="light")
+    assert out["logs"] == [] and out["requests"] == [page.as_uri()]
+    pictures, expected = [picture(result) for result in out["results"]], []
+    for result in out["results"]:
+        cameras = Cameras(
+            np.array([result["worldToCamera"]]), np.array([result["K"]]), result["width"], result["height"]
+        )
+        times = np.array([result["phase"] * animation.duration])
+        expected.append(animation.render(cameras, times, samples=16)[0, 0])
+    values = [psnr(a, b) for a, b in zip(pictures, expected, strict=True)]
+    print(name, "PSNR", [round(value, 1) for value in values])
+    assert min(values) > 30
+    for i in range(9):
+        for j in range(i):
+            assert psnr(pictures[i], pictures[j]) < 30, (moments[i], moments[j])
 
 
 def test_motions_and_blends(chromium, kangaroo, tmp_path):

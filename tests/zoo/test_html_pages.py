@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from graph_motions import animated
+from PIL import Image
 from tiny_dimo import SENTENCES, tiny_pipeline
 
 import zoo
@@ -134,6 +137,51 @@ def test_a_further_motion_costs_little(egg, tmp_path):
 def test_a_bundled_model_is_a_small_page(tmp_path):
     path = zoo.load("bundled:dimo/kangaroo").motion(0).save(tmp_path / "hop.html")
     assert 100e3 < path.stat().st_size < 600e3
+
+
+@pytest.mark.parametrize("name", ["rigged", "crowded"])
+def test_a_page_of_a_mesh_holds_the_motion(tmp_path, name):
+    """The vertices that the browser computes from nodes and weights are those of `Animation.vertices`."""
+    animation = animated(name, influences=3)
+    asset = animation.model.asset
+    scene, arrays = read_page(animation.save(tmp_path / "wave.html", fps=8))
+    assert scene["names"] == ["wave"] and scene["seconds"] == 1.5 and arrays["motion"].shape[:2] == (1, 13)
+    size = np.ptp(asset.positions(None, 0.0)[asset.visible], axis=0).max()
+    expected = animation.vertices()
+    for frame in range(13):
+        centres, _ = decoded(arrays, 0, frame)
+        assert np.abs(centres - expected[frame]).max() < 1e-4 * size
+    assert np.abs(arrays["normals"] - asset.pose(None, 0.0).normals).max() < 1e-4
+    drawn = [arrays[draw["triangles"]] @ [65536, 1] for draw in scene["draws"]]
+    corners = np.sort(np.concatenate(drawn))
+    assert (corners == np.sort(np.concatenate([p.triangles.reshape(-1) for p in asset.primitives]))).all()
+    for draw in scene["draws"]:
+        for texture in draw["textures"].values():
+            data = arrays[texture["image"]].astype(np.uint8).tobytes()
+            assert data.startswith(b"\x89PNG") and Image.open(io.BytesIO(data)).size[0] > 0
+    # 24 frames a second unless chosen, and a page with one frame of a model that does not move.
+    assert read_page(animation.save(tmp_path / "b.html"))[1]["motion"].shape[1] == 37
+    still = animation.trim(0, 1e-3)
+    still = replace(still, motion=replace(still.motion, **{
+        name: getattr(still.motion, name)[:1] for name in ("times", "positions", "rotations")}))  # fmt: skip
+    assert read_page(still.save(tmp_path / "c.html"))[1]["motion"].shape[1] == 1
+
+
+def test_a_page_of_a_mesh_is_as_safe(tmp_path):
+    animation = replace(animated("rigged"), name=HOSTILE)
+    path = animation.save(tmp_path / "a.html", background=0.5)
+    shown = HOSTILE.replace("\u202e", "\\u202e").replace("\x1b", "\\x1b")
+    page, text = Page(path), path.read_text()
+    assert page.text("title") == page.text("h1") == shown and read_page(path)[0]["names"] == [shown]
+    scripts = [attributes.get("type") for tag, attributes, _ in page.elements if tag == "script"]
+    assert scripts == ["application/json", "text/plain", None]
+    assert "default-src 'none'" in text and "'unsafe" not in text and "://" not in text
+    assert list(read_page(path)[0]["background"].values()) == [[0.5] * 3] * 2
+    assert path.read_bytes() == animation.save(tmp_path / "b.html", background=0.5).read_bytes()
+    for options in ({"fps": 0}, {"fps": 1e9}, {"background": "red"}, {"motions": "all"}):
+        with pytest.raises((TypeError, ValueError), match=r"Animation\.save: "):
+            animation.save(tmp_path / "c.html", **options)
+    assert not (tmp_path / "c.html").exists()
 
 
 def test_background(egg, tmp_path):

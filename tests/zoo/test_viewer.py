@@ -306,6 +306,7 @@ def test_results_of_animate(tmp_path):
         ".fbx",
         ".usd",
         ".ply",
+        ".html",
         ".npz",
     ]
     facts, sent = decode(encode(*scene.motion(FIRST)))

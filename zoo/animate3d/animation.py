@@ -292,6 +292,9 @@ class Animation:
         .npz   arrays: vertices over time, triangles, and the graph
         .ply   folder with one mesh per frame: "roar.ply" writes roar/000.ply … and replaces the frames of an earlier
                animation
+        .html  page that plays the animation and turns it with mouse and touch, without a network (options: fps=24,
+               frames that are stored per second; background: by default white, or dark grey in a browser's dark colour
+               scheme). Textures are inside, as PNG
 
         Args:
             path: file to write, or the name of the folder with the suffix .ply.

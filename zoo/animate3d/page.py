@@ -1,13 +1,16 @@
-"""How an `Animation` shows itself in notebooks."""
+"""How an `Animation` shows itself in notebooks, and the page that plays it in a browser."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.timing import at_times
 from zoo.notebook import card, preview
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ class Shown(Protocol):
     def report(self) -> FitReport | None: ...
     @property
     def duration(self) -> float: ...
+    def vertices(self, times: np.ndarray | None = None) -> np.ndarray: ...
     def default_camera(self, resolution: int) -> Cameras: ...
     def render(self, cameras: Cameras, times: np.ndarray) -> np.ndarray: ...
 
@@ -62,3 +66,33 @@ def _preview(animation: Shown) -> bytes:
     times = np.linspace(animation.motion.times[0], animation.motion.times[-1], count)
     frames = animation.render(animation.default_camera(PREVIEW_SIDE), times)[0]
     return preview(frames, (count - 1) / animation.duration if animation.duration > 0 else 1.0)
+
+
+def write_page(path: Path, animation: Shown, frames: int, background: Sequence[float] | None = None) -> None:
+    """Write a page that plays an animation in the browser; see `zoo.export.html.meshes`.
+
+    Args:
+        path: of the file.
+        animation: with vertices in the order of its model's asset.
+        frames: number of frames that are stored, evenly spaced. The browser interpolates between them.
+        background: sRGB-encoded, three floats in 0..1; None = that of the colour scheme.
+    """
+    from zoo.export.html.meshes import MovingMesh, write_mesh_page
+
+    asset, times = animation.model.asset, np.linspace(0.0, animation.duration, frames)
+    motion = at_times(animation.motion, times)
+    mesh = MovingMesh(
+        asset, motion.vertex_nodes, motion.vertex_weights, motion.nodes, motion.positions, motion.rotations,
+        animation.name or "animation", animation.duration,
+    )  # fmt: skip
+    moved = animation.vertices()[:, asset.visible].reshape(-1, 3)
+    target = (moved.min(0) + moved.max(0)) / 2
+    radius = max(float(np.linalg.norm(moved - target, axis=1).max()), 1e-9)
+    facts: dict[str, object] = {
+        "model": animation.model.name,
+        "vertices": f"{asset.num_vertices:,}",
+        "triangles": f"{sum(len(primitive.triangles) for primitive in asset.primitives):,}",
+        "seconds": f"{animation.duration:.3g}",
+    }
+    facts |= {key: asset.metadata[key] for key in ("author", "license") if key in asset.metadata}
+    write_mesh_page(path, mesh, target=target, radius=radius, facts=facts, background=background)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from renderers.arguments import instance, integer, number
+from renderers.background import Background, background_color
 from renderers.cameras import Cameras
 from renderers.files import atomic_folder, atomic_path, file_path
 from renderers.video import frame_rate
@@ -116,6 +117,21 @@ def _save_mp4(
     return path
 
 
+def _save_html(animation: Any, path: Path, *, fps: float = 24, background: Background | None = None) -> Path:
+    from zoo.animate3d.page import write_page
+
+    fps = number(fps, "Animation.save: fps", above=0.0)
+    color = None if background is None else background_color(background, "Animation.save: background")
+    count = round(animation.duration * fps) + 1 if len(animation.motion.times) > 1 else 1
+    if count > MOST_FRAMES:
+        raise ValueError(
+            f"Animation.save: fps: {fps:g} gives {count} frames, expected at most {MOST_FRAMES}; choose a lower rate"
+        )
+    with atomic_path(path) as part:
+        write_page(part, animation, count, None if color is None else (list(color) * 3)[:3])
+    return path
+
+
 def _save_npz(animation: Any, path: Path) -> Path:
     asset, motion = animation.model.asset, animation.motion
     with atomic_path(path) as part:
@@ -161,4 +177,5 @@ WRITERS: dict[str, Callable[..., Path]] = {
     ".mp4": _save_mp4,
     ".npz": _save_npz,
     ".ply": _save_ply,
+    ".html": _save_html,
 }

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from renderers.arguments import instance, integer, shown
 from renderers.cameras import Cameras
-from renderers.gltf import Asset, Texture
+from renderers.gltf import Asset
+from zoo.export.html.materials import draw_calls
 from zoo.viewer.scene import FPS, Description, MotionFacts, distance_of
 from zoo.viewer.wire import Part
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 LARGEST_MOTION = 128 << 20  # bytes of the vertices of a motion; beyond, fewer frames are sent
 _MOST_FRAMES = 480
 _BYTES_PER_VERTEX = 9  # three uint16 and three int8
-_ES = "#version 300 es\nprecision highp float;\nprecision highp sampler2D;\n"  # WebGL 2
 
 
 class MeshScene:
@@ -36,8 +34,8 @@ class MeshScene:
         self.indices = indices[-1:] if animation is not None else indices
         self.formats: tuple[str, ...] = (".mp4", ".glb")
         if animation is not None:
-            self.formats = (".mp4", ".glb", ".fbx", ".usd", ".ply", ".npz")
-        self._drawn = _draw_calls(asset)
+            self.formats = (".mp4", ".glb", ".fbx", ".usd", ".ply", ".html", ".npz")
+        self._drawn = draw_calls(asset)
         self._lock = threading.Lock()  # an asset caches the animation that was evaluated last
         first = self.indices[0] if self.indices else None
         points = np.concatenate([self._positions(first, t) for t in self._times(first)[::6]])
@@ -148,88 +146,3 @@ class MeshScene:
         visible = asset.visible if len(asset.visible) else slice(None)
         shift = asset.origin(animation) - asset.origin(None)
         return asset.positions(animation, float(time))[visible].astype(np.float64) + shift
-
-
-def _draw_calls(asset: Asset) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """One draw call per primitive and opacity, with the shaders of `renderers.meshes.opengl`."""
-    from renderers.meshes.opacity import MIXED, SOLID, triangle_opacity
-    from renderers.meshes.opengl.materials import material_block, shader_features, texture_slots
-
-    coloured = bool(np.any(asset.colors != 1.0))
-    draws: list[dict[str, Any]] = []
-    arrays: dict[str, np.ndarray] = {"colour": asset.colors} if coloured else {}
-    images: dict[int, str] = {}
-    for number, (primitive, opacity) in enumerate(
-        zip(asset.primitives, triangle_opacity(asset), strict=True)
-    ):
-        material = asset.materials[primitive.material]
-        slots = [(slot, texture) for slot, texture in texture_slots(material) if texture is not None]
-        for slot, texture in slots:
-            _add_coordinates(arrays, asset, primitive.vertices, slot, texture)
-        for value in (SOLID, MIXED):
-            chosen = primitive.triangles[opacity == value]
-            if not len(chosen):
-                continue
-            mode = material.alpha_mode if value == MIXED else "OPAQUE"
-            features = frozenset(shader_features(material, coloured) | ({mode} & {"MASK", "BLEND"}))
-            vertex, fragment = _shaders(features)
-            name = f"triangles_{len(draws)}"
-            arrays[name] = chosen.astype(np.uint32)
-            draws.append(
-                {
-                    "triangles": name,
-                    "primitive": number,
-                    "vertex": vertex,
-                    "fragment": fragment,
-                    "blend": mode == "BLEND",
-                    "cull": not material.double_sided,
-                    "surface": np.frombuffer(material_block(material), np.float32).tolist(),
-                    "textures": {
-                        slot: _texture(texture, slot, images, arrays)
-                        for slot, texture in slots
-                        if slot in features
-                    },
-                }
-            )
-    draws.sort(key=lambda draw: draw["blend"])  # blended ones last
-    return draws, arrays
-
-
-def _add_coordinates(
-    arrays: dict[str, np.ndarray], asset: Asset, vertices: slice, slot: str, texture: Texture
-) -> None:
-    """Transformed texture coordinates of a slot, float32 [V, 2], for the vertices of a primitive."""
-    from renderers.meshes.opengl.materials import unfolding
-
-    values = arrays.setdefault(f"uv_{slot}", np.zeros((asset.num_vertices, 2), np.float32))
-    uv = asset.texcoords[vertices, min(texture.texcoord, asset.texcoords.shape[1] - 1)]
-    values[vertices] = (uv @ texture.transform[:2, :2].T + texture.transform[:2, 2]) / unfolding(texture)
-
-
-def _texture(
-    texture: Texture, slot: str, images: dict[int, str], arrays: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    """The sampler of a texture; its image is sent once, as PNG."""
-    from renderers.meshes.opengl.materials import upload_image
-
-    key = id(texture.image)
-    if key not in images:
-        images[key] = f"image_{len(images)}"
-        file = io.BytesIO()
-        Image.fromarray(upload_image(texture)).save(file, "PNG", compress_level=1)
-        arrays[images[key]] = np.frombuffer(file.getvalue(), np.uint8)
-    return {
-        "image": images[key],
-        "srgb": slot in ("BASE_MAP", "EMISSIVE_MAP"),
-        "repeat": [texture.wrap_s != "clamp", texture.wrap_t != "clamp"],
-        "nearest": texture.nearest,
-    }
-
-
-def _shaders(features: frozenset[str]) -> tuple[str, str]:
-    """Sources of the shaders of a material for WebGL 2."""
-    from renderers.meshes.opengl.shaders import mesh_fragment, mesh_vertex
-
-    version = "#version 330\n"
-    vertex, fragment = (source(features).replace(version, _ES, 1) for source in (mesh_vertex, mesh_fragment))
-    return vertex, fragment

@@ -25,7 +25,7 @@ SCRIPTS = (
     "wire.js", "orbit.js", "splats.js", "splat_scenes.js", "mesh_scene.js", "video_scene.js", "pane.js",
     "latent_map.js", "panel.js", "viewer.js",
 )  # fmt: skip
-_PACKAGES = {"splats.js": "zoo.export.html"}  # others are in zoo.viewer.page
+_PACKAGES = dict.fromkeys(("splats.js", "mesh_scene.js"), "zoo.export.html")  # others are in zoo.viewer.page
 
 
 class Server(PageServer):

@@ -1,12 +1,14 @@
 """Web pages that play results in three dimensions. A page is a single file that needs no network.
 
-    arrays  numbers as 16-bit integers in a compressed block, and back
-    page    the page: title, facts, script, data block, content security policy
-    splats  3D Gaussians that key points deform by linear blend skinning
+    arrays     numbers as 16-bit integers in a compressed block, and back
+    page       the page: title, facts, script, data block, content security policy
+    splats     3D Gaussians that key points deform by linear blend skinning
+    meshes     glTF meshes that the nodes of a deformation graph carry
+    materials  draw calls and shaders of a glTF asset
 
-A page consists of `page.html`, `page.css`, `data.js` (decodes the block), one renderer such as `splats.js`, and
-`player.js` (camera, playback, controls), which knows no renderer. Another kind of scene is another module beside
-`splats` and another renderer with the same interface, described at the top of `player.js`.
+A page consists of `page.html`, `page.css`, `data.js` (decodes the block), one renderer (`splats.js`, or `mesh_scene.js`
+with `skinned_mesh.js`), and `player.js` (camera, playback, controls), which knows no renderer. Another kind of scene is
+another module beside `splats` and another renderer with the same interface, described at the top of `player.js`.
 """
 
 from typing import TYPE_CHECKING

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_page(
     *,
     title: str,
     facts: Mapping[str, object],
-    renderer: str,
+    renderer: Sequence[str],
     scene: dict[str, Any],
     arrays: dict[str, np.ndarray],
     differences: dict[str, int] | None = None,
@@ -40,13 +40,13 @@ def write_page(
         path: of the file.
         title: of the page, any text.
         facts: shown below the title, label → value, any text.
-        renderer: name of the script that draws the scene, such as "splats".
+        renderer: names of the scripts that draw the scene, such as "splats".
         scene: settings of the player and the renderer, JSON-serialisable.
         arrays: of the scene, see `zoo.export.html.arrays.pack`.
         differences: likewise.
     """
     description, block = pack(arrays, differences)
-    script = "\n".join(_asset(name) for name in ("data.js", f"{renderer}.js", "player.js"))
+    script = "\n".join(_asset(f"{name}.js") for name in ("data", *renderer, "player"))
     style = _asset("page.css")
     fields = {
         "policy": _POLICY.format(script=_hash(script), style=_hash(style)),

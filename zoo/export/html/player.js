@@ -1,4 +1,5 @@
 // Camera, playback and controls. The scene is drawn by a class Renderer with the methods
+//   static async prepare(scene)            optional; called before the constructor
 //   constructor(canvas, scene)             scene as returned by readScene
 //   setUp()                                create its WebGL objects, again after a lost context
 //   pose(frame, motion, other, share)      the moment to draw
@@ -199,7 +200,9 @@ class Player {
 (async () => {
   const message = document.getElementById("message");
   try {
-    window.player = new Player(await readScene());
+    const scene = await readScene();
+    await Renderer.prepare?.(scene);
+    window.player = new Player(scene);
     window.player.draw();
     message.hidden = true;
     performance.mark("first picture");

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,21 +118,8 @@ def write_splats(
     """
     instance(splats, SkinnedSplats, "write_splats: splats")
     target, radius = framing(splats)
-    colors = (LIGHT, DARK) if background is None else (tuple(background),) * 2
-    scene = {
-        "format": 1,
-        "names": [plain(name) for name in splats.names],
-        "phases": [float(splats.phases[0]), float(splats.phases[-1])],
-        "seconds": float(splats.seconds),
-        "background": {"light": colors[0], "dark": colors[1]},
-        "camera": {
-            "target": target.tolist(),
-            "distance": float(1.1 * radius / np.sin(np.radians(FOV_DEG) / 2)),
-            "fov_deg": FOV_DEG,
-            "azimuth_deg": AZIMUTH_DEG,
-            "elevation_deg": ELEVATION_DEG,
-        },
-    }
+    phases = float(splats.phases[0]), float(splats.phases[-1])
+    scene = page_settings(splats.names, phases, splats.seconds, target.tolist(), radius, background)
     quats = splats.quats / np.linalg.norm(splats.quats, axis=-1, keepdims=True)
     arrays = {
         "means": splats.means,
@@ -145,9 +133,43 @@ def write_splats(
         "motion": np.concatenate([splats.positions, splats.rotations], -1),
     }
     write_page(
-        path, title=title, facts=facts or {}, renderer="splats", scene=scene, arrays=arrays,
+        path, title=title, facts=facts or {}, renderer=("splats",), scene=scene, arrays=arrays,
         differences={"motion": 1},
     )  # fmt: skip
+
+
+def page_settings(
+    names: Sequence[str],
+    phases: tuple[float, float],
+    seconds: float,
+    target: Sequence[float],
+    radius: float,
+    background: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Settings of `player.js`: motions, clock, camera and background.
+
+    Args:
+        names: of the motions.
+        phases: of the first and the last frame.
+        seconds: duration of the phases 0..1.
+        target, radius: sphere that the camera frames.
+        background: sRGB-encoded, three floats in 0..1; None = white, or dark grey in the dark colour scheme.
+    """
+    colors = (LIGHT, DARK) if background is None else (tuple(background),) * 2
+    return {
+        "format": 1,
+        "names": [plain(name) for name in names],
+        "phases": list(phases),
+        "seconds": float(seconds),
+        "background": {"light": colors[0], "dark": colors[1]},
+        "camera": {
+            "target": [float(each) for each in target],
+            "distance": float(1.1 * radius / np.sin(np.radians(FOV_DEG) / 2)),
+            "fov_deg": FOV_DEG,
+            "azimuth_deg": AZIMUTH_DEG,
+            "elevation_deg": ELEVATION_DEG,
+        },
+    }
 
 
 def framing(splats: SkinnedSplats) -> tuple[np.ndarray, float]:
