@@ -81,7 +81,7 @@ test-slow: install system blender validator browser
 	$(RUN) pytest -m "slow and not gpu"
 
 # Known faults, applied one by one to a copy of the packages; each must fail a test (tests/mutations.toml).
-mutants: install system
+mutants: install system browser
 	$(BIN)/python tests/support/mutants.py
 
 test-gpu: install

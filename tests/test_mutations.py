@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import mutants
@@ -24,7 +26,10 @@ def test_a_mutation_fits_its_file_and_names_existing_tests(mutation):
     source = (ROOT / mutation.file).read_text(encoding="utf-8")
     mutated = mutation.apply(source)
     assert mutated != source
-    compile(mutated, mutation.file, "exec")
+    if mutation.file.endswith(".py"):
+        compile(mutated, mutation.file, "exec")
+    elif node := shutil.which("node"):
+        subprocess.run([node, "--check", "-"], input=mutated, check=True, text=True, capture_output=True)
     for test in mutation.tests:
         file, _, name = test.partition("::")
         assert re.search(

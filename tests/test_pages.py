@@ -44,7 +44,7 @@ NOT_RUN = {
     "factory.view hub:org/mv-video": "serves until it is stopped",
     "rerender CLIP_ID": "its id is that of a clip of the reader; tests/factory/test_view.py runs such a command",
     "zoo view": "serves until it is stopped; tests/zoo/test_viewer_browser.py runs it",
-    "make mutants": "applies its faults one by one, ten minutes in all",
+    "make mutants": "applies its faults one by one, a quarter of an hour in all",
     "ray job submit": "needs a Ray cluster",
     "zipfile -e dist/": "needs a wheel; tests/cluster/test_hosts.py runs the recipe",
     "RAY_ADDRESS=host": "needs a Ray cluster",
