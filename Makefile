@@ -64,10 +64,12 @@ kernels: install
 	$(BIN)/python -m renderers.gaussians.compile
 	$(BIN)/python -m renderers.meshes.cpu.compile
 
-# The documentation, built into out/docs: open out/docs/index.html. Warnings, such as broken links, are errors.
+# The documentation, built into out/docs: open out/docs/index.html. Warnings, such as broken links, are errors. The
+# examples of the reference are executed meanwhile, and must not fail either.
 docs: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -r pyproject.toml --extra docs
-	$(RUN) sphinx -W --keep-going -q -b html docs out/docs
+	$(RUN) pytest -q -x -m slow tests/test_pages.py -k "whole_page and reference" & examples=$$!; \
+	$(RUN) sphinx -W --keep-going -q -b html docs out/docs; built=$$?; wait $$examples && exit $$built
 
 # The moving pictures of README.md and the gallery, after a change of the models or creatures.
 pictures: install system

@@ -20,6 +20,7 @@ import torch
 from browser import browser
 from PIL import Image
 from sample_assets import BUNDLED
+from synthetic_index import HOSTILE
 from tiny_dimo import SENTENCES, tiny_pipeline
 
 import zoo
@@ -27,6 +28,7 @@ from renderers import gltf
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.gaussians import TensorCameras, ply, render
 from renderers.meshes import RenderSettings, Shot, composite, render_clip
+from zoo.export.html.page import plain
 
 pytestmark = pytest.mark.slow
 READY = "window.viewer?.ready"
@@ -364,16 +366,20 @@ def test_the_layout_fits(chromium, viewer, size, tmp_path):
 
 
 def test_hostile_names_run_nothing(chromium):
-    text = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
-    model = tiny_pipeline()
-    model.object, model.sentences, model.provenance = text, (text, *SENTENCES[1:]), {"author": text}
-    with zoo.view(model, open_browser=False, block=False) as running:
-        out = chromium(
-            running,
-            [["evaluate", "[window.hit ?? null, document.images.length, document.title]"],
-             ["evaluate", "['h1', '#motions button'].map((part) => document.querySelector(part).textContent)"]],
-        )  # fmt: skip
-    assert out == [[None, 0, f"dimo/{text}"], [f"dimo/{text}", text]]
+    """Also bidirectional ones, and of 10 kB: they are cut and escaped, and fit a phone."""
+    for text in ("</script><script>alert(1)</script><img src=x onerror='alert(2)'>", HOSTILE):
+        model = tiny_pipeline()
+        model.object, model.sentences, model.provenance = text, (text, *SENTENCES[1:]), {"author": text}
+        with zoo.view(model, open_browser=False, block=False) as running:
+            out = chromium(
+                running,
+                [["evaluate", "[document.images.length, document.title]"],
+                 ["evaluate", "['h1', '#motions button'].map((part) => document.querySelector(part).textContent)"],
+                 ["evaluate", "document.documentElement.scrollWidth <= innerWidth"]],
+                viewport={"width": 390, "height": 760},
+            )  # fmt: skip
+        title = plain(f"dimo/{text}")
+        assert out == [[0, title], [title, plain(text)], True] and "\u202e" not in title
 
 
 def test_a_page_with_a_token(chromium):
