@@ -81,6 +81,11 @@ const steps = JSON.parse(require("fs").readFileSync(0, "utf8"));
         const session = await context.newCDPSession(page);
         await session.send("HeapProfiler.collectGarbage");
         results.push((await session.send("Runtime.getHeapUsage")).usedSize);
+      } else if (kind === "cpu") { // CPU seconds of the page's main thread
+        const session = await context.newCDPSession(page);
+        await session.send("Performance.enable");
+        const { metrics } = await session.send("Performance.getMetrics");
+        results.push(metrics.find(({ name }) => name === "ThreadTime").value);
       }
       else throw new Error(`unknown action ${kind}`);
     }
