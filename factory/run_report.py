@@ -159,14 +159,13 @@ def _reasons(report: RunReport, runs: Sequence[RunProgress]) -> list[tuple[int, 
     return sorted(rows, key=lambda row: (-row[0], row[1:]))[:MOST_LISTED]
 
 
-_RUN_COLUMNS = ("started", "state", "time", "tasks resolved", "from earlier runs", "workers", "workers lost")
+_RUN_COLUMNS = ("started", "state", "time", "tasks resolved", "from earlier runs", "workers lost")
 
 
 def _run_row(run: RunProgress) -> tuple[object, ...]:
     started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.started))
     return (
-        started, run.state, _duration(run.updated - run.started), run.resolved, run.resumed, run.workers,
-        run.workers_lost,
+        started, run.state, _duration(run.updated - run.started), run.resolved, run.resumed, run.workers_lost,
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ MARK = '<meta name="generator" content="menagerie4d report">'  # near the beginn
 CHART = (640, 160)  # width and height of a chart
 _LEFT, _BOTTOM, _TOP = 56, 22, 8  # of a chart, for labels
 _MOST_POINTS = 200
+_SHORT = 24  # characters of a cell that stays on one line, such as a date; longer ones wrap
 
 
 class _PolicyHeader:
@@ -138,7 +139,9 @@ def table(
 def _cell(value: object) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     text = f"{value:,}" if isinstance(value, int) and is_number else f"{value:.4g}" if is_number else value
-    return f'<td class="number">{escaped(text)}</td>' if is_number else f"<td>{long_text(text)}</td>"
+    if is_number:
+        return f'<td class="number">{escaped(text)}</td>'
+    return f"<td{_class('long' if len(str(text)) > _SHORT else '')}>{long_text(text)}</td>"
 
 
 def gallery(figures: Iterable[str]) -> str:
