@@ -170,7 +170,7 @@ def test_controls(chromium, tmp_path):
     results = out["results"]
     first, later, stopped, still, start = (results[i] for i in (0, 2, 4, 6, 7))
     turned, zoomed, again, pinched = (results[i] for i in (9, 12, 14, 16))
-    assert first["playing"] and later["frame"] != first["frame"]
+    assert first["playing"] and later["frame"] != first["frame"] and first["other"] == 1
     assert not stopped["playing"] and still == stopped
     # Dragging to the right shows more of the object's left, dragging up shows it from below.
     assert turned["azimuth"] < start["azimuth"] and turned["elevation"] < start["elevation"]

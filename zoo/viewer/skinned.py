@@ -47,6 +47,7 @@ class SkinnedScene:
         facts = page_facts(
             pipeline.model, pipeline.object, len(pipeline.motions), len(pipeline.phases), pipeline.seconds
         )
+        facts.pop("model", None)  # it is the title
         facts |= {
             key: pipeline.provenance[key] for key in ("author", "licence") if key in pipeline.provenance
         }

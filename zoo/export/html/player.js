@@ -16,7 +16,7 @@ class Player {
     this.renderer = new Renderer(this.canvas, scene);
     this.motions = scene.arrays.motion.shape[0];
     this.frames = scene.arrays.motion.shape[1];
-    this.state = { frame: 0, motion: 0, other: 0, share: 0, speed: 1, playing: this.frames > 1 };
+    this.state = { frame: 0, motion: 0, other: Math.min(1, this.motions - 1), share: 0, speed: 1, playing: this.frames > 1 };
     this.size = null; // [width, height] in pixels, instead of the window's
     this.dark = matchMedia("(prefers-color-scheme: dark)");
     this.resetView();
