@@ -112,7 +112,7 @@ def test_a_page_of_a_mesh_is_that_of_render(chromium, tmp_path, name):
         expected.append(animation.render(cameras, times, samples=16)[0, 0])
     values = [psnr(a, b) for a, b in zip(pictures, expected, strict=True)]
     print(name, "PSNR", [round(value, 1) for value in values])
-    assert min(values) > 30
+    assert min(values) > 39  # with the normals of the rest pose, it is less
     for i in range(9):
         for j in range(i):
             assert psnr(pictures[i], pictures[j]) < 30, (moments[i], moments[j])
@@ -219,12 +219,17 @@ RATE = """(() => {
 
 
 def test_the_rate_of_twenty_thousand_splats(chromium, kangaroo, tmp_path):
-    """A moving page and the viewer's static splats at 640 × 480, drawn in software: milliseconds per frame."""
+    """A moving page and the viewer's static splats at 640 × 480, drawn in software: milliseconds per frame.
+
+    The Gaussians of the kangaroo, each several times and so much smaller that together they cover as much.
+    """
     motion = kangaroo.motion(0).resampled(47)
     splats = skinned_splats(motion.model, [("hop", motion.trajectories)], motion.phases, 2.0)
     chosen = np.arange(20_000) % len(splats.means)
     noise = np.random.default_rng(0).normal(0, 0.004, (20_000, 3))
     per_splat = ("scales", "quats", "opacities", "colors", "joints", "weights")
+    smaller = (len(splats.means) / 20_000) ** 0.5
+    splats = replace(splats, scales=smaller * splats.scales)
     splats = replace(
         splats,
         means=splats.means[chosen] + noise,
