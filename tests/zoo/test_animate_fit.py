@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from factory.sources import creatures
 from renderers.cameras import Cameras, orbit_cameras
@@ -336,3 +337,20 @@ def test_videos_without_motion_give_none(case):
 def test_wrong_arguments_are_refused(case, change, message):
     with pytest.raises(ValueError, match=message):
         case.fit(**change)
+
+
+def test_blas_has_one_thread_during_a_fit_and_as_many_as_before_after_it(case: Case) -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    during: list[list[int]] = []
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        fit(
+            case.asset, case.videos[:1, :2], case.cameras[[0]], case.times[:2], still=case.still, nodes=8,
+            progress=lambda done, total: during.append(threads()),
+        )  # fmt: skip
+        after = threads()
+    assert before and set(before) == {2}
+    assert during == [[1] * len(before)]
+    assert after == before
