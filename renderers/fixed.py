@@ -1,7 +1,7 @@
 """Arithmetic that gives the same bits on every processor and platform.
 
-IEEE 754 defines the result of one addition, multiplication, division or square root, so elementwise arithmetic of NumPy is
-the same everywhere. Three kinds of functions are not:
+IEEE 754 defines the result of one addition, multiplication, division or square root, so the elementwise arithmetic of
+NumPy is the same everywhere. Three kinds of functions are not:
 
 * Matrix products (`@`, `np.dot`, `np.tensordot`, `np.linalg.norm` of a vector) call BLAS. Its kernels are chosen for
   the processor, add in different orders, and fuse multiplications and additions. `np.einsum` fuses them on Arm.
@@ -70,17 +70,34 @@ def fused_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def norm(vectors: np.ndarray) -> np.ndarray:
     """Return the lengths [...] of vectors [..., n]."""
-    return np.sqrt(np.add.reduce(vectors * vectors, axis=-1))
+    return np.sqrt(dot(vectors, vectors))
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the inner products [...] of vectors [..., n]."""
-    return np.add.reduce(a * b, axis=-1)
+    """Return the inner products [...] of vectors [..., n], terms added in order."""
+    total = a[..., 0] * b[..., 0]
+    for k in range(1, a.shape[-1]):
+        total = total + a[..., k] * b[..., k]
+    return total
+
+
+def applied(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return the products [..., m] of matrices [..., m, k] and vectors [..., k], one matrix per vector."""
+    return dot(matrices, vectors[..., None, :])
 
 
 def hypot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return sqrt(x² + y²). Unlike `np.hypot`, it overflows for lengths above the square root of the largest number."""
     return np.sqrt(x * x + y * y)
+
+
+def interpolated(x: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Interpolate linearly between `values` [n] at ascending `keys` [n], which are constant outside, as `np.interp`."""
+    keys, values = np.asarray(keys, np.float64), np.asarray(values, np.float64)
+    first = np.searchsorted(keys, x, side="right").clip(1, len(keys) - 1) - 1
+    slope = (values[first + 1] - values[first]) / (keys[first + 1] - keys[first])
+    inside = slope * (x - keys[first]) + values[first]
+    return np.where(x < keys[0], values[0], np.where(x >= keys[-1], values[-1], inside))
 
 
 # --- small matrices ------------------------------------------------------------------------------
