@@ -38,6 +38,7 @@ _TOUCH = 0.05  # bounding-box diagonals; parts closer than this are one object
 _RIGID = 0.02  # bounding-box diagonals; parts whose distances vary less than this move together
 _MOMENTS = 8  # frames that signatures and contacts are computed from
 _STEPS = 16  # frame-to-frame steps that flow is averaged over, each in one of the views
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _COARSE = 4  # every fourth point is enough to measure fractions of the surface
 
 
@@ -287,9 +288,8 @@ def _connected(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Connected component of each triangle, int [F]; vertices that coincide in three frames are merged first."""
     diagonal = float(fixed.norm(np.ptp(points[0], axis=0))) or 1.0
     moments = points[[0, len(points) // 2, -1]]
-    positions = np.rint(moments.transpose(1, 0, 2).reshape(points.shape[1], 9) * (1e4 / diagonal)).astype(
-        np.int64
-    )
+    scaled = moments.transpose(1, 0, 2).reshape(points.shape[1], 9) * (1e4 / diagonal)
+    positions = np.rint(scaled).astype(np.int64)
     # Hash each vertex's nine coordinates to one integer: sorting integers is many times as fast as sorting rows.
     hashes = (positions * np.random.default_rng(0).integers(1, 2**62, 9)).sum(axis=1)
     vertices = np.unique(hashes, return_inverse=True)[1]
@@ -316,9 +316,7 @@ def _touching(points: np.ndarray, pieces: np.ndarray) -> np.ndarray:
     frames = points[_moments(points)]
     diagonals = np.linalg.norm(np.ptp(frames, axis=1), axis=-1)
     is_visible = diagonals > 0.0  # scaled to a point, everything would be in contact
-    always: np.ndarray | None = (
-        None  # pairs in contact in all frames so far, encoded as first · count + second
-    )
+    always: np.ndarray | None = None  # pairs in contact in all frames so far: first · count + second
     for frame, diagonal in zip(frames[is_visible], diagonals[is_visible], strict=True):
         near = cKDTree(frame).query_pairs(_TOUCH * diagonal, output_type="ndarray")
         near = near[pieces[near[:, 0]] != pieces[near[:, 1]]]
@@ -385,7 +383,7 @@ def _quantiles(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 def _radii(centred: np.ndarray) -> np.ndarray:
     """Principal radii [..., 3] of centred points [..., P, 3], ascending: roots of the covariance's eigenvalues."""
-    axes = [np.ascontiguousarray(centred[..., k]) for k in range(3)]
+    axes = np.ascontiguousarray(np.moveaxis(centred, -1, 0))
     rows = [[(a * b).sum(axis=-1, dtype=np.float64) for b in axes] for a in axes]
     covariance = np.moveaxis(np.array(rows), (0, 1), (-2, -1)) / centred.shape[-2]
     return np.sqrt(np.maximum(fixed.eigen(covariance)[0], 0.0))
@@ -427,7 +425,7 @@ def frame_similarity(frames: np.ndarray) -> float:
     similar = []
     for view in frames[np.unique(np.linspace(0, len(frames), _FEW_VIEWS, endpoint=False).astype(int))]:
         red, green, blue = np.moveaxis(composite(view, GREY), -1, 0)
-        colour = red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
+        colour = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
         x, covered = _shrunk(colour), _shrunk(view[..., 3].astype(np.float32)) > 0
 
         mean = partial(uniform_filter, size=(0, 7, 7), mode="nearest")
