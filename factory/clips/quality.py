@@ -38,7 +38,6 @@ _TOUCH = 0.05  # bounding-box diagonals; parts closer than this are one object
 _RIGID = 0.02  # bounding-box diagonals; parts whose distances vary less than this move together
 _MOMENTS = 8  # frames that signatures and contacts are computed from
 _STEPS = 16  # frame-to-frame steps that flow is averaged over, each in one of the views
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _COARSE = 4  # every fourth point is enough to measure fractions of the surface
 
 
@@ -320,17 +319,16 @@ def _touching(points: np.ndarray, pieces: np.ndarray) -> np.ndarray:
     for frame, diagonal in zip(frames[is_visible], diagonals[is_visible], strict=True):
         near = cKDTree(frame).query_pairs(_TOUCH * diagonal, output_type="ndarray")
         near = near[pieces[near[:, 0]] != pieces[near[:, 1]]]
-        if always is None:
-            # Parts that are attached stay in contact at the same points. If this already connects everything, the
-            # search in the other frames is not needed.
+        if (
+            always is None
+        ):  # attached parts touch at the same points: the other frames need no search if all are
             gaps = np.linalg.norm(frames[:, near[:, 0]] - frames[:, near[:, 1]], axis=-1)
             attached = pieces[near[(gaps <= _TOUCH * diagonals[:, None]).all(axis=0)]]
             if _grouped(attached, count).max() == 0:
                 return attached
         pairs = np.unique(pieces[near].min(axis=1) * count + pieces[near].max(axis=1))
         always = pairs if always is None else np.intersect1d(always, pairs)
-    always = np.empty(0, np.int64) if always is None else always
-    return np.stack([always // count, always % count], axis=1)
+    return np.stack(np.divmod(np.empty(0, np.int64) if always is None else always, count), axis=1)
 
 
 def _grouped(pairs: np.ndarray, count: int) -> np.ndarray:
@@ -384,8 +382,8 @@ def _quantiles(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 def _radii(centred: np.ndarray) -> np.ndarray:
     """Principal radii [..., 3] of centred points [..., P, 3], ascending: roots of the covariance's eigenvalues."""
     axes = np.ascontiguousarray(np.moveaxis(centred, -1, 0))
-    rows = [[(a * b).sum(axis=-1, dtype=np.float64) for b in axes] for a in axes]
-    covariance = np.moveaxis(np.array(rows), (0, 1), (-2, -1)) / centred.shape[-2]
+    sums = np.array([[(a * b).sum(axis=-1, dtype=np.float64) for b in axes] for a in axes])
+    covariance = np.moveaxis(sums, (0, 1), (-2, -1)) / centred.shape[-2]
     return np.sqrt(np.maximum(fixed.eigen(covariance)[0], 0.0))
 
 
@@ -424,8 +422,7 @@ def frame_similarity(frames: np.ndarray) -> float:
 
     similar = []
     for view in frames[np.unique(np.linspace(0, len(frames), _FEW_VIEWS, endpoint=False).astype(int))]:
-        red, green, blue = np.moveaxis(composite(view, GREY), -1, 0)
-        colour = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
+        colour = fixed.dot(composite(view, GREY), np.array([0.299, 0.587, 0.114], np.float32))
         x, covered = _shrunk(colour), _shrunk(view[..., 3].astype(np.float32)) > 0
 
         mean = partial(uniform_filter, size=(0, 7, 7), mode="nearest")
