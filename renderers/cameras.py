@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from renderers import fixed
 from renderers.arguments import array, instance, integer, number, shown
 from renderers.values import by_value
 
@@ -93,7 +94,7 @@ class Cameras:
     @property
     def camera_to_world(self) -> np.ndarray:
         """float64 [V, 4, 4]; the columns are right, down, forward, position."""
-        return np.linalg.inv(self.world_to_camera)
+        return fixed.inverse(self.world_to_camera)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Project world points.
@@ -105,9 +106,10 @@ class Cameras:
         """
         points = array(points, "Cameras.project: points", ("...", 3), finite=False)
         flat = points.reshape(-1, 3)
-        camera = np.einsum("vij,nj->vni", self.world_to_camera[:, :3, :3], flat)
-        camera += self.world_to_camera[:, None, :3, 3]
-        image = np.einsum("vij,vnj->vni", self.K, camera)
+        camera = np.stack(
+            [fixed.transformed(flat, pose[:3, :3], pose[:3, 3]) for pose in self.world_to_camera]
+        )
+        image = np.stack([fixed.transformed(*each) for each in zip(camera, self.K, strict=True)])
         depth = camera[..., 2]
         with np.errstate(divide="ignore", invalid="ignore"):
             pixels = image[..., :2] / depth[..., None]
@@ -126,7 +128,7 @@ def intrinsics(fov_y: float, width: int, height: int) -> np.ndarray:
     width, height = (
         integer(each, name, 1, LARGEST_SIDE) for each, name in ((width, "width"), (height, "height"))
     )
-    focal = 0.5 * height / np.tan(0.5 * fov_y)
+    focal = 0.5 * height / float(fixed.tan(0.5 * fov_y))
     return np.array([[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]])
 
 
@@ -146,15 +148,10 @@ def orbit_rotations(azimuths: np.ndarray, elevations: np.ndarray | float) -> np.
     elevations = np.broadcast_to(elevations, azimuths.shape)
     zero = np.zeros_like(azimuths)
     # In closed form, without an up vector: "right" is also defined for a camera straight above.
-    right = np.stack([np.cos(azimuths), zero, -np.sin(azimuths)], -1)
-    backward = np.stack(
-        [
-            np.cos(elevations) * np.sin(azimuths),
-            np.sin(elevations),
-            np.cos(elevations) * np.cos(azimuths),
-        ],
-        -1,
-    )
+    sine, cosine = fixed.sin(azimuths), fixed.cos(azimuths)
+    up_sine, up_cosine = fixed.sin(elevations), fixed.cos(elevations)
+    right = np.stack([cosine, zero, -sine], -1)
+    backward = np.stack([up_cosine * sine, up_sine, up_cosine * cosine], -1)
     up = np.cross(backward, right)
     return np.stack([right, -up, -backward], axis=1)
 
@@ -188,12 +185,13 @@ def orbit_cameras(
 
 # --- conversions to other conventions -----------------------------------------------------
 
-_FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
+_FLIP_YZ = np.array([[1.0], [-1.0], [-1.0], [1.0]])
 
 
 def to_opengl(world_to_camera: np.ndarray) -> np.ndarray:
     """Convert world_to_camera [..., 4, 4] from OpenCV axes to OpenGL axes (y up, looking along -z). Self-inverse."""
-    return _FLIP_YZ @ array(world_to_camera, "world_to_camera", ("...", 4, 4), finite=False)
+    matrices = array(world_to_camera, "world_to_camera", ("...", 4, 4), finite=False)
+    return _FLIP_YZ * matrices + 0.0  # turns -0 into 0
 
 
 def opengl_projection(cameras: Cameras, near: float, far: float) -> np.ndarray:
@@ -220,7 +218,7 @@ def opengl_projection(cameras: Cameras, near: float, far: float) -> np.ndarray:
 
 # From glTF's world (y up, z front) to a z-up world in which azimuth 0 is on +x and increases towards +y (MV-VDM).
 # Azimuths are preserved: +Z (front) maps to +x, and +X to +y.
-_Y_UP_TO_Z_UP = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+_Y_UP_TO_Z_UP = [2, 0, 1]  # rows
 
 
 def mvvdm_camera_vectors(cameras: Cameras) -> np.ndarray:
@@ -230,10 +228,10 @@ def mvvdm_camera_vectors(cameras: Cameras) -> np.ndarray:
     scaled to the unit sphere. It therefore contains neither distance nor field of view.
     """
     instance(cameras, Cameras, "mvvdm_camera_vectors: cameras")
-    camera_to_world = np.linalg.inv(to_opengl(cameras.world_to_camera))
-    camera_to_world[:, :3] = _Y_UP_TO_Z_UP @ camera_to_world[:, :3]
+    camera_to_world = fixed.inverse(to_opengl(cameras.world_to_camera))
+    camera_to_world[:, :3] = camera_to_world[:, _Y_UP_TO_Z_UP]
     position = camera_to_world[:, :3, 3]
-    camera_to_world[:, :3, 3] = position / (np.linalg.norm(position, axis=-1, keepdims=True) + 1e-8)
+    camera_to_world[:, :3, 3] = position / (fixed.norm(position)[:, None] + 1e-8)
     return camera_to_world.reshape(len(cameras), 16)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from factory.dataset.notes import still_note
+from renderers import fixed
 from renderers.gltf import Asset
 
 # Largest distance between a vertex's first and last position in an animation that loops, in bounding-box diagonals.
@@ -26,8 +27,8 @@ def ends_in_first_pose(asset: Asset, index: int) -> bool:
     animation = asset.animations[index]
     first = asset.positions(index, animation.start)[asset.visible]
     last = asset.positions(index, animation.end)[asset.visible]
-    diagonal = np.linalg.norm(np.ptp(first, axis=0))
-    return bool(np.linalg.norm(last - first, axis=-1).max() <= _LOOP_TOLERANCE * diagonal)
+    diagonal = fixed.norm(np.ptp(first, axis=0))
+    return bool(fixed.norm(last - first).max() <= _LOOP_TOLERANCE * diagonal)
 
 
 def lacks_closing_key(asset: Asset, index: int) -> bool:
@@ -53,10 +54,10 @@ def lacks_closing_key(asset: Asset, index: int) -> bool:
     poses = [asset.positions(index, time)[asset.visible].astype(np.float64) for time in times]
     last, closing, first = (b - a for a, b in pairwise(poses))
     moved = max(_largest(first), _largest(last))
-    if moved <= _STILL_REACH * np.linalg.norm(np.ptp(poses[2], axis=0)):
+    if moved <= _STILL_REACH * fixed.norm(np.ptp(poses[2], axis=0)):
         return False
     change = closing - 0.5 * (first + last)
-    drift = float(np.linalg.norm(change.mean(axis=0)))
+    drift = float(fixed.norm(change.mean(axis=0)))
     return (
         _largest(closing) <= _GAP * moved and _largest(change) <= _CHANGE * moved and drift <= _DRIFT * moved
     )
@@ -64,7 +65,7 @@ def lacks_closing_key(asset: Asset, index: int) -> bool:
 
 def _largest(steps: np.ndarray) -> float:
     """Length of the longest of vectors [N, 3]."""
-    return float(np.linalg.norm(steps, axis=-1).max())
+    return float(fixed.norm(steps).max())
 
 
 def still_notes(points: np.ndarray, fps: float) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ def still_notes(points: np.ndarray, fps: float) -> tuple[str, ...]:
         points: [T, N, 3].
         fps: frame rate.
     """
-    diagonals = np.linalg.norm(np.ptp(points, axis=1), axis=-1)
+    diagonals = fixed.norm(np.ptp(points, axis=1))
     reach = _STILL_REACH * float(diagonals.max())
     moves = [_largest(b - a) > reach for a, b in pairwise(points)]
     if not any(moves):

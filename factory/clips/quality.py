@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from renderers import fixed
 from renderers.cameras import Cameras
 from renderers.meshes.clip import GREY, composite
 
@@ -129,7 +130,7 @@ def measure_motion(
         cameras: of the clip's views.
     """
     surface = sample_surface(points, triangles)
-    cameras = replace(cameras, world_to_camera=cameras.world_to_camera @ asset_to_world)
+    cameras = replace(cameras, world_to_camera=fixed.product(cameras.world_to_camera, asset_to_world))
     return {
         "motion_flow": flow(surface.points, cameras),
         "motion_pop_in": pop_in(points, triangles[surface.triangles[::_COARSE]]),
@@ -205,7 +206,7 @@ def flow(points: np.ndarray, cameras: Cameras) -> float:
     else:
         first = np.linspace(0, steps - 1, _STEPS).round().astype(int)
         seen_by = views[np.arange(_STEPS) % len(views)]
-    matrix = cameras.K[seen_by] @ cameras.world_to_camera[seen_by, :3]
+    matrix = fixed.product(cameras.K[seen_by], cameras.world_to_camera[seen_by, :3])
     matrix[:, :2] *= _FLOW_SIZE / cameras.height
     (before, depth), (after, _) = (_projected(points[frames], matrix) for frames in (first, first + 1))
 
@@ -213,7 +214,7 @@ def flow(points: np.ndarray, cameras: Cameras) -> float:
     inside = (column >= 0) & (column < cells) & (row >= 0) & (row < cells)
     first_cell = np.arange(len(first))[:, None] * cells**2  # of each pair's depth buffer
     cell, depth = (first_cell + row * cells + column)[inside], depth[inside]
-    length = np.hypot(*(after - before).swapaxes(0, 1))[inside]
+    length = fixed.hypot(*(after - before).swapaxes(0, 1))[inside]
     nearest = np.full(len(first) * cells**2, np.inf, depth.dtype)
     np.minimum.at(nearest, cell, depth)
     around = minimum_filter(nearest.reshape(-1, cells, cells), (1, 3, 3), mode="nearest").reshape(-1)
@@ -225,8 +226,9 @@ def flow(points: np.ndarray, cameras: Cameras) -> float:
 
 def _projected(points: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [n, 2, P] and depths [n, P] of points [n, P, 3], projected with one matrix K [R | t] [n, 3, 4] per row."""
-    image = matrix[:, :, :3].astype(np.float32) @ points.swapaxes(1, 2)
-    image += matrix[:, :, 3:].astype(np.float32)
+    matrix = matrix.astype(np.float32)[..., None]
+    x, y, z = (points[:, None, :, k] for k in range(3))
+    image = matrix[:, :, 0] * x + matrix[:, :, 1] * y + matrix[:, :, 2] * z + matrix[:, :, 3]
     return image[:, :2] / image[:, 2:], image[:, 2]
 
 
@@ -283,11 +285,10 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _connected(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Connected component of each triangle, int [F]; vertices that coincide in three frames are merged first."""
-    diagonal = float(np.linalg.norm(np.ptp(points[0], axis=0))) or 1.0
+    diagonal = float(fixed.norm(np.ptp(points[0], axis=0))) or 1.0
     moments = points[[0, len(points) // 2, -1]]
-    positions = np.rint(moments.transpose(1, 0, 2).reshape(points.shape[1], 9) * (1e4 / diagonal)).astype(
-        np.int64
-    )
+    scaled = moments.transpose(1, 0, 2).reshape(points.shape[1], 9) * (1e4 / diagonal)
+    positions = np.rint(scaled).astype(np.int64)
     # Hash each vertex's nine coordinates to one integer: sorting integers is many times as fast as sorting rows.
     hashes = (positions * np.random.default_rng(0).integers(1, 2**62, 9)).sum(axis=1)
     vertices = np.unique(hashes, return_inverse=True)[1]
@@ -314,23 +315,20 @@ def _touching(points: np.ndarray, pieces: np.ndarray) -> np.ndarray:
     frames = points[_moments(points)]
     diagonals = np.linalg.norm(np.ptp(frames, axis=1), axis=-1)
     is_visible = diagonals > 0.0  # scaled to a point, everything would be in contact
-    always: np.ndarray | None = (
-        None  # pairs in contact in all frames so far, encoded as first · count + second
-    )
+    always: np.ndarray | None = None  # pairs in contact in all frames so far: first · count + second
     for frame, diagonal in zip(frames[is_visible], diagonals[is_visible], strict=True):
         near = cKDTree(frame).query_pairs(_TOUCH * diagonal, output_type="ndarray")
         near = near[pieces[near[:, 0]] != pieces[near[:, 1]]]
-        if always is None:
-            # Parts that are attached stay in contact at the same points. If this already connects everything, the
-            # search in the other frames is not needed.
+        if (
+            always is None
+        ):  # attached parts touch at the same points: the other frames need no search if all are
             gaps = np.linalg.norm(frames[:, near[:, 0]] - frames[:, near[:, 1]], axis=-1)
             attached = pieces[near[(gaps <= _TOUCH * diagonals[:, None]).all(axis=0)]]
             if _grouped(attached, count).max() == 0:
                 return attached
         pairs = np.unique(pieces[near].min(axis=1) * count + pieces[near].max(axis=1))
         always = pairs if always is None else np.intersect1d(always, pairs)
-    always = np.empty(0, np.int64) if always is None else always
-    return np.stack([always // count, always % count], axis=1)
+    return np.stack(np.divmod(np.empty(0, np.int64) if always is None else always, count), axis=1)
 
 
 def _grouped(pairs: np.ndarray, count: int) -> np.ndarray:
@@ -383,8 +381,10 @@ def _quantiles(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 def _radii(centred: np.ndarray) -> np.ndarray:
     """Principal radii [..., 3] of centred points [..., P, 3], ascending: roots of the covariance's eigenvalues."""
-    covariance = (centred.swapaxes(-1, -2) @ centred).astype(np.float64) / centred.shape[-2]
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(covariance), 0.0))
+    axes = np.ascontiguousarray(np.moveaxis(centred, -1, 0))
+    sums = np.array([[(a * b).sum(axis=-1, dtype=np.float64) for b in axes] for a in axes])
+    covariance = np.moveaxis(sums, (0, 1), (-2, -1)) / centred.shape[-2]
+    return np.sqrt(np.maximum(fixed.eigen(covariance)[0], 0.0))
 
 
 def near_duplicates(signatures: np.ndarray, tolerance: float = 0.01, *, motion: bool = True) -> np.ndarray:
@@ -422,7 +422,7 @@ def frame_similarity(frames: np.ndarray) -> float:
 
     similar = []
     for view in frames[np.unique(np.linspace(0, len(frames), _FEW_VIEWS, endpoint=False).astype(int))]:
-        colour = composite(view, GREY) @ np.array([0.299, 0.587, 0.114], np.float32)
+        colour = fixed.dot(composite(view, GREY), np.array([0.299, 0.587, 0.114], np.float32))
         x, covered = _shrunk(colour), _shrunk(view[..., 3].astype(np.float32)) > 0
 
         mean = partial(uniform_filter, size=(0, 7, 7), mode="nearest")

@@ -13,7 +13,7 @@ import numpy as np
 
 from factory.assets.record import AssetRecord
 from factory.clips.plan import Rejection, frustum_sides, judge
-from renderers import gltf
+from renderers import fixed, gltf
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.fields import Count, NotNegative, Positive, Range, Whole, check_fields
 from renderers.meshes.clip import moved
@@ -188,7 +188,7 @@ def plan_motions(
     """
     visible = visible_vertices(asset)
     cameras = recipe.cameras()
-    extent = np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * (1.0 - recipe.margin)
+    extent = float(fixed.tan(0.5 * np.deg2rad(recipe.fov_y_deg))) * (1.0 - recipe.margin)
     sides = frustum_sides(cameras.world_to_camera[:, :3, :3], extent)
     moving: list[tuple[int, np.ndarray]] = []
     centres, reach, rejected = [], np.full(len(sides), -np.inf), []
@@ -204,11 +204,11 @@ def plan_motions(
         moving.append((index, timestamps))
         centres.append(0.5 * (points[0].min(axis=0) + points[0].max(axis=0)))
         for frame in points:
-            reach = np.maximum(reach, (frame @ sides.T.astype(np.float32)).max(axis=0))
+            reach = _farther(reach, frame, sides.astype(np.float32))
     if not moving:
         return [], rejected
     centre = np.median(np.asarray(centres, np.float64), axis=0)
-    scale = recipe.distance / (reach - sides @ centre).max()
+    scale = recipe.distance / (reach - fixed.transformed(centre, sides)).max()
     asset_to_world = np.diag([scale, scale, scale, 1.0])
     asset_to_world[:3, 3] = -scale * centre
     transform = moved(asset_to_world, -origin).reshape(-1).tolist()
@@ -230,6 +230,23 @@ def plan_motions(
             )
         )
     return plans, rejected
+
+
+def _farther(reach: np.ndarray, points: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Return the largest n·p of each n, or the entry of `reach` if that is larger.
+
+    The products of BLAS, whose last bits depend on the processor, only select the points that may be the farthest.
+
+    Args:
+        reach: float64 [S].
+        points: p, float32 [N, 3]. sides: n, float32 [S, 3].
+    """
+    nearly = points @ sides.T
+    margin = 1e-5 * np.abs(points).max() * np.abs(sides).sum(axis=1)
+    candidates = (nearly >= np.maximum(nearly.max(axis=0), reach) - margin).any(axis=1)
+    if not candidates.any():
+        return reach
+    return np.maximum(reach, fixed.fused_product(sides, points[candidates].T).max(axis=1))
 
 
 def _shifted(points: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -349,9 +366,9 @@ def plan_clips(rows: Sequence[dict[str, Any]], recipe: MotionRecipe) -> tuple[li
     smallest = int(np.argmin([transform[0, 0] for transform in transforms]))
     clip = rows[smallest]
     # A camera's half image covers tan(fov / 2) · distance at the origin.
-    extent = np.tan(0.5 * np.deg2rad(clip["fov_y_deg"])) * clip["distance"]
-    shrink = np.diag([*[np.tan(0.5 * np.deg2rad(recipe.fov_y_deg)) * recipe.distance / extent] * 3, 1.0])
-    asset_to_world = shrink @ transforms[smallest]
+    extent = float(fixed.tan(0.5 * np.deg2rad(clip["fov_y_deg"]))) * clip["distance"]
+    shrink = float(fixed.tan(0.5 * np.deg2rad(recipe.fov_y_deg))) * recipe.distance / extent
+    asset_to_world = np.array([[shrink], [shrink], [shrink], [1.0]]) * transforms[smallest]
     animations = [row["animation_index"] for row in rows]
     names = _unique(
         row["animation_name"]
@@ -372,7 +389,7 @@ def plan_clips(rows: Sequence[dict[str, Any]], recipe: MotionRecipe) -> tuple[li
                 seconds=row["num_frames"] / row["fps"],
                 source=ClipSource(row["clip_id"], views, frames.tolist()),
                 world_to_camera=_in_world(
-                    world_to_camera, transform @ np.linalg.inv(asset_to_world)
+                    world_to_camera, fixed.product(transform, fixed.inverse(asset_to_world))
                 ).tolist(),
                 K=np.asarray(row["K"], np.float64).reshape(-1, 3, 3)[views].tolist(),
             )
@@ -397,6 +414,6 @@ def _in_world(world_to_camera: np.ndarray, similarity: np.ndarray) -> np.ndarray
     s = det(S)^(1/3): a pinhole projection does not change when camera coordinates are scaled, so dividing the first
     three rows by s makes it rigid and keeps the image.
     """
-    moved = world_to_camera @ similarity
-    moved[:, :3] /= np.cbrt(np.linalg.det(similarity[:3, :3]))
+    moved = fixed.product(world_to_camera, similarity)
+    moved[:, :3] /= fixed.power(fixed.determinant(similarity[:3, :3]), 1 / 3)
     return moved

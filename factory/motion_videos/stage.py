@@ -42,7 +42,7 @@ from factory.motion_videos.plan import (
 )
 from factory.sources.downloads import DeadLink, WrongChecksum
 from factory.sources.opening import AssetCache, refreshed_record
-from renderers import gltf
+from renderers import fixed, gltf
 from renderers.cameras import Cameras
 from renderers.meshes import PICTURE_VERSIONS, RenderSettings, Shot, default_backend, renderer
 
@@ -192,7 +192,7 @@ class MotionStage(Stage):
         poses = [asset.positions(source.animation, time)[corners] for time in source.timestamps]
         points = (np.stack(poses) * weights[..., None]).sum(axis=2)
         asset_to_world = shot.centred(asset).asset_to_world
-        points = points @ asset_to_world[:3, :3].T + asset_to_world[:3, 3]
+        points = fixed.transformed(points, asset_to_world[:3, :3], asset_to_world[:3, 3])
         return clip.frames, points.astype(np.float32), {"renderer": clip.renderer}
 
     def _copy_motion(self, job: MotionJob) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf.document import Document
 from renderers.gltf.meshes import Geometry
 from renderers.gltf.nodes import compose, unit_quaternions
@@ -52,8 +53,8 @@ def repeat_geometry(geometry: Geometry, matrices: np.ndarray) -> Geometry:
     """
     copies, count = len(matrices), len(geometry.positions)
     linear = matrices[:, :3, :3]
-    determinants = np.linalg.det(linear)
-    positions = np.einsum("cij,nj->cni", linear, geometry.positions) + matrices[:, None, :3, 3]
+    determinants = fixed.determinant(linear)
+    positions = _products(linear, geometry.positions.T).swapaxes(1, 2) + matrices[:, None, :3, 3]
     # Cofactors: the inverse transpose times the determinant, defined for singular matrices, too.
     cofactors = np.stack([np.cross(linear[:, (i + 1) % 3], linear[:, (i + 2) % 3]) for i in range(3)], axis=1)
     cofactors[determinants < 0] *= -1
@@ -61,11 +62,11 @@ def repeat_geometry(geometry: Geometry, matrices: np.ndarray) -> Geometry:
 
     def directions(vectors: np.ndarray) -> np.ndarray:
         """Normals [n, 3] of all copies, [c n, 3]. Their lengths do not matter: they are normalised when posed."""
-        return np.einsum("cij,nj->cni", cofactors, vectors).reshape(-1, 3).astype(np.float32)
+        return _products(cofactors, vectors.T).swapaxes(1, 2).reshape(-1, 3).astype(np.float32)
 
     def targets(vectors: np.ndarray, transforms: np.ndarray) -> np.ndarray:
         """Differences [t, 3, n] of all copies, [t, 3, c n]."""
-        out = np.einsum("cij,tjn->ticn", transforms, vectors)
+        out = _products(transforms, vectors[:, :, None]).swapaxes(1, 2)
         return out.reshape(len(vectors), 3, copies * count).astype(np.float32)
 
     triangles = (geometry.triangles[None] + np.arange(copies)[:, None, None] * count).reshape(-1, 3)
@@ -97,6 +98,20 @@ def repeat_geometry(geometry: Geometry, matrices: np.ndarray) -> Geometry:
         triangles=np.arange(len(order)).reshape(-1, 3),
         position_targets=result.position_targets[:, :, order],
     )
+
+
+def _products(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Multiply vectors in columns by all matrices [c, 3, 3], terms added in order.
+
+    Args:
+        vectors: [3, n], which gives [c, 3, n]; or [t, 3, 1, n], which gives [t, c, 3, n].
+    """
+    if vectors.ndim == 4:
+        x, y, z = (vectors[:, k, :, None] for k in range(3))  # each [t, 1, 1, n]
+    else:
+        x, y, z = vectors
+    m = matrices[..., None]
+    return m[:, :, 0] * x + m[:, :, 1] * y + m[:, :, 2] * z
 
 
 def _accessors(document: Document, node: int) -> dict[str, int]:

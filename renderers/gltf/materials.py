@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf.document import Document
 from renderers.gltf.meshes import MAX_TEXCOORDS
 from renderers.gltf.usage import shown_name
@@ -151,7 +153,7 @@ def _texture_transform(document: Document, transform: dict, where: str) -> np.nd
     scale = document.vector(transform, "scale", (1, 1), where)
     offset = document.vector(transform, "offset", (0, 0), where)
     angle = document.number(transform, "rotation", 0.0, where)
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = float(fixed.cos(angle)), float(fixed.sin(angle))
     return np.array(
         [
             [cos * scale[0], sin * scale[1], offset[0]],
@@ -229,7 +231,8 @@ def _metallic(diffuse: np.ndarray, specular: np.ndarray) -> tuple[np.ndarray, np
 
 def _brightness(color: np.ndarray) -> np.ndarray:
     """Perceived brightness [...] of linear RGB [..., 3]."""
-    return np.sqrt(color**2 @ np.array([0.299, 0.587, 0.114], color.dtype))
+    squares = color**2 * np.array([0.299, 0.587, 0.114], color.dtype)
+    return np.sqrt(np.add.reduce(squares, axis=-1))
 
 
 def _resized(texture: Texture | None, height: int, width: int) -> np.ndarray:
@@ -244,11 +247,31 @@ def _resized(texture: Texture | None, height: int, width: int) -> np.ndarray:
 
 
 def _encoded(linear: np.ndarray) -> np.ndarray:
-    """Encode linear 0-1 as sRGB uint8."""
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return (encoded * 255 + 0.5).astype(np.uint8)
+    """Encode linear 0-1, float32, as sRGB uint8, rounded to nearest."""
+    return np.searchsorted(_least(), linear, side="right").astype(np.uint8)
+
+
+@cache
+def _least() -> np.ndarray:
+    """Return float32 [255]: the least linear values that are encoded as 1, 2, …, 255.
+
+    They are found by bisection among the numbers of float32 in 0-1, whose order is that of their bits.
+    """
+    low, high = np.zeros(255, np.int32), np.full(255, np.float32(1.0).view(np.int32))
+    while (low < high).any():
+        middle = low + (high - low) // 2
+        linear = middle.view(np.float32)
+        powers = fixed.power(linear, 1 / 2.4).astype(np.float32)
+        encoded = np.where(
+            linear <= np.float32(0.0031308), 12.92 * linear, 1.055 * powers - np.float32(0.055)
+        )
+        reached = encoded * np.float32(255) + np.float32(0.5) >= np.arange(1, 256)
+        low, high = np.where(reached, low, middle + 1), np.where(reached, middle, high)
+    return low.view(np.float32)
 
 
 # sRGB-encoded uint8 → linear.
 _CODES = np.arange(256) / 255
-_LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, ((_CODES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_LINEAR = np.where(_CODES <= 0.04045, _CODES / 12.92, fixed.power((_CODES + 0.055) / 1.055, 2.4)).astype(
+    np.float32
+)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf.animations import Channel, KeyTimes
 from renderers.gltf.nodes import compose, unit_quaternions
 from renderers.gltf.rig import Morph, Rig, Skin, far_centre
@@ -27,6 +28,8 @@ class _Tracks:
         first: int [c], row of its first key in `values`.
         moves: float [c, 1], 0 for STEP and 1 otherwise; multiplies the phase.
         values: the values of all channels, concatenated.
+        arcs: float64 [keys, 2], of rotations: the angle between each key and the next (after the last, the first), and
+            its sine. Computed once, since they cost more than the rest of the interpolation.
     """
 
     rows: np.ndarray
@@ -34,18 +37,22 @@ class _Tracks:
     first: np.ndarray
     moves: np.ndarray
     values: np.ndarray
+    arcs: np.ndarray
 
     @classmethod
-    def of(cls, members: list[tuple[int, int, Channel]]) -> _Tracks:
+    def of(cls, members: list[tuple[int, int, Channel]], slerp: bool) -> _Tracks:
         """Concatenate channels, each given with its row and the index of its key times."""
         rows, lines, channels = zip(*members, strict=True)
         counts = [len(channel.times) for channel in channels]
+        values = [channel.values for channel in channels]
+        arcs = [_arcs(keys) for keys in values] if slerp else [np.zeros((0, 2))]
         return cls(
             np.array(rows),
             np.array(lines),
             np.concatenate([[0], np.cumsum(counts)[:-1]]),
             np.array([[channel.interpolation != "STEP"] for channel in channels], np.float64),
-            np.concatenate([channel.values for channel in channels]),
+            np.concatenate(values),
+            np.concatenate(arcs),
         )
 
 
@@ -137,7 +144,10 @@ class Motion:
                 if rotates and not spline:
                     channel = replace(channel, values=unit_quaternions(channel.values))
                 groups.setdefault((rotates, spline), []).append((row, line, channel))
-        self._tracks = [(*key, _Tracks.of(members)) for key, members in groups.items()]
+        self._tracks = [
+            (rotates, spline, _Tracks.of(members, rotates and not spline))
+            for (rotates, spline), members in groups.items()
+        ]
         return moving
 
     def _split_nodes(self, driven: set[int], moving: set[int]) -> None:
@@ -207,13 +217,15 @@ class Motion:
             if spline:
                 values = _spline(a, b, u, step[tracks.lines, None])
                 values = unit_quaternions(values) if rotates else values
+            elif rotates:
+                values = _slerp(a, b, u * tracks.moves, tracks.arcs[tracks.first + low[tracks.lines]])
             else:
-                values = (_slerp if rotates else _lerp)(a, b, u * tracks.moves)
+                values = _lerp(a, b, u * tracks.moves)
             (self._rotation if rotates else self._translation_scale)[tracks.rows] = values
         if len(self._moving):
             self._compose(self._moving)
         for level, parents in self._levels:
-            self._world[level] = self._world[parents] @ self._local[level]
+            self._world[level] = fixed.product(self._world[parents], self._local[level])
 
     def _weights_at(self, keys: tuple[np.ndarray, ...]) -> dict[int, np.ndarray]:
         """Evaluate the morph weights of all nodes that have them."""
@@ -268,7 +280,8 @@ class Motion:
             factors = weights[morph.node][active].astype(np.float32)
             for differences, out in zip((morph.positions, morph.normals), shape, strict=True):
                 if differences is not None and len(active):
-                    out[:, morph.vertices] += np.tensordot(factors, differences[active], 1)
+                    moved = fixed.fused_product(factors[None], differences[active].reshape(len(active), -1))
+                    out[:, morph.vertices] += moved.reshape(3, -1)
 
     def _place(
         self,
@@ -291,19 +304,19 @@ class Motion:
         cofactors, determinants[rigid] = _normal_matrices(matrices[:, :, :3])
         for part, matrix, cofactor in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
             vertices = self._rig.ranges[part]
-            out[0][:, vertices] = matrix[:, :3] @ shape[0][:, vertices] + matrix[:, 3:]
+            out[0][:, vertices] = fixed.fused_product(matrix[:, :3], shape[0][:, vertices]) + matrix[:, 3:]
             if normals:
-                out[1][:, vertices] = _unit(cofactor @ shape[1][:, vertices])
+                out[1][:, vertices] = _unit(fixed.fused_product(cofactor, shape[1][:, vertices]))
         for skin in skins:
-            joints = (self._world[skin.joints] @ skin.inverse_bind)[:, :3]
+            joints = fixed.product(self._world[skin.joints], skin.inverse_bind)[:, :3]
             # The weights of a vertex add up to 1, so that the origin may be subtracted from every joint.
             joints = self._centred(joints, self._rig.offsets[skin.blocks[0].parts[:1]]).reshape(-1, 12)
             # Cofactors grow with the square of the scale: `small` keeps them within the range of float32.
             small = np.float32(1 / max(np.abs(joints[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]).max(), 1e-18) ** 2)
-            joints = joints.astype(np.float32).T
+            joints = joints.astype(np.float32).T + np.float32(0.0)  # turns -0 into 0, as sums do
             for block in skin.blocks:
                 # Linear blend skinning: one blended 3×4 matrix per vertex.
-                rows = (joints[:, block.joints] @ block.weights).reshape(3, 4, -1)
+                rows = block.blend(joints).reshape(3, 4, -1)
                 point = shape[0][:, block.vertices]
                 for axis, (a, b, c, d) in enumerate(rows):
                     out[0][axis, block.vertices] = a * point[0] + b * point[1] + c * point[2] + d
@@ -337,7 +350,7 @@ class Motion:
         if not offsets.any() and not self.origin.any():
             return matrices
         matrices = matrices.copy()
-        matrices[:, :, 3] += (matrices[:, :, :3] @ offsets[:, :, None])[:, :, 0] - self.origin
+        matrices[:, :, 3] += fixed.product(matrices[:, :, :3], offsets[:, :, None])[:, :, 0] - self.origin
         return matrices
 
 
@@ -391,16 +404,28 @@ def _lerp(a: np.ndarray, b: np.ndarray, u: np.ndarray | float) -> np.ndarray:
     return a + (b - a) * u
 
 
-def _slerp(a: np.ndarray, b: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Interpolate unit quaternions [c, 4] spherically along the shorter arc; u [c, 1] in 0-1."""
-    dot = (a * b).sum(-1, keepdims=True)
-    b = np.where(dot < 0, -b, b)
-    angle = np.arccos(np.minimum(np.abs(dot), 1.0))
-    sine = np.sin(angle)
+def _arcs(keys: np.ndarray) -> np.ndarray:
+    """Return the angle between each unit quaternion [k, 4] and the next, the first after the last, and its sine [k, 2].
+
+    Of a quaternion and its negative, which are the same rotation, the nearer one counts: the angles are 0 to π/2.
+    """
+    angle = fixed.arccos(np.minimum(np.abs(fixed.dot(keys, np.roll(keys, -1, axis=0))), 1.0))
+    return np.stack([angle, fixed.sin_quarter(angle)], axis=1)
+
+
+def _slerp(a: np.ndarray, b: np.ndarray, u: np.ndarray, arcs: np.ndarray) -> np.ndarray:
+    """Interpolate unit quaternions [c, 4] spherically along the shorter arc.
+
+    Args:
+        a, b: consecutive keys, or equal ones where u is 0.
+        u: [c, 1], 0-1.
+        arcs: [c, 2] of `_arcs`.
+    """
+    b = np.where(fixed.dot(a, b)[:, None] < 0, -b, b)
+    angle, sine = arcs[:, :1], arcs[:, 1:]
+    parts = np.stack([1.0 - u, u])
     near = sine < 1e-6
-    safe = np.where(near, 1.0, sine)
-    first = np.where(near, 1.0 - u, np.sin((1.0 - u) * angle) / safe)
-    second = np.where(near, u, np.sin(u * angle) / safe)
+    first, second = np.where(near, parts, fixed.sin_quarter(parts * angle) / np.where(near, 1.0, sine))
     return unit_quaternions(first * a + second * b)
 
 

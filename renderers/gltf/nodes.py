@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf.document import Document
 from renderers.gltf.pointers import animated_visibility, is_hidden
 
@@ -39,7 +40,7 @@ class Nodes:
         """Multiply local matrices [n, 4, 4] along the tree; return world matrices float64 [n + 1, 4, 4]."""
         world = np.tile(np.eye(4), (len(self) + 1, 1, 1))
         for level in self.levels:
-            world[level] = world[self.parents[level]] @ local[level]
+            world[level] = fixed.product(world[self.parents[level]], local[level])
         return world
 
 
@@ -146,24 +147,24 @@ def compose(translation: np.ndarray, rotation: np.ndarray, scale: np.ndarray) ->
 
 def _decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decompose a matrix without shear into translation, quaternion xyzw and scale; reflections go into scale x."""
-    scale = np.linalg.norm(matrix[:3, :3], axis=0)
-    if np.linalg.det(matrix[:3, :3]) < 0:
+    scale = fixed.norm(matrix[:3, :3].T)
+    if fixed.determinant(matrix[:3, :3]) < 0:
         scale[0] = -scale[0]
     m = matrix[:3, :3] / np.where(scale == 0, 1, scale)
     # The quaternion is the eigenvector of the largest eigenvalue of K (Bar-Itzhack 2000): no case distinction needed.
     k = np.array(
         [
-            [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
-            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
-            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], 0],
-            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
+            [0.5 * (m[0, 0] - m[1, 1] - m[2, 2]), 0, 0, 0],
+            [m[1, 0] + m[0, 1], 0.5 * (m[1, 1] - m[0, 0] - m[2, 2]), 0, 0],
+            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], 0.5 * (m[2, 2] - m[0, 0] - m[1, 1]), 0],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], 0.5 * (m[0, 0] + m[1, 1] + m[2, 2])],
         ]
     )
-    rotation = np.linalg.eigh(k)[1][:, -1]  # eigh reads the lower triangle
+    rotation = fixed.eigen(k + k.T)[1][:, -1]
     return matrix[:3, 3], rotation, scale
 
 
 def unit_quaternions(quaternions: np.ndarray) -> np.ndarray:
     """Normalise quaternions xyzw [..., 4]; zeros, which some exporters write, become the identity."""
-    length = np.linalg.norm(quaternions, axis=-1, keepdims=True)
+    length = fixed.norm(quaternions)[..., None]
     return np.where(length > 0, quaternions / np.where(length > 0, length, 1), (0.0, 0.0, 0.0, 1.0))

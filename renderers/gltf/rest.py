@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf.asset import Asset
 from renderers.gltf.document import Document
 from renderers.gltf.meshes import Geometry, read_stored, read_triangles
@@ -84,12 +85,10 @@ def rest_parts(asset: Asset, document: Document) -> list[RestPart]:
 
 def _skin_transforms(skin: Skin, world: np.ndarray) -> dict[int, np.ndarray]:
     """First vertex of each block → blended matrices of its vertices, float64 [n, 4, 4]."""
-    joints = (world[skin.joints] @ skin.inverse_bind).reshape(-1, 16)
+    joints = fixed.product(world[skin.joints], skin.inverse_bind).reshape(-1, 16)
     blended = {}
     for block in skin.blocks:
-        weights = block.weights.astype(np.float64)
-        weights /= weights.sum(0)
-        blended[block.vertices.start] = (weights.T @ joints[block.joints]).reshape(-1, 4, 4)
+        blended[block.vertices.start] = block.blend_exactly(joints).reshape(-1, 4, 4)
     return blended
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf.document import Document
 from renderers.gltf.instancing import INSTANCING, count_instances, read_instances, repeat_geometry
 from renderers.gltf.meshes import Geometry, read_geometry
@@ -16,7 +18,7 @@ from renderers.values import by_value
 # Coordinates are stored relative to a centre if they are more than this many diagonals of their bounding box away from
 # the origin. float32 has 24 bits, so that closer than this, rounding moves them by at most 2^-16 diagonals.
 _FAR = 256.0
-_BLOCK = 4096  # vertices per dense matrix of skin weights: small enough for the CPU cache
+_BLOCK = 4096  # vertices that are skinned together: small enough for the CPU cache
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,53 @@ class SkinBlock:
         parts: int [p], the parts that the vertices belong to.
         starts: int [p], first vertex of each part, relative to the block.
         vertices: range in the asset-wide arrays.
-        joints: int [j], the joints of the skin that influence the block.
-        weights: float32 [j, n], dense.
+        place: int [n], the number of each vertex in an order in which those with more influences come first.
+        influences: joints of the skin int [m] and weights float64 [m], the first influence of the m vertices that come
+            first in that order, then the second one of fewer vertices, and so on; joints of a vertex ascend.
+        followed: int [n - m], the joints that the remaining vertices follow with weight 1.
     """
 
     parts: np.ndarray
     starts: np.ndarray
     vertices: slice
     joints: np.ndarray
-    weights: np.ndarray
+    place: np.ndarray
+    influences: list[tuple[np.ndarray, np.ndarray]]
+    followed: np.ndarray
+
+    def blend(self, matrices: np.ndarray) -> np.ndarray:
+        """Return the mean of joint matrices for each vertex, Σ w_k M_k with fused multiply-adds in order of joints.
+
+        See `fixed.fused_product`, which gives the same bits for a dense matrix of weights.
+
+        Args:
+            matrices: float32 [r, J], one column per joint of the skin.
+        Returns:
+            float32 [r, n].
+        """
+        out = np.empty((len(matrices), len(self.place)), np.float32)
+        exact = matrices.astype(np.float64)
+        count = len(self.place) - len(self.followed)
+        out[:, count:] = matrices.take(self.followed, axis=1, mode="clip")
+        for number, (joints, weights) in enumerate(self.influences):
+            term = exact.take(joints, axis=1, mode="clip")  # twice as fast as without a mode
+            term *= weights
+            if number:
+                term += out[:, : len(joints)]
+            out[:, : len(joints)] = term
+        return out.take(self.place, axis=1, mode="clip")
+
+    def blend_exactly(self, matrices: np.ndarray) -> np.ndarray:
+        """As `blend`, of matrices float64 [J, r] in float64 and with weights that add up to 1; float64 [n, r]."""
+        count = len(self.place) - len(self.followed)
+        out = np.zeros((len(self.place), matrices.shape[1]))
+        out[count:] = matrices[self.followed]
+        total = np.zeros(count)
+        for _, weights in self.influences:
+            total[: len(weights)] += weights
+        for joints, weights in self.influences:
+            out[: len(joints)] += (weights / total[: len(joints)])[:, None] * matrices[joints]
+        return out[self.place]
 
 
 @by_value
@@ -171,7 +211,7 @@ def far_centre(*arrays: np.ndarray) -> np.ndarray:
     low = np.min([points.min(0) for points in arrays], 0).astype(np.float64)
     high = np.max([points.max(0) for points in arrays], 0).astype(np.float64)
     centre = 0.5 * (low + high)
-    far = np.linalg.norm(centre) > _FAR * np.linalg.norm(high - low)  # false for NaN
+    far = fixed.norm(centre) > _FAR * fixed.norm(high - low)  # false for NaN
     return centre if far and np.isfinite(centre).all() else np.zeros(3)
 
 
@@ -300,8 +340,7 @@ def _bind(
 ) -> int:
     """Add the influences [n, K] of consecutive parts to their skin; return the numbers stored in all blocks so far.
 
-    Weights are stored as dense blocks over the few joints that influence a run of vertices, so that blending joint
-    matrices is one matrix product per block.
+    The limit counts the numbers of a dense matrix of weights, over the joints that influence a block of vertices.
     """
     total = weights.sum(1, keepdims=True)
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 0).astype(np.float32)
@@ -325,10 +364,28 @@ def _bind(
                 starts=np.maximum(starts[inside] - start, 0),
                 vertices=slice(first + start, first + stop),
                 joints=near,
-                weights=dense,
+                **_sparse(dense, near),
             )
         )
     return used
+
+
+def _sparse(weights: np.ndarray, joints: np.ndarray) -> dict[str, Any]:
+    """Return `place`, `influences` and `followed` of a `SkinBlock`, from its weights [j, n] for `joints` [j]."""
+    used = weights != 0
+    count = used.sum(0)
+    count[(weights == 1).any(0) & (count == 1)] = 0
+    order = np.argsort(-count, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    rank = np.cumsum(used, axis=0)
+    influences = []
+    for number in range(int(count.max())):
+        chosen = order[: np.count_nonzero(count > number)]
+        rows = (rank[:, chosen] == number + 1).argmax(axis=0)  # the first row that has one influence more
+        influences.append((joints[rows], weights[rows, chosen].astype(np.float64)))
+    followed = joints[used[:, order[np.count_nonzero(count) :]].argmax(axis=0)]
+    return {"place": place, "influences": influences, "followed": followed}
 
 
 def _influences(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from renderers import fixed
 from renderers.arguments import array, flag, instance, integer, number, shown
 from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
@@ -66,7 +67,7 @@ class Shot:
         rotation = turntable_rotation(time, self.turntable)
         return Pose(
             turned(pose.positions, rotation, asset.visible),
-            (pose.normals @ rotation.T).astype(np.float32),
+            fixed.transformed(pose.normals, rotation).astype(np.float32),
             pose.mirrored,
         )
 
@@ -78,7 +79,7 @@ class Shot:
 def turntable_rotation(time: float, period: float) -> np.ndarray:
     """Return the rotation [3, 3] about +Y by 2 pi time / period, counter-clockwise seen from above."""
     angle = 2.0 * np.pi * float(time) / period
-    c, s = np.cos(angle), np.sin(angle)
+    c, s = fixed.cos(angle), fixed.sin(angle)
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
@@ -86,7 +87,7 @@ def turned(positions: np.ndarray, rotation: np.ndarray, visible: np.ndarray) -> 
     """Rotate positions float32 [N, 3] about the centre of the bounding box of the `visible` ones."""
     used = positions[visible]
     centre = 0.5 * (used.min(axis=0).astype(np.float64) + used.max(axis=0))
-    return ((positions - centre) @ rotation.T + centre).astype(np.float32)
+    return fixed.transformed(positions - centre, rotation, centre).astype(np.float32)
 
 
 def moved(transform: np.ndarray, origin: np.ndarray) -> np.ndarray:
@@ -94,7 +95,7 @@ def moved(transform: np.ndarray, origin: np.ndarray) -> np.ndarray:
     if not origin.any():
         return transform
     transform = np.array(transform, np.float64)
-    transform[:3, 3] += transform[:3, :3] @ origin
+    transform[:3, 3] += fixed.transformed(origin, transform[:3, :3])
     return transform
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf import Asset, Pose
 
 # Distances, as fractions of the bounding box diagonal.
@@ -58,7 +59,7 @@ def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _diagonal(points: np.ndarray) -> float:
-    return float(np.linalg.norm(np.ptp(points, axis=0)))
+    return float(fixed.norm(np.ptp(points, axis=0)))
 
 
 def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.ndarray:
@@ -77,7 +78,7 @@ def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.
     parts = int(part.max()) + 1
     open_edges = np.bincount(owner, weights=np.abs(balance[edge]), minlength=parts)
     # Signed volume by the divergence theorem: Σ a·(b × c) / 6 over triangles (a, b, c).
-    volumes = np.einsum("ni,ni->n", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0
+    volumes = fixed.dot(corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0
     volume = np.bincount(part, weights=volumes * sign, minlength=parts)
     return ((open_edges == 0) & (volume > 0))[part]
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from renderers import fixed
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Material, Pose
 from renderers.meshes.clip import RenderSettings, Shot, Tracks
@@ -97,9 +98,9 @@ class Tracker:
     def _place(self, pose: Pose, triangles: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return world positions float32 [n, 3], and triangle normals [n, 3], 0 for two-sided triangles."""
         matrix = self._shot.asset_to_world
-        corners = pose.positions[self._corners[triangles]] @ matrix[:3, :3].T + matrix[:3, 3]
+        corners = fixed.transformed(pose.positions[self._corners[triangles]], matrix[:3, :3], matrix[:3, 3])
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        points = np.einsum("nk,nki->ni", weights, corners).astype(np.float32)
+        points = _mean(weights, corners).astype(np.float32)
         return points, normals * self._side[triangles, None]
 
     def follow(self, pose: Pose, surface: Surface) -> None:
@@ -135,7 +136,7 @@ def visible(points: np.ndarray, normals: np.ndarray, cameras: Cameras, surface: 
         tolerance = _SIZES * pixel_size + _SLOPES * np.abs(slope).sum(axis=-1)
         behind = (nearest > 0.0) & (continued - 1.0 / depth > tolerance)
     towards_eye = cameras.camera_to_world[:, None, :3, 3] - points
-    turned_away = np.einsum("vpi,pi->vp", towards_eye, normals) < 0.0
+    turned_away = fixed.dot(towards_eye, normals) < 0.0
     return inside & ~turned_away & ~behind
 
 
@@ -157,16 +158,21 @@ def _opaque(asset: Asset, triangles: np.ndarray, corners: np.ndarray, weights: n
 
 def _alpha(asset: Asset, material: Material, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the alpha at points of triangles, [n], from the nearest texel."""
-    alpha = material.base_color[3] * np.einsum("nk,nk->n", weights, asset.colors[corners, 3])
+    alpha = material.base_color[3] * fixed.dot(weights, asset.colors[corners, 3])
     texture = material.base_color_texture
     if texture is None:
         return alpha
     uv = asset.texcoords[corners, min(texture.texcoord, asset.texcoords.shape[1] - 1)]
-    uv = np.einsum("nk,nki->ni", weights, uv) @ texture.transform[:2, :2].T + texture.transform[:2, 2]
+    uv = fixed.transformed(_mean(weights, uv), texture.transform[:2, :2], texture.transform[:2, 2])
     height, width = texture.image.shape[:2]
     column = _texel(uv[:, 0], width, texture.wrap_s)
     row = _texel(uv[:, 1], height, texture.wrap_t)
     return alpha * texture.image[row, column, 3] / 255.0
+
+
+def _mean(weights: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Return the weighted means [n, i] of the corners [n, 3, i] of triangles, terms added in order."""
+    return np.add.reduce(weights[:, :, None] * corners, axis=1)
 
 
 def _texel(coordinate: np.ndarray, size: int, wrap: str) -> np.ndarray:

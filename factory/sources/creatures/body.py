@@ -15,6 +15,7 @@ import numpy as np
 from factory.sources.creatures.palette import Colour
 from factory.sources.creatures.shapes import Shape, gradient, project, smooth_union, union
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _joined(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return vectors / np.maximum(fixed.norm(vectors)[..., None], 1e-12)
 
 
 # ---------------------------------------------------------------------------------------- polygons
@@ -211,9 +212,7 @@ def _surface_nets(field_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number[used] = np.arange(len(used))
     positions = sums[used] / hits[used, None]
     a, b, c, d = (number[np.concatenate(quads)]).T
-    short = np.linalg.norm(positions[a] - positions[c], axis=1) <= np.linalg.norm(
-        positions[b] - positions[d], axis=1
-    )
+    short = fixed.norm(positions[a] - positions[c]) <= fixed.norm(positions[b] - positions[d])
     one = np.where(short[:, None], np.stack([a, b, c], 1), np.stack([a, b, d], 1))
     two = np.where(short[:, None], np.stack([a, c, d], 1), np.stack([b, c, d], 1))
     return positions, np.concatenate([one, two])
@@ -222,7 +221,7 @@ def _surface_nets(field_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _cube(detail: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a tessellated cube with shared edge vertices: positions [N, 3] in [-1, 1], outward triangles [M, 3]."""
     # tan gives a nearly uniform spacing after projection onto a sphere.
-    line = np.tan(np.linspace(-1, 1, detail + 1) * np.pi / 4)
+    line = fixed.tan(np.linspace(-1, 1, detail + 1) * np.pi / 4)
     s, t = (g.ravel() for g in np.meshgrid(line, line, indexing="ij"))
     one = np.ones_like(s)
     i = (np.arange(detail)[:, None] * (detail + 1) + np.arange(detail)).ravel()
@@ -251,9 +250,11 @@ def _colours(
     cell: float,
 ) -> np.ndarray:
     """Return vertex colours [N, 3]: a softmin blend of shape colours over about one cell, then paints in order."""
-    share = np.exp(-(distances - distances.min(0)) / (0.35 * cell))
+    share = fixed.exp(-(distances - distances.min(0)) / (0.35 * cell))
     share /= share.sum(0)
-    colours = share.T @ np.array([shape.colour for shape in shapes])
+    colours = np.zeros((share.shape[1], 3))
+    for part, shape in zip(share, shapes, strict=True):
+        colours += part[:, None] * np.array(shape.colour)
     joints = np.array([shape.joint for shape in shapes])
     for paint in paints:
         amount = np.clip(0.5 - paint.inside(positions) / paint.edge, 0, 1)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from factory.sources.creatures import catalogue as creatures
 from factory.sources.creatures.motion import FPS, SECONDS
-from renderers import gltf
+from renderers import fixed, gltf
 from renderers.cameras import orbit_cameras, orbit_rotations
 from renderers.meshes import WHITE, Shot, composite, render_clip
 
@@ -75,7 +75,7 @@ def _render(glb: bytes, animation: int | None, times: np.ndarray, azimuths_deg: 
     to_world[:3, 3] = -centre
     azimuths, elevation = np.radians(np.asarray(azimuths_deg, float)), np.radians(12.0)
     seen = np.einsum("vij,nj->vni", orbit_rotations(azimuths, elevation), points - centre)
-    half = 0.95 * np.tan(FOV_Y / 2)  # the smallest distance at which all points are in every view
+    half = 0.95 * fixed.tan(FOV_Y / 2)  # the smallest distance at which all points are in every view
     distance = float((np.abs(seen[..., :2]).max(-1) / half - seen[..., 2]).max())
     side = 2 * CELL
     cameras = orbit_cameras(azimuths, elevation, distance, fov_y=FOV_Y, width=side, height=side)

@@ -6,6 +6,7 @@ A book maps a phrase to a gesture. `size` is the height of the creature in metre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -30,6 +31,7 @@ from factory.sources.creatures.motion import (
 )
 from factory.sources.creatures.palette import INK, WHITE, Colour
 from factory.sources.creatures.shapes import Shape, Vector, ball, rotation
+from renderers import fixed
 
 SIDES = {"left": 1, "right": -1}
 TIMES = {"once": 1, "twice": 2, "three times": 3}
@@ -45,7 +47,7 @@ def crouch(depth: float, curve: Curve | None = None) -> Gesture:
 
 def lean(x: float = 0, z: float = 0, degrees: float = 0, curve: Curve | None = None) -> Gesture:
     """Shift the body left (x) and forward (z) in metres, and tilt it in that direction by `degrees`."""
-    size = max((x * x + z * z) ** 0.5, 1e-9)
+    size = max(math.sqrt(x * x + z * z), 1e-9)
     tilt = bend("body", pitch=degrees * z / size, roll=-degrees * x / size, curve=curve)
     return together(shift("body", x=x, z=z, curve=curve), tilt)
 
@@ -57,14 +59,16 @@ def tumble(pivot: float, pitch: float = 0, roll: float = 0, curve: Curve | None 
     def around(s: np.ndarray) -> np.ndarray:
         return np.radians(pitch or roll) * curve(s)
 
-    rise = shift("root", y=pivot, curve=lambda s: 1 - np.cos(around(s)))
-    swing = shift("root", x=pivot if roll else 0, z=0 if roll else -pivot, curve=lambda s: np.sin(around(s)))
+    rise = shift("root", y=pivot, curve=lambda s: 1 - fixed.cos(around(s)))
+    swing = shift(
+        "root", x=pivot if roll else 0, z=0 if roll else -pivot, curve=lambda s: fixed.sin(around(s))
+    )
     return together(bend("root", pitch=pitch, roll=roll, curve=curve), rise, swing)
 
 
 def alternate(which: int, count: int = 4) -> Curve:
     """Return a curve with the even (`which` = 0) or odd (1) pulses of a train of `count` pulses."""
-    return lambda s: np.sin(count * np.pi * s) ** 2 * (np.floor(count * s).clip(0, count - 1) % 2 == which)
+    return lambda s: fixed.sin(count * np.pi * s) ** 2 * (np.floor(count * s).clip(0, count - 1) % 2 == which)
 
 
 # ---------------------------------------------------------------------------------------- books
@@ -256,7 +260,7 @@ def eye(
     def disc(
         colour: Colour, size: float, out: float, thick: float, up: float = 0.0, aside: float = 0.0
     ) -> Shape:
-        place = np.asarray(centre, float) + look @ np.array([aside, up, out]) * radius
+        place = np.asarray(centre, float) + fixed.transformed(np.array([aside, up, out]), look) * radius
         return ball(joint, colour, place, (size * radius, size * radius, thick * radius), pitch, yaw)
 
     if full:

@@ -12,6 +12,7 @@ from factory.sources.creatures.body import Mesh
 from factory.sources.creatures.motion import TIMES
 from factory.sources.creatures.pose import Pose
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 from renderers.gltf.writing import FLOAT, UINT8, UINT16, GlbBuffer
 
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -54,9 +55,9 @@ def quaternions(rotations: np.ndarray) -> np.ndarray:
         products[i, j] = products[j, i] = m[i, j] + m[j, i]
         products[i, 3] = products[3, i] = m[k, j] - m[j, k]
     products[3, 3] = one + trace
-    largest = np.einsum("ii...->i...", products).argmax(0)
+    largest = np.stack([products[i, i] for i in range(4)]).argmax(0)
     q = np.moveaxis(np.take_along_axis(products, largest[None, None], 0)[0], 0, -1)
-    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
+    q = q / fixed.norm(q)[..., None]
     turns = np.where((q[1:] * q[:-1]).sum(-1, keepdims=True) < 0, -1.0, 1.0)
     signs = np.concatenate([np.where(q[:1, ..., 3:] < 0, -1.0, 1.0), turns])
     return q * np.cumprod(signs, axis=0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 SECONDS, FPS = 2.0, 24
 TIMES = np.arange(int(SECONDS * FPS) + 1) / FPS
@@ -80,13 +81,13 @@ def hold(rise: float = 0.3, fall: float = 0.3) -> Curve:
 
 def pulses(count: int = 1) -> Curve:
     """`count` sin² pulses from 0 to 1 and back."""
-    return lambda s: np.sin(np.pi * count * s) ** 2
+    return lambda s: fixed.sin(np.pi * count * s) ** 2
 
 
 def waves(count: float = 2, delay: float = 0.0) -> Curve:
     """`count` periods of a sine with a smooth window; `delay` is a phase lag in periods, for trailing joints."""
     window = hold(0.25, 0.25)
-    return lambda s: np.sin(2 * np.pi * (count * s - delay)) * window(s)
+    return lambda s: fixed.sin(2 * np.pi * (count * s - delay)) * window(s)
 
 
 # ---------------------------------------------------------------------------------------- elementary gestures
@@ -205,7 +206,7 @@ def curl(
 def _advance(path: np.ndarray, u: np.ndarray, x: float, z: float, turn: float) -> np.ndarray:
     """Extend `path` [T, 3] by the fraction u [T] of a displacement (x, z), in the path's heading, and of a turn."""
     heading = path[:, 2]
-    cos, sin = np.cos(heading), np.sin(heading)
+    cos, sin = fixed.cos(heading), fixed.sin(heading)
     return path + np.stack([u * (x * cos + z * sin), u * (z * cos - x * sin), u * turn], 1)
 
 
@@ -236,7 +237,7 @@ def steps(
                 goal = min(1.0, (step + 1) / max(1, taken - groups + 1))
                 phase = np.clip(s * taken - step, 0, 1)
                 u += (goal - last) * _smooth(phase)
-                height += np.sin(np.pi * phase) ** 2
+                height += fixed.sin(np.pi * phase) ** 2
                 last = goal
             progress.append(u)
             for leg in legs:
@@ -244,12 +245,14 @@ def steps(
                 take.foot_shift[leg][:, 1] += lift * height
                 take.foot_angles[leg][:, 0] += np.radians(tip_deg) * height
         mean = np.mean(progress, axis=0)
-        kernel = np.hanning(9)[1:-1]  # smooths the stepwise progress of the feet into body motion
+        # A Hann window smooths the stepwise progress of the feet into body motion.
+        kernel = 0.5 + 0.5 * fixed.cos(np.pi * np.arange(-6, 7, 2) / 8)
+        kernel /= kernel.sum()
         padded = np.concatenate([np.full(3, mean[0]), mean, np.full(3, mean[-1])])
-        glide = np.convolve(padded, kernel / kernel.sum(), "valid")
+        glide = sum(factor * padded[k : k + len(mean)] for k, factor in enumerate(kernel))
         glide = (glide - glide[0]) / (glide[-1] - glide[0])
         take.body_path = _advance(take.body_path, glide, x, z, turn)
-        take.shifts[:, take.skeleton.index("body"), 1] -= bob * np.sin(np.pi * taken * s) ** 2
+        take.shifts[:, take.skeleton.index("body"), 1] -= bob * fixed.sin(np.pi * taken * s) ** 2
 
     return play
 

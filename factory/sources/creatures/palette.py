@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from renderers import fixed
+
 Colour = tuple[float, float, float]
 """Linear RGB in 0–1, as glTF stores vertex colours."""
 
@@ -19,7 +21,7 @@ INK = (0.012, 0.010, 0.014)
 def colour(hex_rgb: str) -> Colour:
     """Convert sRGB "#rrggbb" to linear RGB."""
     srgb = np.array([int(hex_rgb[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, fixed.power((srgb + 0.055) / 1.055, 2.4))
     red, green, blue = (float(channel) for channel in np.round(linear, 5))
     return red, green, blue
 
@@ -66,7 +68,7 @@ class Genes:
         """
         chosen = self.pick(options)
         turn = _hue(np.radians(hue_deg) * (self.vary(1.0) - 1.0))
-        return tuple(self._nudged(turn @ colour(text)) for text in chosen)
+        return tuple(self._nudged(fixed.transformed(np.array(colour(text)), turn)) for text in chosen)
 
     def _nudged(self, rgb: np.ndarray) -> Colour:
         light = self.vary(0.18)
@@ -76,7 +78,7 @@ class Genes:
 
 def _hue(angle: float) -> np.ndarray:
     """Return the rotation matrix [3, 3] of linear RGB about the grey axis, for an angle in radians."""
-    third, cosine, sine = 1 / 3, np.cos(angle), np.sin(angle) / np.sqrt(3)
+    third, cosine, sine = 1 / 3, fixed.cos(angle), fixed.sin(angle) / np.sqrt(3)
     same, next_, last = (
         cosine + third * (1 - cosine),
         third * (1 - cosine) - sine,

@@ -9,6 +9,7 @@ import numpy as np
 from factory.sources.creatures.motion import Take
 from factory.sources.creatures.shapes import euler
 from factory.sources.creatures.skeleton import Chain, Leg, Skeleton
+from renderers import fixed
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def solve(take: Take) -> Pose:
     translations = take.shifts + skeleton.offsets
     body = skeleton.index("body")
     translations[:, body] = _place(take.body_path, translations[:, body])
-    rotations[:, body] = _heading(take.body_path[:, 2]) @ rotations[:, body]
+    rotations[:, body] = fixed.product(_heading(take.body_path[:, 2]), rotations[:, body])
     _settle(take, body, rotations, translations)
     for chain in skeleton.chains:
         _lift(skeleton, chain, rotations, translations)
@@ -53,7 +54,7 @@ def _heading(yaw: np.ndarray) -> np.ndarray:
 
 def _place(path: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Transform rest-pose points [T, 3] or [3] along a path [T, 3] of (x, z, yaw)."""
-    moved = np.einsum("tij,tj->ti", _heading(path[:, 2]), np.broadcast_to(points, (len(path), 3)))
+    moved = fixed.applied(_heading(path[:, 2]), np.broadcast_to(points, (len(path), 3)))
     moved[:, 0] += path[:, 0]
     moved[:, 2] += path[:, 1]
     return moved
@@ -69,14 +70,14 @@ def _global(
     turn, place = rotations[:, joint], translations[:, joint]
     parent = skeleton.parents[joint]
     while parent > 0:
-        place = np.einsum("tij,tj->ti", rotations[:, parent], place) + translations[:, parent]
-        turn = rotations[:, parent] @ turn
+        place = fixed.applied(rotations[:, parent], place) + translations[:, parent]
+        turn = fixed.product(rotations[:, parent], turn)
         parent = skeleton.parents[parent]
     return turn, place
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return vectors / np.maximum(fixed.norm(vectors)[..., None], 1e-9)
 
 
 def _frame(along: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -87,9 +88,10 @@ def _frame(along: np.ndarray, normal: np.ndarray) -> np.ndarray:
 def _ankle(take: Take, name: str, leg: Leg) -> tuple[np.ndarray, np.ndarray]:
     """Return the target position of the ankle [T, 3] and the rotation of the foot [T, 3, 3], in the root frame."""
     path = take.foot_path[name]
-    turn = _heading(path[:, 2]) @ euler(take.foot_angles[name])
+    turn = fixed.product(_heading(path[:, 2]), euler(take.foot_angles[name]))
     sole = _place(path, leg.sole + take.foot_shift[name])
-    return sole + turn @ (take.skeleton.rest[take.skeleton.index(leg.foot)] - leg.sole), turn
+    ankle = take.skeleton.rest[take.skeleton.index(leg.foot)] - leg.sole
+    return sole + fixed.applied(turn, ankle), turn
 
 
 def _hip(
@@ -98,7 +100,7 @@ def _hip(
     """Return the position of the hip [T, 3] and the rotation of its parent joint [T, 3, 3], in the root frame."""
     upper = take.skeleton.index(leg.upper)
     turn, place = _global(take.skeleton, rotations, translations, take.skeleton.parents[upper])
-    return place + np.einsum("tij,tj->ti", turn, translations[:, upper]), turn
+    return place + fixed.applied(turn, translations[:, upper]), turn
 
 
 def _bones(skeleton: Skeleton, leg: Leg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,10 +115,10 @@ def _settle(take: Take, body: int, rotations: np.ndarray, translations: np.ndarr
         drop = np.zeros(len(translations))
         for name, leg in take.skeleton.legs.items():
             hip0, knee0, ankle0 = _bones(take.skeleton, leg)
-            longest = 0.995 * (np.linalg.norm(knee0 - hip0) + np.linalg.norm(ankle0 - knee0))
+            longest = 0.995 * (fixed.norm(knee0 - hip0) + fixed.norm(ankle0 - knee0))
             ankle, _ = _ankle(take, name, leg)
             hip, _ = _hip(take, leg, rotations, translations)
-            flat = np.linalg.norm((hip - ankle)[:, [0, 2]], axis=1)
+            flat = fixed.norm((hip - ankle)[:, [0, 2]])
             highest = ankle[:, 1] + np.sqrt(np.maximum(longest**2 - flat**2, 0))
             drop = np.maximum(drop, hip[:, 1] - highest)
         if not (drop > 1e-5).any():
@@ -135,26 +137,24 @@ def _reach(take: Take, name: str, leg: Leg, rotations: np.ndarray, translations:
     ankle, foot_turn = _ankle(take, name, leg)
     hip, parent_turn = _hip(take, leg, rotations, translations)
 
-    thigh, shin = np.linalg.norm(knee0 - hip0), np.linalg.norm(ankle0 - knee0)
+    thigh, shin = fixed.norm(knee0 - hip0), fixed.norm(ankle0 - knee0)
     straight = ankle - hip
-    length = np.clip(
-        np.linalg.norm(straight, axis=1), abs(thigh - shin) * 1.02 + 1e-4, (thigh + shin) * 0.999
-    )
+    length = np.clip(fixed.norm(straight), abs(thigh - shin) * 1.02 + 1e-4, (thigh + shin) * 0.999)
     direction = _unit(straight)
     direction0 = _unit(ankle0 - hip0)
-    bend0 = _unit(knee0 - hip0 - ((knee0 - hip0) @ direction0) * direction0)
-    follow = _unit(parent_turn @ bend0 + foot_turn @ bend0)
-    side = _unit(follow - np.einsum("ti,ti->t", follow, direction)[:, None] * direction)
-    cosine = np.clip((thigh**2 + length**2 - shin**2) / (2 * thigh * length), -1, 1)
+    bend0 = _unit(knee0 - hip0 - fixed.dot(knee0 - hip0, direction0) * direction0)
+    follow = _unit(fixed.applied(parent_turn, bend0) + fixed.applied(foot_turn, bend0))
+    side = _unit(follow - fixed.dot(follow, direction)[:, None] * direction)
+    cosine = np.clip((thigh * thigh + length * length - shin * shin) / (2 * thigh * length), -1, 1)
     knee = hip + thigh * (cosine[:, None] * direction + np.sqrt(1 - cosine**2)[:, None] * side)
     end = hip + length[:, None] * direction
 
     normal0, normal = np.cross(direction0, bend0), np.cross(direction, side)
-    upper_turn = _frame(_unit(knee - hip), normal) @ _frame(_unit(knee0 - hip0), normal0).T
-    lower_turn = _frame(_unit(end - knee), normal) @ _frame(_unit(ankle0 - knee0), normal0).T
-    rotations[:, upper] = np.swapaxes(parent_turn, 1, 2) @ upper_turn
-    rotations[:, lower] = np.swapaxes(upper_turn, 1, 2) @ lower_turn
-    rotations[:, foot_] = np.swapaxes(lower_turn, 1, 2) @ foot_turn
+    upper_turn = fixed.product(_frame(_unit(knee - hip), normal), _frame(_unit(knee0 - hip0), normal0).T)
+    lower_turn = fixed.product(_frame(_unit(end - knee), normal), _frame(_unit(ankle0 - knee0), normal0).T)
+    rotations[:, upper] = fixed.product(np.swapaxes(parent_turn, 1, 2), upper_turn)
+    rotations[:, lower] = fixed.product(np.swapaxes(upper_turn, 1, 2), lower_turn)
+    rotations[:, foot_] = fixed.product(np.swapaxes(lower_turn, 1, 2), foot_turn)
 
 
 def _lift(skeleton: Skeleton, chain: Chain, rotations: np.ndarray, translations: np.ndarray) -> None:
@@ -168,14 +168,15 @@ def _lift(skeleton: Skeleton, chain: Chain, rotations: np.ndarray, translations:
             places.append(place - base)
             deficits.append(radius - place[:, 1])
         arms, deficit = np.stack(places, 1), np.stack(deficits, 1)
-        flat = np.linalg.norm(arms[..., [0, 2]], axis=-1)
+        flat = fixed.norm(arms[..., [0, 2]])
         angle = np.maximum((deficit / np.maximum(flat, 0.05)).max(1), 0)
         if not (angle > 1e-4).any():
             return
         tip = arms[:, -1] * [1, 0, 1]
         axis = _unit(np.cross(tip, np.array([0.0, 1.0, 0.0])))
         lift = _about(axis, np.minimum(angle, 0.5))
-        rotations[:, joints[0]] = rotations[:, joints[0]] @ np.swapaxes(base_turn, 1, 2) @ lift @ base_turn
+        turned = fixed.product(rotations[:, joints[0]], np.swapaxes(base_turn, 1, 2))
+        rotations[:, joints[0]] = fixed.product(fixed.product(turned, lift), base_turn)
 
 
 def _about(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -183,5 +184,5 @@ def _about(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
     x, y, z = axis.T
     zero = np.zeros_like(x)
     cross = np.stack([np.stack(r, -1) for r in ([zero, -z, y], [z, zero, -x], [-y, x, zero])], -2)
-    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
-    return np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
+    sine, cosine = fixed.sin(angle)[:, None, None], fixed.cos(angle)[:, None, None]
+    return np.eye(3) + sine * cross + (1 - cosine) * fixed.product(cross, cross)

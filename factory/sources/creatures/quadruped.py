@@ -27,6 +27,7 @@ from factory.sources.creatures.motion import (
 from factory.sources.creatures.palette import Colour
 from factory.sources.creatures.shapes import Shape, ball, limb
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 LEGS = ("front_left", "front_right", "back_left", "back_right")
 TAILS = ("tail1", "tail2", "tail3", "tail4")
@@ -100,7 +101,7 @@ def book(size: float, long: float, tail: Sequence[str] = TAILS) -> Book:
     fore = [f"front_{side}" for side in g.SIDES]
     flight = together(
         *(foot(leg, y=0.06, z=0.05 if leg in fore else -0.07, pitch=30, curve=pulses(1)) for leg in LEGS),
-        bend("body", pitch=-8, curve=lambda s: np.sin(2 * np.pi * s) * (s < 1)),
+        bend("body", pitch=-8, curve=lambda s: fixed.sin(2 * np.pi * s) * (s < 1)),
         both("ear", pitch=-16, curve=pulses(1)),
         curl(tail, pitch=-30, curve=pulses(1)),
     )
@@ -172,7 +173,7 @@ def _wag(tail: Sequence[str], count: float) -> list[Gesture]:
 def sit(size: float, long: float) -> Gesture:
     """Lower the hips and pitch the body so that the shoulders stay in place."""
     drop = 0.185 * size
-    tilt = np.degrees(np.arcsin(drop / long))
+    tilt = np.degrees(fixed.arcsin(drop / long))
     return together(
         shift("body", y=-drop, z=0.03, curve=hold(0.35, 0.3)), bend("body", pitch=-tilt, curve=hold(0.35, 0.3)),
             curl(NECK, pitch=0.75 * tilt, curve=hold(0.35, 0.3)),
@@ -183,7 +184,7 @@ def sit(size: float, long: float) -> Gesture:
 def rear(long: float, much: float = 1.0, curve: Curve | None = None) -> Gesture:
     """Rear up on the hind legs; the forepaws follow the chest."""
     tilt = 56 * much
-    rise, back = long * np.sin(np.radians(tilt)), long * (1 - np.cos(np.radians(tilt)))
+    rise, back = long * fixed.sin(np.radians(tilt)), long * (1 - fixed.cos(np.radians(tilt)))
     return together(
         bend("body", pitch=-tilt, curve=curve),
         shift("body", y=-0.05, z=0.11 * much, curve=curve),

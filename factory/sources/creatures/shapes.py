@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from factory.sources.creatures.palette import Colour
+from renderers import fixed
 
 Vector = Sequence[float] | np.ndarray  # three numbers
 
@@ -38,7 +39,7 @@ class Shape:
 
 def euler(angles: np.ndarray) -> np.ndarray:
     """Return rotation matrices [..., 3, 3] Ry · Rx · Rz for (pitch, yaw, roll) [..., 3] in radians."""
-    (cx, cy, cz), (sx, sy, sz) = (np.moveaxis(f(angles), -1, 0) for f in (np.cos, np.sin))
+    (cx, cy, cz), (sx, sy, sz) = (np.moveaxis(f(angles), -1, 0) for f in (fixed.cos, fixed.sin))
     rows = [
         [cy * cz + sy * sx * sz, sy * sx * cz - cy * sz, sy * cx],
         [cx * sz, cx * cz, -sx],
@@ -63,17 +64,17 @@ def limb(
     a, b = np.asarray(start, float), np.asarray(end, float)
     ra, rb = radius, radius if end_radius is None else end_radius
     axis = b - a
-    length2 = float(axis @ axis) + 1e-12
-    squeeze = np.asarray(flat_axis, float) / np.linalg.norm(flat_axis)
+    length2 = float(fixed.dot(axis, axis)) + 1e-12
+    squeeze = np.asarray(flat_axis, float) / fixed.norm(np.asarray(flat_axis, float))
 
     def measure(p: np.ndarray) -> np.ndarray:
         offset = p - a
         # Apply the inverse scale. Multiplying the result by `flat` then gives a lower bound of the true distance.
         if flat != 1.0:
-            offset = offset + ((offset @ squeeze) * (1 / flat - 1))[..., None] * squeeze
-        along = np.clip(offset @ axis / length2, 0, 1)
+            offset = offset + (fixed.dot(offset, squeeze) * (1 / flat - 1))[..., None] * squeeze
+        along = np.clip(fixed.dot(offset, axis) / length2, 0, 1)
         nearest = offset - along[..., None] * axis
-        distance = np.sqrt(np.einsum("...i,...i", nearest, nearest)) - (ra + (rb - ra) * along)
+        distance = fixed.norm(nearest) - (ra + (rb - ra) * along)
         return distance * flat if flat != 1.0 else distance
 
     reach = np.array([[ra], [rb]])
@@ -95,9 +96,9 @@ def ball(
     turn = rotation(pitch, yaw, roll)
 
     def measure(p: np.ndarray) -> np.ndarray:
-        q = (p - c) @ turn  # to the local frame
-        k1 = np.sqrt(np.einsum("...i,...i", q / r, q / r))
-        k2 = np.sqrt(np.einsum("...i,...i", q / r**2, q / r**2))
+        q = fixed.transformed(p - c, turn.T)  # to the local frame
+        k1 = fixed.norm(q / r)
+        k2 = fixed.norm(q / r**2)
         return np.where(k2 > 1e-9, k1 * (k1 - 1) / np.maximum(k2, 1e-9), -r.min())
 
     reach = np.sqrt(((turn * r) ** 2).sum(1))
@@ -115,11 +116,11 @@ def box(
     turn = rotation(pitch, yaw, roll)
 
     def measure(p: np.ndarray) -> np.ndarray:
-        q = np.abs((p - c) @ turn) - h
+        q = np.abs(fixed.transformed(p - c, turn.T)) - h
         outside = np.maximum(q, 0)
-        return np.sqrt(np.einsum("...i,...i", outside, outside)) + np.minimum(q.max(-1), 0) - corner
+        return fixed.norm(outside) + np.minimum(q.max(-1), 0) - corner
 
-    reach = np.abs(turn) @ np.asarray(half, float)
+    reach = fixed.transformed(np.asarray(half, float), np.abs(turn))
     return Shape(joint, colour, measure, c - reach, c + reach, blend)
 
 

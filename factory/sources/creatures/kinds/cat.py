@@ -23,6 +23,7 @@ from factory.sources.creatures.motion import (
 )
 from factory.sources.creatures.palette import INK, WHITE, Colour, Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto
+from renderers import fixed
 
 COATS = (  # fur, markings, bib and paws, eyes
     ("#e59a4a", "#b9642a", "#fbf0dd", "#7fb24e"),
@@ -113,10 +114,10 @@ def _rings(
     mark: Colour, axis: np.ndarray, period: float, width: float, only: tuple[str, ...]
 ) -> Paint:
     """Return a paint of wavy tabby stripes perpendicular to `axis`, with `period` and `width` in metres."""
-    axis = axis / np.linalg.norm(axis)
+    axis = axis / fixed.norm(axis)
 
     def inside(p: np.ndarray) -> np.ndarray:
-        along = p @ axis + 0.012 * np.sin(30 * p[:, 0]) + 0.02 * np.abs(p[:, 0])
+        along = fixed.dot(p, axis) + 0.012 * fixed.sin(30 * p[:, 0]) + 0.02 * np.abs(p[:, 0])
         low = np.clip(0.27 - p[:, 1], 0, 1)  # narrow the stripes towards the belly
         return np.abs(along % period - period / 2) - width / 2 + 0.35 * low
 

@@ -30,6 +30,7 @@ from factory.sources.creatures.motion import (
 from factory.sources.creatures.palette import INK, Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto, smooth_union
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 PALETTES = (  # body, top, base
     ("#4fb3e8", "#a8e2f7", "#2f86c9"),
@@ -136,7 +137,8 @@ def _lean_z(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
 
 def _ooze_x(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     """The base extends to the left (+x) and the rest follows."""
-    tongue = np.clip(x / 0.2 + 0.2, 0, None) * (1 - h) ** 3
+    rest = 1 - h
+    tongue = np.clip(x / 0.2 + 0.2, 0, None) * (rest * rest * rest)
     return 0.32 * tongue + 0.07 * (1 - h), -0.12 * h * HEIGHT * 2, -0.25 * tongue * z
 
 
@@ -156,28 +158,28 @@ def _ooze_back_z(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
 
 
 def _pinch(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
-    waist = np.exp(-(((h - 0.42) / 0.16) ** 2))
-    knob = np.exp(-(((h - 0.78) / 0.2) ** 2))
+    waist = fixed.exp(-(((h - 0.42) / 0.16) ** 2))
+    knob = fixed.exp(-(((h - 0.78) / 0.2) ** 2))
     return x * (-0.55 * waist + 0.75 * knob), 0.1 * h * HEIGHT, z * (-0.55 * waist + 0.75 * knob)
 
 
 def _puff(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
-    out = 0.42 * np.sin(np.pi * np.clip(h, 0, 1)) ** 0.8 + 0.1
+    out = 0.42 * fixed.power(fixed.sin(np.pi * np.clip(h, 0, 1)), 0.8) + 0.1
     return out * x, 0.14 * h * HEIGHT, out * z
 
 
 def _crown(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     """A splash crown with six points."""
-    angle, radius = np.arctan2(x, z), np.hypot(x, z)
-    rim = np.exp(-(((h - 0.55) / 0.25) ** 2)) * np.clip(radius / 0.12, 0, 1)
-    point = 0.5 + 0.5 * np.cos(6 * angle)
+    angle, radius = fixed.arctan2(x, z), fixed.hypot(x, z)
+    rim = fixed.exp(-(((h - 0.55) / 0.25) ** 2)) * np.clip(radius / 0.12, 0, 1)
+    point = 0.5 + 0.5 * fixed.cos(6 * angle)
     return (x * rim * (0.25 + 0.45 * point), HEIGHT * (0.42 * rim * point - 0.4 * h**2),
         z * rim * (0.25 + 0.45 * point))
 
 
 def _twist(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
     angle = 1.1 * h
-    return x * (np.cos(angle) - 1) + z * np.sin(angle), 0 * h, z * (np.cos(angle) - 1) - x * np.sin(angle)
+    return x * (fixed.cos(angle) - 1) + z * fixed.sin(angle), 0 * h, z * (fixed.cos(angle) - 1) - x * fixed.sin(angle)
 
 
 def _untwist(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
@@ -186,7 +188,7 @@ def _untwist(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
 
 
 def _rings(x: np.ndarray, h: np.ndarray, z: np.ndarray) -> Offsets:
-    out = 0.24 * np.sin(5 * np.pi * np.clip(h, 0, 1)) * (0.3 + 0.7 * np.clip(1.2 - h, 0, 1))
+    out = 0.24 * fixed.sin(5 * np.pi * np.clip(h, 0, 1)) * (0.3 + 0.7 * np.clip(1.2 - h, 0, 1))
     return out * x, 0 * h, out * z
 
 

@@ -27,6 +27,7 @@ from factory.sources.creatures.motion import (
 from factory.sources.creatures.palette import Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 PALETTES = (  # body, band, fins, belly
     ("#f07f2e", "#fdf6ea", "#e2571f", "#ffb765"),
@@ -97,7 +98,7 @@ def grow(genes: Genes) -> Creature:
         flat=0.34, flat_axis=SIDEWAYS)]
 
     def rim(p: np.ndarray) -> np.ndarray:
-        return 0.175 * sail - np.hypot(p[:, 1] - root[1], p[:, 2] - root[2])
+        return 0.175 * sail - fixed.hypot(p[:, 1] - root[1], p[:, 2] - root[2])
 
     for shapes, paints in ((caudal, [Paint(edge, rim, 0.02)]), (dorsal, []), (keel, [])):
         body.skin(shapes, 0.014, paints)

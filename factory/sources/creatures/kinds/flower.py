@@ -30,6 +30,7 @@ from factory.sources.creatures.motion import (
 from factory.sources.creatures.palette import INK, Colour, Genes, colour, mix
 from factory.sources.creatures.shapes import Shape, ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 PALETTES = (  # petals, petal hearts, disc, pot
     ("#f6f1ea", "#f5cf5e", "#f2b02e", "#c8693f"),
@@ -116,9 +117,9 @@ def _pot(tint: Colour, low: float, high: float, narrow: float, wide: float) -> S
 
     def measure(p: np.ndarray) -> np.ndarray:
         level = np.clip((p[..., 1] - low) / (high - low), 0, 1)
-        side = np.hypot(p[..., 0], p[..., 2]) - (narrow + (wide - narrow) * level) + 0.015
+        side = fixed.hypot(p[..., 0], p[..., 2]) - (narrow + (wide - narrow) * level) + 0.015
         end = np.abs(p[..., 1] - (low + high) / 2) - (high - low) / 2 + 0.015
-        return np.hypot(np.maximum(side, 0), np.maximum(end, 0)) + np.minimum(np.maximum(side, end), 0) - 0.015
+        return fixed.hypot(np.maximum(side, 0), np.maximum(end, 0)) + np.minimum(np.maximum(side, end), 0) - 0.015
 
     reach = max(narrow, wide)
     return Shape("body", tint, measure, np.array([-reach, low, -reach]), np.array([reach, high, reach]), 0.0)
@@ -128,11 +129,11 @@ def _petal(
     body: Body, k: int, offset: float, skull: np.ndarray, long: float, broad: float, tint: Colour, heart: Colour
 ) -> None:
     angle = 2 * np.pi * (k + offset) / PETALS
-    out = np.array([np.sin(angle), np.cos(angle), 0.0])
+    out = np.array([fixed.sin(angle), fixed.cos(angle), 0.0])
     base = skull + 0.075 * out - (0, 0, 0.008 - 0.016 * (offset > 0))
     shape = limb(f"petal{k}", tint, base, base + 0.118 * long * out + (0, 0, 0.022), 0.03, 0.047 * broad, flat=0.3,
         flat_axis=(-0.2 * out[0], -0.2 * out[1], 1))
-    glow = Paint(mix(tint, heart, 0.7), lambda p: np.linalg.norm(p - base, axis=1) - 0.062, 0.05)
+    glow = Paint(mix(tint, heart, 0.7), lambda p: fixed.norm(p - base) - 0.062, 0.05)
     body.solid(shape, detail=6, paints=[glow])
 
 
@@ -144,7 +145,8 @@ def _skeleton(tall: float) -> Skeleton:
     s.row("body", stem)
     for k in range(PETALS):
         angle = 2 * np.pi * k / PETALS
-        s.joint(f"petal{k}", "head", np.array(stem["head"]) + (0.075 * np.sin(angle), 0.075 * np.cos(angle), 0.03))
+        out = (0.075 * fixed.sin(angle), 0.075 * fixed.cos(angle), 0.03)
+        s.joint(f"petal{k}", "head", np.array(stem["head"]) + out)
     for side, x in g.SIDES.items():
         y = 0.27 + (0.1 if x > 0 else 0.075) * tall
         s.row("stem1", {f"{side}_leaf": (0.02 * x, y, 0), f"{side}_leaf_tip": (0.145 * x, y + 0.055, 0.01)})
@@ -153,7 +155,7 @@ def _skeleton(tall: float) -> Skeleton:
 
 def _fold(degrees: float, curve: Curve | None = None) -> Gesture:
     """Rotate every petal about its base on the rim, towards the face."""
-    turns = [(np.sin(a), np.cos(a)) for a in (2 * np.pi * k / PETALS for k in range(PETALS))]
+    turns = [(fixed.sin(a), fixed.cos(a)) for a in (2 * np.pi * k / PETALS for k in range(PETALS))]
     return together(*(bend(f"petal{k}", pitch=degrees * c, yaw=-degrees * s, curve=curve)
         for k, (s, c) in enumerate(turns)))
 

@@ -25,6 +25,7 @@ from factory.sources.creatures.motion import (
 from factory.sources.creatures.palette import INK, Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 PALETTES = (  # bell, rim, tentacles, spots
     ("#b79be8", "#f2a9d0", "#e6c4f2", "#f7e3fb"),
@@ -69,12 +70,13 @@ def grow(genes: Genes) -> Creature:
     dome = [ball("bell", tint, crown + (0, 0.05, 0), (0.2 * wide, 0.165 * tall, 0.2 * wide), blend=0.05),
         ball("bell", tint, crown + (0, -0.015, 0), (0.212 * wide, 0.075, 0.212 * wide), blend=0.06)]
     ring = [2 * np.pi * k / 12 for k in range(12)]
-    dome += [ball("bell", rim, crown + (0.19 * wide * np.sin(a), -0.065, 0.19 * wide * np.cos(a)),
+    dome += [ball("bell", rim, crown + (0.19 * wide * fixed.sin(a), -0.065, 0.19 * wide * fixed.cos(a)),
         (0.046, 0.036 * frill, 0.046), blend=0.03) for a in ring]
-    hem = Paint(rim, lambda p: p[:, 1] - crown[1] + 0.042 + 0.012 * np.cos(12 * np.arctan2(p[:, 0], p[:, 2])), 0.018)
+    hem = Paint(rim, lambda p: p[:, 1] - crown[1] + 0.042 + 0.012 * fixed.cos(12 * fixed.arctan2(p[:, 0], p[:, 2])),
+        0.018)
     freckles = [
-        Paint(spot, ball("", spot, onto(dome[:1], crown + (0.2 * np.sin(a), 0.05 + h, 0.2 * np.cos(a))), r).measure,
-            0.012)
+        Paint(spot, ball("", spot,
+            onto(dome[:1], crown + (0.2 * fixed.sin(a), 0.05 + h, 0.2 * fixed.cos(a))), r).measure, 0.012)
         for a, h, r in ((0.9, 0.1, 0.03), (1.6, 0.05, 0.02), (2.3, 0.12, 0.026), (3.3, 0.07, 0.032),
             (4.1, 0.13, 0.02), (5.1, 0.06, 0.028), (5.6, 0.14, 0.018), (0.3, 0.19, 0.024), (3.0, 0.2, 0.02))
     ]
@@ -102,7 +104,7 @@ def _skeleton(wide: float, long: float) -> Skeleton:
     s.joint("bell", "body", (0, 0.76, 0))
     for k in range(ARMS):
         angle = 2 * np.pi * (k + 0.5) / (ARMS - 1)
-        out = np.array([np.sin(angle), 0, np.cos(angle)]) * (0.135 * wide if k < ARMS - 1 else 0.0)
+        out = np.array([fixed.sin(angle), 0, fixed.cos(angle)]) * (0.135 * wide if k < ARMS - 1 else 0.0)
         drop = [(0.0, 0.05), (0.012, 0.15), (-0.004, 0.255), (0.02, 0.36)]
         reach = long * (1 + 0.12 * (k % 3 - 1))
         s.row("bell", {f"arm{k}_{link}": (out[0] * (1 + 4 * w), 0.76 - d * reach, out[2] * (1 + 4 * w))
@@ -120,8 +122,8 @@ def _arms(inward: float = 0, swing_x: float = 0, swing_z: float = 0, around: flo
     for k in range(ARMS):
         angle = 2 * np.pi * (k + 0.5) / (ARMS - 1)
         inner = 0 if k == ARMS - 1 else inward
-        pitch = inner * np.cos(angle) - swing_z - around * np.sin(angle)
-        roll = -inner * np.sin(angle) + swing_x - around * np.cos(angle)
+        pitch = inner * fixed.cos(angle) - swing_z - around * fixed.sin(angle)
+        roll = -inner * fixed.sin(angle) + swing_x - around * fixed.cos(angle)
         share = np.array([tip**n for n in range(LINKS)])
         share /= share.sum()
         parts += [bend(f"arm{k}_{n}", pitch=pitch * share[n], roll=roll * share[n], curve=curve)
@@ -138,7 +140,7 @@ def _pulse(count: int, much: float = 1.0) -> Gesture:
 
 def idle(count: float = 1.5, much: float = 18) -> Gesture:
     """Travelling waves along the tentacles."""
-    return together(*(bend(f"arm{k}_{n}", pitch=much * np.cos(2.1 * k), roll=much * np.sin(2.1 * k),
+    return together(*(bend(f"arm{k}_{n}", pitch=much * fixed.cos(2.1 * k), roll=much * fixed.sin(2.1 * k),
         curve=waves(count, 0.12 * n + 0.07 * k)) for k in range(ARMS) for n in range(1, LINKS)))
 
 

@@ -23,6 +23,7 @@ from factory.sources.creatures.motion import (
 from factory.sources.creatures.palette import Genes, colour, mix
 from factory.sources.creatures.shapes import ball, limb, onto
 from factory.sources.creatures.skeleton import Skeleton
+from renderers import fixed
 
 PALETTES = (  # back, pattern, belly
     ("#7fb04f", "#4c7a34", "#eef0b8"),
@@ -68,7 +69,7 @@ def grow(genes: Genes) -> Creature:
     back, mark, belly = genes.palette(PALETTES, hue_deg=14)
     thick, wave, pattern = genes.vary(0.15), genes.vary(0.3), genes.pick(("saddles", "bands", "plain"))
     course = _course(wave)
-    radius = thick * np.interp(np.arange(13), [0, 2, 6, 10, 12], [0.014, 0.036, 0.064, 0.058, 0.05])
+    radius = thick * fixed.interpolated(np.arange(13), [0, 2, 6, 10, 12], [0.014, 0.036, 0.064, 0.058, 0.05])
     course[:, 1] += radius + 0.001
     body = Body(_skeleton(course))
     names = [*BACK[::-1], "body", *FRONT, "head"]
@@ -81,16 +82,16 @@ def grow(genes: Genes) -> Creature:
     head = [ball("head", back, skull, (0.082 * thick, 0.062 * thick, 0.095), blend=0.03),
         ball("head", back, skull + (0, -0.012, 0.06), (0.06 * thick, 0.04, 0.055), blend=0.03)]
     bones = np.diff(course, axis=0)
-    lengths = np.linalg.norm(bones, axis=1)
+    lengths = fixed.norm(bones)
     arc = np.concatenate([[0], np.cumsum(lengths)])
 
     def local(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return arc length along the spine, and the offset from it towards the belly side in units of the radius."""
-        u = np.clip(np.einsum("nkj,kj->nk", p[:, None] - course[:-1], bones) / lengths**2, 0, 1)
+        u = np.clip(fixed.dot(p[:, None] - course[:-1], bones) / lengths**2, 0, 1)
         nearest = course[:-1] + u[..., None] * bones
-        k = np.linalg.norm(p[:, None] - nearest, axis=2).argmin(1)
+        k = fixed.norm(p[:, None] - nearest).argmin(1)
         rows = np.arange(len(p))
-        out = (p - nearest[rows, k]) / np.interp(arc[k], arc, radius)[:, None]
+        out = (p - nearest[rows, k]) / fixed.interpolated(arc[k], arc, radius)[:, None]
         rise = np.clip(bones[k, 1] / lengths[k], 0, 1)
         return arc[k] + u[rows, k] * lengths[k], out[:, 2] * rise - out[:, 1] * np.sqrt(1 - rise**2)
 
