@@ -143,7 +143,9 @@ kernel = compiler(
 inline = njit(error_model="numpy", inline="always", **UNCOUNTED)
 helper = njit(error_model="numpy", **UNCOUNTED)
 
-announce_compilation(__name__, "meshes: compiling the CPU kernels for this machine, once (about two minutes) …")
+announce_compilation(
+    __name__, "meshes: compiling the CPU kernels for this machine, once (about two minutes) …"
+)
 
 
 # --- textures ----------------------------------------------------------------------------------------
@@ -1329,7 +1331,9 @@ def _append_visible(work, place, samples, count, layered):
 
 
 @helper
-def _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, bins, tile, work, threshold, planes, layers):
+def _draw_opaque(
+    mesh, materials, screen, records, grid, tile_x, tile_y, bins, tile, work, threshold, planes, layers
+):
     """Determine the visible surface of every sample of a tile; `layers`: see `_draw_record`."""
     for n in range(grid.tile_width * grid.tile_height * grid.samples):
         work.depths[n] = 0
@@ -1525,7 +1529,9 @@ def survey(mesh, materials, screen, records, grid, columns, opaque, following, m
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
         if opaque.starts[tile + 1] == opaque.starts[tile]:
             continue
-        _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, opaque, tile, work, 0.5, planes, -1)
+        _draw_opaque(
+            mesh, materials, screen, records, grid, tile_x, tile_y, opaque, tile, work, 0.5, planes, -1
+        )
         for p in range(grid.tile_width * grid.tile_height):
             f = work.ids[p]
             if f < 0:

@@ -49,9 +49,7 @@ def deposit_all(typing, depths, ids, place, depth, number):
 
     def generate(context, builder, signature, arguments):
         depths, ids, place, depth, number = arguments
-        _deposit(
-            context, builder, signature.args, depths, ids, place, builder.bitcast(depth, _INTS), number
-        )
+        _deposit(context, builder, signature.args, depths, ids, place, builder.bitcast(depth, _INTS), number)
         return context.get_dummy_value()
 
     return types.void(depths, ids, types.int64, depth, types.int32), generate
@@ -508,9 +506,7 @@ def _pixel_writer(side):
             blocks, size = LANES // (side * side), LANES // side
             for row in range(side):
                 order = [b * side * side + row * side + x for b in range(blocks) for x in range(side)]
-                line = builder.shuffle_vector(
-                    pixels, pixels, ir.Constant(ir.VectorType(_INT32, size), order)
-                )
+                line = builder.shuffle_vector(pixels, pixels, ir.Constant(ir.VectorType(_INT32, size), order))
                 address = _address(context, builder, signature.args[1], image, place, line.type)
                 _store(builder, line, address)
                 place = builder.add(place, stride)
