@@ -74,7 +74,7 @@ def test_arguments_of_another_type_are_refused_with_the_name_of_the_field():
         kernels.farthest(points.astype(float), np.arange(3))
     from renderers.meshes.cpu.layout import Mesh
 
-    wrong = Mesh(*[np.zeros(0)] * 10)
+    wrong = Mesh(*[np.zeros(0)] * 12)
     with pytest.raises(
         TypeError, match=r"centroid_distances: argument 0\.corners: expected a C-contiguous uint32"
     ):

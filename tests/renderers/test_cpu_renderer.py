@@ -20,6 +20,7 @@ from tiny_gltf import TinyGltf
 from renderers import gltf
 from renderers.cameras import orbit_cameras
 from renderers.meshes import RenderError, RenderSettings, Shot, backends, render_clip
+from renderers.meshes.cpu import CPURenderer
 
 
 def compare(tiny: TinyGltf, view: Shot, samples: int = 4) -> np.ndarray:
@@ -184,3 +185,26 @@ def test_processors_draw_the_same_bits(tmp_path):
         ).stdout
         found[name] = output.split()[-1]
     assert len(set(found.values())) == 1, found
+
+
+def test_any_number_of_threads_draws_the_same_bits():
+    """Views are drawn on threads that share the scene; frames follow each other while the next pose is evaluated."""
+    asset = gltf.load(model("knight.glb"))
+    size = np.ptp(asset.positions(0, 0.3)[asset.visible], axis=0).max()
+    cameras = orbit_cameras(np.linspace(0.0, 5.0, 5), 0.3, 4.0, fov_y=0.7, width=72, height=56)
+    view = Shot(0, np.linspace(0.1, 0.7, 4), np.diag([2 / size, 2 / size, 2 / size, 1.0]), cameras)
+    settings = RenderSettings(samples=4, depth=True, normals=True, flow=True)
+    clips = [CPURenderer(threads).render_clip(asset, view, settings) for threads in (1, 2, 5)]
+    frames = clips[0].frames
+    assert not any(np.array_equal(frames[:, t], frames[:, t + 1]) for t in range(3))  # it moves
+    for clip in clips[1:]:
+        for name in ("frames", "depth", "normals", "flow"):
+            np.testing.assert_array_equal(getattr(clip, name), getattr(clips[0], name), err_msg=name)
+
+
+def test_the_number_of_threads_is_that_of_the_environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert CPURenderer()._threads == 3
+    assert CPURenderer(2)._threads == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert CPURenderer()._threads >= 1

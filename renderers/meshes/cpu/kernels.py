@@ -32,6 +32,7 @@ from renderers.kernel_cache import UNCOUNTED, announce_compilation, compiler
 from renderers.meshes import opacity
 from renderers.meshes.cpu import layout, light, vectors
 from renderers.meshes.cpu.layout import (
+    ALIKE,
     BASE,
     BASE_MAP,
     BLEND,
@@ -42,6 +43,8 @@ from renderers.meshes.cpu.layout import (
     EMISSIVE,
     EMISSIVE_MAP,
     HEIGHT,
+    LAYER,
+    LAYERS,
     LEVELS,
     MASK,
     METALLIC,
@@ -78,22 +81,31 @@ from renderers.meshes.cpu.light import (
 from renderers.meshes.cpu.vectors import (
     LANES,
     bilinear,
+    bilinear_encoded,
+    bilinear_linear,
     bit_set,
     bits_to_mask,
     candidates,
     count_bits,
     covered,
     deposit,
+    deposit_all,
     exponent,
     exponents,
+    lane_numbers,
+    largest,
     like_first_of_four,
     load_quad,
     make_quad,
     matches,
     mix_alpha,
     pixel_places,
+    smallest,
     store_bytes,
     transposed_short,
+    write_1,
+    write_2,
+    write_4,
 )
 from renderers.simd import (
     broadcast_exact,
@@ -131,7 +143,9 @@ kernel = compiler(
 inline = njit(error_model="numpy", inline="always", **UNCOUNTED)
 helper = njit(error_model="numpy", **UNCOUNTED)
 
-announce_compilation(__name__, "meshes: compiling the CPU kernels for this machine, once (about 20 s) …")
+announce_compilation(
+    __name__, "meshes: compiling the CPU kernels for this machine, once (about two minutes) …"
+)
 
 
 # --- textures ----------------------------------------------------------------------------------------
@@ -327,6 +341,39 @@ def _clip(screen, a, b, c, near, polygon):
 
 
 @inline
+def _worth_a_look(mesh, screen, first, near, width, height, margin):
+    """Return the bits of those of 16 triangles that `assemble` cannot surely leave out.
+
+    Float32 is enough for most. A triangle is only left out if the error cannot change the decision, and if all of its
+    corners are in front of the near plane. Comparisons with values that are not numbers are false: these are kept.
+    """
+    step = len(mesh.lanes) // 3
+    x0, y0, _, w0 = transposed_short(screen, mesh.lanes, first)
+    x1, y1, _, w1 = transposed_short(screen, mesh.lanes, step + first)
+    x2, y2, _, w2 = transposed_short(screen, mesh.lanes, 2 * step + first)
+    front = minimum(minimum(w0, w1), w2) > np.float32(near) * np.float32(1.0001)
+    # The back face: errors of 2^-24 in each of four differences, two products and the last difference.
+    p, m = (x1 - x0) * (y2 - y0), (x2 - x0) * (y1 - y0)
+    bound = (simd.absolute(p) + simd.absolute(m)) * np.float32(1e-6) + np.float32(1e-20)
+    back = (p - m) * load_exact(mesh.culled_winding, first) > bound
+    left, right = minimum(minimum(x0, x1), x2), maximum(maximum(x0, x1), x2)
+    top, bottom = minimum(minimum(y0, y1), y2), maximum(maximum(y0, y1), y2)
+    out_left, out_top = right <= ZERO, bottom <= ZERO
+    out_right, out_bottom = left >= np.float32(width), top >= np.float32(height)
+    left_out = mask_bits(back) | mask_bits(out_left) | mask_bits(out_top)
+    left_out |= mask_bits(out_right) | mask_bits(out_bottom)
+    last = min(first + LANES, len(mesh.kinds)) - 1
+    if mesh.kinds[last] == SOLID:
+        # Between samples: see `assemble`. Below 4096 pixels, coordinates are rounded by less than 1 / 512.
+        inset = np.float32(margin) - np.float32(1.0 / 512.0)
+        near_by = (minimum(left, top) > np.float32(-4096.0)) & (maximum(right, bottom) < np.float32(4096.0))
+        no_column = simd.floor(left + inset) >= simd.floor(right - inset) + ONE
+        no_row = simd.floor(top + inset) >= simd.floor(bottom - inset) + ONE
+        left_out |= mask_bits(near_by) & (mask_bits(no_column) | mask_bits(no_row))
+    return 0xFFFF & ~np.int64(left_out & mask_bits(front))
+
+
+@inline
 def _finite(screen, i):
     return abs(screen[i, 0]) < 1e30 and abs(screen[i, 1]) < 1e30 and abs(screen[i, 3]) < 1e30
 
@@ -344,8 +391,13 @@ def assemble(mesh, screen, near, width, height, margin, records):
     room = len(records.points)
     polygon = records.polygon
     count = 0
+    remaining = 0
     for f in range(len(mesh.corners)):
         records.first[f] = count
+        if f & (LANES - 1) == 0:
+            remaining = _worth_a_look(mesh, screen, f, near, width, height, margin)
+        if (remaining >> (f & (LANES - 1))) & 1 == 0:
+            continue
         a, b, c = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
         behind = (screen[a, 3] < near) + np.int64(screen[b, 3] < near) + np.int64(screen[c, 3] < near)
         if behind == 3 or not (_finite(screen, a) and _finite(screen, b) and _finite(screen, c)):
@@ -628,28 +680,33 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 
     With `blending`, those of blended materials are translucent (`work.alphas`).
     """
-    _load_corners(mesh, grid, tile_x, tile_y, work, count)
+    pixels, triangles, masks = work.pixels, work.triangles, work.masks
+    sorted_by_material = _sort_by_material(mesh, work, count)
+    if sorted_by_material:
+        pixels, triangles, masks = work.sorted_pixels, work.sorted_triangles, work.sorted_masks
+    _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count)
     light.interpolate(
         work.rows, work.corners, mesh.vertices, mesh.colors, screen,
-        np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2]), count,
+        np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2]), len(materials.texels) > 1, count,
     )  # fmt: skip
-    _gather(mesh, materials, records, grid, work, count)
+    _gather(mesh, materials, records, grid, work, triangles, masks, count)
     light.shade(work.rows, count)
     rows, samples = work.rows, grid.samples
-    pixels = grid.tile_width * grid.tile_height
+    size = grid.tile_width * grid.tile_height
     for n in range(count):
+        slot = np.int64(work.slots[n]) if sorted_by_material else n
         red, green, blue = (
-            rows[ENCODED * STRIDE + n],
-            rows[(ENCODED + 1) * STRIDE + n],
-            rows[(ENCODED + 2) * STRIDE + n],
+            rows[ENCODED * STRIDE + slot],
+            rows[(ENCODED + 1) * STRIDE + slot],
+            rows[(ENCODED + 2) * STRIDE + slot],
         )
         mask, p = work.masks[n], work.pixels[n]
         if not layered:
             number = count_bits(np.int64(mask))
             work.sums[p] += red * number
-            work.sums[pixels + p] += green * number
-            work.sums[2 * pixels + p] += blue * number
-            work.sums[3 * pixels + p] += number
+            work.sums[size + p] += green * number
+            work.sums[2 * size + p] += blue * number
+            work.sums[3 * size + p] += number
             continue
         translucent = blending and mesh.kinds[work.triangles[n]] == BLEND
         for s in range(samples):
@@ -662,12 +719,36 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
                 simd.store(work.colors, place, make_quad(red, green, blue, ONE) * alpha + behind)
 
 
+@helper
+def _sort_by_material(mesh, work, count):
+    """Sort fragments by material, so that most groups of 16 have one; return False if they all have the same."""
+    tally = work.tally
+    if len(tally) <= 2 or count == 0:
+        return False
+    tally[:] = 0
+    for n in range(count):
+        tally[mesh.materials[work.triangles[n]] + 1] += 1
+    if tally[mesh.materials[work.triangles[0]] + 1] == count:
+        return False
+    for m in range(1, len(tally)):
+        tally[m] += tally[m - 1]
+    for n in range(count):
+        f = work.triangles[n]
+        m = mesh.materials[f]
+        slot = tally[m]
+        tally[m] = slot + 1
+        work.slots[n] = slot
+        work.sorted_pixels[slot], work.sorted_triangles[slot] = work.pixels[n], f
+        work.sorted_masks[slot] = work.masks[n]
+    return True
+
+
 @inline
-def _load_corners(mesh, grid, tile_x, tile_y, work, count):
+def _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count):
     """Write the vertices, materials and places of fragments, the inputs of `light.interpolate`."""
     rows, samples = work.rows, grid.samples
     for n in range(count):
-        mask, at_x, at_y = work.masks[n], np.float32(0.5), np.float32(0.5)
+        mask, at_x, at_y = masks[n], np.float32(0.5), np.float32(0.5)
         if samples == 4:
             at_x, at_y = grid.centroids[mask, 0], grid.centroids[mask, 1]
         elif mask != (1 << samples) - 1:
@@ -681,10 +762,10 @@ def _load_corners(mesh, grid, tile_x, tile_y, work, count):
         rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
     left, top = np.float32(tile_x), np.float32(tile_y)
     for k in range(0, count, LANES):
-        x, y = pixel_places(work.pixels, k, grid.block_shift, grid.tile_shift_x - grid.block_shift)
+        x, y = pixel_places(pixels, k, grid.block_shift, grid.tile_shift_x - grid.block_shift)
         simd.store(rows, PIXEL * STRIDE + k, x + left + load_exact(rows, AT * STRIDE + k))
         simd.store(rows, (PIXEL + 1) * STRIDE + k, y + top + load_exact(rows, (AT + 1) * STRIDE + k))
-        first, second, third, material = transposed_short(mesh.corners, work.triangles, k)
+        first, second, third, material = transposed_short(mesh.corners, triangles, k)
         simd.store(work.corners, k, first)
         simd.store(work.corners, STRIDE + k, second)
         simd.store(work.corners, 2 * STRIDE + k, third)
@@ -728,7 +809,7 @@ def _add_details(mesh, materials, facing, f, rows, n):
 
 
 @helper
-def _gather(mesh, materials, records, grid, work, count):
+def _gather(mesh, materials, records, grid, work, triangles, masks, count):
     """Look up the textures of fragments and complete the inputs of `light.shade`, 16 at a time by material."""
     for k in range(0, count, LANES):
         remaining = (1 << min(count - k, LANES)) - 1
@@ -736,7 +817,7 @@ def _gather(mesh, materials, records, grid, work, count):
             m = work.materials[k + simd.lowest_bit(np.uint64(remaining))]
             bits = remaining & matches(work.materials, k, np.int32(m))
             remaining &= ~bits
-            _apply_material(mesh, materials, records, grid, work, k, bits, m)
+            _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m)
 
 
 @inline
@@ -751,7 +832,7 @@ def _put_lanes(rows, first, k, chosen, a, b, c):
 
 
 @inline
-def _apply_material(mesh, materials, records, grid, work, k, bits, m):
+def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m):
     """Complete the inputs of `light.shade` for those of fragments k..k + 15 in `bits`, which have material m."""
     rows, factors, flags = work.rows, materials.factors, materials.flags
     chosen = bits_to_mask(bits)
@@ -769,15 +850,16 @@ def _apply_material(mesh, materials, records, grid, work, k, bits, m):
     for slot in (BASE_MAP, EMISSIVE_MAP):
         texture = materials.textures[m, slot]
         if texture >= 0:
-            if slot != BASE_MAP:
+            if slot != BASE_MAP and flags[m, ALIKE] == 0:
                 for n in range(LANES):
                     if (bits >> n) & 1:
-                        u, v, ux, vx, uy, vy = _other_texcoord(mesh, work.triangles[k + n], slot, rows, k + n)
+                        u, v, ux, vx, uy, vy = _other_texcoord(mesh, triangles[k + n], slot, rows, k + n)
                         _put(rows, TEXCOORD, k + n, u, v, ux)
                         _put(rows, TEXCOORD + 3, k + n, vx, uy, vy)
             row = BASE_ROW if slot == BASE_MAP else EMISSION
             edged = flags[m, WEIGHTED] != 0
-            _multiply_texture(materials, grid, work, k, bits, texture, row, edged, edged and slot == BASE_MAP)
+            weighted = edged and slot == BASE_MAP
+            _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted)
     zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
     if flags[m, UNLIT]:
         _put_lanes(rows, NORMAL, k, chosen, zero, zero, one)
@@ -792,7 +874,7 @@ def _apply_material(mesh, materials, records, grid, work, k, bits, m):
         if flags[m, DETAILED] or flags[m, DOUBLE_SIDED]:
             for n in range(k, k + LANES):
                 if (bits >> (n - k)) & 1:
-                    f = work.triangles[n]
+                    f = triangles[n]
                     if flags[m, DETAILED]:
                         _add_details(mesh, materials, records.facing[f], f, rows, n)
                     if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
@@ -802,7 +884,7 @@ def _apply_material(mesh, materials, records, grid, work, k, bits, m):
 
 
 @helper
-def _multiply_texture(materials, grid, work, k, bits, texture, row, edged, weighted):
+def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted):
     """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
 
     The mean of encoded colours over the footprint of the pixel, a parallelogram with the sides a = d(u, v) / dX and
@@ -852,12 +934,16 @@ def _multiply_texture(materials, grid, work, k, bits, texture, row, edged, weigh
     level = minimum(maximum(level, zero), last)
     step = one / taps
     red, green, blue, total = zero, zero, zero, zero
+    some_squared = np.int64(mask_bits(squared)) & bits != 0
+    first = texture * samplers.shape[1] + OFFSETS
     for t in range(number):
         if by_sample:
             dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
             dy = grid.inside[t, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
             tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
-            active = bit_set(work.masks, k, t)
+            active = bit_set(masks, k, t)
+            if np.int64(mask_bits(active)) & bits == 0:
+                continue
         else:
             active = taps > np.float32(t)
             if np.int64(mask_bits(active)) & bits == 0:
@@ -866,13 +952,21 @@ def _multiply_texture(materials, grid, work, k, bits, texture, row, edged, weigh
             tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
         tap_u = _fold_lanes(tap_u, samplers[texture, WRAP_S])
         tap_v = _fold_lanes(tap_v, samplers[texture, WRAP_T])
-        first = texture * samplers.shape[1] + OFFSETS
-        r, g, b, a = bilinear(
-            materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, squared
-        )
         weight = one
-        if weighted:
-            weight = a + np.float32(1e-3)
+        if by_sample:
+            r, g, b, a = bilinear_linear(
+                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
+            )
+            if weighted:
+                weight = a + np.float32(1e-3)
+        elif some_squared:
+            r, g, b = bilinear(
+                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, squared
+            )
+        else:
+            r, g, b = bilinear_encoded(
+                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
+            )
         weight = select(active, weight, zero)
         total = total + weight
         red, green, blue = red + r * weight, green + g * weight, blue + b * weight
@@ -966,38 +1060,99 @@ def _at(plane, x, y):
 
 
 @inline
-def _draw_record(mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes):
-    """Draw the opaque samples of a record to the depths and ids of a tile."""
+def _draw_wide(e, rest, least, low, high, left, top, right, bottom, across, bw, bh, work, f):
+    """Draw a solid record that is several blocks wide.
+
+    Rounding is monotonic: if the largest of the 16 values of an edge is not inside, none is, and if the smallest is
+    inside, all are. Blocks are first classified so, 16 at a time, and most are outside or inside.
+    """
+    above0, above1, above2 = largest(rest[0]), largest(rest[1]), largest(rest[2])
+    below0, below1, below2 = smallest(rest[0]), smallest(rest[1]), smallest(rest[2])
+    lowest, highest = broadcast_exact(low), broadcast_exact(high)
+    for by in range(top, bottom + 1):
+        y = np.float32(by * bh)
+        for first in range(left, right + 1, LANES):
+            x = lane_numbers() * np.float32(bw) + np.float32(first * bw)
+            at0 = x * e[0][0] + (e[0][1] * y + e[0][2])
+            at1 = x * e[1][0] + (e[1][1] * y + e[1][2])
+            at2 = x * e[2][0] + (e[2][1] * y + e[2][2])
+            touched = (at0 + above0 > least[0]) & (at1 + above1 > least[1]) & (at2 + above2 > least[2])
+            remaining = np.int64(mask_bits(touched)) & ((1 << min(right + 1 - first, LANES)) - 1)
+            whole = (at0 + below0 > least[0]) & (at1 + below1 > least[1]) & (at2 + below2 > least[2])
+            filled = np.int64(mask_bits(whole))
+            while remaining:
+                n = simd.lowest_bit(np.uint64(remaining))
+                remaining &= remaining - 1
+                place, block_x = (by * across + first + n) * LANES, np.float32((first + n) * bw)
+                if (filled >> n) & 1:
+                    depth = maximum(rest[3] + _at(e[3], block_x, y), lowest)
+                    deposit_all(work.depths, work.ids, place, minimum(depth, highest), np.int32(f))
+                else:
+                    inside, depth = _test(e, rest, least, low, high, block_x, y)
+                    deposit(work.depths, work.ids, place, inside, depth, np.int32(f))
+
+
+@inline
+def _draw_record(
+    mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes, layers
+):
+    """Draw the opaque samples of a record to the depths and ids of a tile.
+
+    Translucent samples of blended records are remembered for `_draw_translucent`, if `layers`, the number of blocks
+    that are remembered, is not negative. Returns the new number.
+    """
     f = records.owners[r]
     e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     kind = mesh.kinds[f]
-    if kind == SOLID:
+    if kind == SOLID and right - left >= 3:
+        _draw_wide(e, rest, least, low, high, left, top, right, bottom, across, bw, bh, work, f)
+    elif kind == SOLID:
         for by in range(top, bottom + 1):
             y = np.float32(by * bh)
             for bx in range(left, right + 1):
                 x = np.float32(bx * bw)
                 inside, depth = _test(e, rest, least, low, high, x, y)
-                if mask_bits(inside) != 0:
-                    deposit(work.depths, work.ids, (by * across + bx) * LANES, inside, depth, np.int32(f))
+                deposit(work.depths, work.ids, (by * across + bx) * LANES, inside, depth, np.int32(f))
     else:
         m = mesh.materials[f]
         threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
         texture, level, origin_x, origin_y = _prepare_alpha(
             mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
         )
+        remembered = kind == BLEND and layers >= 0
+        nearer = np.int32(0 if remembered else 1)  # translucent samples may be as far as what is there
+        start, complete = layers, remembered
         for by in range(top, bottom + 1):
             y = np.float32(by * bh)
             for bx in range(left, right + 1):
                 x = np.float32(bx * bw)
                 place = (by * across + bx) * LANES
                 inside, depth = _test(e, rest, least, low, high, x, y)
-                found = candidates(work.depths, place, inside, depth, np.int32(1), work.found)
+                found = candidates(work.depths, place, inside, depth, nearer, work.found)
                 if found:
                     alpha = _alpha_lanes(
                         mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
                     )
                     deposit(work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f))
+                    if remembered:
+                        found &= np.int64(mask_bits(_translucent(alpha)))
+                        if found and layers < LAYERS:
+                            simd.store(work.layers, layers * LAYER, alpha)
+                            simd.store(work.layers, layers * LAYER + LANES, depth)
+                            work.layer_blocks[layers], work.layer_masks[layers] = by * across + bx, found
+                            layers += 1
+                        elif found:
+                            complete = False
+        if kind == BLEND:
+            records.layer_starts[r] = start
+            records.layer_counts[r] = layers - start if complete else -1
+    return layers
+
+
+@inline
+def _translucent(alpha):
+    return (alpha >= np.float32(FAINTEST_ALPHA)) & (alpha < np.float32(SOLID_ALPHA))
 
 
 @inline
@@ -1075,14 +1230,24 @@ def _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x, y):
 def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y, eye, work, planes, count):
     """Append the translucent fragments of a record; returns the new number of fragments."""
     f = records.owners[r]
+    if records.layer_counts[r] >= 0:
+        start = np.int64(records.layer_starts[r])
+        for n in range(start, start + records.layer_counts[r]):
+            block = np.int64(work.layer_blocks[n])
+            depth = load_exact(work.layers, n * LAYER + LANES)
+            inside = bits_to_mask(np.int64(work.layer_masks[n]))
+            found = candidates(work.depths, block * LANES, inside, depth, np.int32(0), work.found)
+            count = _append_translucent(
+                mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, f, block, found,
+                n * LAYER, count,
+            )  # fmt: skip
+        return count
     e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     m = mesh.materials[f]
     texture, level, origin_x, origin_y = _prepare_alpha(
         mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
     )
-    samples = grid.samples
-    full, in_block = (1 << samples) - 1, LANES // samples
     for by in range(top, bottom + 1):
         y = np.float32(by * bh)
         for bx in range(left, right + 1):
@@ -1093,35 +1258,35 @@ def _draw_translucent(mesh, materials, screen, records, r, grid, tile_x, tile_y,
             if found == 0:
                 continue
             alpha = _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y)
-            translucent = (alpha >= np.float32(FAINTEST_ALPHA)) & (alpha < np.float32(SOLID_ALPHA))
-            found &= np.int64(mask_bits(translucent))
-            if found == 0:
-                continue
-            simd.store(work.found_alphas, 0, alpha)
-            for p in range(in_block):
-                mask = (found >> (p * samples)) & full
-                if mask:
-                    for s in range(samples):
-                        work.alphas[count, s] = work.found_alphas[p * samples + s]
-                    work.pixels[count], work.triangles[count] = block * in_block + p, f
-                    work.masks[count] = mask
-                    count += 1
-                    if count == CHUNK:
-                        _flush(
-                            mesh,
-                            materials,
-                            screen,
-                            records,
-                            grid,
-                            tile_x,
-                            tile_y,
-                            eye,
-                            work,
-                            count,
-                            True,
-                            True,
-                        )
-                        count = 0
+            found &= np.int64(mask_bits(_translucent(alpha)))
+            simd.store(work.layers, LAYERS * LAYER, alpha)
+            count = _append_translucent(
+                mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, f, block, found,
+                LAYERS * LAYER, count,
+            )  # fmt: skip
+    return count
+
+
+@inline
+def _append_translucent(
+    mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, f, block, found, first, count
+):
+    """Append the fragments of a block with the samples in `found`, whose alpha is at `first` in `work.layers`."""
+    samples = grid.samples
+    full, in_block = (1 << samples) - 1, LANES // samples
+    shift = 4 - 2 * grid.block_shift  # base 2 logarithm of the samples
+    while found:
+        p = simd.lowest_bit(np.uint64(found)) >> shift
+        mask = (found >> (p * samples)) & full
+        found &= ~(full << (p * samples))
+        for s in range(samples):
+            work.alphas[count, s] = work.layers[first + p * samples + s]
+        work.pixels[count], work.triangles[count] = block * in_block + p, f
+        work.masks[count] = mask
+        count += 1
+        if count == CHUNK:
+            _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True, True)
+            count = 0
     return count
 
 
@@ -1135,6 +1300,14 @@ def _append_visible(work, place, samples, count, layered):
     )  # bits of the samples that show the triangle of the first sample of their pixel
     if samples == 4:
         uniform = like_first_of_four(work.ids, place)
+        if uniform == 0xFFFF:
+            # A pixel without a triangle is overwritten by the next one.
+            for first in range(0, LANES, samples):
+                f = work.ids[place + first]
+                work.pixels[count], work.triangles[count], work.masks[count] = pixel, max(f, 0), full
+                count += np.int64(f >= 0)
+                pixel += 1
+            return count
     elif samples == 16:
         uniform = matches(work.ids, place, work.ids[place])
     for first in range(0, LANES, samples):
@@ -1158,15 +1331,18 @@ def _append_visible(work, place, samples, count, layered):
 
 
 @helper
-def _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, bins, tile, work, threshold, planes):
-    """Determine the visible surface of every sample of a tile."""
+def _draw_opaque(
+    mesh, materials, screen, records, grid, tile_x, tile_y, bins, tile, work, threshold, planes, layers
+):
+    """Determine the visible surface of every sample of a tile; `layers`: see `_draw_record`."""
     for n in range(grid.tile_width * grid.tile_height * grid.samples):
         work.depths[n] = 0
         work.ids[n] = -1
     for n in range(bins.starts[tile], bins.starts[tile + 1]):
-        _draw_record(
-            mesh, materials, screen, records, bins.records[n], grid, tile_x, tile_y, work, threshold, planes
-        )
+        layers = _draw_record(
+            mesh, materials, screen, records, bins.records[n], grid, tile_x, tile_y, work, threshold, planes,
+            layers,
+        )  # fmt: skip
 
 
 @inline
@@ -1196,6 +1372,7 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
     height, width = image.shape
     pixels = grid.tile_width * grid.tile_height
     share = np.float32(1.0) / np.float32(samples)
+    inside = tile_x + grid.tile_width <= width and tile_y + grid.tile_height <= height
     if layered:
         for p in range(pixels):
             total = zero_quad()
@@ -1225,6 +1402,15 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
             _write_straight(red * share, green * share, blue * share, alpha * share, work.bytes)
             for c in range(4):
                 simd.store(sums, c * pixels + first, broadcast_exact(np.float32(0.0)))
+        if inside:
+            place = (np.int64(grid.places[first, 1]) + tile_y) * width + grid.places[first, 0] + tile_x
+            if samples == 4:
+                write_2(work.bytes, image, place, width)
+            elif samples == 1:
+                write_4(work.bytes, image, place, width)
+            else:
+                write_1(work.bytes, image, place, width)
+            continue
         for n in range(LANES):
             x, y = grid.places[first + n, 0] + tile_x, grid.places[first + n, 1] + tile_y
             if x < width and y < height:
@@ -1286,6 +1472,7 @@ def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, 
                 work,
                 SOLID_ALPHA,
                 planes,
+                0 if layered else -1,
             )
             count = 0
             for place in range(0, pixels * samples, LANES):
@@ -1342,7 +1529,9 @@ def survey(mesh, materials, screen, records, grid, columns, opaque, following, m
         tile_x, tile_y = tile % columns * grid.tile_width, tile // columns * grid.tile_height
         if opaque.starts[tile + 1] == opaque.starts[tile]:
             continue
-        _draw_opaque(mesh, materials, screen, records, grid, tile_x, tile_y, opaque, tile, work, 0.5, planes)
+        _draw_opaque(
+            mesh, materials, screen, records, grid, tile_x, tile_y, opaque, tile, work, 0.5, planes, -1
+        )
         for p in range(grid.tile_width * grid.tile_height):
             f = work.ids[p]
             if f < 0:

@@ -15,13 +15,16 @@ BASE, EMISSIVE, CUTOFF, METALLIC, ROUGHNESS, NORMAL_SCALE, OCCLUSION, FACTORS = 
 # Columns of `Materials.flags`.
 # TEXTURED: has any texture; DETAILED: has one other than base colour and emission.
 # WEIGHTED: colours of the base texture are weighted by its alpha.
-DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, WEIGHTED, FLAGS = 0, 1, 2, 3, 4, 5
+# ALIKE: emission has the texture coordinates of the base colour.
+DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, WEIGHTED, ALIKE, FLAGS = 0, 1, 2, 3, 4, 5, 6
 # Columns of `Textures.samplers`; the offsets of the levels in `Textures.texels` follow.
 WIDTH, HEIGHT, LEVELS, WRAP_S, WRAP_T, NEAREST, OFFSETS = 0, 1, 2, 3, 4, 5, 6
 MAX_LEVELS = 12  # of textures of at most 2048 texels a side
 REPEAT, MIRROR, CLAMP = 0, 1, 2
 # Fragments shaded at a time, distance of the rows of their array `Work.rows`, and number of rows (`light`).
-CHUNK, STRIDE, ROWS = 256, 272, 37  # a stride of a power of two would put rows into a few sets of the cache
+CHUNK, STRIDE, ROWS = 256, 272, 38  # a stride of a power of two would put rows into a few sets of the cache
+# Blocks of blended triangles that are remembered per tile, and float32 values of each (`Work.layers`).
+LAYERS, LAYER = 4096, 32
 WRAPS = {"repeat": REPEAT, "mirror": MIRROR, "clamp": CLAMP}
 
 
@@ -39,6 +42,8 @@ class Mesh(NamedTuple):
         texcoords: float32 [N, SLOTS, 2], transformed texture coordinates per slot.
         positions, normals: float32 [N, 3], of the current frame in world space; normals of any length.
         vertices: float32 [N, 8], position, normal, and u and v of the base colour, side by side.
+        lanes: uint32 [3 * L], the corners again, corner by corner, padded to a multiple of 16.
+        culled_winding: float32 [L], 0 where the back face can be visible, else `winding`.
     """
 
     corners: np.ndarray
@@ -51,6 +56,8 @@ class Mesh(NamedTuple):
     positions: np.ndarray
     normals: np.ndarray
     vertices: np.ndarray
+    lanes: np.ndarray
+    culled_winding: np.ndarray
 
 
 class Materials(NamedTuple):
@@ -115,6 +122,8 @@ class Records(NamedTuple):
         facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
         first: int64 [F + 1], records of triangle f are first[f] to first[f + 1] - 1.
         polygon: float32 [4, 3], scratch memory.
+        layer_starts, layer_counts: int32 [R], of blended records in the current tile: the first of `Work.layers`, and
+            their number, -1 if they are not all there.
     """
 
     points: np.ndarray
@@ -123,6 +132,8 @@ class Records(NamedTuple):
     facing: np.ndarray
     first: np.ndarray
     polygon: np.ndarray
+    layer_starts: np.ndarray
+    layer_counts: np.ndarray
 
 
 class Bins(NamedTuple):
@@ -141,9 +152,14 @@ class Work(NamedTuple):
         sums: float32 [4 * pixels of a tile], premultiplied sums over samples, channel by channel.
         found: int32 [16], depths; bytes: uint32 [16], colours.
         pixels, triangles, masks: uint32 [STRIDE], fragments: pixel of the tile, triangle, bits of covered samples.
+        sorted_pixels, sorted_triangles, sorted_masks: uint32 [STRIDE], the same, sorted by material.
+        slots: uint32 [STRIDE], the place of each fragment in them.
+        tally: int64 [materials + 1].
+        layers: float32 [(LAYERS + 1) * LAYER], alpha and 1 / w of the 16 samples of blocks of blended triangles; the
+            last one is scratch memory.
+        layer_blocks, layer_masks: uint32 [LAYERS], the block, and the bits of its translucent samples.
         corners: uint32 [3 * STRIDE], their vertices, see `light.interpolate`.
         materials: uint32 [STRIDE], their materials.
-        found_alphas: float32 [16].
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
         planes: float32 [4, 3], see `kernels._alpha_planes`.
@@ -158,9 +174,16 @@ class Work(NamedTuple):
     pixels: np.ndarray
     triangles: np.ndarray
     masks: np.ndarray
+    sorted_pixels: np.ndarray
+    sorted_triangles: np.ndarray
+    sorted_masks: np.ndarray
+    slots: np.ndarray
+    tally: np.ndarray
+    layers: np.ndarray
+    layer_blocks: np.ndarray
+    layer_masks: np.ndarray
     corners: np.ndarray
     materials: np.ndarray
-    found_alphas: np.ndarray
     alphas: np.ndarray
     rows: np.ndarray
     planes: np.ndarray

@@ -21,7 +21,9 @@ from renderers.simd import (
     LANES,
     broadcast_exact,
     floor,
+    lane,
     load_exact,
+    mask_bits,
     maximum,
     minimum,
     power_of_two,
@@ -37,6 +39,7 @@ NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION, ENCODED = 0, 3, 6, 
 # derivatives of E q / sum of E q (see `kernels`) with respect to x (three) and y (three), with a constant sum; u, v,
 # du/dx, dv/dx, du/dy, dv/dy of the base colour. AT is the place of the fragment in its pixel.
 PIXEL, WEIGHTS, SLOPES, TEXCOORD, AT = 18, 20, 23, 29, 35
+LOBES = 37  # scratch of `shade`: the coefficients of the lobe at one roughness
 
 SOURCES = (__file__, simd.__file__, environment.__file__, specular.__file__)
 
@@ -51,6 +54,10 @@ _TERMS = np.array([environment.irradiance_terms(light) for light in environment.
 _LIGHTS = len(environment.LIGHTS)
 _LOBE = np.array(specular.LOBE, np.float32)  # [powers of cosine, powers of roughness, 4]
 _COSINES, _ROUGHNESSES = _LOBE.shape[:2]
+# [powers of roughness * 32]: the coefficients of a power side by side, 4 per power of cosine.
+_LOBE_ROWS = np.zeros((_ROUGHNESSES, 32), np.float32)
+_LOBE_ROWS[:, : 4 * _COSINES] = _LOBE.transpose(1, 0, 2).reshape(_ROUGHNESSES, -1)
+_LOBE_ROWS = _LOBE_ROWS.ravel()
 _MEAN = np.array(specular.MEAN_ALBEDO, np.float32)
 _LEAST_ROUGHNESS = _f(specular.LEAST_ROUGHNESS)
 _LOG2_E = _f(1.4426950408889634)
@@ -137,6 +144,28 @@ def _lobe(c, r, component):
 
 
 @inline
+def _lobes_at(rows, roughness):
+    """Write `_cubic` of all powers and components at one roughness, a scalar, to the row LOBES."""
+    r = broadcast_exact(roughness)
+    for half in range(0, 2 * LANES, LANES):
+        p = r * load_exact(_LOBE_ROWS, 128 + half) + load_exact(_LOBE_ROWS, 96 + half)
+        p = p * r + load_exact(_LOBE_ROWS, 64 + half)
+        p = p * r + load_exact(_LOBE_ROWS, 32 + half)
+        store(rows, LOBES * STRIDE + half, p * r + load_exact(_LOBE_ROWS, half))
+
+
+@inline
+def _uniform_lobe(c, rows, component):
+    """As `_lobe`, at the roughness of `_lobes_at`."""
+    first = LOBES * STRIDE + component
+    p = c * rows[first + 20] + rows[first + 16]
+    p = p * c + rows[first + 12]
+    p = p * c + rows[first + 8]
+    p = p * c + rows[first + 4]
+    return p * c + rows[first]
+
+
+@inline
 def _reflected(a, b, further_scale, mean, f0):
     """Albedo of the glossy lobe with all reflections (`specular.reflected`)."""
     f = f0 * _f(20.0 / 21.0) + _f(1.0 / 21.0)
@@ -176,9 +205,16 @@ def _sixteen(rows, k):
 
     nv = nx * vx + ny * vy + nz * vz
     c = maximum(minimum(maximum(nv, -nv), broadcast_exact(_ONE)), broadcast_exact(_f(0.02)))
-    a = maximum(_lobe(c, roughness, 0), broadcast_exact(_ZERO))
-    b = maximum(_lobe(c, roughness, 1), broadcast_exact(_ZERO))
-    along, across = _lobe(c, roughness, 2), _lobe(c, roughness, 3)
+    one_roughness = lane(roughness, 0)
+    if mask_bits((roughness <= one_roughness) & (roughness >= one_roughness)) == 0xFFFF:
+        # Most materials have one roughness: a sixth of the arithmetic, in the same order.
+        _lobes_at(rows, one_roughness)
+        a, b = _uniform_lobe(c, rows, 0), _uniform_lobe(c, rows, 1)
+        along, across = _uniform_lobe(c, rows, 2), _uniform_lobe(c, rows, 3)
+    else:
+        a, b = _lobe(c, roughness, 0), _lobe(c, roughness, 1)
+        along, across = _lobe(c, roughness, 2), _lobe(c, roughness, 3)
+    a, b = maximum(a, broadcast_exact(_ZERO)), maximum(b, broadcast_exact(_ZERO))
     mx = along * nx + across * (nv * nx - vx)
     my = along * ny + across * (nv * ny - vy)
     mz = along * nz + across * (nv * nz - vz)
@@ -235,7 +271,7 @@ def _sixteen(rows, k):
 
 
 @inline
-def _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, k):
+def _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, textured, k):
     """Interpolate the attributes of fragments k..k + 15 of a chunk."""
     x, y = load_exact(rows, k + PIXEL * STRIDE), load_exact(rows, k + (PIXEL + 1) * STRIDE)
     x0, y0, q0, _ = transposed_short(screen, corners, k)
@@ -268,29 +304,30 @@ def _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, 
     store(rows, k + NORMAL * STRIDE, c0[3] * w0 + c1[3] * w1 + c2[3] * w2)
     store(rows, k + (NORMAL + 1) * STRIDE, c0[4] * w0 + c1[4] * w1 + c2[4] * w2)
     store(rows, k + (NORMAL + 2) * STRIDE, c0[5] * w0 + c1[5] * w1 + c2[5] * w2)
-    q0, q1, q2 = q0 * inverse, q1 * inverse, q2 * inverse
-    sx0, sx1, sx2 = (y1 - y2) * q0, (y2 - y0) * q1, (y0 - y1) * q2
-    sy0, sy1, sy2 = (x2 - x1) * q0, (x0 - x2) * q1, (x1 - x0) * q2
-    first = k + SLOPES * STRIDE
-    store(rows, first, sx0)
-    store(rows, first + STRIDE, sx1)
-    store(rows, first + 2 * STRIDE, sx2)
-    store(rows, first + 3 * STRIDE, sy0)
-    store(rows, first + 4 * STRIDE, sy1)
-    store(rows, first + 5 * STRIDE, sy2)
-    u0, u1, u2, v0, v1, v2 = c0[6], c1[6], c2[6], c0[7], c1[7], c2[7]
-    u, v = u0 * w0 + u1 * w1 + u2 * w2, v0 * w0 + v1 * w1 + v2 * w2
-    first = k + TEXCOORD * STRIDE
-    store(rows, first, u)
-    store(rows, first + STRIDE, v)
-    store(rows, first + 2 * STRIDE, (u0 - u) * sx0 + (u1 - u) * sx1 + (u2 - u) * sx2)
-    store(rows, first + 3 * STRIDE, (v0 - v) * sx0 + (v1 - v) * sx1 + (v2 - v) * sx2)
-    store(rows, first + 4 * STRIDE, (u0 - u) * sy0 + (u1 - u) * sy1 + (u2 - u) * sy2)
-    store(rows, first + 5 * STRIDE, (v0 - v) * sy0 + (v1 - v) * sy1 + (v2 - v) * sy2)
+    if textured:
+        q0, q1, q2 = q0 * inverse, q1 * inverse, q2 * inverse
+        sx0, sx1, sx2 = (y1 - y2) * q0, (y2 - y0) * q1, (y0 - y1) * q2
+        sy0, sy1, sy2 = (x2 - x1) * q0, (x0 - x2) * q1, (x1 - x0) * q2
+        first = k + SLOPES * STRIDE
+        store(rows, first, sx0)
+        store(rows, first + STRIDE, sx1)
+        store(rows, first + 2 * STRIDE, sx2)
+        store(rows, first + 3 * STRIDE, sy0)
+        store(rows, first + 4 * STRIDE, sy1)
+        store(rows, first + 5 * STRIDE, sy2)
+        u0, u1, u2, v0, v1, v2 = c0[6], c1[6], c2[6], c0[7], c1[7], c2[7]
+        u, v = u0 * w0 + u1 * w1 + u2 * w2, v0 * w0 + v1 * w1 + v2 * w2
+        first = k + TEXCOORD * STRIDE
+        store(rows, first, u)
+        store(rows, first + STRIDE, v)
+        store(rows, first + 2 * STRIDE, (u0 - u) * sx0 + (u1 - u) * sx1 + (u2 - u) * sx2)
+        store(rows, first + 3 * STRIDE, (v0 - v) * sx0 + (v1 - v) * sx1 + (v2 - v) * sx2)
+        store(rows, first + 4 * STRIDE, (u0 - u) * sy0 + (u1 - u) * sy1 + (u2 - u) * sy2)
+        store(rows, first + 5 * STRIDE, (v0 - v) * sy0 + (v1 - v) * sy1 + (v2 - v) * sy2)
 
 
 @njit(error_model="numpy", **UNCOUNTED)
-def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, count):
+def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, textured, count):
     """Interpolate the attributes of the first `count` fragments of a chunk.
 
     Args:
@@ -298,9 +335,10 @@ def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, co
         vertices, colors, screen: see `layout.Mesh` and `kernels.project`. The interpolated colour, if there are any, is
             written to the rows BASE.
         eye_x, eye_y, eye_z: position of the camera.
+        textured: whether the rows SLOPES and TEXCOORD are needed.
     """
     for k in range(0, count, LANES):
-        _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, k)
+        _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, textured, k)
 
 
 @njit(error_model="numpy", **UNCOUNTED)

@@ -40,6 +40,7 @@ class Scene:
         ]
         selected = _select_triangles(asset, opacity, self.one_sided)
         self._primitives = selected.primitives
+        texcoords = _texcoords(asset)
         self.first_blended = int(np.searchsorted(selected.kinds, layout.BLEND))
         self.mesh = Mesh(
             corners=selected.corners,
@@ -48,18 +49,21 @@ class Scene:
             culled=selected.culled,
             winding=np.ones(len(selected.corners), np.int8),
             colors=_vertex_colors(asset),
-            texcoords=_texcoords(asset),
+            texcoords=texcoords,
             positions=np.zeros((asset.num_vertices, 3), np.float32),
             normals=np.zeros((asset.num_vertices, 3), np.float32),
             vertices=np.zeros((asset.num_vertices, 8), np.float32),
+            lanes=_lanes(selected.corners),
+            culled_winding=np.zeros(len(_lanes(selected.corners)) // 3, np.float32),
         )
-        self.materials = _pack_materials(asset)
+        self.materials = _pack_materials(asset, texcoords)
         self.radius = 0.0
         self._visible = np.ascontiguousarray(asset.visible, np.int64)
 
     def deform(self, pose: Pose, shot: Shot) -> None:
         """Set the pose of another frame."""
         self.mesh.winding[:] = np.where(pose.mirrored, -1, 1)[self._primitives]
+        self.mesh.culled_winding[: len(self._primitives)] = self.mesh.winding * self.mesh.culled
         place(pose.positions, shot.asset_to_world, self.mesh.positions)
         directions = np.array(shot.asset_to_world)
         directions[:3, 3] = 0.0
@@ -108,6 +112,13 @@ def _select_triangles(asset: Asset, opacity: list[np.ndarray], one_sided: list[n
     )
 
 
+def _lanes(corners: np.ndarray) -> np.ndarray:
+    """Return `layout.Mesh.lanes` of corners [F, 4]; the padding repeats vertex 0."""
+    result = np.zeros((3, -(-len(corners) // 16) * 16), np.uint32)
+    result[:, : len(corners)] = corners[:, :3].T
+    return result.ravel()
+
+
 def _vertex_colors(asset: Asset) -> np.ndarray:
     """Return the vertex colours, or an empty array if all are white and opaque."""
     if not np.any(asset.colors != 1.0):
@@ -142,7 +153,7 @@ def _texcoords(asset: Asset) -> np.ndarray:
     return result
 
 
-def _pack_materials(asset: Asset) -> Materials:
+def _pack_materials(asset: Asset, texcoords: np.ndarray) -> Materials:
     """Return the materials and textures of an asset as arrays."""
     count = len(asset.materials)
     factors = np.zeros((count, layout.FACTORS), np.float32)
@@ -167,5 +178,10 @@ def _pack_materials(asset: Asset) -> Materials:
                 )
         present = numbers[m] >= 0
         detailed = present[[layout.METALLIC_ROUGHNESS_MAP, layout.NORMAL_MAP, layout.OCCLUSION_MAP]].any()
-        flags[m] = material.double_sided, material.unlit, present.any(), detailed, weighted
+        used = [primitive.vertices for primitive in asset.primitives if primitive.material == m]
+        alike = all(
+            np.array_equal(texcoords[part, layout.BASE_MAP], texcoords[part, layout.EMISSIVE_MAP])
+            for part in used
+        )
+        flags[m] = material.double_sided, material.unlit, present.any(), detailed, weighted, alike
     return Materials(factors, flags, numbers, *store.pack())

@@ -44,6 +44,27 @@ def _bits(builder, mask):
 
 
 @intrinsic
+def deposit_all(typing, depths, ids, place, depth, number):
+    """As `deposit`, of a block that the triangle covers whole."""
+
+    def generate(context, builder, signature, arguments):
+        depths, ids, place, depth, number = arguments
+        _deposit(context, builder, signature.args, depths, ids, place, builder.bitcast(depth, _INTS), number)
+        return context.get_dummy_value()
+
+    return types.void(depths, ids, types.int64, depth, types.int32), generate
+
+
+def _deposit(context, builder, kinds, depths, ids, place, z, number):
+    z_address = _address(context, builder, kinds[0], depths, place, _INTS)
+    id_address = _address(context, builder, kinds[1], ids, place, _INTS)
+    before, owner = _load(builder, z_address), _load(builder, id_address)
+    nearer = builder.icmp_signed(">", z, before)
+    _store(builder, builder.select(nearer, z, before), z_address)
+    _store(builder, builder.select(nearer, _broadcast(builder, number), owner), id_address)
+
+
+@intrinsic
 def deposit(typing, depths, ids, place, inside, depth, number):
     """Draw an opaque triangle into one block of 16 samples: keep the nearest depth, and its number.
 
@@ -58,14 +79,8 @@ def deposit(typing, depths, ids, place, inside, depth, number):
 
     def generate(context, builder, signature, arguments):
         depths, ids, place, inside, depth, number = arguments
-        kinds = signature.args
         z = builder.select(inside, builder.bitcast(depth, _INTS), ir.Constant(_INTS, [0] * LANES))
-        z_address = _address(context, builder, kinds[0], depths, place, _INTS)
-        id_address = _address(context, builder, kinds[1], ids, place, _INTS)
-        before, owner = _load(builder, z_address), _load(builder, id_address)
-        nearer = builder.icmp_signed(">", z, before)
-        _store(builder, builder.select(nearer, z, before), z_address)
-        _store(builder, builder.select(nearer, _broadcast(builder, number), owner), id_address)
+        _deposit(context, builder, signature.args, depths, ids, place, z, number)
         return context.get_dummy_value()
 
     return types.void(depths, ids, types.int64, inside, depth, types.int32), generate
@@ -224,7 +239,7 @@ def make_quad(typing, a, b, c, d):
 
 @intrinsic
 def bilinear(typing, texels, offsets, first, width, height, level, u, v, nearest, squared):
-    """Interpolate RGBA at 16 places of a texture, a tuple of four `exact` vectors, 0..255.
+    """Interpolate RGB at 16 places of a texture, a tuple of three `exact` vectors, 0..255.
 
     Args:
         texels: uint32 array.
@@ -235,9 +250,30 @@ def bilinear(typing, texels, offsets, first, width, height, level, u, v, nearest
         nearest: bool, return the nearest texel instead of interpolating four.
         squared: mask of the lanes in which the squares of colours are interpolated, nearly linear light.
     """
+    kinds = (texels, offsets, types.int64, types.int64, types.int64)
+    lanes = (simd.exact, simd.exact, simd.exact, types.boolean, squared)
+    return types.UniTuple(simd.exact, 3)(*kinds, *lanes), _bilinear(3, linear=False)
+
+
+@intrinsic
+def bilinear_encoded(typing, texels, offsets, first, width, height, level, u, v, nearest):
+    """As `bilinear`, squared in no lane."""
+    kinds = (texels, offsets, types.int64, types.int64, types.int64)
+    return types.UniTuple(simd.exact, 3)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(3, linear=False)
+
+
+@intrinsic
+def bilinear_linear(typing, texels, offsets, first, width, height, level, u, v, nearest):
+    """As `bilinear`, squared in all lanes; RGBA."""
+    kinds = (texels, offsets, types.int64, types.int64, types.int64)
+    return types.UniTuple(simd.exact, 4)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(4, linear=True)
+
+
+def _bilinear(channels, linear):
+    """Return the generator of `bilinear` for the first channels; `linear`: squared in all lanes."""
 
     def generate(context, builder, signature, arguments):
-        texels, offsets, first, width, height, level, u, v, nearest, squared = arguments
+        texels, offsets, first, width, height, level, u, v, nearest, *squared = arguments
         data = context.make_array(signature.args[0])(context, builder, texels).data
         starts = context.make_array(signature.args[1])(context, builder, offsets).data
         place, stride, right, down = _texel_places(
@@ -269,20 +305,21 @@ def bilinear(typing, texels, offsets, first, width, height, level, u, v, nearest
         def four(values):
             return mix(mix(values[0], values[1], right), mix(values[2], values[3], right), down)
 
-        alphas = [channel(texel, 3) for texel in quads]
+        def where_squared(yes, no):
+            return yes if linear else builder.select(squared[0], yes, no)
+
         result = []
-        for number in range(3):
+        for number in range(channels):
             values = [channel(texel, number) for texel in quads]
-            squares = [builder.select(squared, builder.fmul(value, value), value) for value in values]
-            mixed = four(squares)
+            if number == 3 or not (linear or squared):
+                result.append(four(values))
+                continue
+            mixed = four([where_squared(builder.fmul(value, value), value) for value in values])
             root = simd._call(builder, "llvm.sqrt.v16f32", _FLOATS, mixed)
-            result.append(builder.select(squared, root, mixed))
-        result.append(four(alphas))
+            result.append(where_squared(root, mixed))
         return context.make_tuple(builder, signature.return_type, result)
 
-    kinds = (texels, offsets, types.int64, types.int64, types.int64)
-    lanes = (simd.exact, simd.exact, simd.exact, types.boolean, squared)
-    return types.UniTuple(simd.exact, 4)(*kinds, *lanes), generate
+    return generate
 
 
 def _texel_places(builder, starts, first, width, height, level, u, v, nearest):
@@ -451,6 +488,69 @@ def store_bytes(typing, out, red, green, blue, alpha):
         return context.get_dummy_value()
 
     return types.void(out, red, green, blue, alpha), generate
+
+
+def _pixel_writer(side):
+    """Return an intrinsic that writes 16 pixels of `layout.Grid` order, in blocks of `side` pixels, to an image."""
+
+    @intrinsic
+    def write(typing, values, image, place, stride):
+        """Write uint32 [16] to a uint32 image; place: index of the first pixel, stride: pixels per row."""
+
+        def generate(context, builder, signature, arguments):
+            values, image, place, stride = arguments
+            pixels = _load(
+                builder,
+                _address(context, builder, signature.args[0], values, ir.Constant(_INT64, 0), _INTS),
+            )
+            blocks, size = LANES // (side * side), LANES // side
+            for row in range(side):
+                order = [b * side * side + row * side + x for b in range(blocks) for x in range(side)]
+                line = builder.shuffle_vector(pixels, pixels, ir.Constant(ir.VectorType(_INT32, size), order))
+                address = _address(context, builder, signature.args[1], image, place, line.type)
+                _store(builder, line, address)
+                place = builder.add(place, stride)
+            return context.get_dummy_value()
+
+        return types.void(values, image, types.int64, types.int64), generate
+
+    return write
+
+
+# By the pixels per side of a block.
+write_1, write_2, write_4 = _pixel_writer(1), _pixel_writer(2), _pixel_writer(4)
+
+
+@intrinsic
+def lane_numbers(typing):
+    """Return `exact` lanes 0, 1, ..., 15."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(_FLOATS, list(range(LANES)))
+
+    return simd.exact(), generate
+
+
+def _extreme(comparison):
+    @intrinsic
+    def reduce(typing, value):
+        """Return the largest (smallest) of 16 `exact` lanes; NaN compares as neither."""
+
+        def generate(context, builder, signature, arguments):
+            lanes = arguments[0]
+            for half in (8, 4, 2, 1):
+                other = builder.shuffle_vector(
+                    lanes, lanes, ir.Constant(_INTS, [(i + half) % LANES for i in range(LANES)])
+                )
+                lanes = builder.select(builder.fcmp_ordered(comparison, lanes, other), lanes, other)
+            return builder.extract_element(lanes, ir.Constant(_INT32, 0))
+
+        return types.float32(simd.exact), generate
+
+    return reduce
+
+
+largest, smallest = _extreme(">"), _extreme("<")
 
 
 @intrinsic
