@@ -104,7 +104,7 @@ def mirrored(video: JudgedVideo) -> float | None:
         return None
     ratios = []
     for t in range(1, len(video.frames) - 2):
-        frame, after = video.smooth[t], video.smooth[t + 1]
+        frame, after = video.smooth(t), video.smooth(t + 1)
         either, flipped = video.masks[t] | video.masks[t + 1], video.masks[t][:, ::-1] | video.masks[t + 1]
         same = np.abs(frame - after)[either].mean() + 1
         plain = same / (np.abs(frame[:, ::-1] - after)[flipped].mean() + 1)
