@@ -61,7 +61,10 @@ def unpack_video(data: bytes, views: int) -> np.ndarray:
         raise ValueError(f"a stored video cannot be decoded ({error}); delete it and run again") from None
     if not frames or len(frames) % views:
         raise ValueError(f"a stored video has {len(frames)} frames, expected a multiple of {views} views")
-    return np.stack(frames).reshape(views, -1, *frames[0].shape)
+    video = np.empty((len(frames), *frames[0].shape), np.uint8)
+    for t in range(len(video)):  # each picture is released once it is copied
+        video[t], frames[t] = frames[t], np.empty(0)
+    return video.reshape(views, -1, *video.shape[1:])
 
 
 def pack_alpha(alpha: np.ndarray) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +255,9 @@ class MeasureStage(Stage):
     def process(self, task: Task) -> Outcome:
         job = TakeJob.from_json(task.payload)
         folder = Path(self.root, job.folder)
-        take, alpha = read_take(folder), read_alpha(folder)
+        take, masks = read_take(folder), read_alpha(folder) > INSIDE
         cameras = take.geometry.cameras(*take.frames.shape[2:4]) if len(take.geometry) > 1 else None
-        scores = measure_views(take.frames, alpha > INSIDE, take.still, cameras)
+        scores = measure_views(take.frames, masks, take.still, cameras)
         if self._questions is not None:
             scores |= self._questions(take.frames[0], take.fps, self.subject, job.sentence)
         return Outcome("done", {"key": task.key, "scores": scores})
@@ -330,13 +331,15 @@ class AssembleStage(Stage):
         job = AssembleJob.from_json(task.payload)
         folder = Path(self.root, job.folder)
         take, alpha = read_take(folder), read_alpha(folder)
-        picked = list(job.frames)
-        frames = straight_color(take.frames[:, picked], alpha[:, picked], take.background)
-        frames = square(frames)
-        if frames.shape[2] != job.resolution:
-            frames = shrink(torch.from_numpy(frames), job.resolution, job.resolution).numpy()
+        shape = (len(take.frames), len(job.frames), job.resolution, job.resolution, 4)
         stream = io.BytesIO()
-        np.save(stream, np.ascontiguousarray(frames), allow_pickle=False)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for view, t in product(range(shape[0]), job.frames):  # one at a time: a large video is not held again
+            frame = square(straight_color(take.frames[view, [t]], alpha[view, [t]], take.background))
+            if frame.shape[1] != job.resolution:
+                frame = shrink(torch.from_numpy(frame), job.resolution, job.resolution).numpy()
+            stream.write(np.ascontiguousarray(frame))
         return Outcome("done", {"key": task.key}, {f"{job.file}.npy": stream.getvalue()})
 
 

@@ -1,25 +1,37 @@
-"""The whole chain of generated motion videos with tiny models of real classes."""
+"""The whole chain of generated motion videos: over Ray with kills, with tiny models of real classes; its control."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import disc_videos
+import dying_generation
+import numpy as np
 import pytest
 from commands import contents
 from PIL import Image
+from tiny_gltf import TinyGltf
 from tiny_language import save_answering_model
 from tiny_segmentation import save_tiny_sam2
 from tiny_video_models import save_tiny
 from tiny_vision_language import save_tiny_llava
 
+import zoo
 from factory.generation.judging import Thresholds
 from factory.motions import main
+from factory.sources import creatures
+from factory.train import main as train
+from renderers.gltf.editing import GltfEditor
 from zoo.dimo.data import MotionVideos
 
 pytestmark = pytest.mark.slow
+SENTENCES = ("hops", "stays still", "nods", "leaves", "rolls over")
+KEPT = ("hops", "nods", "rolls over")
 
 
 def about(out: Path, name: str) -> dict:
@@ -35,12 +47,48 @@ def counts(out: Path, name: str) -> dict[str, tuple[int, int, int, int]]:
     }
 
 
+# --- over Ray --------------------------------------------------------------------------------------------
+
+
+def test_two_workers_over_ray_survive_a_kill_in_every_stage(tmp_path):
+    """Counts and files are those of one undisturbed process."""
+    pytest.importorskip("ray")
+    file = TinyGltf()
+    file.scene(file.node(mesh=file.mesh()))
+    (tmp_path / "fox.glb").write_bytes(file.glb())
+    (tmp_path / "prompts.txt").write_text("".join(f"{text}\n" for text in SENTENCES))
+    (tmp_path / "marks").mkdir()
+    options = [
+        *("--asset", str(tmp_path / "fox.glb"), "--motions", "5", "--heldout", "0", "--quiet"),
+        *("--prompts", str(tmp_path / "prompts.txt"), "--video-model", "disc_videos:multi_view"),
+    ]
+    assert main([*options, "--workers", "0", "--out", str(tmp_path / "alone")]) == 0
+    script = [sys.executable, "-P", dying_generation.__file__, str(tmp_path / "marks"), *options]
+    support = str(Path(dying_generation.__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": support, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    codes = [
+        subprocess.run(
+            [*script, "--workers", "2", "--out", str(tmp_path / "ray")], env=environment, timeout=600
+        ).returncode
+        for _ in range(3)
+    ]
+    assert codes == [-9, -9, 0]  # the driver dies where prompts are written and where videos are judged
+    assert {path.name for path in (tmp_path / "marks").iterdir()} == {
+        kind.__name__ for kind in dying_generation.KINDS
+    }
+    assert counts(tmp_path / "ray", "fox") == counts(tmp_path / "alone", "fox")
+    assert counts(tmp_path / "ray", "fox")["judge"] == (5, 3, 2, 0)
+    for path in ("motions", "generated/fox/takes", "generated/fox/prompts.json"):
+        assert contents(tmp_path / "ray" / path) == contents(tmp_path / "alone" / path)
+    assert MotionVideos.open(tmp_path / "ray/motions/fox").sentences == KEPT
+
+
 # --- tiny models of real classes -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("pipeline", "size", "fps"),
-    [("wan-2.1", "[32, 64]", 16)],
+    [("wan-2.1", "[32, 64]", 16), ("cogvideox", "null", 8), ("ltx", "[32, 64]", 25)],
 )
 def test_the_chain_with_a_pipeline_and_models_of_real_classes(pipeline, size, fps, tmp_path, capsys):
     """A causal language model, an image-to-video pipeline, a segmentation model and a vision-language model."""
@@ -98,3 +146,38 @@ def test_the_chain_with_a_pipeline_and_models_of_real_classes(pipeline, size, fp
     assert {path for path in before if before[path] != after[path]} <= {
         path for path in before if str(path).endswith("scores.json")
     }
+
+
+# --- the control, and one command ------------------------------------------------------------------------
+
+
+def test_known_motions_are_kept(tmp_path):
+    """At most 5 % of the rendered animations of three creatures, in four views, are thrown out."""
+    total = lost = 0
+    for species in ("fox", "robot", "fish"):
+        asset = f"creatures://{species}?seed=90001"
+        command = ["--asset", asset, "--video-model", "rendered", "--motions", "20", "--out", str(tmp_path)]
+        options = ["--video-option", "frames=16", "side=64", "--workers", "0", "--quiet"]
+        assert main([*command, *options]) == 0
+        _, done, filtered, _ = counts(tmp_path, f"{species}-90001")["judge"]
+        total, lost = total + done + filtered, lost + filtered
+    assert total == 60 and lost <= 0.05 * total
+
+
+def test_a_still_creature_becomes_a_motion_space(tmp_path):
+    """A still model of an unseen seed, 16 sentences of the vocabulary, videos of mvvdm/tiny, and a DIMO of the rest."""
+    editor = GltfEditor(creatures.build("fox", seed=90001), name="fox")
+    del editor.json["animations"]
+    (tmp_path / "fox.glb").write_bytes(editor.to_glb())
+    # Its pictures lose colours more than those of a large model.
+    (tmp_path / "th.json").write_text(json.dumps({"max_color_change": 14, "max_color_step": 14}))
+    command = ["dimo", "--asset", str(tmp_path / "fox.glb"), "--motions", "16"]
+    options = ["--thresholds", str(tmp_path / "th.json"), "--workers", "0", "--quiet"]
+    assert train([*command, *options, "--out", str(tmp_path / "out")]) == 0
+    assert len(about(tmp_path / "out", "fox")["kept"]) >= 8
+    metrics = json.loads(next((tmp_path / "out/models/dimo/fox").rglob("metrics.json")).read_text())
+    assert metrics["mean"]["psnr"] >= metrics["mean"]["psnr_still"] + 3
+    fox = zoo.load("dimo/fox", home=tmp_path / "out")
+    assert fox.sample(0).gaussians(phase=0.5).means.isfinite().all()
+    size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert size < 60e6 and np.isfinite(size)

@@ -21,8 +21,8 @@ def flicker(video: JudgedVideo) -> float | None:
         return None
     steps = np.array(
         [
-            np.median(after[mask].astype(np.float32) - frame[mask], axis=0)
-            for frame, after, mask in zip(video.frames, video.next_warped, video.masks, strict=False)
+            np.median(video.next_warped(t)[mask].astype(np.float32) - video.frames[t][mask], axis=0)
+            for t, mask in enumerate(video.masks[:-1])
         ]
     )
     brightness = np.mean([frame[mask].mean() for frame, mask in zip(video.frames, video.masks, strict=True)])

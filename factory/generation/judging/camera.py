@@ -45,8 +45,10 @@ def _zoom(video: JudgedVideo) -> float | None:
 def roll(video: JudgedVideo) -> float | None:
     """Rotation in the image that all of the object has in common; radians times a share, 0 and up.
 
-    |mean a_t| over the steps (`CommonMotion.mean`), with a_t the angle of the common motion, times √s with s the
-    smallest share of the object that follows it in a step: of an object that turns about its own axis, most does not.
+    Geometric mean of two angles over the video: of the common motion, |mean a_t| over the steps (`CommonMotion.mean`);
+    and of the halves of the object in the same sense (`CommonMotion.turns`), at the mean rate without the fastest and
+    the slowest step, since a part that turns, such as a head, turns only some of the halves. Times (1 − s)^1/4, with s
+    the largest share of the object that stands still in a step: before a camera that moves, nothing does.
     None as for `zoom`.
     """
     value = _roll(video)
@@ -58,23 +60,27 @@ def _roll(video: JudgedVideo) -> float | None:
     common = _object_motion(video)
     if common is None:
         return None
-    return float(common.mean(common.angle)) * float(np.sqrt(common.share.min()))
+    angle = float(common.mean(common.angle))
+    halves = _steady_sum(common.turns * np.sign(angle), common.durations)
+    return float(np.sign(angle) * np.sqrt(abs(angle) * halves) * (1 - common.still.max()) ** 0.25)
 
 
 def pan(video: JudgedVideo) -> float | None:
     """Displacement that all parts of the object have; shares of the frame's longer side, 0 and up.
 
-    With s_t the displacement of the slowest fifth of the mask in step t, in the direction of the common motion: the
-    mean rate s_t / τ_t, without the fastest and the slowest step, times the duration Σ τ_t. The foot that a walking
-    creature stands on is slow, but not under a panning camera. An object that glides across the frame scores as a
-    panning camera does: before a plain background they are the same. None as for `zoom`.
+    Geometric mean of two displacements over the video in the direction of the common motion: of the whole object, at
+    the mean rate without the fastest step; and of its base (`CommonMotion.base`), at the mean rate without the fastest
+    and the slowest step, since the feet of a creature that walks stand in turns. Times √(1 − s), with s the largest
+    share of the object that stands still in a step: before a camera that moves, nothing does. An object that glides
+    across the frame scores as a panning camera does: before a plain background they are the same. None as for `zoom`.
     """
     common = _object_motion(video)
     if common is None:
         return None
-    rates = np.sort(common.slowest / common.durations)
-    middle = rates[1:-1] if len(rates) > 3 else rates
-    return max(0.0, float(middle.mean() * common.durations.sum())) / max(video.frames.shape[1:3])
+    whole = _steady_sum(common.offset @ common.direction, common.durations, slowest=0)
+    base = _steady_sum(common.base @ common.direction, common.durations)
+    moving = float(np.sqrt(1 - common.still.max()))
+    return float(np.sqrt(whole * base)) * moving / max(video.frames.shape[1:3])
 
 
 def signed_motion(video: JudgedVideo) -> dict[str, np.ndarray]:
@@ -83,6 +89,16 @@ def signed_motion(video: JudgedVideo) -> dict[str, np.ndarray]:
     if common is None or zoomed is None or rolled is None or panned is None:
         return {}
     return {"zoom": np.array([zoomed]), "roll": np.array([rolled]), "pan": panned * common.direction}
+
+
+def _steady_sum(steps: np.ndarray, durations: np.ndarray, slowest: int = 1) -> float:
+    """What steps [N] add up to at their mean rate, without the fastest and the `slowest` slowest ones; at least 0.
+
+    With at most three steps, all of them count.
+    """
+    rates = np.sort(steps / durations)
+    middle = rates[slowest:-1] if len(rates) > 3 else rates
+    return max(0.0, float(middle.mean() * durations.sum()))
 
 
 def _steady(steps: np.ndarray, durations: np.ndarray) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-SLOWEST = 20  # percentile of the displacements in a region
+STILL = 1 / 128  # share of the frame's longer side: a part that moves less in a step stands still
+BASE = 85  # percentile of the rows of a region: its base is below
 FITS = 0.35  # pixels, plus a tenth of the flow: distance of a flow from the common one that still fits
 
 
@@ -70,7 +71,9 @@ class CommonMotion:
         log_scale, angle: float64 [N]; radians.
         share: float64 [N], share of the region's texture that follows the transform, 0..1.
         durations: float64 [N], frames that a step takes.
-        slowest: float64 [N], displacement of the slowest fifth of the region along the mean of `offset`, pixels.
+        still: float64 [N], share of the region that stands still, 0..1.
+        base: float64 [N, 2], median displacement of the lowest 15 % of the region, pixels.
+        turns: float64 [N], mean rotation of the region's upper, lower, left and right half, radians.
     """
 
     offset: np.ndarray
@@ -78,12 +81,15 @@ class CommonMotion:
     angle: np.ndarray
     share: np.ndarray
     durations: np.ndarray
-    slowest: np.ndarray
+    still: np.ndarray
+    base: np.ndarray
+    turns: np.ndarray
 
     @property
     def direction(self) -> np.ndarray:
         """Of the mean of `offset`, float64 [2], of length 1."""
-        return _direction(self.share, self.offset)
+        total = self.share @ self.offset
+        return total / max(float(np.linalg.norm(total)), 1e-12)
 
     def mean(self, steps: np.ndarray) -> np.ndarray:
         """What values [N] or [N, D] of the steps add up to over all of them, at the mean rate, weighted by `share`.
@@ -91,11 +97,6 @@ class CommonMotion:
         A step in which the object's own motion hides the common one has a small share.
         """
         return (self.share @ steps) * (self.durations.sum() / max(float(self.share @ self.durations), 1e-12))
-
-
-def _direction(share: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    total = share @ offset
-    return total / max(float(np.linalg.norm(total)), 1e-12)
 
 
 def common_motion(
@@ -109,23 +110,47 @@ def common_motion(
         weights: float32 [N, H, W], at least 0: where there is no texture, the flow is less than the motion.
         durations: int [N], frames between the pictures of each flow.
     """
-    rows = [_similarity(flow[t], regions[t], weights[t]) for t in range(len(flow))]
-    offset, log_scale, angle, share = (np.array(values) for values in zip(*rows, strict=True))
-    direction = _direction(share, offset)
-    slowest = [np.percentile(flow[t][regions[t]] @ direction, SLOWEST) for t in range(len(flow))]
-    return CommonMotion(offset, log_scale, angle, share, durations.astype(np.float64), np.array(slowest))
+    rows = [_step(flow[t], regions[t], weights[t]) for t in range(len(flow))]
+    offset, log_scale, angle, share, still, base, turns = (
+        np.array(values) for values in zip(*rows, strict=True)
+    )
+    return CommonMotion(offset, log_scale, angle, share, durations.astype(np.float64), still, base, turns)
 
 
-def _similarity(
-    flow: np.ndarray, region: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, float, float, float]:
-    """Offset of the region's centre, ln(scale), angle, share of the weights that the transform explains."""
+def _step(flow: np.ndarray, region: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray | float, ...]:
+    """The values of one step, in the order of `CommonMotion` without the durations."""
     y, x = np.nonzero(region)
-    # Complex numbers: a similarity transform is d = m z + c, with 1 + m = scale exp(i angle).
-    z = (x - x.mean()) + 1j * (y - y.mean())
+    z = x + 1j * y
     d = flow[y, x, 0] + 1j * flow[y, x, 1]
-    limit = FITS + 0.1 * np.abs(d)
     prior = weights[y, x].astype(np.float64) + 1e-6
+    m, c, share = _similarity(z - z.mean(), d, prior)
+    still = float((np.abs(d) < STILL * max(region.shape)).mean())
+    low = d[y >= np.percentile(y, BASE)]
+    base = np.array([np.median(low.real), np.median(low.imag)])
+    halves = [side for v in (y, x) for side in (v <= np.median(v), v > np.median(v)) if side.sum() > 2]
+    turns = [np.angle(1 + _similarity(z[side], d[side], prior[side])[0]) for side in halves]
+    scale = float(np.log(max(abs(1 + m), 1e-6)))
+    return (
+        np.array([c.real, c.imag]),
+        scale,
+        float(np.angle(1 + m)),
+        share,
+        still,
+        base,
+        float(np.mean(turns or [0.0])),
+    )
+
+
+def _similarity(z: np.ndarray, d: np.ndarray, prior: np.ndarray) -> tuple[complex, complex, float]:
+    """m and c of d = m z + c, and the share of the weights that it explains.
+
+    In complex numbers this is a similarity transform: 1 + m = scale exp(i angle).
+
+    Args:
+        z, d: complex128 [P], positions and displacements.
+        prior: float64 [P], weights above 0.
+    """
+    limit = FITS + 0.1 * np.abs(d)
     weight = prior
     m, c = 0j, 0j
     for _ in range(12):
@@ -136,4 +161,4 @@ def _similarity(
         c = mean_d - m * mean_z
         weight = prior / (1 + (np.abs(d - m * z - c) / limit) ** 2) ** 2  # Geman-McClure
     share = float((prior / (1 + (np.abs(d - m * z - c) / limit) ** 2)).sum() / prior.sum())
-    return np.array([c.real, c.imag]), float(np.log(max(abs(1 + m), 1e-6))), float(np.angle(1 + m)), share
+    return m, c, share

@@ -61,8 +61,8 @@ def overlay(video: JudgedVideo) -> float | None:
     outside = ~moving
     if outside.mean() < 0.05:
         return None
-    mean = video.frames.mean(0, dtype=np.float32)[outside]
-    spread = video.frames.std(0, dtype=np.float32)[outside].max(-1)
+    means, spreads = _over_time(video.frames, np.float32)
+    mean, spread = means[outside], spreads[outside].max(-1)
     distance = np.abs(mean - np.median(mean, axis=0)).max(-1)
     if np.median(distance) > PLAIN or np.percentile(distance, 75) > DIFFERENT:
         return None
@@ -75,7 +75,8 @@ def bands(video: JudgedVideo) -> float | None:
     A band ends at a row or column most of which (80 %) differs from it by more than 24 steps. A plain background ends
     at the object, which is not that wide, so it is no band.
     """
-    mean, spread = video.frames.mean(0), video.frames.std(0).max(-1)
+    mean, spreads = _over_time(video.frames, np.float64)
+    spread = spreads.max(-1)
     widest = 0.0
     for turns in range(4):
         widest = max(widest, _band(np.rot90(mean, turns), np.rot90(spread, turns)))
@@ -93,6 +94,14 @@ def _band(mean: np.ndarray, spread: np.ndarray) -> float:
         (distance[row] > DIFFERENT).mean() > 0.8 for row in range(rows, min(rows + 2, len(uniform)))
     )
     return rows / len(uniform) if ends else 0.0
+
+
+def _over_time(frames: np.ndarray, kind: type) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over time, [H, W, 3]; rows in turns, as the whole video in `kind` would be large."""
+    rows = [frames[:, start : start + 16] for start in range(0, frames.shape[1], 16)]
+    return tuple(  # type: ignore[return-value]
+        np.concatenate([getattr(part, name)(0, dtype=kind) for part in rows]) for name in ("mean", "std")
+    )
 
 
 def _main_parts(masks: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ _LOWEST = ("motion", "least_visible", "mask_consistency")
 # view, and the views of a motion err together. The shares were chosen with clean and faulty videos of four views
 # (`python -m benchmarks.judges --views 4`).
 _NEEDED = {
-    "motion": 0.75,  # seen along its direction, a motion is small
+    "motion": 1.0,  # a gesture in front of the body is hidden from the other side
     "jump": 0.5,
     "cut": 0.5,
     "mirrored": 0.75,
@@ -131,11 +131,11 @@ def measure_views(
         motion of the camera and the change of shape; and `view_height`, `view_color` and `view_silhouettes`.
     """
     _check("measure_views", frames, masks, still, "V T H W")
-    videos = [
-        JudgedVideo.of(frames[v], masks[v], None if still is None else still[v]) for v in range(len(frames))
-    ]
-    each = [_measure(video, frames[v], masks[v]) for v, video in enumerate(videos)]
-    directed = [_directed(video) for video in videos]
+    each, directed = [], []
+    for v in range(len(frames)):  # one at a time: flow and blurred frames of a view are released with it
+        video = JudgedVideo.of(frames[v], masks[v], None if still is None else still[v])
+        each.append(_measure(video, frames[v], masks[v]))
+        directed.append(_directed(video))
     scores: Scores = {}
     for name in each[0]:
         values = [score for view in each if (score := view[name]) is not None]

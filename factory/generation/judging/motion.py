@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
 from factory.generation.judging.flow import sample
 from factory.generation.judging.video import SMALLEST_SIDE, JudgedVideo
 
-MOST_STEPS = 15  # pairs of frames that `motion` adds up, so that noise of long videos does not
+MOST_FRAMES = 15  # that `motion` compares with the first one
 FASTEST = 95  # percentile of the flow in the mask: the part that moves most
 
 
 def motion(video: JudgedVideo) -> float | None:
-    """Path of the object's fastest part over the video, in lengths of the object; 0 and up.
+    """Largest displacement of the object's fastest part from where it was at first; lengths of the object, 0 and up.
 
-    Sum over at most `MOST_STEPS` evenly spaced pairs of frames of the 95th percentile of |flow| in the mask, divided by
-    `JudgedVideo.size`. A frozen video has the flow of its noise, about 0.02. None if no pair shows the object.
+    Largest over at most `MOST_FRAMES` evenly spaced frames of the 95th percentile of |flow| from the first visible
+    frame in its mask, divided by `JudgedVideo.size`. The noise of flow counts once, not once per frame as in a path,
+    so that a small gesture differs from a frozen video, which scores about 0.01. None if fewer than two frames show
+    the object.
     """
-    if min(video.frames.shape[1:3]) < SMALLEST_SIDE or not video.size:
+    places = np.flatnonzero(video.visible)
+    if min(video.frames.shape[1:3]) < SMALLEST_SIDE or len(places) < 2:
         return None
-    T = len(video.frames)
-    steps = np.unique(np.linspace(0, T - 1, min(T, MOST_STEPS + 1)).round().astype(int))
-    total, count = 0.0, 0
-    for before, after in pairwise(steps):
-        if not video.visible[before]:
-            continue
-        flow = video.flow[before] if after == before + 1 else video.object_flow(before, after)
-        length = np.linalg.norm(flow[video.masks[before]], axis=-1)
-        total += float(np.percentile(length, FASTEST))
-        count += 1
-    return total / video.size if count else None
+    first, later = places[0], places[1:]
+    chosen = np.unique(
+        later[np.linspace(0, len(later) - 1, min(len(later), MOST_FRAMES)).round().astype(int)]
+    )
+    lengths = [np.linalg.norm(video.object_flow(first, t)[video.masks[first]], axis=-1) for t in chosen]
+    return float(max(np.percentile(length, FASTEST) for length in lengths) / video.size)
 
 
 def jump(video: JudgedVideo) -> float | None:
     """Largest sudden displacement of the object as it is; lengths of the object, 0 and up.
 
-    With v_t the step of the mask's centre from frame t to t + 1, the change of speed
-    J_t = min(|v_t − v_{t−1}|, |v_t − v_{t+1}|) is that of one neighbour for an accelerated motion, and of neither for a
-    displacement in one step or for one frame. The third largest J within three steps of t is subtracted: a hop at a low
-    frame rate has three or more, a jump one or two. Divided by 1 + 10 (1 − IoU of the two masks with their centres
-    aligned), since a creature that leaps changes its shape, and by `JudgedVideo.size`.
-    None with fewer than three steps, or if a frame does not show the object.
+    With v_t the step of the mask's centre from frame t to t + 1, step t is sudden by
+
+        J_t = min(|v_t − v_{t−1}|, |v_t − 2 v_{t−1} + v_{t−2}|, |v_t − v_{t+1}|, |v_t − 2 v_{t+1} + v_{t+2}|)
+
+    its distance from constant speed and from constant acceleration, before and after it: an accelerated motion, such as
+    a fall, continues one of its sides, and a displacement in one step or for one frame continues neither. The larger of
+    two tolerances is subtracted, which grow with the motion: the third largest J within three steps of t, since a hop
+    at a low frame rate has three or more and a jump one or two; and the median of |v_{t+1} − v_t| over the video.
+    Divided by 1 + 10 (1 − IoU of the two masks with their centres aligned), since a creature that leaps changes its
+    shape, and by `JudgedVideo.size`. None with fewer than three steps, or if a frame does not show the object.
     """
     if len(video.frames) < 4 or not video.visible.all():
         return None
-    turns = np.linalg.norm(np.diff(video.centres, 2, axis=0), axis=-1)
-    change = np.minimum(turns[:-1], turns[1:])
+    steps = np.diff(video.centres, axis=0)
+    usual = float(np.median(np.linalg.norm(np.diff(steps, axis=0), axis=-1)))
+    change = np.array([_suddenness(steps, t) for t in range(1, len(steps) - 1)])
     scores = []
     for t, value in enumerate(change):
         beside = np.sort(change[max(0, t - 3) : t + 4])
@@ -56,8 +57,18 @@ def jump(video: JudgedVideo) -> float | None:
         shift = np.broadcast_to(video.centres[t + 2] - video.centres[t + 1], (*before.shape, 2))
         aligned = sample(after.astype(np.float32), shift.astype(np.float32)) > 0.5
         deformed = 1 - (aligned & before).sum() / max(1, (aligned | before).sum())
-        scores.append((value - third) / (1 + 10 * deformed))
-    return float(max(scores) / video.size)
+        scores.append((value - max(third, usual)) / (1 + 10 * deformed))
+    return max(0.0, float(max(scores) / video.size))
+
+
+def _suddenness(steps: np.ndarray, t: int) -> float:
+    """J_t of `jump`, pixels; `steps` are v_t, float64 [T - 1, 2]."""
+    expected = [steps[t - 1], steps[t + 1]]
+    if t >= 2:
+        expected.append(2 * steps[t - 1] - steps[t - 2])
+    if t + 2 < len(steps):
+        expected.append(2 * steps[t + 1] - steps[t + 2])
+    return float(min(np.linalg.norm(steps[t] - step) for step in expected))
 
 
 _FLOORS = np.array([2.0, 3.0])  # 8-bit steps: noise and small motions stay below
@@ -93,7 +104,7 @@ def mirrored(video: JudgedVideo) -> float | None:
         return None
     ratios = []
     for t in range(1, len(video.frames) - 2):
-        frame, after = video.smooth[t], video.smooth[t + 1]
+        frame, after = video.smooth(t), video.smooth(t + 1)
         either, flipped = video.masks[t] | video.masks[t + 1], video.masks[t][:, ::-1] | video.masks[t + 1]
         same = np.abs(frame - after)[either].mean() + 1
         plain = same / (np.abs(frame[:, ::-1] - after)[flipped].mean() + 1)

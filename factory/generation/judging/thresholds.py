@@ -23,7 +23,7 @@ class Thresholds:
     (`python -m benchmarks.judges`). The formula, range and unit of a measure are in the docstring of its function.
 
     Attributes:
-        min_motion: path of the fastest part, lengths of the object. Below it the video is frozen.
+        min_motion: displacement of the fastest part, lengths of the object. Below it the video is frozen.
         max_jump: displacement for one step or one frame, lengths of the object.
         max_cut: change between two frames beside those before and after, a ratio.
         max_mirrored: how much better a frame continues its mirrored predecessor, a ratio.
@@ -48,14 +48,14 @@ class Thresholds:
         min_answers: smallest probability of a right answer of a vision-language model, 0..1.
     """
 
-    min_motion: Limit | None = 0.16
-    max_jump: Limit | None = 0.075
+    min_motion: Limit | None = 0.028
+    max_jump: Limit | None = 0.06
     max_cut: Limit | None = 1.7
     max_mirrored: Limit | None = 1.08
     max_background_motion: Limit | None = 0.05
     max_zoom: Limit | None = 0.115
-    max_roll: Limit | None = 0.142
-    max_pan: Limit | None = 0.19
+    max_roll: Limit | None = 0.13
+    max_pan: Limit | None = 0.16
     max_flicker: Limit | None = 0.02
     max_color_change: Limit | None = 11.0
     max_color_step: Limit | None = 14.0

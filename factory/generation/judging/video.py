@@ -102,10 +102,9 @@ class JudgedVideo:
         """`object_flow` from each frame to the next, float32 [T - 1, H, W, 2]."""
         return np.stack([self.object_flow(t, t + 1) for t in range(len(self.frames) - 1)])
 
-    @cached_property
-    def next_warped(self) -> np.ndarray:
-        """Each frame's successor, sampled along the flow, uint8 [T - 1, H, W, 3]."""
-        return np.stack([sample(frame, flow) for frame, flow in zip(self.frames[1:], self.flow, strict=True)])
+    def next_warped(self, t: int) -> np.ndarray:
+        """Frame t + 1, sampled along the flow from frame t, uint8 [H, W, 3]."""
+        return sample(self.frames[t + 1], self.flow[t])
 
     @cached_property
     def colors(self) -> np.ndarray:
@@ -115,11 +114,12 @@ class JudgedVideo:
             colors[t] = color_quantiles(self.frames[t][self.masks[t]])
         return colors
 
-    @cached_property
-    def smooth(self) -> np.ndarray:
-        """Frames after a blur of σ = 1 pixel, float32 [T, H, W, 3]: differences are of shapes, not of noise."""
-        cv2 = opencv()
-        return np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), 1.0) for frame in self.frames])
+    def smooth(self, t: int) -> np.ndarray:
+        """Frame t after a blur of σ = 1 pixel, float32 [H, W, 3]: differences are of shapes, not of noise.
+
+        Not kept: as floating-point numbers, the frames of a large video would be held a second time.
+        """
+        return opencv().GaussianBlur(self.frames[t].astype(np.float32), (0, 0), 1.0)
 
     @cached_property
     def changes(self) -> np.ndarray:
@@ -130,8 +130,8 @@ class JudgedVideo:
         changes = np.zeros((2, len(self.frames) - 1))
         for t in range(len(self.frames) - 1):
             either = self.masks[t] | self.masks[t + 1]
-            changes[0, t] = np.abs(self.smooth[t + 1] - self.smooth[t])[either].mean()
-            before, after = ((self.smooth[k], self.masks[k]) for k in (t, t + 1))
+            before, after = ((self.smooth(k), self.masks[k]) for k in (t, t + 1))
+            changes[0, t] = np.abs(after[0] - before[0])[either].mean()
             changes[1, t] = _residual(before, after, self.flow[t], self.object_flow(t + 1, t))
         return changes
 
@@ -143,8 +143,8 @@ class JudgedVideo:
         x, y = np.nan_to_num(self.centres[t + 1] - centre)
         forwards = dense_flow(luma, self.luma[t + 1], (x, y))
         backwards = dense_flow(self.luma[t + 1], luma, (-x, -y))
-        flipped = np.ascontiguousarray(self.smooth[t][:, ::-1])
-        return _residual((flipped, mask), (self.smooth[t + 1], self.masks[t + 1]), forwards, backwards)
+        flipped = np.ascontiguousarray(self.smooth(t)[:, ::-1])
+        return _residual((flipped, mask), (self.smooth(t + 1), self.masks[t + 1]), forwards, backwards)
 
     @cached_property
     def background_flow(self) -> np.ndarray | None:
@@ -179,7 +179,7 @@ class JudgedVideo:
         T = len(self.frames)
         steps = np.unique(np.linspace(0, T - 1, min(T, CAMERA_STEPS + 1)).round().astype(int))
         flow = np.stack([self.object_flow(a, b) for a, b in pairwise(steps)])
-        gradients = [np.gradient(self.smooth[t].mean(-1)) for t in steps[:-1]]
+        gradients = [np.gradient(self.smooth(t).mean(-1)) for t in steps[:-1]]
         texture = np.stack([np.hypot(*gradient) for gradient in gradients])
         return common_motion(flow, self.masks[steps[:-1]], texture, np.diff(steps))
 
