@@ -1,10 +1,16 @@
-"""An S3 server on loopback (moto's), behind a proxy that counts the requests and injects the faults of a real one."""
+"""An S3 server on loopback (moto's), behind a proxy that counts the requests and injects the faults of a real one.
+
+`python s3_server.py ADDRESS PORT` runs it with the proxy at an address of this host, for other hosts. It prints
+"ready", reads faults from standard input, one JSON object per line, and answers each with a line of JSON: the counts.
+"""
 
 from __future__ import annotations
 
 import http.client
+import json
 import logging
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -39,19 +45,32 @@ class Faults:
     expired: set[str] = field(default_factory=set)
 
 
+def client_env(url: str, key: str = "key", secret: str = "secret") -> dict[str, str]:
+    """Environment variables of a client of the server at a URL."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 class S3Server:
     """The server, as a context manager.
 
     Attributes:
         faults: injected from now on.
         requests: operation → number of requests that clients made. answers: status code → number.
+        written: path → number of times that a client was told that it has written it.
     """
 
-    def __init__(self, bucket: str = "bucket") -> None:
-        self.bucket = bucket
+    def __init__(self, bucket: str = "bucket", address: str = "127.0.0.1", port: int = 0) -> None:
+        self.bucket, self._address, self._port = bucket, address, port
         self.faults = Faults()
         self.requests: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
+        self.written: Counter[str] = Counter()
         self._random = random.Random(1)
         self._lock = threading.Lock()
         self._budget, self._budget_at = 0.0, time.monotonic()
@@ -65,7 +84,7 @@ class S3Server:
         self._moto.start()
         self.upstream = self._moto.get_host_and_port()
         handler = type("Handler", (_Handler,), {"s3": self})
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._proxy = ThreadingHTTPServer((self._address, self._port), handler)
         self._proxy.daemon_threads = True
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         if self.bucket:
@@ -82,17 +101,11 @@ class S3Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._proxy.server_address[1]}"
+        return f"http://{self._address}:{self._proxy.server_address[1]}"
 
     def env(self, key: str = "key") -> dict[str, str]:
         """Environment variables of a client. `key`: its access key."""
-        return {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": key,
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return client_env(self.url, key)
 
     def _direct(self, method: str, path: str, body: bytes = b"") -> bytes:
         """A request without faults."""
@@ -174,7 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         length = answer.getheader("Content-Length") if self.command == "HEAD" else None
-        self._answer(answer.status, kept, content, length, cut=self.s3.strikes(self.s3.faults.cuts))
+        cut = self.s3.strikes(self.s3.faults.cuts)
+        if self.command == "PUT" and answer.status == 200 and not cut:
+            self.s3.written[urlsplit(self.path).path] += 1
+        self._answer(answer.status, kept, content, length, cut=cut)
 
     def _answer(
         self,
@@ -201,3 +217,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(content[: len(content) // 2] if cut else content)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle
+
+
+def main() -> None:
+    """Serve other hosts until standard input ends."""
+    with S3Server(address=sys.argv[1], port=int(sys.argv[2])) as server:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            server.faults = Faults(**json.loads(line))
+            counted = {"requests": server.requests, "answers": server.answers, "written": server.written}
+            print(json.dumps(counted), flush=True)
+
+
+if __name__ == "__main__":
+    main()
