@@ -1,4 +1,7 @@
-"""An S3 server on loopback (moto's), behind a proxy that counts the requests and injects the faults of a real one.
+"""An S3 server on loopback, behind a proxy that counts the requests and injects the faults of a real one.
+
+The server is moto's, which is written in Python and accepts any signature, or s3rver, an independent one in JavaScript
+that stores files and checks the signatures.
 
 `python s3_server.py ADDRESS PORT` runs it with the proxy at an address of this host, for other hosts. It prints
 "ready", reads faults from standard input, one JSON object per line, and answers each with a line of JSON: the counts.
@@ -9,14 +12,19 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import os
 import random
+import re
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -59,14 +67,23 @@ def client_env(url: str, key: str = "key", secret: str = "secret") -> dict[str, 
 class S3Server:
     """The server, as a context manager.
 
+    Args:
+        bucket: created at the start; "" for none.
+        address, port: of the proxy; port 0 for a free one.
+        kind: "moto" or "s3rver". The latter has to be installed (`s3rver_program`).
+
     Attributes:
+        key, secret: credentials that the server accepts.
         faults: injected from now on.
         requests: operation → number of requests that clients made. answers: status code → number.
         written: path → number of times that a client was told that it has written it.
     """
 
-    def __init__(self, bucket: str = "bucket", address: str = "127.0.0.1", port: int = 0) -> None:
-        self.bucket, self._address, self._port = bucket, address, port
+    def __init__(
+        self, bucket: str = "bucket", address: str = "127.0.0.1", port: int = 0, kind: str = "moto"
+    ) -> None:
+        self.bucket, self._address, self._port, self.kind = bucket, address, port, kind
+        self.key, self.secret = ("key", "secret") if kind == "moto" else ("S3RVER", "S3RVER")
         self.faults = Faults()
         self.requests: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
@@ -76,18 +93,13 @@ class S3Server:
         self._budget, self._budget_at = 0.0, time.monotonic()
 
     def __enter__(self) -> S3Server:
-        from moto.server import ThreadedMotoServer
-
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
-
-        self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._moto.start()
-        self.upstream = self._moto.get_host_and_port()
+        self._server = _Moto() if self.kind == "moto" else _S3rver(self.bucket)
+        self.upstream = self._server.address
         handler = type("Handler", (_Handler,), {"s3": self})
         self._proxy = ThreadingHTTPServer((self._address, self._port), handler)
         self._proxy.daemon_threads = True
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
-        if self.bucket:
+        if self.bucket and self.kind == "moto":
             self._direct("PUT", f"/{self.bucket}")
         return self
 
@@ -96,16 +108,15 @@ class S3Server:
     ) -> None:
         self._proxy.shutdown()
         self._proxy.server_close()
-        self._direct("POST", "/moto-api/reset")
-        self._moto.stop()
+        self._server.close()
 
     @property
     def url(self) -> str:
         return f"http://{self._address}:{self._proxy.server_address[1]}"
 
-    def env(self, key: str = "key") -> dict[str, str]:
-        """Environment variables of a client. `key`: its access key."""
-        return client_env(self.url, key)
+    def env(self, key: str = "") -> dict[str, str]:
+        """Environment variables of a client. `key`: its access key, if it is another one (moto only)."""
+        return client_env(self.url, key or self.key, self.secret)
 
     def _direct(self, method: str, path: str, body: bytes = b"") -> bytes:
         """A request without faults."""
@@ -139,6 +150,53 @@ class S3Server:
         """Draw whether a fault happens."""
         with self._lock:
             return self._random.random() < fraction
+
+
+class _Moto:
+    def __init__(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        self.address: tuple[str, int] = self._server.get_host_and_port()
+
+    def close(self) -> None:
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        connection.request("POST", "/moto-api/reset")
+        connection.getresponse().read()
+        connection.close()
+        self._server.stop()
+
+
+def s3rver_program() -> Path | None:
+    """The script of the npm package s3rver in a `node_modules` above this file, or in MENAGERIE_S3RVER."""
+    package = os.environ.get("MENAGERIE_S3RVER")
+    folders = [Path(package)] if package else [p / "node_modules/s3rver" for p in Path(__file__).parents]
+    programs = [folder / "bin" / "s3rver.js" for folder in folders]
+    return next((program for program in programs if program.exists()), None)
+
+
+class _S3rver:
+    def __init__(self, bucket: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        program = s3rver_program()
+        assert program is not None
+        argv = ["node", str(program), "-d", self._folder.name, "-a", "127.0.0.1", "-p", "0", "--silent"]
+        argv += ["--no-vhost-buckets", *(["--configure-bucket", bucket] if bucket else [])]
+        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self._process.stdout is not None
+        match = None
+        while match is None:
+            line = self._process.stdout.readline()
+            assert line, "s3rver did not start"
+            match = re.search(r"(127\.0\.0\.1):(\d+)", line)
+        self.address = (match[1], int(match[2]))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
 
 
 def operation(method: str, path: str) -> str:
