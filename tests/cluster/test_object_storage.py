@@ -17,7 +17,7 @@ from hosts_driver import expected
 from s3_server import Faults, S3Server, s3rver_program
 
 import cluster.storage
-from cluster import Ledger, Storage, StorageError, Task, run_inline
+from cluster import Ledger, Outcome, Storage, StorageError, Task, run_inline
 
 pytest.importorskip("moto", reason="moto, of the extra dev, is missing")
 pytest.importorskip("s3fs", reason="s3fs, of the extra s3, is missing")
@@ -84,6 +84,26 @@ def test_requests_faults_and_refusals(s3: S3Server, monkeypatch: pytest.MonkeyPa
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(StorageError, match=r"[Cc]redentials"):
         run_inline(Work(), work(1), Ledger("s3://bucket/anonymous"))
+
+
+def test_a_late_marker_does_not_replace_the_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was cut off between its look for a commit and its marker; and a store that does not know how."""
+    task, slow, fast = Task("t"), Ledger(ROOT), Ledger(ROOT)
+    fast.commit(task, Outcome("done", {"by": "fast"}), worker="fast")
+    with monkeypatch.context() as patch:
+        patch.setattr(slow, "_committed", lambda key: None)  # it looked before
+        late = slow.commit(task, Outcome("done", {"by": "slow"}), worker="slow")
+    if s3.kind == "moto":  # s3rver does not know the header
+        assert late.worker == Ledger(ROOT).record("t").worker == "fast"
+    else:
+        assert late.worker == Ledger(ROOT).record("t").worker == "slow"
+    marker = slow._marker("done", "t")
+    slow.storage.write(marker, b"{")  # damaged: counts as absent
+    assert (
+        slow.commit(task, Outcome("done"), worker="slow").worker == Ledger(ROOT).record("t").worker == "slow"
+    )
+    s3.faults = Faults(unknown={"If-None-Match"})
+    assert slow.storage.write_new(marker, b"{}") and slow.storage.read(marker) == b"{}"
 
 
 class Driver:

@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,7 @@ class Faults:
         cuts: fraction of responses that end in the middle, with the connection.
         slow: fraction of responses that are delayed by `slow_s` seconds.
         expired: access keys that are refused with ExpiredToken.
+        unknown: headers whose requests are refused with NotImplemented.
     """
 
     rate: float = 0.0
@@ -51,6 +53,7 @@ class Faults:
     slow: float = 0.0
     slow_s: float = 2.0
     expired: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
 
 
 def client_env(url: str, key: str = "key", secret: str = "secret") -> dict[str, str]:
@@ -130,10 +133,17 @@ class S3Server:
         """Number of multipart uploads that are neither completed nor aborted."""
         return self._direct("GET", f"/{self.bucket}?uploads").count(b"<Upload>")
 
-    def refusal(self, authorization: str) -> tuple[int, str, str] | None:
+    def refusal(self, headers: Message) -> tuple[int, str, str] | None:
         """Status, code and message of a fault that takes the place of the answer."""
+        authorization = headers.get("Authorization", "")
         with self._lock:
             faults, now = self.faults, time.monotonic()
+            if any(name in headers for name in faults.unknown):
+                return (
+                    501,
+                    "NotImplemented",
+                    "A header you provided implies functionality that is not implemented.",
+                )
             if any(f"Credential={key}/" in authorization for key in faults.expired):
                 return 400, "ExpiredToken", "The provided token has expired."
             if faults.rate:
@@ -224,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.s3.requests[operation(self.command, self.path)] += 1
-        if refused := self.s3.refusal(self.headers.get("Authorization", "")):
+        if refused := self.s3.refusal(self.headers):
             status, code, message = refused
             self._answer(status, [("Content-Type", "application/xml")], ERROR.format(code, message).encode())
             return
