@@ -65,15 +65,6 @@ def age(pid: int) -> float:
     return uptime - started(pid) / os.sysconf("SC_CLK_TCK")
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds of a process and of its children that have ended; 0 if there is no such process."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
 def _stat(pid: int) -> tuple[str, int, int]:
     """Return state letter, parent and start time; ("", 0, 0) if there is no such process."""
     try:
