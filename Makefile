@@ -12,7 +12,7 @@ SOURCES := $(shell find factory zoo renderers cluster -type f ! -name '*.pyc')
 # decodes videos with. `make run` needs neither.
 SYSTEM_PACKAGES := libegl1 libegl-mesa0 libgl1-mesa-dri ffmpeg
 # Installed together: npm removes packages that a later --no-save installation does not name.
-NODE_PACKAGES := gltf-validator@2.0.0-dev.3.10 playwright-core@1.65.1 three@0.187.0
+NODE_PACKAGES := gltf-validator@2.0.0-dev.3.10 playwright-core@1.65.1 three@0.187.0 s3rver@3.7.1
 BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
@@ -157,11 +157,11 @@ browser:
 	  npm install --silent --no-save --no-package-lock --no-audit --no-fund $(NODE_PACKAGES) >/dev/null || \
 	  echo "playwright-core and three could not be installed: tests of pages will be skipped"; fi
 
-# The Khronos glTF validator, from npm. Without it, the tests that need it are skipped.
+# The Khronos glTF validator and s3rver, an S3 server, from npm. Without them, the tests that need them are skipped.
 validator:
-	@if command -v npm >/dev/null && [ ! -d node_modules/gltf-validator ]; then \
+	@if command -v npm >/dev/null && ! { [ -d node_modules/gltf-validator ] && [ -d node_modules/s3rver ]; }; then \
 	  npm install --silent --no-save --no-package-lock --no-audit --no-fund $(NODE_PACKAGES) >/dev/null || \
-	  echo "gltf-validator could not be installed: its tests will be skipped"; fi
+	  echo "gltf-validator and s3rver could not be installed: their tests will be skipped"; fi
 
 clean:
 	rm -rf $(VENV) .blender node_modules build dist out .pytest_cache .ruff_cache

@@ -35,10 +35,10 @@ BAR_RATE = 1000.0  # tasks per second of CPU time, inline
 
 
 class CountedStorage(Storage):
-    """Counts the requests of this process as an object store would bill them."""
+    """Counts the requests of this process as an object store would bill them. The copies of workers count their own."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def _open(self) -> None:  # also when a worker receives its copy
+        super()._open()
         self.requests: Counter[str] = Counter()
 
     def write(self, name: str, data: bytes) -> None:

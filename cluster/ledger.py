@@ -378,7 +378,17 @@ class Ledger:
         return record if record is not None and record.status == "done" else None
 
     def _write(self, record: Record) -> Record:
-        self.storage.write(self._marker(record.status, record.key), _to_bytes(record.to_json()))
+        """Write a marker; return the record, or that of an earlier commit.
+
+        A worker that was cut off from the network after it had looked for a commit may write its marker when its task
+        has long been committed by another one.
+        """
+        marker, data = self._marker(record.status, record.key), _to_bytes(record.to_json())
+        if not self.storage.write_new(marker, data):
+            earlier = _parse_record(self.storage.read(marker) or b"", record.key, resumed=False)
+            if earlier is not None:
+                return earlier
+            self.storage.write(marker, data)  # the existing one is damaged
         return record
 
     def _marker(self, status: Status, key: str) -> str:

@@ -181,10 +181,41 @@ class Storage:
             else:
                 self.filesystem.pipe_file(self.path(name), data)
         except Exception as error:  # each object store has its own exception classes
-            raise StorageError(
-                f"cannot write {self.path(name)} ({len(data)} bytes): {error_reason(error)}. Committed results are "
-                f"kept: free some space or repair the storage, then run the same command again to resume"
-            ) from None
+            raise self._cannot_write(name, data, error) from None
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Write a whole file unless it exists.
+
+        Only S3 decides this within the request (`If-None-Match`). Other storages, and S3-compatible stores that do not
+        know the header, replace the file.
+
+        Returns:
+            False if the file exists, or if another writer is writing it; it is unchanged then.
+
+        Raises:
+            StorageError: the file could not be written.
+        """
+        if not self._is_s3:
+            self.write(name, data)
+            return True
+        try:
+            self.filesystem.pipe_file(self.path(name), data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+            if code == "ConditionalRequestConflict":
+                return False
+            if code != "NotImplemented":
+                raise self._cannot_write(name, data, error) from None
+            self.write(name, data)
+        return True
+
+    def _cannot_write(self, name: str, data: bytes, error: Exception) -> StorageError:
+        return StorageError(
+            f"cannot write {self.path(name)} ({len(data)} bytes): {error_reason(error)}. Committed results are kept: "
+            f"free some space or repair the storage, then run the same command again to resume"
+        )
 
     def _write_local(self, path: str, data: bytes) -> None:
         temporary = self.path(f"{self._temporary}/{uuid.uuid4().hex}")

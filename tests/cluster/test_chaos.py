@@ -34,6 +34,9 @@ class Watched:
             "PYTHONPATH": str(SUPPORT),
             "HOME": str(home),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            # Ray's default of 15 starves the actors on a machine with other load: they would be killed as soon as
+            # they have started, without doing any work.
+            "RAY_worker_niceness": "0",
         }
         for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_ADDRESS"):
             env.pop(name, None)

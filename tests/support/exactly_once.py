@@ -20,10 +20,11 @@ class AuditedLedger(Ledger):
         self.audit = audit
 
     def _write(self, record: Record) -> Record:
-        super()._write(record)
-        with open(self.audit, "ab", buffering=0) as file:
-            file.write(f"{record.key} {record.status} {socket.gethostname()}:{os.getpid()}\n".encode())
-        return record
+        kept = super()._write(record)
+        if kept is record:
+            with open(self.audit, "ab", buffering=0) as file:
+                file.write(f"{record.key} {record.status} {socket.gethostname()}:{os.getpid()}\n".encode())
+        return kept
 
 
 def problems(root: str | Path, audit: str | Path, expected: dict[str, str]) -> list[str]:

@@ -24,6 +24,7 @@ ENV = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": TOKEN,
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 starves the workers on a machine with other load
     "OMP_NUM_THREADS": "1",
 }
 

@@ -1,16 +1,31 @@
-"""An S3 server on loopback (moto's), behind a proxy that counts the requests and injects the faults of a real one."""
+"""An S3 server on loopback, behind a proxy that counts the requests and injects the faults of a real one.
+
+The server is moto's, which is written in Python and accepts any signature, or s3rver, an independent one in JavaScript
+that stores files and checks the signatures.
+
+`python s3_server.py ADDRESS PORT` runs it with the proxy at an address of this host, for other hosts. It prints
+"ready", reads faults from standard input, one JSON object per line, and answers each with a line of JSON: the counts.
+"""
 
 from __future__ import annotations
 
 import http.client
+import json
 import logging
+import os
 import random
+import re
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +44,7 @@ class Faults:
         cuts: fraction of responses that end in the middle, with the connection.
         slow: fraction of responses that are delayed by `slow_s` seconds.
         expired: access keys that are refused with ExpiredToken.
+        unknown: headers whose requests are refused with NotImplemented.
     """
 
     rate: float = 0.0
@@ -37,38 +53,56 @@ class Faults:
     slow: float = 0.0
     slow_s: float = 2.0
     expired: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+
+def client_env(url: str, key: str = "key", secret: str = "secret") -> dict[str, str]:
+    """Environment variables of a client of the server at a URL."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 class S3Server:
     """The server, as a context manager.
 
+    Args:
+        bucket: created at the start; "" for none.
+        address, port: of the proxy; port 0 for a free one.
+        kind: "moto" or "s3rver". The latter has to be installed (`s3rver_program`).
+
     Attributes:
+        key, secret: credentials that the server accepts.
         faults: injected from now on.
         requests: operation → number of requests that clients made. answers: status code → number.
+        written: path → number of times that a client was told that it has written it.
     """
 
-    def __init__(self, bucket: str = "bucket") -> None:
-        self.bucket = bucket
+    def __init__(
+        self, bucket: str = "bucket", address: str = "127.0.0.1", port: int = 0, kind: str = "moto"
+    ) -> None:
+        self.bucket, self._address, self._port, self.kind = bucket, address, port, kind
+        self.key, self.secret = ("key", "secret") if kind == "moto" else ("S3RVER", "S3RVER")
         self.faults = Faults()
         self.requests: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
+        self.written: Counter[str] = Counter()
         self._random = random.Random(1)
         self._lock = threading.Lock()
         self._budget, self._budget_at = 0.0, time.monotonic()
 
     def __enter__(self) -> S3Server:
-        from moto.server import ThreadedMotoServer
-
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
-
-        self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._moto.start()
-        self.upstream = self._moto.get_host_and_port()
+        self._server = _Moto() if self.kind == "moto" else _S3rver(self.bucket)
+        self.upstream = self._server.address
         handler = type("Handler", (_Handler,), {"s3": self})
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._proxy = ThreadingHTTPServer((self._address, self._port), handler)
         self._proxy.daemon_threads = True
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
-        if self.bucket:
+        if self.bucket and self.kind == "moto":
             self._direct("PUT", f"/{self.bucket}")
         return self
 
@@ -77,22 +111,15 @@ class S3Server:
     ) -> None:
         self._proxy.shutdown()
         self._proxy.server_close()
-        self._direct("POST", "/moto-api/reset")
-        self._moto.stop()
+        self._server.close()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._proxy.server_address[1]}"
+        return f"http://{self._address}:{self._proxy.server_address[1]}"
 
-    def env(self, key: str = "key") -> dict[str, str]:
-        """Environment variables of a client. `key`: its access key."""
-        return {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": key,
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+    def env(self, key: str = "") -> dict[str, str]:
+        """Environment variables of a client. `key`: its access key, if it is another one (moto only)."""
+        return client_env(self.url, key or self.key, self.secret)
 
     def _direct(self, method: str, path: str, body: bytes = b"") -> bytes:
         """A request without faults."""
@@ -106,10 +133,17 @@ class S3Server:
         """Number of multipart uploads that are neither completed nor aborted."""
         return self._direct("GET", f"/{self.bucket}?uploads").count(b"<Upload>")
 
-    def refusal(self, authorization: str) -> tuple[int, str, str] | None:
+    def refusal(self, headers: Message) -> tuple[int, str, str] | None:
         """Status, code and message of a fault that takes the place of the answer."""
+        authorization = headers.get("Authorization", "")
         with self._lock:
             faults, now = self.faults, time.monotonic()
+            if any(name in headers for name in faults.unknown):
+                return (
+                    501,
+                    "NotImplemented",
+                    "A header you provided implies functionality that is not implemented.",
+                )
             if any(f"Credential={key}/" in authorization for key in faults.expired):
                 return 400, "ExpiredToken", "The provided token has expired."
             if faults.rate:
@@ -126,6 +160,53 @@ class S3Server:
         """Draw whether a fault happens."""
         with self._lock:
             return self._random.random() < fraction
+
+
+class _Moto:
+    def __init__(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it logs every request
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        self.address: tuple[str, int] = self._server.get_host_and_port()
+
+    def close(self) -> None:
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        connection.request("POST", "/moto-api/reset")
+        connection.getresponse().read()
+        connection.close()
+        self._server.stop()
+
+
+def s3rver_program() -> Path | None:
+    """The script of the npm package s3rver in a `node_modules` above this file, or in MENAGERIE_S3RVER."""
+    package = os.environ.get("MENAGERIE_S3RVER")
+    folders = [Path(package)] if package else [p / "node_modules/s3rver" for p in Path(__file__).parents]
+    programs = [folder / "bin" / "s3rver.js" for folder in folders]
+    return next((program for program in programs if program.exists()), None)
+
+
+class _S3rver:
+    def __init__(self, bucket: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        program = s3rver_program()
+        assert program is not None
+        argv = ["node", str(program), "-d", self._folder.name, "-a", "127.0.0.1", "-p", "0", "--silent"]
+        argv += ["--no-vhost-buckets", *(["--configure-bucket", bucket] if bucket else [])]
+        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self._process.stdout is not None
+        match = None
+        while match is None:
+            line = self._process.stdout.readline()
+            assert line, "s3rver did not start"
+            match = re.search(r"(127\.0\.0\.1):(\d+)", line)
+        self.address = (match[1], int(match[2]))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
 
 
 def operation(method: str, path: str) -> str:
@@ -153,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.s3.requests[operation(self.command, self.path)] += 1
-        if refused := self.s3.refusal(self.headers.get("Authorization", "")):
+        if refused := self.s3.refusal(self.headers):
             status, code, message = refused
             self._answer(status, [("Content-Type", "application/xml")], ERROR.format(code, message).encode())
             return
@@ -174,7 +255,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         length = answer.getheader("Content-Length") if self.command == "HEAD" else None
-        self._answer(answer.status, kept, content, length, cut=self.s3.strikes(self.s3.faults.cuts))
+        cut = self.s3.strikes(self.s3.faults.cuts)
+        if self.command == "PUT" and answer.status == 200 and not cut:
+            self.s3.written[urlsplit(self.path).path] += 1
+        self._answer(answer.status, kept, content, length, cut=cut)
 
     def _answer(
         self,
@@ -201,3 +285,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(content[: len(content) // 2] if cut else content)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle
+
+
+def main() -> None:
+    """Serve other hosts until standard input ends."""
+    with S3Server(address=sys.argv[1], port=int(sys.argv[2])) as server:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            server.faults = Faults(**json.loads(line))
+            counted = {"requests": server.requests, "answers": server.answers, "written": server.written}
+            print(json.dumps(counted), flush=True)
+
+
+if __name__ == "__main__":
+    main()
