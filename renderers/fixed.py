@@ -20,6 +20,7 @@ Distributable LIBM"), with errors below one unit in the last place unless stated
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # --- products ------------------------------------------------------------------------------------
 
@@ -86,18 +87,18 @@ def applied(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return dot(matrices, vectors[..., None, :])
 
 
-def hypot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def hypot(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
     """Return sqrt(x² + y²). Unlike `np.hypot`, it overflows for lengths above the square root of the largest number."""
     return np.sqrt(x * x + y * y)
 
 
-def interpolated(x: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+def interpolated(x: np.ndarray, keys: ArrayLike, values: ArrayLike) -> np.ndarray:
     """Interpolate linearly between `values` [n] at ascending `keys` [n], which are constant outside, as `np.interp`."""
-    keys, values = np.asarray(keys, np.float64), np.asarray(values, np.float64)
-    first = np.searchsorted(keys, x, side="right").clip(1, len(keys) - 1) - 1
-    slope = (values[first + 1] - values[first]) / (keys[first + 1] - keys[first])
-    inside = slope * (x - keys[first]) + values[first]
-    return np.where(x < keys[0], values[0], np.where(x >= keys[-1], values[-1], inside))
+    at, known = np.asarray(keys, np.float64), np.asarray(values, np.float64)
+    first = np.searchsorted(at, x, side="right").clip(1, len(at) - 1) - 1
+    slope = (known[first + 1] - known[first]) / (at[first + 1] - at[first])
+    inside = slope * (x - at[first]) + known[first]
+    return np.where(x < at[0], known[0], np.where(x >= at[-1], known[-1], inside))
 
 
 # --- small matrices ------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def unpack_video(data: bytes, views: int) -> np.ndarray:
         raise ValueError(f"a stored video has {len(frames)} frames, expected a multiple of {views} views")
     video = np.empty((len(frames), *frames[0].shape), np.uint8)
     for t in range(len(video)):  # each picture is released once it is copied
-        video[t], frames[t] = frames[t], np.empty(0)
+        video[t], frames[t] = frames[t], frames[t][:0].copy()
     return video.reshape(views, -1, *video.shape[1:])
 
 

@@ -339,7 +339,7 @@ class AssembleStage(Stage):
             frame = square(straight_color(take.frames[view, [t]], alpha[view, [t]], take.background))
             if frame.shape[1] != job.resolution:
                 frame = shrink(torch.from_numpy(frame), job.resolution, job.resolution).numpy()
-            stream.write(np.ascontiguousarray(frame))
+            stream.write(np.ascontiguousarray(frame).data)
         return Outcome("done", {"key": task.key}, {f"{job.file}.npy": stream.getvalue()})
 
 

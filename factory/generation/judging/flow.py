@@ -137,7 +137,7 @@ def _step(flow: np.ndarray, region: np.ndarray, weights: np.ndarray) -> tuple[np
         share,
         still,
         base,
-        float(np.mean(turns or [0.0])),
+        float(np.mean(turns)) if turns else 0.0,
     )
 
 

@@ -184,7 +184,8 @@ def sit(size: float, long: float) -> Gesture:
 def rear(long: float, much: float = 1.0, curve: Curve | None = None) -> Gesture:
     """Rear up on the hind legs; the forepaws follow the chest."""
     tilt = 56 * much
-    rise, back = long * fixed.sin(np.radians(tilt)), long * (1 - fixed.cos(np.radians(tilt)))
+    angle = float(np.radians(tilt))
+    rise, back = long * float(fixed.sin(angle)), long * float(1 - fixed.cos(angle))
     return together(
         bend("body", pitch=-tilt, curve=curve),
         shift("body", y=-0.05, z=0.11 * much, curve=curve),

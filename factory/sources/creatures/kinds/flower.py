@@ -155,7 +155,7 @@ def _skeleton(tall: float) -> Skeleton:
 
 def _fold(degrees: float, curve: Curve | None = None) -> Gesture:
     """Rotate every petal about its base on the rim, towards the face."""
-    turns = [(fixed.sin(a), fixed.cos(a)) for a in (2 * np.pi * k / PETALS for k in range(PETALS))]
+    turns = [(float(fixed.sin(a)), float(fixed.cos(a))) for a in (2 * np.pi * k / PETALS for k in range(PETALS))]
     return together(*(bend(f"petal{k}", pitch=degrees * c, yaw=-degrees * s, curve=curve)
         for k, (s, c) in enumerate(turns)))
 

@@ -140,7 +140,8 @@ def _pulse(count: int, much: float = 1.0) -> Gesture:
 
 def idle(count: float = 1.5, much: float = 18) -> Gesture:
     """Travelling waves along the tentacles."""
-    return together(*(bend(f"arm{k}_{n}", pitch=much * fixed.cos(2.1 * k), roll=much * fixed.sin(2.1 * k),
+    return together(*(bend(f"arm{k}_{n}", pitch=much * float(fixed.cos(2.1 * k)),
+        roll=much * float(fixed.sin(2.1 * k)),
         curve=waves(count, 0.12 * n + 0.07 * k)) for k in range(ARMS) for n in range(1, LINKS)))
 
 
