@@ -29,15 +29,10 @@ def test_the_kangaroo_and_four_more_are_there():
 def test_what_was_measured(name):
     """Held-out views at 256 px, all 50 motions."""
     metrics = zoo.info(name).metrics
-    kangaroo = name.endswith("kangaroo")
     assert metrics["resolution"] == 256 and len(metrics["motions"]) == 50
-    assert metrics["mean"]["psnr"] >= 26
-    if kangaroo:
-        assert (
-            metrics["mean"]["psnr"] >= 31
-            and metrics["worst"]["psnr"] >= 26
-            and metrics["mean"]["iou"] >= 0.93
-        )
+    assert metrics["mean"]["psnr"] >= (29.5 if name.endswith("robot") else 31)
+    assert metrics["worst"]["psnr"] >= 26
+    assert metrics["mean"]["iou"] >= 0.92
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -58,34 +53,32 @@ def test_half_way_between_two_motions_nothing_comes_apart(name):
     assert (arap_energy(model, 4 * model.mu) > 1.5 * arap_energy(model, model.mu)).any()
 
 
-HELD_TOGETHER = [
-    "kangaroo",
-    "fox",
-    "robot",
-]  # trained with tracks and root motion; the others' large turns are torn
+# Largest torn share of a motion. The bird's wings lie on its body, so that spreading them tears its true surface by 9 %.
+TORN = {"kangaroo": 0.06, "fox": 0.06, "cat": 0.06, "robot": 0.06, "bird": 0.065}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name == "kangaroo" else pytest.mark.slow) for name in HELD_TOGETHER],
+    "name", [pytest.param(name, marks=[] if name == "kangaroo" else pytest.mark.slow) for name in TORN]
 )
 def test_no_motion_is_torn(name):
     """From the weights: every trained motion in every second frame, and samples of N(0, I).
 
-    A motion may be torn by 3 points more than the true surface, and by 6 % at most.
+    A motion may be torn by 3 points more than the true surface, and by 6 % at most (the bird: 6.5 %).
     """
     pipeline = zoo.load(f"bundled:dimo/{name}")
     model, phases = pipeline.model, pipeline.phases[::2]
     truth = {motion["name"]: motion["torn_truth"] for motion in pipeline.metrics["motions"]}
     for motion, share in zip(pipeline.motions, torn(model, model.mu, phases).tolist(), strict=True):
-        assert share <= min(0.06, truth[motion] + 0.03), motion
+        assert share <= min(TORN[name], truth[motion] + 0.03), motion
     samples = torch.stack([pipeline.draw(seed) for seed in range(10)])
-    assert torn(model, samples, phases).max() <= 0.06
+    assert torn(model, samples, phases).max() <= TORN[name]
     # Control: four times as far out as any motion, the surface comes apart.
-    assert torn(model, 4 * model.mu[:5], phases).max() > 0.06
+    assert torn(model, 4 * model.mu[:5], phases).max() > TORN[name]
 
 
-@pytest.mark.parametrize("name", ["kangaroo", "fox"])  # the robot's have 0.87 of the diversity
+@pytest.mark.parametrize(  # not the robot, whose samples have 0.87 of the diversity
+    "name", ["kangaroo", "fox", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bird", "cat"))]
+)
 def test_samples_are_as_diverse_as_the_trained_motions(name):
     """Mean distance of key-point paths between 40 samples, and of each to the nearest trained motion."""
     pipeline = zoo.load(f"bundled:dimo/{name}")
