@@ -53,27 +53,24 @@ def test_half_way_between_two_motions_nothing_comes_apart(name):
     assert (arap_energy(model, 4 * model.mu) > 1.5 * arap_energy(model, model.mu)).any()
 
 
-# Largest torn share of a motion. The bird's wings lie on its body, so that spreading them tears its true surface by 9 %.
-TORN = {"kangaroo": 0.06, "fox": 0.06, "cat": 0.06, "robot": 0.06, "bird": 0.065}
-
-
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "kangaroo" else pytest.mark.slow) for name in TORN]
+    "name",
+    [pytest.param(name, marks=[] if name.endswith("kangaroo") else pytest.mark.slow) for name in BUNDLED],
 )
 def test_no_motion_is_torn(name):
     """From the weights: every trained motion in every second frame, and samples of N(0, I).
 
-    A motion may be torn by 3 points more than the true surface, and by 6 % at most (the bird: 6.5 %).
+    A motion may be torn by 3 points more than the true surface, and by 6 % at most.
     """
-    pipeline = zoo.load(f"bundled:dimo/{name}")
+    pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
     truth = {motion["name"]: motion["torn_truth"] for motion in pipeline.metrics["motions"]}
     for motion, share in zip(pipeline.motions, torn(model, model.mu, phases).tolist(), strict=True):
-        assert share <= min(TORN[name], truth[motion] + 0.03), motion
+        assert share <= min(0.06, truth[motion] + 0.03), motion
     samples = torch.stack([pipeline.draw(seed) for seed in range(10)])
-    assert torn(model, samples, phases).max() <= TORN[name]
+    assert torn(model, samples, phases).max() <= 0.06
     # Control: four times as far out as any motion, the surface comes apart.
-    assert torn(model, 4 * model.mu[:5], phases).max() > TORN[name]
+    assert torn(model, 4 * model.mu[:5], phases).max() > 0.06
 
 
 @pytest.mark.parametrize(  # not the robot, whose samples have 0.87 of the diversity
