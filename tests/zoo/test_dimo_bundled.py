@@ -29,15 +29,10 @@ def test_the_kangaroo_and_four_more_are_there():
 def test_what_was_measured(name):
     """Held-out views at 256 px, all 50 motions."""
     metrics = zoo.info(name).metrics
-    kangaroo = name.endswith("kangaroo")
     assert metrics["resolution"] == 256 and len(metrics["motions"]) == 50
-    assert metrics["mean"]["psnr"] >= 26
-    if kangaroo:
-        assert (
-            metrics["mean"]["psnr"] >= 31
-            and metrics["worst"]["psnr"] >= 26
-            and metrics["mean"]["iou"] >= 0.93
-        )
+    assert metrics["mean"]["psnr"] >= (29.5 if name.endswith("robot") else 31)
+    assert metrics["worst"]["psnr"] >= 26
+    assert metrics["mean"]["iou"] >= 0.92
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -58,23 +53,16 @@ def test_half_way_between_two_motions_nothing_comes_apart(name):
     assert (arap_energy(model, 4 * model.mu) > 1.5 * arap_energy(model, model.mu)).any()
 
 
-HELD_TOGETHER = [
-    "kangaroo",
-    "fox",
-    "robot",
-]  # trained with tracks and root motion; the others' large turns are torn
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name == "kangaroo" else pytest.mark.slow) for name in HELD_TOGETHER],
+    [pytest.param(name, marks=[] if name.endswith("kangaroo") else pytest.mark.slow) for name in BUNDLED],
 )
 def test_no_motion_is_torn(name):
     """From the weights: every trained motion in every second frame, and samples of N(0, I).
 
     A motion may be torn by 3 points more than the true surface, and by 6 % at most.
     """
-    pipeline = zoo.load(f"bundled:dimo/{name}")
+    pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
     truth = {motion["name"]: motion["torn_truth"] for motion in pipeline.metrics["motions"]}
     for motion, share in zip(pipeline.motions, torn(model, model.mu, phases).tolist(), strict=True):
@@ -85,7 +73,9 @@ def test_no_motion_is_torn(name):
     assert torn(model, 4 * model.mu[:5], phases).max() > 0.06
 
 
-@pytest.mark.parametrize("name", ["kangaroo", "fox"])  # the robot's have 0.87 of the diversity
+@pytest.mark.parametrize(  # not the robot, whose samples have 0.87 of the diversity
+    "name", ["kangaroo", "fox", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bird", "cat"))]
+)
 def test_samples_are_as_diverse_as_the_trained_motions(name):
     """Mean distance of key-point paths between 40 samples, and of each to the nearest trained motion."""
     pipeline = zoo.load(f"bundled:dimo/{name}")

@@ -60,6 +60,7 @@ class Pretraining:
             removed.
         anneal_at: steps at which farthest-point sampling reduces the key points to `DIMOConfig.key_points`.
         final_opacity: key points below this opacity are removed at the end of the stage.
+        remove_strays: at the end, remove Gaussians that come off the object (`zoo.dimo.strays`; not in the paper).
         smooth_from: first step of the depth and normal smoothness losses.
         arap_from: first step of the ARAP loss.
         decoder, latents, points, radius, color, opacity: learning rates.
@@ -105,6 +106,7 @@ class Joint:
         steps, batch, resolutions: as in `Pretraining`.
         prune_every, prune_until: steps between two prunings (0 disables them), and the last step of pruning.
         prune_opacity, prune_scale: Gaussians below this opacity or above this scale (world units) are removed.
+        remove_strays: at the end, remove Gaussians that come off the object (`zoo.dimo.strays`; not in the paper).
         smooth_from: first step of the depth and normal smoothness losses.
         arap_until: the ARAP loss is used in steps before this one.
         graph_every: steps between two updates of the motion graph and of each Gaussian's key points.
@@ -119,6 +121,7 @@ class Joint:
     prune_until: Whole = 5000
     prune_opacity: Fraction = 0.01
     prune_scale: Positive = 0.4
+    remove_strays: bool = False
     smooth_from: Whole = 200
     arap_until: Whole = 5000
     graph_every: Count = 100
@@ -234,6 +237,7 @@ class DIMOConfig:
         for part, defaults, added in (
             (values, DIMOConfig, ("blending", "root")),
             (values["losses"], LossWeights, ("tracks",)),
+            (values["joint"], Joint, ("remove_strays",)),
         ):
             for name in added:
                 if part[name] == getattr(defaults, name):
@@ -290,6 +294,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
         joint=replace(
             joint,
             prune_every=0,
+            remove_strays=True,
             arap_until=joint.steps,
             means_hold=0,
             decoder=(1e-3, 1e-4),

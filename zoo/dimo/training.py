@@ -35,6 +35,7 @@ from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
 from zoo.dimo.objective import StepLoss, StepReport, excess_between
 from zoo.dimo.pretraining import KeyPointStage
+from zoo.dimo.strays import remove_strays
 
 __all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "nearest_latent", "train"]
 
@@ -100,6 +101,8 @@ def train(
             run.seconds += time.perf_counter() - started
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
+    if config.joint.remove_strays and config.factorised:
+        remove_strays(run.model, videos, run.views)
     return run.model.eval()
 
 

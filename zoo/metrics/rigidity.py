@@ -61,14 +61,19 @@ def torn_share(
     stretch = number(stretch, "torn_share: stretch", 0.0)
     if sizes["N"] < 2:
         return positions.new_zeros(sizes["T"])
+    return torn_points(positions, reference, neighbours=neighbours, stretch=stretch).float().mean(-1)
+
+
+def torn_points(
+    positions: Tensor, reference: Tensor, *, neighbours: int = NEIGHBOURS, stretch: float = STRETCH
+) -> Tensor:
+    """The points that `torn_share` counts, bool [T, N], for at least two points; its arguments are not checked."""
     nearest = nearest_neighbours(reference, neighbours)
     lengths = _distances(reference, nearest).clamp(min=1e-9)
-    return torch.stack(
-        [
-            ((_distances(frame, nearest) / lengths).quantile(0.5, dim=-1) > stretch).float().mean()
-            for frame in positions
-        ]
-    )
+    stretched = [
+        (_distances(frame, nearest) / lengths).quantile(0.5, dim=-1) > stretch for frame in positions
+    ]
+    return torch.stack(stretched)
 
 
 def _distances(points: Tensor, nearest: Tensor) -> Tensor:

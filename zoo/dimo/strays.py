@@ -1,0 +1,76 @@
+"""Removal of stray Gaussians after training (not in the paper).
+
+Where two parts touch in the canonical pose, such as a wing that lies on the body, a few Gaussians are driven by key
+points of both. They hang in the air when the parts separate. A training image shows them too rarely for the photometric
+loss to remove them, but a viewer sees little else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from renderers.gaussians import Gaussians, render
+from zoo.dimo.data import MotionVideos
+from zoo.dimo.model import DIMO
+from zoo.metrics.rigidity import torn_points
+
+RESOLUTION = 128  # pixels
+EVERY = 2  # stride over frames
+VISIBLE = 0.3  # pixels that a Gaussian must contribute in a frame, over all views
+OUTSIDE = 0.5  # share of its contribution that must be outside the object
+EMPTY = 8  # alpha of 255 below which a pixel is outside
+
+
+def stray_gaussians(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> Tensor:
+    """The Gaussians that come off the object in a training motion, bool [N].
+
+    A Gaussian is stray if in one frame both holds: it is torn off its neighbours (`zoo.metrics.torn_share`), and more
+    than half of what it contributes to the images is outside the object's silhouette. Neither suffices: surfaces that
+    unfold are torn but inside, and a limb that is slightly misplaced is outside but whole.
+
+    Args:
+        model: a trained model with motion factorisation.
+        videos: the training motions, in the order of the model's latents.
+        views: indices of the views to compare.
+    """
+    stray = torch.zeros(len(model.means), dtype=torch.bool, device=model.means.device)
+    if len(stray) < 2:
+        return stray
+    frames = range(0, videos.frames, EVERY)
+    phases = torch.tensor([videos.phases[frame] for frame in frames], device=stray.device)
+    resolution = min(RESOLUTION, videos.resolution)
+    for motion in range(len(videos)):
+        with torch.no_grad():
+            scenes = model.skin(model.trajectories(model.mu[motion : motion + 1], phases))
+            torn = torn_points(scenes.means, model.means)
+        if not torn.any():
+            continue
+        alpha = videos.read([motion], views, frames, resolution)[0, ..., 3].transpose(0, 1).to(stray.device)
+        cameras = videos.cameras([motion], views, len(frames), resolution).to(stray.device)
+        # The image is linear in the features, so their gradient is the sum of a Gaussian's blending weights over the
+        # pixels: feature 0 over those outside the object, feature 1 over all.
+        features = torch.ones(*scenes.means.shape[:2], 2, device=stray.device, requires_grad=True)
+        with torch.enable_grad():
+            image = render(_with_features(scenes, features), cameras).output("rgb")
+            weights = (image[..., 0] * (alpha < EMPTY) + image[..., 1]).sum()
+        outside, total = torch.autograd.grad(weights, features)[0].unbind(-1)  # [T, N]
+        stray |= (torn & (total > VISIBLE) & (outside > OUTSIDE * total)).any(0)
+    return stray
+
+
+def remove_strays(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> int:
+    """Remove `stray_gaussians` from the model, and return their number."""
+    stray = stray_gaussians(model, videos, views)
+    kept = (~stray).nonzero()[:, 0]
+    for name in ("means", "log_scales", "quats", "opacity_logits", "colors"):
+        values = getattr(model, name)
+        setattr(model, name, nn.Parameter(values.detach()[kept], requires_grad=values.requires_grad))
+    model.neighbours = model.neighbours[kept]
+    return int(stray.sum())
+
+
+def _with_features(scenes: Gaussians, features: Tensor) -> Gaussians:
+    return Gaussians(scenes.means, scenes.quats, scenes.scales, scenes.opacities, colors=features)
