@@ -336,7 +336,8 @@ def log(x: np.ndarray | float) -> np.ndarray:
     small = m < 0.70710678118654752440
     m, n = np.where(small, 2.0 * m, m), n - small
     f = m - 1.0
-    s = f / (2.0 + f)
+    with np.errstate(divide="ignore", invalid="ignore"):  # numbers below 0, which give NaN
+        s = f / (2.0 + f)
     z = s * s
     w = z * z
     rest = w * _polynomial(_LOG_EVEN, w) + z * _polynomial(_LOG_ODD, w)
