@@ -256,11 +256,11 @@ def test_what_other_thresholds_drop_leaves_the_folder_of_motions(inputs, finishe
     shutil.copytree(finished, out)
     before = contents(out / "motions")
     scores = [json.loads(file.read_text()) for file in out.rglob("scores.json")]
-    lowest = sorted(each["scores"]["motion"] for each in scores if each["kept"])
-    (tmp_path / "strict.json").write_text(json.dumps({"min_motion": (lowest[0] + lowest[1]) / 2}))
+    highest = sorted(each["scores"]["mirrored"] for each in scores if each["kept"])[-2:]
+    (tmp_path / "strict.json").write_text(json.dumps({"max_mirrored": sum(highest) / 2}))
     strict = ("--thresholds", str(tmp_path / "strict.json"))
     (out / "motions/fox/notes.txt").write_text("mine")
-    assert lowest[0] < lowest[1] and generate(inputs, out, *first, *strict) == 0
+    assert highest[0] < highest[1] and generate(inputs, out, *first, *strict) == 0
     videos = MotionVideos.open(out / "motions/fox")
     assert len(videos) == len(KEPT) - 1
     assert {file.stem for file in (out / "motions/fox").glob("*.npy")} == set(videos.files)

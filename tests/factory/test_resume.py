@@ -130,7 +130,7 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         del before["videos"]
         for name in ("blending", "root"):
             del before["config"][name]
-        del before["config"]["losses"]["tracks"]
+        del before["config"]["losses"]["tracks"], before["config"]["joint"]["remove_strays"]
         before |= {"unseen": stage.unseen, "encoder": stage.encoder}
         assert job.task(stage, "v").key == task_key("dimo", "1", "v", json.dumps(before, sort_keys=True))
         losses = config.losses
@@ -138,7 +138,8 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
             {"blending": "linear"},
             {"root": not config.root},
             {"losses": replace(losses, tracks=losses.tracks + 1)},
+            {"joint": replace(config.joint, remove_strays=not config.joint.remove_strays)},
         )
         keys |= {job.task(stage, "v").key}
         keys |= {replace(job, config=replace(config, **each)).task(stage, "v").key for each in changes}
-    assert len(keys) == 8
+    assert len(keys) == 10
