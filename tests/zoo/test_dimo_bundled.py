@@ -44,7 +44,10 @@ def test_motions_never_trained_on(name, request):
     assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 24
 
 
-@pytest.mark.parametrize("name", BUNDLED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name.endswith("kangaroo") else pytest.mark.slow) for name in BUNDLED],
+)
 def test_half_way_between_two_motions_nothing_comes_apart(name):
     """Rigidity energy over 20 random pairs, at most 1.5 times the less rigid end's."""
     model = zoo.load(name).model
