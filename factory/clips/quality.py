@@ -319,9 +319,8 @@ def _touching(points: np.ndarray, pieces: np.ndarray) -> np.ndarray:
     for frame, diagonal in zip(frames[is_visible], diagonals[is_visible], strict=True):
         near = cKDTree(frame).query_pairs(_TOUCH * diagonal, output_type="ndarray")
         near = near[pieces[near[:, 0]] != pieces[near[:, 1]]]
-        if (
-            always is None
-        ):  # attached parts touch at the same points: the other frames need no search if all are
+        if always is None:
+            # Attached parts touch at the same points in all frames: if all are, the other frames need no search.
             gaps = np.linalg.norm(frames[:, near[:, 0]] - frames[:, near[:, 1]], axis=-1)
             attached = pieces[near[(gaps <= _TOUCH * diagonals[:, None]).all(axis=0)]]
             if _grouped(attached, count).max() == 0:

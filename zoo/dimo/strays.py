@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from renderers.gaussians import Gaussians, render
 from zoo.dimo.data import MotionVideos
+from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
 from zoo.metrics.rigidity import torn_points
 
@@ -65,7 +66,7 @@ def remove_strays(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> in
     """Remove `stray_gaussians` from the model, and return their number."""
     stray = stray_gaussians(model, videos, views)
     kept = (~stray).nonzero()[:, 0]
-    for name in ("means", "log_scales", "quats", "opacity_logits", "colors"):
+    for name in JointStage.learnt:
         values = getattr(model, name)
         setattr(model, name, nn.Parameter(values.detach()[kept], requires_grad=values.requires_grad))
     model.neighbours = model.neighbours[kept]
