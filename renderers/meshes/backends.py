@@ -17,7 +17,10 @@ AUTO = "auto"  # as the name of a back end: `default_backend`
 class Renderer(Protocol):
     """A back end: a name for metadata, and a function that renders shots."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Back end, version of its images and device, e.g. "opengl 2 (llvmpipe, Mesa 22.3.6)"."""
+        ...
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`."""

@@ -39,7 +39,11 @@ class PyrenderRenderer:
             ) from error
         self._pyrender = pyrender
         self._renderers: dict[tuple[int, int], Any] = {}
-        self.name = f"pyrender {PICTURE_VERSIONS['pyrender']} (pyrender {version('pyrender')})"
+
+    @property
+    def name(self) -> str:
+        """Back end, version of its images, version of the library."""
+        return f"pyrender {PICTURE_VERSIONS['pyrender']} (pyrender {version('pyrender')})"
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`. Anti-aliasing always uses 4 samples."""

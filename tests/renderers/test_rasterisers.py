@@ -36,6 +36,7 @@ from tiny_gltf import TinyGltf, moving
 from factory.clips.plan import ClipRecipe, plan_asset
 from renderers import gltf
 from renderers.meshes import (
+    PICTURE_VERSIONS,
     WHITE,
     RenderError,
     RenderSettings,
@@ -699,10 +700,13 @@ def test_rendering_is_deterministic():
     np.testing.assert_array_equal(first.depth, again.depth)
 
 
-def test_the_renderer_has_a_name(backend):
+def test_the_renderer_has_a_name(backend, monkeypatch):
     clip = render(square(), shot())
     assert clip.renderer == renderer(backend).name
     assert clip.renderer.startswith({"opengl": "opengl 2 (", "cpu": "cpu 1"}[backend])
+    # A renderer lives as long as its process: its name is read from the table of versions each time.
+    monkeypatch.setitem(PICTURE_VERSIONS, backend, "99")
+    assert render(square(), shot()).renderer.startswith(f"{backend} 99")
     with pytest.raises(
         RenderError, match=r"unknown renderer .*'vulkan': expected one of opengl, pyrender, blender, cpu"
     ):

@@ -48,8 +48,12 @@ class CPURenderer:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self.name = f"cpu {PICTURE_VERSIONS['cpu']}"
         self._threads = threads or _default_threads()
+
+    @property
+    def name(self) -> str:
+        """Back end and version of its images: they depend on nothing else."""
+        return f"cpu {PICTURE_VERSIONS['cpu']}"
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`."""

@@ -19,7 +19,11 @@ class OpenGLRenderer:
 
     def __init__(self) -> None:
         self._gpu = Gpu()
-        self.name = f"opengl {PICTURE_VERSIONS['opengl']} ({self._gpu.description})"
+
+    @property
+    def name(self) -> str:
+        """Back end, version of its images, driver and its version."""
+        return f"opengl {PICTURE_VERSIONS['opengl']} ({self._gpu.description})"
 
     def render_clip(self, asset: Asset, shot: Shot, settings: RenderSettings) -> RenderedClip:
         """Render a shot; see `renderers.meshes.render_clip`."""
