@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from cluster import check_idle
+from cluster import Storage, check_idle
 from factory.console import (
     OK,
     OutputOptions,
@@ -20,9 +22,13 @@ from factory.console import (
     run_command,
 )
 from factory.dataset.names import input_url
+from factory.dataset.pages.contact_sheet import NAME as CONTACT_SHEET
 from factory.dataset.reader import DatasetError
-from factory.dataset.release import publish
+from factory.dataset.release import Published, publish
+from factory.run_report import MOST_LISTED, duration, write_page
+from zoo.export.html.report import Report, embedded, facts, gallery, items, table
 from zoo.hub_access import check_hub_repository
+from zoo.names import HUB_SCHEMES
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publi
     def action() -> int:
         options.check()
         check_idle(input_url(options.data))
+        started = time.monotonic()
         published = publish(
             options.data, options.to, tag=options.tag, private=options.private, message=options.message
         )
+        write_report(options, published, time.monotonic() - started)
         tag = f", {options.tag}" if options.tag else ""
         text = (
             f"published    {options.to}, revision {published.revision}{tag}\n"
@@ -72,6 +80,36 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.publi
         return OK
 
     return run_command("factory.publish", action, errors=(DatasetError,), json_errors=output.json)
+
+
+def write_report(options: PublishOptions, published: Published, seconds: float) -> None:
+    """Write report-publish.html into the dataset, unless that is itself on a hub."""
+    if options.data.startswith(HUB_SCHEMES):
+        return
+    storage = Storage(input_url(options.data))
+    report = Report("factory.publish", f"{storage.url}: published to {options.to}")
+    report.add(
+        "Result",
+        facts(
+            {
+                "target": options.to,
+                "version": options.tag,
+                "revision": published.revision,
+                "message": options.message,
+                "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+                "time": duration(seconds),
+                "load": f'datasets.load_dataset("{published.address}", streaming=True)',
+            }
+        ),
+    )
+    sent = Counter(path.rpartition("/")[0] or "card and pages" for path in published.sent)
+    numbers = {f"sent, {folder}": number for folder, number in sorted(sent.items())}
+    numbers |= {"unchanged": published.kept, "removed": len(published.gone)}
+    removed = items(f"removed: {path}" for path in published.gone[:MOST_LISTED])
+    report.add("Files", table(("files", "number"), numbers.items()), removed)
+    if sheet := storage.read(CONTACT_SHEET):
+        report.add("Pictures", gallery([embedded(sheet, "a sample of the clips", side=1600)]))
+    write_page(storage, "report-publish.html", report.html(), notice)
 
 
 def _with_data_flag(argv: list[str]) -> list[str]:

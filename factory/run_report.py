@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cluster import Ledger, StorageError
+from cluster import Ledger, Storage, StorageError
 from cluster.progress import RunProgress
 from zoo.console import describe
 from zoo.export.html.report import MARK, Report, chart, facts, gallery, lines, sentence, table
@@ -75,15 +75,8 @@ class RunReport:
     ) -> None:
         try:
             runs, state = self._work()
-            if (runs, state) == self._before:
-                return  # nothing was begun
-            storage = self.ledger.storage
-            if (present := storage.read(self.name)) is not None and MARK.encode() not in present[:1024]:
-                self.notice(
-                    f"{storage.path(self.name)} is not a report of this program, so it stays as it is"
-                )
-                return
-            storage.write(self.name, self.page(runs, error).encode())
+            if (runs, state) != self._before:  # otherwise nothing was begun
+                write_page(self.ledger.storage, self.name, self.page(runs, error), self.notice)
         except (StorageError, OSError, ValueError) as fault:
             self.notice(f"the report could not be written: {describe(fault)}")
 
@@ -102,7 +95,7 @@ class RunReport:
                     "left out": f"{counts['filtered']:,}",
                     "given up": f"{counts['quarantined']:,}",
                     "runs": len(runs) or "",
-                    "time": _duration(seconds) if runs else "",
+                    "time": duration(seconds) if runs else "",
                     **self.state(),
                 }
             ),
@@ -114,6 +107,22 @@ class RunReport:
         if self.pictures is not None and error is None:
             report.add("Pictures", gallery(_within(self.pictures())))
         return report.html()
+
+
+def write_page(storage: Storage, name: str, html: str, notice: Notice) -> None:
+    """Write a report into an output. A file of that name that is no report, and faults, are only noticed.
+
+    Args:
+        storage: of the output. name: of the file. html: `Report.html`. notice: receives the sentence.
+    """
+    try:
+        present = storage.read(name)
+        if present is not None and MARK.encode() not in present[:1024]:
+            notice(f"{storage.path(name)} is not a report of this program, so it stays as it is")
+        else:
+            storage.write(name, html.encode())
+    except (StorageError, OSError) as fault:
+        notice(f"the report could not be written: {describe(fault)}")
 
 
 def read_runs(ledger: Ledger, stages: Sequence[str]) -> list[RunProgress]:
@@ -165,7 +174,7 @@ _RUN_COLUMNS = ("started", "state", "time", "tasks resolved", "from earlier runs
 def _run_row(run: RunProgress) -> tuple[object, ...]:
     started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.started))
     return (
-        started, run.state, _duration(run.updated - run.started), run.resolved, run.resumed, run.workers_lost,
+        started, run.state, duration(run.updated - run.started), run.resolved, run.resumed, run.workers_lost,
     )  # fmt: skip
 
 
@@ -183,7 +192,7 @@ def _throughput(runs: Sequence[RunProgress]) -> tuple[str, ...]:
     return (
         chart([(x / scale, y) for x, y in points], "Tasks resolved over time", unit, "tasks resolved"),
         sentence(
-            f"{total:,} tasks in {_duration(clock)} of all runs, {60 * total / clock:.3g} tasks/min", "quiet"
+            f"{total:,} tasks in {duration(clock)} of all runs, {60 * total / clock:.3g} tasks/min", "quiet"
         ),
     )
 
@@ -203,7 +212,8 @@ def _within(pictures: Iterable[str]) -> Iterable[str]:
         yield figure
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as text, in the unit that a person would choose."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -23,7 +23,9 @@ from factory.dataset.reader import load_clips
 from factory.dataset.release import PublishError, check_publishable, publish
 from factory.dataset.shards import read_manifests
 from factory.dataset.takedown import takedown
+from factory.publish import main
 from renderers.meshes.clip import GREY
+from zoo.export.html.report import MARK
 
 datasets = pytest.importorskip("datasets")
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -139,6 +141,24 @@ def test_into_a_folder(root, tmp_path):
     (tmp_path / "theirs/file").touch()
     with pytest.raises(PublishError, match="holds something else"):
         publish(root, f"local:{tmp_path / 'theirs'}")
+
+
+def test_the_report_of_the_command(root, tmp_path, capsys):
+    """It says what was sent; a file of that name that is no report stays; a dataset on a hub gets none."""
+    command = ["--data", str(root), "--to", f"local:{tmp_path / 'out'}", "--tag", "v1"]
+    assert main(command) == 0
+    page = (root / "report-publish.html").read_text()
+    revision = (tmp_path / "out/refs/v1").read_text()
+    assert revision in page and "sent, data/train" in page and "data:image/webp" in page
+    assert MARK in page and "v1" in page and "http" not in page.replace("http-equiv", "")
+    grow(root, 8, 10)
+    assert main(command[:-1] + ["v2"]) == 0
+    assert (tmp_path / "out/refs/v2").read_text() in (root / "report-publish.html").read_text()
+
+    (root / "report-publish.html").write_text("mine")
+    assert main(command[:-2]) == 0
+    assert (root / "report-publish.html").read_text() == "mine"
+    assert "is not a report of this program" in capsys.readouterr().err
 
 
 def test_a_shard_with_another_checksum_is_refused_and_no_folder_is_left(tmp_path):
