@@ -154,6 +154,16 @@ def exponent(typing, value):
 
 
 @intrinsic
+def float_bits(typing, value):
+    """Return the bits of a float64 as uint64."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], _INT64)
+
+    return types.uint64(types.float64), generate
+
+
+@intrinsic
 def transposed(typing, table, numbers, first):
     """Load the 16 rows numbers[first], numbers[first + 1], ... of a table, as one vector of `exact` lanes per column.
 
