@@ -92,6 +92,7 @@ from renderers.meshes.cpu.vectors import (
     deposit_all,
     exponent,
     exponents,
+    fill_16,
     float_bits,
     lane_numbers,
     largest,
@@ -515,7 +516,7 @@ def _bin_records(records, order, row, count, grid, columns, bins):
     """Sort records into tiles by counting.
 
     Args:
-        order: uint32 [2, R]; `order[row, :count]` is the order of drawing. Without a row (-1) it is that of the records.
+        order: uint32 [2, R]; `order[row, :count]` is the order of drawing; without a row (-1) that of the records.
         bins: output.
     Returns:
         The number of elements of `bins.records`; minus this number if there is not enough room.
@@ -1461,9 +1462,14 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
 def _fill(image, tile_x, tile_y, grid, background):
     """Write the background to the pixels of a tile."""
     height, width = image.shape
+    right = min(tile_x + grid.tile_width, width)
     for y in range(tile_y, min(tile_y + grid.tile_height, height)):
-        for x in range(tile_x, min(tile_x + grid.tile_width, width)):
-            image[y, x] = background
+        x = tile_x
+        while x + LANES <= right:
+            fill_16(image, y * width + x, background)
+            x += LANES
+        for rest in range(x, right):
+            image[y, rest] = background
 
 
 @helper
@@ -1600,7 +1606,9 @@ def _survey_view(mesh, materials, screen, records, grid, columns, opaque, follow
 
 
 @helper
-def _prepare(mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, sorted_too):
+def _prepare(
+    mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, sorted_too
+):
     """Project, cull and clip the triangles of a view and sort them into tiles; return False without enough room.
 
     Args:
@@ -1647,8 +1655,8 @@ def draw(
     """
     for v in range(first, last):
         if not _prepare(
-            mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, True
-        ):
+            mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, True,
+        ):  # fmt: skip
             return v
         _draw_view(
             mesh, materials, lists.screen, records, grid, columns, opaque, blended, views.eyes[v], clear, work,
@@ -1659,8 +1667,8 @@ def draw(
 
 @kernel
 def survey(
-    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque, following,
-    work, surface,
+    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque,
+    following, work, surface,
 ):  # fmt: skip
     """Depth, normals and motion of the first surface that is at least half opaque, at the centres of pixels.
 
@@ -1673,8 +1681,8 @@ def survey(
     """
     for v in range(first, last):
         if not _prepare(
-            mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, opaque, False
-        ):
+            mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, opaque, False,
+        ):  # fmt: skip
             return v
         _survey_view(
             mesh, materials, lists.screen, records, grid, columns, opaque, following, views.matrices[v], work,

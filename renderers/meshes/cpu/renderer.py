@@ -16,8 +16,18 @@ from renderers.gltf import Asset, Pose
 from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderSettings, Shot
 from renderers.meshes.cpu.kernel_code import load_kernels
 from renderers.meshes.cpu.layout import (
-    CHUNK, LAYER, LAYERS, ROWS, STRIDE, Bins, Grid, Lists, Records, Views, Work,
-)  # fmt: skip
+    CHUNK,
+    LAYER,
+    LAYERS,
+    ROWS,
+    STRIDE,
+    Bins,
+    Grid,
+    Lists,
+    Records,
+    Views,
+    Work,
+)
 from renderers.meshes.cpu.scene import Scene, place
 from renderers.meshes.recording import record_clip
 from renderers.meshes.tracks import Surface
@@ -180,7 +190,9 @@ class _Desk:
 
     def _empty_bins(self, grid: Grid) -> Bins:
         tiles = self._columns(grid) * -(-self._views.height // grid.tile_height)
-        return Bins(np.empty(tiles + 1, np.int32), np.empty(self._room[1], np.uint32), np.empty(tiles, np.int32))
+        return Bins(
+            np.empty(tiles + 1, np.int32), np.empty(self._room[1], np.uint32), np.empty(tiles, np.int32)
+        )
 
     def _columns(self, grid: Grid) -> int:
         """Return the number of tiles per row."""
@@ -200,8 +212,9 @@ class _Desk:
         while first < last:
             opaque, _ = self._bins[self._pixel_grid.samples]
             first = kernels.survey(
-                *self._scene_and_views(first, last, self._pixel_grid), opaque, following, self._pixel_work, surface
-            )
+                *self._scene_and_views(first, last, self._pixel_grid), opaque, following, self._pixel_work,
+                surface,
+            )  # fmt: skip
             self._make_room(first, last)
 
     def _scene_and_views(self, first: int, last: int, grid: Grid) -> tuple:

@@ -532,6 +532,19 @@ write_1, write_2, write_4 = _pixel_writer(1), _pixel_writer(2), _pixel_writer(4)
 
 
 @intrinsic
+def fill_16(typing, image, place, value):
+    """Write a uint32 to 16 pixels of a row of an image, the first of which has the index `place`."""
+
+    def generate(context, builder, signature, arguments):
+        image, place, value = arguments
+        address = _address(context, builder, signature.args[0], image, place, _INTS)
+        _store(builder, _broadcast(builder, value), address)
+        return context.get_dummy_value()
+
+    return types.void(image, types.int64, types.uint32), generate
+
+
+@intrinsic
 def lane_numbers(typing):
     """Return `exact` lanes 0, 1, ..., 15."""
 
