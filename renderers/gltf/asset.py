@@ -148,7 +148,9 @@ class Asset:
             channels = () if animation is None else self._channels[animation]
             start = 0.0 if animation is None else self.animations[animation].start
             motion = Motion(self._rig, channels, start)
-            self._motions.clear()  # clips use one animation at a time, and its arrays may be large
+            # Clips use one animation at a time, and its arrays may be large; the rest pose is used with all of them.
+            for other in [number for number in self._motions if None not in (number, animation)]:
+                del self._motions[other]
             self._motions[animation] = motion
         return motion
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from renderers import fixed
-from renderers.gltf import Asset, Pose
+from renderers.gltf import Asset
 
 # Distances, as fractions of the bounding box diagonal.
 _WELD = 1e-6  # vertices closer than this (rounding) are the same point
 _GAP = 1e-3  # a seam that opens less than this shows nothing behind it
 
 
-def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarray]:
+def closed_triangles(asset: Asset, animated: Iterable[np.ndarray] = ()) -> list[np.ndarray]:
     """Return, per primitive, bool [F]: whether a triangle belongs to a closed part whose faces point outwards.
 
     Many exporters set `doubleSided` on every material, so the flag says nothing about visibility. After welding
@@ -23,22 +23,22 @@ def closed_triangles(asset: Asset, poses: Iterable[Pose] = ()) -> list[np.ndarra
 
     Args:
         asset: the asset.
-        poses: poses of an animation. A surface that only touches itself at rest, such as lips or the lid of a box,
-            opens in one of them and is not closed. Without poses only the rest pose is tested.
+        animated: the positions of poses of an animation. A surface that only touches itself at rest, such as lips or
+            the lid of a box, opens in one of them and is not closed. Without them only the rest pose is tested.
     """
     rest = asset.pose(None, 0.0)
     size = _diagonal(rest.positions[asset.visible])
     grid = (
         np.rint(rest.positions.astype(np.float64) / (_WELD * size or 1.0)) + 0.0
     )  # + 0.0 removes negative zeros
-    animated = [(pose.positions, _GAP * _diagonal(pose.positions[asset.visible])) for pose in poses]
+    poses = [(positions, _GAP * _diagonal(positions[asset.visible])) for positions in animated]
     result = []
     for p, primitive in enumerate(asset.primitives):
         triangles = primitive.triangles
         corners, index = np.unique(triangles, return_inverse=True)
         first, place = _unique_rows(grid[corners])
         twin = corners[first[place]]  # the first vertex at the same position
-        for positions, gap in animated:
+        for positions, gap in poses:
             apart = np.abs(positions[corners] - positions[twin]).max(axis=1) > gap
             place = np.where(apart, len(first) + np.arange(len(corners)), place)
         welded = place[index.reshape(triangles.shape)]

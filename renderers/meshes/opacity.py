@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from renderers import fixed
 from renderers.gltf import Asset, Primitive, Texture
 
 SOLID, MIXED, INVISIBLE = 0, 1, 2
@@ -73,7 +74,7 @@ def _classify_by_texture(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (solid, visible), bool [F], from the texels in the bounding box of each triangle's texture coordinates."""
     uv = asset.texcoords[:, min(texture.texcoord, asset.texcoords.shape[1] - 1)]
-    uv = uv @ texture.transform[:2, :2].T + texture.transform[:2, 2]
+    uv = fixed.transformed(uv, texture.transform[:2, :2], texture.transform[:2, 2])
     corners = uv[primitive.triangles].astype(np.float64)
     low, high = corners.min(axis=1), corners.max(axis=1)
     tile = np.floor(low)  # shift repeats to the first tile; a box that crosses tiles counts all texels

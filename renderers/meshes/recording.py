@@ -29,7 +29,7 @@ def record_clip(
     settings: RenderSettings,
     name: str,
     scene: PosedScene,
-    colour: Callable[[np.ndarray], None],
+    colour: Callable[[np.ndarray, int], None],
     geometry: Callable[[Pose], Surface],
 ) -> RenderedClip:
     """Pose and draw every frame of a shot.
@@ -38,7 +38,7 @@ def record_clip(
         asset, shot, settings: of `renderers.meshes.render_clip`; the shot is centred on the asset (`Shot.centred`).
         name: of the back end, recorded in the clip.
         scene: is posed before each of the calls below.
-        colour: draws all views into uint8 [V, H, W, 4], straight alpha, top row first.
+        colour: draws frame t of all views into uint8 [V, T, H, W, 4], straight alpha, top row first.
         geometry: draws the surface in all views, given the pose of the next frame, for the flow.
     """
     views, frames = len(shot.cameras), len(shot.timestamps)
@@ -53,7 +53,7 @@ def record_clip(
     for t in range(frames):
         pose, upcoming = upcoming, next(poses, upcoming)
         scene.deform(pose, shot)
-        colour(images[:, t])
+        colour(images, t)
         if not settings.geometry:
             continue
         surface = geometry(upcoming)

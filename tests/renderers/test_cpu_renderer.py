@@ -73,6 +73,24 @@ def test_triangles_much_larger_than_the_image():
     assert (frame[..., 3] == 255).all()  # no gap along the diagonal of the large square
 
 
+def test_there_is_room_for_more_triangles_and_tiles_than_expected():
+    """A floor under the camera, of one part or of strips: clipped to twice the triangles, each in many tiles."""
+    view = shot([10, 100], 20, width=320, height=320, distance=4.0, half_height=4.0)
+    frames = []
+    for strips in (1, 250):
+        x = np.linspace(-90, 90, strips + 1)
+        points = np.stack(np.broadcast_arrays(x[:, None], -1.0, np.array([90.0, -90.0])), -1).reshape(-1, 3)
+        first = 2 * np.arange(strips)[:, None]
+        faces = np.concatenate([first + [0, 2, 3], first + [0, 3, 1]])
+        tiny = TinyGltf()
+        normals = np.broadcast_to([0.0, 1.0, 0.0], points.shape)
+        tiny.scene(add_mesh(tiny, points, faces, unlit(1, 0, 0, doubleSided=True), normals=normals))
+        clip = render(tiny, view, "cpu", samples=4, depth=True)
+        frames.append(clip.frames)
+        assert clip.depth[:, 0, 300].min() > 0
+    assert np.array_equal(*frames) and 0.5 < (frames[0][..., 3] == 255).mean() < 0.95
+
+
 @pytest.mark.parametrize("samples", [1, 4, 16])
 def test_shared_edges_are_watertight_and_covered_once(samples):
     """A half transparent fan of thin triangles has the same alpha everywhere: no sample is missed or drawn twice."""

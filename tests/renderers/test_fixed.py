@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from scenes import add_mesh, add_texture, unlit
+from tiny_gltf import TinyGltf
 
-from renderers import fixed
+from renderers import fixed, gltf
+from renderers.meshes.opacity import SOLID, triangle_opacity
 
 COUNT = 20_000
 RNG = np.random.default_rng(0)
@@ -80,3 +85,30 @@ def test_interpolation_is_constant_outside_the_keys():
         fixed.interpolated(x, [0, 1, 3], [1.0, 2.0, 4.0]).tolist()
         == np.interp(x, [0, 1, 3], [1, 2, 4]).tolist()
     )
+
+
+def test_rotated_texture_coordinates_decide_about_opacity_without_fused_products():
+    """A corner that is exactly between two texels if products are rounded, and beyond if they are fused to sums."""
+    angle = 0.7
+    cosine, sine = float(fixed.cos(angle)), float(fixed.sin(angle))
+    for u, v in RNG.uniform(0.5, 1.0, (1000, 2)).astype(np.float32).tolist():
+        rounded = cosine * u + sine * v
+        first, second = Fraction(cosine) * Fraction(u), Fraction(sine) * Fraction(v)
+        fused = [first + second, Fraction(float(first)) + second, first + Fraction(float(second))]
+        if 0.5 <= rounded < 1.0 and all(float(total) > rounded for total in fused):
+            break
+    tiny = TinyGltf()
+    alpha = np.full((16, 16), 255)
+    alpha[:, 10] = 0  # two texels beyond the eighth are counted
+    texture = add_texture(tiny, np.dstack([np.full((16, 16, 3), 200), alpha]))
+    material = unlit(alphaMode="BLEND")
+    transform = {"rotation": angle, "offset": [0.5 - rounded, 0.6]}
+    material["pbrMetallicRoughness"]["baseColorTexture"] = {
+        "index": texture, "extensions": {"KHR_texture_transform": transform},
+    }  # fmt: skip
+    uv = np.array([[u, v], [u - 0.2, v], [u, v - 0.2]], np.float32)
+    tiny.scene(add_mesh(tiny, np.eye(3), [[0, 1, 2]], material, uv=uv))
+    asset = gltf.load(tiny.glb())
+    matrix = asset.materials[0].base_color_texture.transform
+    assert tuple(matrix[0]) == (cosine, sine, 0.5 - rounded)
+    assert np.concatenate(triangle_opacity(asset)).tolist() == [SOLID]

@@ -654,7 +654,7 @@ def test_a_box_is_closed_until_its_lid_opens():
     for lift, closed in ((0.0, True), (3.0, False)):
         asset = gltf.load(box_with_a_lid(lift).glb())
         assert np.all(closed_triangles(asset))  # at rest
-        poses = [asset.pose(0, t) for t in (0.0, 0.5, 1.0)]
+        poses = [asset.positions(0, t) for t in (0.0, 0.5, 1.0)]
         assert np.all(np.concatenate(closed_triangles(asset, poses)) == closed)
 
 

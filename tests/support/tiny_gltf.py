@@ -83,7 +83,8 @@ class TinyGltf:
             positions = self.accessor(positions)
         primitive = {"attributes": {"POSITION": positions, **(attributes or {})}, **primitive}
         if faces is not None:
-            primitive["indices"] = self.accessor(np.asarray(faces).reshape(-1), "u2")
+            indices = np.asarray(faces).reshape(-1)
+            primitive["indices"] = self.accessor(indices, "u2" if indices.max(initial=0) < 65535 else "u4")
         return self.add("meshes", primitives=[primitive])
 
     def node(self, **entry) -> int:

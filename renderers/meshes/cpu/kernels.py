@@ -92,6 +92,8 @@ from renderers.meshes.cpu.vectors import (
     deposit_all,
     exponent,
     exponents,
+    fill_16,
+    float_bits,
     lane_numbers,
     largest,
     like_first_of_four,
@@ -120,7 +122,9 @@ from renderers.simd import (
 
 SOLID_ALPHA, FAINTEST_ALPHA = opacity.SOLID_ALPHA, opacity.FAINTEST_ALPHA
 TINY = np.float32(-1.17549435e-38)  # a sample on an edge exceeds this, but not 0
-NO_DEPTH, MOST_CORNERS = 1e-30, 4
+NO_DEPTH = 1e-30
+NEAREST_DEPTH = 1e-4  # distance of the near plane, as a fraction of the farthest visible distance
+_DIGIT, _DIGITS = 11, 1 << 11  # bits of a digit in sorting, and values
 BASE_ROW, METALLIC_ROW, ROUGHNESS_ROW, OCCLUSION_ROW = (
     light.BASE,
     light.METALLIC,
@@ -292,8 +296,8 @@ def farthest(points, chosen):
     return largest
 
 
-@kernel
-def project(points, matrix, out):
+@helper
+def _project(points, matrix, out):
     """Project world points with matrix float64 [3, 4] = K [R | t]; out: float32 [N, 4], x, y, 1 / w and w."""
     for i in range(len(points)):
         x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
@@ -342,7 +346,7 @@ def _clip(screen, a, b, c, near, polygon):
 
 @inline
 def _worth_a_look(mesh, screen, first, near, width, height, margin):
-    """Return the bits of those of 16 triangles that `assemble` cannot surely leave out.
+    """Return the bits of those of 16 triangles that `_assemble` cannot surely leave out.
 
     Float32 is enough for most. A triangle is only left out if the error cannot change the decision, and if all of its
     corners are in front of the near plane. Comparisons with values that are not numbers are false: these are kept.
@@ -364,7 +368,7 @@ def _worth_a_look(mesh, screen, first, near, width, height, margin):
     left_out |= mask_bits(out_right) | mask_bits(out_bottom)
     last = min(first + LANES, len(mesh.kinds)) - 1
     if mesh.kinds[last] == SOLID:
-        # Between samples: see `assemble`. Below 4096 pixels, coordinates are rounded by less than 1 / 512.
+        # Between samples: see `_assemble`. Below 4096 pixels, coordinates are rounded by less than 1 / 512.
         inset = np.float32(margin) - np.float32(1.0 / 512.0)
         near_by = (minimum(left, top) > np.float32(-4096.0)) & (maximum(right, bottom) < np.float32(4096.0))
         no_column = simd.floor(left + inset) >= simd.floor(right - inset) + ONE
@@ -378,8 +382,8 @@ def _finite(screen, i):
     return abs(screen[i, 0]) < 1e30 and abs(screen[i, 1]) < 1e30 and abs(screen[i, 3]) < 1e30
 
 
-@kernel
-def assemble(mesh, screen, near, width, height, margin, records):
+@helper
+def _assemble(mesh, screen, near, width, height, margin, records):
     """Cull and clip the triangles of a view into records; return their number.
 
     Args:
@@ -454,17 +458,51 @@ def assemble(mesh, screen, near, width, height, margin, records):
     return count if count <= room else -count
 
 
-@kernel
-def centroid_distances(mesh, first, eye, out):
-    """Squared distances from the eye to the centroids of the triangles from `first` on, for sorting."""
-    for i in range(len(out)):
-        total = 0.0
-        for n in range(3):
-            centre = 0.0
-            for k in range(3):
-                centre += mesh.positions[mesh.corners[first + i, k], n]
-            total += (centre / 3.0 - eye[n]) * (centre / 3.0 - eye[n])
-        out[i] = total
+@inline
+def _centroid_distance(mesh, f, eye, v):
+    """Return the square of the distance from an eye to the centroid of a triangle."""
+    total = 0.0
+    for n in range(3):
+        centre = 0.0
+        for k in range(3):
+            centre += mesh.positions[mesh.corners[f, k], n]
+        total += (centre / 3.0 - eye[v, n]) * (centre / 3.0 - eye[v, n])
+    return total
+
+
+@helper
+def _sort_far_to_near(mesh, eyes, v, records, first, count, lists):
+    """Sort the records first .. count - 1 by the distance of their triangles, farthest first; equal ones stay in order.
+
+    A radix sort of the bits of the distances, which are ordered like these, by digits of 11 bits. Returns the row of
+    `lists.order` with the result.
+    """
+    number, order, keys, digits = count - first, lists.order, lists.keys, lists.digits
+    digits[:] = 0
+    low = np.uint64(_DIGITS - 1)
+    for n in range(number):
+        key = ~float_bits(_centroid_distance(mesh, np.int64(records.owners[first + n]), eyes, v))
+        order[0, n], keys[0, n] = first + n, key
+        for d in range(len(digits)):
+            digits[d, np.int64((key >> np.uint64(_DIGIT * d)) & low)] += 1
+    row = 0
+    for d in range(len(digits)):
+        shift, total, same = np.uint64(_DIGIT * d), 0, False
+        for value in range(_DIGITS):
+            of_value = digits[d, value]
+            same = same or of_value == number
+            digits[d, value] = total
+            total += of_value
+        if same:  # nothing to sort
+            continue
+        for n in range(number):
+            key = keys[row, n]
+            value = np.int64((key >> shift) & low)
+            place = digits[d, value]
+            digits[d, value] = place + 1
+            order[1 - row, place], keys[1 - row, place] = order[row, n], key
+        row = 1 - row
+    return row
 
 
 @inline
@@ -473,29 +511,32 @@ def _tiles_of(records, r, grid):
     return boxes[r, 0] >> across, boxes[r, 1] >> down, (boxes[r, 2] - 1) >> across, (boxes[r, 3] - 1) >> down
 
 
-@kernel
-def bin_records(records, order, grid, columns, starts, place, found):
-    """Sort records into tiles by counting; `order` is the order of drawing.
+@helper
+def _bin_records(records, order, row, count, grid, columns, bins):
+    """Sort records into tiles by counting.
 
     Args:
-        starts, found: output, the arrays of `Bins`.
-        place: int32 [tiles], scratch memory.
+        order: uint32 [2, R]; `order[row, :count]` is the order of drawing; without a row (-1) that of the records.
+        bins: output.
     Returns:
-        The number of elements of `found`; minus this number if there is not enough room.
+        The number of elements of `bins.records`; minus this number if there is not enough room.
     """
+    starts, found, place = bins.starts, bins.records, bins.place
     starts[:] = 0
-    for r in order:
+    for n in range(count):
+        r = n if row < 0 else np.int64(order[row, n])
         left, top, right, bottom = _tiles_of(records, r, grid)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
                 starts[y * columns + x + 1] += 1
-    for i in range(len(place)):
+    for i in range(len(starts) - 1):
         starts[i + 1] += starts[i]
         place[i] = starts[i]
-    total = starts[len(place)]
+    total = starts[len(starts) - 1]
     if total > len(found):
         return -total
-    for r in order:
+    for n in range(count):
+        r = n if row < 0 else np.int64(order[row, n])
         left, top, right, bottom = _tiles_of(records, r, grid)
         for y in range(top, bottom + 1):
             for x in range(left, right + 1):
@@ -1421,17 +1462,22 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
 def _fill(image, tile_x, tile_y, grid, background):
     """Write the background to the pixels of a tile."""
     height, width = image.shape
+    right = min(tile_x + grid.tile_width, width)
     for y in range(tile_y, min(tile_y + grid.tile_height, height)):
-        for x in range(tile_x, min(tile_x + grid.tile_width, width)):
-            image[y, x] = background
+        x = tile_x
+        while x + LANES <= right:
+            fill_16(image, y * width + x, background)
+            x += LANES
+        for rest in range(x, right):
+            image[y, rest] = background
 
 
-@kernel
-def draw(mesh, materials, screen, records, grid, columns, opaque, blended, eye, clear, work, image):
+@helper
+def _draw_view(mesh, materials, screen, records, grid, columns, opaque, blended, eye, clear, work, image):
     """Draw one view.
 
     Args:
-        mesh, materials, screen, records, grid, work: see `layout`; screen is the output of `project`.
+        mesh, materials, screen, records, grid, work: see `layout`; screen is the output of `_project`.
         columns: number of tiles per row.
         opaque: `Bins` of all records.
         blended: `Bins` of the records with translucent parts, from far to near.
@@ -1511,17 +1557,13 @@ def _project_point(points, matrix, i, j, k, b):
     )
 
 
-@kernel
-def survey(mesh, materials, screen, records, grid, columns, opaque, following, matrix, work, surface):
-    """Depth, normals and motion of the first surface that is at least half opaque, at the centres of pixels.
+@helper
+def _survey_view(mesh, materials, screen, records, grid, columns, opaque, following, matrix, work, surface):
+    """Draw the surface of one view, float32 [H, W, 8]; see `survey`.
 
     Args:
-        grid: with one sample per pixel.
-        following: float32 [N, 3], world positions in the next frame.
-        matrix: float64 [3, 4], the projection of `project`.
-        surface: float32 [H, W, 8], output, 0 for background: depth, normal, motion in pixels, change of 1 / depth per
-            pixel to the right and downwards. Motion is NaN if it ends behind the camera.
-    See `draw` for the others.
+        matrix: float64 [3, 4], the projection of `_project`.
+    See `_draw_view` for the others.
     """
     planes = work.planes
     height, width = surface.shape[:2]
@@ -1558,3 +1600,92 @@ def survey(mesh, materials, screen, records, grid, columns, opaque, following, m
                 out[4], out[5] = next_x - here_x, next_y - here_y
             q = 1.0 / depth
             out[6], out[7] = q * (s6[0] + s6[1] + s6[2]), q * (s6[3] + s6[4] + s6[5])
+
+
+# --- views -----------------------------------------------------------------------------------------
+
+
+@helper
+def _prepare(
+    mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, sorted_too
+):
+    """Project, cull and clip the triangles of a view and sort them into tiles; return False without enough room.
+
+    Args:
+        sorted_too: whether to fill `blended`.
+    See `draw` for the others.
+    """
+    _project(mesh.positions, views.matrices[v], lists.screen)
+    near = NEAREST_DEPTH * (views.distances[v] + radius)
+    count = _assemble(mesh, lists.screen, near, views.width, views.height, margin, records)
+    if count < 0:
+        lists.required[0] = -count
+        return False
+    needed = _bin_records(records, lists.order, -1, count, grid, columns, opaque)
+    if needed >= 0 and sorted_too:
+        first = records.first[first_blended]
+        row = 0
+        if first < count:
+            row = _sort_far_to_near(mesh, views.eyes, v, records, first, count, lists)
+        needed = _bin_records(records, lists.order, row, count - first, grid, columns, blended)
+    if needed < 0:
+        lists.required[1] = -needed
+    return needed >= 0
+
+
+@kernel
+def draw(
+    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque, blended,
+    clear, work, images, t,
+):  # fmt: skip
+    """Draw views `first` to `last` - 1 of a frame.
+
+    Args:
+        mesh, materials, views, grid, records, lists, opaque, blended, work: see `layout`.
+        radius: no visible vertex is farther from the world origin.
+        first_blended: the first triangle that is blended.
+        margin: see `_assemble`.
+        columns: number of tiles per row.
+        clear: float32 [4], premultiplied encoded colour behind everything.
+        images: uint32 [V, T, H, W], output: RGBA bytes with straight alpha.
+        t: the frame.
+    Returns:
+        The number of the first view that is not drawn: less than `last` if there was not enough room, see
+        `Lists.required`.
+    """
+    for v in range(first, last):
+        if not _prepare(
+            mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, True,
+        ):  # fmt: skip
+            return v
+        _draw_view(
+            mesh, materials, lists.screen, records, grid, columns, opaque, blended, views.eyes[v], clear, work,
+            images[v, t],
+        )  # fmt: skip
+    return last
+
+
+@kernel
+def survey(
+    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque,
+    following, work, surface,
+):  # fmt: skip
+    """Depth, normals and motion of the first surface that is at least half opaque, at the centres of pixels.
+
+    Args:
+        grid: with one sample per pixel.
+        following: float32 [N, 3], world positions in the next frame.
+        surface: float32 [V, H, W, 8], output, 0 for background: depth, normal, motion in pixels, change of 1 / depth
+            per pixel to the right and downwards. Motion is NaN if it ends behind the camera.
+    See `draw` for the others and for the value returned.
+    """
+    for v in range(first, last):
+        if not _prepare(
+            mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, opaque, False,
+        ):  # fmt: skip
+            return v
+        _survey_view(
+            mesh, materials, lists.screen, records, grid, columns, opaque, following, views.matrices[v], work,
+            surface[v],
+        )  # fmt: skip
+    return last

@@ -137,10 +137,53 @@ class Records(NamedTuple):
 
 
 class Bins(NamedTuple):
-    """Which records touch a tile: starts int32 [tiles + 1] into records uint32 [...], in the order of drawing."""
+    """Which records touch a tile, in the order of drawing.
+
+    Attributes:
+        starts: int32 [tiles + 1], places in `records`.
+        records: uint32 [...].
+        place: int32 [tiles], scratch memory.
+    """
 
     starts: np.ndarray
     records: np.ndarray
+    place: np.ndarray
+
+
+class Views(NamedTuple):
+    """The V cameras of a shot.
+
+    Attributes:
+        width, height: pixels.
+        eyes: float64 [V, 3], positions.
+        distances: float64 [V], of the eyes from the world origin.
+        matrices: float64 [V, 3, 4], K [R | t].
+    """
+
+    width: int
+    height: int
+    eyes: np.ndarray
+    distances: np.ndarray
+    matrices: np.ndarray
+
+
+class Lists(NamedTuple):
+    """What the kernels prepare of a view before it is drawn.
+
+    Attributes:
+        screen: float32 [N, 4], output of `kernels._project`.
+        order: uint32 [2, R], the blended records, farthest first, and scratch memory of their sorting.
+        keys: uint64 [2, R], what they are sorted by, and scratch memory.
+        digits: int32 [6, 2048], scratch memory of sorting.
+        required: int64 [2], output: how many records and how many elements of `Bins.records` a view needs, if there
+            was not enough room.
+    """
+
+    screen: np.ndarray
+    order: np.ndarray
+    keys: np.ndarray
+    digits: np.ndarray
+    required: np.ndarray
 
 
 class Work(NamedTuple):

@@ -15,7 +15,19 @@ from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
 from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderSettings, Shot
 from renderers.meshes.cpu.kernel_code import load_kernels
-from renderers.meshes.cpu.layout import CHUNK, LAYER, LAYERS, ROWS, STRIDE, Bins, Grid, Records, Work
+from renderers.meshes.cpu.layout import (
+    CHUNK,
+    LAYER,
+    LAYERS,
+    ROWS,
+    STRIDE,
+    Bins,
+    Grid,
+    Lists,
+    Records,
+    Views,
+    Work,
+)
 from renderers.meshes.cpu.scene import Scene, place
 from renderers.meshes.recording import record_clip
 from renderers.meshes.tracks import Surface
@@ -33,10 +45,8 @@ CLEAR = np.zeros(4, np.float32)
 # [5] 1 to look up all textures once per sample instead.
 FILTER = np.array([1.0, 0.9, 1.0, 2.25, 6.25, 0.0], np.float32)
 _ROUNDING = 1 / 64  # pixels
-_NO_RECORDS = np.empty(0, np.int64)
 # Samples per pixel: pixels per side of a block of 16 samples, and width and height of a tile in pixels.
 _GRIDS = {1: (4, 64, 64), 4: (2, 64, 32), 16: (1, 32, 16)}
-_NEAREST = 1e-4  # distance of the near plane, as a fraction of the farthest visible distance
 
 
 class CPURenderer:
@@ -92,14 +102,15 @@ class _Painter:
         threads: int,
     ) -> None:
         self._scene, self._cameras = scene, cameras
-        self._eyes = np.ascontiguousarray(cameras.camera_to_world[:, :3, 3])
-        self._matrices = _projections(cameras)
+        eyes = np.ascontiguousarray(cameras.camera_to_world[:, :3, 3])
+        distances = np.array([np.sqrt((eye**2).sum()) for eye in eyes])
+        self._views = Views(cameras.width, cameras.height, eyes, distances, _projections(cameras))
         self._grid, self._pixel_grid = _grid(settings.samples), _grid(1)
         self._pool = pool
         self._pending: list[Future[None]] = []
         self._desks: SimpleQueue[_Desk] = SimpleQueue()
         for _ in range(threads):
-            self._desks.put(_Desk(scene, cameras, settings, self._grid, self._pixel_grid))
+            self._desks.put(_Desk(scene, self._views, settings, self._grid, self._pixel_grid))
 
     @property
     def one_sided(self) -> list[np.ndarray]:
@@ -117,9 +128,9 @@ class _Painter:
         for future in pending:
             future.result()
 
-    def colour(self, images: np.ndarray) -> None:
-        """Draw all views: uint8 [V, H, W, 4], straight alpha, top row first."""
-        self._for_each_view(lambda v, desk: self._draw(v, desk, images[v].view("<u4")[..., 0]))
+    def colour(self, images: np.ndarray, t: int) -> None:
+        """Draw frame t of all views into uint8 [V, T, H, W, 4], straight alpha, top row first."""
+        self._for_views(lambda desk, *views: desk.draw(*views, images.view("<u4")[..., 0], t))
 
     def geometry(self, upcoming: Pose, shot: Shot) -> Surface:
         """Return depth, normals and motion of the current frame from all views; `upcoming` is the next pose."""
@@ -127,112 +138,100 @@ class _Painter:
         following = np.empty_like(self._scene.mesh.positions)
         place(upcoming.positions, shot.asset_to_world, following)
         surface = np.zeros((len(cameras), cameras.height, cameras.width, 8), np.float32)
-        self._for_each_view(lambda v, desk: self._survey(v, desk, following, surface[v]))
+        self._for_views(lambda desk, *views: desk.survey(*views, following, surface))
         self.finish()
         return Surface(surface[..., 0], surface[..., 1:4], surface[..., 4:6], surface[..., 6:8])
 
-    def _for_each_view(self, draw: Callable[[int, _Desk], None]) -> None:
-        """Call a function with the number of each view and the scratch memory of its thread."""
+    def _for_views(self, draw: Callable[[_Desk, int, int], None]) -> None:
+        """Call a function with the scratch memory of a thread, and the first view and the one after the last.
 
-        def run(v: int) -> None:
+        One thread gets all views at once, since a call of a kernel takes as long as drawing a small image.
+        """
+
+        def run(first: int, last: int) -> None:
             desk = self._desks.get()
             try:
-                draw(v, desk)
+                draw(desk, first, last)
             finally:
                 self._desks.put(desk)
 
-        for v in range(len(self._cameras)):
-            if self._pool is None:
-                run(v)
-            else:
-                self._pending.append(self._pool.submit(run, v))
-
-    def _draw(self, v: int, desk: _Desk, image: np.ndarray) -> None:
-        """Draw one view: uint32 [H, W]."""
-        records = desk.assemble(v, self._eyes[v], self._matrices[v], self._grid)
-        opaque = desk.bin(np.arange(len(records.owners)), self._grid)
-        blended = desk.bin(desk.far_to_near(self._eyes[v], records), self._grid)
-        kernels.draw(
-            self._scene.mesh, self._scene.materials, desk.screen, records, self._grid, desk.columns(self._grid),
-            opaque, blended, self._eyes[v], CLEAR, desk.work, image,
-        )  # fmt: skip
-
-    def _survey(self, v: int, desk: _Desk, following: np.ndarray, surface: np.ndarray) -> None:
-        """Draw the surface of one view: float32 [H, W, 8]."""
-        grid = self._pixel_grid
-        records = desk.assemble(v, self._eyes[v], self._matrices[v], grid)
-        bins = desk.bin(np.arange(len(records.owners)), grid)
-        kernels.survey(
-            self._scene.mesh, self._scene.materials, desk.screen, records, grid, desk.columns(grid), bins,
-            following, self._matrices[v], desk.pixel_work, surface,
-        )  # fmt: skip
+        count = len(self._cameras)
+        if self._pool is None:
+            run(0, count)
+        else:
+            self._pending += [self._pool.submit(run, v, v + 1) for v in range(count)]
 
 
 class _Desk:
-    """Scratch memory of a thread, and the preparation of views in it.
-
-    Attributes:
-        screen: float32 [N, 4], output of `kernels.project`.
-        work, pixel_work: for the grid of samples, and for one sample per pixel.
-    """
+    """Scratch memory of a thread, and the drawing of views in it."""
 
     def __init__(
-        self, scene: Scene, cameras: Cameras, settings: RenderSettings, grid: Grid, pixel_grid: Grid
+        self, scene: Scene, views: Views, settings: RenderSettings, grid: Grid, pixel_grid: Grid
     ) -> None:
-        self._scene, self._cameras = scene, cameras
-        materials = len(scene.materials.flags)
-        self.work = _work(grid if settings.samples > 1 else pixel_grid, materials)
-        self.pixel_work = _work(pixel_grid, materials) if settings.geometry else self.work
-        self.screen = np.empty((len(scene.mesh.positions), 4), np.float32)
-        self._records = _records(len(scene.mesh.corners) + 64, len(scene.mesh.corners))
-        self._distances = np.empty(len(scene.mesh.corners) - scene.first_blended)
-        self._nothing: dict[int, Bins] = {}
+        self._scene, self._views = scene, views
+        self._grid, self._pixel_grid = grid, pixel_grid
+        materials, triangles = len(scene.materials.flags), len(scene.mesh.corners)
+        self._work = _work(grid, materials)
+        self._pixel_work = self._work
+        if settings.geometry and settings.samples > 1:
+            self._pixel_work = _work(pixel_grid, materials)
+        self._reserve(triangles + 64, 2 * triangles + 64)
 
-    def columns(self, grid: Grid) -> int:
+    def _reserve(self, records: int, references: int) -> None:
+        """Allocate memory for a number of records per view, and of references to them from tiles."""
+        mesh = self._scene.mesh
+        self._room = records, references
+        self._records = _records(records, len(mesh.corners))
+        self._lists = _lists(records, len(mesh.positions))
+        self._bins = {
+            grid.samples: (self._empty_bins(grid), self._empty_bins(grid))
+            for grid in (self._grid, self._pixel_grid)
+        }
+
+    def _empty_bins(self, grid: Grid) -> Bins:
+        tiles = self._columns(grid) * -(-self._views.height // grid.tile_height)
+        return Bins(
+            np.empty(tiles + 1, np.int32), np.empty(self._room[1], np.uint32), np.empty(tiles, np.int32)
+        )
+
+    def _columns(self, grid: Grid) -> int:
         """Return the number of tiles per row."""
-        return -(-self._cameras.width // grid.tile_width)
+        return -(-self._views.width // grid.tile_width)
 
-    def assemble(self, v: int, eye: np.ndarray, matrix: np.ndarray, grid: Grid) -> Records:
-        """Project, cull and clip the triangles for a view."""
-        scene, cameras = self._scene, self._cameras
-        kernels.project(scene.mesh.positions, matrix, self.screen)
-        far = float(np.sqrt((eye**2).sum())) + scene.radius
+    def draw(self, first: int, last: int, images: np.ndarray, t: int) -> None:
+        """Draw frame t of some views into uint32 [V, T, H, W]."""
+        while first < last:
+            opaque, blended = self._bins[self._grid.samples]
+            first = kernels.draw(
+                *self._scene_and_views(first, last, self._grid), opaque, blended, CLEAR, self._work, images, t
+            )
+            self._make_room(first, last)
+
+    def survey(self, first: int, last: int, following: np.ndarray, surface: np.ndarray) -> None:
+        """Draw the surface of some views into float32 [V, H, W, 8]."""
+        while first < last:
+            opaque, _ = self._bins[self._pixel_grid.samples]
+            first = kernels.survey(
+                *self._scene_and_views(first, last, self._pixel_grid), opaque, following, self._pixel_work,
+                surface,
+            )  # fmt: skip
+            self._make_room(first, last)
+
+    def _scene_and_views(self, first: int, last: int, grid: Grid) -> tuple:
+        """Return the arguments that `kernels.draw` and `kernels.survey` have in common."""
+        scene = self._scene
         # The box of a triangle may be smaller by the distance of samples from the edge of their pixels.
         margin = float(grid.inside.min()) - _ROUNDING
-        arguments = (_NEAREST * far, cameras.width, cameras.height, margin)
-        count = kernels.assemble(scene.mesh, self.screen, *arguments, self._records)
-        if count < 0:
-            self._records = _records(-count, len(scene.mesh.corners))
-            count = kernels.assemble(scene.mesh, self.screen, *arguments, self._records)
-        r = self._records
-        return r._replace(points=r.points[:count], boxes=r.boxes[:count], owners=r.owners[:count])
+        return (
+            scene.mesh, scene.materials, self._views, first, last, scene.radius, scene.first_blended, grid, margin,
+            self._columns(grid), self._records, self._lists,
+        )  # fmt: skip
 
-    def far_to_near(self, eye: np.ndarray, records: Records) -> np.ndarray:
-        """Return the blended records of a view, sorted by the distance of their triangles, farthest first."""
-        first = self._scene.first_blended
-        if not len(self._distances):
-            return _NO_RECORDS
-        kernels.centroid_distances(self._scene.mesh, first, eye, self._distances)
-        blended = np.arange(records.first[first], len(records.owners))
-        distances = self._distances[records.owners[blended] - first]
-        return blended[np.argsort(-distances, kind="stable")]
-
-    def bin(self, order: np.ndarray, grid: Grid) -> Bins:
-        """Sort records into tiles, in this order."""
-        columns, rows = self.columns(grid), -(-self._cameras.height // grid.tile_height)
-        if order is _NO_RECORDS:
-            if grid.samples not in self._nothing:
-                self._nothing[grid.samples] = Bins(
-                    np.zeros(columns * rows + 1, np.int32), np.empty(0, np.uint32)
-                )
-            return self._nothing[grid.samples]
-        starts, place = np.empty(columns * rows + 1, np.int32), np.empty(columns * rows, np.int32)
-        found = np.empty(2 * len(order) + 64, np.uint32)
-        count = kernels.bin_records(self._records, order, grid, columns, starts, place, found)
-        if count < 0:
-            found = np.empty(-count, np.uint32)
-            count = kernels.bin_records(self._records, order, grid, columns, starts, place, found)
-        return Bins(starts, found[:count])
+    def _make_room(self, first: int, last: int) -> None:
+        """Allocate what the kernels require to continue with view `first`, if they stopped before `last`."""
+        if first < last:
+            required = self._lists.required.tolist()
+            self._reserve(*(max(pair) for pair in zip(self._room, required, strict=True)))
 
 
 def _projections(cameras: Cameras) -> np.ndarray:
@@ -318,6 +317,16 @@ def _work(grid: Grid, materials: int) -> Work:
         alphas=np.zeros((CHUNK, 16), np.float32),
         rows=np.ones(ROWS * STRIDE, np.float32),
         planes=np.zeros((4, 3), np.float32),
+    )
+
+
+def _lists(records: int, vertices: int) -> Lists:
+    return Lists(
+        screen=np.empty((vertices, 4), np.float32),
+        order=np.empty((2, records), np.uint32),
+        keys=np.empty((2, records), np.uint64),
+        digits=np.empty((6, 2048), np.int32),
+        required=np.zeros(2, np.int64),
     )
 
 

@@ -31,7 +31,7 @@ class Scene:
     def __init__(self, asset: Asset, shot: Shot) -> None:
         self._asset = asset
         times = shot.timestamps[:: max(1, len(shot.timestamps) // 8)]
-        closed = closed_triangles(asset, (shot.pose(asset, t) for t in times))
+        closed = closed_triangles(asset, (shot.positions(asset, t) for t in times))
         opacity = triangle_opacity(asset)
         # Back faces can be seen on open surfaces and through parts that are not opaque.
         self.one_sided = [

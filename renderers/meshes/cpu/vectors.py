@@ -154,6 +154,16 @@ def exponent(typing, value):
 
 
 @intrinsic
+def float_bits(typing, value):
+    """Return the bits of a float64 as uint64."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], _INT64)
+
+    return types.uint64(types.float64), generate
+
+
+@intrinsic
 def transposed(typing, table, numbers, first):
     """Load the 16 rows numbers[first], numbers[first + 1], ... of a table, as one vector of `exact` lanes per column.
 
@@ -519,6 +529,19 @@ def _pixel_writer(side):
 
 # By the pixels per side of a block.
 write_1, write_2, write_4 = _pixel_writer(1), _pixel_writer(2), _pixel_writer(4)
+
+
+@intrinsic
+def fill_16(typing, image, place, value):
+    """Write a uint32 to 16 pixels of a row of an image, the first of which has the index `place`."""
+
+    def generate(context, builder, signature, arguments):
+        image, place, value = arguments
+        address = _address(context, builder, signature.args[0], image, place, _INTS)
+        _store(builder, _broadcast(builder, value), address)
+        return context.get_dummy_value()
+
+    return types.void(image, types.int64, types.uint32), generate
 
 
 @intrinsic

@@ -33,8 +33,8 @@ class OpenGLRenderer:
             scene = Scene(self._gpu, asset, shot, stack)
             targets = Targets(self._gpu, shot.cameras, settings, stack)
 
-            def colour(images: np.ndarray) -> None:
-                images[:] = targets.colour(scene, shot)
+            def colour(images: np.ndarray, t: int) -> None:
+                images[:, t] = targets.colour(scene, shot)
 
             return record_clip(
                 asset,

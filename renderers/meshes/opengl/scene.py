@@ -73,7 +73,7 @@ class Scene:
         self._next_positions = self._own(self._ctx.buffer(reserve=asset.num_vertices * 12, dynamic=True))
         self._textures: dict[tuple[int, bool, str, str, bool], moderngl.Texture] = {}
         times = shot.timestamps[:: max(1, len(shot.timestamps) // 8)]
-        closed = closed_triangles(asset, (shot.pose(asset, t) for t in times))
+        closed = closed_triangles(asset, (shot.positions(asset, t) for t in times))
         self._opacity = triangle_opacity(asset)
         # Back faces can be seen on open surfaces and through parts that are not opaque.
         self.one_sided = [
