@@ -23,8 +23,8 @@ STORAGES = get_args(Storage)
 # Stored in half precision or less, without a visible difference in renders. Key points stay in single precision: the
 # decoder encodes them at up to 2⁹ radians per metre, where half-precision rounding would cause jitter.
 HALVED = ("log_scales", "quats", "opacity_logits", "colors", "decoder.", "network.")
-# Layers whose weights may be stored as int8. Not the root motion and the output layers: they are 2 % of the weights, but
-# as int8 they move the key points by 0.5 mm in the mean, and all other layers together by 0.1 mm (docs/dimo.md).
+# Layers whose weights may be stored as int8. Not the root motion and the output layers: they are 2 % of the weights,
+# but as int8 they move the key points by 0.5 mm in the mean, and all others together by 0.1 mm (docs/dimo.md).
 MATRICES = ("decoder.trunk.", "decoder.offset_head.0.", "decoder.rotation_head.0.", "network.")
 SCALE = ".scale"  # appended to the name of a matrix that is stored as int8
 # Also stored in half precision beside int8, but computed in single: centres within 0.5 m are off by 0.12 mm at most.
