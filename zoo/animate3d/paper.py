@@ -46,7 +46,7 @@ class PaperSettings:
     steps_per_frame: int = 50
     last_steps: int = 150
     frames_at_once: int = 4
-    arap: float = 300.0
+    arap: float = 5000.0
     arap_points: int = 512
     rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-3, "grids": 1e-2, "global": 1e-3})
     seed: int = 0

@@ -48,7 +48,7 @@ class RefineSettings:
     steps: int = 200
     weight: float = 0.01
     guidance: float = 6.0
-    arap: float = 300.0
+    arap: float = 5000.0
     arap_points: int = 512
     rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-4, "grids": 1e-2, "global": 1e-3})
     seed: int = 0
