@@ -33,7 +33,8 @@ from factory.sources import creatures
 from renderers.cameras import Cameras, orbit_cameras
 from renderers.gltf import Asset, Pose, load
 from renderers.meshes import RenderSettings, Shot, render_clip
-from zoo.animate3d.fitting import Fit, fit
+from zoo.animate3d.fitting import NODES, Fit, fit
+from zoo.animate3d.limits import METHODS
 from zoo.evaluation.animate import Posed, in_asset, still_to_world
 
 FRAMES, SIDE, SECONDS = 16, 128, 2.0
@@ -255,10 +256,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--strips", type=Path, help="write a contact strip of each clip to this folder")
     parser.add_argument("--bad", action="store_true", help="fit worse videos of the clips, and the controls")
+    parser.add_argument("--method", default="graph", choices=METHODS, help="of zoo.animate3d.fit")
     parser.add_argument("--nodes", type=int, help="number of nodes of the graph")
     arguments = parser.parse_args()
     print(describe_machine())
-    options = {} if arguments.nodes is None else {"nodes": arguments.nodes}
+    options = {"method": arguments.method, "nodes": arguments.nodes or NODES}
     if arguments.bad:
         for clip in clips(arguments.assets, arguments.clips):
             run_bad(clip)

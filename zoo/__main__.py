@@ -169,6 +169,12 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
         help="of the model: whether videos are right in every pixel (default: rendered for --videos)",
     )
     command.add_argument(
+        "--method", choices=("graph", "paper"), default="graph", help="of the fit (default: graph)"
+    )
+    command.add_argument(
+        "--refine", action="store_true", help="let the video model improve the result for the sentence"
+    )
+    command.add_argument(
         "--no-check", action="store_true", help="accept --videos that do not begin with the still model"
     )
     command.add_argument(
@@ -339,6 +345,8 @@ def _animate(args: argparse.Namespace) -> None:
         elevation_deg=args.elevation_deg,
         fps=args.fps,
         stiffness=args.stiffness,
+        method=args.method,
+        refine=args.refine,
         check=not args.no_check,
         report=args.report,
         out=args.out,

@@ -44,7 +44,10 @@ def flaps() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_surface_that_is_no_manifold(tmp_path):
-    """It follows its videos and starts as the still model."""
+    """It follows its videos, starts as the still model, and does not tear more than the truth.
+
+    The most stretched edge of all is left out: one of a triangle of two pixels that hangs by a single point.
+    """
     model = load_model(flaps(), name="flaps")
     result, truth = followed(model, side=96)
     moved, expected = result.vertices(), truth.vertices()
@@ -52,4 +55,5 @@ def test_a_surface_that_is_no_manifold(tmp_path):
     assert np.abs(moved[0] - model.vertices()).max() < 1e-6 * model.diagonal()
     error = np.linalg.norm(moved - expected, axis=-1).mean()
     assert error < 0.5 * np.linalg.norm(expected - expected[0], axis=-1).mean()
+    assert result.edge_stretch() < 1.05 * truth.edge_stretch()
     assert result.error() < 1e-3 and result.save(tmp_path / "flaps.glb").stat().st_size > 0

@@ -218,6 +218,10 @@ def test_wrong_arguments_of_animate(tmp_path, asset, clip):
         animate(path, "  ")
     with pytest.raises(ValueError, match="stiffness: expected one of rendered, generated, got 'soft'"):
         animate(path, videos=clip.frames, stiffness="soft")
+    with pytest.raises(ValueError, match="method: expected one of graph, paper, got 'field'"):
+        animate(path, videos=clip.frames, method="field")
+    with pytest.raises(ValueError, match="refine: expected a sentence"):
+        animate(path, videos=clip.frames, refine=True)
     with pytest.raises(TypeError, match="guidance_scale: is an option of the video model"):
         animate(path, videos=clip.frames, guidance_scale=3)
     with pytest.raises(ValueError, match="one camera per video, got 2 cameras for 4 videos"):

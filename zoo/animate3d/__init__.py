@@ -7,6 +7,7 @@
     loading     files of 3D models; viewpoints: cameras around them; videos, matte: videos of them
     alignment, agreement  whether videos show the model, and agree with each other
     surface, graph, solver, tracking, fitting  `fit`: the motion of a deformation graph from videos
+    hexplane, still_splats, rigidity, paper, refine  Animate3D's own method, and 4D-SDS
     animation   `Animation`: cut, render, save (gltf_*, saving)
 
 Names are imported on first use.

@@ -87,7 +87,7 @@ def check_alignment(
     raise AlignmentError(
         f"the first frame of view {worst} does not show the still model: expected silhouettes that overlap by "
         f"{ALIKE:.0%} or more, got {result.iou[worst]:.0%} ({sheet} shows the model above and the videos below); "
-        f"{advice}, or switch this check off"
+        f"{advice}, or switch this check off (check=False, --no-check)"
     )
 
 

@@ -4,8 +4,8 @@
     zoo.animate("dragon.glb", videos=["front.mp4", "right.mp4", "back.mp4", "left.mp4"]).save("dragon.usd")
 
 A multi-view video model (MV-VDM) turns pictures of the still model and the sentence into one video per view; a
-deformation graph that carries the model's surface is fitted to them by photometric Gauss-Newton (docs/animate.md; it
-has the aim of Animate3D §3.2, not its method). Given videos take the place of the first step.
+deformation graph that carries the model's surface is fitted to them (docs/animate.md): by photometric Gauss-Newton, or
+by the optimisation of Animate3D §3.2. Given videos take the place of the first step.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from renderers.arguments import flag, instance, number
+from renderers.arguments import flag, instance, number, shown
 from renderers.background import Background
 from renderers.cameras import Cameras
 from zoo.animate3d.agreement import view_agreement
 from zoo.animate3d.alignment import check_alignment, compare_first_frames
 from zoo.animate3d.animation import Animation
 from zoo.animate3d.fit_report import FitReport
+from zoo.animate3d.limits import METHODS
 from zoo.animate3d.videos import SECONDS, Videos, read_videos
 from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
 from zoo.choices import CAMERAS_FILE
@@ -53,12 +54,14 @@ def animate(
     background: Background | None = None,
     fps: float | None = None,
     stiffness: str | None = None,
+    method: str = "graph",
+    refine: bool = False,
     check: bool = True,
     home: Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Animation:
-    """Animate a still 3D model so that it moves as a sentence says or as videos show.
+    """Animate a still 3D model so that it moves as a sentence says or as videos show; its `report` says how well.
 
     Args:
         asset: the model's file, or the result of `load_model`; +Y up, front +Z. A file with animations is used at rest.
@@ -67,17 +70,14 @@ def animate(
         model, home, seed: the MV-VDM that generates videos, by name or loaded; the registry that has it; of its noise.
         cameras: of given videos, in the world of the model's file; default `cameras.json` in a folder of videos, else
             by the next two arguments.
-        azimuths_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced, beginning in front.
-        elevation_deg: of all cameras, or [V].
+        azimuths_deg, elevation_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced.
         background: colour behind the object in given videos without transparency; None = estimated at the border.
         fps: frame rate of given videos; None = that of the files.
         stiffness: "rendered" for videos that are right in every pixel, "generated" for those of video models.
+        method, refine: of `zoo.animate3d.fit`; whether the video model then refines its own animation (4D-SDS).
         check: refuse videos that do not begin with the still model.
         progress: called with the numbers of frames fitted and in total.
         options: of a call of the video model, such as num_inference_steps.
-
-    Returns:
-        The animated model; its `report` says how far to trust it.
 
     Raises:
         ValueError: neither or both of sentence and videos; an argument is out of range; a file cannot be used.
@@ -85,33 +85,50 @@ def animate(
     """
     from zoo.animate3d.loading import StillModel, load_model
 
-    _check(sentence, videos, stiffness, options)
-    check = flag(check, "animate: check")
+    _check(sentence, videos, stiffness, method, flag(refine, "animate: refine"), options)
+    check = flag(check, "animate: check") and sentence is None
     still = asset if isinstance(asset, StillModel) else load_model(asset)
-    if sentence is not None:
-        read, cameras = _generate(still.asset, sentence, model, seed, home, options)
-        stiffness, check, azimuths_deg = stiffness or "generated", False, None
+    guide = None if sentence is None else (_pipeline(model, home), sentence)
+    if guide is not None:
+        read, cameras = _generate(still.asset, *guide, seed, options)
+        stiffness, azimuths_deg = stiffness or "generated", None
     else:
         read = read_videos(videos, background=background, fps=fps)
         cameras, azimuths_deg = _cameras(still.asset, videos, read, cameras, azimuths_deg, elevation_deg)
     first, stills = read.frames[:, 0], render_stills(still.asset, cameras)
     alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
-    fitted = _fit(still, read, cameras, stiffness or "rendered", progress)
+    fitted = _fit(still, read, cameras, stiffness, method, guide if refine else None, progress)
     agreement = view_agreement(read.frames[..., 3], cameras)
     report = FitReport(read, cameras, alignment, agreement, fitted, sentence, sentence and _name(model))
     return Animation(still, fitted.motion, sentence or "animation", report)
 
 
 def _fit(
-    still: StillModel, videos: Videos, cameras: Cameras, stiffness: str, progress: Progress | None
+    still: StillModel,
+    videos: Videos,
+    cameras: Cameras,
+    stiffness: str | None,
+    method: str,
+    guide: tuple[MVVDMPipeline, str] | None,
+    progress: Progress | None,
 ) -> Fit:
     from zoo.animate3d.fitting import fit
 
-    near = relative_to_origin(cameras, still.asset)
-    return fit(still.asset, videos.frames, near, videos.times, stiffness=stiffness, progress=progress)
+    near, stiffness = relative_to_origin(cameras, still.asset), stiffness or "rendered"
+    return fit(
+        still.asset, videos.frames, near, videos.times,
+        stiffness=stiffness, method=method, guide=guide, progress=progress,
+    )  # fmt: skip
 
 
-def _check(sentence: str | None, videos: Any, stiffness: str | None, options: dict[str, Any]) -> None:
+def _check(
+    sentence: str | None,
+    videos: Any,
+    stiffness: str | None,
+    method: str,
+    refine: bool,
+    options: dict[str, Any],
+) -> None:
     if (sentence is None) == (videos is None):
         raise ValueError(
             f"animate: expected either a sentence or videos, got {'neither' if videos is None else 'both'}; videos are "
@@ -123,31 +140,35 @@ def _check(sentence: str | None, videos: Any, stiffness: str | None, options: di
             raise ValueError("animate: sentence: expected what happens, such as 'roars', got no words")
     if stiffness is not None and stiffness not in STIFFNESSES:
         raise ValueError(f"animate: stiffness: expected one of {', '.join(STIFFNESSES)}, got {stiffness!r}")
+    if method not in METHODS:
+        raise ValueError(f"animate: method: expected one of {', '.join(METHODS)}, got {shown(method)}")
+    if refine and sentence is None:
+        raise ValueError("animate: refine: expected a sentence, by which the video model refines, got videos")
     if videos is not None and options:
         raise TypeError(
             f"animate: {next(iter(options))}: is an option of the video model, but videos are given"
         )
 
 
-def _generate(
-    asset: Asset,
-    sentence: str,
-    model: str | MVVDMPipeline,
-    seed: int,
-    home: Path | None,
-    options: dict[str, Any],
-) -> tuple[Videos, Cameras]:
-    """Videos that an MV-VDM generates of the object, and their cameras in the world of its file."""
+def _pipeline(model: str | MVVDMPipeline, home: Path | None) -> MVVDMPipeline:
+    """The video model."""
     from zoo.errors import UnsupportedError
     from zoo.hub import load
 
-    pipeline = load(model, home=home) if isinstance(model, str) else model
+    pipeline: Any = load(model, home=home) if isinstance(model, str) else model
     if not hasattr(pipeline, "animate"):
         raise UnsupportedError(
             f"{_name(model)}: models of this family do not generate videos of an object from a sentence; use an "
             f"MV-VDM, such as {MODEL}"
         )
-    result: Any = pipeline.animate(asset, sentence, seed=seed, **options)
+    return cast("MVVDMPipeline", pipeline)
+
+
+def _generate(
+    asset: Asset, pipeline: MVVDMPipeline, sentence: str, seed: int, options: dict[str, Any]
+) -> tuple[Videos, Cameras]:
+    """Videos that an MV-VDM generates of the object, and their cameras in the world of its file."""
+    result = pipeline.animate(asset, sentence, seed=seed, **options)
     views, frames, size = result.frames.shape[:3]
     videos = read_videos(result, background=GREY, fps=frames / SECONDS)
     return videos, cameras_around(asset, _evenly(views), size=size)

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
 
-from renderers.arguments import array, instance
+from renderers.arguments import array, instance, shown
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
 from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.graph import GraphPose, make_graph
+from zoo.animate3d.limits import METHODS
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
 from zoo.animate3d.tracking import measure, track
 from zoo.animate3d.views import make_views
+from zoo.threads import fitting_threads
+
+if TYPE_CHECKING:
+    from zoo.mvvdm.pipeline import MVVDMPipeline
 
 NODES = 150
 # Residual of a frame whose pose should not be trusted. Chosen on the 20 clips of `benchmarks.animate`: at least 7 of 15
@@ -56,9 +62,11 @@ def fit(
     stiffness: str = "rendered",
     still: Pose | None = None,
     nodes: int = NODES,
+    method: str = "graph",
+    guide: tuple[MVVDMPipeline, str] | None = None,
     progress: Progress | None = None,
 ) -> Fit:
-    """Fit the motion of a deformation graph on a model to videos of it, by photometric Gauss-Newton.
+    """Fit the motion of a deformation graph on a model to videos of it.
 
     Args:
         asset: the model.
@@ -70,33 +78,45 @@ def fit(
             disagree: ten times as stiff.
         still: the still model; None is the asset's rest pose.
         nodes: number of nodes of the graph.
+        method: "graph", photometric Gauss-Newton on the graph, or "paper", the Gaussians and the HexPlane field of
+            Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over.
+        guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`).
         progress: called with (frames done, T) after each frame.
 
     Raises:
         TypeError, ValueError: an argument has another type, shape or value.
     """
     videos, times = _check(asset, videos, cameras, times, stiffness, still)
+    if method not in METHODS:
+        raise ValueError(f"fit: method: expected one of {', '.join(METHODS)}, got {shown(method)}")
     # The systems of equations have 900 unknowns. On more than one thread, BLAS mostly waits: ten times the CPU time.
     with threadpool_limits(limits=1, user_api="blas"):
-        return _fit(asset, videos, cameras, times, stiffness, still, nodes, progress)
+        surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
+        views = make_views(videos, cameras, surface)
+        graph = make_graph(surface, nodes)
+        problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
+        return _result(problem, _poses(problem, method, guide, progress), times)
 
 
-def _fit(
-    asset: Asset,
-    videos: np.ndarray,
-    cameras: Cameras,
-    times: np.ndarray,
-    stiffness: str,
-    still: Pose | None,
-    nodes: int,
-    progress: Progress | None,
-) -> Fit:
-    """`fit` with checked arguments."""
-    surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
-    views = make_views(videos, cameras, surface)
-    graph = make_graph(surface, nodes)
-    problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
-    poses = track(problem, progress)
+def _poses(
+    problem: Problem, method: str, guide: tuple[MVVDMPipeline, str] | None, progress: Progress | None
+) -> list[GraphPose]:
+    """The poses that a method finds."""
+    if method == "graph" and guide is None:
+        return track(problem, progress)
+    from zoo.animate3d.paper import track_field
+    from zoo.animate3d.refine import refined
+
+    with fitting_threads():
+        if method == "graph":
+            poses, moving = track(problem, progress), None
+        else:
+            poses, moving = track_field(problem, progress)
+        return poses if guide is None else refined(problem, poses, moving, *guide)
+
+
+def _result(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> Fit:
+    """The poses as a motion, and their residuals."""
     residual = measure(problem, poses)
     doubtful = residual.frames > DOUBTFUL
     doubtful[0] = False  # the still model itself

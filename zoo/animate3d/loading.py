@@ -154,8 +154,7 @@ def _read(path: Path, limits: Limits) -> tuple[bytes, list[str]]:
         raise ModelError(f"{name}: the file is empty; copy or download it again")
     if is_splats(path):
         raise ModelError(
-            f"{name}: the file holds 3D Gaussian splats, not a mesh, and the method 'graph' moves meshes; use "
-            "method='paper', or give a mesh"
+            f"{name}: the file holds 3D Gaussian splats, and only meshes can be animated; give a mesh of the object"
         )
     if suffix in _GLTF:
         try:

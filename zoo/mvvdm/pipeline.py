@@ -206,7 +206,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         )
         with exclusive(self.scheduler), self._threads():  # the scheduler holds the steps of this call
             pictures = self._pictures(images, resolution)
-            conditions = self._conditions(pictures, prompt, negative_prompt, cameras, scale > 1)
+            conditions = self.conditions(pictures, prompt, negative_prompt, cameras, guided=scale > 1)
             first = self.encode_pictures(pictures, generator)[:, None]  # [V, 1, …], the same at every step
             self.scheduler.set_timesteps(num_inference_steps, device=first.device)
             noise = self._noise(first, num_frames, generator, latents)
@@ -314,8 +314,14 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
 
     # --- conditions -------------------------------------------------------------------------------
 
-    def _conditions(
-        self, pictures: list[Image.Image], prompt: str, negative: str, cameras: Cameras | None, guided: bool
+    def conditions(
+        self,
+        pictures: list[Image.Image],
+        prompt: str,
+        negative: str = "",
+        cameras: Cameras | None = None,
+        *,
+        guided: bool = False,
     ) -> Conditions:
         """Encode prompt, cameras and images, for two passes if guided.
 

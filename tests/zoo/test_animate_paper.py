@@ -1,0 +1,290 @@
+"""Method `paper` of `zoo.animate3d`: the field, the rigidity, the Gaussians of a mesh, and 4D-SDS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from factory.sources import creatures
+from renderers.cameras import Cameras, orbit_cameras
+from renderers.gaussians import render
+from renderers.gaussians.features import rotation_matrices
+from renderers.gltf import load
+from renderers.meshes import RenderSettings, Shot, render_clip
+from zoo.animate3d import refine as stage2
+from zoo.animate3d.appearance import calibrate
+from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
+from zoo.animate3d.hexplane import MotionField
+from zoo.animate3d.paper import FieldMotion, PaperSettings, carried_by, graph_poses, reconstruct
+from zoo.animate3d.rigidity import arap, neighbourhoods
+from zoo.animate3d.solver import STIFFNESS, Problem
+from zoo.animate3d.still_splats import PIXEL, UNIT, StillSplats, make_splats, targets
+from zoo.animate3d.surface import make_surface
+from zoo.animate3d.views import make_views
+from zoo.mvvdm.autoencoder import PatchAutoencoder
+from zoo.mvvdm.denoising import target
+from zoo.mvvdm.schedule import signal_at
+
+SMALL = ((8, 8, 8, 4),)
+FRAMES, SIDE = 4, 48
+
+
+@pytest.fixture(scope="module")
+def case() -> SimpleNamespace:
+    """A fish that swims, from four sides, and its problem."""
+    motion = creatures.motions("fish")[0].name
+    asset = load(creatures.build("fish", 19, [motion]), name="fish")
+    times = np.linspace(0, asset.animations[0].duration / 4, FRAMES)
+    still = asset.pose(0, 0.0)
+    low, high = still.positions.min(0), still.positions.max(0)
+    views = orbit_cameras(
+        np.radians([0, 90, 180, 270]), np.radians(15), 2.2 * float((high - low).max()),
+        fov_y=np.radians(40), width=SIDE, height=SIDE,
+    )  # fmt: skip
+    placed = views.world_to_camera.copy()
+    placed[:, :3, 3] -= placed[:, :3, :3] @ (low + high) / 2
+    cameras = Cameras(placed, views.K, SIDE, SIDE)
+    shot = Shot(0, times, np.eye(4), cameras)
+    videos = render_clip(asset, shot, RenderSettings(samples=4), backend="cpu").frames
+    surface = make_surface(asset, still)
+    seen = make_views(videos / np.float32(255), cameras, surface)
+    problem = Problem(surface, make_graph(surface, 60), seen, calibrate(surface, seen), STIFFNESS["rendered"])
+    truth = np.array([asset.positions(0, time) for time in times], np.float64)
+    frames, tensor_cameras = targets(problem, SIDE)
+    splats = make_splats(problem, 500, frames, tensor_cameras, 0)
+    return SimpleNamespace(problem=problem, truth=truth, frames=frames, cameras=tensor_cameras, splats=splats)
+
+
+def trained(field: MotionField) -> MotionField:
+    """The field with other parameters everywhere."""
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=random)
+    return field
+
+
+def test_the_planes_have_the_published_sizes():
+    planes = MotionField().planes
+    assert sum(plane.numel() for plane in planes[:6]) == 139_200
+    assert sum(plane.numel() for plane in planes[6:]) == 556_800
+
+
+def test_an_untrained_field_moves_nothing_and_no_field_moves_the_first_frame():
+    random = np.random.default_rng(0)
+    points = torch.from_numpy(random.uniform(-1, 1, (50, 3))).float()
+    quats = torch.nn.functional.normalize(torch.from_numpy(random.normal(size=(50, 4))).float(), dim=-1)
+    times = torch.linspace(-1, 1, 5)
+    moved = MotionField()(points, quats, times, growing=True)
+    assert torch.allclose(moved.means, points.expand(5, -1, -1), atol=1e-6)
+    assert torch.allclose(moved.quats, quats.expand(5, -1, -1), atol=1e-6)
+    assert not moved.growth.any()
+    other = trained(MotionField())(points, quats, times, growing=True)
+    assert torch.equal(other.means[0], points) and not other.growth[0].any()
+    assert torch.allclose(other.quats[0], quats, atol=1e-7)
+    assert ((other.means[1:] - points).norm(dim=-1).mean(1) > 0.01).all()
+
+
+def test_the_whole_turns_by_yaw_after_pitch_after_roll():
+    field, wanted = MotionField(resolutions=SMALL), torch.tensor([0.4, -0.7, 1.9])
+    features = torch.ones(1, 3, 16)
+    with torch.no_grad():
+        field.whole_turn[0].weight.fill_(1 / 16)  # every hidden unit is 1
+        field.whole_turn[2].weight[:] = ((wanted + torch.pi) / (2 * torch.pi)).logit()[:, None] / 16
+        turn, _ = field.whole(features)
+    expected = Rotation.from_euler("xyz", wanted.numpy()).as_matrix()  # fixed axes: R_z R_y R_x
+    assert np.allclose(rotation_matrices(turn)[0].numpy(), expected, atol=1e-5)
+
+
+def test_the_gradient_of_the_field_agrees_with_finite_differences():
+    field = trained(MotionField(resolutions=SMALL)).double()
+    points = torch.linspace(-0.83, 0.79, 12).double().reshape(4, 3)
+    quats = torch.eye(4).double()
+    times = torch.tensor([-0.31, 0.57]).double()
+    weights = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(2)).double()
+
+    def value() -> torch.Tensor:
+        return (torch.cat(field(points, quats, times, growing=True), -1) * weights).sum()
+
+    check_gradient(field, value, 1e-6)
+
+
+def check_gradient(field: MotionField, value, step: float, share: float = 1e-5) -> None:
+    """Compare the derivative along random directions, one per kind of parameter, with central differences."""
+    groups = {"planes": list(field.planes), "shift": list(field.shift.parameters())}
+    groups |= {"turn": list(field.turn.parameters()), "whole": list(field.whole_turn.parameters())}
+    random = torch.Generator().manual_seed(3)
+    for name, parameters in groups.items():
+        directions = [torch.randn(p.shape, generator=random).to(p) for p in parameters]
+        gradients = torch.autograd.grad(value(), parameters)
+        slope = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for parameter, direction in zip(parameters, directions, strict=True):
+                    parameter += sign * step * direction
+                ends.append(float(value()))
+                for parameter, direction in zip(parameters, directions, strict=True):
+                    parameter -= sign * step * direction
+        assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=share, abs=share), name
+        assert abs(slope) > 1e-6, name
+
+
+def test_arap_is_zero_for_rigid_motion_and_positive_for_shear(case):
+    splats, surface = case.splats, case.problem.surface
+    nearest, weights = neighbourhoods(surface.links, splats.points, splats.means.numpy())
+    rows = torch.arange(len(splats.means))
+    turn = torch.from_numpy(Rotation.from_rotvec([0.3, 2.0, -0.5]).as_matrix()).float()
+    shear = torch.eye(3)
+    shear[0, 1] = 0.3
+    still = splats.means
+    rigid, sheared = ((still @ m.T + 0.4)[None] for m in (turn, shear))
+    assert arap(still, rigid, nearest, weights, rows) < 1e-10
+    scale = ((still[nearest] - still[:, None]).square() * weights[..., None]).sum((1, 2)).mean()
+    # The best rotation leaves an edge of a sheared surface at most 0.3, and usually half of that, of its length.
+    assert 0.001 < float(arap(still, sheared, nearest, weights, rows) / scale) < 0.09
+    assert torch.allclose(weights.sum(1), torch.ones(len(weights)), atol=1e-5)
+    assert (nearest != torch.arange(len(nearest))[:, None]).all()
+
+
+def test_discs_look_like_the_first_frame(case):
+    """Their silhouette is neither larger nor smaller than the mesh's, unlike that of one Gaussian per edge."""
+    splats, mask = case.splats, case.frames[0, ..., 3]
+
+    def area(chosen: StillSplats) -> float:
+        alpha = render(chosen.at(chosen.still()), case.cameras, eps2d=PIXEL).output("alpha")
+        return float(alpha.sum() / mask.sum())
+
+    assert 0.95 < area(splats) < 1.1
+    assert area(replace(splats, log_scales=splats.log_scales + np.log(2.5))) > 1.15
+
+
+def test_a_graph_takes_over_a_motion_that_it_can_make(case):
+    problem = case.problem
+    graph, still = problem.graph, problem.surface.points
+    turns = Rotation.from_rotvec(np.stack([np.zeros(60), graph.centres[:, 2], np.zeros(60)], 1)).as_matrix()
+    bent = GraphPose(turns, graph.centres + 0.1 * np.sin(3 * graph.centres[:, [2, 0, 1]]))
+    expected = move_points(problem.matrix, graph, bent, still)[0]
+    poses = graph_poses(problem, np.array([still, expected]))
+    moved = move_points(problem.matrix, graph, poses[1], still)[0]
+    moves = float(np.linalg.norm(expected - still, axis=1).mean())
+    assert float(np.linalg.norm(moved - expected, axis=1).mean()) < 0.06 * moves
+    assert np.allclose(poses[1].rotations @ poses[1].rotations.swapaxes(1, 2), np.eye(3), atol=1e-9)
+    assert np.array_equal(poses[0].positions, graph.centres)
+
+
+def test_gaussians_are_carried_by_the_graph(case):
+    problem, splats = case.problem, case.splats
+    turn = Rotation.from_rotvec([0.2, -0.9, 0.4])
+    centres = problem.graph.centres
+    rigid = GraphPose(np.tile(turn.as_matrix(), (len(centres), 1, 1)), turn.apply(centres) + 0.3)
+    means, quats = carried_by(problem, splats, [still_pose(problem.graph), rigid])
+    assert np.allclose(means[0], splats.means, atol=1e-5)
+    assert np.allclose(means[1], turn.apply(splats.means.numpy()) + 0.3 * UNIT, atol=1e-5)
+    expected = turn.as_matrix() @ rotation_matrices(splats.quats).numpy()
+    assert np.allclose(rotation_matrices(quats[1]).numpy(), expected, atol=1e-5)
+
+
+def error(case: SimpleNamespace, points: np.ndarray) -> float:
+    surface = case.problem.surface
+    moved = points[:, surface.vertices] * surface.scale + surface.centre
+    apart = np.linalg.norm(moved - case.truth, axis=-1)[1:].mean()
+    return float(apart / np.linalg.norm(case.truth[:1] - case.truth, axis=-1)[1:].mean())
+
+
+def test_a_motion_is_recovered_from_its_videos(case):
+    settings = PaperSettings(steps_per_frame=35, last_steps=35, frames_at_once=2)
+    motion = FieldMotion(case.splats, MotionField(0), FRAMES)
+    reconstruct(case.problem, motion, case.frames, case.cameras, settings)
+    points = motion.displaced(case.problem)
+    assert np.array_equal(points[0], case.problem.surface.points)
+    assert error(case, points) < 0.6
+    # Control: other videos do not lead there.
+    other = FieldMotion(case.splats, MotionField(0), FRAMES)
+    reconstruct(case.problem, other, case.frames[:, [1, 0, 3, 2]], case.cameras, settings)
+    assert error(case, other.displaced(case.problem)) > 0.8
+
+
+# --- stage 2 --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_the_clean_latents_of_every_kind_of_prediction(kind):
+    random = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn(4, 3, 5, 2, 2, generator=random) for _ in range(2))
+    t = torch.tensor([137])
+    level = signal_at(t, latents)
+    noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
+    predicted = target(kind, latents[None], noise[None], t)[0]
+    assert torch.allclose(stage2.clean(kind, noisy, predicted, t), latents, atol=1e-5)
+
+
+def test_the_aim_is_guided_rescaled_and_keeps_the_first_frame():
+    latents = torch.randn(4, 3, 5, 2, 2, generator=torch.Generator().manual_seed(0))
+    seen = {}
+
+    def unet(sample, timestep, text, camera, image):
+        seen["sample"] = sample
+        return torch.stack([torch.full_like(latents, 1.0), latents])  # without the sentence, and with it
+
+    unet.dtype = torch.float32
+    kind = SimpleNamespace(config=SimpleNamespace(prediction_type="sample"))
+    pipeline = SimpleNamespace(unet=unet, scheduler=kind)
+    conditions = SimpleNamespace(text=torch.zeros(2, 1, 1), camera=None, image=None)
+    aim = stage2.likelier(pipeline, latents, conditions, 100, 6.0, torch.Generator().manual_seed(1))
+    assert torch.equal(seen["sample"][:, :, 0], latents[:, 0].expand(2, -1, -1, -1, -1))
+    assert not torch.allclose(seen["sample"][0, :, 1:], latents[:, 1:], atol=0.05)
+    assert torch.equal(aim[:, 0], latents[:, 0])
+    # ε_c + 5 (ε_c - ε_u), of which a quarter has the standard deviation of ε_c: a sixth, as ε_u is constant.
+    guided = latents + 5 * (latents - 1)
+    assert torch.allclose(aim[:, 1:], (0.25 / 6 + 0.75) * guided[:, 1:], atol=1e-4)
+
+
+def test_the_gradient_of_4d_sds_agrees_with_finite_differences():
+    """Through autoencoder, renderer and field, in double precision; the aim is a constant."""
+    random = np.random.default_rng(4)
+    count = 12
+    splats = StillSplats(
+        np.arange(count),
+        torch.from_numpy(random.uniform(-0.5, 0.5, (count, 3))),
+        torch.from_numpy(random.normal(size=(count, 4))),
+        torch.from_numpy(np.log(random.uniform(0.1, 0.3, (count, 3)))),
+        torch.full((count,), 0.8).double(),
+        torch.from_numpy(random.uniform(0, 1, (count, 3))),
+    )
+    field = MotionField(resolutions=SMALL).double()
+    with torch.no_grad():  # a motion that keeps all in the picture
+        for head in (field.shift, field.turn, field.grow, field.whole_turn):
+            head[2].weight += 0.05 * torch.randn(
+                head[2].weight.shape, generator=torch.Generator().manual_seed(5)
+            )
+    motion = FieldMotion(splats, field, 3)
+    pipeline = SimpleNamespace(vae=PatchAutoencoder(latent_channels=8).double())
+    rig = stage2.random_rig(np.random.default_rng(6), 16)
+    frames = torch.arange(3)
+    with torch.no_grad():
+        aim = stage2.encode(pipeline, stage2.video(motion, frames, rig))
+        aim = aim + torch.randn(aim.shape, generator=torch.Generator().manual_seed(7))
+
+    def value() -> torch.Tensor:
+        return stage2.distillation(stage2.encode(pipeline, stage2.video(motion, frames, rig)), aim)
+
+    check_gradient(field, value, 1e-6, share=1e-4)
+
+
+def test_rigs_see_the_model_from_four_sides():
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        rig = stage2.random_rig(random, 64)
+        eyes = rig.camera_to_world[:, :3, 3]
+        azimuths = np.degrees(np.arctan2(eyes[:, 0], eyes[:, 2]))
+        assert np.allclose(np.diff(azimuths) % 360, 90, atol=1e-6)
+        elevation = np.degrees(np.arcsin(eyes[:, 1] / np.linalg.norm(eyes, axis=1)))
+        assert -1e-9 <= elevation.min() and elevation.max() <= 30 + 1e-9
+        reach = np.linalg.norm(eyes[0]) * 32 / rig.K[0, 0, 0]  # half of the picture, at the centre
+        assert 0.8 <= reach <= 1.0

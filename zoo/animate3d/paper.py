@@ -1,0 +1,202 @@
+"""Method `paper`: the 4D optimisation of Animate3D (§3.2-3.3), on the surface of a mesh.
+
+Static Gaussians (`still_splats`) are moved by a HexPlane field (`hexplane`) that is optimised until they look like the
+videos, as rigidly as possible (`rigidity`). Frames join one after the other. A deformation graph then takes over the
+motion, so that results are exported and judged like those of method `graph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.sparse import identity
+from scipy.sparse.linalg import factorized
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from renderers.gaussians import TensorCameras
+from zoo.animate3d.graph import GraphPose, move_points, still_pose
+from zoo.animate3d.hexplane import MotionField, Moved
+from zoo.animate3d.rigidity import arap, neighbourhoods
+from zoo.animate3d.solver import Problem
+from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, picture_loss, targets
+
+
+@dataclass(frozen=True)
+class PaperSettings:
+    """Settings of method `paper`.
+
+    Attributes:
+        side: videos are reduced by a whole factor to at most this many pixels.
+        gaussians: most Gaussians.
+        steps_per_frame: after which the next frame joins; 0 begins with all frames.
+        last_steps: with all frames.
+        frames_at_once: of a step: the newest, and others drawn at random.
+        arap: weight of the loss, which sums over frames and is a mean over points, in the field's space.
+        arap_points: drawn in each step.
+        rates: of Adam; see `zoo.animate3d.hexplane.RATES`.
+        seed: of all random choices.
+    """
+
+    side: int = 64
+    gaussians: int = 2000
+    steps_per_frame: int = 50
+    last_steps: int = 150
+    frames_at_once: int = 4
+    arap: float = 5000.0
+    arap_points: int = 512
+    rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-3, "grids": 1e-2, "global": 1e-3})
+    seed: int = 0
+
+    @staticmethod
+    def published() -> PaperSettings:
+        """Those of the released code, for a GPU. ARAP 12 · 512 points · 3 neighbours."""
+        return PaperSettings(
+            side=256, gaussians=100_000, last_steps=50, frames_at_once=15, arap=12 * 512 * 3.0,
+            rates={"heads": 1e-4, "grids": 1e-2, "global": 1e-3},
+        )  # fmt: skip
+
+
+PICTURES = 100.0  # weight of colours and coverage, as released
+
+
+@dataclass(frozen=True)
+class FieldMotion:
+    """Gaussians, and the field that moves them in T frames.
+
+    Attributes:
+        carried: poses of the graph that the field corrects; None if it moves the still model.
+    """
+
+    splats: StillSplats
+    field: MotionField
+    frames: int
+    carried: tuple[Tensor, Tensor] | None = None
+
+    def times(self, frames: Tensor) -> Tensor:
+        """t of frames: -1 for the first, 1 for the last."""
+        return 2 * frames.to(self.splats.means) / (self.frames - 1) - 1
+
+    def moved(self, frames: Tensor, growing: bool = False) -> Moved:
+        """The Gaussians in frames, int64 [F]."""
+        carried = self.carried and (self.carried[0][frames], self.carried[1][frames])
+        return self.field(
+            self.splats.means, self.splats.quats, self.times(frames), carried=carried, growing=growing
+        )
+
+    @torch.no_grad()
+    def displaced(self, problem: Problem, poses: list[GraphPose] | None = None) -> np.ndarray:
+        """The surface points in all frames, float64 [T, n, 3], unit space; `poses` are those of `carried`."""
+        surface = problem.surface
+        still = torch.from_numpy(surface.points * UNIT).to(self.splats.means)
+        none = torch.tensor([1.0, 0.0, 0.0, 0.0]).to(still).expand(len(still), -1)
+        result = [surface.points]
+        for frame in range(1, self.frames):
+            time = self.times(torch.tensor([frame]))
+            whole = self.field.whole(self.field.features(self.splats.means, time))
+            carried = None
+            if poses is not None:
+                means, _ = move_points(problem.matrix, problem.graph, poses[frame], surface.points)
+                carried = (torch.from_numpy(means * UNIT).to(still)[None], none[None])
+            moved = self.field(still, none, time, carried=carried, whole=whole)
+            result.append(moved.means[0].double().numpy() / UNIT)
+        return np.array(result)
+
+
+def track_field(
+    problem: Problem,
+    progress: Callable[[int, int], None] | None = None,
+    settings: PaperSettings | None = None,
+) -> tuple[list[GraphPose], FieldMotion]:
+    """Stage 1: fit the field to the videos. Returns the poses of the graph, and what they were made from."""
+    settings = settings or PaperSettings()
+    frames, cameras = targets(problem, settings.side)
+    splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
+    motion = FieldMotion(splats, MotionField(settings.seed), len(frames))
+    reconstruct(problem, motion, frames, cameras, settings, progress)
+    return graph_poses(problem, motion.displaced(problem)), motion
+
+
+def reconstruct(
+    problem: Problem,
+    motion: FieldMotion,
+    frames: Tensor,
+    cameras: TensorCameras,
+    settings: PaperSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Optimise a field until the Gaussians look like the videos [T, V, H, W, 4]."""
+    splats, T = motion.splats, len(frames)
+    random = np.random.default_rng(settings.seed)
+    nearest, weights = neighbourhoods(problem.surface.links, splats.points, splats.means.double().numpy())
+    optimizer = torch.optim.Adam(motion.field.groups(settings.rates), eps=1e-15)
+    progressive = settings.steps_per_frame * (T - 1)
+    for step in range(progressive + settings.last_steps):
+        newest = T - 1 if step >= progressive else 1 + step // settings.steps_per_frame
+        chosen = torch.from_numpy(_frames(random, newest, settings, step < progressive))
+        moved = motion.moved(chosen)
+        loss = PICTURES * picture_loss(splats.at(moved), cameras, frames[chosen]) * len(chosen)
+        if settings.arap:
+            rows = torch.from_numpy(random.integers(len(splats.means), size=settings.arap_points))
+            loss = loss + settings.arap * arap(splats.means, moved.means, nearest, weights, rows)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if progress is not None:
+            progress(1 + (T - 1) * (step + 1) // (progressive + settings.last_steps), T)
+
+
+def _frames(
+    random: np.random.Generator, newest: int, settings: PaperSettings, progressive: bool
+) -> np.ndarray:
+    """Frames of a step, 1 … newest: the newest while frames join, and others without repetition."""
+    if not progressive:
+        return np.sort(1 + random.permutation(newest)[: settings.frames_at_once])
+    others = 1 + random.permutation(newest - 1)[: settings.frames_at_once - 1]
+    return np.sort(np.append(others, newest)).astype(np.int64)
+
+
+def graph_poses(problem: Problem, points: np.ndarray) -> list[GraphPose]:
+    """The poses of the graph that carry its points nearest to given ones, float [T, n, 3], unit space.
+
+    Rotations are those that fit the points of each node best (Kabsch 1976), positions then follow by least squares.
+    Frame 0 is the still pose.
+    """
+    graph, still, W = problem.graph, problem.surface.points, problem.matrix
+    share = W.T.tocsr()
+    total = np.maximum(np.asarray(share.sum(1)), 1e-9)
+    middle = share @ still / total
+    solve = factorized((W.T @ W + 1e-6 * identity(W.shape[1])).tocsc())
+    poses = [still_pose(graph)]
+    for moved in points[1:]:
+        outer = share @ np.einsum("ni,nj->nij", moved, still).reshape(-1, 9) / total
+        centre = share @ moved / total
+        covariance = outer.reshape(-1, 3, 3) - np.einsum("ki,kj->kij", centre, middle)
+        u, _, vt = np.linalg.svd(covariance)
+        u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+        rotations = u @ vt
+        # Σ_k w_k (R_k (x - g_k) + p_k) = y; p near where the node's own rotation puts it.
+        turned = W @ rotations.reshape(-1, 9)
+        offset = W @ np.einsum("kij,kj->ki", rotations, graph.centres)
+        rest = moved - (np.einsum("nij,nj->ni", turned.reshape(-1, 3, 3), still) - offset)
+        likely = centre + np.einsum("kij,kj->ki", rotations, graph.centres - middle)
+        right = W.T @ rest + 1e-6 * likely
+        positions = np.stack([solve(right[:, axis]) for axis in range(3)], -1)
+        poses.append(GraphPose(rotations, positions))
+    return poses
+
+
+def carried_by(problem: Problem, splats: StillSplats, poses: list[GraphPose]) -> tuple[Tensor, Tensor]:
+    """Means [T, N, 3] and quaternions [T, N, 4] of Gaussians that a graph carries, in the field's space."""
+    means, quats = [], []
+    graph, matrix = problem.graph, problem.matrix[splats.points]
+    for pose in poses:
+        moved, turn = move_points(matrix, graph, pose, splats.means.double().numpy() / UNIT)
+        u, _, vt = np.linalg.svd(turn)
+        rotation = Rotation.from_matrix(u @ vt) * Rotation.from_quat(splats.quats.numpy(), scalar_first=True)
+        means.append(moved * UNIT)
+        quats.append(rotation.as_quat(scalar_first=True))
+    return tuple(torch.from_numpy(np.array(each)).to(splats.means) for each in (means, quats))  # type: ignore[return-value]

@@ -1,0 +1,185 @@
+"""`StillSplats`: the Gaussians of a still model, which the motion field moves (Animate3D §3.1, methods of meshes)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from renderers.gaussians import Gaussians, TensorCameras, render
+from zoo.animate3d.hexplane import Moved
+from zoo.animate3d.solver import Problem
+from zoo.animate3d.surface import Surface
+from zoo.animate3d.views import reduce_frames
+
+GREY = 0.5  # behind pictures that are compared
+PIXEL = 0.1  # variance of the pixel filter, px²: near a box's 1/12, as 3DGS's 0.3 makes limbs too wide
+UNIT = 2.0  # the model's extent in the field's space, [-1, 1]³
+_FLAT = 0.15  # thickness of a disc, as a share of its radius
+_RADIUS = 0.7  # of a disc, in distances to the nearest neighbours
+_SOLID = 0.95  # opacity
+_STEPS, _RATE = 80, 0.03  # of the calibration
+_AROUND = 8  # neighbours that give the local spacing
+
+
+@dataclass(frozen=True)
+class StillSplats:
+    """N discs on a surface, in the field's space: unit space times `UNIT`.
+
+    Attributes:
+        points: int64 [N], the surface points at which they are.
+        means: float32 [N, 3]. quats: [N, 4], wxyz, the third axis along the normal. log_scales: [N, 3].
+        opacities: [N]. colors: [N, 3].
+    """
+
+    points: np.ndarray
+    means: Tensor
+    quats: Tensor
+    log_scales: Tensor
+    opacities: Tensor
+    colors: Tensor
+
+    def at(self, moved: Moved) -> Gaussians:
+        """The Gaussians at F times."""
+        count = len(moved.means)
+        return Gaussians(
+            moved.means,
+            moved.quats,
+            (self.log_scales + moved.growth).exp(),
+            self.opacities.expand(count, -1),
+            colors=self.colors.expand(count, -1, -1),
+        )
+
+    def still(self) -> Moved:
+        """Where they are in the still model, as one frame."""
+        return Moved(self.means[None], self.quats[None], torch.zeros_like(self.means)[None])
+
+
+def targets(problem: Problem, side: int) -> tuple[Tensor, TensorCameras]:
+    """The videos [T, V, H, W, 4], premultiplied, at most `side` pixels, and their cameras in the field's space."""
+    views = problem.views
+    pixel = max(1, -(-max(views.frames.shape[2:4]) // side))
+    frames = torch.from_numpy(np.ascontiguousarray(reduce_frames(views.frames, pixel)))
+    viewmats = np.tile(np.eye(4), (len(views.extrinsics), 1, 1))
+    viewmats[:, :3] = views.extrinsics
+    viewmats[:, :3, 3] *= UNIT
+    intrinsics = np.diag([1 / pixel, 1 / pixel, 1.0]) @ views.intrinsics
+    return frames, TensorCameras(
+        torch.from_numpy(viewmats).float()[None],
+        torch.from_numpy(intrinsics).float()[None],
+        frames.shape[3],
+        frames.shape[2],
+    )
+
+
+def picture_loss(gaussians: Gaussians, cameras: TensorCameras, frames: Tensor) -> Tensor:
+    """Mean squared differences of colours on grey and of coverage, summed: L_rec (released code).
+
+    Args:
+        frames: [F, V, H, W, 4], premultiplied.
+    """
+    drawn = render(gaussians, cameras, background=GREY, eps2d=PIXEL)
+    wanted = frames[..., :3] + GREY * (1 - frames[..., 3:])
+    return (drawn.output("rgb") - wanted).square().mean() + (
+        drawn.output("alpha") - frames[..., 3:]
+    ).square().mean()
+
+
+def make_splats(
+    problem: Problem, count: int, frames: Tensor, cameras: TensorCameras, seed: int
+) -> StillSplats:
+    """Put discs on the surface, and calibrate them on frame 0 of the videos.
+
+    One Gaussian per vertex, as large as its edges, has a silhouette 1.3 times that of the mesh, and fitting the videos'
+    silhouettes would then shrink the body. Radii, depth below the surface and colours are therefore optimised until the
+    still discs look like frame 0; they stay as they are afterwards, as in the paper.
+
+    Args:
+        count: most Gaussians.
+        frames, cameras: of `targets`.
+        seed: chooses the points where the surface has more than `count`.
+    """
+    surface = problem.surface
+    chosen = _spread(surface.points, count, seed)
+    points = surface.points[chosen] * UNIT
+    normals = _normals(surface)[chosen]
+    colors = _colors(problem)
+    spacing = cKDTree(points).query(points, min(_AROUND, len(points)))[0][:, 1:].mean(1)
+    radius = np.log(np.maximum(_RADIUS * spacing, 1e-4))
+    base = torch.from_numpy(np.stack([radius, radius, radius + np.log(_FLAT)], -1)).float()
+    places, inward = torch.from_numpy(points).float(), -torch.from_numpy(normals).float()
+    depth = torch.from_numpy(0.3 * spacing).float()
+    free = {
+        "size": torch.zeros(len(chosen), 1),
+        "depth": torch.zeros(len(chosen), 1),
+        "colors": torch.from_numpy(colors[chosen]).float(),
+    }
+    for value in free.values():
+        value.requires_grad_()
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [free["size"], free["depth"]], "lr": _RATE},
+            {"params": [free["colors"]], "lr": _RATE / 3},
+        ]
+    )
+
+    def splats() -> StillSplats:
+        return StillSplats(
+            chosen,
+            places + inward * (depth * free["depth"].exp().squeeze(-1))[:, None],
+            _facing(-inward),
+            base + free["size"],
+            torch.full((len(chosen),), _SOLID),
+            free["colors"] if torch.is_grad_enabled() else free["colors"].detach(),
+        )
+
+    for _ in range(_STEPS):
+        optimizer.zero_grad()
+        current = splats()
+        picture_loss(current.at(current.still()), cameras, frames[:1]).backward()
+        optimizer.step()
+        with torch.no_grad():
+            free["size"].clamp_(-1.5, 0.7)
+            free["depth"].clamp_(-3.0, 1.5)
+            free["colors"].clamp_(0.0, 1.0)
+    with torch.no_grad():
+        return splats()
+
+
+def _spread(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices of at most `count` evenly spread points [n, 3]: farthest-point sampling from a random one."""
+    if len(points) <= count:
+        return np.arange(len(points))
+    chosen = [int(np.random.default_rng(seed).integers(len(points)))]
+    apart = ((points - points[chosen[0]]) ** 2).sum(1)
+    while len(chosen) < count:
+        chosen.append(int(apart.argmax()))
+        np.minimum(apart, ((points - points[chosen[-1]]) ** 2).sum(1), out=apart)
+    return np.array(chosen)
+
+
+def _colors(problem: Problem) -> np.ndarray:
+    """Colours of the surface points in frame 0, the mean of those of their shading vertices: [n, 3] in 0-1."""
+    owner, count = problem.surface.point_of, len(problem.surface.points)
+    sums = np.zeros((count, 3))
+    np.add.at(sums, owner, problem.appearance.colors(problem.surface))
+    return (sums / np.maximum(np.bincount(owner, minlength=count), 1)[:, None]).clip(0.0, 1.0)
+
+
+def _normals(surface: Surface) -> np.ndarray:
+    """Unit normals of the surface points, [n, 3]."""
+    sums = np.zeros_like(surface.points)
+    np.add.at(sums, surface.point_of, surface.normals)
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+
+
+def _facing(normals: Tensor) -> Tensor:
+    """Quaternions wxyz [N, 4] that turn the z axis to unit normals [N, 3]."""
+    half = torch.stack(
+        [1 + normals[:, 2], -normals[:, 1], normals[:, 0], torch.zeros_like(normals[:, 0])], -1
+    )
+    opposite = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    return torch.nn.functional.normalize(torch.where(half[:, :1] < 1e-6, opposite, half), dim=-1)
