@@ -8,6 +8,8 @@ that 60 videos of 720×480×49 take 0.5 GB instead of 3 GB.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 LOSSLESS_SIDE = 256  # pixels of the longer side
 CRF = "8"
+_AGAIN = "delete it and run again"
 
 
 def pack_video(frames: np.ndarray, fps: float) -> bytes:
@@ -51,20 +54,52 @@ def unpack_video(data: bytes, views: int) -> np.ndarray:
     Raises:
         ValueError: the file cannot be decoded, or has no whole number of frames per view.
     """
+    count = _count_frames(data)
+    if not count or count % views:
+        raise ValueError(f"a stored video has {count} frames, expected a multiple of {views} views")
+    video: np.ndarray | None = None
+    for t, frame in enumerate(decoded_frames(data)):  # a list of them would be the video a second time
+        if video is None:
+            video = np.empty((count, *frame.shape), np.uint8)
+        video[t] = frame
+    assert video is not None
+    return video.reshape(views, -1, *video.shape[1:])
+
+
+def decoded_frames(data: bytes) -> Iterator[np.ndarray]:
+    """The frames of a file of `pack_video`, uint8 [H, W, 3], decoded one after another; the views follow each other.
+
+    Raises:
+        ValueError: not all of its frames can be decoded.
+    """
     import av
+
+    count, done = _count_frames(data), 0
+    with _readable(), av.open(io.BytesIO(data), "r") as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+            done += 1
+    if done != count:
+        raise ValueError(f"a stored video has {count} frames, of which {done} were decoded; {_AGAIN}")
+
+
+def _count_frames(data: bytes) -> int:
+    """Number of frames of a file of `pack_video`: each is a packet of its own."""
+    import av
+
+    with _readable(), av.open(io.BytesIO(data), "r") as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Errors of the decoder as a sentence."""
     from av.error import FFmpegError
 
     try:
-        with av.open(io.BytesIO(data), "r") as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        yield
     except (FFmpegError, IndexError) as error:
-        raise ValueError(f"a stored video cannot be decoded ({error}); delete it and run again") from None
-    if not frames or len(frames) % views:
-        raise ValueError(f"a stored video has {len(frames)} frames, expected a multiple of {views} views")
-    video = np.empty((len(frames), *frames[0].shape), np.uint8)
-    for t in range(len(video)):  # each picture is released once it is copied
-        video[t], frames[t] = frames[t], frames[t][:0].copy()
-    return video.reshape(views, -1, *video.shape[1:])
+        raise ValueError(f"a stored video cannot be decoded ({error}); {_AGAIN}") from None
 
 
 def pack_alpha(alpha: np.ndarray) -> bytes:

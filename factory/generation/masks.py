@@ -58,9 +58,17 @@ def background_matte(frames: np.ndarray, background: tuple[int, int, int] | None
         background = tuple(round(value) for value in color)
         noise = max(noise, 3 * spread)
     alpha = np.zeros(frames.shape[:3], np.uint8)
-    masks = foreground_masks(frames, background, noise=noise)  # without specks
-    for index, frame in enumerate(frames):
-        if masks[index].any():
-            whole = cut_out(frame[None], background, "video", noise=noise)[0, ..., 3]
-            alpha[index] = np.where(binary_dilation(masks[index], np.ones((3, 3))), whole, 0)
+    for t, frame in enumerate(frames):
+        mask = foreground_masks(frame[None], background, noise=noise)[0]  # without specks
+        if mask.any():
+            around = binary_dilation(mask, np.ones((3, 3)))
+            box = _box(around)
+            whole = cut_out(frame[box][None], background, "video", noise=noise)[0, ..., 3]
+            alpha[t][box] = np.where(around[box], whole, 0)
     return alpha
+
+
+def _box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns around the pixels of a mask [H, W], with two more on each side that has them."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return tuple(slice(max(0, int(each[0]) - 2), int(each[-1]) + 3) for each in (rows, columns))  # type: ignore[return-value]

@@ -15,14 +15,20 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cluster import Outcome, Stage, StageError, Task
-from factory.generation.frames import pack_alpha, pack_video, straight_color, unpack_alpha, unpack_video
+from factory.generation.frames import (
+    decoded_frames,
+    pack_alpha,
+    pack_video,
+    straight_color,
+    unpack_alpha,
+    unpack_video,
+)
 from factory.generation.jobs import (
     NO_MODEL,
     AssembleJob,
@@ -72,18 +78,24 @@ def read_take(folder: Path) -> Take:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged.
     """
-    about = json.loads((folder / ABOUT).read_text())
+    about = _read_about(folder)
     geometry = ViewGeometry.from_json(about["geometry"])
-    background = about["background"]
     return Take(
         unpack_video((folder / VIDEO).read_bytes(), len(geometry)),
         unpack_video((folder / STILL).read_bytes(), len(geometry))[:, 0],
         about["fps"],
         geometry,
-        None if background is None else tuple(background),
+        about["background"],
         about["provenance"],
         about["key"],
     )
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """The facts of a take that are stored beside its video; its background as a tuple."""
+    about = json.loads((folder / ABOUT).read_text())
+    background = about["background"]
+    return {**about, "background": None if background is None else tuple(background)}
 
 
 def read_alpha(folder: Path) -> np.ndarray:
@@ -330,13 +342,18 @@ class AssembleStage(Stage):
 
         job = AssembleJob.from_json(task.payload)
         folder = Path(self.root, job.folder)
-        take, alpha = read_take(folder), read_alpha(folder)
-        shape = (len(take.frames), len(job.frames), job.resolution, job.resolution, 4)
+        background, alpha = _read_about(folder)["background"], read_alpha(folder)
+        V, T = alpha.shape[:2]
+        shape = (V, len(job.frames), job.resolution, job.resolution, 4)
         stream = io.BytesIO()
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
-        for view, t in product(range(shape[0]), job.frames):  # one at a time: a large video is not held again
-            frame = square(straight_color(take.frames[view, [t]], alpha[view, [t]], take.background))
+        # Neither the video nor what is written is held a second time.
+        for index, color in enumerate(decoded_frames((folder / VIDEO).read_bytes())):
+            view, t = divmod(index, T)
+            if t not in job.frames:
+                continue
+            frame = square(straight_color(color[None], alpha[view, [t]], background))
             if frame.shape[1] != job.resolution:
                 frame = shrink(torch.from_numpy(frame), job.resolution, job.resolution).numpy()
             stream.write(np.ascontiguousarray(frame).data)

@@ -60,7 +60,8 @@ def test_two_workers_over_ray_survive_a_kill_in_every_stage(tmp_path):
     (tmp_path / "marks").mkdir()
     options = [
         *("--asset", str(tmp_path / "fox.glb"), "--motions", "5", "--heldout", "0", "--quiet"),
-        *("--prompts", str(tmp_path / "prompts.txt"), "--video-model", "disc_videos:multi_view"),
+        *("--prompts", str(tmp_path / "prompts.txt"), "--video-model", "disc_videos:one_view"),
+        *("--views-model", "disc_videos:three_views"),
     ]
     assert main([*options, "--workers", "0", "--out", str(tmp_path / "alone")]) == 0
     script = [sys.executable, "-P", dying_generation.__file__, str(tmp_path / "marks"), *options]
@@ -78,6 +79,8 @@ def test_two_workers_over_ray_survive_a_kill_in_every_stage(tmp_path):
     }
     assert counts(tmp_path / "ray", "fox") == counts(tmp_path / "alone", "fox")
     assert counts(tmp_path / "ray", "fox")["judge"] == (5, 3, 2, 0)
+    for stage in ("views", "matte (views)", "measure (views)", "judge (views)", "assemble"):
+        assert counts(tmp_path / "ray", "fox")[stage] == (3, 3, 0, 0)
     for path in ("motions", "generated/fox/takes", "generated/fox/prompts.json"):
         assert contents(tmp_path / "ray" / path) == contents(tmp_path / "alone" / path)
     assert MotionVideos.open(tmp_path / "ray/motions/fox").sentences == KEPT

@@ -29,10 +29,15 @@ def record(calls: str, text: str) -> None:
             file.write(text + "\n")
 
 
-class MultiView:
-    """Four views of a disc that moves by a few pixels; what it does depends on words of the sentence.
+def speed_of(sentence: str) -> float:
+    """Pixels per frame: "stays" does not move, "leaves" leaves the frame."""
+    return 0.0 if "stays" in sentence else 9.0 if "leaves" in sentence else 0.8
 
-    "stays" does not move, "leaves" leaves the frame, "breaks" raises, "dies" ends the process once.
+
+class MultiView:
+    """Four views of a disc that moves by a few pixels (`speed_of`).
+
+    Of the other words, "breaks" raises, and "dies" ends the process once.
     """
 
     def __init__(self, calls: str = "", tint: int = 0) -> None:
@@ -45,7 +50,7 @@ class MultiView:
         if "dies" in sentence and not Path(self.calls + ".died").exists():
             Path(self.calls + ".died").touch()
             os._exit(7)
-        speed = 0.0 if "stays" in sentence else 9.0 if "leaves" in sentence else 0.8
+        speed = speed_of(sentence)
         green = 40 + int(hashlib.sha256(sentence.encode()).hexdigest()[:2], 16) // 2
         color = (200, green, 30 + self.tint)
         frames = np.stack([[disc(speed * t, color, GREY) for t in range(FRAMES)]] * 4)
@@ -65,10 +70,11 @@ class Generated:
 
 
 class OneView:
-    """An image-to-video model: the disc moves."""
+    """An image-to-video model: the disc moves (`speed_of`)."""
 
     def generate(self, image: np.ndarray, sentence: str, seed: int) -> Generated:
-        return Generated(np.stack([disc(0.8 * t, (200, 60, 30), WHITE) for t in range(FRAMES)]))
+        speed = speed_of(sentence)
+        return Generated(np.stack([disc(speed * t, (200, 60, 30), WHITE) for t in range(FRAMES)]))
 
 
 def one_view() -> OneView:

@@ -48,11 +48,15 @@ class JudgeStage(_Dies, stages.JudgeStage):
     """See the module."""
 
 
+class ViewsStage(_Dies, stages.ViewsStage):
+    """See the module."""
+
+
 class AssembleStage(_Dies, stages.AssembleStage):
     """See the module."""
 
 
-KINDS = (PromptStage, VideoStage, MatteStage, MeasureStage, JudgeStage, AssembleStage)
+KINDS = (PromptStage, VideoStage, MatteStage, MeasureStage, JudgeStage, ViewsStage, AssembleStage)
 
 
 def main() -> int:

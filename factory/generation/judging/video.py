@@ -100,7 +100,10 @@ class JudgedVideo:
     @cached_property
     def flow(self) -> np.ndarray:
         """`object_flow` from each frame to the next, float32 [T - 1, H, W, 2]."""
-        return np.stack([self.object_flow(t, t + 1) for t in range(len(self.frames) - 1)])
+        flow = np.empty((len(self.frames) - 1, *self.frames.shape[1:3], 2), np.float32)
+        for t in range(len(flow)):
+            flow[t] = self.object_flow(t, t + 1)
+        return flow
 
     def next_warped(self, t: int) -> np.ndarray:
         """Frame t + 1, sampled along the flow from frame t, uint8 [H, W, 3]."""
