@@ -319,7 +319,7 @@ def test_without_the_code_of_amt_motion_smoothness_is_not_computed(publish, vben
         metrics.motion_smoothness(video(), weights=vbench_package.parent)
     weights = publish("amt-s", {"state_dict": {"bias": torch.zeros(144, 144)}})
     vbench_package.write_text("import nothing_of_this_name")
-    with pytest.raises(metrics.NotComputed, match="the installed one cannot be used .*nothing_of_this_name"):
+    with pytest.raises(metrics.NotComputed, match=r"installed one cannot be used .*nothing_of_this_name"):
         metrics.motion_smoothness(video(), weights=weights)
     monkeypatch.undo()
     publish("amt-s", {"state_dict": {"bias": torch.zeros(144, 144)}})
@@ -330,7 +330,8 @@ def test_without_the_code_of_amt_motion_smoothness_is_not_computed(publish, vben
 def test_files_without_the_published_hash_are_refused(tmp_path):
     """In one sentence with the file, the hash, the source and what was found; nothing is loaded."""
     entry = metrics.BACKBONES["i3d"]
-    expected = f"not computed: needs i3d_torchscript.pt (sha256 {entry.sha256}) from {entry.url} (licence: {entry.licence}); "
+    expected = f"not computed: needs i3d_torchscript.pt (sha256 {entry.sha256}) from {entry.url} "
+    expected += f"(licence: {entry.licence}); "
     with pytest.raises(metrics.NotComputed) as error:
         metrics.fvd(video(2, 10, 32), video(2, 10, 32), weights=tmp_path)
     assert str(error.value) == expected + f"{tmp_path / entry.file} does not exist"

@@ -1,9 +1,9 @@
 """AMT-S, a network that interpolates the frame half-way between two (Li et al. 2023, "AMT: All-Pairs Multi-Field
 Transforms"), as its authors published it.
 
-Both their code and their weights are licensed for non-commercial use (CC BY-NC 4.0). The paper does not say all that the
-weights require, so an implementation that gives the published values has to follow that code. None is in this package:
-the network is that of the package `vbench`, which has a copy and computes its motion smoothness with it.
+Both their code and their weights are licensed for non-commercial use (CC BY-NC 4.0). The paper does not say all that
+the weights require, so an implementation that gives the published values has to follow that code. None is in this
+package: the network is that of the package `vbench`, which has a copy and computes its motion smoothness with it.
 """
 
 from __future__ import annotations
