@@ -84,13 +84,15 @@ def test_over_ray_with_a_killed_driver_the_results_are_the_same_bytes(registry, 
 
     subprocess.run(command(undisturbed, 0), check=True)
     assert len(results(undisturbed)) == 4
-    driver = subprocess.Popen(command(registry, 1), start_new_session=True, stderr=subprocess.DEVNULL)
+    driver = subprocess.Popen(command(registry, 1), start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
         while not list(registry.glob("_factory/done/**/*.json")) and driver.poll() is None:
             time.sleep(0.01)
+        assert driver.poll() is None, driver.communicate()[1]
     finally:
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
+        if driver.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.communicate()
     assert len(results(registry)) == 2, "the run ended before it was killed: the test shows nothing"
     first = {file: file.stat().st_mtime_ns for file in (registry / "evaluations").rglob("metrics.json")}
     subprocess.run(command(registry, 1), check=True)
