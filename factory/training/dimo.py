@@ -182,7 +182,7 @@ class DimoStage(Stage):
             raise
         if job.variant:
             progress.stage("measuring")
-            metrics = _evaluate(model, trained_on, None)
+            metrics = measure(model, trained_on, None)
             return Outcome("done", {**_summary(metrics), "seconds": progress.seconds})
         return self._publish(model, videos, trained_on, job.object, progress)
 
@@ -203,7 +203,7 @@ class DimoStage(Stage):
         pipeline = DIMOPipeline.of(model, trained_on, seconds=seconds, text=text)
         heldout = videos.select("heldout")
         # Evaluate the pipeline's model: its weights are rounded as in the published file.
-        metrics = _evaluate(pipeline.model, trained_on, heldout if self.unseen and len(heldout) else None)
+        metrics = measure(pipeline.model, trained_on, heldout if self.unseen and len(heldout) else None)
         steps = model.config.pretraining.steps + model.config.joint.steps
         metrics["training"] = {"steps": steps, "motions": len(trained_on), "views": len(videos.train_views)}
         pipeline.metrics = metrics
@@ -216,7 +216,7 @@ class DimoStage(Stage):
         return Outcome("done", summary)
 
 
-def _evaluate(model: DIMO, trained_on: MotionVideos, heldout: MotionVideos | None) -> dict[str, Any]:
+def measure(model: DIMO, trained_on: MotionVideos, heldout: MotionVideos | None) -> dict[str, Any]:
     """The content of `metrics.json`; deterministic."""
     from zoo.dimo.evaluation import evaluate
     from zoo.dimo.training import fit_latent

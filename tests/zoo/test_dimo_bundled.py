@@ -103,6 +103,14 @@ RECIPE = MotionRecipe()  # of the videos that bundled models are trained on
 HELDOUT_VIEWS, FRAMES = [8, 9, 10, 11], [2, 7, 12, 17]
 
 
+def true_motions(name: str) -> tuple[gltf.Asset, dict[str, MotionPlan]]:
+    """The object of a bundled model, and its motions by name."""
+    source = open_source(f"creatures://{name.rpartition('/')[2]}")
+    record = next(iter(source.list()))
+    asset = gltf.load(source.fetch(record))
+    return asset, {plan.name: plan for plan in plan_motions(asset, record, RECIPE)[0]}
+
+
 def true_frames(asset: gltf.Asset, plan: MotionPlan, cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
     """Colour on white [T, V, H, W, 3] and alpha of a motion, rendered from the object itself."""
     source = plan.source
@@ -133,10 +141,7 @@ def test_the_weights_show_what_the_object_does(name):
     Its mean over four frames of 21 is within 1 dB. Every motion's own latent is nearer to it than another's.
     """
     pipeline = zoo.load(name)
-    source = open_source(f"creatures://{name.rpartition('/')[2]}")
-    record = next(iter(source.list()))
-    asset = gltf.load(source.fetch(record))
-    plans = {plan.name: plan for plan in plan_motions(asset, record, RECIPE)[0]}
+    asset, plans = true_motions(name)
     recorded = {motion["name"]: motion for motion in pipeline.metrics["motions"]}
     trained = [plan.name for plan in plans.values() if plan.split == "train"]
     assert set(trained) == set(recorded)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save
 from tiny_dimo import SENTENCES, tiny_dimo, tiny_pipeline
 
 from renderers.cameras import orbit_cameras
@@ -19,7 +21,8 @@ from renderers.gaussians import TensorCameras, render
 from zoo.dimo.config import LatentFit, LossWeights
 from zoo.dimo.model import DIMO
 from zoo.dimo.pipeline import DIMOPipeline
-from zoo.dimo.precision import HALVED
+from zoo.dimo.precision import BLOCK, HALVED, SCALE, dequantise, pack, quantise, unpack
+from zoo.dimo.text import TextHead
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ def test_rounding_is_there_and_costs_nothing(egg):
         if not torch.equal(tensor, egg.model.state_dict()[name])
     ]
     assert "colors" in changed and "decoder.trunk.0.weight" in changed
-    assert all(name.startswith(HALVED) for name in changed)
+    assert all(name.startswith(HALVED) or name == "means" for name in changed)
     views = TensorCameras.from_cameras(ring(2, 96))
 
     def pictures(model: DIMO) -> torch.Tensor:
@@ -147,6 +150,104 @@ def test_rounding_is_there_and_costs_nothing(egg):
 
     error = (pictures(original) - pictures(egg.model)).square().mean()
     assert -10 * torch.log10(error) > 50  # dB; models are measured at about 30
+
+
+# --- matrices as int8 ----------------------------------------------------------------------------------
+
+
+def matrix(rows: int = 40, columns: int = 3 * BLOCK + 8) -> torch.Tensor:
+    """Rows of all magnitudes from 2⁻³⁰ to 2⁹, one of them 0, and one value that rounds up to the next scale."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(rows, columns, generator=generator) * 2.0 ** torch.arange(-30, rows - 30)[:, None]
+    values[3], values[35, 2] = 0, 255.9
+    return values
+
+
+def test_an_int8_matrix_is_off_by_half_a_step_of_its_block():
+    values = matrix()
+    integers, scale = quantise(values)
+    assert integers.dtype == torch.int8 and scale.dtype == torch.float16 and scale.shape == (40, 4)
+    steps = scale.float().repeat_interleave(BLOCK, 1)[:, : values.shape[1]]
+    assert ((dequantise(integers, scale) - values).abs() <= steps / 2).all()
+    largest = F.pad(values, (0, 24)).reshape(40, 4, BLOCK).abs().amax(-1)
+    fine = largest > 127 * 2.0**-24  # where the scale is not the smallest one of float16
+    assert (scale[fine] <= largest[fine] / 63.5).all() and (integers.int().abs() <= 127).all()
+    # Against numpy: each scale is a power of two.
+    assert set(np.frexp(scale.double().numpy())[0].ravel()) == {0.5}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_rounded_weights_are_exact_in_every_precision(dtype):
+    values = matrix()
+    values[36:] /= 64  # within the range of float16
+    integers, scale = quantise(values)
+    rounded = dequantise(integers, scale)
+    assert not torch.equal(rounded, values)
+    assert torch.equal(rounded.to(dtype).float(), rounded)
+    again = quantise(rounded.to(dtype))
+    assert torch.equal(again[0], integers) and torch.equal(again[1], scale)
+
+
+def test_the_weights_of_a_model_are_what_its_file_says(tmp_path):
+    """On each path that moves or converts a model, and for its text head; computed from the file with numpy."""
+    egg = tiny_pipeline()
+    egg = DIMOPipeline(egg.model, "egg", SENTENCES, text=TextHead("none", 40, 6))
+    init = egg.save_to(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    names = {name.removesuffix(SCALE) for name in stored if name.endswith(SCALE)}
+    trunk = {f"dimo.decoder.trunk.{layer}.weight" for layer in range(4)}
+    heads = {f"dimo.decoder.{head}_head.0.weight" for head in ("offset", "rotation")}
+    assert names == trunk | heads | {"text.network.0.weight", "text.network.3.weight"}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        loaded = DIMOPipeline.load_from(tmp_path, init).to(dtype)
+        state = {f"dimo.{name}": value for name, value in loaded.model.state_dict().items()}
+        state |= {f"text.{name}": value for name, value in loaded.text.state_dict().items()}
+        for name in names:
+            scale = stored[name + SCALE].numpy().astype(np.float64)
+            columns = stored[name].shape[1]
+            expected = stored[name].numpy() * np.repeat(scale, BLOCK, 1)[:, :columns]
+            assert np.array_equal(state[name].double().numpy(), expected), name
+        (tmp_path / str(dtype)).mkdir()
+        loaded.save_to(tmp_path / str(dtype))
+        if dtype != torch.bfloat16:  # the Gaussians are stored in float16
+            assert load_file(tmp_path / str(dtype) / "model.safetensors").keys() == stored.keys()
+            for name, value in load_file(tmp_path / str(dtype) / "model.safetensors").items():
+                assert torch.equal(value, stored[name]), name
+
+
+def test_files_of_version_01_keep_their_weights(tmp_path):
+    """Their matrices are float16 and their indices int32; they are loaded and saved again without a change."""
+    model = tiny_dimo()
+    old = {
+        f"dimo.{name}": value.int() if not value.is_floating_point() else value.half().contiguous()
+        if name.startswith(HALVED) else value
+        for name, value in model.state_dict().items()
+    }  # fmt: skip
+    egg = DIMOPipeline(model, "egg", SENTENCES)
+    init = egg.save_to(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(save(old))
+    loaded = DIMOPipeline.load_from(tmp_path, init)
+    assert loaded.storage == "float16"
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, old[f"dimo.{name}"].to(value.dtype)), name
+    assert not torch.equal(loaded.model.decoder.trunk[0].weight, egg.model.decoder.trunk[0].weight)
+    loaded.save_to(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == save(old)
+
+
+def test_an_unknown_storage_is_refused():
+    with pytest.raises(ValueError, match=r"dimo/egg: storage: expected int8 or float16, got 'int4'"):
+        DIMOPipeline(tiny_dimo(), "egg", SENTENCES, storage="int4")
+
+
+@pytest.mark.parametrize(
+    ("points", "kind"), [(24, "uint8"), (256, "uint8"), (257, "int16"), (40_000, "int32")]
+)
+def test_indices_take_the_smallest_type(points, kind):
+    state = {"neighbours": torch.tensor([[0, points - 1]]), "graph": torch.zeros(0, 2, dtype=torch.int64)}
+    packed = pack(state, "int8")
+    assert packed["neighbours"].dtype == getattr(torch, kind) and packed["graph"].dtype == torch.uint8
+    assert torch.equal(unpack(packed)["neighbours"].long(), state["neighbours"])
 
 
 def test_the_callers_model_stays_its_own():

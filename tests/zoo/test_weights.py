@@ -84,6 +84,9 @@ def refusal(name: str, call: Callable[[str], object] = zoo.load) -> str:
     return message
 
 
+MATRIX = "dimo.decoder.trunk.0.weight"  # [32, 80] of the small model, stored as int8
+
+
 def test_unchanged_weights_load():
     """Control for all tests below."""
     for publish in (dimo, mvvdm, tiny):
@@ -93,9 +96,9 @@ def test_unchanged_weights_load():
 @pytest.mark.parametrize(
     ("publish", "tensor", "value"),
     [
-        (dimo, "dimo.means", float("nan")),  # F32
+        (dimo, "dimo.key_points", float("nan")),  # F32
         (dimo, "dimo.colors", float("inf")),  # F16
-        (dimo, "dimo.decoder.trunk.0.weight", float("-inf")),
+        (dimo, "dimo.decoder.trunk.0.weight.scale", float("-inf")),
         (dimo, "text.network.3.bias", float("nan")),
         (mvvdm, "unet.conv_in.weight", float("nan")),
         (mvvdm, "vae.components", float("-inf")),
@@ -174,8 +177,16 @@ def put(name: str, tensor: torch.Tensor) -> Callable[[Tensors], object]:
         (dimo, put("dimo.graph", torch.zeros(24, 24)), "'dimo.graph' is"),
         (dimo, put("dimo.colors", torch.zeros(600, 3, dtype=torch.uint8)), "'dimo.colors' is torch.uint8"),
         (dimo, lambda state: state["dimo.neighbours"].fill_(24), "'dimo.neighbours' has indices 24 to 24"),
-        (dimo, lambda state: state["dimo.neighbours"].fill_(-1), "'dimo.neighbours' has indices -1 to -1"),
-        (dimo, put("text.network.3.weight", torch.zeros(7, 128)), "'text.network.3.weight' is [7, 128], expected"),
+        (dimo, put("dimo.neighbours", torch.full((600, 4), -1)), "'dimo.neighbours' has indices -1 to -1"),
+        (dimo, put("text.network.3.weight", torch.zeros(6, 127, dtype=torch.int8)),
+         "'text.network.3.weight' is [6, 127], expected"),
+        (dimo, remove(f"{MATRIX}.scale"), f"'{MATRIX}' is torch.int8, expected floating-point numbers"),
+        (dimo, put(f"{MATRIX}.scale", torch.ones(32, 1)), f"'{MATRIX}.scale' is [32, 1], expected [32, 3]"),
+        (dimo, put(f"{MATRIX}.scale", torch.ones(32, 3, dtype=torch.int8)), f"'{MATRIX}.scale' is torch.int8"),
+        (dimo, lambda state: state[f"{MATRIX}.scale"][4, 1].zero_(), f"'{MATRIX}.scale' has values that are not"),
+        (dimo, lambda state: state[f"{MATRIX}.scale"].neg_(), f"'{MATRIX}.scale' has values that are not positive"),
+        (dimo, put(MATRIX, torch.zeros(32, 80)), f"'{MATRIX}.scale' belongs to a tensor of torch.float32"),
+        (dimo, put("dimo.colors.scale", torch.ones(600, 1)), "'dimo.colors.scale' belongs to a tensor of"),
         (mvvdm, remove("unet.conv_in.weight"), "has no tensor 'unet.conv_in.weight'"),
         (mvvdm, put("unet.extra", torch.zeros(3)), "'unet.extra' is not one of the model"),
         (mvvdm, put("image_encoder.x", torch.zeros(3)), "'image_encoder.x' is not one of vae, unet"),

@@ -25,7 +25,7 @@ from renderers.cameras import Cameras
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO, same_weights
 from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
-from zoo.dimo.precision import convert, dtype_name, packed, round_weights
+from zoo.dimo.precision import STORAGES, Storage, convert, dtype_name, pack, round_weights
 from zoo.errors import PlacementError, UnsupportedError
 from zoo.placement import placement
 from zoo.seeds import random_seed, untouched
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0  # duration of the phases 0..1, as in the training clips
 WEIGHTS, PREVIEW = "model.safetensors", "preview.mp4"
+PREVIEW_SIDE = 320  # pixels
 
 
 class DIMOPipeline:
@@ -51,6 +52,7 @@ class DIMOPipeline:
         seconds: duration of the phases 0..1.
         motions, sentences: name and description of each training motion, [M] each.
         text: the `TextHead` that predicts latents from sentences, or None.
+        storage: type of the matrices in the model's file, "int8" or "float16" (`zoo.dimo.precision`).
         metrics: evaluation protocol and results, the content of metrics.json.
         provenance: licence, author, source_url, title and so on of the object.
     """
@@ -67,16 +69,23 @@ class DIMOPipeline:
         provenance: dict[str, object] | None = None,
         metrics: dict[str, object] | None = None,
         text: TextHead | None = None,
+        storage: Storage = "int8",
     ) -> None:
         """Copy the model and round its weights to the precision of the file format.
 
         Rounding here instead of on saving makes the evaluated model and the published one identical to the bit.
 
         Raises:
-            ValueError: the number of names or sentences differs from the model's number of motions.
+            ValueError: the number of names or sentences differs from the model's number of motions, or there is no such
+                storage.
         """
+        if storage not in STORAGES:
+            raise ValueError(
+                f"dimo/{object}: storage: expected {' or '.join(STORAGES)}, got {shown(storage)}"
+            )
+        self.storage: Storage = storage
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        round_weights(self.model)
+        round_weights(self.model, storage)
         self.object = object
         self.motions = tuple(motions)
         self.sentences = tuple(self.motions if sentences is None else sentences)
@@ -87,9 +96,8 @@ class DIMOPipeline:
         self.provenance = dict(provenance or {})
         self.metrics = dict(metrics or {})
         self.text = copy.deepcopy(text)
-        if self.text is not None:  # as its file will store it
-            weights = self.text.state_dict()
-            self.text.load_state_dict({name: value.half().float() for name, value in weights.items()})
+        if self.text is not None:
+            round_weights(self.text, storage)
         if not len(self.motions) == len(self.sentences) == model.num_motions:
             raise ValueError(
                 f"dimo/{object}: the model has {model.num_motions} motions, expected as many names and sentences, "
@@ -181,12 +189,16 @@ class DIMOPipeline:
         from safetensors.torch import save
 
         model = self._in_single()
-        state = {f"dimo.{name}": packed(name, tensor) for name, tensor in model.state_dict().items()}
-        if self.text is not None:
-            state |= {f"text.{name}": tensor.half() for name, tensor in self.text.state_dict().items()}
+        parts = {"dimo": model} if self.text is None else {"dimo": model, "text": self.text}
+        state = {
+            f"{part}.{name}": tensor
+            for part, module in parts.items()
+            for name, tensor in pack(module.state_dict(), self.storage).items()
+        }
         (folder / WEIGHTS).write_bytes(save(state))  # save_file would make it readable for its owner only
         check_weights([folder / WEIGHTS])  # here rather than an error of the renderer
-        self._decode(model.mu[0], self.sentences[0], model=model).save(folder / PREVIEW)
+        preview = self._decode(model.mu[0], self.sentences[0], model=model)
+        preview.save(folder / PREVIEW, resolution=PREVIEW_SIDE)
         return {
             "object": self.object,
             "motions": list(self.motions),
@@ -210,8 +222,8 @@ class DIMOPipeline:
         fields = dict(init)
         config, text = DIMOConfig(**fields.pop("config")), fields.pop("text")
         with untouched():
-            model, head = read_parts(Path(folder) / WEIGHTS, config, text)
-        return cls(model, text=head, **fields)
+            model, head, storage = read_parts(Path(folder) / WEIGHTS, config, text)
+        return cls(model, text=head, storage=storage, **fields)
 
     @property
     def card(self) -> dict:

@@ -152,6 +152,7 @@ def _pipeline_of(motion: Any) -> Any:
         names,
         phases=model.phases.tolist(),
         seconds=motion.seconds,
+        storage="float16",  # exact for weights that are stored as int8, too
     )
 
 
