@@ -11,16 +11,13 @@ evaluated under this protocol is not evaluated again.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from cluster import Ledger, Outcome, OutputLock, Progress, Record, Stage, Task, check_output, run, task_key
+from cluster import Ledger, OutputLock, Progress, Record, check_output, run
 from factory.console import (
     FAILED,
     OK,
@@ -37,12 +34,12 @@ from factory.console import (
 from factory.motion_videos.options import add_motion_options, read_motion_options, render_motions
 from factory.run_report import RunReport
 from factory.sources import SourceError, creatures
+from factory.training.evaluation import EvaluationStage, describe_model, evaluation_task
 from factory.training.leaderboard import aligned
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol, open_protocol
 from zoo.export.html.report import embedded
 
-EVALUATION_VERSION = "1"  # increment when the same model and protocol would give other results
 TRUTH = "truth"
 
 
@@ -65,43 +62,6 @@ class EvaluateOptions:
         at_least=0,
     )
     retry_quarantined: bool = option(False, "retry the models that earlier runs gave up on")
-
-
-@dataclass
-class EvaluationStage(Stage):
-    """Evaluate one model per task; the result's files are committed with the task."""
-
-    num_cpus: float = 1.0
-    memory: int = 4 * 2**30
-    timeout_s: float = 24 * 3600.0
-
-    def __post_init__(self) -> None:
-        self.child_env = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-
-    def process(self, task: Task) -> Outcome:
-        from zoo.evaluation.api import evaluate_with_pictures
-        from zoo.evaluation.sheet import write_sheet
-        from zoo.evaluation.store import EVALUATIONS, RESULT, SHEET, folder_of
-
-        job = task.payload
-        protocol = Protocol(job["protocol"])
-        try:
-            result, measurement = evaluate_with_pictures(
-                job["model"], protocol, truth=job["truth"], home=job["home"]
-            )
-        except EvaluationError as error:  # another attempt would end in the same way
-            return Outcome("quarantined", reason=" ".join(str(error).split()))
-        home = Path(job["home"])
-        folder = Path(EVALUATIONS) / folder_of(result, home).relative_to(home / EVALUATIONS)
-        with tempfile.TemporaryDirectory() as temporary:
-            sheet = Path(temporary) / SHEET
-            write_sheet(sheet, result, measurement)
-            files = {
-                (folder / RESULT).as_posix(): result.to_bytes(),
-                (folder / SHEET).as_posix(): sheet.read_bytes(),
-            }
-        summary = {"model": result.model, "primary": result.primary, "mean": result.mean(result.primary)}
-        return Outcome("done", summary, files)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m factory.evaluate") -> int:
@@ -206,7 +166,7 @@ def _evaluate(
 ) -> int:
     ledger = report.ledger
     home = Path(ledger.root)
-    described = [_described(name, home) for name in dict.fromkeys(models)]
+    described = [describe_model(name, home) for name in dict.fromkeys(models)]
     truth = Path(options.truth) if options.truth else home / TRUTH
     per_object = protocol.content["truth"]["format"] == "motion videos"
     objects = [each["object"] for each in described] if per_object else list(protocol.content["objects"])
@@ -218,7 +178,7 @@ def _evaluate(
             from zoo.evaluation.tasks import missing_truth  # imports torch
 
             raise missing_truth(protocol, name, truth)
-    tasks = [_task(each, protocol, truth, home) for each in described]
+    tasks = [evaluation_task(each, protocol, truth, home) for each in described]
     if options.retry_quarantined:
         ledger.retry_quarantined()
     records: dict[str, Record] = {}
@@ -261,30 +221,6 @@ def _places(name: str, per_object: bool) -> list[str]:
     if per_object:
         return [f"motions/{name}/motions.json", f"{name}/motions.json", "motions.json"]
     return [f"assets/{name}.glb", f"{name}.glb"]
-
-
-def _described(name: str, home: Path) -> dict[str, Any]:
-    """Name, object and weights of a model."""
-    from zoo import repository
-    from zoo.lookup import find
-
-    located = find(name, home)
-    config = located.check()
-    files = repository.read_manifest(located.folder)
-    weights = {file: files[file]["sha256"] for file in sorted(files) if file.endswith(".safetensors")}
-    return {"name": name, "object": config.init.get("object", ""), "weights": weights}
-
-
-def _task(model: dict[str, Any], protocol: Protocol, truth: Path, home: Path) -> Task:
-    weights = json.dumps([model["name"], model["weights"]], sort_keys=True)
-    key = task_key("evaluate", EVALUATION_VERSION, protocol.sha256, weights)
-    payload = {
-        "model": model["name"],
-        "protocol": dict(protocol.content),
-        "truth": str(truth.resolve()),
-        "home": str(home.resolve()),
-    }
-    return Task(key, payload, model["name"])
 
 
 def _table(records: dict[str, Record]) -> str:

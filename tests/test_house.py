@@ -331,6 +331,21 @@ def test_a_long_function_and_a_bare_argument_are_seen(tmp_path):
     assert annotated(tmp_path / "house") == (1, 2)
 
 
+def test_no_command_defines_what_its_workers_have_to_import():
+    """Workers cannot import a stage or a training of the main script: such a command fails unless `--workers 0`."""
+    from cluster import Stage
+    from factory.__main__ import COMMANDS
+
+    modules = [importlib.import_module(f"factory.{name}") for name in COMMANDS]
+    own = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
+    assert own and not [each for each in own if issubclass(each, Stage)]
+
+
 # --- faces ---------------------------------------------------------------------------------------------
 
 FACES = (

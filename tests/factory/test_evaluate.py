@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +23,7 @@ from zoo.evaluation.protocol import open_protocol
 from zoo.evaluation.store import collect
 
 NAMES = [f"motion {index}" for index in range(6)]
+PROVENANCE = {"licence": "CC0-1.0", "author": "nobody", "title": "Caterpillar"}
 
 
 @pytest.fixture
@@ -30,8 +37,7 @@ def registry(tmp_path) -> Path:
     content["objects"] = {"caterpillar": {"source": "creatures://nowhere", "clips": hashes}}
     content["metrics"] = {"psnr": {}, "iou": {}}
     (tmp_path / "protocol.json").write_text(json.dumps(content))
-    provenance = {"licence": "CC0-1.0", "author": "nobody", "title": "Caterpillar"}
-    model = DIMOPipeline(tiny_dimo(frames=5), "caterpillar", NAMES, provenance=provenance)
+    model = DIMOPipeline(tiny_dimo(frames=5), "caterpillar", NAMES, provenance=PROVENANCE)
     zoo.publish(model, "local:dimo/caterpillar", home=home)
     return home
 
@@ -48,6 +54,50 @@ def test_results_are_committed_once(registry, capsys):
     before = {file: file.stat().st_mtime_ns for file in (registry / "evaluations").rglob("*.json")}
     assert main(command) == 0
     assert before == {file: file.stat().st_mtime_ns for file in (registry / "evaluations").rglob("*.json")}
+
+
+def results(home: Path) -> dict[str, bytes]:
+    """Every result and sheet of a registry."""
+    files = (file for file in (home / "evaluations").rglob("*") if file.is_file())
+    return {file.relative_to(home).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.mark.slow
+def test_over_ray_with_a_killed_driver_the_results_are_the_same_bytes(registry, tmp_path):
+    """Two models, one worker; the driver is killed after the first result, whose evaluation is not repeated."""
+    model = DIMOPipeline(tiny_dimo(frames=5, seed=1), "caterpillar", NAMES, provenance=PROVENANCE)
+    zoo.publish(model, "local:dimo/other", home=registry)
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(registry, undisturbed)
+
+    def command(home: Path, workers: int) -> list[str]:
+        options = [
+            "--protocol",
+            str(tmp_path / "protocol.json"),
+            "--out",
+            str(home),
+            "--workers",
+            str(workers),
+        ]
+        models = ["dimo/caterpillar", "dimo/other"]
+        return [sys.executable, "-P", "-m", "factory.evaluate", *models, *options, "--quiet"]
+
+    subprocess.run(command(undisturbed, 0), check=True)
+    assert len(results(undisturbed)) == 4
+    driver = subprocess.Popen(command(registry, 1), start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        while not list(registry.glob("_factory/done/**/*.json")) and driver.poll() is None:
+            time.sleep(0.01)
+        assert driver.poll() is None, driver.communicate()[1]
+    finally:
+        if driver.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.communicate()
+    assert len(results(registry)) == 2, "the run ended before it was killed: the test shows nothing"
+    first = {file: file.stat().st_mtime_ns for file in (registry / "evaluations").rglob("metrics.json")}
+    subprocess.run(command(registry, 1), check=True)
+    assert results(registry) == results(undisturbed)
+    assert first.items() <= {file: file.stat().st_mtime_ns for file in first}.items()
 
 
 def test_creatures_are_rebuilt_to_the_byte(tmp_path, capsys):

@@ -27,7 +27,7 @@ from zoo.evaluation.between import gap, statistics
 from zoo.evaluation.bootstrap import interval
 from zoo.evaluation.canonical import canonical, digest
 from zoo.evaluation.controls import fitness
-from zoo.evaluation.leaderboard import drawing, write_leaderboard
+from zoo.evaluation.leaderboard import BEGIN, drawing, tables, write_leaderboard, write_tables
 from zoo.evaluation.media import Media
 from zoo.evaluation.result import checked, groups, protocol_status, seal
 from zoo.evaluation.sheet import write_sheet
@@ -35,6 +35,7 @@ from zoo.evaluation.store import attach, collect, folder_of
 from zoo.evaluation.table import text_table
 
 TRAINED = 6
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +412,33 @@ def test_a_registry_becomes_one_page(home, light, truth, tmp_path, capsys):
     _, again = write_leaderboard(tmp_path / "board", "local:*", home=home)
     assert any("was altered" in sentence for sentence in again.refused)
     assert len(again.entries) == 2, "the attached copy is intact"
+
+
+def test_the_documentation_has_the_results_of_the_bundled_models(tmp_path):
+    """If this fails: `write_tables(Path("docs/evaluation.md"), collect("*", home=EMPTY_FOLDER))`."""
+    collection = collect("*", home=tmp_path)
+    assert not collection.refused and not [entry for entry in collection.entries if any(entry.marks)]
+    page = DOCS / "evaluation.md"
+    assert "\n\n".join([BEGIN, *tables(collection)]) in page.read_text("utf-8")
+    copy = tmp_path / "copy.md"
+    shutil.copy(page, copy)
+    write_tables(copy, collection)
+    assert copy.read_bytes() == page.read_bytes()
+
+
+@pytest.mark.parametrize("name", zoo.list_models("bundled:dimo/*"))
+def test_the_documentation_has_the_figures_of_training(name):
+    """docs/dimo.md rounds the numbers in the model's metrics.json, and its card has them too."""
+    short = name.partition(":")[2] or name
+    lines = (DOCS / "dimo.md").read_text("utf-8").splitlines()
+    (row,) = (line for line in lines if line.startswith(f"| `{short}` |") and line.endswith("MB |"))
+    measured = zoo.info(name).metrics
+    mean, worst, unseen = (measured[group] for group in ("mean", "worst", "unseen"))
+    cells = [each.strip() for each in row.split("|")[2:6]]
+    expected = [f"{mean['psnr']:.1f} dB", f"{worst['psnr']:.1f} dB", f"{mean['iou']:.3f}"]
+    assert cells == [*expected, f"{unseen['psnr']:.1f} / {unseen['worst_psnr']:.1f} dB"]
+    card = (zoo.info(name).folder / "README.md").read_text("utf-8")
+    assert f"| mean psnr | {mean['psnr']:.4g} |" in card
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ The files have other hashes than the published ones, which the tests put into th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo import metrics
-from zoo.metrics import amt, backbones, clip, raft, vbench
+from zoo.metrics import backbones, clip, raft, vbench
 
 CLOSE = 1e-4
 Publish = Callable[..., Path]
@@ -264,31 +265,73 @@ def test_dynamic_degree_and_motion_amplitude_by_hand(monkeypatch):
     assert metrics.motion_amplitude(frames, mask) == pytest.approx(1.0)
 
 
-def amt_weights() -> dict[str, Tensor]:
-    """Normal random weights of AMT-S, the same with any version of torch; named and shaped as in the published file."""
-    random = np.random.RandomState(5)
-    shapes = {name: tensor.shape for name, tensor in amt.AMTS().state_dict().items()}
-    return {
-        name: torch.from_numpy(0.04 * random.standard_normal(tuple(shapes[name]))).float()
-        for name in sorted(shapes)
-    }
+# In place of vbench's AMT-S: the mean of both frames in proportion to the time, plus a value per pixel.
+# Importing the package itself fails.
+NETWORK = """
+import torch
+from vbench.third_party.amt.networks import SIDE
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(SIDE, SIDE))
+
+    def forward(self, img0, img1, embt, scale_factor=1.0, eval=False):
+        assert eval and scale_factor == 1 and embt.shape == (1, 1, 1, 1)
+        assert img0.shape == img1.shape == (1, 3, SIDE, SIDE)
+        return {"imgt_pred": (1 - embt) * img0 + embt * img1 + self.bias}
+"""
 
 
-def test_motion_smoothness_is_that_of_the_published_code(publish):
-    """Values that VBench 0.1.5 and its copy of AMT compute for these weights and frames."""
-    weights = publish("amt-s", {"epoch": 1, "state_dict": amt_weights()})
-    frames = video(2, 4, 140)
+@pytest.fixture
+def vbench_package(tmp_path, monkeypatch) -> Iterator[Path]:
+    """Makes `vbench` importable, with another network; returns the network's file."""
+    site = tmp_path / "site"
+    networks = site / "vbench" / "third_party" / "amt" / "networks"
+    networks.mkdir(parents=True)
+    (site / "vbench" / "__init__.py").write_text("raise ImportError('a dozen packages')")
+    (networks / "__init__.py").write_text("SIDE = 144")
+    (networks / "AMT-S.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setattr(backbones, "_LOADED", {})
+    yield networks / "AMT-S.py"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vbench"]:
+        del sys.modules[name]
+
+
+def test_motion_smoothness_compares_odd_frames_with_the_networks(publish, vbench_package):
+    """Frames are padded by 2 pixels on each side; both values are cut to 8 bits, the network's downwards."""
+    bias = 0.2 * torch.rand(144, 144, generator=torch.Generator().manual_seed(1))
+    weights = publish("amt-s", {"epoch": 1, "state_dict": {"bias": bias}})
+    frames = video(2, 5, 140)
+    halfway = (frames[:, [0, 2]] + frames[:, [2, 4]]) / 2 + bias[2:-2, 2:-2]
+    expected = (halfway.clamp(0, 1) * 255).floor() - (frames[:, [1, 3]] * 255).round()
     value = metrics.motion_smoothness(frames, weights=weights)
-    assert value == pytest.approx(0.8969716553, abs=CLOSE)
-    expected = [0.2162125, 0.8347862, 0.3181604, 0.3238181, 0.5773983]
-    halfway = amt.interpolate_halfway(frames[:, 0], frames[:, 2], weights)
-    assert halfway[0, 1, 64, 20:120:20].tolist() == pytest.approx(expected, abs=CLOSE)
+    assert value == pytest.approx(1 - float(expected.abs().mean()) / 255, abs=1e-6) and value < 0.95
+    assert "vbench" not in sys.modules  # a later `import vbench` imports the package itself
+
+
+def test_without_the_code_of_amt_motion_smoothness_is_not_computed(publish, vbench_package, monkeypatch):
+    """Neither its code nor its weights may be used commercially: the message says so, and how to get them."""
+    with pytest.raises(
+        metrics.NotComputed, match=r"^not computed: needs amt-s\.pth .*licence: CC-BY-NC-4\.0"
+    ):
+        metrics.motion_smoothness(video(), weights=vbench_package.parent)
+    weights = publish("amt-s", {"state_dict": {"bias": torch.zeros(144, 144)}})
+    vbench_package.write_text("import nothing_of_this_name")
+    with pytest.raises(metrics.NotComputed, match=r"installed one cannot be used .*nothing_of_this_name"):
+        metrics.motion_smoothness(video(), weights=weights)
+    monkeypatch.undo()
+    publish("amt-s", {"state_dict": {"bias": torch.zeros(144, 144)}})
+    with pytest.raises(metrics.NotComputed, match=r"needs the package vbench==0\.1\.5 .*CC BY-NC 4\.0"):
+        metrics.motion_smoothness(video(), weights=weights)
 
 
 def test_files_without_the_published_hash_are_refused(tmp_path):
     """In one sentence with the file, the hash, the source and what was found; nothing is loaded."""
     entry = metrics.BACKBONES["i3d"]
-    expected = f"not computed: needs i3d_torchscript.pt (sha256 {entry.sha256}) from {entry.url}; "
+    expected = f"not computed: needs i3d_torchscript.pt (sha256 {entry.sha256}) from {entry.url} "
+    expected += f"(licence: {entry.licence}); "
     with pytest.raises(metrics.NotComputed) as error:
         metrics.fvd(video(2, 10, 32), video(2, 10, 32), weights=tmp_path)
     assert str(error.value) == expected + f"{tmp_path / entry.file} does not exist"

@@ -57,12 +57,12 @@ def test_metrics_with_weights_take_a_folder_and_name_published_files():
 
 
 @pytest.mark.parametrize("name", [name for name, entry in metrics.METRICS.items() if entry.needs])
-def test_without_weights_each_states_file_hash_and_source(name, tmp_path):
+def test_without_weights_each_states_file_hash_source_and_licence(name, tmp_path):
     with pytest.raises(metrics.NotComputed) as error:
         metrics.metric(name).hashes(tmp_path)
     file = metrics.BACKBONES[metrics.metric(name).needs[0]]
     assert str(error.value).startswith(f"not computed: needs {file.file} (sha256 {file.sha256}")
-    assert f" from {file.url}; " in str(error.value)
+    assert f" from {file.url} (licence: {file.licence}); " in str(error.value)
 
 
 def test_importing_the_metrics_imports_no_network():

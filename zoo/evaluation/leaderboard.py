@@ -31,6 +31,8 @@ PREVIEW_BYTES, LARGEST_SHEET = 60_000, 600_000  # of one picture in the page
 REFERENCE = "still"  # control whose mean is marked in the drawn intervals
 WIDTH, HEIGHT = 120, 12  # of a drawn interval
 POLICY = "default-src 'none'; img-src data:; script-src 'sha256-{script}'; style-src 'sha256-{style}'"
+ABOUT_TABLES = "Means over clips, with 95 % bootstrap intervals. A table per protocol hash."
+BEGIN, END = "<!-- results -->", "<!-- end of the results -->"  # in a page that `write_tables` changes
 LEGACY = (
     "Figures that these models state about themselves, measured before there were protocols: with other clips, views "
     "and sizes. They cannot be compared with the tables above."
@@ -57,6 +59,14 @@ def write_leaderboard(
         with atomic_path(folder / name) as part:
             part.write_text(content, encoding="utf-8", newline="\n")
     return [folder / name for name in texts], collection
+
+
+def write_tables(page: Path, collection: Collection) -> None:
+    """Replace the tables between two comments of a Markdown page, such as docs/evaluation.md."""
+    before, _, rest = page.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    parts = [before + BEGIN, *tables(collection), END + after]
+    page.write_text("\n\n".join(parts), "utf-8")
 
 
 # --- groups --------------------------------------------------------------------------------------------
@@ -146,7 +156,19 @@ def _without_results(collection: Collection) -> list[str]:
 
 def text(collection: Collection) -> str:
     """The Markdown file."""
-    parts = ["# Leaderboard", "Means over clips, with 95 % bootstrap intervals. A table per protocol hash."]
+    parts = ["# Leaderboard", ABOUT_TABLES, *tables(collection)]
+    if legacy := _legacy(collection):
+        parts += ["## Without a protocol", LEGACY, markdown([["model", "figures"], *legacy]).rstrip()]
+    if names := _without_results(collection):
+        parts += ["## Not evaluated", escape(", ".join(names))]
+    if collection.refused:
+        parts += ["## Refused", "\n".join(f"- {escape(each)}" for each in collection.refused)]
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(collection: Collection) -> list[str]:
+    """The parts of the Markdown file that are results under protocols: headings, tables and notes."""
+    parts = []
     for sha256, entries in _groups(collection):
         first, metrics = entries[0].result, _shared_metrics(entries)
         parts.append(f"## {escape(_title(first))}\n\n`{sha256}`")
@@ -171,13 +193,7 @@ def text(collection: Collection) -> str:
         ]
         parts.append(markdown(rows).rstrip())
         parts += [escape(each) for each in (*_missing(entries), *_unfit(entries))]
-    if legacy := _legacy(collection):
-        parts += ["## Without a protocol", LEGACY, markdown([["model", "figures"], *legacy]).rstrip()]
-    if names := _without_results(collection):
-        parts += ["## Not evaluated", escape(", ".join(names))]
-    if collection.refused:
-        parts += ["## Refused", "\n".join(f"- {escape(each)}" for each in collection.refused)]
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def _one_per_object(entries: Iterable[Entry]) -> list[Entry]:

@@ -11,7 +11,7 @@
     trajectories  rigidity energy and distance of 3D point tracks
     actionbench   ActionBench's CD-3D, CD-4D and CD-M of animated surfaces
     frechet       Fréchet video distance
-    vbench        VBench's consistency, smoothness and aesthetic scores; amt is the network for smoothness
+    vbench        VBench's consistency, smoothness and aesthetic scores; amt runs the network for smoothness
     backbones     published weights: files, sha256, sources
     catalogue     a table of all of them: formula, range, direction, needs, source
 

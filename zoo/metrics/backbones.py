@@ -49,8 +49,9 @@ class WeightFile:
 
     @property
     def needs(self) -> str:
-        """The file, its sha256 and its source, for messages and tables."""
-        return f"{self.file} (sha256 {self.sha256}{'…' if len(self.sha256) < 64 else ''}) from {self.url}"
+        """The file, its sha256, its source and licence, for messages."""
+        digest = self.sha256 if len(self.sha256) == 64 else f"{self.sha256}…"
+        return f"{self.file} (sha256 {digest}) from {self.url} (licence: {self.licence})"
 
 
 # Hashes: of PyTorch's files, the digits in their names; of files in Git LFS, the hub's pointers; of the others, the

@@ -293,7 +293,7 @@ METRICS: dict[str, Metric] = {
     "motion_smoothness": Metric(
         vbench.motion_smoothness,
         "videos",
-        "1 − mean difference of odd frames from those that AMT-S interpolates",
+        "1 − mean difference of odd frames from those that AMT-S interpolates; for non-commercial use",
         "0–1",
         "higher",
         f"{_VBENCH}; AMT (Li et al. 2023)",

@@ -110,7 +110,7 @@ def motion_smoothness(frames: Tensor, *, weights: Folder | None = None) -> float
         In 0..1, the mean over views, of at most 1.
 
     Raises:
-        NotComputed: the published weights of AMT-S are missing.
+        NotComputed: the published weights of AMT-S are missing, or the package vbench with its code.
     """
     check_videos("motion_smoothness", least=3, frames=frames)
     even = frames[:, ::2]
