@@ -251,7 +251,7 @@ def test_metrics_task_names_and_a_reader_whose_clock_differs(small: RayCluster, 
         [RAY, "list", "tasks", "--address", small.job_server, "--limit", "1000", "--format=json"]
     )
     names = {task["name"] for task in json.loads(listed.stdout[listed.stdout.index("[") :])}
-    assert "Worker, Short: task-00003" in names
+    assert "Worker, Short" in names and not any("task-00003" in name for name in names)
     command = [sys.executable, "-m", "factory.status", job.root]
     status = hosts[CLIENT].run(command, env={"PYTHONPATH": str(folder)})
     assert status.returncode == 0 and re.search(r"^state +running", status.stdout, re.M), status.stdout
