@@ -131,7 +131,7 @@ class WorkerPool:
         """Send a task to an idle worker."""
         slot = self._idle.pop()
         slot.task, slot.since = task, time.monotonic()
-        # One name for all calls: for each name Ray keeps a series of its metric `ray_tasks`, in the driver, in its agents
+        # One name for all calls: for each name Ray keeps a series of its metric `ray_tasks`, in the driver, the agents
         # and in Prometheus, for as long as they run. The worker shows the task in the title of its process.
         process = slot.actor.process.options(name=f"Worker, {self._spec.name}")
         self._pending[process.remote(task)] = slot

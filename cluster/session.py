@@ -149,8 +149,8 @@ def _errors_as_log_records() -> Iterator[None]:
     """Log what Ray publishes as errors, at level INFO, instead of printing it.
 
     Even with `log_to_driver=False`, a thread of Ray prints a paragraph on stdout for each worker that dies. That does
-    not belong among the output of a command. If nobody reads stdout, it also blocks the thread once the pipe is full, and
-    then `ray.shutdown`, which joins the thread. Lost workers are counted by the run.
+    not belong among the output of a command. If nobody reads stdout, it also blocks the thread once the pipe is full,
+    and then `ray.shutdown`, which joins the thread. Lost workers are counted by the run.
     """
     from ray._private import worker
 
