@@ -131,8 +131,9 @@ class WorkerPool:
         """Send a task to an idle worker."""
         slot = self._idle.pop()
         slot.task, slot.since = task, time.monotonic()
-        # Listed by Ray's dashboard, and the title of the actor's process.
-        process = slot.actor.process.options(name=f"Worker, {self._spec.name}: {_title(task)}")
+        # One name for all calls: for each name Ray keeps a series of its metric `ray_tasks`, in the driver, the agents
+        # and in Prometheus, for as long as they run. The worker shows the task in the title of its process.
+        process = slot.actor.process.options(name=f"Worker, {self._spec.name}")
         self._pending[process.remote(task)] = slot
 
     def wait(self, timeout: float) -> list[tuple[Task, TaskReply | None]]:
@@ -225,8 +226,3 @@ class WorkerPool:
             self._remove(slot)
         if self._probe:
             self._ledger.storage.remove(self._probe)
-
-
-def _title(task: Task) -> str:
-    """The label of a task without what a process title cannot have; it may come from a stranger's file."""
-    return "".join(letter if letter.isprintable() else "?" for letter in task.label)[:100]

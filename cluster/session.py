@@ -5,13 +5,16 @@ Uses the cluster of RAY_ADDRESS or of a submitted job if there is one, otherwise
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import secrets
 import signal
+import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +22,7 @@ from typing import Any
 from cluster.address import check_cluster, checked_address, first_line
 from cluster.arguments import integer
 from cluster.stage import Stage, StageError
-from cluster.waiting import waiting_notices
+from cluster.waiting import logger, waiting_notices
 
 # Ray reads its token once per process, so all embedded sessions of this process share one. It is kept in memory only:
 # a saved token (in ~/.ray) would enable authentication for clusters that the user starts later.
@@ -131,13 +134,35 @@ def _ray(initialise: Callable[..., None], **options: Any) -> Iterator[None]:
     import ray
 
     sigterm = signal.getsignal(signal.SIGTERM)
-    initialise(log_to_driver=False, logging_level="error", **options)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, sigterm)  # ray.init installs its own handler
+    with _errors_as_log_records():
+        initialise(log_to_driver=False, logging_level="error", **options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, sigterm)  # ray.init installs its own handler
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _errors_as_log_records() -> Iterator[None]:
+    """Log what Ray publishes as errors, at level INFO, instead of printing it.
+
+    Even with `log_to_driver=False`, a thread of Ray prints a paragraph on stdout for each worker that dies. That does
+    not belong among the output of a command. If nobody reads stdout, it also blocks the thread once the pipe is full,
+    and then `ray.shutdown`, which joins the thread. Lost workers are counted by the run.
+    """
+    from ray._private import worker
+
+    def log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        logger.info("Ray: %s", "\n".join(data["lines"]))
+
+    printer = worker.print_to_stdstream
+    worker.print_to_stdstream = log
     try:
         yield
     finally:
-        ray.shutdown()
+        worker.print_to_stdstream = printer
 
 
 def _join(**options: Any) -> None:
@@ -162,7 +187,11 @@ def _start(**options: Any) -> None:
 
     for attempt in range(1, START_ATTEMPTS + 1):
         tries = f"attempt {attempt} of {START_ATTEMPTS}"
-        with waiting_notices("Ray to start on this machine", tries), _patient_registration():
+        with (
+            waiting_notices("Ray to start on this machine", tries),
+            _patient_registration(),
+            _patient_raylet(),
+        ):
             try:
                 ray.init(**options)
                 return
@@ -209,6 +238,43 @@ def _patient_registration() -> Iterator[None]:
         yield
     finally:
         services.get_node = get_node
+
+
+@contextmanager
+def _patient_raylet() -> Iterator[None]:
+    """Let the node start without the dashboard's agent, for which it otherwise waits for up to 15 s and then aborts.
+
+    The limit is hard-coded (ray-project/ray#65983). The agent needs seconds of CPU time for its imports, too many on a
+    busy machine, and nothing uses it here: an embedded Ray has no dashboard and exports no metrics. It announces its
+    ports in files, where -1 means that it has none. The agent of the runtime environments is used, so it gets a port.
+    """
+    from ray import _raylet
+    from ray._private import services
+
+    start_raylet = services.start_raylet
+
+    @functools.wraps(start_raylet)
+    def start_raylet_at_once(*arguments: Any, **options: Any) -> Any:
+        bound = inspect.signature(start_raylet).bind(*arguments, **options).arguments
+        for name in (
+            "METRICS_AGENT_PORT_NAME",
+            "METRICS_EXPORT_PORT_NAME",
+            "DASHBOARD_AGENT_LISTEN_PORT_NAME",
+        ):
+            _raylet.persist_port(bound["session_dir"], bound["node_id"], getattr(_raylet, name), -1)
+        return start_raylet(*arguments, **options | {"runtime_env_agent_port": _free_port()})
+
+    services.start_raylet = start_raylet_at_once
+    try:
+        yield
+    finally:
+        services.start_raylet = start_raylet
+
+
+def _free_port() -> int:
+    """Return a port of the loopback interface on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def _kill_partial_start(error: BaseException) -> None:

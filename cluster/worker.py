@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ class Worker:
         Raises:
             StorageError: the result could not be written.
         """
+        _show(f"ray::Worker, {self._spec.name}: {task.label}")
         try:
             child = self._running_child()
         except ChildFailure as error:
@@ -132,6 +134,15 @@ class Worker:
         assert self._child is not None
         self._child.kill()
         self._child = None
+
+
+def _show(title: str) -> None:
+    """Make this the title of the process, for `ps` and Ray's dashboard, without what a title cannot have.
+
+    The title may come from a stranger's file. Ray replaces it when the call ends. Outside of Ray this does nothing.
+    """
+    if (raylet := sys.modules.get("ray._raylet")) is not None:
+        raylet.setproctitle("".join(letter if letter.isprintable() else "?" for letter in title)[:120])
 
 
 def _exit_with_parent(parent: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -47,6 +48,9 @@ class Watched:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        # Nobody reads the pipe before the driver has ended, so a driver that says more than a few lines never ends.
+        assert self.process.stdout is not None
+        fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGE_SIZE"))
         self.processes: set[tuple[int, int]] = set()  # (pid, start time)
 
     def look(self) -> list[int]:

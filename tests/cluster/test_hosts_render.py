@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Hosts, missing, wait_for
-from process_tree import command as command_of
-from ray_hosts import CLIENT, ENV, HEAD, HOSTS, RayCluster
+from hosts import Hosts
+from ray_hosts import CLIENT, HEAD, RayCluster, ray_cluster
 from s3_server import client_env
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -41,14 +39,8 @@ print(json.dumps({{
 }}))
 """
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def allowed() -> None:
-    if reason := missing():
-        pytest.skip(reason)
-    pytest.importorskip("moto", reason="moto, of the extra dev, is missing")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hosts_allowed")]
+pytest.importorskip("moto", reason="moto, of the extra dev, is missing")
 
 
 class Store:
@@ -80,12 +72,10 @@ class Store:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RayCluster]:
-    """A head, three workers and a client, and a host with the store; the link of the head may become slow."""
-    env = {**ENV, **client_env(f"http://{STORE_ADDRESS}:{STORE_PORT}")}
-    with Hosts(tmp_path / "hosts", [*HOSTS, STORE], slow=[HEAD], env=env) as hosts:
-        assert hosts[STORE].address == STORE_ADDRESS
-        cluster = RayCluster(hosts)
-        cluster.start()
+    """Besides the usual hosts, one with the store."""
+    env = client_env(f"http://{STORE_ADDRESS}:{STORE_PORT}")
+    with ray_cluster(tmp_path / "hosts", [STORE], env) as cluster:
+        assert cluster.hosts[STORE].address == STORE_ADDRESS
         yield cluster
 
 
@@ -98,12 +88,10 @@ def test_real_renders_with_everything_failing(cluster: RayCluster) -> None:
         print(f"{time.monotonic() - begin:6.0f} s, {len(store.markers()):5} done: {event}", flush=True)
 
     def wait(fraction: float, seconds: float) -> None:
-        def reached() -> bool:
-            cluster.keep_running()
-            assert process.poll() is None, cluster.output()
-            return len(store.markers()) >= fraction * TASKS
-
-        wait_for(reached, seconds, f"fewer than {fraction} of the tasks after {seconds} s")
+        message = f"fewer than {fraction} of the tasks after {seconds} s"
+        cluster.wait_while_running(
+            process, lambda: len(store.markers()) >= fraction * TASKS, seconds, message
+        )
 
     try:
         wait(0.1, 600)
@@ -112,32 +100,22 @@ def test_real_renders_with_everything_failing(cluster: RayCluster) -> None:
         wait(0.15, 300)
         log("w2 is cut off")
         hosts.cut("w2")
-        cut_at = time.monotonic()
-        hosts.add("w1", hosts["w1"].address)  # a new machine in place of the dead one
-        cluster.start_worker("w1")
-        wait_for(lambda: cluster.keep_running() or time.monotonic() > cut_at + CUT_S, CUT_S + 5)
+        cluster.replace("w1")
+        cluster.keep_running_for(CUT_S)
         hosts.mend("w2")
         log("w2 is back")
         wait(0.3, 600)
         hosts.condition(HEAD, delay_s=0.1, loss=0.02)
         log("the head is far away")
         wait(0.4, 600)
-        program = " ".join(COMMAND[:4])
-        (driver,) = (pid for pid in hosts[HEAD].processes() if command_of(pid).startswith(program))
-        os.kill(driver, signal.SIGKILL)
+        cluster.kill_driver(process, " ".join(COMMAND[:4]))
         log("the driver is killed")
-        assert process.wait(120) == 1, cluster.output()
         process = cluster.submit(*COMMAND)
         wait(0.5, 600)
         hosts.condition(HEAD)
         before = store.counted(rate=20.0, errors=0.01)
         log("the store takes 20 requests per second and fails 1 %")
-        end = time.monotonic() + 1200
-        while process.poll() is None:
-            cluster.keep_running()
-            assert time.monotonic() < end, cluster.output()
-            time.sleep(0.5)
-        assert process.returncode == 0, cluster.output()
+        assert cluster.wait_for_end(process, 1200) == 0, cluster.output()
         log("finished")
         after = store.counted(rate=0.0)
         written = store.markers()

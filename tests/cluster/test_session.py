@@ -88,6 +88,31 @@ def test_a_failed_start_of_ray_is_retried(failures: int, message: str) -> None:
     assert message in result.stdout and ("raylets 0" in result.stdout) == (failures == 3)
 
 
+def test_ray_starts_without_waiting_for_the_agent_of_the_dashboard(tmp_path: Path) -> None:
+    """On a busy machine it takes longer to start than the 15 s that Ray's node daemon would wait for it."""
+    slow = "import sys, time\nif 'dashboard/agent.py' in ' '.join(sys.orig_argv):\n    time.sleep(60)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    code = """
+import functools, time
+from cluster import connect
+from ray._private import services
+start, starts = services.start_raylet, []
+@functools.wraps(start)
+def counted(*arguments, **options):
+    starts.append(time.monotonic())
+    if len(starts) == 2:
+        raise SystemExit("the first node daemon did not survive")
+    return start(*arguments, **options)
+services.start_raylet = counted
+with connect(1):
+    import ray
+    print(ray.get(ray.remote(lambda: "works").remote()), len(starts))
+"""
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
+    assert result.stdout == "works 1\n", result.stdout + result.stderr
+
+
 @pytest.mark.slow
 def test_a_session_leaves_nothing_behind(tmp_path: Path) -> None:
     """No process, no saved token, no changed environment, no signal handler."""

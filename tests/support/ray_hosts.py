@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from hosts import Host, Hosts, wait_for
-from process_tree import is_running
+from process_tree import command, is_running
 
 ROOT = Path(__file__).parents[2]
 AUTOSCALER = ROOT / "cluster" / "deploy" / "autoscaler-aws.yaml"
@@ -116,9 +121,59 @@ class RayCluster:
         with (client.folder / "job.log").open("w") as log:
             return client.popen(argv, stdout=log, stderr=subprocess.STDOUT, env=env, **popen)
 
+    def replace(self, name: str) -> None:
+        """A new machine in place of a worker that is switched off."""
+        self.hosts.add(name, self.hosts[name].address)
+        self.start_worker(name)
+
+    def keep_running_for(self, seconds: float) -> None:
+        """Call `keep_running` for a time."""
+        end = time.monotonic() + seconds
+        wait_for(lambda: self.keep_running() or time.monotonic() > end, seconds + 5)
+
+    def wait_while_running(
+        self, job: subprocess.Popen[str], reached: Callable[[], bool], seconds: float, message: str
+    ) -> None:
+        """Wait for a state of a submitted job, which must not end before."""
+
+        def checked() -> bool:
+            self.keep_running()
+            if reached():
+                return True
+            assert job.poll() is None, self.output()
+            return False
+
+        wait_for(checked, seconds, message)
+
+    def wait_for_end(self, job: subprocess.Popen[str], seconds: float) -> int:
+        """Wait until a submitted job has ended; return its exit code."""
+        end = time.monotonic() + seconds
+        while job.poll() is None:
+            self.keep_running()
+            assert time.monotonic() < end, self.output()
+            time.sleep(0.2)
+        return job.returncode
+
+    def kill_driver(self, job: subprocess.Popen[str], program: str) -> None:
+        """Kill the driver of a submitted job, whose command starts with `program`; the client reports a failure."""
+        (driver,) = (pid for pid in self.hosts[HEAD].processes() if command(pid).startswith(program))
+        os.kill(driver, signal.SIGKILL)
+        assert job.wait(120) == 1, self.output()
+
     def output(self) -> str:
         """What the last submitted job has printed."""
         return (self.hosts[CLIENT].folder / "job.log").read_text()
+
+
+@contextmanager
+def ray_cluster(
+    folder: Path, more: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> Iterator[RayCluster]:
+    """A head whose link may become slow, three workers, a client, and more hosts on which nothing is started."""
+    with Hosts(folder, [*HOSTS, *more], slow=[HEAD], env={**ENV, **(env or {})}) as hosts:
+        cluster = RayCluster(hosts)
+        cluster.start()
+        yield cluster
 
 
 def documented_ports(page: Path = ROOT / "docs" / "deploy.md") -> dict[str, set[int]]:
