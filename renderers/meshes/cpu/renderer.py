@@ -130,7 +130,8 @@ class _Painter:
 
     def colour(self, images: np.ndarray, t: int) -> None:
         """Draw frame t of all views into uint8 [V, T, H, W, 4], straight alpha, top row first."""
-        self._for_views(lambda desk, *views: desk.draw(*views, images.view("<u4")[..., 0], t))
+        words = images.view("<u4")[..., 0]
+        self._for_views(lambda desk, first, last: desk.draw(first, last, words, t))
 
     def geometry(self, upcoming: Pose, shot: Shot) -> Surface:
         """Return depth, normals and motion of the current frame from all views; `upcoming` is the next pose."""
@@ -138,7 +139,7 @@ class _Painter:
         following = np.empty_like(self._scene.mesh.positions)
         place(upcoming.positions, shot.asset_to_world, following)
         surface = np.zeros((len(cameras), cameras.height, cameras.width, 8), np.float32)
-        self._for_views(lambda desk, *views: desk.survey(*views, following, surface))
+        self._for_views(lambda desk, first, last: desk.survey(first, last, following, surface))
         self.finish()
         return Surface(surface[..., 0], surface[..., 1:4], surface[..., 4:6], surface[..., 6:8])
 
