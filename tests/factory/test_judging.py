@@ -154,6 +154,10 @@ def test_the_tolerance_of_a_jump_grows_with_the_motion():
         measure_video(*hopping(tuple(speeds), radius=8))["jump"] for speeds in (trembling, steady)
     )
     assert smooth > 0.3 and rough < smooth - 0.15
+    # Two steps up and two down: around the displacement no step is sudden, but the speed changes in half of them.
+    swaying = np.resize([0.1, 0.1, -0.1, -0.1], 14)
+    swaying[7] = 0.35
+    assert measure_video(*hopping(tuple(swaying), radius=8))["jump"] < smooth - 0.25
 
 
 def test_a_small_gesture_moves_and_noise_does_not():
