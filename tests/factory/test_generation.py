@@ -297,7 +297,7 @@ def from_picture(inputs: Path, out: Path, *more: str) -> int:
                 "--image",
                 str(inputs / "ball.png"),
                 "--video-model",
-                "disc_videos:one_view",
+                "disc_videos:hopping_view",
                 "--out",
                 str(out),
             ),

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from commands import contents
 from PIL import Image
-from tiny_gltf import TinyGltf
 from tiny_language import save_answering_model
 from tiny_segmentation import save_tiny_sam2
 from tiny_video_models import save_tiny
@@ -53,13 +52,12 @@ def counts(out: Path, name: str) -> dict[str, tuple[int, int, int, int]]:
 def test_two_workers_over_ray_survive_a_kill_in_every_stage(tmp_path):
     """Counts and files are those of one undisturbed process."""
     pytest.importorskip("ray")
-    file = TinyGltf()
-    file.scene(file.node(mesh=file.mesh()))
-    (tmp_path / "fox.glb").write_bytes(file.glb())
+    picture = disc_videos.disc(0, (200, 60, 30), (255, 255, 255))
+    Image.fromarray(picture).save(tmp_path / "ball.png")
     (tmp_path / "prompts.txt").write_text("".join(f"{text}\n" for text in SENTENCES))
     (tmp_path / "marks").mkdir()
     options = [
-        *("--asset", str(tmp_path / "fox.glb"), "--motions", "5", "--heldout", "0", "--quiet"),
+        *("--image", str(tmp_path / "ball.png"), "--motions", "5", "--heldout", "0", "--quiet"),
         *("--prompts", str(tmp_path / "prompts.txt"), "--video-model", "disc_videos:one_view"),
         *("--views-model", "disc_videos:three_views"),
     ]
@@ -77,13 +75,13 @@ def test_two_workers_over_ray_survive_a_kill_in_every_stage(tmp_path):
     assert {path.name for path in (tmp_path / "marks").iterdir()} == {
         kind.__name__ for kind in dying_generation.KINDS
     }
-    assert counts(tmp_path / "ray", "fox") == counts(tmp_path / "alone", "fox")
-    assert counts(tmp_path / "ray", "fox")["judge"] == (5, 3, 2, 0)
+    assert counts(tmp_path / "ray", "ball") == counts(tmp_path / "alone", "ball")
+    assert counts(tmp_path / "ray", "ball")["judge"] == (5, 3, 2, 0)
     for stage in ("views", "matte (views)", "measure (views)", "judge (views)", "assemble"):
-        assert counts(tmp_path / "ray", "fox")[stage] == (3, 3, 0, 0)
-    for path in ("motions", "generated/fox/takes", "generated/fox/prompts.json"):
+        assert counts(tmp_path / "ray", "ball")[stage] == (3, 3, 0, 0)
+    for path in ("motions", "generated/ball/takes", "generated/ball/prompts.json"):
         assert contents(tmp_path / "ray" / path) == contents(tmp_path / "alone" / path)
-    assert MotionVideos.open(tmp_path / "ray/motions/fox").sentences == KEPT
+    assert MotionVideos.open(tmp_path / "ray/motions/ball").sentences == KEPT
 
 
 # --- tiny models of real classes -------------------------------------------------------------------------

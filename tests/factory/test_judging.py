@@ -154,6 +154,10 @@ def test_the_tolerance_of_a_jump_grows_with_the_motion():
         measure_video(*hopping(tuple(speeds), radius=8))["jump"] for speeds in (trembling, steady)
     )
     assert smooth > 0.3 and rough < smooth - 0.15
+    # Two steps up and two down: around the displacement no step is sudden, but the speed changes in half of them.
+    swaying = np.resize([0.1, 0.1, -0.1, -0.1], 14)
+    swaying[7] = 0.35
+    assert measure_video(*hopping(tuple(swaying), radius=8))["jump"] < smooth - 0.25
 
 
 def test_a_small_gesture_moves_and_noise_does_not():
@@ -250,7 +254,7 @@ def test_what_stands_still_shows_that_the_camera_does():
     assert common.still.max() > 0.15 and np.abs(common.base).max() < 0.5
     limit = Thresholds().max_pan
     assert measure_video(leaning, np.stack(shifted))["pan"] < limit / 2
-    assert measure_video(*moving(0.8, frames=16))["pan"] > limit
+    assert measure_video(*moving(1.4, frames=16))["pan"] > limit
 
 
 def test_flow_of_a_textured_background_does_not_reach_into_the_object():
@@ -262,7 +266,9 @@ def test_flow_of_a_textured_background_does_not_reach_into_the_object():
     assert video.isolated is not video and (video.isolated.frames[~masks] == 127).all()
     before, plain = JudgedVideo.of(*moving(2.0), None), moving(2.0)[0]
     assert before.isolated is before and (before.frames == plain).all()
-    assert measure_video(frames, masks)["motion"] == pytest.approx(2 * (T - 1) / size(masks), rel=0.15)
+    scores = measure_video(frames, masks)
+    assert scores["motion"] == pytest.approx(2 * (T - 1) / size(masks), rel=0.15)
+    assert scores["mask_consistency"] > 0.97 and scores["cut"] < 0.2  # 0.87 and 0.67 with the wall's flow
 
 
 def test_a_mirrored_video_of_a_nearly_symmetric_object_is_seen():

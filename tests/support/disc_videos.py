@@ -81,6 +81,17 @@ def one_view() -> OneView:
     return OneView()
 
 
+class HoppingView(OneView):
+    """The disc moves, whatever the sentence."""
+
+    def generate(self, image: np.ndarray, sentence: str, seed: int) -> Generated:
+        return super().generate(image, "hops", seed)
+
+
+def hopping_view() -> HoppingView:
+    return HoppingView()
+
+
 class ThreeViews:
     """A model that adds views: the same video from three sides."""
 

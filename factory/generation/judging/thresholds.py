@@ -50,12 +50,12 @@ class Thresholds:
 
     min_motion: Limit | None = 0.028
     max_jump: Limit | None = 0.06
-    max_cut: Limit | None = 1.7
+    max_cut: Limit | None = 1.6
     max_mirrored: Limit | None = 1.08
     max_background_motion: Limit | None = 0.05
-    max_zoom: Limit | None = 0.115
-    max_roll: Limit | None = 0.13
-    max_pan: Limit | None = 0.16
+    max_zoom: Limit | None = 0.13
+    max_roll: Limit | None = 0.15
+    max_pan: Limit | None = 0.26
     max_flicker: Limit | None = 0.02
     max_color_change: Limit | None = 11.0
     max_color_step: Limit | None = 14.0
