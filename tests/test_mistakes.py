@@ -68,7 +68,7 @@ FACTORY = [
     Mistake(f"{EVALUATE} new --protocol dimo-views --truth fbx", 1, "fbx has no truth of kangaroo; make it with"),
     Mistake(
         "evaluate --out new --protocol dimo-views --truth-only --objects dragon", 1,
-        "dimo-views v1 has no object 'dragon'; it lists kangaroo",
+        "dimo-views v2 has no object 'dragon'; it lists kangaroo",
     ),
     # animations
     Mistake("animate --out new", 2, "the following arguments are required: --source, --prompts"),

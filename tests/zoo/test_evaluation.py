@@ -306,7 +306,7 @@ def test_another_truth_is_refused_or_gets_a_hash_of_its_own(model, light, truth,
     }
     listed = Protocol(listed)
     assert zoo.evaluate(model, listed, truth=truth).protocol == {
-        "name": "dimo-views", "version": 1, "sha256": listed.sha256,
+        "name": "dimo-views", "version": 2, "sha256": listed.sha256,
     }  # fmt: skip
     shutil.copytree(truth, tmp_path / "truth")
     file = tmp_path / "truth" / "motions" / "caterpillar" / "motion 2.npy"
