@@ -251,6 +251,7 @@ def _patient_raylet() -> Iterator[None]:
     from ray import _raylet
     from ray._private import services
 
+    raylet: Any = _raylet  # compiled, without types
     start_raylet = services.start_raylet
 
     @functools.wraps(start_raylet)
@@ -261,7 +262,7 @@ def _patient_raylet() -> Iterator[None]:
             "METRICS_EXPORT_PORT_NAME",
             "DASHBOARD_AGENT_LISTEN_PORT_NAME",
         ):
-            _raylet.persist_port(bound["session_dir"], bound["node_id"], getattr(_raylet, name), -1)
+            raylet.persist_port(bound["session_dir"], bound["node_id"], getattr(raylet, name), -1)
         return start_raylet(*arguments, **options | {"runtime_env_agent_port": _free_port()})
 
     services.start_raylet = start_raylet_at_once
