@@ -168,7 +168,7 @@ def _generate(
     asset: Asset, pipeline: MVVDMPipeline, sentence: str, seed: int, options: dict[str, Any]
 ) -> tuple[Videos, Cameras]:
     """Videos that an MV-VDM generates of the object, and their cameras in the world of its file."""
-    result = pipeline.animate(asset, sentence, seed=seed, **options)
+    result: Any = pipeline.animate(asset, sentence, seed=seed, **options)
     views, frames, size = result.frames.shape[:3]
     videos = read_videos(result, background=GREY, fps=frames / SECONDS)
     return videos, cameras_around(asset, _evenly(views), size=size)

@@ -16,7 +16,7 @@ from zoo.animate3d.hexplane import MotionField
 from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, graph_poses
 from zoo.animate3d.rigidity import arap, neighbourhoods
 from zoo.animate3d.solver import Problem
-from zoo.animate3d.still_splats import GREY, make_splats, picture_loss, targets
+from zoo.animate3d.still_splats import GREY, PIXEL, make_splats, picture_loss, targets
 from zoo.mvvdm.denoising import diffuse
 from zoo.mvvdm.images import to_pil
 from zoo.mvvdm.schedule import signal_at
@@ -103,7 +103,7 @@ def refine(
     everything = torch.arange(1, motion.frames)
     seen = torch.arange(count) * motion.frames // count  # evenly spaced frames from the first
     with torch.no_grad():
-        drawn = render(splats.at(motion.moved(everything)), cameras, background=0.0)
+        drawn = render(splats.at(motion.moved(everything)), cameras, background=0.0, eps2d=PIXEL)
         anchor = torch.cat([drawn.output("rgb"), drawn.output("alpha")], -1)
     nearest, weights = neighbourhoods(problem.surface.links, splats.points, splats.means.double().numpy())
     optimizer = torch.optim.Adam(motion.field.groups(settings.rates), eps=1e-15)
@@ -147,12 +147,12 @@ def video(motion: FieldMotion, frames: Tensor, rig: Cameras) -> Tensor:
     kind = motion.splats.means.dtype
     cameras = TensorCameras.from_cameras(rig, dtype=kind)
     gaussians = motion.splats.at(motion.moved(frames, growing=True))
-    rgb = render(gaussians, cameras, background=GREY).output("rgb")
+    rgb = render(gaussians, cameras, background=GREY, eps2d=PIXEL).output("rgb")
     return rgb.clamp(0, 1).permute(1, 0, 4, 2, 3)
 
 
 def encode(pipeline: MVVDMPipeline, videos: Tensor) -> Tensor:
-    """Scaled latents [V, F, C, h, w] of videos [V, F, 3, H, W], with gradient."""
+    """Scaled latents [V, F, C, h, w] of videos [V, F, 3, H, W], with gradient: the posterior's mode, not a sample."""
     posterior = pipeline.vae.encode(2 * videos.flatten(0, 1) - 1).latent_dist
     return (posterior.mode() * pipeline.vae.config.scaling_factor).unflatten(0, videos.shape[:2])
 
