@@ -59,7 +59,14 @@ def run_compiler(
         options.folder.mkdir(parents=True, exist_ok=True)
         write(options.folder / f"{options.level}.zip", given)
         return
-    text = json.dumps({name: asdict(signature) for name, signature in signatures().items()})
+    if os.environ.get("MENAGERIE_KERNELS") != "numba":
+        # Importing a package of kernels loads its machine code, which tells no signatures: begin again with numba.
+        environment = {**os.environ, "MENAGERIE_KERNELS": "numba"}
+        sys.exit(subprocess.run([sys.executable, "-m", module, *sys.argv[1:]], env=environment).returncode)
+    inferred = signatures()
+    if not inferred:
+        raise SystemExit(f"{module}: no kernel was called, expected all of them: nothing was written")
+    text = json.dumps({name: asdict(signature) for name, signature in inferred.items()})
     for level in LEVELS:
         environment = {**os.environ, "NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
         command = [sys.executable, "-m", module, str(options.folder), "--level", level]

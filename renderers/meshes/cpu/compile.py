@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from renderers.meshes.cpu.kernel_code import ARCHIVES, SOURCES
 
 def signatures() -> dict[str, Signature]:
     """Render a scene that needs all kernels; return the signatures that numba inferred."""
-    os.environ["MENAGERIE_KERNELS"] = "numba"
     from renderers import gltf
     from renderers.cameras import orbit_cameras
     from renderers.meshes import RenderSettings, Shot, render_clip
