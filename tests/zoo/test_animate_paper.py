@@ -197,6 +197,7 @@ def error(case: SimpleNamespace, points: np.ndarray) -> float:
     return float(apart / np.linalg.norm(case.truth[:1] - case.truth, axis=-1)[1:].mean())
 
 
+@pytest.mark.slow
 def test_a_motion_is_recovered_from_its_videos(case):
     settings = PaperSettings(steps_per_frame=35, last_steps=35, frames_at_once=2)
     motion = FieldMotion(case.splats, MotionField(0), FRAMES)

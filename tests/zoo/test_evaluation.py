@@ -184,7 +184,7 @@ def test_a_result_has_model_controls_and_intervals(result):
         assert low <= mean <= high
     assert result.mean("psnr")[0] < result.mean("psnr", "still")[0], "the model is untrained"
     table = text_table(result)
-    assert "dimo-views+caterpillar v1" in table and "on a truth of its own (caterpillar)" in table
+    assert "dimo-views+caterpillar v2" in table and "on a truth of its own (caterpillar)" in table
 
 
 def test_scores_are_those_of_the_metrics(result, model, truth):
@@ -508,6 +508,6 @@ def test_the_card_shows_results_under_protocols(result):
     metrics = {"mean": {"psnr": 12.25}, "evaluations": {"a": content, "broken": {"rows": 5}}}
     text = model_card("dimo/egg", "dimo", {"title": "Egg"}, metrics)
     mean, low, high = result.mean("psnr")
-    assert "## Protocol dimo-views+caterpillar v1" in text
+    assert "## Protocol dimo-views+caterpillar v2" in text
     assert f"| psnr | {mean:.4g} ({low:.4g} – {high:.4g}) | 100 (100 – 100) |" in text
     assert model_card("dimo/egg", "dimo", {"title": "Egg"}, {"mean": {"psnr": 12.25}}).count("##") == 1
