@@ -57,6 +57,11 @@ evaluate: install
 	  cp -r "$$($(RUN) zoo info local:$$name --home out/evaluated --json | $(BIN)/python -c \
 	    'import json, sys; print(json.load(sys.stdin)["folder"])')"/. zoo/bundled/$$name || exit 1; done
 	$(RUN) zoo leaderboard --home out/evaluated --out out/leaderboard
+	$(MAKE) install
+	$(BIN)/python -m benchmarks.needs
+	$(BIN)/python -P -c 'from pathlib import Path; from tempfile import mkdtemp; \
+	  from zoo.evaluation.leaderboard import write_tables; from zoo.evaluation.store import collect; \
+	  write_tables(Path("docs/evaluation.md"), collect("*", home=Path(mkdtemp())))'
 
 # Compile the kernels of both CPU renderers ahead of time, after a change of their sources (two minutes of CPU time). A
 # test says when it is needed.
