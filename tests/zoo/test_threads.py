@@ -26,8 +26,9 @@ class Machine:
         (folder / "proc/self").mkdir(parents=True)
         monkeypatch.setattr(threads, "PROC", folder / "proc")
         monkeypatch.setattr(threads, "CGROUP", folder / "cgroup")
-        monkeypatch.setattr(threads.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(threads.time, "sleep", self.sleep)
+        # Of this module only: threads that other tests left behind sleep, too.
+        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep)
+        monkeypatch.setattr(threads, "time", clock)
         monkeypatch.setattr(threads.os, "times", lambda: os.times_result((self.own, 0.0, 0.0, 0.0, self.now)))
         self.loads, self.own_load = {}, 0.0
         self.set(cpus=4)
