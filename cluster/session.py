@@ -240,6 +240,10 @@ def _patient_registration() -> Iterator[None]:
         services.get_node = get_node
 
 
+_ANNOUNCED_BY = {"session_dir", "node_id", "runtime_env_agent_port"}  # arguments of `services.start_raylet`
+_AGENT_PORTS = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
+
+
 @contextmanager
 def _patient_raylet() -> Iterator[None]:
     """Let the node start without the dashboard's agent, for which it otherwise waits for up to 15 s and then aborts.
@@ -253,15 +257,15 @@ def _patient_raylet() -> Iterator[None]:
 
     raylet: Any = _raylet  # compiled, without types
     start_raylet = services.start_raylet
+    signature = inspect.signature(start_raylet)
+    if not hasattr(raylet, "persist_port") or not _ANNOUNCED_BY <= signature.parameters.keys():
+        yield  # another version of Ray, which announces ports in another way
+        return
 
     @functools.wraps(start_raylet)
     def start_raylet_at_once(*arguments: Any, **options: Any) -> Any:
-        bound = inspect.signature(start_raylet).bind(*arguments, **options).arguments
-        for name in (
-            "METRICS_AGENT_PORT_NAME",
-            "METRICS_EXPORT_PORT_NAME",
-            "DASHBOARD_AGENT_LISTEN_PORT_NAME",
-        ):
+        bound = signature.bind(*arguments, **options).arguments
+        for name in _AGENT_PORTS:
             raylet.persist_port(bound["session_dir"], bound["node_id"], getattr(raylet, name), -1)
         return start_raylet(*arguments, **options | {"runtime_env_agent_port": _free_port()})
 

@@ -11,7 +11,7 @@ from cluster_stages import Work
 from process_tree import LOOPBACK, command, descendants, listening_addresses
 
 from cluster import Session, connect
-from cluster.session import gpu_share
+from cluster.session import _patient_raylet, gpu_share
 
 
 def test_an_embedded_ray_listens_on_loopback_only(session: Session) -> None:
@@ -111,6 +111,21 @@ with connect(1):
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     result = subprocess.run([sys.executable, "-P", "-c", code], env=env, capture_output=True, text=True)
     assert result.stdout == "works 1\n", result.stdout + result.stderr
+
+
+def test_versions_of_ray_that_announce_ports_in_another_way_start_as_they_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray 2.50, the oldest supported version, has no `persist_port`."""
+    from ray import _raylet
+    from ray._private import services
+
+    original = services.start_raylet
+    with _patient_raylet():
+        assert services.start_raylet is not original
+    monkeypatch.delattr(_raylet, "persist_port")
+    with _patient_raylet():
+        assert services.start_raylet is original
 
 
 @pytest.mark.slow
