@@ -1,10 +1,10 @@
-"""The image `cpu`, built by the steps of the Dockerfile in a Debian that debootstrap has made, and `make run` in it.
+"""Both images, built by the steps of the Dockerfile in a Debian that debootstrap has made, and `make run` in them.
 
     debootstrap --variant=minbase bookworm /tmp/base
-    MENAGERIE_IMAGE_BASE=/tmp/base pytest -m slow tests/cluster/test_image.py   # needs root, buildah and 9 GB of disk
+    MENAGERIE_IMAGE_BASE=/tmp/base pytest -m slow tests/cluster/test_image.py   # needs root, buildah and 12 GB of disk
 
-The base replaces the one of an image registry. Everything else is as `docker build` does it, except that the result is
-not packed into layers.
+The base replaces those of an image registry: `gpu` then has no CUDA compiler, and renders on the CPU. Everything else
+is as `docker build` does it, except that the result is not packed into layers.
 """
 
 from __future__ import annotations
@@ -64,14 +64,18 @@ def container(tmp_path: Path) -> Iterator[str]:
         buildah("rm", name)
 
 
-def test_the_steps_are_read() -> None:
-    names = [name for name, _ in steps("cpu")]
+@pytest.mark.parametrize("stage", ["cpu", "gpu"])
+def test_the_steps_are_read(stage: str) -> None:
+    names = [name for name, _ in steps(stage)]
     assert names == ["ENV", "RUN", "COPY", "RUN", "COPY", "RUN", "RUN", "USER", "WORKDIR", "CMD"]
     assert len(make_run()) == 2 and DATASET in make_run()[0] and "kangaroo.mp4" in make_run()[1]
 
 
 @pytest.mark.slow
-def test_the_image_is_built_and_runs(container: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "modules"), [("cpu", "ray torch s3fs"), ("gpu", "ray torch s3fs gsplat lpips")]
+)
+def test_the_image_is_built_and_runs(container: str, tmp_path: Path, stage: str, modules: str) -> None:
     context = tmp_path / "context"
     context.mkdir()
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
@@ -80,7 +84,7 @@ def test_the_image_is_built_and_runs(container: str, tmp_path: Path) -> None:
     for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):  # this machine's way to the registries
         run += ["--env", f"{name}=/run/certificates.crt"]
     run += ["--volume", f"{CERTIFICATES}:/run/certificates.crt:ro"]
-    for instruction, rest in steps("cpu"):
+    for instruction, rest in steps(stage):
         print(instruction, rest[:100], flush=True)
         match instruction:
             case "ENV":
@@ -102,11 +106,13 @@ def test_the_image_is_built_and_runs(container: str, tmp_path: Path) -> None:
                 raise AssertionError(instruction)
     inside = ["run", "--isolation", "chroot", "--network", "host", "--env", "HOME=/home/ray"]
     assert buildah(*inside, container, "--", "id", "-u") == "1000"
+    imports = f"import {modules.replace(' ', ', ')}"
+    buildah(*inside, container, "--", "/opt/menagerie/bin/python", "-c", imports)
     for command in make_run():
         print(buildah(*inside, container, "--", *shlex.split(command)))
     listed = buildah(*inside, container, "--", "find", "/home/ray/out", "-type", "f")
     assert VIDEO in listed.splitlines() and ".parquet" in listed
     versions = buildah(*inside, container, "--", "/opt/menagerie/bin/python", "-m", "pip", "freeze")
     pinned = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
-    for package in ("ray", "torch", "numba", "s3fs"):
+    for package in ("numba", *modules.split()):
         assert f"{package}=={pinned[package]}" in versions.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import subprocess
@@ -84,6 +85,17 @@ def test_requests_faults_and_refusals(s3: S3Server, monkeypatch: pytest.MonkeyPa
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(StorageError, match=r"[Cc]redentials"):
         run_inline(Work(), work(1), Ledger("s3://bucket/anonymous"))
+
+
+def test_the_server_counts_writes_whose_answer_is_lost() -> None:
+    with S3Server() as server:
+        server.faults = Faults(cuts=1.0)
+        client = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+        client.request("PUT", "/bucket/name", b"value")
+        with pytest.raises(http.client.RemoteDisconnected):
+            client.getresponse()
+        client.close()
+        assert server.written == {"/bucket/name": 1}
 
 
 def test_a_late_marker_does_not_replace_the_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

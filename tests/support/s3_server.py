@@ -79,7 +79,7 @@ class S3Server:
         key, secret: credentials that the server accepts.
         faults: injected from now on.
         requests: operation → number of requests that clients made. answers: status code → number.
-        written: path → number of times that a client was told that it has written it.
+        written: path → number of times that the server has written it, also where the client was not told.
     """
 
     def __init__(
@@ -244,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
+        if self.command == "PUT" and answer.status == 200:
+            self.s3.written[urlsplit(self.path).path] += 1
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
         if self.s3.strikes(self.s3.faults.slow):
             time.sleep(self.s3.faults.slow_s)
@@ -256,8 +258,6 @@ class _Handler(BaseHTTPRequestHandler):
             return
         length = answer.getheader("Content-Length") if self.command == "HEAD" else None
         cut = self.s3.strikes(self.s3.faults.cuts)
-        if self.command == "PUT" and answer.status == 200 and not cut:
-            self.s3.written[urlsplit(self.path).path] += 1
         self._answer(answer.status, kept, content, length, cut=cut)
 
     def _answer(
