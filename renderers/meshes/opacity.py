@@ -64,8 +64,10 @@ class _TexelCounts:
 
 def _summed(texels: np.ndarray) -> np.ndarray:
     """Summed-area table [H + 1, W + 1]: sums over all texels above and left of a corner."""
-    table = np.zeros((texels.shape[0] + 1, texels.shape[1] + 1), np.int64)
-    np.cumsum(np.cumsum(texels, axis=0, dtype=np.int64), axis=1, out=table[1:, 1:])
+    table = np.zeros((texels.shape[0] + 1, texels.shape[1] + 1), np.int32)  # the reader's limit is 2^28 texels
+    np.cumsum(texels, axis=1, dtype=np.int32, out=table[1:, 1:])
+    for above, row in zip(table[1:], table[2:], strict=False):  # np.cumsum goes down one column after the other
+        row += above
     return table
 
 
