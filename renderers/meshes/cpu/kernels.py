@@ -56,6 +56,7 @@ from renderers.meshes.cpu.layout import (
     OCCLUSION,
     OCCLUSION_MAP,
     OFFSETS,
+    ORDER,
     REPEAT,
     ROUGHNESS,
     SOLID,
@@ -105,6 +106,7 @@ from renderers.meshes.cpu.vectors import (
     smallest,
     store_bytes,
     transposed_short,
+    triangle_boxes,
     write_1,
     write_2,
     write_4,
@@ -345,16 +347,16 @@ def _clip(screen, a, b, c, near, polygon):
 
 
 @inline
-def _worth_a_look(mesh, screen, first, near, width, height, margin):
+def _worth_a_look(mesh, corners, first, near, width, height, margin):
     """Return the bits of those of 16 triangles that `_assemble` cannot surely leave out.
 
     Float32 is enough for most. A triangle is only left out if the error cannot change the decision, and if all of its
     corners are in front of the near plane. Comparisons with values that are not numbers are false: these are kept.
+
+    Args:
+        corners: x, y and w of the three corners, `exact` lanes.
     """
-    step = len(mesh.lanes) // 3
-    x0, y0, _, w0 = transposed_short(screen, mesh.lanes, first)
-    x1, y1, _, w1 = transposed_short(screen, mesh.lanes, step + first)
-    x2, y2, _, w2 = transposed_short(screen, mesh.lanes, 2 * step + first)
+    x0, y0, w0, x1, y1, w1, x2, y2, w2 = corners
     front = minimum(minimum(w0, w1), w2) > np.float32(near) * np.float32(1.0001)
     # The back face: errors of 2^-24 in each of four differences, two products and the last difference.
     p, m = (x1 - x0) * (y2 - y0), (x2 - x0) * (y1 - y0)
@@ -383,79 +385,124 @@ def _finite(screen, i):
 
 
 @helper
-def _assemble(mesh, screen, near, width, height, margin, records):
-    """Cull and clip the triangles of a view into records; return their number.
+def _assemble(mesh, screen, near, width, height, margin, first_blended, records):
+    """Cull and clip the triangles of a view into records.
 
     Args:
         margin: no sample is closer than this to the edge of its pixel, in pixels. Triangles between samples are left
             out. Those that are not solid keep the boxes of their pixels, from which the detail of their alpha is found.
-
-    Returns minus the number required if there is not enough room.
+        first_blended: the first triangle that is blended.
+    Returns:
+        The number of records, or minus the number required if there is not enough room; and the number of those of
+        triangles before `first_blended`.
     """
-    room = len(records.points)
-    polygon = records.polygon
-    count = 0
-    remaining = 0
-    for f in range(len(mesh.corners)):
-        records.first[f] = count
-        if f & (LANES - 1) == 0:
-            remaining = _worth_a_look(mesh, screen, f, near, width, height, margin)
-        if (remaining >> (f & (LANES - 1))) & 1 == 0:
+    room, boxes = len(records.points), records.lanes
+    step = len(mesh.lanes) // 3
+    count, solid = 0, -1
+    for start in range(0, len(mesh.corners), LANES):
+        x0, y0, _, w0 = transposed_short(screen, mesh.lanes, start)
+        x1, y1, _, w1 = transposed_short(screen, mesh.lanes, step + start)
+        x2, y2, _, w2 = transposed_short(screen, mesh.lanes, 2 * step + start)
+        corners = (x0, y0, w0, x1, y1, w1, x2, y2, w2)
+        remaining = _worth_a_look(mesh, corners, start, near, width, height, margin)
+        if start <= first_blended < start + LANES:
+            remaining |= 1 << (first_blended - start)
+        if start + LANES > len(mesh.corners):
+            remaining &= (1 << (len(mesh.corners) - start)) - 1
+        if remaining == 0:
             continue
-        a, b, c = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
-        behind = (screen[a, 3] < near) + np.int64(screen[b, 3] < near) + np.int64(screen[c, 3] < near)
-        if behind == 3 or not (_finite(screen, a) and _finite(screen, b) and _finite(screen, c)):
-            continue
-        x0, y0 = float(screen[a, 0]), float(screen[a, 1])
-        area = (screen[b, 0] - x0) * (screen[c, 1] - y0) - (screen[c, 0] - x0) * (screen[b, 1] - y0)
-        # The orientation in projective coordinates: corners behind the camera are mirrored on screen.
-        if (screen[a, 3] < 0.0) != ((screen[b, 3] < 0.0) != (screen[c, 3] < 0.0)):
-            area = -area
-        if area == 0.0:
-            continue
-        facing = (
-            1 if (area < 0.0) == (mesh.winding[f] > 0) else -1
-        )  # y is down: counter-clockwise has area < 0
-        records.facing[f] = facing
-        if facing < 0 and mesh.culled[f]:
-            continue
-        corners = 3
-        if behind:
-            corners = _clip(screen, a, b, c, near, polygon)
-        else:
-            for i in range(3):
-                v = mesh.corners[f, i]
-                polygon[i, 0], polygon[i, 1], polygon[i, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
-        for i in range(2, corners):
-            j, k = (i - 1, i) if area > 0.0 else (i, i - 1)
-            left = min(polygon[0, 0], polygon[j, 0], polygon[k, 0])
-            right = max(polygon[0, 0], polygon[j, 0], polygon[k, 0])
-            top = min(polygon[0, 1], polygon[j, 1], polygon[k, 1])
-            bottom = max(polygon[0, 1], polygon[j, 1], polygon[k, 1])
-            if not (right > 0.0 and bottom > 0.0 and left < width and top < height):
+        one_kind = mesh.kinds[min(start + LANES, len(mesh.kinds)) - 1]
+        inset = margin if one_kind == SOLID else 0.0
+        usual, touched, positive = triangle_boxes(
+            x0, y0, w0, x1, y1, w1, x2, y2, w2, near, inset, width, height, boxes
+        )
+        if (mesh.kinds[start] == SOLID) != (one_kind == SOLID):
+            usual = 0  # boxes of both kinds
+        while remaining:
+            n = simd.lowest_bit(np.uint64(remaining))
+            remaining &= remaining - 1
+            f = start + n
+            if f == first_blended:
+                solid = count
+            if (usual >> n) & 1 == 0:
+                count = _assemble_one(mesh, screen, near, width, height, margin, records, f, count)
                 continue
-            if mesh.kinds[f] == SOLID:
-                left, right = left + margin, right - margin
-                top, bottom = top + margin, bottom - margin
-            box = (
-                max(math.floor(left), 0),
-                max(math.floor(top), 0),
-                min(math.floor(right) + 1, width),
-                min(math.floor(bottom) + 1, height),
-            )
-            if box[0] >= box[2] or box[1] >= box[3]:
+            if (touched >> n) & 1 == 0:
+                continue
+            clockwise = (positive >> n) & 1 != 0  # on screen, where y is down
+            facing = 1 if clockwise != (mesh.winding[f] > 0) else -1
+            records.facing[f] = facing
+            if facing < 0 and mesh.culled[f]:
                 continue
             if count < room:
-                for n in range(3):
-                    records.points[count, n] = polygon[0, n]
-                    records.points[count, 3 + n] = polygon[j, n]
-                    records.points[count, 6 + n] = polygon[k, n]
-                for n in range(4):
-                    records.boxes[count, n] = box[n]
+                v, points = mesh.corners[f, 0], records.points
+                points[count, 0], points[count, 1], points[count, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
+                v = mesh.corners[f, 1 if clockwise else 2]
+                points[count, 3], points[count, 4], points[count, 5] = screen[v, 0], screen[v, 1], screen[v, 2]
+                v = mesh.corners[f, 2 if clockwise else 1]
+                points[count, 6], points[count, 7], points[count, 8] = screen[v, 0], screen[v, 1], screen[v, 2]
+                for side in range(4):
+                    records.boxes[count, side] = boxes[LANES * side + n]
                 records.owners[count] = f
             count += 1
-    records.first[len(mesh.corners)] = count
-    return count if count <= room else -count
+    return (count if count <= room else -count), (solid if solid >= 0 else count)
+
+
+@helper
+def _assemble_one(mesh, screen, near, width, height, margin, records, f, count):
+    """Append the records of a triangle that may have to be clipped; return the new number of records."""
+    room, polygon = len(records.points), records.polygon
+    a, b, c = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    behind = (screen[a, 3] < near) + np.int64(screen[b, 3] < near) + np.int64(screen[c, 3] < near)
+    if behind == 3 or not (_finite(screen, a) and _finite(screen, b) and _finite(screen, c)):
+        return count
+    x0, y0 = float(screen[a, 0]), float(screen[a, 1])
+    area = (screen[b, 0] - x0) * (screen[c, 1] - y0) - (screen[c, 0] - x0) * (screen[b, 1] - y0)
+    # The orientation in projective coordinates: corners behind the camera are mirrored on screen.
+    if (screen[a, 3] < 0.0) != ((screen[b, 3] < 0.0) != (screen[c, 3] < 0.0)):
+        area = -area
+    if area == 0.0:
+        return count
+    facing = 1 if (area < 0.0) == (mesh.winding[f] > 0) else -1  # y is down: counter-clockwise has area < 0
+    records.facing[f] = facing
+    if facing < 0 and mesh.culled[f]:
+        return count
+    corners = 3
+    if behind:
+        corners = _clip(screen, a, b, c, near, polygon)
+    else:
+        for i in range(3):
+            v = mesh.corners[f, i]
+            polygon[i, 0], polygon[i, 1], polygon[i, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
+    for i in range(2, corners):
+        j, k = (i - 1, i) if area > 0.0 else (i, i - 1)
+        left = min(polygon[0, 0], polygon[j, 0], polygon[k, 0])
+        right = max(polygon[0, 0], polygon[j, 0], polygon[k, 0])
+        top = min(polygon[0, 1], polygon[j, 1], polygon[k, 1])
+        bottom = max(polygon[0, 1], polygon[j, 1], polygon[k, 1])
+        if not (right > 0.0 and bottom > 0.0 and left < width and top < height):
+            continue
+        if mesh.kinds[f] == SOLID:
+            left, right = left + margin, right - margin
+            top, bottom = top + margin, bottom - margin
+        box = (
+            max(math.floor(left), 0),
+            max(math.floor(top), 0),
+            min(math.floor(right) + 1, width),
+            min(math.floor(bottom) + 1, height),
+        )
+        if box[0] >= box[2] or box[1] >= box[3]:
+            continue
+        if count < room:
+            for n in range(3):
+                records.points[count, n] = polygon[0, n]
+                records.points[count, 3 + n] = polygon[j, n]
+                records.points[count, 6 + n] = polygon[k, n]
+            for n in range(4):
+                records.boxes[count, n] = box[n]
+            records.owners[count] = f
+        count += 1
+    return count
 
 
 @inline
@@ -722,7 +769,7 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
     With `blending`, those of blended materials are translucent (`work.alphas`).
     """
     pixels, triangles, masks = work.pixels, work.triangles, work.masks
-    sorted_by_material = _sort_by_material(mesh, work, count)
+    sorted_by_material = _sort_by_material(mesh, materials, grid, work, count)
     if sorted_by_material:
         pixels, triangles, masks = work.sorted_pixels, work.sorted_triangles, work.sorted_masks
     _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count)
@@ -761,27 +808,41 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 
 
 @helper
-def _sort_by_material(mesh, work, count):
-    """Sort fragments by material, so that most groups of 16 have one; return False if they all have the same."""
-    tally = work.tally
+def _sort_by_material(mesh, materials, grid, work, count):
+    """Sort fragments so that most groups of 16 have one material; return False if there is nothing to sort.
+
+    Those of materials whose textures are looked up once per sample are sorted by the covered samples, too: samples that
+    no fragment of a group has are not looked up.
+    """
+    tally, masks = work.tally, work.masks
     if len(tally) <= 2 or count == 0:
         return False
     tally[:] = 0
     for n in range(count):
-        tally[mesh.materials[work.triangles[n]] + 1] += 1
-    if tally[mesh.materials[work.triangles[0]] + 1] == count:
+        tally[_order_of_shading(mesh, materials, grid, work.triangles[n], masks[n]) + 1] += 1
+    if tally[_order_of_shading(mesh, materials, grid, work.triangles[0], masks[0]) + 1] == count:
         return False
     for m in range(1, len(tally)):
         tally[m] += tally[m - 1]
     for n in range(count):
         f = work.triangles[n]
-        m = mesh.materials[f]
+        m = _order_of_shading(mesh, materials, grid, f, masks[n])
         slot = tally[m]
         tally[m] = slot + 1
         work.slots[n] = slot
         work.sorted_pixels[slot], work.sorted_triangles[slot] = work.pixels[n], f
-        work.sorted_masks[slot] = work.masks[n]
+        work.sorted_masks[slot] = masks[n]
     return True
+
+
+@inline
+def _order_of_shading(mesh, materials, grid, f, mask):
+    """Return the number that a fragment is sorted by, see `layout.ORDER`."""
+    m = np.int64(mesh.materials[f])
+    number = np.int64(materials.flags[m, ORDER])
+    if grid.samples == 4 and materials.flags[m, WEIGHTED]:
+        number += np.int64(mask)
+    return number
 
 
 @inline
@@ -1101,6 +1162,21 @@ def _at(plane, x, y):
 
 
 @inline
+def _touched(e, rest, least, first, right, y, bw):
+    """Return the bits of those of the 16 blocks of a row from `first` to `right` that a triangle may touch.
+
+    Rounding is monotonic: if the largest of the 16 values of an edge is not inside, none is.
+    """
+    x = lane_numbers() * np.float32(bw) + np.float32(first * bw)
+    at0 = x * e[0][0] + (e[0][1] * y + e[0][2])
+    at1 = x * e[1][0] + (e[1][1] * y + e[1][2])
+    at2 = x * e[2][0] + (e[2][1] * y + e[2][2])
+    above0, above1, above2 = largest(rest[0]), largest(rest[1]), largest(rest[2])
+    touched = (at0 + above0 > least[0]) & (at1 + above1 > least[1]) & (at2 + above2 > least[2])
+    return np.int64(mask_bits(touched)) & ((1 << min(right + 1 - first, LANES)) - 1)
+
+
+@inline
 def _draw_wide(e, rest, least, low, high, left, top, right, bottom, across, bw, bh, work, f):
     """Draw a solid record that is several blocks wide.
 
@@ -1166,25 +1242,29 @@ def _draw_record(
         start, complete = layers, remembered
         for by in range(top, bottom + 1):
             y = np.float32(by * bh)
-            for bx in range(left, right + 1):
-                x = np.float32(bx * bw)
-                place = (by * across + bx) * LANES
-                inside, depth = _test(e, rest, least, low, high, x, y)
-                found = candidates(work.depths, place, inside, depth, nearer, work.found)
-                if found:
-                    alpha = _alpha_lanes(
-                        mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
-                    )
-                    deposit(work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f))
-                    if remembered:
-                        found &= np.int64(mask_bits(_translucent(alpha)))
-                        if found and layers < LAYERS:
-                            simd.store(work.layers, layers * LAYER, alpha)
-                            simd.store(work.layers, layers * LAYER + LANES, depth)
-                            work.layer_blocks[layers], work.layer_masks[layers] = by * across + bx, found
-                            layers += 1
-                        elif found:
-                            complete = False
+            for first in range(left, right + 1, LANES):
+                remaining = _touched(e, rest, least, first, right, y, bw)
+                while remaining:
+                    bx = first + simd.lowest_bit(np.uint64(remaining))
+                    remaining &= remaining - 1
+                    x = np.float32(bx * bw)
+                    place = (by * across + bx) * LANES
+                    inside, depth = _test(e, rest, least, low, high, x, y)
+                    found = candidates(work.depths, place, inside, depth, nearer, work.found)
+                    if found:
+                        alpha = _alpha_lanes(
+                            mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
+                        )
+                        deposit(work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f))
+                        if remembered:
+                            found &= np.int64(mask_bits(_translucent(alpha)))
+                            if found and layers < LAYERS:
+                                simd.store(work.layers, layers * LAYER, alpha)
+                                simd.store(work.layers, layers * LAYER + LANES, depth)
+                                work.layer_blocks[layers], work.layer_masks[layers] = by * across + bx, found
+                                layers += 1
+                            elif found:
+                                complete = False
         if kind == BLEND:
             records.layer_starts[r] = start
             records.layer_counts[r] = layers - start if complete else -1
@@ -1617,13 +1697,14 @@ def _prepare(
     """
     _project(mesh.positions, views.matrices[v], lists.screen)
     near = NEAREST_DEPTH * (views.distances[v] + radius)
-    count = _assemble(mesh, lists.screen, near, views.width, views.height, margin, records)
+    count, first = _assemble(
+        mesh, lists.screen, near, views.width, views.height, margin, first_blended, records
+    )
     if count < 0:
         lists.required[0] = -count
         return False
     needed = _bin_records(records, lists.order, -1, count, grid, columns, opaque)
     if needed >= 0 and sorted_too:
-        first = records.first[first_blended]
         row = 0
         if first < count:
             row = _sort_far_to_near(mesh, views.eyes, v, records, first, count, lists)

@@ -171,11 +171,11 @@ class _Desk:
     ) -> None:
         self._scene, self._views = scene, views
         self._grid, self._pixel_grid = grid, pixel_grid
-        materials, triangles = len(scene.materials.flags), len(scene.mesh.corners)
-        self._work = _work(grid, materials)
+        triangles = len(scene.mesh.corners)
+        self._work = _work(grid, scene.orders)
         self._pixel_work = self._work
         if settings.geometry and settings.samples > 1:
-            self._pixel_work = _work(pixel_grid, materials)
+            self._pixel_work = _work(pixel_grid, scene.orders)
         self._reserve(triangles + 64, 2 * triangles + 64)
 
     def _reserve(self, records: int, references: int) -> None:
@@ -292,7 +292,7 @@ def _centroids(inside: np.ndarray) -> np.ndarray:
     return result
 
 
-def _work(grid: Grid, materials: int) -> Work:
+def _work(grid: Grid, orders: int) -> Work:
     pixels = grid.tile_width * grid.tile_height
     samples = pixels * grid.samples
     return Work(
@@ -309,7 +309,7 @@ def _work(grid: Grid, materials: int) -> Work:
         sorted_triangles=np.zeros(STRIDE, np.uint32),
         sorted_masks=np.zeros(STRIDE, np.uint32),
         slots=np.zeros(STRIDE, np.uint32),
-        tally=np.zeros(materials + 1, np.int64),
+        tally=np.zeros(orders + 1, np.int64),
         layers=np.zeros((LAYERS + 1) * LAYER, np.float32),
         layer_blocks=np.zeros(LAYERS, np.uint32),
         layer_masks=np.zeros(LAYERS, np.uint32),
@@ -337,8 +337,8 @@ def _records(room: int, triangles: int) -> Records:
         boxes=np.empty((room, 4), np.int32),
         owners=np.empty(room, np.uint32),
         facing=np.ones(triangles, np.int8),
-        first=np.empty(triangles + 1, np.int64),
         polygon=np.empty((4, 3), np.float32),
+        lanes=np.zeros(64, np.int32),
         layer_starts=np.zeros(room, np.int32),
         layer_counts=np.zeros(room, np.int32),
     )

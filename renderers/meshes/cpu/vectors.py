@@ -225,6 +225,89 @@ def _interleave(builder, a, b):
 
 
 @intrinsic
+def triangle_boxes(typing, x0, y0, w0, x1, y1, w1, x2, y2, w2, near, margin, width, height, boxes):
+    """Find the pixels that 16 triangles can cover, in float64: see `kernels._assemble` for what is left out.
+
+    Args:
+        x0 to w2: `exact` lanes, the corners on screen, pixels, and their depths.
+        near: depth of the near plane.
+        margin: by how much boxes are smaller than the triangles on every side, pixels.
+        width, height: of the image, int64.
+        boxes: int32 array [64], output: left of 16 boxes, their tops, and one past right and bottom.
+    Returns:
+        The bits (int64) of the triangles in front of the near plane with finite corners; of those among them that have
+        an area and touch the image, and whose box is not empty; and of those whose area is positive.
+    """
+
+    def generate(context, builder, signature, arguments):
+        *corners, near, margin, width, height, boxes = arguments
+        wide, whole = ir.VectorType(ir.DoubleType(), LANES), _INTS
+
+        def everywhere(value):
+            if isinstance(value, float):
+                return ir.Constant(wide, [value] * LANES)
+            if value.type == _INT64:
+                value = builder.sitofp(value, ir.DoubleType())
+            return _broadcast(builder, value)
+
+        def extreme(comparison, *values):
+            result = values[0]
+            for value in values[1:]:
+                result = builder.select(builder.fcmp_ordered(comparison, result, value), result, value)
+            return result
+
+        def floor(value):
+            return simd._call(builder, "llvm.floor.v16f64", wide, value)
+
+        def all_of(*conditions):
+            result = conditions[0]
+            for condition in conditions[1:]:
+                result = builder.and_(result, condition)
+            return result
+
+        x0, y0, w0, x1, y1, w1, x2, y2, w2 = (builder.fpext(value, wide) for value in corners)
+        near, margin, width, height = (everywhere(value) for value in (near, margin, width, height))
+        zero, one = everywhere(0.0), everywhere(1.0)
+        usual = [builder.fcmp_ordered(">=", value, near) for value in (w0, w1, w2)]
+        usual += [
+            builder.fcmp_ordered("<", simd._call(builder, "llvm.fabs.v16f64", wide, value), everywhere(1e30))
+            for value in (x0, y0, w0, x1, y1, w1, x2, y2, w2)
+        ]
+        usual = all_of(*usual)
+        first = builder.fmul(builder.fsub(x1, x0), builder.fsub(y2, y0))
+        area = builder.fsub(first, builder.fmul(builder.fsub(x2, x0), builder.fsub(y1, y0)))
+        left, right = extreme("<", x0, x1, x2), extreme(">", x0, x1, x2)
+        top, bottom = extreme("<", y0, y1, y2), extreme(">", y0, y1, y2)
+        touched = all_of(
+            usual,
+            builder.fcmp_ordered("!=", area, zero),
+            builder.fcmp_ordered(">", right, zero),
+            builder.fcmp_ordered(">", bottom, zero),
+            builder.fcmp_ordered("<", left, width),
+            builder.fcmp_ordered("<", top, height),
+        )
+        left = extreme(">", floor(builder.fadd(left, margin)), zero)
+        top = extreme(">", floor(builder.fadd(top, margin)), zero)
+        right = extreme("<", builder.fadd(floor(builder.fsub(right, margin)), one), width)
+        bottom = extreme("<", builder.fadd(floor(builder.fsub(bottom, margin)), one), height)
+        touched = all_of(
+            touched, builder.fcmp_ordered("<", left, right), builder.fcmp_ordered("<", top, bottom)
+        )
+        for n, side in enumerate((left, top, right, bottom)):
+            # Only the boxes of `touched` triangles are read: the others may be out of range.
+            side = builder.select(touched, side, zero)
+            place = ir.Constant(_INT64, LANES * n)
+            address = _address(context, builder, signature.args[13], boxes, place, whole)
+            _store(builder, builder.fptosi(side, whole), address)
+        positive = builder.fcmp_ordered(">", area, zero)
+        bits = [_bits(builder, mask) for mask in (usual, touched, positive)]
+        return context.make_tuple(builder, signature.return_type, bits)
+
+    lanes, scalars = [simd.exact] * 9, [types.float64, types.float64, types.int64, types.int64]
+    return types.UniTuple(types.int64, 3)(*lanes, *scalars, boxes), generate
+
+
+@intrinsic
 def load_quad(typing, array, index):
     """Load four consecutive float32 values."""
 
