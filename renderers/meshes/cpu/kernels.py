@@ -46,6 +46,8 @@ from renderers.meshes.cpu.layout import (
     LAYER,
     LAYERS,
     LEVELS,
+    LOOK,
+    LOOKS,
     MASK,
     METALLIC,
     METALLIC_ROUGHNESS_MAP,
@@ -103,8 +105,11 @@ from renderers.meshes.cpu.vectors import (
     matches,
     mix_alpha,
     pixel_places,
+    prefetch_texels,
+    set_up_triangles,
     smallest,
     store_bytes,
+    texel_places,
     transposed_short,
     triangle_boxes,
     write_1,
@@ -123,7 +128,7 @@ from renderers.simd import (
 )
 
 SOLID_ALPHA, FAINTEST_ALPHA = opacity.SOLID_ALPHA, opacity.FAINTEST_ALPHA
-TINY = np.float32(-1.17549435e-38)  # a sample on an edge exceeds this, but not 0
+TINY = np.float32(vectors.TINY)
 NO_DEPTH = 1e-30
 NEAREST_DEPTH = 1e-4  # distance of the near plane, as a fraction of the farthest visible distance
 _DIGIT, _DIGITS = 11, 1 << 11  # bits of a digit in sorting, and values
@@ -206,6 +211,17 @@ def fill_border(texels, offset, width, height, wrap_s, wrap_t):
     for x in range(stride):
         texels[offset + x] = texels[offset + top * stride + x]
         texels[offset + (height + 1) * stride + x] = texels[offset + bottom * stride + x]
+
+
+@kernel
+def pack_alphas(texels, offset, width, height, out):
+    """Write the alphas of each texel of a level, of those to the right and below, and of the one below right."""
+    stride, shift, high = width + 2, np.uint32(24), np.uint32(0xFF000000)
+    for place in range(offset, offset + (height + 1) * stride):
+        first = np.uint32(texels[place]) >> shift
+        second = (np.uint32(texels[place + 1]) & high) >> np.uint32(16)
+        third = (np.uint32(texels[place + stride]) & high) >> np.uint32(8)
+        out[place] = first | second | third | (np.uint32(texels[place + stride + 1]) & high)
 
 
 @inline
@@ -438,9 +454,9 @@ def _assemble(mesh, screen, near, width, height, margin, first_blended, records)
                 v, points = mesh.corners[f, 0], records.points
                 points[count, 0], points[count, 1], points[count, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
                 v = mesh.corners[f, 1 if clockwise else 2]
-                points[count, 3], points[count, 4], points[count, 5] = screen[v, 0], screen[v, 1], screen[v, 2]
+                points[count, 4], points[count, 5], points[count, 6] = screen[v, 0], screen[v, 1], screen[v, 2]
                 v = mesh.corners[f, 2 if clockwise else 1]
-                points[count, 6], points[count, 7], points[count, 8] = screen[v, 0], screen[v, 1], screen[v, 2]
+                points[count, 8], points[count, 9], points[count, 10] = screen[v, 0], screen[v, 1], screen[v, 2]
                 for side in range(4):
                     records.boxes[count, side] = boxes[LANES * side + n]
                 records.owners[count] = f
@@ -496,8 +512,8 @@ def _assemble_one(mesh, screen, near, width, height, margin, records, f, count):
         if count < room:
             for n in range(3):
                 records.points[count, n] = polygon[0, n]
-                records.points[count, 3 + n] = polygon[j, n]
-                records.points[count, 6 + n] = polygon[k, n]
+                records.points[count, 4 + n] = polygon[j, n]
+                records.points[count, 8 + n] = polygon[k, n]
             for n in range(4):
                 records.boxes[count, n] = box[n]
             records.owners[count] = f
@@ -723,8 +739,8 @@ def _normal(mesh, materials, facing, f, b, s):
 @inline
 def _edge(points, r, j, k, tile_x, tile_y):
     """Return A, B and the value at the corner of the tile of the edge from j to k, and what samples must exceed."""
-    xj, yj = float(points[r, 3 * j]), float(points[r, 3 * j + 1])
-    xk, yk = float(points[r, 3 * k]), float(points[r, 3 * k + 1])
+    xj, yj = float(points[r, 4 * j]), float(points[r, 4 * j + 1])
+    xk, yk = float(points[r, 4 * k]), float(points[r, 4 * k + 1])
     a, b = yj - yk, xk - xj
     c = -0.5 * (a * (xj + xk) + b * (yj + yk))
     least = TINY if a > 0.0 or (a == 0.0 and b > 0.0) else np.float32(0.0)
@@ -849,19 +865,30 @@ def _order_of_shading(mesh, materials, grid, f, mask):
 def _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count):
     """Write the vertices, materials and places of fragments, the inputs of `light.interpolate`."""
     rows, samples = work.rows, grid.samples
-    for n in range(count):
-        mask, at_x, at_y = masks[n], np.float32(0.5), np.float32(0.5)
-        if samples == 4:
-            at_x, at_y = grid.centroids[mask, 0], grid.centroids[mask, 1]
-        elif mask != (1 << samples) - 1:
-            at_x, at_y = np.float32(0.0), np.float32(0.0)
-            for s in range(samples):
-                if (mask >> s) & 1:
-                    at_x += grid.inside[s, 0]
-                    at_y += grid.inside[s, 1]
-            number = count_bits(np.int64(mask))
-            at_x, at_y = at_x / number, at_y / number
-        rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
+    if samples == 4:
+        zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
+        for k in range(0, count, LANES):
+            x, y, number = zero, zero, zero
+            for s in range(4):
+                has = bit_set(masks, k, s)
+                x = x + select(has, broadcast_exact(grid.inside[s, 0]), zero)
+                y = y + select(has, broadcast_exact(grid.inside[s, 1]), zero)
+                number = number + select(has, one, zero)
+            number = maximum(number, one)  # of the fragments that complete the last 16
+            simd.store(rows, AT * STRIDE + k, x / number)
+            simd.store(rows, (AT + 1) * STRIDE + k, y / number)
+    else:
+        for n in range(count):
+            mask, at_x, at_y = masks[n], np.float32(0.5), np.float32(0.5)
+            if mask != (1 << samples) - 1:
+                at_x, at_y = np.float32(0.0), np.float32(0.0)
+                for s in range(samples):
+                    if (mask >> s) & 1:
+                        at_x += grid.inside[s, 0]
+                        at_y += grid.inside[s, 1]
+                number = count_bits(np.int64(mask))
+                at_x, at_y = at_x / number, at_y / number
+            rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
     left, top = np.float32(tile_x), np.float32(tile_y)
     for k in range(0, count, LANES):
         x, y = pixel_places(pixels, k, grid.block_shift, grid.tile_shift_x - grid.block_shift)
@@ -912,14 +939,35 @@ def _add_details(mesh, materials, facing, f, rows, n):
 
 @helper
 def _gather(mesh, materials, records, grid, work, triangles, masks, count):
-    """Look up the textures of fragments and complete the inputs of `light.shade`, 16 at a time by material."""
+    """Look up the textures of fragments and complete the inputs of `light.shade`, 16 at a time by material.
+
+    The texels of several groups are requested from memory before the first of them is used.
+    """
+    groups, looks = work.groups, 0
     for k in range(0, count, LANES):
         remaining = (1 << min(count - k, LANES)) - 1
         while remaining:
             m = work.materials[k + simd.lowest_bit(np.uint64(remaining))]
             bits = remaining & matches(work.materials, k, np.int32(m))
             remaining &= ~bits
-            _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m)
+            texture = materials.textures[m, BASE_MAP]
+            if texture >= 0:
+                edged = materials.flags[m, WEIGHTED] != 0
+                _prepare_texture(materials, grid, work, k, texture, edged, looks)
+            groups[looks, 0], groups[looks, 1], groups[looks, 2] = k, bits, m
+            looks += 1
+            if looks == LOOKS:
+                _apply_materials(mesh, materials, records, grid, work, triangles, masks, looks)
+                looks = 0
+    _apply_materials(mesh, materials, records, grid, work, triangles, masks, looks)
+
+
+@helper
+def _apply_materials(mesh, materials, records, grid, work, triangles, masks, looks):
+    """Call `_apply_material` for the first rows of `work.groups`."""
+    for look in range(looks):
+        k, bits, m = work.groups[look, 0], work.groups[look, 1], work.groups[look, 2]
+        _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m, look)
 
 
 @inline
@@ -934,8 +982,12 @@ def _put_lanes(rows, first, k, chosen, a, b, c):
 
 
 @inline
-def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m):
-    """Complete the inputs of `light.shade` for those of fragments k..k + 15 in `bits`, which have material m."""
+def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m, look):
+    """Complete the inputs of `light.shade` for those of fragments k..k + 15 in `bits`, which have material m.
+
+    Args:
+        look: of the base texture, see `_prepare_texture`.
+    """
     rows, factors, flags = work.rows, materials.factors, materials.flags
     chosen = bits_to_mask(bits)
     red = broadcast_exact(factors[m, BASE])
@@ -961,7 +1013,10 @@ def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, b
             row = BASE_ROW if slot == BASE_MAP else EMISSION
             edged = flags[m, WEIGHTED] != 0
             weighted = edged and slot == BASE_MAP
-            _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted)
+            if slot != BASE_MAP:
+                look = LOOKS  # the last, which `_gather` does not use
+                _prepare_texture(materials, grid, work, k, texture, edged, look)
+            _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted, look)
     zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
     if flags[m, UNLIT]:
         _put_lanes(rows, NORMAL, k, chosen, zero, zero, one)
@@ -985,9 +1040,15 @@ def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, b
                             _put(rows, NORMAL, n, -nx, -ny, -nz)
 
 
+@inline
+def _looked_up_by_sample(materials, grid, texture, edged):
+    """Whether a texture is looked up once per sample: the edges of nearest texels are sharp, too."""
+    return materials.samplers[texture, NEAREST] != 0 or edged or grid.filter[5] != ZERO
+
+
 @helper
-def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted):
-    """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
+def _prepare_texture(materials, grid, work, k, texture, edged, look):
+    """Write how fragments k..k + 15 look up a texture to row `look` of `work.looks`, and request the first texels.
 
     The mean of encoded colours over the footprint of the pixel, a parallelogram with the sides a = d(u, v) / dX and
     b = d(u, v) / dY in texels of level 0. Its second moments are the matrix a aᵀ + b bᵀ (up to a factor), with
@@ -996,89 +1057,135 @@ def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged
 
     Args:
         edged: the surface has edges of transparency: the texture is looked up once for each sample of the fragment.
-        weighted: the look-ups are weighted by alpha.
     """
     rows, samplers, samples = work.rows, materials.samplers, grid.samples
-    place = TEXCOORD * STRIDE + k
-    u, v = load_exact(rows, place), load_exact(rows, place + STRIDE)
-    ux, vx = load_exact(rows, place + 2 * STRIDE), load_exact(rows, place + 3 * STRIDE)
-    uy, vy = load_exact(rows, place + 4 * STRIDE), load_exact(rows, place + 5 * STRIDE)
+    at = TEXCOORD * STRIDE + k
+    u, v = load_exact(rows, at), load_exact(rows, at + STRIDE)
+    ux, vx = load_exact(rows, at + 2 * STRIDE), load_exact(rows, at + 3 * STRIDE)
+    uy, vy = load_exact(rows, at + 4 * STRIDE), load_exact(rows, at + 5 * STRIDE)
     zero, one, tiny = broadcast_exact(ZERO), broadcast_exact(ONE), broadcast_exact(np.float32(1e-30))
     width, height = samplers[texture, WIDTH], samplers[texture, HEIGHT]
     across, down = np.float32(width), np.float32(height)
-    nearest = samplers[texture, NEAREST] != 0
-    by_sample = nearest or edged or grid.filter[5] != ZERO  # the edges of nearest texels are sharp, too
+    by_sample = _looked_up_by_sample(materials, grid, texture, edged)
     most = broadcast_exact(np.float32(1e30))
     ax, ay, bx, by = ux * across, vx * down, uy * across, vy * down
     xx, xy, yy = ax * ax + bx * bx, ax * ay + bx * by, ay * ay + by * by
     difference = xx - yy
     root = simd.sqrt(difference * difference + xy * xy * np.float32(4.0))
     long = maximum(minimum((xx + yy + root) * np.float32(0.5), most), tiny)
-    short = maximum(minimum((xx + yy - root) * np.float32(0.5), most), tiny)
-    # The eigenvector of l1: (l1 - yy, xy) or (xy, l1 - xx), whichever has the larger first element.
-    wide = difference >= ZERO
-    axis_x = select(wide, difference + root, xy * np.float32(2.0))
-    axis_y = select(wide, xy * np.float32(2.0), root - difference)
-    scale = simd.sqrt(long / maximum(axis_x * axis_x + axis_y * axis_y, tiny))
-    axis_x, axis_y = axis_x * scale * (ONE / across), axis_y * scale * (ONE / down)
-    # Squares of encoded values are nearly linear light.
-    squared = long <= (np.float32(3e30) if by_sample else grid.filter[0])
-    taps = select(long > short * grid.filter[2], one + ONE, one)
-    taps = select(long > short * grid.filter[3], one + np.float32(2.0), taps)
-    taps = select(long > short * grid.filter[4], one + np.float32(3.0), taps)
-    taps = select(squared, one, taps)
-    length = maximum(short, long / (taps * taps)) * grid.filter[1]
-    number = 4
+    first, looks = look * LOOK, work.looks
     if by_sample:
-        length, number = maximum(ax * ax + ay * ay, bx * bx + by * by) / np.float32(samples), samples
+        length = maximum(ax * ax + ay * ay, bx * bx + by * by) / np.float32(samples)
+        dx = grid.inside[0, 0] - load_exact(rows, AT * STRIDE + k)
+        dy = grid.inside[0, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
+        tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
+    else:
+        short = maximum(minimum((xx + yy - root) * np.float32(0.5), most), tiny)
+        # The eigenvector of l1: (l1 - yy, xy) or (xy, l1 - xx), whichever has the larger first element.
+        wide = difference >= ZERO
+        axis_x = select(wide, difference + root, xy * np.float32(2.0))
+        axis_y = select(wide, xy * np.float32(2.0), root - difference)
+        scale = simd.sqrt(long / maximum(axis_x * axis_x + axis_y * axis_y, tiny))
+        axis_x, axis_y = axis_x * scale * (ONE / across), axis_y * scale * (ONE / down)
+        # Squares of encoded values are nearly linear light.
+        squared = long <= grid.filter[0]
+        taps = select(long > short * grid.filter[2], one + ONE, one)
+        taps = select(long > short * grid.filter[3], one + np.float32(2.0), taps)
+        taps = select(long > short * grid.filter[4], one + np.float32(3.0), taps)
+        taps = select(squared, one, taps)
+        length = maximum(short, long / (taps * taps)) * grid.filter[1]
+        step = one / taps
+        offset = step * np.float32(0.5) - np.float32(0.5)
+        tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
+        simd.store(looks, first + 5 * LANES, axis_x)
+        simd.store(looks, first + 6 * LANES, axis_y)
+        simd.store(looks, first + 7 * LANES, taps)
+        simd.store(looks, first + 8 * LANES, step)
+        simd.store(looks, first + 9 * LANES, long)
     level = simd.floor(exponents(maximum(length, tiny)) * np.float32(0.5))
     last = broadcast_exact(np.float32(samplers[texture, LEVELS] - 1))
     level = minimum(maximum(level, zero), last)
-    step = one / taps
-    red, green, blue, total = zero, zero, zero, zero
-    some_squared = np.int64(mask_bits(squared)) & bits != 0
+    place, stride, right, below = _tap_places(materials, texture, level, tap_u, tap_v)
+    prefetch_texels(materials.texels, place, stride)
+    simd.store(looks, first, place)
+    simd.store(looks, first + LANES, stride)
+    simd.store(looks, first + 2 * LANES, right)
+    simd.store(looks, first + 3 * LANES, below)
+    simd.store(looks, first + 4 * LANES, level)
+
+
+@inline
+def _tap_places(materials, texture, level, u, v):
+    """Return `vectors.texel_places` of texture coordinates of any size."""
+    samplers = materials.samplers
+    u, v = _fold_lanes(u, samplers[texture, WRAP_S]), _fold_lanes(v, samplers[texture, WRAP_T])
+    width, height = samplers[texture, WIDTH], samplers[texture, HEIGHT]
     first = texture * samplers.shape[1] + OFFSETS
-    for t in range(number):
-        if by_sample:
-            dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
-            dy = grid.inside[t, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
-            tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
+    return texel_places(samplers, first, width, height, level, u, v, samplers[texture, NEAREST] != 0)
+
+
+@helper
+def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted, look):
+    """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
+
+    Args:
+        edged, look: see `_prepare_texture`.
+        weighted: the look-ups are weighted by alpha.
+    """
+    rows, samples, looks, first = work.rows, grid.samples, work.looks, look * LOOK
+    at = TEXCOORD * STRIDE + k
+    u, v = load_exact(rows, at), load_exact(rows, at + STRIDE)
+    zero, one, tiny = broadcast_exact(ZERO), broadcast_exact(ONE), broadcast_exact(np.float32(1e-30))
+    place, stride = load_exact(looks, first), load_exact(looks, first + LANES)
+    right, below = load_exact(looks, first + 2 * LANES), load_exact(looks, first + 3 * LANES)
+    level = load_exact(looks, first + 4 * LANES)
+    red, green, blue, total = zero, zero, zero, zero
+    if _looked_up_by_sample(materials, grid, texture, edged):
+        ux, vx = load_exact(rows, at + 2 * STRIDE), load_exact(rows, at + 3 * STRIDE)
+        uy, vy = load_exact(rows, at + 4 * STRIDE), load_exact(rows, at + 5 * STRIDE)
+        for t in range(samples):
             active = bit_set(masks, k, t)
             if np.int64(mask_bits(active)) & bits == 0:
                 continue
-        else:
+            if t > 0:
+                dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
+                dy = grid.inside[t, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
+                tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
+                place, stride, right, below = _tap_places(materials, texture, level, tap_u, tap_v)
+            r, g, b, a = bilinear_linear(materials.texels, place, stride, right, below)
+            weight = one
+            if weighted:
+                weight = a + np.float32(1e-3)
+            weight = select(active, weight, zero)
+            total = total + weight
+            red, green, blue = red + r * weight, green + g * weight, blue + b * weight
+    else:
+        axis_x, axis_y = load_exact(looks, first + 5 * LANES), load_exact(looks, first + 6 * LANES)
+        taps, step = load_exact(looks, first + 7 * LANES), load_exact(looks, first + 8 * LANES)
+        squared = load_exact(looks, first + 9 * LANES) <= grid.filter[0]
+        some_squared = np.int64(mask_bits(squared)) & bits != 0
+        for t in range(4):
             active = taps > np.float32(t)
             if np.int64(mask_bits(active)) & bits == 0:
                 break
-            offset = (step * (np.float32(t) + np.float32(0.5))) - np.float32(0.5)
-            tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
-        tap_u = _fold_lanes(tap_u, samplers[texture, WRAP_S])
-        tap_v = _fold_lanes(tap_v, samplers[texture, WRAP_T])
-        weight = one
-        if by_sample:
-            r, g, b, a = bilinear_linear(
-                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
-            )
-            if weighted:
-                weight = a + np.float32(1e-3)
-        elif some_squared:
-            r, g, b = bilinear(
-                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, squared
-            )
-        else:
-            r, g, b = bilinear_encoded(
-                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
-            )
-        weight = select(active, weight, zero)
-        total = total + weight
-        red, green, blue = red + r * weight, green + g * weight, blue + b * weight
+            if t > 0:
+                offset = (step * (np.float32(t) + np.float32(0.5))) - np.float32(0.5)
+                tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
+                place, stride, right, below = _tap_places(materials, texture, level, tap_u, tap_v)
+            if some_squared:
+                r, g, b = bilinear(materials.texels, place, stride, right, below, squared)
+            else:
+                r, g, b = bilinear_encoded(materials.texels, place, stride, right, below)
+            weight = select(active, one, zero)
+            total = total + weight
+            red, green, blue = red + r * weight, green + g * weight, blue + b * weight
     scale = np.float32(UNIT) / maximum(total, tiny)
-    place = row * STRIDE + k
+    at = row * STRIDE + k
     _put_lanes(
         rows, row, k, bits_to_mask(bits),
-        light.decode(red * scale) * load_exact(rows, place),
-        light.decode(green * scale) * load_exact(rows, place + STRIDE),
-        light.decode(blue * scale) * load_exact(rows, place + 2 * STRIDE),
+        light.decode(red * scale) * load_exact(rows, at),
+        light.decode(green * scale) * load_exact(rows, at + STRIDE),
+        light.decode(blue * scale) * load_exact(rows, at + 2 * STRIDE),
     )  # fmt: skip
 
 
@@ -1114,8 +1221,8 @@ def _set_up(records, r, grid, tile_x, tile_y):
     a1, b1, c1, t1 = _edge(points, r, 2, 0, tile_x, tile_y)
     a2, b2, c2, t2 = _edge(points, r, 0, 1, tile_x, tile_y)
     x0, y0 = float(points[r, 0]), float(points[r, 1])
-    q0, q1, q2 = points[r, 2], points[r, 5], points[r, 8]
-    inverse = 1.0 / ((points[r, 3] - x0) * (points[r, 7] - y0) - (points[r, 6] - x0) * (points[r, 4] - y0))
+    q0, q1, q2 = points[r, 2], points[r, 6], points[r, 10]
+    inverse = 1.0 / ((points[r, 4] - x0) * (points[r, 9] - y0) - (points[r, 8] - x0) * (points[r, 5] - y0))
     a3 = (a0 * q0 + a1 * q1 + a2 * q2) * inverse
     b3 = (b0 * q0 + b1 * q1 + b2 * q2) * inverse
     c3 = q0 + a3 * (tile_x - x0) + b3 * (tile_y - y0)
@@ -1125,14 +1232,32 @@ def _set_up(records, r, grid, tile_x, tile_y):
         (one(a2), one(b2), one(c2)),
         (one(a3), one(b3), one(c3)),
     )
+    return e, _rest(grid, e), (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _rest(grid, e):
+    """Return the values of planes at the 16 samples of a block without those at its corner."""
     x, y = load_exact(grid.offsets, 0), load_exact(grid.offsets, LANES)
-    rest = (
+    return (
         x * e[0][0] + y * e[0][1],
         x * e[1][0] + y * e[1][1],
         x * e[2][0] + y * e[2][1],
         x * e[3][0] + y * e[3][1],
     )
-    return e, rest, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _set_up_before(grid, work, n):
+    """As `_set_up`, of record n of those that `set_up_triangles` prepared."""
+    p = work.prepared
+    e = (
+        (p[n], p[16 + n], p[32 + n]),
+        (p[48 + n], p[64 + n], p[80 + n]),
+        (p[96 + n], p[112 + n], p[128 + n]),
+        (p[144 + n], p[160 + n], p[176 + n]),
+    )
+    return e, _rest(grid, e), (p[192 + n], p[208 + n], p[224 + n]), p[240 + n], p[256 + n]
 
 
 @inline
@@ -1211,15 +1336,16 @@ def _draw_wide(e, rest, least, low, high, left, top, right, bottom, across, bw, 
 
 @inline
 def _draw_record(
-    mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes, layers
+    mesh, materials, screen, records, n, grid, tile_x, tile_y, work, blend_threshold, planes, layers
 ):
-    """Draw the opaque samples of a record to the depths and ids of a tile.
+    """Draw the opaque samples of record n of `work.batch` to the depths and ids of a tile.
 
     Translucent samples of blended records are remembered for `_draw_translucent`, if `layers`, the number of blocks
     that are remembered, is not negative. Returns the new number.
     """
+    r = np.int64(work.batch[n])
     f = records.owners[r]
-    e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
+    e, rest, least, low, high = _set_up_before(grid, work, n)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     kind = mesh.kinds[f]
     if kind == SOLID and right - left >= 3:
@@ -1343,7 +1469,7 @@ def _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x, y):
         else:
             u, v = u + np.float32(0.5), v + np.float32(0.5)  # the border is texel 0
         start = samplers[texture, OFFSETS + level]
-        alpha = alpha * (mix_alpha(materials.texels, start, width + 2, u, v) * np.float32(UNIT))
+        alpha = alpha * (mix_alpha(materials.alphas, start, width + 2, u, v) * np.float32(UNIT))
     return alpha
 
 
@@ -1459,11 +1585,15 @@ def _draw_opaque(
     for n in range(grid.tile_width * grid.tile_height * grid.samples):
         work.depths[n] = 0
         work.ids[n] = -1
-    for n in range(bins.starts[tile], bins.starts[tile + 1]):
-        layers = _draw_record(
-            mesh, materials, screen, records, bins.records[n], grid, tile_x, tile_y, work, threshold, planes,
-            layers,
-        )  # fmt: skip
+    end = np.int64(bins.starts[tile + 1])
+    for first in range(np.int64(bins.starts[tile]), end, LANES):
+        for n in range(LANES):
+            work.batch[n] = bins.records[min(first + n, end - 1)]
+        set_up_triangles(records.points, work.batch, tile_x, tile_y, work.prepared)
+        for n in range(min(end - first, LANES)):
+            layers = _draw_record(
+                mesh, materials, screen, records, n, grid, tile_x, tile_y, work, threshold, planes, layers
+            )
 
 
 @inline

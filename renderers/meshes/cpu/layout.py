@@ -26,6 +26,8 @@ MAX_LEVELS = 12  # of textures of at most 2048 texels a side
 REPEAT, MIRROR, CLAMP = 0, 1, 2
 # Fragments shaded at a time, distance of the rows of their array `Work.rows`, and number of rows (`light`).
 CHUNK, STRIDE, ROWS = 256, 272, 38  # a stride of a power of two would put rows into a few sets of the cache
+# Groups of fragments whose texels are requested before the first is shaded, and float32 values of each (`Work.looks`).
+LOOKS, LOOK = 8, 160
 # Blocks of blended triangles that are remembered per tile, and float32 values of each (`Work.layers`).
 LAYERS, LAYER = 4096, 32
 WRAPS = {"repeat": REPEAT, "mirror": MIRROR, "clamp": CLAMP}
@@ -73,6 +75,8 @@ class Materials(NamedTuple):
         samplers: int64 [T, OFFSETS + MAX_LEVELS].
         texels: uint32 [...], RGBA texels of all levels, R in the lowest byte, encoded as in the file. Each level has a
             border of one texel that repeats, mirrors or continues the image.
+        alphas: uint32 [...], for each texel the alphas of it, of those to the right and below, and of the one below right,
+            from the lowest byte on; only of textures with transparent parts, [1] if there are none.
     """
 
     factors: np.ndarray
@@ -80,6 +84,7 @@ class Materials(NamedTuple):
     textures: np.ndarray
     samplers: np.ndarray
     texels: np.ndarray
+    alphas: np.ndarray
 
 
 class Grid(NamedTuple):
@@ -95,7 +100,6 @@ class Grid(NamedTuple):
             two: divisions by a variable are slow.
         offsets: float32 [32], x of the 16 samples in a block, then y.
         inside: float32 [samples, 2], x and y of the samples in a pixel.
-        centroids: float32 [16, 2], mean x and y of the samples in a mask, with 4 samples per pixel.
         places: uint32 [pixels of a tile, 2], x and y of the pixels in a tile.
         filter: float32 [6], how textures are filtered, see `renderer.FILTER`.
     """
@@ -110,7 +114,6 @@ class Grid(NamedTuple):
     tile_shift_y: int
     offsets: np.ndarray
     inside: np.ndarray
-    centroids: np.ndarray
     places: np.ndarray
     filter: np.ndarray
 
@@ -119,7 +122,7 @@ class Records(NamedTuple):
     """The triangles of one view after culling and clipping.
 
     Attributes:
-        points: float32 [R, 9], x, y (pixels) and 1 / w of the corners, clockwise on screen.
+        points: float32 [R, 12], x, y (pixels), 1 / w and nothing of each corner, clockwise on screen.
         boxes: int32 [R, 4], pixels: left, top, and one past right and bottom.
         owners: uint32 [R], the triangle of the mesh.
         facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
@@ -208,6 +211,11 @@ class Work(NamedTuple):
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
         planes: float32 [4, 3], see `kernels._alpha_planes`.
+        groups: int64 [LOOKS, 3], fragments of one material: the first of 16, their bits, and the material.
+        looks: float32 [(LOOKS + 1) * LOOK], 16 values of each for the first look-up in the base texture of the groups:
+            place, stride, and weights (`vectors.texel_places`), and for the others level, axis in x and y, number of
+            look-ups, its inverse, and l1 (`kernels._prepare_texture`); the last one is scratch memory.
+        batch: uint32 [16], records, and prepared: float32 [17 * 16], output of `vectors.set_up_triangles`.
     """
 
     depths: np.ndarray
@@ -232,3 +240,7 @@ class Work(NamedTuple):
     alphas: np.ndarray
     rows: np.ndarray
     planes: np.ndarray
+    batch: np.ndarray
+    prepared: np.ndarray
+    groups: np.ndarray
+    looks: np.ndarray

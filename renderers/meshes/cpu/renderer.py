@@ -19,6 +19,8 @@ from renderers.meshes.cpu.layout import (
     CHUNK,
     LAYER,
     LAYERS,
+    LOOK,
+    LOOKS,
     ROWS,
     STRIDE,
     Bins,
@@ -274,22 +276,9 @@ def _grid(samples: int) -> Grid:
         tile_shift_y=tile_height.bit_length() - 1,
         offsets=offsets.astype(np.float32),
         inside=inside.astype(np.float32),
-        centroids=_centroids(inside.astype(np.float32)),
         places=places.astype(np.uint32),
         filter=FILTER,
     )
-
-
-def _centroids(inside: np.ndarray) -> np.ndarray:
-    """Return float32 [16, 2]: the mean place of the samples in each mask of four, summed in their order."""
-    result = np.zeros((16, 2), np.float32)
-    if len(inside) == 4:
-        for mask in range(1, 16):
-            chosen = [s for s in range(4) if mask >> s & 1]
-            for s in chosen:
-                result[mask] += inside[s]
-            result[mask] /= np.float32(len(chosen))
-    return result
 
 
 def _work(grid: Grid, orders: int) -> Work:
@@ -318,6 +307,10 @@ def _work(grid: Grid, orders: int) -> Work:
         alphas=np.zeros((CHUNK, 16), np.float32),
         rows=np.ones(ROWS * STRIDE, np.float32),
         planes=np.zeros((4, 3), np.float32),
+        batch=np.zeros(16, np.uint32),
+        prepared=np.zeros(17 * 16, np.float32),
+        groups=np.zeros((LOOKS, 3), np.int64),
+        looks=np.zeros((LOOKS + 1) * LOOK, np.float32),
     )
 
 
@@ -333,7 +326,7 @@ def _lists(records: int, vertices: int) -> Lists:
 
 def _records(room: int, triangles: int) -> Records:
     return Records(
-        points=np.empty((room, 9), np.float32),
+        points=np.zeros((room, 12), np.float32),
         boxes=np.empty((room, 4), np.int32),
         owners=np.empty(room, np.uint32),
         facing=np.ones(triangles, np.int8),

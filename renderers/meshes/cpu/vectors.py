@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from renderers import simd
 
 LANES = 16
+TINY = -1.1754943508222875e-38  # a sample on an edge exceeds this, but not 0
 
 _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_INT32, LANES), ir.VectorType(_FLOAT, LANES)
@@ -172,40 +174,54 @@ def transposed(typing, table, numbers, first):
         numbers: uint32 array.
         first: index of the first number.
     """
-    return _transposed(table, numbers, 8)
+    return types.UniTuple(simd.exact, 8)(table, numbers, types.int64), _transposed(8)
 
 
 @intrinsic
 def transposed_short(typing, table, numbers, first):
     """As `transposed`, of a table [N, 4] of float32, or of uint32, whose bits are returned."""
-    return _transposed(table, numbers, 4)
+    return types.UniTuple(simd.exact, 4)(table, numbers, types.int64), _transposed(4)
 
 
-def _transposed(table, numbers, columns):
+def _transposed(columns):
+    """Return the generator of `transposed`."""
+
     def generate(context, builder, signature, arguments):
-        row_type = ir.VectorType(_FLOAT, columns)
         table, numbers, first = arguments
         data = context.make_array(signature.args[0])(context, builder, table).data
         places = context.make_array(signature.args[1])(context, builder, numbers).data
-        rows = []
-        for i in range(LANES):
-            place = builder.gep(places, [builder.add(first, ir.Constant(_INT64, i))])
-            number = builder.zext(builder.load(place), _INT64)
-            address = builder.gep(data, [builder.mul(number, ir.Constant(_INT64, columns))])
-            rows.append(_load(builder, builder.bitcast(address, row_type.as_pointer())))
-        # Interleaving two vectors whose rows are n / 2 apart, for n = 16, 8, 4, 2, transposes: row i and row i + n / 2
-        # alternate in every column. Vectors longer than 16 lanes are split into halves.
-        while len(rows) > 1 and rows[0].type.count < LANES:
-            rows = [_interleave(builder, a, b)[0] for a, b in _halves(rows)]
-        parts = [[row] for row in rows]
-        while len(parts) > 1:
-            parts = [
-                [half for a, b in zip(low, high, strict=True) for half in _interleave(builder, a, b)]
-                for low, high in _halves(parts)
-            ]
-        return context.make_tuple(builder, signature.return_type, parts[0])
+        lanes = _columns(builder, data, places, first, columns, columns, 0)
+        return context.make_tuple(builder, signature.return_type, lanes)
 
-    return types.UniTuple(simd.exact, columns)(table, numbers, types.int64), generate
+    return generate
+
+
+def _columns(builder, data, places, first, columns, length, column):
+    """Return some columns of the 16 rows of a table, whose numbers are at `places[first]`, as vectors of 16 lanes.
+
+    Args:
+        columns: how many, a power of two.
+        length: of a row.
+        column: the first.
+    """
+    row_type = ir.VectorType(_FLOAT, columns)
+    rows = []
+    for i in range(LANES):
+        place = builder.gep(places, [builder.add(first, ir.Constant(_INT64, i))])
+        number = builder.mul(builder.zext(builder.load(place), _INT64), ir.Constant(_INT64, length))
+        address = builder.gep(data, [builder.add(number, ir.Constant(_INT64, column))])
+        rows.append(_load(builder, builder.bitcast(address, row_type.as_pointer())))
+    # Interleaving two vectors whose rows are n / 2 apart, for n = 16, 8, 4, 2, transposes: row i and row i + n / 2
+    # alternate in every column. Vectors longer than 16 lanes are split into halves.
+    while len(rows) > 1 and rows[0].type.count < LANES:
+        rows = [_interleave(builder, a, b)[0] for a, b in _halves(rows)]
+    parts = [[row] for row in rows]
+    while len(parts) > 1:
+        parts = [
+            [half for a, b in zip(low, high, strict=True) for half in _interleave(builder, a, b)]
+            for low, high in _halves(parts)
+        ]
+    return parts[0]
 
 
 def _halves(items):
@@ -225,8 +241,74 @@ def _interleave(builder, a, b):
 
 
 @intrinsic
+def set_up_triangles(typing, points, numbers, tile_x, tile_y, out):
+    """Prepare 16 records for a tile: see `kernels._set_up`, whose arithmetic this is.
+
+    Args:
+        points: float32 array [R, 12] of `layout.Records`.
+        numbers: uint32 array [16], the records.
+        tile_x, tile_y: place of the tile, pixels, int64.
+        out: float32 array [17 * 16], output, 16 values of each: slope in x, slope in y and value at the corner of the
+            tile of three edges and of 1 / w; what samples must exceed at the edges; least and largest 1 / w.
+    """
+
+    def generate(context, builder, signature, arguments):
+        points, numbers, tile_x, tile_y, out = arguments
+        wide, kinds = ir.VectorType(ir.DoubleType(), LANES), signature.args
+        data = context.make_array(kinds[0])(context, builder, points).data
+        places = context.make_array(kinds[1])(context, builder, numbers).data
+        corners = [
+            _columns(builder, data, places, ir.Constant(_INT64, 0), 4, 12, 4 * corner)[:3]
+            for corner in range(3)
+        ]
+        (x0, y0, q0), (x1, y1, q1), (x2, y2, q2) = corners
+        depths = q0, q1, q2
+        left, top = (
+            _broadcast(builder, builder.sitofp(value, ir.DoubleType())) for value in (tile_x, tile_y)
+        )
+        add, subtract, multiply = builder.fadd, builder.fsub, builder.fmul
+        zero, half = ir.Constant(_FLOATS, [0.0] * LANES), ir.Constant(wide, [-0.5] * LANES)
+
+        def widened(value):
+            return builder.fpext(value, wide)
+
+        edges, planes, limits = [], [], []
+        for xj, yj, xk, yk in ((x1, y1, x2, y2), (x2, y2, x0, y0), (x0, y0, x1, y1)):
+            a, b = subtract(yj, yk), subtract(xk, xj)
+            c = multiply(half, widened(add(multiply(a, add(xj, xk)), multiply(b, add(yj, yk)))))
+            value = add(multiply(widened(a), left), add(multiply(widened(b), top), c))
+            edges.append((a, b))
+            planes += [a, b, builder.fptrunc(value, _FLOATS)]
+            level = builder.and_(builder.fcmp_ordered("==", a, zero), builder.fcmp_ordered(">", b, zero))
+            owned = builder.or_(builder.fcmp_ordered(">", a, zero), level)
+            limits.append(builder.select(owned, ir.Constant(_FLOATS, [TINY] * LANES), zero))
+        area = multiply(subtract(x1, x0), subtract(y2, y0))
+        area = subtract(area, multiply(subtract(x2, x0), subtract(y1, y0)))
+        inverse = builder.fdiv(ir.Constant(wide, [1.0] * LANES), widened(area))
+        value = widened(q0)
+        for n, (tile, origin) in enumerate(((left, x0), (top, y0))):
+            terms = [multiply(edge[n], q) for edge, q in zip(edges, depths, strict=True)]
+            slope = multiply(widened(add(add(terms[0], terms[1]), terms[2])), inverse)
+            planes.append(builder.fptrunc(slope, _FLOATS))
+            value = add(value, multiply(slope, subtract(tile, widened(origin))))
+        planes.append(builder.fptrunc(value, _FLOATS))
+        results = planes + limits
+        for comparison in ("<", ">"):
+            extreme = depths[0]
+            for depth in depths[1:]:
+                extreme = builder.select(builder.fcmp_ordered(comparison, extreme, depth), extreme, depth)
+            results.append(extreme)
+        for n, value in enumerate(results):
+            place = ir.Constant(_INT64, LANES * n)
+            _store(builder, value, _address(context, builder, kinds[4], out, place, _FLOATS))
+        return context.get_dummy_value()
+
+    return types.void(points, numbers, types.int64, types.int64, out), generate
+
+
+@intrinsic
 def triangle_boxes(typing, x0, y0, w0, x1, y1, w1, x2, y2, w2, near, margin, width, height, boxes):
-    """Find the pixels that 16 triangles can cover, in float64: see `kernels._assemble` for what is left out.
+    """Find the pixels that 16 triangles can cover: see `kernels._assemble` for what is left out.
 
     Args:
         x0 to w2: `exact` lanes, the corners on screen, pixels, and their depths.
@@ -265,22 +347,25 @@ def triangle_boxes(typing, x0, y0, w0, x1, y1, w1, x2, y2, w2, near, margin, wid
                 result = builder.and_(result, condition)
             return result
 
+        x0, y0, _, x1, y1, _, x2, y2, _ = corners
+        first = builder.fmul(builder.fsub(x1, x0), builder.fsub(y2, y0))
+        area = builder.fsub(first, builder.fmul(builder.fsub(x2, x0), builder.fsub(y1, y0)))
+        flat = ir.Constant(_FLOATS, [0.0] * LANES)
         x0, y0, w0, x1, y1, w1, x2, y2, w2 = (builder.fpext(value, wide) for value in corners)
         near, margin, width, height = (everywhere(value) for value in (near, margin, width, height))
         zero, one = everywhere(0.0), everywhere(1.0)
-        usual = [builder.fcmp_ordered(">=", value, near) for value in (w0, w1, w2)]
+        usual = [builder.fcmp_ordered("==", area, area)]  # not if it is too large for float32
+        usual += [builder.fcmp_ordered(">=", value, near) for value in (w0, w1, w2)]
         usual += [
             builder.fcmp_ordered("<", simd._call(builder, "llvm.fabs.v16f64", wide, value), everywhere(1e30))
             for value in (x0, y0, w0, x1, y1, w1, x2, y2, w2)
         ]
         usual = all_of(*usual)
-        first = builder.fmul(builder.fsub(x1, x0), builder.fsub(y2, y0))
-        area = builder.fsub(first, builder.fmul(builder.fsub(x2, x0), builder.fsub(y1, y0)))
         left, right = extreme("<", x0, x1, x2), extreme(">", x0, x1, x2)
         top, bottom = extreme("<", y0, y1, y2), extreme(">", y0, y1, y2)
         touched = all_of(
             usual,
-            builder.fcmp_ordered("!=", area, zero),
+            builder.fcmp_ordered("!=", area, flat),
             builder.fcmp_ordered(">", right, zero),
             builder.fcmp_ordered(">", bottom, zero),
             builder.fcmp_ordered("<", left, width),
@@ -299,7 +384,7 @@ def triangle_boxes(typing, x0, y0, w0, x1, y1, w1, x2, y2, w2, near, margin, wid
             place = ir.Constant(_INT64, LANES * n)
             address = _address(context, builder, signature.args[13], boxes, place, whole)
             _store(builder, builder.fptosi(side, whole), address)
-        positive = builder.fcmp_ordered(">", area, zero)
+        positive = builder.fcmp_ordered(">", area, flat)
         bits = [_bits(builder, mask) for mask in (usual, touched, positive)]
         return context.make_tuple(builder, signature.return_type, bits)
 
@@ -331,47 +416,84 @@ def make_quad(typing, a, b, c, d):
 
 
 @intrinsic
-def bilinear(typing, texels, offsets, first, width, height, level, u, v, nearest, squared):
-    """Interpolate RGB at 16 places of a texture, a tuple of three `exact` vectors, 0..255.
+def texel_places(typing, offsets, first, width, height, level, u, v, nearest):
+    """Return where 16 places of a texture are: upper left texels, texels per row, and weights of right and below.
 
     Args:
-        texels: uint32 array.
         offsets, first: int64 array; offsets[first + l] is the first texel of level l.
         width, height: of level 0.
         level: `exact` lanes of integers.
         u, v: `exact` lanes, 0..1.
-        nearest: bool, return the nearest texel instead of interpolating four.
+        nearest: bool, to get the nearest texel and weights of 0.
+    Returns:
+        Four vectors of `exact` lanes; the first two contain the bits of int32.
+    """
+
+    def generate(context, builder, signature, arguments):
+        offsets, *others = arguments
+        starts = context.make_array(signature.args[0])(context, builder, offsets).data
+        place, stride, right, down = _texel_places(builder, starts, *others)
+        place, stride = builder.bitcast(place, _FLOATS), builder.bitcast(stride, _FLOATS)
+        return context.make_tuple(builder, signature.return_type, [place, stride, right, down])
+
+    kinds = (offsets, types.int64, types.int64, types.int64, simd.exact, simd.exact, simd.exact)
+    return types.UniTuple(simd.exact, 4)(*kinds, types.boolean), generate
+
+
+@intrinsic
+def prefetch_texels(typing, texels, place, stride):
+    """Request the texels at two of four of 16 places (`texel_places`) and below: those between are mostly beside them."""
+
+    def generate(context, builder, signature, arguments):
+        texels, place, stride = arguments
+        data = context.make_array(signature.args[0])(context, builder, texels).data
+        place, stride = builder.bitcast(place, _INTS), builder.bitcast(stride, _INTS)
+        bytes_at = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [bytes_at, _INT32, _INT32, _INT32])
+        request = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
+        read, keep, of_data = (ir.Constant(_INT32, value) for value in (0, 3, 1))
+        for line in (place, builder.add(place, stride)):
+            for i in range(LANES):
+                if i % 4 in (0, 3):
+                    index = builder.sext(builder.extract_element(line, ir.Constant(_INT32, i)), _INT64)
+                    address = builder.bitcast(builder.gep(data, [index]), bytes_at)
+                    builder.call(request, [address, read, keep, of_data])
+        return context.get_dummy_value()
+
+    return types.void(texels, simd.exact, simd.exact), generate
+
+
+@intrinsic
+def bilinear(typing, texels, place, stride, right, down, squared):
+    """Interpolate RGB at 16 places of a texture, a tuple of three `exact` vectors, 0..255.
+
+    Args:
+        texels: uint32 array.
+        place, stride, right, down: see `texel_places`.
         squared: mask of the lanes in which the squares of colours are interpolated, nearly linear light.
     """
-    kinds = (texels, offsets, types.int64, types.int64, types.int64)
-    lanes = (simd.exact, simd.exact, simd.exact, types.boolean, squared)
-    return types.UniTuple(simd.exact, 3)(*kinds, *lanes), _bilinear(3, linear=False)
+    return types.UniTuple(simd.exact, 3)(texels, *[simd.exact] * 4, squared), _bilinear(3, linear=False)
 
 
 @intrinsic
-def bilinear_encoded(typing, texels, offsets, first, width, height, level, u, v, nearest):
+def bilinear_encoded(typing, texels, place, stride, right, down):
     """As `bilinear`, squared in no lane."""
-    kinds = (texels, offsets, types.int64, types.int64, types.int64)
-    return types.UniTuple(simd.exact, 3)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(3, linear=False)
+    return types.UniTuple(simd.exact, 3)(texels, *[simd.exact] * 4), _bilinear(3, linear=False)
 
 
 @intrinsic
-def bilinear_linear(typing, texels, offsets, first, width, height, level, u, v, nearest):
+def bilinear_linear(typing, texels, place, stride, right, down):
     """As `bilinear`, squared in all lanes; RGBA."""
-    kinds = (texels, offsets, types.int64, types.int64, types.int64)
-    return types.UniTuple(simd.exact, 4)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(4, linear=True)
+    return types.UniTuple(simd.exact, 4)(texels, *[simd.exact] * 4), _bilinear(4, linear=True)
 
 
 def _bilinear(channels, linear):
     """Return the generator of `bilinear` for the first channels; `linear`: squared in all lanes."""
 
     def generate(context, builder, signature, arguments):
-        texels, offsets, first, width, height, level, u, v, nearest, *squared = arguments
+        texels, place, stride, right, down, *squared = arguments
         data = context.make_array(signature.args[0])(context, builder, texels).data
-        starts = context.make_array(signature.args[1])(context, builder, offsets).data
-        place, stride, right, down = _texel_places(
-            builder, starts, first, width, height, level, u, v, nearest
-        )
+        place, stride = builder.bitcast(place, _INTS), builder.bitcast(stride, _INTS)
         ints64 = ir.VectorType(_INT64, LANES)
         rows = [ir.Constant(ints64, ir.Undefined)] * 2
         for i in range(LANES):
@@ -518,51 +640,39 @@ def bit_set(typing, words, first, bit):
 
 
 @intrinsic
-def mix_alpha(typing, texels, start, stride, x, y):
+def mix_alpha(typing, alphas, start, stride, x, y):
     """Interpolate alpha at 16 places of a texture, 0..255.
 
     Args:
-        texels: uint32 array.
+        alphas: uint32 array, see `layout.Materials`.
         start: index of the first texel of the level.
         stride: distance to the texel below.
         x, y: `exact` lanes, places in texels, not negative.
     """
 
     def generate(context, builder, signature, arguments):
-        texels, start, stride, x, y = arguments
+        alphas, start, stride, x, y = arguments
         column, row = builder.fptosi(x, _INTS), builder.fptosi(y, _INTS)
         right = builder.fsub(x, builder.sitofp(column, _FLOATS))
         down = builder.fsub(y, builder.sitofp(row, _FLOATS))
         place = builder.add(builder.mul(row, _broadcast(builder, builder.trunc(stride, _INT32))), column)
-        data = context.make_array(signature.args[0])(context, builder, texels).data
-        ints64 = ir.VectorType(_INT64, LANES)
-        rows = [ir.Constant(ints64, ir.Undefined)] * 2
+        data = context.make_array(signature.args[0])(context, builder, alphas).data
+        quads = ir.Constant(_INTS, ir.Undefined)
         for i in range(LANES):
             number = ir.Constant(_INT32, i)
             index = builder.add(builder.sext(builder.extract_element(place, number), _INT64), start)
-            for line, first in enumerate((index, builder.add(index, stride))):
-                # A texel and its right neighbour at once.
-                value = _load(builder, builder.bitcast(builder.gep(data, [first]), _INT64.as_pointer()))
-                rows[line] = builder.insert_element(rows[line], value, number)
+            quads = builder.insert_element(quads, builder.load(builder.gep(data, [index])), number)
 
-        def alpha(value):
-            return builder.uitofp(builder.lshr(value, ir.Constant(_INTS, [24] * LANES)), _FLOATS)
+        def alpha(number):
+            value = builder.lshr(quads, ir.Constant(_INTS, [8 * number] * LANES))
+            return builder.uitofp(builder.and_(value, ir.Constant(_INTS, [255] * LANES)), _FLOATS)
 
         def mix(first, second, weight):
             return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
 
-        half = ir.Constant(ints64, [32] * LANES)
-        sides = [
-            mix(
-                alpha(builder.trunc(line, _INTS)),
-                alpha(builder.trunc(builder.lshr(line, half), _INTS)),
-                right,
-            )
-            for line in rows
-        ]
-        return mix(*sides, down)
+        return mix(mix(alpha(0), alpha(1), right), mix(alpha(2), alpha(3), right), down)
 
-    return simd.exact(texels, types.int64, types.int64, simd.exact, simd.exact), generate
+    return simd.exact(alphas, types.int64, types.int64, simd.exact, simd.exact), generate
 
 
 @intrinsic
