@@ -46,8 +46,6 @@ from renderers.meshes.cpu.layout import (
     LAYER,
     LAYERS,
     LEVELS,
-    LOOK,
-    LOOKS,
     MASK,
     METALLIC,
     METALLIC_ROUGHNESS_MAP,
@@ -105,11 +103,10 @@ from renderers.meshes.cpu.vectors import (
     matches,
     mix_alpha,
     pixel_places,
-    prefetch_texels,
     set_up_triangles,
     smallest,
     store_bytes,
-    texel_places,
+    take_number,
     transposed_short,
     triangle_boxes,
     write_1,
@@ -451,12 +448,12 @@ def _assemble(mesh, screen, near, width, height, margin, first_blended, records)
             if facing < 0 and mesh.culled[f]:
                 continue
             if count < room:
-                v, points = mesh.corners[f, 0], records.points
-                points[count, 0], points[count, 1], points[count, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
-                v = mesh.corners[f, 1 if clockwise else 2]
-                points[count, 4], points[count, 5], points[count, 6] = screen[v, 0], screen[v, 1], screen[v, 2]
-                v = mesh.corners[f, 2 if clockwise else 1]
-                points[count, 8], points[count, 9], points[count, 10] = screen[v, 0], screen[v, 1], screen[v, 2]
+                a = mesh.corners[f, 0]
+                b, c = mesh.corners[f, 1 if clockwise else 2], mesh.corners[f, 2 if clockwise else 1]
+                for i in range(3):
+                    records.points[count, i] = screen[a, i]
+                    records.points[count, 4 + i] = screen[b, i]
+                    records.points[count, 8 + i] = screen[c, i]
                 for side in range(4):
                     records.boxes[count, side] = boxes[LANES * side + n]
                 records.owners[count] = f
@@ -939,35 +936,14 @@ def _add_details(mesh, materials, facing, f, rows, n):
 
 @helper
 def _gather(mesh, materials, records, grid, work, triangles, masks, count):
-    """Look up the textures of fragments and complete the inputs of `light.shade`, 16 at a time by material.
-
-    The texels of several groups are requested from memory before the first of them is used.
-    """
-    groups, looks = work.groups, 0
+    """Look up the textures of fragments and complete the inputs of `light.shade`, 16 at a time by material."""
     for k in range(0, count, LANES):
         remaining = (1 << min(count - k, LANES)) - 1
         while remaining:
             m = work.materials[k + simd.lowest_bit(np.uint64(remaining))]
             bits = remaining & matches(work.materials, k, np.int32(m))
             remaining &= ~bits
-            texture = materials.textures[m, BASE_MAP]
-            if texture >= 0:
-                edged = materials.flags[m, WEIGHTED] != 0
-                _prepare_texture(materials, grid, work, k, texture, edged, looks)
-            groups[looks, 0], groups[looks, 1], groups[looks, 2] = k, bits, m
-            looks += 1
-            if looks == LOOKS:
-                _apply_materials(mesh, materials, records, grid, work, triangles, masks, looks)
-                looks = 0
-    _apply_materials(mesh, materials, records, grid, work, triangles, masks, looks)
-
-
-@helper
-def _apply_materials(mesh, materials, records, grid, work, triangles, masks, looks):
-    """Call `_apply_material` for the first rows of `work.groups`."""
-    for look in range(looks):
-        k, bits, m = work.groups[look, 0], work.groups[look, 1], work.groups[look, 2]
-        _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m, look)
+            _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m)
 
 
 @inline
@@ -982,12 +958,8 @@ def _put_lanes(rows, first, k, chosen, a, b, c):
 
 
 @inline
-def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m, look):
-    """Complete the inputs of `light.shade` for those of fragments k..k + 15 in `bits`, which have material m.
-
-    Args:
-        look: of the base texture, see `_prepare_texture`.
-    """
+def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m):
+    """Complete the inputs of `light.shade` for those of fragments k..k + 15 in `bits`, which have material m."""
     rows, factors, flags = work.rows, materials.factors, materials.flags
     chosen = bits_to_mask(bits)
     red = broadcast_exact(factors[m, BASE])
@@ -1013,10 +985,7 @@ def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, b
             row = BASE_ROW if slot == BASE_MAP else EMISSION
             edged = flags[m, WEIGHTED] != 0
             weighted = edged and slot == BASE_MAP
-            if slot != BASE_MAP:
-                look = LOOKS  # the last, which `_gather` does not use
-                _prepare_texture(materials, grid, work, k, texture, edged, look)
-            _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted, look)
+            _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted)
     zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
     if flags[m, UNLIT]:
         _put_lanes(rows, NORMAL, k, chosen, zero, zero, one)
@@ -1040,15 +1009,9 @@ def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, b
                             _put(rows, NORMAL, n, -nx, -ny, -nz)
 
 
-@inline
-def _looked_up_by_sample(materials, grid, texture, edged):
-    """Whether a texture is looked up once per sample: the edges of nearest texels are sharp, too."""
-    return materials.samplers[texture, NEAREST] != 0 or edged or grid.filter[5] != ZERO
-
-
 @helper
-def _prepare_texture(materials, grid, work, k, texture, edged, look):
-    """Write how fragments k..k + 15 look up a texture to row `look` of `work.looks`, and request the first texels.
+def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted):
+    """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
 
     The mean of encoded colours over the footprint of the pixel, a parallelogram with the sides a = d(u, v) / dX and
     b = d(u, v) / dY in texels of level 0. Its second moments are the matrix a aᵀ + b bᵀ (up to a factor), with
@@ -1057,135 +1020,89 @@ def _prepare_texture(materials, grid, work, k, texture, edged, look):
 
     Args:
         edged: the surface has edges of transparency: the texture is looked up once for each sample of the fragment.
+        weighted: the look-ups are weighted by alpha.
     """
     rows, samplers, samples = work.rows, materials.samplers, grid.samples
-    at = TEXCOORD * STRIDE + k
-    u, v = load_exact(rows, at), load_exact(rows, at + STRIDE)
-    ux, vx = load_exact(rows, at + 2 * STRIDE), load_exact(rows, at + 3 * STRIDE)
-    uy, vy = load_exact(rows, at + 4 * STRIDE), load_exact(rows, at + 5 * STRIDE)
+    place = TEXCOORD * STRIDE + k
+    u, v = load_exact(rows, place), load_exact(rows, place + STRIDE)
+    ux, vx = load_exact(rows, place + 2 * STRIDE), load_exact(rows, place + 3 * STRIDE)
+    uy, vy = load_exact(rows, place + 4 * STRIDE), load_exact(rows, place + 5 * STRIDE)
     zero, one, tiny = broadcast_exact(ZERO), broadcast_exact(ONE), broadcast_exact(np.float32(1e-30))
     width, height = samplers[texture, WIDTH], samplers[texture, HEIGHT]
     across, down = np.float32(width), np.float32(height)
-    by_sample = _looked_up_by_sample(materials, grid, texture, edged)
+    nearest = samplers[texture, NEAREST] != 0
+    by_sample = nearest or edged or grid.filter[5] != ZERO  # the edges of nearest texels are sharp, too
     most = broadcast_exact(np.float32(1e30))
     ax, ay, bx, by = ux * across, vx * down, uy * across, vy * down
     xx, xy, yy = ax * ax + bx * bx, ax * ay + bx * by, ay * ay + by * by
     difference = xx - yy
     root = simd.sqrt(difference * difference + xy * xy * np.float32(4.0))
     long = maximum(minimum((xx + yy + root) * np.float32(0.5), most), tiny)
-    first, looks = look * LOOK, work.looks
+    short = maximum(minimum((xx + yy - root) * np.float32(0.5), most), tiny)
+    # The eigenvector of l1: (l1 - yy, xy) or (xy, l1 - xx), whichever has the larger first element.
+    wide = difference >= ZERO
+    axis_x = select(wide, difference + root, xy * np.float32(2.0))
+    axis_y = select(wide, xy * np.float32(2.0), root - difference)
+    scale = simd.sqrt(long / maximum(axis_x * axis_x + axis_y * axis_y, tiny))
+    axis_x, axis_y = axis_x * scale * (ONE / across), axis_y * scale * (ONE / down)
+    # Squares of encoded values are nearly linear light.
+    squared = long <= (np.float32(3e30) if by_sample else grid.filter[0])
+    taps = select(long > short * grid.filter[2], one + ONE, one)
+    taps = select(long > short * grid.filter[3], one + np.float32(2.0), taps)
+    taps = select(long > short * grid.filter[4], one + np.float32(3.0), taps)
+    taps = select(squared, one, taps)
+    length = maximum(short, long / (taps * taps)) * grid.filter[1]
+    number = 4
     if by_sample:
-        length = maximum(ax * ax + ay * ay, bx * bx + by * by) / np.float32(samples)
-        dx = grid.inside[0, 0] - load_exact(rows, AT * STRIDE + k)
-        dy = grid.inside[0, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
-        tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
-    else:
-        short = maximum(minimum((xx + yy - root) * np.float32(0.5), most), tiny)
-        # The eigenvector of l1: (l1 - yy, xy) or (xy, l1 - xx), whichever has the larger first element.
-        wide = difference >= ZERO
-        axis_x = select(wide, difference + root, xy * np.float32(2.0))
-        axis_y = select(wide, xy * np.float32(2.0), root - difference)
-        scale = simd.sqrt(long / maximum(axis_x * axis_x + axis_y * axis_y, tiny))
-        axis_x, axis_y = axis_x * scale * (ONE / across), axis_y * scale * (ONE / down)
-        # Squares of encoded values are nearly linear light.
-        squared = long <= grid.filter[0]
-        taps = select(long > short * grid.filter[2], one + ONE, one)
-        taps = select(long > short * grid.filter[3], one + np.float32(2.0), taps)
-        taps = select(long > short * grid.filter[4], one + np.float32(3.0), taps)
-        taps = select(squared, one, taps)
-        length = maximum(short, long / (taps * taps)) * grid.filter[1]
-        step = one / taps
-        offset = step * np.float32(0.5) - np.float32(0.5)
-        tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
-        simd.store(looks, first + 5 * LANES, axis_x)
-        simd.store(looks, first + 6 * LANES, axis_y)
-        simd.store(looks, first + 7 * LANES, taps)
-        simd.store(looks, first + 8 * LANES, step)
-        simd.store(looks, first + 9 * LANES, long)
+        length, number = maximum(ax * ax + ay * ay, bx * bx + by * by) / np.float32(samples), samples
     level = simd.floor(exponents(maximum(length, tiny)) * np.float32(0.5))
     last = broadcast_exact(np.float32(samplers[texture, LEVELS] - 1))
     level = minimum(maximum(level, zero), last)
-    place, stride, right, below = _tap_places(materials, texture, level, tap_u, tap_v)
-    prefetch_texels(materials.texels, place, stride)
-    simd.store(looks, first, place)
-    simd.store(looks, first + LANES, stride)
-    simd.store(looks, first + 2 * LANES, right)
-    simd.store(looks, first + 3 * LANES, below)
-    simd.store(looks, first + 4 * LANES, level)
-
-
-@inline
-def _tap_places(materials, texture, level, u, v):
-    """Return `vectors.texel_places` of texture coordinates of any size."""
-    samplers = materials.samplers
-    u, v = _fold_lanes(u, samplers[texture, WRAP_S]), _fold_lanes(v, samplers[texture, WRAP_T])
-    width, height = samplers[texture, WIDTH], samplers[texture, HEIGHT]
-    first = texture * samplers.shape[1] + OFFSETS
-    return texel_places(samplers, first, width, height, level, u, v, samplers[texture, NEAREST] != 0)
-
-
-@helper
-def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted, look):
-    """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
-
-    Args:
-        edged, look: see `_prepare_texture`.
-        weighted: the look-ups are weighted by alpha.
-    """
-    rows, samples, looks, first = work.rows, grid.samples, work.looks, look * LOOK
-    at = TEXCOORD * STRIDE + k
-    u, v = load_exact(rows, at), load_exact(rows, at + STRIDE)
-    zero, one, tiny = broadcast_exact(ZERO), broadcast_exact(ONE), broadcast_exact(np.float32(1e-30))
-    place, stride = load_exact(looks, first), load_exact(looks, first + LANES)
-    right, below = load_exact(looks, first + 2 * LANES), load_exact(looks, first + 3 * LANES)
-    level = load_exact(looks, first + 4 * LANES)
+    step = one / taps
     red, green, blue, total = zero, zero, zero, zero
-    if _looked_up_by_sample(materials, grid, texture, edged):
-        ux, vx = load_exact(rows, at + 2 * STRIDE), load_exact(rows, at + 3 * STRIDE)
-        uy, vy = load_exact(rows, at + 4 * STRIDE), load_exact(rows, at + 5 * STRIDE)
-        for t in range(samples):
+    some_squared = np.int64(mask_bits(squared)) & bits != 0
+    first = texture * samplers.shape[1] + OFFSETS
+    for t in range(number):
+        if by_sample:
+            dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
+            dy = grid.inside[t, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
+            tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
             active = bit_set(masks, k, t)
             if np.int64(mask_bits(active)) & bits == 0:
                 continue
-            if t > 0:
-                dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
-                dy = grid.inside[t, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
-                tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
-                place, stride, right, below = _tap_places(materials, texture, level, tap_u, tap_v)
-            r, g, b, a = bilinear_linear(materials.texels, place, stride, right, below)
-            weight = one
-            if weighted:
-                weight = a + np.float32(1e-3)
-            weight = select(active, weight, zero)
-            total = total + weight
-            red, green, blue = red + r * weight, green + g * weight, blue + b * weight
-    else:
-        axis_x, axis_y = load_exact(looks, first + 5 * LANES), load_exact(looks, first + 6 * LANES)
-        taps, step = load_exact(looks, first + 7 * LANES), load_exact(looks, first + 8 * LANES)
-        squared = load_exact(looks, first + 9 * LANES) <= grid.filter[0]
-        some_squared = np.int64(mask_bits(squared)) & bits != 0
-        for t in range(4):
+        else:
             active = taps > np.float32(t)
             if np.int64(mask_bits(active)) & bits == 0:
                 break
-            if t > 0:
-                offset = (step * (np.float32(t) + np.float32(0.5))) - np.float32(0.5)
-                tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
-                place, stride, right, below = _tap_places(materials, texture, level, tap_u, tap_v)
-            if some_squared:
-                r, g, b = bilinear(materials.texels, place, stride, right, below, squared)
-            else:
-                r, g, b = bilinear_encoded(materials.texels, place, stride, right, below)
-            weight = select(active, one, zero)
-            total = total + weight
-            red, green, blue = red + r * weight, green + g * weight, blue + b * weight
+            offset = (step * (np.float32(t) + np.float32(0.5))) - np.float32(0.5)
+            tap_u, tap_v = u + axis_x * offset, v + axis_y * offset
+        tap_u = _fold_lanes(tap_u, samplers[texture, WRAP_S])
+        tap_v = _fold_lanes(tap_v, samplers[texture, WRAP_T])
+        weight = one
+        if by_sample:
+            r, g, b, a = bilinear_linear(
+                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
+            )
+            if weighted:
+                weight = a + np.float32(1e-3)
+        elif some_squared:
+            r, g, b = bilinear(
+                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, squared
+            )
+        else:
+            r, g, b = bilinear_encoded(
+                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
+            )
+        weight = select(active, weight, zero)
+        total = total + weight
+        red, green, blue = red + r * weight, green + g * weight, blue + b * weight
     scale = np.float32(UNIT) / maximum(total, tiny)
-    at = row * STRIDE + k
+    place = row * STRIDE + k
     _put_lanes(
         rows, row, k, bits_to_mask(bits),
-        light.decode(red * scale) * load_exact(rows, at),
-        light.decode(green * scale) * load_exact(rows, at + STRIDE),
-        light.decode(blue * scale) * load_exact(rows, at + 2 * STRIDE),
+        light.decode(red * scale) * load_exact(rows, place),
+        light.decode(green * scale) * load_exact(rows, place + STRIDE),
+        light.decode(blue * scale) * load_exact(rows, place + 2 * STRIDE),
     )  # fmt: skip
 
 
@@ -1381,7 +1298,9 @@ def _draw_record(
                         alpha = _alpha_lanes(
                             mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
                         )
-                        deposit(work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f))
+                        deposit(
+                            work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f)
+                        )
                         if remembered:
                             found &= np.int64(mask_bits(_translucent(alpha)))
                             if found and layers < LAYERS:
@@ -1846,12 +1765,14 @@ def _prepare(
 
 @kernel
 def draw(
-    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque, blended,
+    mesh, materials, views, queue, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended,
     clear, work, images, t,
 ):  # fmt: skip
-    """Draw views `first` to `last` - 1 of a frame.
+    """Draw views of a frame until none is left.
 
     Args:
+        queue: int64 [1], the next view that no thread has taken.
+        v: the view to begin with; -1 to take one.
         mesh, materials, views, grid, records, lists, opaque, blended, work: see `layout`.
         radius: no visible vertex is farther from the world origin.
         first_blended: the first triangle that is blended.
@@ -1861,10 +1782,12 @@ def draw(
         images: uint32 [V, T, H, W], output: RGBA bytes with straight alpha.
         t: the frame.
     Returns:
-        The number of the first view that is not drawn: less than `last` if there was not enough room, see
-        `Lists.required`.
+        The view that could not be drawn since there was not enough room, see `Lists.required`; the number of views
+        when all are taken.
     """
-    for v in range(first, last):
+    if v < 0:
+        v = take_number(queue)
+    while v < len(views.eyes):
         if not _prepare(
             mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, True,
         ):  # fmt: skip
@@ -1873,12 +1796,13 @@ def draw(
             mesh, materials, lists.screen, records, grid, columns, opaque, blended, views.eyes[v], clear, work,
             images[v, t],
         )  # fmt: skip
-    return last
+        v = take_number(queue)
+    return len(views.eyes)
 
 
 @kernel
 def survey(
-    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque,
+    mesh, materials, views, queue, v, radius, first_blended, grid, margin, columns, records, lists, opaque,
     following, work, surface,
 ):  # fmt: skip
     """Depth, normals and motion of the first surface that is at least half opaque, at the centres of pixels.
@@ -1890,7 +1814,9 @@ def survey(
             per pixel to the right and downwards. Motion is NaN if it ends behind the camera.
     See `draw` for the others and for the value returned.
     """
-    for v in range(first, last):
+    if v < 0:
+        v = take_number(queue)
+    while v < len(views.eyes):
         if not _prepare(
             mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, opaque, False,
         ):  # fmt: skip
@@ -1899,4 +1825,5 @@ def survey(
             mesh, materials, lists.screen, records, grid, columns, opaque, following, views.matrices[v], work,
             surface[v],
         )  # fmt: skip
-    return last
+        v = take_number(queue)
+    return len(views.eyes)

@@ -26,8 +26,6 @@ MAX_LEVELS = 12  # of textures of at most 2048 texels a side
 REPEAT, MIRROR, CLAMP = 0, 1, 2
 # Fragments shaded at a time, distance of the rows of their array `Work.rows`, and number of rows (`light`).
 CHUNK, STRIDE, ROWS = 256, 272, 38  # a stride of a power of two would put rows into a few sets of the cache
-# Groups of fragments whose texels are requested before the first is shaded, and float32 values of each (`Work.looks`).
-LOOKS, LOOK = 8, 160
 # Blocks of blended triangles that are remembered per tile, and float32 values of each (`Work.layers`).
 LAYERS, LAYER = 4096, 32
 WRAPS = {"repeat": REPEAT, "mirror": MIRROR, "clamp": CLAMP}
@@ -75,8 +73,8 @@ class Materials(NamedTuple):
         samplers: int64 [T, OFFSETS + MAX_LEVELS].
         texels: uint32 [...], RGBA texels of all levels, R in the lowest byte, encoded as in the file. Each level has a
             border of one texel that repeats, mirrors or continues the image.
-        alphas: uint32 [...], for each texel the alphas of it, of those to the right and below, and of the one below right,
-            from the lowest byte on; only of textures with transparent parts, [1] if there are none.
+        alphas: uint32 [...], for each texel the alphas of it, of those to the right and below, and of the one below
+            right, from the lowest byte on; only of textures with transparent parts, [1] if there are none.
     """
 
     factors: np.ndarray
@@ -211,10 +209,6 @@ class Work(NamedTuple):
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
         planes: float32 [4, 3], see `kernels._alpha_planes`.
-        groups: int64 [LOOKS, 3], fragments of one material: the first of 16, their bits, and the material.
-        looks: float32 [(LOOKS + 1) * LOOK], 16 values of each for the first look-up in the base texture of the groups:
-            place, stride, and weights (`vectors.texel_places`), and for the others level, axis in x and y, number of
-            look-ups, its inverse, and l1 (`kernels._prepare_texture`); the last one is scratch memory.
         batch: uint32 [16], records, and prepared: float32 [17 * 16], output of `vectors.set_up_triangles`.
     """
 
@@ -242,5 +236,3 @@ class Work(NamedTuple):
     planes: np.ndarray
     batch: np.ndarray
     prepared: np.ndarray
-    groups: np.ndarray
-    looks: np.ndarray

@@ -19,8 +19,6 @@ from renderers.meshes.cpu.layout import (
     CHUNK,
     LAYER,
     LAYERS,
-    LOOK,
-    LOOKS,
     ROWS,
     STRIDE,
     Bins,
@@ -108,7 +106,7 @@ class _Painter:
         distances = np.array([np.sqrt((eye**2).sum()) for eye in eyes])
         self._views = Views(cameras.width, cameras.height, eyes, distances, _projections(cameras))
         self._grid, self._pixel_grid = _grid(settings.samples), _grid(1)
-        self._pool = pool
+        self._pool, self._threads = pool, threads
         self._pending: list[Future[None]] = []
         self._desks: SimpleQueue[_Desk] = SimpleQueue()
         for _ in range(threads):
@@ -133,7 +131,7 @@ class _Painter:
     def colour(self, images: np.ndarray, t: int) -> None:
         """Draw frame t of all views into uint8 [V, T, H, W, 4], straight alpha, top row first."""
         words = images.view("<u4")[..., 0]
-        self._for_views(lambda desk, first, last: desk.draw(first, last, words, t))
+        self._for_views(lambda desk, queue: desk.draw(queue, words, t))
 
     def geometry(self, upcoming: Pose, shot: Shot) -> Surface:
         """Return depth, normals and motion of the current frame from all views; `upcoming` is the next pose."""
@@ -141,28 +139,28 @@ class _Painter:
         following = np.empty_like(self._scene.mesh.positions)
         place(upcoming.positions, shot.asset_to_world, following)
         surface = np.zeros((len(cameras), cameras.height, cameras.width, 8), np.float32)
-        self._for_views(lambda desk, first, last: desk.survey(first, last, following, surface))
+        self._for_views(lambda desk, queue: desk.survey(queue, following, surface))
         self.finish()
         return Surface(surface[..., 0], surface[..., 1:4], surface[..., 4:6], surface[..., 6:8])
 
-    def _for_views(self, draw: Callable[[_Desk, int, int], None]) -> None:
-        """Call a function with the scratch memory of a thread, and the first view and the one after the last.
+    def _for_views(self, draw: Callable[[_Desk, np.ndarray], None]) -> None:
+        """Call a function once per thread, with its scratch memory and the queue that all take the next view from.
 
-        One thread gets all views at once, since a call of a kernel takes as long as drawing a small image.
+        A thread that has to wait for Python's lock between two views would stand still while a pose is evaluated.
         """
+        queue = np.zeros(1, np.int64)
 
-        def run(first: int, last: int) -> None:
+        def run() -> None:
             desk = self._desks.get()
             try:
-                draw(desk, first, last)
+                draw(desk, queue)
             finally:
                 self._desks.put(desk)
 
-        count = len(self._cameras)
         if self._pool is None:
-            run(0, count)
+            run()
         else:
-            self._pending += [self._pool.submit(run, v, v + 1) for v in range(count)]
+            self._pending += [self._pool.submit(run) for _ in range(self._threads)]
 
 
 class _Desk:
@@ -201,38 +199,46 @@ class _Desk:
         """Return the number of tiles per row."""
         return -(-self._views.width // grid.tile_width)
 
-    def draw(self, first: int, last: int, images: np.ndarray, t: int) -> None:
-        """Draw frame t of some views into uint32 [V, T, H, W]."""
-        while first < last:
-            opaque, blended = self._bins[self._grid.samples]
-            first = kernels.draw(
-                *self._scene_and_views(first, last, self._grid), opaque, blended, CLEAR, self._work, images, t
-            )
-            self._make_room(first, last)
+    def draw(self, queue: np.ndarray, images: np.ndarray, t: int) -> None:
+        """Draw frame t of the views in a queue into uint32 [V, T, H, W]."""
 
-    def survey(self, first: int, last: int, following: np.ndarray, surface: np.ndarray) -> None:
-        """Draw the surface of some views into float32 [V, H, W, 8]."""
-        while first < last:
+        def some(view: int) -> int:
+            opaque, blended = self._bins[self._grid.samples]
+            return kernels.draw(
+                *self._scene_and_views(queue, view, self._grid), opaque, blended, CLEAR, self._work, images, t
+            )
+
+        self._all_views(some)
+
+    def survey(self, queue: np.ndarray, following: np.ndarray, surface: np.ndarray) -> None:
+        """Draw the surface of the views in a queue into float32 [V, H, W, 8]."""
+
+        def some(view: int) -> int:
             opaque, _ = self._bins[self._pixel_grid.samples]
-            first = kernels.survey(
-                *self._scene_and_views(first, last, self._pixel_grid), opaque, following, self._pixel_work,
+            return kernels.survey(
+                *self._scene_and_views(queue, view, self._pixel_grid), opaque, following, self._pixel_work,
                 surface,
             )  # fmt: skip
-            self._make_room(first, last)
 
-    def _scene_and_views(self, first: int, last: int, grid: Grid) -> tuple:
+        self._all_views(some)
+
+    def _scene_and_views(self, queue: np.ndarray, view: int, grid: Grid) -> tuple:
         """Return the arguments that `kernels.draw` and `kernels.survey` have in common."""
         scene = self._scene
         # The box of a triangle may be smaller by the distance of samples from the edge of their pixels.
         margin = float(grid.inside.min()) - _ROUNDING
         return (
-            scene.mesh, scene.materials, self._views, first, last, scene.radius, scene.first_blended, grid, margin,
+            scene.mesh, scene.materials, self._views, queue, view, scene.radius, scene.first_blended, grid, margin,
             self._columns(grid), self._records, self._lists,
         )  # fmt: skip
 
-    def _make_room(self, first: int, last: int) -> None:
-        """Allocate what the kernels require to continue with view `first`, if they stopped before `last`."""
-        if first < last:
+    def _all_views(self, some: Callable[[int], int]) -> None:
+        """Call a kernel, given the view to begin with, until it returns the number of views.
+
+        When it returns another one, there was not enough memory for what the view requires.
+        """
+        view = -1
+        while (view := some(view)) < len(self._views.eyes):
             required = self._lists.required.tolist()
             self._reserve(*(max(pair) for pair in zip(self._room, required, strict=True)))
 
@@ -309,8 +315,6 @@ def _work(grid: Grid, orders: int) -> Work:
         planes=np.zeros((4, 3), np.float32),
         batch=np.zeros(16, np.uint32),
         prepared=np.zeros(17 * 16, np.float32),
-        groups=np.zeros((LOOKS, 3), np.int64),
-        looks=np.zeros((LOOKS + 1) * LOOK, np.float32),
     )
 
 

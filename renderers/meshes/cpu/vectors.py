@@ -41,6 +41,19 @@ def _store(builder, value, address):
     builder.store(value, address).align = 4
 
 
+def _scalars(builder, values):
+    """Return the lanes of integers that are not negative, as int64.
+
+    They take the way through memory, one instruction each where extracting takes two or three. Loads of this kind are
+    not replaced by extractions.
+    """
+    room = cgutils.alloca_once(builder, _INTS)
+    _store(builder, values, room)
+    first = builder.bitcast(room, _INT32.as_pointer())
+    places = [builder.gep(first, [ir.Constant(_INT32, i)]) for i in range(LANES)]
+    return [builder.zext(builder.load_atomic(place, "monotonic", 4), _INT64) for place in places]
+
+
 def _bits(builder, mask):
     return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), _INT64)
 
@@ -132,6 +145,17 @@ def like_first_of_four(typing, ids, place):
         return _bits(builder, builder.icmp_signed("==", value, builder.shuffle_vector(value, value, firsts)))
 
     return types.int64(ids, types.int64), generate
+
+
+@intrinsic
+def take_number(typing, queue):
+    """Return the number in an int64 array [1] and increase it by one, in one step for all threads."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(_INT64, 1), "monotonic")
+
+    return types.int64(queue), generate
 
 
 @intrinsic
@@ -416,93 +440,55 @@ def make_quad(typing, a, b, c, d):
 
 
 @intrinsic
-def texel_places(typing, offsets, first, width, height, level, u, v, nearest):
-    """Return where 16 places of a texture are: upper left texels, texels per row, and weights of right and below.
-
-    Args:
-        offsets, first: int64 array; offsets[first + l] is the first texel of level l.
-        width, height: of level 0.
-        level: `exact` lanes of integers.
-        u, v: `exact` lanes, 0..1.
-        nearest: bool, to get the nearest texel and weights of 0.
-    Returns:
-        Four vectors of `exact` lanes; the first two contain the bits of int32.
-    """
-
-    def generate(context, builder, signature, arguments):
-        offsets, *others = arguments
-        starts = context.make_array(signature.args[0])(context, builder, offsets).data
-        place, stride, right, down = _texel_places(builder, starts, *others)
-        place, stride = builder.bitcast(place, _FLOATS), builder.bitcast(stride, _FLOATS)
-        return context.make_tuple(builder, signature.return_type, [place, stride, right, down])
-
-    kinds = (offsets, types.int64, types.int64, types.int64, simd.exact, simd.exact, simd.exact)
-    return types.UniTuple(simd.exact, 4)(*kinds, types.boolean), generate
-
-
-@intrinsic
-def prefetch_texels(typing, texels, place, stride):
-    """Request the texels at two of four of 16 places (`texel_places`) and below: those between are mostly beside them."""
-
-    def generate(context, builder, signature, arguments):
-        texels, place, stride = arguments
-        data = context.make_array(signature.args[0])(context, builder, texels).data
-        place, stride = builder.bitcast(place, _INTS), builder.bitcast(stride, _INTS)
-        bytes_at = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [bytes_at, _INT32, _INT32, _INT32])
-        request = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
-        read, keep, of_data = (ir.Constant(_INT32, value) for value in (0, 3, 1))
-        for line in (place, builder.add(place, stride)):
-            for i in range(LANES):
-                if i % 4 in (0, 3):
-                    index = builder.sext(builder.extract_element(line, ir.Constant(_INT32, i)), _INT64)
-                    address = builder.bitcast(builder.gep(data, [index]), bytes_at)
-                    builder.call(request, [address, read, keep, of_data])
-        return context.get_dummy_value()
-
-    return types.void(texels, simd.exact, simd.exact), generate
-
-
-@intrinsic
-def bilinear(typing, texels, place, stride, right, down, squared):
+def bilinear(typing, texels, offsets, first, width, height, level, u, v, nearest, squared):
     """Interpolate RGB at 16 places of a texture, a tuple of three `exact` vectors, 0..255.
 
     Args:
         texels: uint32 array.
-        place, stride, right, down: see `texel_places`.
+        offsets, first: int64 array; offsets[first + l] is the first texel of level l.
+        width, height: of level 0.
+        level: `exact` lanes of integers.
+        u, v: `exact` lanes, 0..1.
+        nearest: bool, return the nearest texel instead of interpolating four.
         squared: mask of the lanes in which the squares of colours are interpolated, nearly linear light.
     """
-    return types.UniTuple(simd.exact, 3)(texels, *[simd.exact] * 4, squared), _bilinear(3, linear=False)
+    kinds = (texels, offsets, types.int64, types.int64, types.int64)
+    lanes = (simd.exact, simd.exact, simd.exact, types.boolean, squared)
+    return types.UniTuple(simd.exact, 3)(*kinds, *lanes), _bilinear(3, linear=False)
 
 
 @intrinsic
-def bilinear_encoded(typing, texels, place, stride, right, down):
+def bilinear_encoded(typing, texels, offsets, first, width, height, level, u, v, nearest):
     """As `bilinear`, squared in no lane."""
-    return types.UniTuple(simd.exact, 3)(texels, *[simd.exact] * 4), _bilinear(3, linear=False)
+    kinds = (texels, offsets, types.int64, types.int64, types.int64)
+    return types.UniTuple(simd.exact, 3)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(3, linear=False)
 
 
 @intrinsic
-def bilinear_linear(typing, texels, place, stride, right, down):
+def bilinear_linear(typing, texels, offsets, first, width, height, level, u, v, nearest):
     """As `bilinear`, squared in all lanes; RGBA."""
-    return types.UniTuple(simd.exact, 4)(texels, *[simd.exact] * 4), _bilinear(4, linear=True)
+    kinds = (texels, offsets, types.int64, types.int64, types.int64)
+    return types.UniTuple(simd.exact, 4)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(4, linear=True)
 
 
 def _bilinear(channels, linear):
     """Return the generator of `bilinear` for the first channels; `linear`: squared in all lanes."""
 
     def generate(context, builder, signature, arguments):
-        texels, place, stride, right, down, *squared = arguments
+        texels, offsets, first, width, height, level, u, v, nearest, *squared = arguments
         data = context.make_array(signature.args[0])(context, builder, texels).data
-        place, stride = builder.bitcast(place, _INTS), builder.bitcast(stride, _INTS)
+        starts = context.make_array(signature.args[1])(context, builder, offsets).data
+        place, stride, right, down = _texel_places(
+            builder, starts, first, width, height, level, u, v, nearest
+        )
         ints64 = ir.VectorType(_INT64, LANES)
         rows = [ir.Constant(ints64, ir.Undefined)] * 2
+        upper, lower = _scalars(builder, place), _scalars(builder, builder.add(place, stride))
         for i in range(LANES):
             number = ir.Constant(_INT32, i)
-            index = builder.sext(builder.extract_element(place, number), _INT64)
-            below = builder.add(index, builder.sext(builder.extract_element(stride, number), _INT64))
-            for row, start in enumerate((index, below)):
+            for row, index in enumerate((upper[i], lower[i])):
                 # A texel and its right neighbour at once.
-                value = _load(builder, builder.bitcast(builder.gep(data, [start]), _INT64.as_pointer()))
+                value = _load(builder, builder.bitcast(builder.gep(data, [index]), _INT64.as_pointer()))
                 rows[row] = builder.insert_element(rows[row], value, number)
         half = ir.Constant(ints64, [32] * LANES)
         quads = [
@@ -657,11 +643,11 @@ def mix_alpha(typing, alphas, start, stride, x, y):
         down = builder.fsub(y, builder.sitofp(row, _FLOATS))
         place = builder.add(builder.mul(row, _broadcast(builder, builder.trunc(stride, _INT32))), column)
         data = context.make_array(signature.args[0])(context, builder, alphas).data
+        data = builder.gep(data, [start])
         quads = ir.Constant(_INTS, ir.Undefined)
-        for i in range(LANES):
-            number = ir.Constant(_INT32, i)
-            index = builder.add(builder.sext(builder.extract_element(place, number), _INT64), start)
-            quads = builder.insert_element(quads, builder.load(builder.gep(data, [index])), number)
+        for i, index in enumerate(_scalars(builder, place)):
+            value = builder.load(builder.gep(data, [index]))
+            quads = builder.insert_element(quads, value, ir.Constant(_INT32, i))
 
         def alpha(number):
             value = builder.lshr(quads, ir.Constant(_INTS, [8 * number] * LANES))
