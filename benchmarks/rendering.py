@@ -1,8 +1,10 @@
 """Rendering speed, compared with pyrender, with rasterising alone, and on Ray with plain processes.
 
-    python -m benchmarks.rendering [raster] [job] [ray] --assets FOLDER
+    python -m benchmarks.rendering [raster] [cpu] [job] [ray] --assets FOLDER
 
 raster  CPU time of the back ends opengl, cpu and pyrender on the same shots, alternating, one core, 256 px, 4 samples.
+cpu     CPU time per view of the back end cpu and of opengl on five models and four creatures, alternating, one core, 4
+        samples, and of cpu with 1 sample; --size and --frames change what is drawn.
 job     fraction of a worker's time spent on rasterising when complete clips are produced: load, render, encode, row.
 ray     the same clips with one Ray worker, with two, and with two plain processes without Ray.
 """
@@ -10,6 +12,7 @@ ray     the same clips with one Ray worker, with two, and with two plain process
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -33,6 +36,8 @@ from renderers import gltf  # noqa: E402
 from renderers.meshes import RenderSettings, render_clip  # noqa: E402
 
 MODELS = ("phoenix_bird.glb", "KayKit_Knight.glb", "Fox.glb")
+MORE_MODELS = (*MODELS, "greenman.glb", "CesiumMan.glb")
+CREATURES = ("kangaroo", "bird", "robot", "cat")
 ROUNDS, FRAMES = 3, 16
 
 
@@ -66,6 +71,45 @@ def raster(assets: Path) -> None:
             f"{rate['cpu']:10.0f}  ratio {rate['opengl'] / rate['pyrender']:.2f}, "
             f"{rate['opengl'] / rate['no AA']:.2f}, {rate['cpu'] / rate['opengl']:.2f}"
         )
+
+
+def cpu(assets: Path, size: int, frames: int) -> None:
+    """Compare the back ends cpu and opengl, and 4 samples with 1."""
+    contenders = {
+        "opengl": ("opengl", RenderSettings(samples=4)),
+        "cpu": ("cpu", RenderSettings(samples=4)),
+        "cpu, 1 sample": ("cpu", RenderSettings(samples=1)),
+    }
+    print(
+        f"{size} px, {frames} frames, ms per view: opengl, cpu, cpu with 1 sample; opengl / cpu; 4 samples / 1"
+    )
+    ratios = []
+    for name, asset in _assets(assets):
+        recipe = ClipRecipe(resolution=size)
+        clips, _ = plan_asset(asset, name, recipe)
+        shot = clips[0].shot(recipe)
+        shot = replace(shot, timestamps=shot.timestamps[:: 48 // frames])
+        seconds: dict[str, list[float]] = {label: [] for label in contenders}
+        for round_number in range(ROUNDS + 1):
+            for label, (backend, settings) in contenders.items():
+                started = time.process_time()
+                render_clip(asset, shot, settings, backend=backend)
+                if round_number:  # the first round compiles shaders
+                    seconds[label].append(time.process_time() - started)
+        views = len(shot.cameras) * len(shot.timestamps)
+        opengl, four, one = (1e3 * median(seconds[label]) / views for label in contenders)
+        ratios.append(opengl / four)
+        print(f"{name:18}{opengl:8.3f}{four:8.3f}{one:8.3f}{ratios[-1]:8.2f}{four / one:8.2f}", flush=True)
+    print(f"geometric mean {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}, least {min(ratios):.2f}")
+
+
+def _assets(folder: Path) -> Iterator[tuple[str, gltf.Asset]]:
+    for name in MORE_MODELS:
+        yield name, gltf.load(folder / name)
+    for name in CREATURES:
+        source = open_source(f"creatures://{name}?seed=1")
+        (record,) = source.list()
+        yield name, gltf.load(source.fetch(record), name=name)
 
 
 def job(sources: list[str]) -> None:
@@ -132,11 +176,13 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", default=["raster", "job", "ray"])
     parser.add_argument(
-        "--assets", type=Path, help="folder with phoenix_bird.glb, KayKit_Knight.glb and Fox.glb, for raster"
+        "--assets", type=Path, help=f"folder with {', '.join(MORE_MODELS)}, for raster and cpu"
     )
     parser.add_argument(
         "--source", nargs="+", default=["creatures://kangaroo", "creatures://bird", "creatures://robot"]
     )
+    parser.add_argument("--size", type=int, default=256, help="pixels per side, for cpu")
+    parser.add_argument("--frames", type=int, default=FRAMES, help="for cpu; at most 48")
     parser.add_argument("--out")
     parser.add_argument("--part", type=int)
     args = parser.parse_args()
@@ -148,6 +194,10 @@ def main() -> None:
         if args.assets is None:
             raise SystemExit(f"raster: expected --assets, a folder with {', '.join(MODELS)}")
         raster(args.assets)
+    if "cpu" in args.parts:
+        if args.assets is None:
+            raise SystemExit(f"cpu: expected --assets, a folder with {', '.join(MORE_MODELS)}")
+        cpu(args.assets, args.size, args.frames)
     if "job" in args.parts:
         job(args.source)
     if "ray" in args.parts:

@@ -35,59 +35,76 @@ def closed_triangles(asset: Asset, animated: Iterable[np.ndarray] = ()) -> list[
     result = []
     for p, primitive in enumerate(asset.primitives):
         triangles = primitive.triangles
-        corners, index = np.unique(triangles, return_inverse=True)
+        used = np.zeros(len(grid), bool)
+        used[triangles] = True
+        corners = np.flatnonzero(used)
+        number = np.empty(len(grid), np.int64)
+        number[corners] = np.arange(len(corners))
         first, place = _unique_rows(grid[corners])
         twin = corners[first[place]]  # the first vertex at the same position
+        welds = np.flatnonzero(twin != corners)
         for positions, gap in poses:
-            apart = np.abs(positions[corners] - positions[twin]).max(axis=1) > gap
-            place = np.where(apart, len(first) + np.arange(len(corners)), place)
-        welded = place[index.reshape(triangles.shape)]
+            apart = welds[_largest_difference(positions, corners[welds], twin[welds]) > gap]
+            place[apart] = len(first) + apart
+        welded = place[number[triangles]]
         sign = -1.0 if rest.mirrored[p] else 1.0
         result.append(_outward_closed(welded, rest.positions[triangles].astype(np.float64), sign))
     return result
+
+
+def _largest_difference(positions: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the largest absolute difference of coordinates between pairs of points, which are numbers of rows."""
+    difference = np.abs(positions[first] - positions[second])
+    return np.maximum(np.maximum(difference[:, 0], difference[:, 1]), difference[:, 2])
 
 
 def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the index of the first of each set of equal rows [n, 3], and the number of the set of every row."""
     order = np.lexsort(rows.T)  # stable
     ordered = rows[order]
+    changed = ordered[1:] != ordered[:-1]
     starts = np.ones(len(rows), bool)
-    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    starts[1:] = changed[:, 0] | changed[:, 1] | changed[:, 2]
     number = np.empty(len(rows), np.int64)
     number[order] = np.cumsum(starts) - 1
     return order[starts], number
 
 
 def _diagonal(points: np.ndarray) -> float:
-    return float(fixed.norm(np.ptp(points, axis=0)))
+    # Column by column: a reduction over an axis beside one of three values takes several times as long.
+    return float(fixed.norm(np.array([np.ptp(np.ascontiguousarray(column)) for column in points.T])))
 
 
 def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.ndarray:
     """Return bool [F] for triangles given by welded vertex indices [F, 3] and corner positions [F, 3, 3]."""
     part = _connected_parts(welded)
     edges = np.concatenate([welded[:, [0, 1]], welded[:, [1, 2]], welded[:, [2, 0]]])
-    owner = np.tile(part, 3)
-    real = edges[:, 0] != edges[:, 1]
-    edges, owner = edges[real], owner[real]
+    first, second = edges[edges[:, 0] != edges[:, 1]].T
+    # One number per directed edge, so that those of the two directions of an undirected edge follow each other.
+    vertices = int(welded.max(initial=0)) + 1
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    sides = np.sort(((low * vertices + high) << 1) | (first < second))
+    undirected = sides >> 1
+    starts = np.flatnonzero(np.diff(undirected, prepend=-1))
     # Sum +1 and -1 for the two directions of every undirected edge: the sums are 0 on a closed surface.
-    direction = np.where(edges[:, 0] < edges[:, 1], 1, -1)
-    # One number per undirected edge: rows take ten times as long to compare.
-    undirected = edges.min(axis=1) * (int(edges.max(initial=0)) + 1) + edges.max(axis=1)
-    _, edge = np.unique(undirected, return_inverse=True)
-    balance = np.bincount(edge, weights=direction)
+    balance = np.add.reduceat(((sides & 1) << 1) - 1, starts) if len(starts) else starts
+    of_vertex = np.zeros(vertices, np.int64)
+    of_vertex[welded] = part[:, None]
     parts = int(part.max()) + 1
-    open_edges = np.bincount(owner, weights=np.abs(balance[edge]), minlength=parts)
+    is_open = np.zeros(parts, bool)
+    is_open[of_vertex[undirected[starts[balance != 0]] // vertices]] = True
     # Signed volume by the divergence theorem: Σ a·(b × c) / 6 over triangles (a, b, c).
     volumes = fixed.dot(corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0
     volume = np.bincount(part, weights=volumes * sign, minlength=parts)
-    return ((open_edges == 0) & (volume > 0))[part]
+    return (~is_open & (volume > 0))[part]
 
 
 def _connected_parts(triangles: np.ndarray) -> np.ndarray:
     """Label [F] the connected components of triangles that share vertices, by hooking and pointer jumping."""
     label = np.arange(int(triangles.max()) + 1)
     while True:
-        smallest = label[triangles].min(axis=1)
+        labels = label[triangles]
+        smallest = np.minimum(np.minimum(labels[:, 0], labels[:, 1]), labels[:, 2])
         before = label.copy()
         for corner in range(3):
             np.minimum.at(label, triangles[:, corner], smallest)
@@ -96,5 +113,7 @@ def _connected_parts(triangles: np.ndarray) -> np.ndarray:
         label = label[label]
         if np.array_equal(label, before):
             break
-    _, part = np.unique(label[triangles[:, 0]], return_inverse=True)
-    return part.reshape(-1)
+    labels = label[triangles[:, 0]]
+    used = np.zeros(len(label), np.int64)
+    used[labels] = 1
+    return (np.cumsum(used) - 1)[labels]

@@ -7,6 +7,8 @@ and to be ignored when a clip is framed.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from renderers import fixed
@@ -64,8 +66,11 @@ class _TexelCounts:
 
 def _summed(texels: np.ndarray) -> np.ndarray:
     """Summed-area table [H + 1, W + 1]: sums over all texels above and left of a corner."""
-    table = np.zeros((texels.shape[0] + 1, texels.shape[1] + 1), np.int64)
-    np.cumsum(np.cumsum(texels, axis=0, dtype=np.int64), axis=1, out=table[1:, 1:])
+    # Images have at most 2^28 texels (`gltf.Limits`).
+    table = np.zeros((texels.shape[0] + 1, texels.shape[1] + 1), np.int32)
+    np.cumsum(texels, axis=1, dtype=np.int32, out=table[1:, 1:])
+    for above, row in pairwise(table[1:]):  # np.cumsum goes down one column after the other
+        row += above
     return table
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from renderers.gltf import Asset, Pose
+from renderers.meshes.buffers import reused_empty
 from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
 from renderers.meshes.tracks import Surface, Tracker
 
@@ -43,7 +44,7 @@ def record_clip(
     """
     views, frames = len(shot.cameras), len(shot.timestamps)
     size = shot.cameras.height, shot.cameras.width
-    images = np.empty((views, frames, *size, 4), np.uint8)
+    images = reused_empty((views, frames, *size, 4))
     depth = np.empty((views, frames, *size), np.float32) if settings.depth else None
     normals = np.empty((views, frames, *size, 3), np.float32) if settings.normals else None
     flow = np.empty((views, frames - 1, *size, 2), np.float32) if settings.flow else None

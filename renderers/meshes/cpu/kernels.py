@@ -56,6 +56,7 @@ from renderers.meshes.cpu.layout import (
     OCCLUSION,
     OCCLUSION_MAP,
     OFFSETS,
+    ORDER,
     REPEAT,
     ROUGHNESS,
     SOLID,
@@ -102,9 +103,12 @@ from renderers.meshes.cpu.vectors import (
     matches,
     mix_alpha,
     pixel_places,
+    set_up_triangles,
     smallest,
     store_bytes,
+    take_number,
     transposed_short,
+    triangle_boxes,
     write_1,
     write_2,
     write_4,
@@ -121,7 +125,7 @@ from renderers.simd import (
 )
 
 SOLID_ALPHA, FAINTEST_ALPHA = opacity.SOLID_ALPHA, opacity.FAINTEST_ALPHA
-TINY = np.float32(-1.17549435e-38)  # a sample on an edge exceeds this, but not 0
+TINY = np.float32(vectors.TINY)
 NO_DEPTH = 1e-30
 NEAREST_DEPTH = 1e-4  # distance of the near plane, as a fraction of the farthest visible distance
 _DIGIT, _DIGITS = 11, 1 << 11  # bits of a digit in sorting, and values
@@ -204,6 +208,17 @@ def fill_border(texels, offset, width, height, wrap_s, wrap_t):
     for x in range(stride):
         texels[offset + x] = texels[offset + top * stride + x]
         texels[offset + (height + 1) * stride + x] = texels[offset + bottom * stride + x]
+
+
+@kernel
+def pack_alphas(texels, offset, width, height, out):
+    """Write the alphas of each texel of a level, of those to the right and below, and of the one below right."""
+    stride, shift, high = width + 2, np.uint32(24), np.uint32(0xFF000000)
+    for place in range(offset, offset + (height + 1) * stride):
+        first = np.uint32(texels[place]) >> shift
+        second = (np.uint32(texels[place + 1]) & high) >> np.uint32(16)
+        third = (np.uint32(texels[place + stride]) & high) >> np.uint32(8)
+        out[place] = first | second | third | (np.uint32(texels[place + stride + 1]) & high)
 
 
 @inline
@@ -345,16 +360,16 @@ def _clip(screen, a, b, c, near, polygon):
 
 
 @inline
-def _worth_a_look(mesh, screen, first, near, width, height, margin):
+def _worth_a_look(mesh, corners, first, near, width, height, margin):
     """Return the bits of those of 16 triangles that `_assemble` cannot surely leave out.
 
     Float32 is enough for most. A triangle is only left out if the error cannot change the decision, and if all of its
     corners are in front of the near plane. Comparisons with values that are not numbers are false: these are kept.
+
+    Args:
+        corners: x, y and w of the three corners, `exact` lanes.
     """
-    step = len(mesh.lanes) // 3
-    x0, y0, _, w0 = transposed_short(screen, mesh.lanes, first)
-    x1, y1, _, w1 = transposed_short(screen, mesh.lanes, step + first)
-    x2, y2, _, w2 = transposed_short(screen, mesh.lanes, 2 * step + first)
+    x0, y0, w0, x1, y1, w1, x2, y2, w2 = corners
     front = minimum(minimum(w0, w1), w2) > np.float32(near) * np.float32(1.0001)
     # The back face: errors of 2^-24 in each of four differences, two products and the last difference.
     p, m = (x1 - x0) * (y2 - y0), (x2 - x0) * (y1 - y0)
@@ -383,79 +398,124 @@ def _finite(screen, i):
 
 
 @helper
-def _assemble(mesh, screen, near, width, height, margin, records):
-    """Cull and clip the triangles of a view into records; return their number.
+def _assemble(mesh, screen, near, width, height, margin, first_blended, records):
+    """Cull and clip the triangles of a view into records.
 
     Args:
         margin: no sample is closer than this to the edge of its pixel, in pixels. Triangles between samples are left
             out. Those that are not solid keep the boxes of their pixels, from which the detail of their alpha is found.
-
-    Returns minus the number required if there is not enough room.
+        first_blended: the first triangle that is blended.
+    Returns:
+        The number of records, or minus the number required if there is not enough room; and the number of those of
+        triangles before `first_blended`.
     """
-    room = len(records.points)
-    polygon = records.polygon
-    count = 0
-    remaining = 0
-    for f in range(len(mesh.corners)):
-        records.first[f] = count
-        if f & (LANES - 1) == 0:
-            remaining = _worth_a_look(mesh, screen, f, near, width, height, margin)
-        if (remaining >> (f & (LANES - 1))) & 1 == 0:
+    room, boxes = len(records.points), records.lanes
+    step = len(mesh.lanes) // 3
+    count, solid = 0, -1
+    for start in range(0, len(mesh.corners), LANES):
+        x0, y0, _, w0 = transposed_short(screen, mesh.lanes, start)
+        x1, y1, _, w1 = transposed_short(screen, mesh.lanes, step + start)
+        x2, y2, _, w2 = transposed_short(screen, mesh.lanes, 2 * step + start)
+        corners = (x0, y0, w0, x1, y1, w1, x2, y2, w2)
+        remaining = _worth_a_look(mesh, corners, start, near, width, height, margin)
+        if start <= first_blended < start + LANES:
+            remaining |= 1 << (first_blended - start)
+        if start + LANES > len(mesh.corners):
+            remaining &= (1 << (len(mesh.corners) - start)) - 1
+        if remaining == 0:
             continue
-        a, b, c = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
-        behind = (screen[a, 3] < near) + np.int64(screen[b, 3] < near) + np.int64(screen[c, 3] < near)
-        if behind == 3 or not (_finite(screen, a) and _finite(screen, b) and _finite(screen, c)):
-            continue
-        x0, y0 = float(screen[a, 0]), float(screen[a, 1])
-        area = (screen[b, 0] - x0) * (screen[c, 1] - y0) - (screen[c, 0] - x0) * (screen[b, 1] - y0)
-        # The orientation in projective coordinates: corners behind the camera are mirrored on screen.
-        if (screen[a, 3] < 0.0) != ((screen[b, 3] < 0.0) != (screen[c, 3] < 0.0)):
-            area = -area
-        if area == 0.0:
-            continue
-        facing = (
-            1 if (area < 0.0) == (mesh.winding[f] > 0) else -1
-        )  # y is down: counter-clockwise has area < 0
-        records.facing[f] = facing
-        if facing < 0 and mesh.culled[f]:
-            continue
-        corners = 3
-        if behind:
-            corners = _clip(screen, a, b, c, near, polygon)
-        else:
-            for i in range(3):
-                v = mesh.corners[f, i]
-                polygon[i, 0], polygon[i, 1], polygon[i, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
-        for i in range(2, corners):
-            j, k = (i - 1, i) if area > 0.0 else (i, i - 1)
-            left = min(polygon[0, 0], polygon[j, 0], polygon[k, 0])
-            right = max(polygon[0, 0], polygon[j, 0], polygon[k, 0])
-            top = min(polygon[0, 1], polygon[j, 1], polygon[k, 1])
-            bottom = max(polygon[0, 1], polygon[j, 1], polygon[k, 1])
-            if not (right > 0.0 and bottom > 0.0 and left < width and top < height):
+        one_kind = mesh.kinds[min(start + LANES, len(mesh.kinds)) - 1]
+        inset = margin if one_kind == SOLID else 0.0
+        usual, touched, positive = triangle_boxes(
+            x0, y0, w0, x1, y1, w1, x2, y2, w2, near, inset, width, height, boxes
+        )
+        if (mesh.kinds[start] == SOLID) != (one_kind == SOLID):
+            usual = 0  # boxes of both kinds
+        while remaining:
+            n = simd.lowest_bit(np.uint64(remaining))
+            remaining &= remaining - 1
+            f = start + n
+            if f == first_blended:
+                solid = count
+            if (usual >> n) & 1 == 0:
+                count = _assemble_one(mesh, screen, near, width, height, margin, records, f, count)
                 continue
-            if mesh.kinds[f] == SOLID:
-                left, right = left + margin, right - margin
-                top, bottom = top + margin, bottom - margin
-            box = (
-                max(math.floor(left), 0),
-                max(math.floor(top), 0),
-                min(math.floor(right) + 1, width),
-                min(math.floor(bottom) + 1, height),
-            )
-            if box[0] >= box[2] or box[1] >= box[3]:
+            if (touched >> n) & 1 == 0:
+                continue
+            clockwise = (positive >> n) & 1 != 0  # on screen, where y is down
+            facing = 1 if clockwise != (mesh.winding[f] > 0) else -1
+            records.facing[f] = facing
+            if facing < 0 and mesh.culled[f]:
                 continue
             if count < room:
-                for n in range(3):
-                    records.points[count, n] = polygon[0, n]
-                    records.points[count, 3 + n] = polygon[j, n]
-                    records.points[count, 6 + n] = polygon[k, n]
-                for n in range(4):
-                    records.boxes[count, n] = box[n]
+                a = mesh.corners[f, 0]
+                b, c = mesh.corners[f, 1 if clockwise else 2], mesh.corners[f, 2 if clockwise else 1]
+                for i in range(3):
+                    records.points[count, i] = screen[a, i]
+                    records.points[count, 4 + i] = screen[b, i]
+                    records.points[count, 8 + i] = screen[c, i]
+                for side in range(4):
+                    records.boxes[count, side] = boxes[LANES * side + n]
                 records.owners[count] = f
             count += 1
-    records.first[len(mesh.corners)] = count
-    return count if count <= room else -count
+    return (count if count <= room else -count), (solid if solid >= 0 else count)
+
+
+@helper
+def _assemble_one(mesh, screen, near, width, height, margin, records, f, count):
+    """Append the records of a triangle that may have to be clipped; return the new number of records."""
+    room, polygon = len(records.points), records.polygon
+    a, b, c = mesh.corners[f, 0], mesh.corners[f, 1], mesh.corners[f, 2]
+    behind = (screen[a, 3] < near) + np.int64(screen[b, 3] < near) + np.int64(screen[c, 3] < near)
+    if behind == 3 or not (_finite(screen, a) and _finite(screen, b) and _finite(screen, c)):
+        return count
+    x0, y0 = float(screen[a, 0]), float(screen[a, 1])
+    area = (screen[b, 0] - x0) * (screen[c, 1] - y0) - (screen[c, 0] - x0) * (screen[b, 1] - y0)
+    # The orientation in projective coordinates: corners behind the camera are mirrored on screen.
+    if (screen[a, 3] < 0.0) != ((screen[b, 3] < 0.0) != (screen[c, 3] < 0.0)):
+        area = -area
+    if area == 0.0:
+        return count
+    facing = 1 if (area < 0.0) == (mesh.winding[f] > 0) else -1  # y is down: counter-clockwise has area < 0
+    records.facing[f] = facing
+    if facing < 0 and mesh.culled[f]:
+        return count
+    corners = 3
+    if behind:
+        corners = _clip(screen, a, b, c, near, polygon)
+    else:
+        for i in range(3):
+            v = mesh.corners[f, i]
+            polygon[i, 0], polygon[i, 1], polygon[i, 2] = screen[v, 0], screen[v, 1], screen[v, 2]
+    for i in range(2, corners):
+        j, k = (i - 1, i) if area > 0.0 else (i, i - 1)
+        left = min(polygon[0, 0], polygon[j, 0], polygon[k, 0])
+        right = max(polygon[0, 0], polygon[j, 0], polygon[k, 0])
+        top = min(polygon[0, 1], polygon[j, 1], polygon[k, 1])
+        bottom = max(polygon[0, 1], polygon[j, 1], polygon[k, 1])
+        if not (right > 0.0 and bottom > 0.0 and left < width and top < height):
+            continue
+        if mesh.kinds[f] == SOLID:
+            left, right = left + margin, right - margin
+            top, bottom = top + margin, bottom - margin
+        box = (
+            max(math.floor(left), 0),
+            max(math.floor(top), 0),
+            min(math.floor(right) + 1, width),
+            min(math.floor(bottom) + 1, height),
+        )
+        if box[0] >= box[2] or box[1] >= box[3]:
+            continue
+        if count < room:
+            for n in range(3):
+                records.points[count, n] = polygon[0, n]
+                records.points[count, 4 + n] = polygon[j, n]
+                records.points[count, 8 + n] = polygon[k, n]
+            for n in range(4):
+                records.boxes[count, n] = box[n]
+            records.owners[count] = f
+        count += 1
+    return count
 
 
 @inline
@@ -676,8 +736,8 @@ def _normal(mesh, materials, facing, f, b, s):
 @inline
 def _edge(points, r, j, k, tile_x, tile_y):
     """Return A, B and the value at the corner of the tile of the edge from j to k, and what samples must exceed."""
-    xj, yj = float(points[r, 3 * j]), float(points[r, 3 * j + 1])
-    xk, yk = float(points[r, 3 * k]), float(points[r, 3 * k + 1])
+    xj, yj = float(points[r, 4 * j]), float(points[r, 4 * j + 1])
+    xk, yk = float(points[r, 4 * k]), float(points[r, 4 * k + 1])
     a, b = yj - yk, xk - xj
     c = -0.5 * (a * (xj + xk) + b * (yj + yk))
     least = TINY if a > 0.0 or (a == 0.0 and b > 0.0) else np.float32(0.0)
@@ -722,7 +782,7 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
     With `blending`, those of blended materials are translucent (`work.alphas`).
     """
     pixels, triangles, masks = work.pixels, work.triangles, work.masks
-    sorted_by_material = _sort_by_material(mesh, work, count)
+    sorted_by_material = _sort_by_material(mesh, materials, grid, work, count)
     if sorted_by_material:
         pixels, triangles, masks = work.sorted_pixels, work.sorted_triangles, work.sorted_masks
     _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count)
@@ -761,46 +821,71 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 
 
 @helper
-def _sort_by_material(mesh, work, count):
-    """Sort fragments by material, so that most groups of 16 have one; return False if they all have the same."""
-    tally = work.tally
+def _sort_by_material(mesh, materials, grid, work, count):
+    """Sort fragments so that most groups of 16 have one material; return False if there is nothing to sort.
+
+    Those of materials whose textures are looked up once per sample are sorted by the covered samples, too: samples that
+    no fragment of a group has are not looked up.
+    """
+    tally, masks = work.tally, work.masks
     if len(tally) <= 2 or count == 0:
         return False
     tally[:] = 0
     for n in range(count):
-        tally[mesh.materials[work.triangles[n]] + 1] += 1
-    if tally[mesh.materials[work.triangles[0]] + 1] == count:
+        tally[_order_of_shading(mesh, materials, grid, work.triangles[n], masks[n]) + 1] += 1
+    if tally[_order_of_shading(mesh, materials, grid, work.triangles[0], masks[0]) + 1] == count:
         return False
     for m in range(1, len(tally)):
         tally[m] += tally[m - 1]
     for n in range(count):
         f = work.triangles[n]
-        m = mesh.materials[f]
+        m = _order_of_shading(mesh, materials, grid, f, masks[n])
         slot = tally[m]
         tally[m] = slot + 1
         work.slots[n] = slot
         work.sorted_pixels[slot], work.sorted_triangles[slot] = work.pixels[n], f
-        work.sorted_masks[slot] = work.masks[n]
+        work.sorted_masks[slot] = masks[n]
     return True
+
+
+@inline
+def _order_of_shading(mesh, materials, grid, f, mask):
+    """Return the number that a fragment is sorted by, see `layout.ORDER`."""
+    m = np.int64(mesh.materials[f])
+    number = np.int64(materials.flags[m, ORDER])
+    if grid.samples == 4 and materials.flags[m, WEIGHTED]:
+        number += np.int64(mask)
+    return number
 
 
 @inline
 def _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count):
     """Write the vertices, materials and places of fragments, the inputs of `light.interpolate`."""
     rows, samples = work.rows, grid.samples
-    for n in range(count):
-        mask, at_x, at_y = masks[n], np.float32(0.5), np.float32(0.5)
-        if samples == 4:
-            at_x, at_y = grid.centroids[mask, 0], grid.centroids[mask, 1]
-        elif mask != (1 << samples) - 1:
-            at_x, at_y = np.float32(0.0), np.float32(0.0)
-            for s in range(samples):
-                if (mask >> s) & 1:
-                    at_x += grid.inside[s, 0]
-                    at_y += grid.inside[s, 1]
-            number = count_bits(np.int64(mask))
-            at_x, at_y = at_x / number, at_y / number
-        rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
+    if samples == 4:
+        zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
+        for k in range(0, count, LANES):
+            x, y, number = zero, zero, zero
+            for s in range(4):
+                has = bit_set(masks, k, s)
+                x = x + select(has, broadcast_exact(grid.inside[s, 0]), zero)
+                y = y + select(has, broadcast_exact(grid.inside[s, 1]), zero)
+                number = number + select(has, one, zero)
+            number = maximum(number, one)  # of the fragments that complete the last 16
+            simd.store(rows, AT * STRIDE + k, x / number)
+            simd.store(rows, (AT + 1) * STRIDE + k, y / number)
+    else:
+        for n in range(count):
+            mask, at_x, at_y = masks[n], np.float32(0.5), np.float32(0.5)
+            if mask != (1 << samples) - 1:
+                at_x, at_y = np.float32(0.0), np.float32(0.0)
+                for s in range(samples):
+                    if (mask >> s) & 1:
+                        at_x += grid.inside[s, 0]
+                        at_y += grid.inside[s, 1]
+                number = count_bits(np.int64(mask))
+                at_x, at_y = at_x / number, at_y / number
+            rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
     left, top = np.float32(tile_x), np.float32(tile_y)
     for k in range(0, count, LANES):
         x, y = pixel_places(pixels, k, grid.block_shift, grid.tile_shift_x - grid.block_shift)
@@ -1053,8 +1138,8 @@ def _set_up(records, r, grid, tile_x, tile_y):
     a1, b1, c1, t1 = _edge(points, r, 2, 0, tile_x, tile_y)
     a2, b2, c2, t2 = _edge(points, r, 0, 1, tile_x, tile_y)
     x0, y0 = float(points[r, 0]), float(points[r, 1])
-    q0, q1, q2 = points[r, 2], points[r, 5], points[r, 8]
-    inverse = 1.0 / ((points[r, 3] - x0) * (points[r, 7] - y0) - (points[r, 6] - x0) * (points[r, 4] - y0))
+    q0, q1, q2 = points[r, 2], points[r, 6], points[r, 10]
+    inverse = 1.0 / ((points[r, 4] - x0) * (points[r, 9] - y0) - (points[r, 8] - x0) * (points[r, 5] - y0))
     a3 = (a0 * q0 + a1 * q1 + a2 * q2) * inverse
     b3 = (b0 * q0 + b1 * q1 + b2 * q2) * inverse
     c3 = q0 + a3 * (tile_x - x0) + b3 * (tile_y - y0)
@@ -1064,14 +1149,32 @@ def _set_up(records, r, grid, tile_x, tile_y):
         (one(a2), one(b2), one(c2)),
         (one(a3), one(b3), one(c3)),
     )
+    return e, _rest(grid, e), (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _rest(grid, e):
+    """Return the values of planes at the 16 samples of a block without those at its corner."""
     x, y = load_exact(grid.offsets, 0), load_exact(grid.offsets, LANES)
-    rest = (
+    return (
         x * e[0][0] + y * e[0][1],
         x * e[1][0] + y * e[1][1],
         x * e[2][0] + y * e[2][1],
         x * e[3][0] + y * e[3][1],
     )
-    return e, rest, (t0, t1, t2), min(q0, q1, q2), max(q0, q1, q2)
+
+
+@inline
+def _set_up_before(grid, work, n):
+    """As `_set_up`, of record n of those that `set_up_triangles` prepared."""
+    p = work.prepared
+    e = (
+        (p[n], p[16 + n], p[32 + n]),
+        (p[48 + n], p[64 + n], p[80 + n]),
+        (p[96 + n], p[112 + n], p[128 + n]),
+        (p[144 + n], p[160 + n], p[176 + n]),
+    )
+    return e, _rest(grid, e), (p[192 + n], p[208 + n], p[224 + n]), p[240 + n], p[256 + n]
 
 
 @inline
@@ -1098,6 +1201,21 @@ def _blocks(records, r, grid, tile_x, tile_y):
 def _at(plane, x, y):
     """Return the value of a plane (slopes and value at the corner of the tile) at a block."""
     return plane[0] * x + (plane[1] * y + plane[2])
+
+
+@inline
+def _touched(e, rest, least, first, right, y, bw):
+    """Return the bits of those of the 16 blocks of a row from `first` to `right` that a triangle may touch.
+
+    Rounding is monotonic: if the largest of the 16 values of an edge is not inside, none is.
+    """
+    x = lane_numbers() * np.float32(bw) + np.float32(first * bw)
+    at0 = x * e[0][0] + (e[0][1] * y + e[0][2])
+    at1 = x * e[1][0] + (e[1][1] * y + e[1][2])
+    at2 = x * e[2][0] + (e[2][1] * y + e[2][2])
+    above0, above1, above2 = largest(rest[0]), largest(rest[1]), largest(rest[2])
+    touched = (at0 + above0 > least[0]) & (at1 + above1 > least[1]) & (at2 + above2 > least[2])
+    return np.int64(mask_bits(touched)) & ((1 << min(right + 1 - first, LANES)) - 1)
 
 
 @inline
@@ -1135,15 +1253,16 @@ def _draw_wide(e, rest, least, low, high, left, top, right, bottom, across, bw, 
 
 @inline
 def _draw_record(
-    mesh, materials, screen, records, r, grid, tile_x, tile_y, work, blend_threshold, planes, layers
+    mesh, materials, screen, records, n, grid, tile_x, tile_y, work, blend_threshold, planes, layers
 ):
-    """Draw the opaque samples of a record to the depths and ids of a tile.
+    """Draw the opaque samples of record n of `work.batch` to the depths and ids of a tile.
 
     Translucent samples of blended records are remembered for `_draw_translucent`, if `layers`, the number of blocks
     that are remembered, is not negative. Returns the new number.
     """
+    r = np.int64(work.batch[n])
     f = records.owners[r]
-    e, rest, least, low, high = _set_up(records, r, grid, tile_x, tile_y)
+    e, rest, least, low, high = _set_up_before(grid, work, n)
     left, top, right, bottom, across, bw, bh = _blocks(records, r, grid, tile_x, tile_y)
     kind = mesh.kinds[f]
     if kind == SOLID and right - left >= 3:
@@ -1166,25 +1285,31 @@ def _draw_record(
         start, complete = layers, remembered
         for by in range(top, bottom + 1):
             y = np.float32(by * bh)
-            for bx in range(left, right + 1):
-                x = np.float32(bx * bw)
-                place = (by * across + bx) * LANES
-                inside, depth = _test(e, rest, least, low, high, x, y)
-                found = candidates(work.depths, place, inside, depth, nearer, work.found)
-                if found:
-                    alpha = _alpha_lanes(
-                        mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
-                    )
-                    deposit(work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f))
-                    if remembered:
-                        found &= np.int64(mask_bits(_translucent(alpha)))
-                        if found and layers < LAYERS:
-                            simd.store(work.layers, layers * LAYER, alpha)
-                            simd.store(work.layers, layers * LAYER + LANES, depth)
-                            work.layer_blocks[layers], work.layer_masks[layers] = by * across + bx, found
-                            layers += 1
-                        elif found:
-                            complete = False
+            for first in range(left, right + 1, LANES):
+                remaining = _touched(e, rest, least, first, right, y, bw)
+                while remaining:
+                    bx = first + simd.lowest_bit(np.uint64(remaining))
+                    remaining &= remaining - 1
+                    x = np.float32(bx * bw)
+                    place = (by * across + bx) * LANES
+                    inside, depth = _test(e, rest, least, low, high, x, y)
+                    found = candidates(work.depths, place, inside, depth, nearer, work.found)
+                    if found:
+                        alpha = _alpha_lanes(
+                            mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
+                        )
+                        deposit(
+                            work.depths, work.ids, place, inside & (alpha >= threshold), depth, np.int32(f)
+                        )
+                        if remembered:
+                            found &= np.int64(mask_bits(_translucent(alpha)))
+                            if found and layers < LAYERS:
+                                simd.store(work.layers, layers * LAYER, alpha)
+                                simd.store(work.layers, layers * LAYER + LANES, depth)
+                                work.layer_blocks[layers], work.layer_masks[layers] = by * across + bx, found
+                                layers += 1
+                            elif found:
+                                complete = False
         if kind == BLEND:
             records.layer_starts[r] = start
             records.layer_counts[r] = layers - start if complete else -1
@@ -1263,7 +1388,7 @@ def _alpha_lanes(mesh, materials, grid, m, texture, level, planes, x, y):
         else:
             u, v = u + np.float32(0.5), v + np.float32(0.5)  # the border is texel 0
         start = samplers[texture, OFFSETS + level]
-        alpha = alpha * (mix_alpha(materials.texels, start, width + 2, u, v) * np.float32(UNIT))
+        alpha = alpha * (mix_alpha(materials.alphas, start, width + 2, u, v) * np.float32(UNIT))
     return alpha
 
 
@@ -1379,11 +1504,15 @@ def _draw_opaque(
     for n in range(grid.tile_width * grid.tile_height * grid.samples):
         work.depths[n] = 0
         work.ids[n] = -1
-    for n in range(bins.starts[tile], bins.starts[tile + 1]):
-        layers = _draw_record(
-            mesh, materials, screen, records, bins.records[n], grid, tile_x, tile_y, work, threshold, planes,
-            layers,
-        )  # fmt: skip
+    end = np.int64(bins.starts[tile + 1])
+    for first in range(np.int64(bins.starts[tile]), end, LANES):
+        for n in range(LANES):
+            work.batch[n] = bins.records[min(first + n, end - 1)]
+        set_up_triangles(records.points, work.batch, tile_x, tile_y, work.prepared)
+        for n in range(min(end - first, LANES)):
+            layers = _draw_record(
+                mesh, materials, screen, records, n, grid, tile_x, tile_y, work, threshold, planes, layers
+            )
 
 
 @inline
@@ -1617,13 +1746,14 @@ def _prepare(
     """
     _project(mesh.positions, views.matrices[v], lists.screen)
     near = NEAREST_DEPTH * (views.distances[v] + radius)
-    count = _assemble(mesh, lists.screen, near, views.width, views.height, margin, records)
+    count, first = _assemble(
+        mesh, lists.screen, near, views.width, views.height, margin, first_blended, records
+    )
     if count < 0:
         lists.required[0] = -count
         return False
     needed = _bin_records(records, lists.order, -1, count, grid, columns, opaque)
     if needed >= 0 and sorted_too:
-        first = records.first[first_blended]
         row = 0
         if first < count:
             row = _sort_far_to_near(mesh, views.eyes, v, records, first, count, lists)
@@ -1635,12 +1765,14 @@ def _prepare(
 
 @kernel
 def draw(
-    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque, blended,
+    mesh, materials, views, queue, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended,
     clear, work, images, t,
 ):  # fmt: skip
-    """Draw views `first` to `last` - 1 of a frame.
+    """Draw views of a frame until none is left.
 
     Args:
+        queue: int64 [1], the next view that no thread has taken.
+        v: the view to begin with; -1 to take one.
         mesh, materials, views, grid, records, lists, opaque, blended, work: see `layout`.
         radius: no visible vertex is farther from the world origin.
         first_blended: the first triangle that is blended.
@@ -1650,10 +1782,12 @@ def draw(
         images: uint32 [V, T, H, W], output: RGBA bytes with straight alpha.
         t: the frame.
     Returns:
-        The number of the first view that is not drawn: less than `last` if there was not enough room, see
-        `Lists.required`.
+        The view that could not be drawn since there was not enough room, see `Lists.required`; the number of views
+        when all are taken.
     """
-    for v in range(first, last):
+    if v < 0:
+        v = take_number(queue)
+    while v < len(views.eyes):
         if not _prepare(
             mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, blended, True,
         ):  # fmt: skip
@@ -1662,12 +1796,13 @@ def draw(
             mesh, materials, lists.screen, records, grid, columns, opaque, blended, views.eyes[v], clear, work,
             images[v, t],
         )  # fmt: skip
-    return last
+        v = take_number(queue)
+    return len(views.eyes)
 
 
 @kernel
 def survey(
-    mesh, materials, views, first, last, radius, first_blended, grid, margin, columns, records, lists, opaque,
+    mesh, materials, views, queue, v, radius, first_blended, grid, margin, columns, records, lists, opaque,
     following, work, surface,
 ):  # fmt: skip
     """Depth, normals and motion of the first surface that is at least half opaque, at the centres of pixels.
@@ -1679,7 +1814,9 @@ def survey(
             per pixel to the right and downwards. Motion is NaN if it ends behind the camera.
     See `draw` for the others and for the value returned.
     """
-    for v in range(first, last):
+    if v < 0:
+        v = take_number(queue)
+    while v < len(views.eyes):
         if not _prepare(
             mesh, views, v, radius, first_blended, grid, margin, columns, records, lists, opaque, opaque, False,
         ):  # fmt: skip
@@ -1688,4 +1825,5 @@ def survey(
             mesh, materials, lists.screen, records, grid, columns, opaque, following, views.matrices[v], work,
             surface[v],
         )  # fmt: skip
-    return last
+        v = take_number(queue)
+    return len(views.eyes)

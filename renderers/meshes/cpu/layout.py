@@ -16,7 +16,10 @@ BASE, EMISSIVE, CUTOFF, METALLIC, ROUGHNESS, NORMAL_SCALE, OCCLUSION, FACTORS = 
 # TEXTURED: has any texture; DETAILED: has one other than base colour and emission.
 # WEIGHTED: colours of the base texture are weighted by its alpha.
 # ALIKE: emission has the texture coordinates of the base colour.
-DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, WEIGHTED, ALIKE, FLAGS = 0, 1, 2, 3, 4, 5, 6
+# ORDER: fragments are sorted by this number before they are shaded; with WEIGHTED, by the sum of it and of the bits of
+# the covered samples, of which there are SAMPLE_MASKS.
+DOUBLE_SIDED, UNLIT, TEXTURED, DETAILED, WEIGHTED, ALIKE, ORDER, FLAGS = 0, 1, 2, 3, 4, 5, 6, 7
+SAMPLE_MASKS = 16  # with four samples
 # Columns of `Textures.samplers`; the offsets of the levels in `Textures.texels` follow.
 WIDTH, HEIGHT, LEVELS, WRAP_S, WRAP_T, NEAREST, OFFSETS = 0, 1, 2, 3, 4, 5, 6
 MAX_LEVELS = 12  # of textures of at most 2048 texels a side
@@ -70,6 +73,8 @@ class Materials(NamedTuple):
         samplers: int64 [T, OFFSETS + MAX_LEVELS].
         texels: uint32 [...], RGBA texels of all levels, R in the lowest byte, encoded as in the file. Each level has a
             border of one texel that repeats, mirrors or continues the image.
+        alphas: uint32 [...], for each texel the alphas of it, of those to the right and below, and of the one below
+            right, from the lowest byte on; only of textures with transparent parts, [1] if there are none.
     """
 
     factors: np.ndarray
@@ -77,6 +82,7 @@ class Materials(NamedTuple):
     textures: np.ndarray
     samplers: np.ndarray
     texels: np.ndarray
+    alphas: np.ndarray
 
 
 class Grid(NamedTuple):
@@ -92,7 +98,6 @@ class Grid(NamedTuple):
             two: divisions by a variable are slow.
         offsets: float32 [32], x of the 16 samples in a block, then y.
         inside: float32 [samples, 2], x and y of the samples in a pixel.
-        centroids: float32 [16, 2], mean x and y of the samples in a mask, with 4 samples per pixel.
         places: uint32 [pixels of a tile, 2], x and y of the pixels in a tile.
         filter: float32 [6], how textures are filtered, see `renderer.FILTER`.
     """
@@ -107,7 +112,6 @@ class Grid(NamedTuple):
     tile_shift_y: int
     offsets: np.ndarray
     inside: np.ndarray
-    centroids: np.ndarray
     places: np.ndarray
     filter: np.ndarray
 
@@ -116,12 +120,11 @@ class Records(NamedTuple):
     """The triangles of one view after culling and clipping.
 
     Attributes:
-        points: float32 [R, 9], x, y (pixels) and 1 / w of the corners, clockwise on screen.
+        points: float32 [R, 12], x, y (pixels), 1 / w and nothing of each corner, clockwise on screen.
         boxes: int32 [R, 4], pixels: left, top, and one past right and bottom.
         owners: uint32 [R], the triangle of the mesh.
         facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
-        first: int64 [F + 1], records of triangle f are first[f] to first[f + 1] - 1.
-        polygon: float32 [4, 3], scratch memory.
+        polygon: float32 [4, 3], lanes: int32 [64], scratch memory.
         layer_starts, layer_counts: int32 [R], of blended records in the current tile: the first of `Work.layers`, and
             their number, -1 if they are not all there.
     """
@@ -130,8 +133,8 @@ class Records(NamedTuple):
     boxes: np.ndarray
     owners: np.ndarray
     facing: np.ndarray
-    first: np.ndarray
     polygon: np.ndarray
+    lanes: np.ndarray
     layer_starts: np.ndarray
     layer_counts: np.ndarray
 
@@ -195,9 +198,9 @@ class Work(NamedTuple):
         sums: float32 [4 * pixels of a tile], premultiplied sums over samples, channel by channel.
         found: int32 [16], depths; bytes: uint32 [16], colours.
         pixels, triangles, masks: uint32 [STRIDE], fragments: pixel of the tile, triangle, bits of covered samples.
-        sorted_pixels, sorted_triangles, sorted_masks: uint32 [STRIDE], the same, sorted by material.
+        sorted_pixels, sorted_triangles, sorted_masks: uint32 [STRIDE], the same, sorted for shading.
         slots: uint32 [STRIDE], the place of each fragment in them.
-        tally: int64 [materials + 1].
+        tally: int64 [1 + numbers that fragments are sorted by].
         layers: float32 [(LAYERS + 1) * LAYER], alpha and 1 / w of the 16 samples of blocks of blended triangles; the
             last one is scratch memory.
         layer_blocks, layer_masks: uint32 [LAYERS], the block, and the bits of its translucent samples.
@@ -206,6 +209,7 @@ class Work(NamedTuple):
         alphas: float32 [CHUNK, 16], alpha per sample of translucent fragments.
         rows: float32 [ROWS * STRIDE], see `light`.
         planes: float32 [4, 3], see `kernels._alpha_planes`.
+        batch: uint32 [16], records, and prepared: float32 [17 * 16], output of `vectors.set_up_triangles`.
     """
 
     depths: np.ndarray
@@ -230,3 +234,5 @@ class Work(NamedTuple):
     alphas: np.ndarray
     rows: np.ndarray
     planes: np.ndarray
+    batch: np.ndarray
+    prepared: np.ndarray

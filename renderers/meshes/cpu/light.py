@@ -259,13 +259,16 @@ def _sixteen(rows, k):
     coat = _reflected(a, b, more, mean, broadcast_exact(_f(0.04)))
     rest = (_ONE - coat) * (_ONE - metallic)
     coat = coat * (_ONE - metallic)
+    no_metal = mask_bits((metallic <= _ZERO) & (metallic >= _ZERO)) == 0xFFFF
     for i in range(3):
         base = load_exact(rows, k + (BASE + i) * STRIDE)
         glossy = glossy_r if i == 0 else (glossy_g if i == 1 else glossy_b)
         light = light_r if i == 0 else (light_g if i == 1 else light_b)
         light = maximum(light, broadcast_exact(_ZERO))
-        metal = _reflected(a, b, more, mean, base) * metallic
-        colour = (coat + metal) * glossy + rest * base * light
+        reflection = coat
+        if not no_metal:
+            reflection = coat + _reflected(a, b, more, mean, base) * metallic
+        colour = reflection * glossy + rest * base * light
         colour = colour * occlusion + load_exact(rows, k + (EMISSION + i) * STRIDE)
         store(rows, k + (ENCODED + i) * STRIDE, _encode(colour))
 

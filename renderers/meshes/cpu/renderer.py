@@ -106,7 +106,7 @@ class _Painter:
         distances = np.array([np.sqrt((eye**2).sum()) for eye in eyes])
         self._views = Views(cameras.width, cameras.height, eyes, distances, _projections(cameras))
         self._grid, self._pixel_grid = _grid(settings.samples), _grid(1)
-        self._pool = pool
+        self._pool, self._threads = pool, threads
         self._pending: list[Future[None]] = []
         self._desks: SimpleQueue[_Desk] = SimpleQueue()
         for _ in range(threads):
@@ -131,7 +131,7 @@ class _Painter:
     def colour(self, images: np.ndarray, t: int) -> None:
         """Draw frame t of all views into uint8 [V, T, H, W, 4], straight alpha, top row first."""
         words = images.view("<u4")[..., 0]
-        self._for_views(lambda desk, first, last: desk.draw(first, last, words, t))
+        self._for_views(lambda desk, queue: desk.draw(queue, words, t))
 
     def geometry(self, upcoming: Pose, shot: Shot) -> Surface:
         """Return depth, normals and motion of the current frame from all views; `upcoming` is the next pose."""
@@ -139,28 +139,28 @@ class _Painter:
         following = np.empty_like(self._scene.mesh.positions)
         place(upcoming.positions, shot.asset_to_world, following)
         surface = np.zeros((len(cameras), cameras.height, cameras.width, 8), np.float32)
-        self._for_views(lambda desk, first, last: desk.survey(first, last, following, surface))
+        self._for_views(lambda desk, queue: desk.survey(queue, following, surface))
         self.finish()
         return Surface(surface[..., 0], surface[..., 1:4], surface[..., 4:6], surface[..., 6:8])
 
-    def _for_views(self, draw: Callable[[_Desk, int, int], None]) -> None:
-        """Call a function with the scratch memory of a thread, and the first view and the one after the last.
+    def _for_views(self, draw: Callable[[_Desk, np.ndarray], None]) -> None:
+        """Call a function once per thread, with its scratch memory and the queue that all take the next view from.
 
-        One thread gets all views at once, since a call of a kernel takes as long as drawing a small image.
+        A thread that has to wait for Python's lock between two views would stand still while a pose is evaluated.
         """
+        queue = np.zeros(1, np.int64)
 
-        def run(first: int, last: int) -> None:
+        def run() -> None:
             desk = self._desks.get()
             try:
-                draw(desk, first, last)
+                draw(desk, queue)
             finally:
                 self._desks.put(desk)
 
-        count = len(self._cameras)
         if self._pool is None:
-            run(0, count)
+            run()
         else:
-            self._pending += [self._pool.submit(run, v, v + 1) for v in range(count)]
+            self._pending += [self._pool.submit(run) for _ in range(self._threads)]
 
 
 class _Desk:
@@ -171,11 +171,11 @@ class _Desk:
     ) -> None:
         self._scene, self._views = scene, views
         self._grid, self._pixel_grid = grid, pixel_grid
-        materials, triangles = len(scene.materials.flags), len(scene.mesh.corners)
-        self._work = _work(grid, materials)
+        triangles = len(scene.mesh.corners)
+        self._work = _work(grid, scene.orders)
         self._pixel_work = self._work
         if settings.geometry and settings.samples > 1:
-            self._pixel_work = _work(pixel_grid, materials)
+            self._pixel_work = _work(pixel_grid, scene.orders)
         self._reserve(triangles + 64, 2 * triangles + 64)
 
     def _reserve(self, records: int, references: int) -> None:
@@ -199,38 +199,46 @@ class _Desk:
         """Return the number of tiles per row."""
         return -(-self._views.width // grid.tile_width)
 
-    def draw(self, first: int, last: int, images: np.ndarray, t: int) -> None:
-        """Draw frame t of some views into uint32 [V, T, H, W]."""
-        while first < last:
-            opaque, blended = self._bins[self._grid.samples]
-            first = kernels.draw(
-                *self._scene_and_views(first, last, self._grid), opaque, blended, CLEAR, self._work, images, t
-            )
-            self._make_room(first, last)
+    def draw(self, queue: np.ndarray, images: np.ndarray, t: int) -> None:
+        """Draw frame t of the views in a queue into uint32 [V, T, H, W]."""
 
-    def survey(self, first: int, last: int, following: np.ndarray, surface: np.ndarray) -> None:
-        """Draw the surface of some views into float32 [V, H, W, 8]."""
-        while first < last:
+        def some(view: int) -> int:
+            opaque, blended = self._bins[self._grid.samples]
+            return kernels.draw(
+                *self._scene_and_views(queue, view, self._grid), opaque, blended, CLEAR, self._work, images, t
+            )
+
+        self._all_views(some)
+
+    def survey(self, queue: np.ndarray, following: np.ndarray, surface: np.ndarray) -> None:
+        """Draw the surface of the views in a queue into float32 [V, H, W, 8]."""
+
+        def some(view: int) -> int:
             opaque, _ = self._bins[self._pixel_grid.samples]
-            first = kernels.survey(
-                *self._scene_and_views(first, last, self._pixel_grid), opaque, following, self._pixel_work,
+            return kernels.survey(
+                *self._scene_and_views(queue, view, self._pixel_grid), opaque, following, self._pixel_work,
                 surface,
             )  # fmt: skip
-            self._make_room(first, last)
 
-    def _scene_and_views(self, first: int, last: int, grid: Grid) -> tuple:
+        self._all_views(some)
+
+    def _scene_and_views(self, queue: np.ndarray, view: int, grid: Grid) -> tuple:
         """Return the arguments that `kernels.draw` and `kernels.survey` have in common."""
         scene = self._scene
         # The box of a triangle may be smaller by the distance of samples from the edge of their pixels.
         margin = float(grid.inside.min()) - _ROUNDING
         return (
-            scene.mesh, scene.materials, self._views, first, last, scene.radius, scene.first_blended, grid, margin,
+            scene.mesh, scene.materials, self._views, queue, view, scene.radius, scene.first_blended, grid, margin,
             self._columns(grid), self._records, self._lists,
         )  # fmt: skip
 
-    def _make_room(self, first: int, last: int) -> None:
-        """Allocate what the kernels require to continue with view `first`, if they stopped before `last`."""
-        if first < last:
+    def _all_views(self, some: Callable[[int], int]) -> None:
+        """Call a kernel, given the view to begin with, until it returns the number of views.
+
+        When it returns another one, there was not enough memory for what the view requires.
+        """
+        view = -1
+        while (view := some(view)) < len(self._views.eyes):
             required = self._lists.required.tolist()
             self._reserve(*(max(pair) for pair in zip(self._room, required, strict=True)))
 
@@ -274,25 +282,12 @@ def _grid(samples: int) -> Grid:
         tile_shift_y=tile_height.bit_length() - 1,
         offsets=offsets.astype(np.float32),
         inside=inside.astype(np.float32),
-        centroids=_centroids(inside.astype(np.float32)),
         places=places.astype(np.uint32),
         filter=FILTER,
     )
 
 
-def _centroids(inside: np.ndarray) -> np.ndarray:
-    """Return float32 [16, 2]: the mean place of the samples in each mask of four, summed in their order."""
-    result = np.zeros((16, 2), np.float32)
-    if len(inside) == 4:
-        for mask in range(1, 16):
-            chosen = [s for s in range(4) if mask >> s & 1]
-            for s in chosen:
-                result[mask] += inside[s]
-            result[mask] /= np.float32(len(chosen))
-    return result
-
-
-def _work(grid: Grid, materials: int) -> Work:
+def _work(grid: Grid, orders: int) -> Work:
     pixels = grid.tile_width * grid.tile_height
     samples = pixels * grid.samples
     return Work(
@@ -309,7 +304,7 @@ def _work(grid: Grid, materials: int) -> Work:
         sorted_triangles=np.zeros(STRIDE, np.uint32),
         sorted_masks=np.zeros(STRIDE, np.uint32),
         slots=np.zeros(STRIDE, np.uint32),
-        tally=np.zeros(materials + 1, np.int64),
+        tally=np.zeros(orders + 1, np.int64),
         layers=np.zeros((LAYERS + 1) * LAYER, np.float32),
         layer_blocks=np.zeros(LAYERS, np.uint32),
         layer_masks=np.zeros(LAYERS, np.uint32),
@@ -318,6 +313,8 @@ def _work(grid: Grid, materials: int) -> Work:
         alphas=np.zeros((CHUNK, 16), np.float32),
         rows=np.ones(ROWS * STRIDE, np.float32),
         planes=np.zeros((4, 3), np.float32),
+        batch=np.zeros(16, np.uint32),
+        prepared=np.zeros(17 * 16, np.float32),
     )
 
 
@@ -333,12 +330,12 @@ def _lists(records: int, vertices: int) -> Lists:
 
 def _records(room: int, triangles: int) -> Records:
     return Records(
-        points=np.empty((room, 9), np.float32),
+        points=np.zeros((room, 12), np.float32),
         boxes=np.empty((room, 4), np.int32),
         owners=np.empty(room, np.uint32),
         facing=np.ones(triangles, np.int8),
-        first=np.empty(triangles + 1, np.int64),
         polygon=np.empty((4, 3), np.float32),
+        lanes=np.zeros(64, np.int32),
         layer_starts=np.zeros(room, np.int32),
         layer_counts=np.zeros(room, np.int32),
     )

@@ -24,6 +24,7 @@ class Scene:
     Attributes:
         mesh, materials: see `layout`.
         one_sided: per primitive bool [F]: triangles whose back face is never visible.
+        orders: how many numbers fragments are sorted by (`layout.ORDER`).
         first_blended: the first triangle of `mesh` that is blended; those after it are, too.
         radius: distance of the farthest visible vertex from the world origin in the current frame, metres.
     """
@@ -57,6 +58,7 @@ class Scene:
             culled_winding=np.zeros(len(_lanes(selected.corners)) // 3, np.float32),
         )
         self.materials = _pack_materials(asset, texcoords)
+        self.orders = int(_orders(self.materials.flags).sum())
         self.radius = 0.0
         self._visible = np.ascontiguousarray(asset.visible, np.int64)
 
@@ -183,5 +185,13 @@ def _pack_materials(asset: Asset, texcoords: np.ndarray) -> Materials:
             np.array_equal(texcoords[part, layout.BASE_MAP], texcoords[part, layout.EMISSIVE_MAP])
             for part in used
         )
-        flags[m] = material.double_sided, material.unlit, present.any(), detailed, weighted, alike
+        flags[m, : layout.ORDER] = (
+            material.double_sided, material.unlit, present.any(), detailed, weighted, alike,
+        )  # fmt: skip
+    flags[1:, layout.ORDER] = np.cumsum(_orders(flags))[:-1]
     return Materials(factors, flags, numbers, *store.pack())
+
+
+def _orders(flags: np.ndarray) -> np.ndarray:
+    """Return how many numbers the fragments of each material are sorted by (`layout.ORDER`)."""
+    return np.where(flags[:, layout.WEIGHTED], layout.SAMPLE_MASKS, 1)

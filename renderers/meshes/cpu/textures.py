@@ -10,7 +10,7 @@ import numpy as np
 
 from renderers.gltf import Texture
 from renderers.meshes.cpu.kernel_code import load_kernels
-from renderers.meshes.cpu.layout import MAX_LEVELS, OFFSETS, WRAPS
+from renderers.meshes.cpu.layout import HEIGHT, LEVELS, MAX_LEVELS, OFFSETS, WIDTH, WRAPS
 
 kernels = load_kernels()
 
@@ -32,8 +32,8 @@ class TextureStore:
             self._textures.append((texture, squared))
         return self._numbers[key]
 
-    def pack(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return samplers int64 [T, OFFSETS + MAX_LEVELS] and texels uint32 [...] (`layout.Materials`)."""
+    def pack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return samplers int64 [T, OFFSETS + MAX_LEVELS], texels and alphas uint32 [...] (`layout.Materials`)."""
         samplers = np.zeros((max(len(self._textures), 1), OFFSETS + MAX_LEVELS), np.int64)
         images, size = [], 0
         for row, (texture, _) in zip(samplers, self._textures, strict=False):
@@ -55,7 +55,13 @@ class TextureStore:
         texels = np.zeros(size + 1, np.uint32)  # two texels are read at once
         for row, image, (_, squared) in zip(samplers, images, self._textures, strict=False):
             _fill(texels, row, image, squared)
-        return samplers, texels
+        transparent = [row for row, (_, squared) in zip(samplers, self._textures, strict=False) if squared]
+        alphas = np.zeros(len(texels) if transparent else 1, np.uint32)
+        for row in transparent:
+            for level, offset in enumerate(row[OFFSETS : OFFSETS + row[LEVELS]].tolist()):
+                width, height = max(int(row[WIDTH]) >> level, 1), max(int(row[HEIGHT]) >> level, 1)
+                kernels.pack_alphas(texels, offset, width, height, alphas)
+        return samplers, texels, alphas
 
 
 def _fill(texels: np.ndarray, sampler: np.ndarray, image: np.ndarray, squared: bool) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from renderers import simd
 
 LANES = 16
+TINY = -1.1754943508222875e-38  # a sample on an edge exceeds this, but not 0
 
 _INT32, _INT64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_INT32, LANES), ir.VectorType(_FLOAT, LANES)
@@ -37,6 +39,19 @@ def _load(builder, address):
 
 def _store(builder, value, address):
     builder.store(value, address).align = 4
+
+
+def _scalars(builder, values):
+    """Return the lanes of integers that are not negative, as int64.
+
+    They take the way through memory, one instruction each where extracting takes two or three. Loads of this kind are
+    not replaced by extractions.
+    """
+    room = cgutils.alloca_once(builder, _INTS)
+    _store(builder, values, room)
+    first = builder.bitcast(room, _INT32.as_pointer())
+    places = [builder.gep(first, [ir.Constant(_INT32, i)]) for i in range(LANES)]
+    return [builder.zext(builder.load_atomic(place, "monotonic", 4), _INT64) for place in places]
 
 
 def _bits(builder, mask):
@@ -133,6 +148,17 @@ def like_first_of_four(typing, ids, place):
 
 
 @intrinsic
+def take_number(typing, queue):
+    """Return the number in an int64 array [1] and increase it by one, in one step for all threads."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(_INT64, 1), "monotonic")
+
+    return types.int64(queue), generate
+
+
+@intrinsic
 def count_bits(typing, word):
     """Return the number of set bits of an int64 as float32."""
 
@@ -172,40 +198,54 @@ def transposed(typing, table, numbers, first):
         numbers: uint32 array.
         first: index of the first number.
     """
-    return _transposed(table, numbers, 8)
+    return types.UniTuple(simd.exact, 8)(table, numbers, types.int64), _transposed(8)
 
 
 @intrinsic
 def transposed_short(typing, table, numbers, first):
     """As `transposed`, of a table [N, 4] of float32, or of uint32, whose bits are returned."""
-    return _transposed(table, numbers, 4)
+    return types.UniTuple(simd.exact, 4)(table, numbers, types.int64), _transposed(4)
 
 
-def _transposed(table, numbers, columns):
+def _transposed(columns):
+    """Return the generator of `transposed`."""
+
     def generate(context, builder, signature, arguments):
-        row_type = ir.VectorType(_FLOAT, columns)
         table, numbers, first = arguments
         data = context.make_array(signature.args[0])(context, builder, table).data
         places = context.make_array(signature.args[1])(context, builder, numbers).data
-        rows = []
-        for i in range(LANES):
-            place = builder.gep(places, [builder.add(first, ir.Constant(_INT64, i))])
-            number = builder.zext(builder.load(place), _INT64)
-            address = builder.gep(data, [builder.mul(number, ir.Constant(_INT64, columns))])
-            rows.append(_load(builder, builder.bitcast(address, row_type.as_pointer())))
-        # Interleaving two vectors whose rows are n / 2 apart, for n = 16, 8, 4, 2, transposes: row i and row i + n / 2
-        # alternate in every column. Vectors longer than 16 lanes are split into halves.
-        while len(rows) > 1 and rows[0].type.count < LANES:
-            rows = [_interleave(builder, a, b)[0] for a, b in _halves(rows)]
-        parts = [[row] for row in rows]
-        while len(parts) > 1:
-            parts = [
-                [half for a, b in zip(low, high, strict=True) for half in _interleave(builder, a, b)]
-                for low, high in _halves(parts)
-            ]
-        return context.make_tuple(builder, signature.return_type, parts[0])
+        lanes = _columns(builder, data, places, first, columns, columns, 0)
+        return context.make_tuple(builder, signature.return_type, lanes)
 
-    return types.UniTuple(simd.exact, columns)(table, numbers, types.int64), generate
+    return generate
+
+
+def _columns(builder, data, places, first, columns, length, column):
+    """Return some columns of the 16 rows of a table, whose numbers are at `places[first]`, as vectors of 16 lanes.
+
+    Args:
+        columns: how many, a power of two.
+        length: of a row.
+        column: the first.
+    """
+    row_type = ir.VectorType(_FLOAT, columns)
+    rows = []
+    for i in range(LANES):
+        place = builder.gep(places, [builder.add(first, ir.Constant(_INT64, i))])
+        number = builder.mul(builder.zext(builder.load(place), _INT64), ir.Constant(_INT64, length))
+        address = builder.gep(data, [builder.add(number, ir.Constant(_INT64, column))])
+        rows.append(_load(builder, builder.bitcast(address, row_type.as_pointer())))
+    # Interleaving two vectors whose rows are n / 2 apart, for n = 16, 8, 4, 2, transposes: row i and row i + n / 2
+    # alternate in every column. Vectors longer than 16 lanes are split into halves.
+    while len(rows) > 1 and rows[0].type.count < LANES:
+        rows = [_interleave(builder, a, b)[0] for a, b in _halves(rows)]
+    parts = [[row] for row in rows]
+    while len(parts) > 1:
+        parts = [
+            [half for a, b in zip(low, high, strict=True) for half in _interleave(builder, a, b)]
+            for low, high in _halves(parts)
+        ]
+    return parts[0]
 
 
 def _halves(items):
@@ -222,6 +262,158 @@ def _interleave(builder, a, b):
         builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, size), order[i : i + size]))
         for i in range(0, 2 * count, size)
     ]
+
+
+@intrinsic
+def set_up_triangles(typing, points, numbers, tile_x, tile_y, out):
+    """Prepare 16 records for a tile: see `kernels._set_up`, whose arithmetic this is.
+
+    Args:
+        points: float32 array [R, 12] of `layout.Records`.
+        numbers: uint32 array [16], the records.
+        tile_x, tile_y: place of the tile, pixels, int64.
+        out: float32 array [17 * 16], output, 16 values of each: slope in x, slope in y and value at the corner of the
+            tile of three edges and of 1 / w; what samples must exceed at the edges; least and largest 1 / w.
+    """
+
+    def generate(context, builder, signature, arguments):
+        points, numbers, tile_x, tile_y, out = arguments
+        wide, kinds = ir.VectorType(ir.DoubleType(), LANES), signature.args
+        data = context.make_array(kinds[0])(context, builder, points).data
+        places = context.make_array(kinds[1])(context, builder, numbers).data
+        corners = [
+            _columns(builder, data, places, ir.Constant(_INT64, 0), 4, 12, 4 * corner)[:3]
+            for corner in range(3)
+        ]
+        (x0, y0, q0), (x1, y1, q1), (x2, y2, q2) = corners
+        depths = q0, q1, q2
+        left, top = (
+            _broadcast(builder, builder.sitofp(value, ir.DoubleType())) for value in (tile_x, tile_y)
+        )
+        add, subtract, multiply = builder.fadd, builder.fsub, builder.fmul
+        zero, half = ir.Constant(_FLOATS, [0.0] * LANES), ir.Constant(wide, [-0.5] * LANES)
+
+        def widened(value):
+            return builder.fpext(value, wide)
+
+        edges, planes, limits = [], [], []
+        for xj, yj, xk, yk in ((x1, y1, x2, y2), (x2, y2, x0, y0), (x0, y0, x1, y1)):
+            a, b = subtract(yj, yk), subtract(xk, xj)
+            c = multiply(half, widened(add(multiply(a, add(xj, xk)), multiply(b, add(yj, yk)))))
+            value = add(multiply(widened(a), left), add(multiply(widened(b), top), c))
+            edges.append((a, b))
+            planes += [a, b, builder.fptrunc(value, _FLOATS)]
+            level = builder.and_(builder.fcmp_ordered("==", a, zero), builder.fcmp_ordered(">", b, zero))
+            owned = builder.or_(builder.fcmp_ordered(">", a, zero), level)
+            limits.append(builder.select(owned, ir.Constant(_FLOATS, [TINY] * LANES), zero))
+        area = multiply(subtract(x1, x0), subtract(y2, y0))
+        area = subtract(area, multiply(subtract(x2, x0), subtract(y1, y0)))
+        inverse = builder.fdiv(ir.Constant(wide, [1.0] * LANES), widened(area))
+        value = widened(q0)
+        for n, (tile, origin) in enumerate(((left, x0), (top, y0))):
+            terms = [multiply(edge[n], q) for edge, q in zip(edges, depths, strict=True)]
+            slope = multiply(widened(add(add(terms[0], terms[1]), terms[2])), inverse)
+            planes.append(builder.fptrunc(slope, _FLOATS))
+            value = add(value, multiply(slope, subtract(tile, widened(origin))))
+        planes.append(builder.fptrunc(value, _FLOATS))
+        results = planes + limits
+        for comparison in ("<", ">"):
+            extreme = depths[0]
+            for depth in depths[1:]:
+                extreme = builder.select(builder.fcmp_ordered(comparison, extreme, depth), extreme, depth)
+            results.append(extreme)
+        for n, value in enumerate(results):
+            place = ir.Constant(_INT64, LANES * n)
+            _store(builder, value, _address(context, builder, kinds[4], out, place, _FLOATS))
+        return context.get_dummy_value()
+
+    return types.void(points, numbers, types.int64, types.int64, out), generate
+
+
+@intrinsic
+def triangle_boxes(typing, x0, y0, w0, x1, y1, w1, x2, y2, w2, near, margin, width, height, boxes):
+    """Find the pixels that 16 triangles can cover: see `kernels._assemble` for what is left out.
+
+    Args:
+        x0 to w2: `exact` lanes, the corners on screen, pixels, and their depths.
+        near: depth of the near plane.
+        margin: by how much boxes are smaller than the triangles on every side, pixels.
+        width, height: of the image, int64.
+        boxes: int32 array [64], output: left of 16 boxes, their tops, and one past right and bottom.
+    Returns:
+        The bits (int64) of the triangles in front of the near plane with finite corners; of those among them that have
+        an area and touch the image, and whose box is not empty; and of those whose area is positive.
+    """
+
+    def generate(context, builder, signature, arguments):
+        *corners, near, margin, width, height, boxes = arguments
+        wide, whole = ir.VectorType(ir.DoubleType(), LANES), _INTS
+
+        def everywhere(value):
+            if isinstance(value, float):
+                return ir.Constant(wide, [value] * LANES)
+            if value.type == _INT64:
+                value = builder.sitofp(value, ir.DoubleType())
+            return _broadcast(builder, value)
+
+        def extreme(comparison, *values):
+            result = values[0]
+            for value in values[1:]:
+                result = builder.select(builder.fcmp_ordered(comparison, result, value), result, value)
+            return result
+
+        def floor(value):
+            return simd._call(builder, "llvm.floor.v16f64", wide, value)
+
+        def all_of(*conditions):
+            result = conditions[0]
+            for condition in conditions[1:]:
+                result = builder.and_(result, condition)
+            return result
+
+        x0, y0, _, x1, y1, _, x2, y2, _ = corners
+        first = builder.fmul(builder.fsub(x1, x0), builder.fsub(y2, y0))
+        area = builder.fsub(first, builder.fmul(builder.fsub(x2, x0), builder.fsub(y1, y0)))
+        flat = ir.Constant(_FLOATS, [0.0] * LANES)
+        x0, y0, w0, x1, y1, w1, x2, y2, w2 = (builder.fpext(value, wide) for value in corners)
+        near, margin, width, height = (everywhere(value) for value in (near, margin, width, height))
+        zero, one = everywhere(0.0), everywhere(1.0)
+        usual = [builder.fcmp_ordered("==", area, area)]  # not if it is too large for float32
+        usual += [builder.fcmp_ordered(">=", value, near) for value in (w0, w1, w2)]
+        usual += [
+            builder.fcmp_ordered("<", simd._call(builder, "llvm.fabs.v16f64", wide, value), everywhere(1e30))
+            for value in (x0, y0, w0, x1, y1, w1, x2, y2, w2)
+        ]
+        usual = all_of(*usual)
+        left, right = extreme("<", x0, x1, x2), extreme(">", x0, x1, x2)
+        top, bottom = extreme("<", y0, y1, y2), extreme(">", y0, y1, y2)
+        touched = all_of(
+            usual,
+            builder.fcmp_ordered("!=", area, flat),
+            builder.fcmp_ordered(">", right, zero),
+            builder.fcmp_ordered(">", bottom, zero),
+            builder.fcmp_ordered("<", left, width),
+            builder.fcmp_ordered("<", top, height),
+        )
+        left = extreme(">", floor(builder.fadd(left, margin)), zero)
+        top = extreme(">", floor(builder.fadd(top, margin)), zero)
+        right = extreme("<", builder.fadd(floor(builder.fsub(right, margin)), one), width)
+        bottom = extreme("<", builder.fadd(floor(builder.fsub(bottom, margin)), one), height)
+        touched = all_of(
+            touched, builder.fcmp_ordered("<", left, right), builder.fcmp_ordered("<", top, bottom)
+        )
+        for n, side in enumerate((left, top, right, bottom)):
+            # Only the boxes of `touched` triangles are read: the others may be out of range.
+            side = builder.select(touched, side, zero)
+            place = ir.Constant(_INT64, LANES * n)
+            address = _address(context, builder, signature.args[13], boxes, place, whole)
+            _store(builder, builder.fptosi(side, whole), address)
+        positive = builder.fcmp_ordered(">", area, flat)
+        bits = [_bits(builder, mask) for mask in (usual, touched, positive)]
+        return context.make_tuple(builder, signature.return_type, bits)
+
+    lanes, scalars = [simd.exact] * 9, [types.float64, types.float64, types.int64, types.int64]
+    return types.UniTuple(types.int64, 3)(*lanes, *scalars, boxes), generate
 
 
 @intrinsic
@@ -291,13 +483,12 @@ def _bilinear(channels, linear):
         )
         ints64 = ir.VectorType(_INT64, LANES)
         rows = [ir.Constant(ints64, ir.Undefined)] * 2
+        upper, lower = _scalars(builder, place), _scalars(builder, builder.add(place, stride))
         for i in range(LANES):
             number = ir.Constant(_INT32, i)
-            index = builder.sext(builder.extract_element(place, number), _INT64)
-            below = builder.add(index, builder.sext(builder.extract_element(stride, number), _INT64))
-            for row, start in enumerate((index, below)):
+            for row, index in enumerate((upper[i], lower[i])):
                 # A texel and its right neighbour at once.
-                value = _load(builder, builder.bitcast(builder.gep(data, [start]), _INT64.as_pointer()))
+                value = _load(builder, builder.bitcast(builder.gep(data, [index]), _INT64.as_pointer()))
                 rows[row] = builder.insert_element(rows[row], value, number)
         half = ir.Constant(ints64, [32] * LANES)
         quads = [
@@ -435,51 +626,39 @@ def bit_set(typing, words, first, bit):
 
 
 @intrinsic
-def mix_alpha(typing, texels, start, stride, x, y):
+def mix_alpha(typing, alphas, start, stride, x, y):
     """Interpolate alpha at 16 places of a texture, 0..255.
 
     Args:
-        texels: uint32 array.
+        alphas: uint32 array, see `layout.Materials`.
         start: index of the first texel of the level.
         stride: distance to the texel below.
         x, y: `exact` lanes, places in texels, not negative.
     """
 
     def generate(context, builder, signature, arguments):
-        texels, start, stride, x, y = arguments
+        alphas, start, stride, x, y = arguments
         column, row = builder.fptosi(x, _INTS), builder.fptosi(y, _INTS)
         right = builder.fsub(x, builder.sitofp(column, _FLOATS))
         down = builder.fsub(y, builder.sitofp(row, _FLOATS))
         place = builder.add(builder.mul(row, _broadcast(builder, builder.trunc(stride, _INT32))), column)
-        data = context.make_array(signature.args[0])(context, builder, texels).data
-        ints64 = ir.VectorType(_INT64, LANES)
-        rows = [ir.Constant(ints64, ir.Undefined)] * 2
-        for i in range(LANES):
-            number = ir.Constant(_INT32, i)
-            index = builder.add(builder.sext(builder.extract_element(place, number), _INT64), start)
-            for line, first in enumerate((index, builder.add(index, stride))):
-                # A texel and its right neighbour at once.
-                value = _load(builder, builder.bitcast(builder.gep(data, [first]), _INT64.as_pointer()))
-                rows[line] = builder.insert_element(rows[line], value, number)
+        data = context.make_array(signature.args[0])(context, builder, alphas).data
+        data = builder.gep(data, [start])
+        quads = ir.Constant(_INTS, ir.Undefined)
+        for i, index in enumerate(_scalars(builder, place)):
+            value = builder.load(builder.gep(data, [index]))
+            quads = builder.insert_element(quads, value, ir.Constant(_INT32, i))
 
-        def alpha(value):
-            return builder.uitofp(builder.lshr(value, ir.Constant(_INTS, [24] * LANES)), _FLOATS)
+        def alpha(number):
+            value = builder.lshr(quads, ir.Constant(_INTS, [8 * number] * LANES))
+            return builder.uitofp(builder.and_(value, ir.Constant(_INTS, [255] * LANES)), _FLOATS)
 
         def mix(first, second, weight):
             return builder.fadd(first, builder.fmul(weight, builder.fsub(second, first)))
 
-        half = ir.Constant(ints64, [32] * LANES)
-        sides = [
-            mix(
-                alpha(builder.trunc(line, _INTS)),
-                alpha(builder.trunc(builder.lshr(line, half), _INTS)),
-                right,
-            )
-            for line in rows
-        ]
-        return mix(*sides, down)
+        return mix(mix(alpha(0), alpha(1), right), mix(alpha(2), alpha(3), right), down)
 
-    return simd.exact(texels, types.int64, types.int64, simd.exact, simd.exact), generate
+    return simd.exact(alphas, types.int64, types.int64, simd.exact, simd.exact), generate
 
 
 @intrinsic
