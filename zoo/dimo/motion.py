@@ -422,10 +422,11 @@ def _write_npz(part: Path, motion: Motion) -> None:
     gaussians = {
         name: getattr(model, name) for name in ("means", "log_scales", "quats", "opacity_logits", "colors")
     }
+    strains = {} if not model.stretches else {"strains": model.strains(motion.trajectories.positions)}
     arrays = {
         "z": motion.z, "phases": motion.phases, "positions": motion.trajectories.positions,
         "rotations": torch.nn.functional.normalize(motion.trajectories.rotations, dim=-1),
-        "key_points": model.key_points, "radii": model.log_radii.exp(), **weights, **gaussians,
+        "key_points": model.key_points, "radii": model.log_radii.exp(), **weights, **strains, **gaussians,
     }  # fmt: skip
     np.savez_compressed(
         part,
