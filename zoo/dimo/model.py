@@ -261,8 +261,7 @@ class DIMO(nn.Module):
         if self.config.factorised:
             means, turns, maps = self._blend(motion)
             if self.stretches:
-                axes = rotation_matrices(quats)
-                moved = sum(maps[..., i, :, None] * axes[:, i, None] for i in range(3))  # A e: [S, N, 3, 3]
+                moved = maps @ rotation_matrices(quats)  # columns A e: [S, N, 3, 3]
                 scales = scales * moved.square().sum(-2).clamp(min=SMALLEST_STRETCH**2).sqrt()
         else:
             means, turns = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)
@@ -324,8 +323,8 @@ class DIMO(nn.Module):
         "aligned" is `_aligned_rotations`.
 
         Returns:
-            Centres x_i(t) [S, N, 3], blended quaternions q̄_i(t) [S, N, 4], not normalised, and the transposes of the
-            blended linear maps A_i(t) = Σ_k w_ik F_k(t), [S, N, 3, 3].
+            Centres x_i(t) [S, N, 3], blended quaternions q̄_i(t) [S, N, 4], not normalised, and linear maps
+            A_i(t) = Σ_k w_ik F_k(t), [S, N, 3, 3].
         """
         positions, rotations = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)  # [S, K, …]
         S, K, _ = positions.shape
@@ -342,7 +341,7 @@ class DIMO(nn.Module):
         means = blended[..., 9:12]
         for axis, value in enumerate(self.means[:, None].unbind(-1)):
             means = torch.addcmul(means, blended[..., 3 * axis : 3 * axis + 3], value)
-        maps = blended[..., :9].unflatten(-1, (3, 3))
+        maps = blended[..., :9].unflatten(-1, (3, 3)).mT
         if self.config.blending == "aligned":
             return means, self._aligned_rotations(rotations), maps
         return means, blended[..., 12:], maps
