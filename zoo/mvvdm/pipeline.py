@@ -423,8 +423,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
     def save_to(self, folder: Path) -> dict[str, Any]:
         """Write the pipeline as a repository of the zoo.
 
-        Weights are stored in one file, in half precision or as `storage` says, tokenizer and image preprocessing as
-        JSON next to it.
+        Weights are stored in one file as `storage` says, tokenizer and image preprocessing as JSON next to it.
 
         Returns:
             JSON-serialisable arguments that `load_from` needs in addition to the files.
