@@ -35,7 +35,7 @@ README = {
     "dimo/fox": "leaps once",
     "dimo/robot": "dances",
 }
-MODELS = {**README, "dimo/cat": "leaps once"}
+MODELS = {**README, "dimo/cat": "leaps once", "dimo/fish": "puffs up"}
 # Species → sentence of a motion.
 CREATURES = {
     "kangaroo": "hops forward twice",

@@ -111,7 +111,7 @@ ROOMS = {
     "zoo": [
         {"errors", "formats", "interrupts", "lazy", "licences", "seeds", "terminal", "threads"},
         {"card", "metrics", "snapshots", "weights"},
-        {"capabilities", "console", "export", "names", "placement", "repository"},
+        {"capabilities", "console", "export", "names", "placement", "precision", "repository"},
         {"hub_access", "hub_failures", "notebook", "provenance"},
         {"origin", "text_encoder"},
         {"choices", "dimo", "families", "huggingface", "mvvdm"},

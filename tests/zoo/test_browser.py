@@ -85,7 +85,12 @@ def test_the_picture_is_that_of_render(chromium, kangaroo, tmp_path, scheme):
 
 
 def test_models_without_key_points_and_with_other_neighbours(chromium, tmp_path):
-    for config in ({"factorised": False}, {"neighbours": 3}, {"neighbours": 1, "key_points": 300}):
+    for config in (
+        {"factorised": False},
+        {"neighbours": 3},
+        {"neighbours": 1, "key_points": 300},
+        {"stretching": True},
+    ):
         motion = tiny_pipeline(**config).motion(3)
         out = chromium(
             motion.save(tmp_path / "a.html", frames=9), [look(4 / 9, 1.0, 0.3)], colorScheme="light"

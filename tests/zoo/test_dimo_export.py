@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from renderers.gaussians import ply
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo import skin
 from zoo.dimo.model import KeyPointMotion
+from zoo.dimo.page import skinned_splats
 from zoo.export import gaussian_surface, write_mp4
 
 
@@ -151,6 +154,22 @@ def test_a_ply_sequence_is_the_gaussians(motion, tmp_path):
     turned = torch.nn.functional.normalize(expected.quats[4], dim=-1)
     assert ((read.quats[0] * turned).sum(-1).abs() > 1 - 1e-5).all()
     assert torch.allclose(read.sh[0, :, 0] * ply.SH_C0 + 0.5, expected.colors[0], atol=1e-5)
+
+
+def test_exports_of_a_model_that_stretches(tmp_path):
+    """A page's numbers, .ply and .npz give the centres and scales of `DIMO.skin`."""
+    motion = tiny_pipeline(stretching=True).motion(2)
+    expected, frames = motion.gaussians(), np.arange(len(motion.phases))
+    splats = skinned_splats(motion.model, [("it", motion.trajectories)], motion.phases, motion.seconds)
+    assert np.abs(splats.centres(0, frames) - expected.means.numpy()).max() < 1e-5
+    # The control: without strains, as of a model that does not stretch.
+    assert np.abs(replace(splats, strains=None).centres(0, frames) - expected.means.numpy()).max() > 1e-3
+    assert splats.motion.shape[-1] == 13 and (expected.scales.std(0) > 0).any()
+    read = ply.read(sorted(motion.save(tmp_path / "egg.ply").iterdir())[4])
+    assert torch.allclose(read.scales[0], expected.scales[4], rtol=1e-4)
+    arrays = np.load(motion.save(tmp_path / "egg.npz"))
+    strains = motion.model.strains(motion.trajectories.positions)
+    assert np.allclose(arrays["strains"], strains.numpy(), atol=1e-7)
 
 
 def test_an_npz_has_what_skinning_needs(motion, tmp_path):

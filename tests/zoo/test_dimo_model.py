@@ -14,12 +14,14 @@ from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import (
     DIMO,
+    RIDGE,
     KeyPointMotion,
     MotionDecoder,
     encode,
     multiply_quaternions,
     rbf_weights,
 )
+from zoo.metrics import torn_share
 
 
 def _model(**changes) -> DIMO:
@@ -98,8 +100,9 @@ def test_skinning_weights_are_shares_and_teach_the_radii_only():
     assert model.means.grad is None and model.key_points.grad is None
 
 
-def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly():
-    model = _model()
+@pytest.mark.parametrize("stretching", [False, True])
+def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly(stretching):
+    model = _model(stretching=stretching)
     turn = Rotation.from_rotvec([0.4, -1.1, 0.3])
     quat = torch.tensor(turn.as_quat(scalar_first=True), dtype=torch.float32)
     matrix, shift = torch.tensor(turn.as_matrix(), dtype=torch.float32), torch.tensor([0.3, -0.2, 0.5])
@@ -110,10 +113,99 @@ def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly():
     assert torch.allclose(
         rotation_matrices(moved.quats[0]), matrix @ rotation_matrices(model.quats), atol=1e-5
     )
+    assert torch.allclose(moved.scales, model.log_scales.exp().expand_as(moved.scales), rtol=1e-4)
     # The control: half of the key points left behind is no rigid motion.
     torn = positions.clone()
     torn[0, 0, ::2] = model.key_points[::2]
     assert not torch.allclose(model.skin(motion._replace(positions=torn)).means[0], moved.means[0], atol=1e-2)
+
+
+def _sphere(count: int) -> torch.Tensor:
+    """Evenly spread points on the unit sphere, [count, 3]."""
+    index = torch.arange(count) + 0.5
+    height, angle = 1 - 2 * index / count, math.pi * (1 + 5**0.5) * index
+    radius = (1 - height.square()).sqrt()
+    return torch.stack([radius * angle.cos(), radius * angle.sin(), height], -1)
+
+
+def _balloon(stretching: bool) -> DIMO:
+    """Gaussians on a sphere, the first axis of each along the normal, and key points on the same sphere."""
+    model = _model(stretching=stretching, key_points=96, gaussians=2000, neighbours=4, graph=8)
+    normals = _sphere(2000)
+    upright = torch.stack([1 + normals[:, 0], 0 * normals[:, 0], -normals[:, 2], normals[:, 1]], -1)
+    with torch.no_grad():
+        model.means.copy_(normals)
+        model.quats.copy_(upright)  # each takes the x axis to the normal
+        model.key_points.copy_(_sphere(96))
+        model.log_radii.fill_(math.log(0.2))
+    model.paths = lambda z, phases: model.key_points.expand(len(z), len(phases), -1, -1)
+    model.refresh(torch.zeros(1))
+    return model
+
+
+@torch.no_grad()
+def _blown_up(model: DIMO, factors: list[float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Centres [N, 3] and factors of the scales [N, 3] once the key points have moved apart, and the true centres."""
+    factor = torch.tensor(factors)
+    still = torch.tensor([1.0, 0, 0, 0]).expand(1, 1, len(model.key_points), 4)
+    scene = model.skin(KeyPointMotion((factor * model.key_points)[None, None], still))
+    return scene.means[0], scene.scales[0] / model.log_scales.exp(), factor * model.means
+
+
+def test_a_balloon_stretches_with_the_gaussians_on_it():
+    """Blown up to a sphere and to an ellipsoid: centres, gaps and scales against those of the true surface."""
+    rigid, model = _balloon(False), _balloon(True)
+    for factors in ([1.4, 1.4, 1.4], [1.55, 1.16, 1.02]):
+        means, scales, truth = _blown_up(model, factors)
+        error = (means - truth).norm(dim=-1).mean()
+        assert torn_share(truth[None], model.means) == torn_share(means[None], model.means) == 0
+        # The control: key points that carry rigid pieces along leave gaps, and off the key points the surface behind.
+        torn, unscaled, _ = _blown_up(rigid, factors)
+        assert torn_share(torn[None], model.means) > 0.02
+        assert error < 0.4 * (torn - truth).norm(dim=-1).mean()
+        assert torch.equal(unscaled, torch.ones_like(unscaled))
+    means, scales, _ = _blown_up(model, [1.4, 1.4, 1.4])
+    assert (scales[:, 1:] - 1.4).abs().max() < 0.05  # along the surface
+    assert scales[:, 0].min() > 0.98 and scales[:, 0].max() < 1.1  # across it, as no key point tells
+
+
+def test_what_stretches_may_also_turn():
+    """Skinning commutes with a rotation of the whole object, stretched or not."""
+    model = _balloon(True)
+    turn = Rotation.from_rotvec([0.4, -1.1, 0.3])
+    quat = torch.tensor(turn.as_quat(scalar_first=True), dtype=torch.float32)
+    matrix = torch.tensor(turn.as_matrix(), dtype=torch.float32)
+    means, scales, _ = _blown_up(model, [1.55, 1.16, 1.02])
+    places = torch.tensor([1.55, 1.16, 1.02]) * model.key_points @ matrix.T
+    turned = model.skin(KeyPointMotion(places[None, None], quat.expand(1, 1, 96, 4)))
+    assert torch.allclose(turned.means[0], means @ matrix.T, atol=1e-5)
+    assert torch.allclose(turned.scales[0] / model.log_scales.exp(), scales, atol=1e-4)
+
+
+def test_strains_and_their_gradients():
+    """Against the least squares of numpy over all nine entries, and gradients by finite differences."""
+    model = _model(stretching=True, key_points=12, graph=12).double()
+    rest = model.key_points.detach()
+    factor = torch.tensor([1.3, 0.8, 1.1], dtype=torch.float64)
+    strains = model.strains((factor * rest)[None]).detach()[0]
+    assert torch.allclose(strains, strains.mT)
+    for k in range(12):
+        before = np.delete(rest.numpy() - rest[k].numpy(), k, axis=0)
+        lengths = np.linalg.norm(before, axis=1)
+        growth = np.linalg.norm(factor.numpy() * before, axis=1) / lengths - 1
+        directions = before / lengths[:, None]
+        rows = np.einsum("ja,jb->jab", directions, directions).reshape(11, 9)
+        rows = np.concatenate([rows, RIDGE**0.5 * np.eye(9)])
+        expected = np.linalg.lstsq(rows, np.concatenate([growth, np.zeros(9)]), rcond=None)[0]
+        assert np.allclose(strains[k].numpy().ravel(), expected, atol=1e-9)
+    generator = torch.Generator().manual_seed(2)
+    moved = model.key_points.detach() + 0.1 * torch.randn(1, 12, 3, generator=generator, dtype=torch.float64)
+    quats = torch.randn(1, 1, 12, 4, generator=generator, dtype=torch.float64)
+
+    def scales(positions: torch.Tensor) -> torch.Tensor:
+        return model.skin(KeyPointMotion(positions[None], quats)).scales
+
+    assert torch.autograd.gradcheck(scales, moved.requires_grad_())
 
 
 @pytest.mark.parametrize("blending", ["linear", "aligned"])
@@ -144,6 +236,8 @@ def test_configurations_without_a_field_blend_as_before_and_presets_as_now():
     assert values.pop("blending") == "aligned"
     assert DIMOConfig(**json.loads(json.dumps(values))).blending == "linear"
     assert DIMOConfig.paper().blending == DIMOConfig.laptop().blending == "aligned"
+    assert values.pop("stretching") is True and not DIMOConfig(**json.loads(json.dumps(values))).stretching
+    assert not DIMOConfig.paper().stretching  # as published
 
 
 def test_quaternions_are_scipys():

@@ -21,8 +21,9 @@ from renderers.gaussians import TensorCameras, render
 from zoo.dimo.config import LatentFit, LossWeights
 from zoo.dimo.model import DIMO
 from zoo.dimo.pipeline import DIMOPipeline
-from zoo.dimo.precision import BLOCK, HALVED, SCALE, dequantise, pack, quantise, unpack
+from zoo.dimo.precision import HALVED, pack
 from zoo.dimo.text import TextHead
+from zoo.precision import BLOCK, SCALE, dequantise, quantise, unpack
 
 
 @pytest.fixture(scope="module")

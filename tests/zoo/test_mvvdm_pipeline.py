@@ -18,6 +18,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from diffusers import EulerDiscreteScheduler
 from hub_server import HubServer
 from PIL import Image
+from safetensors.torch import load_file
 from small_mvvdm import (
     CONFIG,
     autoencoder,
@@ -426,6 +427,41 @@ def test_published_and_loaded_by_the_zoo(pipeline, tmp_path):
     again.sample(0).save(tmp_path / "sample.mp4")
     assert (tmp_path / "sample.mp4").stat().st_size > 500
     assert not np.array_equal(again.sample(1).frames, again.sample(0).frames)
+
+
+def test_weights_stored_as_int8(pipeline, tmp_path):
+    """Convolutions and matrices are loaded as the integers and scales of the file say, by numpy."""
+    pipeline.storage = "int8"
+    file = tmp_path / "model.safetensors"
+    init = pipeline.save_to(tmp_path)
+    again = type(pipeline).load_from(tmp_path, init)
+    stored = load_file(file)
+    kinds = set()
+    for name, tensor in again.unet.state_dict().items():
+        kept = stored[f"unet.{name}"]
+        if tensor.ndim < 2:
+            assert kept.dtype == torch.float16 and torch.equal(tensor, kept.float()), name
+            continue
+        kinds.add(tensor.ndim)
+        rows = kept.numpy().astype(np.float64).reshape(len(kept), -1)
+        scale = stored[f"unet.{name}.scale"].numpy().astype(np.float64)
+        for start in range(0, rows.shape[1], 32):
+            rows[:, start : start + 32] *= scale[:, start // 32, None]
+        assert kept.dtype == torch.int8, name
+        assert np.array_equal(tensor.double().flatten(1).numpy(), rows), name
+        original = pipeline.unet.state_dict()[name].double().flatten(1).numpy()
+        assert np.abs(rows - original).max() <= scale.max() / 2 + 1e-12, name
+    assert kinds >= {2, 4} and again.storage == "int8"
+    # Saved again, the same weights, and half of the bytes of float16.
+    (tmp_path / "more").mkdir()
+    again.save_to(tmp_path / "more")
+    second = load_file(tmp_path / "more/model.safetensors")
+    assert second.keys() == stored.keys() and all(torch.equal(t, stored[n]) for n, t in second.items())
+    size = file.stat().st_size
+    pipeline.storage = "float16"
+    pipeline.save_to(tmp_path)
+    assert size < 0.65 * file.stat().st_size
+    assert type(pipeline).load_from(tmp_path, init).storage == "float16"
 
 
 def test_without_clip(tmp_path):

@@ -188,6 +188,8 @@ class DIMOConfig:
         root: the decoder also predicts a rigid motion of the whole object from phase and latent, on which the key
             points' own motions are based (not in the paper). Between two motions that turn by different angles, the
             object then turns by an angle in between, instead of being deformed.
+        stretching: skinning stretches the object where its key points move apart, with the Gaussians on it (not in the
+            paper, whose skinning moves and turns them only: a body that swells then shows gaps).
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
         latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
             other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
@@ -213,6 +215,7 @@ class DIMOConfig:
     arap: Annotated[str, OneOf("rotations", "distances")] = "rotations"
     blending: Annotated[str, OneOf("linear", "aligned")] = "linear"
     root: bool = False
+    stretching: bool = False
     factorised: bool = True
     latent_space: bool = True
     losses: LossWeights = field(default_factory=LossWeights)
@@ -235,7 +238,7 @@ class DIMOConfig:
         """
         values = asdict(self)
         for part, defaults, added in (
-            (values, DIMOConfig, ("blending", "root")),
+            (values, DIMOConfig, ("blending", "root", "stretching")),
             (values["losses"], LossWeights, ("tracks",)),
             (values["joint"], Joint, ("remove_strays",)),
         ):
@@ -275,6 +278,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
         arap="distances",
         blending="aligned",
         root=True,
+        stretching=True,
         latent_spread=0.5,
         latent_log_var=-5.0,
         losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0, tracks=5000.0),

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO
-from zoo.dimo.precision import BLOCK, SCALE, Storage, unpack
 from zoo.errors import RepositoryError
+from zoo.precision import SCALE, Storage, check_scales, unpack
 from zoo.weights import ADVICE, check_kind, check_state
 
 if TYPE_CHECKING:
@@ -43,37 +42,10 @@ def read_parts(
         state[part][rest] = tensor
     storage: Storage = "int8" if any(name.endswith(SCALE) for name in state["dimo"]) else "float16"
     for part, packed in state.items():
-        _check_scales(file, part, packed)
+        check_scales(file, part, packed)
         state[part] = unpack(packed)
     model = _model(file, config, state["dimo"])
     return model, None if text is None else _text_head(file, text, state["text"], model), storage
-
-
-def _check_scales(file: Path, part: str, state: dict[str, Tensor]) -> None:
-    """Refuse scales that do not fit the matrix of integers that they belong to, or are not positive numbers."""
-    for name, scale in state.items():
-        if not name.endswith(SCALE):
-            continue
-        matrix = state.get(name.removesuffix(SCALE))
-        if matrix is None:
-            raise RepositoryError(f"{file}: has no tensor {f'{part}.{name}'.removesuffix(SCALE)!r}; {ADVICE}")
-        if matrix.dtype != torch.int8 or matrix.ndim != 2:
-            raise RepositoryError(
-                f"{file}: the tensor {f'{part}.{name}'!r} belongs to a tensor of {matrix.dtype} {list(matrix.shape)}, "
-                f"expected a matrix of int8; {ADVICE}"
-            )
-        check_kind(scale, True, file, f"{part}.{name}")
-        expected = [len(matrix), -(-matrix.shape[1] // BLOCK)]
-        if list(scale.shape) != expected:
-            raise RepositoryError(
-                f"{file}: the tensor {f'{part}.{name}'!r} is {list(scale.shape)}, expected {expected}: one scale for "
-                f"each {BLOCK} columns of a row; {ADVICE}"
-            )
-        if not (scale.isfinite() & (scale > 0)).all():
-            raise RepositoryError(
-                f"{file}: the tensor {f'{part}.{name}'!r} has values that are not positive numbers, expected scales of "
-                f"a matrix of int8; {ADVICE}"
-            )
 
 
 def _model(file: Path, config: DIMOConfig, state: dict[str, Tensor]) -> DIMO:

@@ -48,7 +48,7 @@ def save_4dgs(motion: Any, path: Path, frames: int | None = None) -> Path:
         path,
         arrays["means"],
         arrays["quats"],
-        arrays["scales"][0],
+        arrays["scales"],
         arrays["opacities"][0],
         arrays["colors"][0, :, :3].clip(0, 1),
         (phases - phases[0]) * motion.seconds,

@@ -23,6 +23,11 @@ from renderers.values import by_value
 from zoo.dimo.config import DIMOConfig
 from zoo.seeds import untouched
 
+# Of `DIMO.strains`: limits of the ratios of distances, and the ridge of the least squares.
+STRETCHES = 0.5, 2.0
+RIDGE = 0.1
+SMALLEST_STRETCH = 1e-3  # factor of a scale
+
 
 @by_value
 class KeyPointMotion(NamedTuple):
@@ -221,6 +226,11 @@ class DIMO(nn.Module):
         return len(self.mu)
 
     @property
+    def stretches(self) -> bool:
+        """Whether skinning stretches the object (`config.stretching`), which needs key points."""
+        return self.config.stretching and self.config.factorised
+
+    @property
     def phases(self) -> Tensor:
         """Phases i / T of `config.frames` evenly spaced frames, [T] in [0, 1)."""
         return torch.arange(self.config.frames, device=self.mu.device) / self.config.frames
@@ -241,18 +251,24 @@ class DIMO(nn.Module):
     def skin(self, motion: KeyPointMotion) -> Gaussians:
         """Deform the canonical Gaussians into S = B·T scenes (T fastest) by linear blend skinning (methods §4.4).
 
-        q_i(t) = q̄_i(t) ⊗ q_i, with q̄_i from `_blend`. Scales, opacities and colours are shared by all scenes.
+        q_i(t) = q̄_i(t) ⊗ q_i, with q̄_i from `_blend`. Opacities and colours are shared by all scenes, and so are scales
+        unless `config.stretching`: then that of axis e of Gaussian i is multiplied by ‖A_i e‖, with the blended linear
+        map A_i.
         """
         B, T = motion.positions.shape[:2]
+        dtype = self.means.dtype  # the renderer's; the others may be stored in half precision
+        quats, scales = self.quats.to(dtype), self.log_scales.to(dtype).exp()[None]
         if self.config.factorised:
-            means, turns = self._blend(motion)
+            means, turns, maps = self._blend(motion)
+            if self.stretches:
+                moved = maps @ rotation_matrices(quats)  # columns A e: [S, N, 3, 3]
+                scales = scales * moved.square().sum(-2).clamp(min=SMALLEST_STRETCH**2).sqrt()
         else:
             means, turns = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)
-        dtype = self.means.dtype  # the renderer's; the others may be stored in half precision
         return Gaussians(
             means=means,
-            quats=multiply_quaternions(turns, self.quats.to(dtype).expand(B * T, -1, -1)),
-            scales=self.log_scales.to(dtype).exp()[None],
+            quats=multiply_quaternions(turns, quats.expand(B * T, -1, -1)),
+            scales=scales,
             opacities=self.opacity_logits.to(dtype).sigmoid()[None],
             colors=self.colors.to(dtype)[None],
         )
@@ -273,20 +289,50 @@ class DIMO(nn.Module):
             squared = apart.square().sum(-1)
         return rbf_weights(squared, self.log_radii.exp()[self.neighbours])
 
-    def _blend(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor]:
+    def strains(self, positions: Tensor) -> Tensor:
+        """How the object is stretched about each key point (not in the paper): E_k, symmetric, [S, K, 3, 3].
+
+        The linear map that best explains how far the neighbours j in the motion graph have moved away: the
+        least-squares solution of n_jᵀ E_k n_j = ‖p_j(t) − p_k(t)‖ / ‖p_j − p_k‖ − 1 for unit directions n_j from p_k to
+        p_j in the canonical pose, with a ridge that leaves unstretched what no neighbour determines, such as the
+        direction across a surface. It is 0 for rigid motions. Ratios of distances are limited to `STRETCHES`.
+
+        Args:
+            positions: p_k(t), [S, K, 3].
+        """
+        others = self.graph[:, 1:]  # the first is the key point itself
+        with torch.no_grad():
+            apart = self.key_points[others] - self.key_points[:, None]  # [K, G − 1, 3]
+            lengths = apart.norm(dim=-1).clamp(min=1e-6)
+            x, y, z = (apart / lengths[..., None]).unbind(-1)
+            # √2: the norm of the six numbers is that of the matrix, so the ridge does not depend on the axes.
+            terms = torch.stack([x * x, y * y, z * z, 2**0.5 * x * y, 2**0.5 * y * z, 2**0.5 * x * z], -1)
+            ridge = RIDGE * torch.eye(6, dtype=terms.dtype, device=terms.device)
+            solution = torch.linalg.solve(terms.mT @ terms + ridge, terms.mT)  # [K, 6, G − 1]
+        ratios = (positions[:, others] - positions[:, :, None]).norm(dim=-1) / lengths
+        values = torch.einsum("kej,skj->ske", solution, ratios.clamp(*STRETCHES) - 1)
+        xx, yy, zz, xy, yz, xz = values.unbind(-1)
+        xy, yz, xz = xy / 2**0.5, yz / 2**0.5, xz / 2**0.5
+        return torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], -1).unflatten(-1, (3, 3))
+
+    def _blend(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor, Tensor]:
         """Linear blend skinning (paper eq. 7; methods §4.4) of all S = B·T scenes in one matrix product.
 
-        x_i(t) = Σ_k w_ik [R(q_k(t)) (x_i − p_k) + p_k + Δ_k(t)], and q̄_i(t) as `config.blending` specifies: "linear" is
-        Σ_k w_ik q_k(t), "aligned" is `_aligned_rotations`.
+        x_i(t) = Σ_k w_ik [F_k(t) (x_i − p_k) + p_k + Δ_k(t)], with F_k = R(q_k(t)), or R(q_k(t)) (I + E_k(t)) with the
+        `strains` E_k if `config.stretching`. q̄_i(t) is as `config.blending` specifies: "linear" is Σ_k w_ik q_k(t),
+        "aligned" is `_aligned_rotations`.
 
         Returns:
-            Centres x_i(t) [S, N, 3] and blended quaternions q̄_i(t) [S, N, 4], not normalised.
+            Centres x_i(t) [S, N, 3], blended quaternions q̄_i(t) [S, N, 4], not normalised, and linear maps
+            A_i(t) = Σ_k w_ik F_k(t), [S, N, 3, 3].
         """
         positions, rotations = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)  # [S, K, …]
         S, K, _ = positions.shape
         matrices = rotation_matrices(rotations)
-        # R (x − p) + p + Δ = R x + (p + Δ − R p) is affine in x. R, the constant part and q are therefore blended
-        # once per Gaussian (16 numbers per key point) before R x is evaluated.
+        if self.stretches:
+            matrices = matrices + matrices @ self.strains(positions)
+        # F (x − p) + p + Δ = F x + (p + Δ − F p) is affine in x. F, the constant part and q are therefore blended
+        # once per Gaussian (16 numbers per key point) before F x is evaluated.
         constant = positions - (matrices @ self.key_points[..., None]).squeeze(-1)
         columns = matrices.transpose(-1, -2).flatten(2)
         table = torch.cat([columns, constant, rotations], -1)  # [S, K, 16]
@@ -295,9 +341,10 @@ class DIMO(nn.Module):
         means = blended[..., 9:12]
         for axis, value in enumerate(self.means[:, None].unbind(-1)):
             means = torch.addcmul(means, blended[..., 3 * axis : 3 * axis + 3], value)
+        maps = blended[..., :9].unflatten(-1, (3, 3)).mT
         if self.config.blending == "aligned":
-            return means, self._aligned_rotations(rotations)
-        return means, blended[..., 12:]
+            return means, self._aligned_rotations(rotations), maps
+        return means, blended[..., 12:], maps
 
     def _aligned_rotations(self, rotations: Tensor) -> Tensor:
         """Blended rotations q̄_i = Σ_k w_ik s_ik q_k / ‖q_k‖ of scenes with rotations q_k, [S, K, 4] to [S, N, 4].

@@ -113,7 +113,8 @@ class Motion:
 
     @torch.no_grad()
     def gaussians(self, phase: float | Sequence[float] | None = None) -> Gaussians:
-        """The object as 3D Gaussians, one scene per phase; scales, opacities and colours are shared by all scenes.
+        """The object as 3D Gaussians, one scene per phase; opacities and colours are shared by all scenes, and so
+        are scales unless the model stretches (`DIMOConfig.stretching`).
 
         Args:
             phase: one phase or several, in [0, 1]; None = the T phases of the motion.
@@ -282,7 +283,7 @@ def _draw(
         scenes = Gaussians(
             gaussians.means[chunk],
             gaussians.quats[chunk],
-            gaussians.scales,
+            gaussians.scales if len(gaussians.scales) == 1 else gaussians.scales[chunk],
             gaussians.opacities,
             gaussians.colors,
         )
@@ -421,10 +422,11 @@ def _write_npz(part: Path, motion: Motion) -> None:
     gaussians = {
         name: getattr(model, name) for name in ("means", "log_scales", "quats", "opacity_logits", "colors")
     }
+    strains = {} if not model.stretches else {"strains": model.strains(motion.trajectories.positions)}
     arrays = {
         "z": motion.z, "phases": motion.phases, "positions": motion.trajectories.positions,
         "rotations": torch.nn.functional.normalize(motion.trajectories.rotations, dim=-1),
-        "key_points": model.key_points, "radii": model.log_radii.exp(), **weights, **gaussians,
+        "key_points": model.key_points, "radii": model.log_radii.exp(), **weights, **strains, **gaussians,
     }  # fmt: skip
     np.savez_compressed(
         part,

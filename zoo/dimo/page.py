@@ -58,6 +58,7 @@ def skinned_splats(
         names=tuple(name for name, _ in motions),
         phases=_numpy(phases),
         seconds=seconds,
+        strains=np.stack([_strains(model, each) for _, each in motions]) if model.stretches else None,
     )
 
 
@@ -161,6 +162,12 @@ def _trained_index(which: object, names: Sequence[str]) -> int:
         f"Motion.save: motions: expected sentences of the model's {len(names)} motions (such as {names[0]!r}), their "
         f"indices, or motions, got {shown(which)}"
     )
+
+
+def _strains(model: DIMO, motion: KeyPointMotion) -> np.ndarray:
+    """The six different entries of the strains of a motion, [T, K, 6]."""
+    strains = _numpy(model.strains(motion.positions))
+    return strains[..., [0, 1, 2, 0, 1, 0], [0, 1, 2, 1, 2, 2]]
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Linear blend skinning is the model's own deformation (paper eq. 7): key point k moves from
 p_k to p_k + Δ_k(t) with the rotation R(q_k(t)), and a point x to Σ_k w_k [R(q_k) (x − p_k) + p_k + Δ_k]
-(methods §4.4).
+(methods §4.4). The strains of models that stretch (`DIMOConfig.stretching`) are left out: the joints of glTF and of
+other programs are rotated and scaled along fixed axes only. A mesh has no gaps, it is only stretched less evenly.
 """
 
 from __future__ import annotations

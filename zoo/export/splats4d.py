@@ -30,7 +30,7 @@ def write_4dgs(
         path: of the file.
         means: [T, N, 3], metres.
         quats: [T, N, 4], wxyz, of any length but 0.
-        scales: [N, 3], standard deviations.
+        scales: [T, N, 3], standard deviations, or [1, N, 3] if they do not change; they stay until the next frame.
         opacities: [N], 0..1.
         colors: [N, 3], 0..1, sRGB-encoded.
         times: [T], seconds, from 0.
@@ -59,7 +59,7 @@ def write_4dgs(
 
     scene = fourdgs.GaussianSet(
         positions=means.reshape(-1, 3).astype(np.float32),
-        scales=each(scales),
+        scales=np.broadcast_to(scales, means.shape).reshape(-1, 3).astype(np.float32),
         rotations=quats[..., [1, 2, 3, 0]].reshape(-1, 4).astype(np.float32),
         colors=each(np.concatenate([colors, opacities[:, None]], 1)),
         motions=motions.reshape(-1, 3).astype(np.float32),

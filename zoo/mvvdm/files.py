@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from zoo.mvvdm.config import MVVDMConfig
 from zoo.mvvdm.parts import KINDS, Source, kind, load_parts
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
+from zoo.precision import SCALE, Storage, check_scales, quantise, unpack
 from zoo.seeds import untouched
 from zoo.weights import ADVICE, check_state, check_weights
 
@@ -138,7 +139,7 @@ def save_pipeline(pipeline: Any, folder: Path) -> dict[str, Any]:
         if (part := getattr(pipeline, name)) is not None:
             config = part.config if name in ("vae", "unet") else part.config.to_dict()
             init[name] = _without_private(config)
-            state |= {f"{name}.{key}": t.half().cpu().contiguous() for key, t in part.state_dict().items()}
+            state |= {f"{name}.{key}": t for key, t in _pack(part.state_dict(), pipeline.storage).items()}
     for name in _PREPROCESSORS:
         if (part := getattr(pipeline, name)) is not None:
             part.save_pretrained(folder / name)
@@ -155,9 +156,26 @@ def save_pipeline(pipeline: Any, folder: Path) -> dict[str, Any]:
     return init
 
 
+def _pack(state: Mapping[str, torch.Tensor], storage: Storage) -> dict[str, torch.Tensor]:
+    """Weights as they are stored, on the CPU: matrices and convolutions as `storage` says, all others as float16."""
+    packed = {}
+    for name, tensor in state.items():
+        if storage == "int8" and tensor.is_floating_point() and tensor.ndim >= 2:
+            packed[name], packed[name + SCALE] = quantise(tensor.detach().cpu())
+        else:
+            packed[name] = tensor.half().cpu().contiguous()
+    return packed
+
+
 def load_pipeline(cls: type[Any], folder: Path, init: dict[str, Any]) -> Any:
     """Read what `save_pipeline` wrote into an `MVVDMPipeline`, which is `cls`; see its `load_from`."""
     state = _read_components(folder / WEIGHTS, [name for name in (*_MODELS, EXAMPLE) if name in init])
+    storage: Storage = "float16"
+    for name, packed in state.items():
+        check_scales(folder / WEIGHTS, name, packed)
+        state[name] = unpack(packed)
+        if len(state[name]) < len(packed):  # there are scales
+            storage = "int8"
     components: dict[str, Any] = {"scheduler": DDIMScheduler.from_config(init["scheduler"])}
     for name, make in _MODELS.items():
         if name in init:
@@ -170,7 +188,7 @@ def load_pipeline(cls: type[Any], folder: Path, init: dict[str, Any]) -> Any:
         if (folder / name).is_dir():
             components[name] = preprocessor.from_pretrained(folder / name, local_files_only=True)
     pipeline = cls(**components, **{name: init[name] for name in _SETTINGS})
-    pipeline.card = init["card"]
+    pipeline.card, pipeline.storage = init["card"], storage
     if EXAMPLE in init:
         pipeline.example = {"images": _example_images(folder / WEIGHTS, state[EXAMPLE]), **init[EXAMPLE]}
     return pipeline

@@ -49,6 +49,7 @@ from zoo.mvvdm.parts import Source
 from zoo.mvvdm.schedule import mvvdm_scheduler
 from zoo.mvvdm.unet import MVVDMUNet
 from zoo.mvvdm.views import condition_cameras
+from zoo.precision import Storage
 from zoo.seeds import generator as seeded_generator
 from zoo.threads import exclusive, fitting_threads
 from zoo.weights import check_weights
@@ -97,6 +98,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
             prompts, one token per clause (`zoo.mvvdm.sentences`).
         image_encoder, feature_extractor: CLIP's, for a network with an IP-Adapter.
         card, metrics: see `zoo.families.Model`.
+        storage: type of the large weights in files that `save_to` writes, "float16" or "int8" (`zoo.precision`).
         example: {"images": uint8 [V, S, S, 3], "prompt": …}, used by `sample` and for the preview; or None.
         config: its num_frames, resolution, guidance_scale and temperature are the defaults of a call.
     """
@@ -141,6 +143,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         self.image_processor = VaeImageProcessor(vae_scale_factor=picture_step(vae), resample="bilinear")
         self.card: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
+        self.storage: Storage = "float16"
         self.example: dict[str, Any] | None = None
         if (text_encoder is None) == (sentence_encoder is None):
             raise ValueError(
@@ -420,7 +423,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
     def save_to(self, folder: Path) -> dict[str, Any]:
         """Write the pipeline as a repository of the zoo.
 
-        Weights are stored in half precision in one file, tokenizer and image preprocessing as JSON next to it.
+        Weights are stored in one file as `storage` says, tokenizer and image preprocessing as JSON next to it.
 
         Returns:
             JSON-serialisable arguments that `load_from` needs in addition to the files.

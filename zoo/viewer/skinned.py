@@ -75,11 +75,12 @@ class SkinnedScene:
         return header.to_json(), arrays
 
     def motion(self, choice: str) -> Part:
-        """Trajectories of the key points: "motion" [T, K, 7], positions and quaternions."""
+        """Trajectories of the key points: "motion" [T, K, 7], positions and quaternions, or [T, K, 13] with strains."""
         with self._lock:
             chosen, motion = self._decode(choice, self.frames)
-        trajectories = motion.trajectories
-        values = [each.double().cpu().numpy() for each in (trajectories.positions, trajectories.rotations)]
+        splats = skinned_splats(
+            motion.model, [(chosen.name, motion.trajectories)], motion.phases, motion.seconds
+        )
         names = self.pipeline.sentences
         header = MotionFacts(
             chosen.name, len(motion.phases), float(motion.phases[-1] - motion.phases[0]) * motion.seconds,
@@ -87,7 +88,7 @@ class SkinnedScene:
             point=tuple(self.plane.project(chosen.z.double().cpu().numpy())),
             nearest=tuple((names[index], share) for index, share in chosen.nearest), confident=chosen.is_confident,
         )  # fmt: skip
-        return header.to_json(), {"motion": np.concatenate(values, -1)}
+        return header.to_json(), {"motion": splats.motion[0]}
 
     def save(self, choice: str, path: Path, camera: Cameras | None) -> Path:
         """Write the motion; see `zoo.dimo.Motion.save`."""

@@ -185,6 +185,8 @@ class WorkerTraining:
             metrics["autoencoder"] = {"psnr": reconstruction_psnr(pipeline.vae, frames / 127.5 - 1)}
         pipeline.metrics = metrics
         pipeline.card = model_card(job.name, load_clips(job.data), recipe, metrics["training"]["loss"])
+        if recipe.autoencoder:  # a small network, measured to lose nothing visible (docs/mvvdm.md)
+            pipeline.storage = "int8"
         pipeline.example = {"images": clips[0].frames[:, 0], "prompt": clips[0].caption}
         own_use = job.publish.startswith(
             "local:"

@@ -4,6 +4,7 @@
 // nothing below α = 1/255.
 
 const WIDTH = 1024; // texels per row of the data textures
+const STRAIN = 7; // first number of the strain of a key point
 
 const PROJECT = `
 precision highp float;
@@ -14,6 +15,7 @@ uniform mat3 W;
 uniform vec3 t;
 uniform vec4 pinhole; // fx, fy, cx, cy
 uniform vec2 size;
+uniform bool stretch; // whether Gaussians are scaled with the surface
 out vec4 place; // centre in pixels, opacity, radius in standard deviations (0 = not drawn)
 out vec4 axes; // columns of L with Σ' = L·Lᵀ, pixels
 out vec4 colour;
@@ -54,7 +56,9 @@ void main() {
   vec2 low = -pinhole.zw / pinhole.xy - 0.15 * size / pinhole.xy;
   vec2 high = (size - pinhole.zw) / pinhole.xy + 0.15 * size / pinhole.xy;
   vec2 tangent = clamp(c.xy / c.z, low, high);
-  mat3 M = W * R * mat3(m0.xyz, m1.xyz, m2.xyz);
+  mat3 M = mat3(m0.xyz, m1.xyz, m2.xyz);
+  if (stretch) for (int i = 0; i < 3; i++) M[i] *= length(A * M[i]) / max(length(M[i]), 1e-12);
+  M = W * R * M;
   vec3 depth = vec3(M[0].z, M[1].z, M[2].z);
   vec3 p = pinhole.x / c.z * (vec3(M[0].x, M[1].x, M[2].x) - tangent.x * depth);
   vec3 s = pinhole.y / c.z * (vec3(M[0].y, M[1].y, M[2].y) - tangent.y * depth);
@@ -250,24 +254,25 @@ class Renderer {
   // --- the scene at one moment ---
 
   // Key points at `frame` (may be fractional): a mixture of motions `motion` and `other` with the share of `other`.
-  // Per key point: columns of R, then p(t) − R·p, each with one component of q.
+  // Per key point: columns of F = R, or R·(1 + E) with the strain E, then p(t) − F·p, each with one component of q.
   pose(frame, motion, other, share) {
     const { values, shape } = this.arrays.motion;
     const rest = this.arrays.rest.values;
-    const [, frames, keys] = shape;
+    const [, frames, keys, width] = shape; // of position, quaternion wxyz, and perhaps E: xx, yy, zz, xy, yz, xz
     const first = Math.min(Math.floor(frame), frames - 1);
     const second = Math.min(first + 1, frames - 1);
     const later = frame - first;
     const sources = [[motion, first, (1 - share) * (1 - later)], [motion, second, (1 - share) * later],
       [other, first, share * (1 - later)], [other, second, share * later]].filter((source) => source[2] > 0);
-    const key = new Float32Array(7), R = new Float32Array(9), { table } = this;
+    const key = new Float32Array(width), R = new Float32Array(9), { table } = this;
     for (let k = 0; k < keys; k++) {
       key.fill(0);
       for (const [which, at, weight] of sources) {
-        const from = 7 * ((which * frames + at) * keys + k);
-        for (let i = 0; i < 7; i++) key[i] += weight * values[from + i];
+        const from = width * ((which * frames + at) * keys + k);
+        for (let i = 0; i < width; i++) key[i] += weight * values[from + i];
       }
       rotationColumns(key, 3, R);
+      if (width > STRAIN) stretchColumns(R, key);
       const to = 16 * k;
       for (let i = 0; i < 3; i++) {
         table[to + i] = R[i];
@@ -338,6 +343,7 @@ class Renderer {
     gl.uniform3f(uniforms.t, E[0][3], E[1][3], E[2][3]);
     gl.uniform4f(uniforms.pinhole, K[0][0], K[1][1], K[0][2], K[1][2]);
     gl.uniform2f(uniforms.size, width, height);
+    gl.uniform1i(uniforms.stretch, this.arrays.motion.shape[3] > STRAIN ? 1 : 0);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.indices);
     gl.bufferSubData(gl.ARRAY_BUFFER, 0, this.order);
     gl.bindBuffer(gl.ARRAY_BUFFER, null); // a buffer bound twice cannot receive transform feedback
@@ -366,6 +372,17 @@ class Renderer {
     gl.useProgram(this.copy.program);
     gl.uniform1i(this.copy.uniforms.picture, 2);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
+  }
+}
+
+// Multiply R, given by its columns, by 1 + E.
+function stretchColumns(R, key) {
+  const [xx, yy, zz, xy, yz, xz] = key.subarray(STRAIN);
+  for (let i = 0; i < 3; i++) {
+    const a = R[i], b = R[3 + i], c = R[6 + i];
+    R[i] += a * xx + b * xy + c * xz;
+    R[3 + i] += a * xy + b * yy + c * yz;
+    R[6 + i] += a * xz + b * yz + c * zz;
   }
 }
 

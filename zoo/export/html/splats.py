@@ -33,7 +33,8 @@ class SkinnedSplats:
 
     With key point k at p_k in the rest pose, at p_k(t) with the quaternion q_k(t) in frame t, and the rotation R_k(t)
     of the normalised q_k(t), a centre x moves to Σ_k w_k [R_k(t) (x − p_k) + p_k(t)], and a Gaussian is turned by the
-    normalised Σ_k w_k q_k(t).
+    normalised Σ_k w_k q_k(t). With strains E_k(t), R_k (1 + E_k) takes the place of R_k, and the Gaussian is scaled
+    along its axis e by ‖Σ_k w_k R_k (1 + E_k) e‖.
 
     Attributes:
         means, scales, colors: [N, 3]: centres in metres, standard deviations, sRGB-encoded colours.
@@ -46,6 +47,7 @@ class SkinnedSplats:
         names: of the motions, M texts.
         phases: of the frames, [T] in 0..1, increasing and evenly spaced.
         seconds: duration of the phases 0..1.
+        strains: None, or [M, T, K, 6], the entries xx, yy, zz, xy, yz and xz of the symmetric E_k(t).
     """
 
     means: np.ndarray
@@ -61,9 +63,10 @@ class SkinnedSplats:
     names: Sequence[str]
     phases: np.ndarray
     seconds: float
+    strains: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        arrays = {k: v for k, v in vars(self).items() if k not in ("names", "seconds")}
+        arrays = {k: v for k, v in vars(self).items() if k not in ("names", "seconds") and v is not None}
         for name, value in arrays.items():
             instance(value, np.ndarray, f"SkinnedSplats.{name}")
             array(value, f"SkinnedSplats.{name}")
@@ -72,10 +75,10 @@ class SkinnedSplats:
         expected = {
             "means": (N, 3), "scales": (N, 3), "quats": (N, 4), "opacities": (N,), "colors": (N, 3),
             "joints": (N, J), "weights": (N, J), "rest": (K, 3), "positions": (M, T, K, 3),
-            "rotations": (M, T, K, 4), "phases": (T,),
+            "rotations": (M, T, K, 4), "phases": (T,), "strains": (M, T, K, 6),
         }  # fmt: skip
         for name, shape in expected.items():
-            if arrays[name].shape != shape:
+            if name in arrays and arrays[name].shape != shape:
                 raise ValueError(
                     f"SkinnedSplats: expected {name} of shape {list(shape)} for {N} Gaussians, {K} key points, "
                     f"{M} motions and {T} frames, got {list(arrays[name].shape)}"
@@ -85,10 +88,20 @@ class SkinnedSplats:
         if not 0 <= self.joints.min() <= self.joints.max() < K:
             raise ValueError(f"SkinnedSplats.joints: expected indices of {K} key points")
 
+    @property
+    def motion(self) -> np.ndarray:
+        """What the page stores per motion, frame and key point: position, rotation and strain, [M, T, K, 7 or 13]."""
+        parts = (self.positions, self.rotations, self.strains)
+        return np.concatenate([part for part in parts if part is not None], -1)
+
     def centres(self, motion: int, frames: np.ndarray, which: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Centres of some Gaussians in some frames of a motion, float64 [frames, which, 3]."""
         positions, rotations = self.positions[motion, frames], self.rotations[motion, frames]
         matrices = _matrices(rotations)  # [frames, K, 3, 3]
+        if self.strains is not None:
+            xx, yy, zz, xy, yz, xz = np.moveaxis(self.strains[motion, frames], -1, 0)
+            strain = np.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], -1).reshape(matrices.shape)
+            matrices = matrices + matrices @ strain
         constant = positions - np.einsum("fkij,kj->fki", matrices, self.rest)
         means, joints, weights = self.means[which], self.joints[which], self.weights[which]
         result = np.zeros((len(frames), *means.shape))
@@ -130,7 +143,7 @@ def write_splats(
         "joints": splats.joints,
         "weights": splats.weights,
         "rest": splats.rest,
-        "motion": np.concatenate([splats.positions, splats.rotations], -1),
+        "motion": splats.motion,
     }
     write_page(
         path, title=title, facts=facts or {}, renderer=("splats",), scene=scene, arrays=arrays,

@@ -43,12 +43,12 @@ class SkinnedScene {
   setUp() { this.renderer.setUp(); }
 
   points(frame) {
-    const { values, shape: [, frames, keys] } = this.arrays.motion;
+    const { values, shape: [, frames, keys, width] } = this.arrays.motion;
     const first = Math.min(Math.floor(frame), frames - 1), second = Math.min(first + 1, frames - 1), later = frame - first;
     const positions = new Float32Array(3 * keys);
     for (let k = 0; k < keys; k++) {
       for (let i = 0; i < 3; i++) {
-        positions[3 * k + i] = (1 - later) * values[7 * (first * keys + k) + i] + later * values[7 * (second * keys + k) + i];
+        positions[3 * k + i] = (1 - later) * values[width * (first * keys + k) + i] + later * values[width * (second * keys + k) + i];
       }
     }
     return { positions, colors: this.arrays.palette.values };
