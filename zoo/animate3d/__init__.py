@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zoo.animate3d.fitting import Fit, fit
     from zoo.animate3d.loading import StillModel, load_model
     from zoo.animate3d.motion import GraphMotion
+    from zoo.animate3d.paper import PaperSettings
     from zoo.animate3d.splats.animation import SplatAnimation
     from zoo.animate3d.splats.fitting import SplatFit, fit_splats
     from zoo.animate3d.splats.model import SplatModel, load_splats
@@ -41,6 +42,7 @@ __all__ = [
     "Fit",
     "FitReport",
     "GraphMotion",
+    "PaperSettings",
     "SplatAnimation",
     "SplatFit",
     "SplatModel",
@@ -68,6 +70,7 @@ if not TYPE_CHECKING:
             "Fit": "zoo.animate3d.fitting",
             "FitReport": "zoo.animate3d.fit_report",
             "GraphMotion": "zoo.animate3d.motion",
+            "PaperSettings": "zoo.animate3d.paper",
             "SplatAnimation": "zoo.animate3d.splats.animation",
             "SplatFit": "zoo.animate3d.splats.fitting",
             "SplatModel": "zoo.animate3d.splats.model",

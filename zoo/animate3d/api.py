@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from renderers.gltf import Asset
     from zoo.animate3d.fitting import Fit
     from zoo.animate3d.loading import StillModel
+    from zoo.animate3d.splats.fitting import SplatFit
     from zoo.mvvdm.pipeline import MVVDMPipeline
 
 MODEL = "mvvdm/tiny"
@@ -88,13 +89,9 @@ def animate(
         ValueError: neither or both of sentence and videos; an argument is out of range; a file cannot be used.
         ZooError: the videos do not show the still model, or the model that generates them cannot be loaded.
     """
-    from zoo.animate3d.loading import open_model
-
     _check(sentence, videos, stiffness, method, flag(refine, "animate: refine"), options)
     check = flag(check, "animate: check") and sentence is None
-    still = open_model(asset)
-    if isinstance(still, SplatModel) and method == "graph":
-        raise ValueError(f"animate: method: {_NO_GRAPH.format(still.name)}")
+    still = _open(asset, method)
     seen = still if isinstance(still, SplatModel) else still.asset
     guide = None if sentence is None else (_pipeline(model, home), sentence)
     if guide is not None:
@@ -105,40 +102,46 @@ def animate(
         cameras, azimuths_deg = _cameras(seen, videos, read, cameras, azimuths_deg, elevation_deg)
     first, stills = read.frames[:, 0], render_stills(seen, cameras)
     alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
+    fitted: Any = _fit(still, read, cameras, stiffness, method, guide if refine else None, progress)
     agreement = view_agreement(read.frames[..., 3], cameras)
-    name, guide, source = sentence or "animation", guide if refine else None, sentence and _name(model)
-    if isinstance(still, SplatModel):
-        from zoo.animate3d.splats.fitting import fit_splats
-
-        moved = fit_splats(still, read.frames, cameras, read.times, guide=guide, progress=progress)
-        report = FitReport(read, cameras, alignment, agreement, moved, sentence, source)
-        return SplatAnimation(still, moved.motion, name, report)
-    fitted = _fit(still, read, cameras, stiffness, method or METHODS[0], guide, progress)
-    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, source)
-    return Animation(still, fitted.motion, name, report)
+    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, sentence and _name(model))
+    result = SplatAnimation if isinstance(still, SplatModel) else Animation
+    return result(still, fitted.motion, sentence or "animation", report)  # type: ignore[arg-type]
 
 
-_NO_GRAPH = (
-    "{} holds splats, which have no surface for a graph to move; leave it out or choose method 'paper', or give a mesh "
-    "of the object"
-)
+def _open(
+    asset: str | os.PathLike[str] | StillModel | SplatModel, method: str | None
+) -> StillModel | SplatModel:
+    from zoo.animate3d.loading import open_model
+
+    still = open_model(asset)
+    if isinstance(still, SplatModel) and method == "graph":
+        raise ValueError(
+            f"animate: method: {still.name} holds splats, which have no surface for a graph to move; leave it out or "
+            f"choose 'paper', or give a mesh of the object"
+        )
+    return still
 
 
 def _fit(
-    still: StillModel,
+    still: StillModel | SplatModel,
     videos: Videos,
     cameras: Cameras,
     stiffness: str | None,
-    method: str,
+    method: str | None,
     guide: tuple[MVVDMPipeline, str] | None,
     progress: Progress | None,
-) -> Fit:
+) -> Fit | SplatFit:
+    if isinstance(still, SplatModel):
+        from zoo.animate3d.splats.fitting import fit_splats
+
+        return fit_splats(still, videos.frames, cameras, videos.times, guide=guide, progress=progress)
     from zoo.animate3d.fitting import fit
 
     near, stiffness = relative_to_origin(cameras, still.asset), stiffness or "rendered"
     return fit(
         still.asset, videos.frames, near, videos.times,
-        stiffness=stiffness, method=method, guide=guide, progress=progress,
+        stiffness=stiffness, method=method or METHODS[0], guide=guide, progress=progress,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def at_times(motion: Motion, times: np.ndarray) -> Motion:
 def trimmed(motion: Motion, start: float, end: float) -> Motion:
     """The part of a motion from `start` to `end`, in seconds from its first frame; it begins at 0 s."""
     times = motion.times - motion.times[0]
-    inner = times[(times > start + _SAME_TIME) & (times < end - _SAME_TIME)]
+    inner: np.ndarray = times[(times > start + _SAME_TIME) & (times < end - _SAME_TIME)]
     chosen = np.array([start, *inner, end] if end > start else [start])
     part = at_times(replace(motion, times=times), chosen)
     return replace(part, times=chosen - start)
@@ -67,7 +67,7 @@ def looped(motion: Motion, crossfade: float) -> Motion:
     length = times[-1]
     shifted = replace(motion, times=times)
     end = length - crossfade
-    inner = times[(times > _SAME_TIME) & (times < end - _SAME_TIME)]
+    inner: np.ndarray = times[(times > _SAME_TIME) & (times < end - _SAME_TIME)]
     chosen = np.array([0.0, *inner, end])
     base = at_times(shifted, chosen)
     ending = at_times(shifted, end + chosen)

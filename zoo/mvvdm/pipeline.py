@@ -299,13 +299,9 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         return self(**_with_generator(seed, options))
 
     def animate(
-        self,
-        asset: Asset | str | os.PathLike[str] | np.ndarray,
-        sentence: str,
-        *,
-        seed: int | None = None,
-        **options: Any,
-    ) -> MVVDMOutput:
+        self, asset: Asset | str | os.PathLike[str] | np.ndarray, sentence: str, *,
+        seed: int | None = None, **options: Any,
+    ) -> MVVDMOutput:  # fmt: skip
         """Set an object in motion; the same seed gives the same videos.
 
         Args:

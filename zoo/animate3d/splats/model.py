@@ -73,7 +73,8 @@ def load_splats(
         TypeError: `source` is of another type.
     """
     if isinstance(source, Gaussians):
-        gaussians, name, notes = source.to("cpu", torch.float32), name or "splats in memory", ()
+        gaussians, name = source.to("cpu", torch.float32), name or "splats in memory"
+        notes: tuple[str, ...] = ()
     else:
         instance(source, (str, os.PathLike), "load_splats: source")
         path = file_path(source, "load_splats: source")
