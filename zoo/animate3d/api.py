@@ -67,8 +67,7 @@ def animate(
     """Animate a still 3D model so that it moves as a sentence says or as videos show; its `report` says how well.
 
     Args:
-        asset: the model's file, or the result of `load_model` or `load_splats`; +Y up, front +Z. A file with animations
-            is used at rest. Of splats, the result is a `SplatAnimation`.
+        asset: file of a mesh or of splats, or the result of `load_model` or `load_splats`; +Y up, front +Z; at rest.
         sentence: what happens.
         videos: to follow instead, one per view (`read_videos`); they begin with the still model.
         model, home, seed: the MV-VDM that generates videos, by name or loaded; the registry that has it; of its noise.
@@ -77,10 +76,9 @@ def animate(
         azimuths_deg, elevation_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced.
         background: colour behind the object in given videos without transparency; None = estimated at the border.
         fps: frame rate of given videos; None = that of the files.
-        stiffness: "rendered" for videos that are right in every pixel, "generated" for those of video models; method
-            `graph` only.
-        method: of `zoo.animate3d.fit`; None is `graph` for meshes, and `paper`, the only one, for splats.
-        refine: whether the video model then refines its own animation (4D-SDS).
+        stiffness: of "graph": "rendered" for videos that are right in every pixel, "generated" for those of models.
+        method, refine: "graph", the default of meshes, or "paper", that of splats (`zoo.animate3d.fit`); whether the
+            video model then refines its own animation (4D-SDS).
         check: refuse videos that do not begin with the still model.
         progress: called with the numbers of frames fitted and in total.
         options: of a call of the video model, such as num_inference_steps.
@@ -91,8 +89,7 @@ def animate(
     """
     _check(sentence, videos, stiffness, method, flag(refine, "animate: refine"), options)
     check = flag(check, "animate: check") and sentence is None
-    still = _open(asset, method)
-    seen = still if isinstance(still, SplatModel) else still.asset
+    still, seen = _open(asset, method)
     guide = None if sentence is None else (_pipeline(model, home), sentence)
     if guide is not None:
         read, cameras = _generate(seen, *guide, seed, options)
@@ -100,27 +97,30 @@ def animate(
     else:
         read = read_videos(videos, background=background, fps=fps)
         cameras, azimuths_deg = _cameras(seen, videos, read, cameras, azimuths_deg, elevation_deg)
-    first, stills = read.frames[:, 0], render_stills(seen, cameras)
-    alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
+    begin = read.frames[:, 0], render_stills(seen, cameras)
+    alignment = check_alignment(*begin, azimuths_deg) if check else compare_first_frames(*begin)
     fitted: Any = _fit(still, read, cameras, stiffness, method, guide if refine else None, progress)
-    agreement = view_agreement(read.frames[..., 3], cameras)
-    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, sentence and _name(model))
-    result = SplatAnimation if isinstance(still, SplatModel) else Animation
-    return result(still, fitted.motion, sentence or "animation", report)  # type: ignore[arg-type]
+    agreed = view_agreement(read.frames[..., 3], cameras)
+    report = FitReport(read, cameras, alignment, agreed, fitted, sentence, sentence and _name(model))
+    kind = SplatAnimation if isinstance(still, SplatModel) else Animation
+    return kind(still, fitted.motion, sentence or "animation", report)  # type: ignore[arg-type]
 
 
 def _open(
     asset: str | os.PathLike[str] | StillModel | SplatModel, method: str | None
-) -> StillModel | SplatModel:
+) -> tuple[StillModel | SplatModel, Asset | SplatModel]:
+    """The model, and what is drawn of it."""
     from zoo.animate3d.loading import open_model
 
     still = open_model(asset)
-    if isinstance(still, SplatModel) and method == "graph":
+    if not isinstance(still, SplatModel):
+        return still, still.asset
+    if method == "graph":
         raise ValueError(
             f"animate: method: {still.name} holds splats, which have no surface for a graph to move; leave it out or "
             f"choose 'paper', or give a mesh of the object"
         )
-    return still
+    return still, still
 
 
 def _fit(
