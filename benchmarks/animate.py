@@ -120,14 +120,19 @@ def clips(folder: Path | None, names: list[str]) -> list[Clip]:
         motions = creatures.motions(species)
         motion = motions[np.random.default_rng([SEED, index]).integers(len(motions))].name
         if _chosen(f"{species}/{motion}", names):
-            asset = load(creatures.build(species, SEED, [motion]), name=species)
-            result.append(_clip(f"{species}/{motion}", asset, 0))
+            result.append(creature_clip(species, motion))
     for model, animation in REAL:
         if folder is not None and _chosen(f"{model}/{animation}", names):
             asset = load(folder / f"{model}.glb")
             index = [each.name for each in asset.animations].index(animation)
             result.append(_clip(f"{model}/{animation}", asset, index))
     return result
+
+
+def creature_clip(species: str, motion: str, seed: int = SEED) -> Clip:
+    """The motion of a creature; the seed is of the individual."""
+    asset = load(creatures.build(species, seed, [motion]), name=species)
+    return _clip(f"{species}/{motion}", asset, 0)
 
 
 def _chosen(clip: str, names: list[str]) -> bool:
