@@ -23,6 +23,8 @@ from zoo.threads import fitting_threads
 if TYPE_CHECKING:
     import numpy as np
 
+    from zoo.animate3d import SplatModel
+
 VIDEO_FRAMES = 48  # of `render` by default: smooth for motions of two seconds
 
 
@@ -136,7 +138,6 @@ def animate_command(
     from zoo.animate3d.api import animate
     from zoo.animate3d.loading import is_splats
     from zoo.animate3d.saving import WRITERS
-    from zoo.animate3d.splats.model import load_splats
     from zoo.animate3d.splats.saving import check_format
     from zoo.formats import check_suffix
 
@@ -164,7 +165,7 @@ def animate_command(
         raise OptionError(f"--report {report}: expected a name that ends in .html")
     given = videos[0] if videos and len(videos) == 1 else videos
     with fitting_threads():
-        model = load_splats(model_file, up=up) if splats else model_file
+        model = _splats(model_file, up) if splats else model_file
         animation = animate(model, sentence, videos=given, seed=seed, progress=_show_progress, **options)
         print(animation.save(out))
     for line in animation.report.sentences() if animation.report else ():
@@ -174,6 +175,16 @@ def animate_command(
 
         write_report(report, animation)
         print(report)
+
+
+def _splats(path: Path, up: str | None) -> SplatModel:
+    """Load splats, and say what was assumed of them."""
+    from zoo.animate3d.splats.model import load_splats
+
+    model = load_splats(path, up=up)
+    for note in model.notes:
+        print(f"zoo: {note}", file=sys.stderr)
+    return model
 
 
 def _show_progress(done: int, total: int) -> None:
@@ -219,14 +230,13 @@ def stills_command(
 
     from renderers.files import atomic_folder
     from zoo.animate3d.loading import is_splats, load_model
-    from zoo.animate3d.splats.model import load_splats
     from zoo.animate3d.viewpoints import AZIMUTHS_DEG, cameras_around, render_stills
 
     if not model_file.is_file():
         raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model")
     written = re.compile(r"view_\d\d+\.png|cameras\.json")
     with atomic_folder(out, written.fullmatch) as part:
-        asset = load_splats(model_file, up=up) if is_splats(model_file) else load_model(model_file).asset
+        asset = _splats(model_file, up) if is_splats(model_file) else load_model(model_file).asset
         cameras = cameras_around(
             asset, AZIMUTHS_DEG if azimuths_deg is None else azimuths_deg, elevation_deg, resolution
         )

@@ -307,7 +307,7 @@ def test_one_call_animates_a_file_of_splats(path, model, animation, quick, tmp_p
         zoo.animate(path, videos=np.roll(videos, 20, 3), fps=4)
 
 
-def test_a_sentence_animates_splats(path, quick):
+def test_a_sentence_animates_splats(path, quick, monkeypatch):
     """The pictures of the splats are what the video model begins with."""
     seen = {}
 
@@ -318,6 +318,10 @@ def test_a_sentence_animates_splats(path, quick):
     video_model = SimpleNamespace(config=SimpleNamespace(resolution=48), animate=generate)
     result = zoo.animate(path, "wobbles", model=video_model)
     assert seen["sentence"] == "wobbles" and result.name == "wobbles"
+    refined = []
+    monkeypatch.setattr("zoo.animate3d.refine.refine", lambda *given: refined.append(given[3:]))
+    zoo.animate(path, "wobbles", model=video_model, refine=True)
+    assert refined == [(video_model, "wobbles")]
     assert np.array_equal(seen["pictures"], render_stills(load_splats(path), around(load_splats(path))))
 
 

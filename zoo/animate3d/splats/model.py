@@ -111,7 +111,9 @@ def load_splats(
     return model
 
 
-_ASSUMED = "the file does not name the direction that is up: +Y was assumed (load_splats(up='-y') turns scans upright)"
+_ASSUMED = (
+    "the file does not name the direction that is up: +Y was assumed; up='-y' (--up=-y) turns scans upright"
+)
 
 
 def _names_up(path: os.PathLike[str]) -> bool:
