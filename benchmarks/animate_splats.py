@@ -98,8 +98,8 @@ def main() -> None:
         apart = np.linalg.norm(moved - moved[0] - expected, axis=-1)[1:].mean()
         error = apart / np.linalg.norm(expected, axis=-1)[1:].mean()
         print(
-            f"{name:40} {expected.shape[1]:6} Gaussians  error {error:6.1%}  residual {result.residual[1:].mean():.3f}  "
-            f"doubtful frames {result.doubtful.sum()}  {seconds:5.1f} CPU-s",
+            f"{name:40} {expected.shape[1]:6} Gaussians  error {error:6.1%}  "
+            f"residual {result.residual[1:].mean():.3f}  doubtful frames {result.doubtful.sum()}  {seconds:5.1f} CPU-s",
             flush=True,
         )
 

@@ -31,7 +31,7 @@ from zoo.animate3d.rigidity import nearest_neighbourhoods
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.splats import fitting
 from zoo.animate3d.splats.fitting import follow
-from zoo.animate3d.splats.stand_ins import stand_ins
+from zoo.animate3d.splats.stand_ins import merged, stand_ins
 from zoo.animate3d.still_splats import GREY, UNIT, make_splats, targets
 from zoo.animate3d.surface import make_surface
 from zoo.animate3d.views import make_views
@@ -245,6 +245,21 @@ def test_few_gaussians_stand_for_many(model):
     # Control: as large as single Gaussians of the file, they leave holes.
     sizes = all_of_them.log_scales[torch.from_numpy(few.points)]
     assert difference(replace(few, log_scales=sizes), frames, cameras) < 0.85
+
+
+def test_groups_keep_their_moments():
+    """The law of total covariance: merging changes neither mean nor covariance of the whole."""
+    random = np.random.default_rng(3)
+    means, axes, colors = (random.normal(size=size) for size in ((90, 3), (90, 3, 3), (90, 3)))
+    weight, group = random.uniform(1, 3, 90), np.arange(90) % 7
+    one = merged(means, axes, colors, weight, np.zeros(90, int))
+    total, middle, covariance, tint = merged(means, axes, colors, weight, group)
+    share = total / total.sum()
+    apart = middle - share @ middle
+    whole = np.einsum("g,gij->ij", share, covariance + apart[:, :, None] * apart[:, None])
+    assert np.allclose(share @ middle, one[1][0]) and np.allclose(share @ tint, one[3][0])
+    assert np.allclose(whole, one[2][0])
+    assert np.allclose(one[1][0], np.average(means, axis=0, weights=weight))
 
 
 def test_neighbourhoods_are_the_nearest_others():

@@ -46,18 +46,7 @@ def stand_ins(
     group = cKDTree(means[chosen]).query(means)[1]
     if len(chosen) == len(means):
         group = np.arange(len(means))  # also where several are at one place
-    weight = opacities * areas
-    total = np.bincount(group, weight, len(chosen))
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        """Weighted means [len(chosen), …] of values [len(means), …] over the groups."""
-        columns = values.reshape(len(values), -1).T
-        sums = [np.bincount(group, weight * column, len(chosen)) / total for column in columns]
-        return np.stack(sums, -1).reshape(-1, *values.shape[1:])
-
-    middle = mean(means)
-    apart = means - middle[group]
-    covariance = mean(axes @ axes.swapaxes(1, 2) + apart[:, :, None] * apart[:, None])
+    total, middle, covariance, tint = merged(means, axes, colors, opacities * areas, group)
     spreads, directions = np.linalg.eigh(covariance)
     directions[:, :, 0] *= np.sign(np.linalg.det(directions))[:, None]
     spreads = np.maximum(np.sqrt(np.maximum(spreads, 0)), _FLATTEST)
@@ -71,5 +60,34 @@ def stand_ins(
     def splats(size: Tensor, colors: Tensor) -> StillSplats:
         return StillSplats(used[chosen], places, turned, base + size, solid, colors)
 
-    first = {"size": torch.zeros(len(chosen), 1), "colors": torch.from_numpy(mean(colors)).float()}
+    first = {"size": torch.zeros(len(chosen), 1), "colors": torch.from_numpy(tint).float()}
     return calibrated(splats, first, frames, cameras)
+
+
+def merged(
+    means: np.ndarray, axes: np.ndarray, colors: np.ndarray, weight: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Merge groups of Gaussians with their moments.
+
+    Args:
+        means, colors: [N, 3]. axes: [N, 3, 3], columns as long as the standard deviations. weight: [N].
+        group: int [N], 0 to G - 1, none empty.
+    Returns:
+        sums of the weights [G], and weighted means [G, 3], covariances [G, 3, 3] and colours [G, 3].
+    """
+    count = group.max() + 1
+    total = np.bincount(group, weight, count)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        columns = values.reshape(len(values), -1).T
+        sums = [np.bincount(group, weight * column, count) / total for column in columns]
+        return np.stack(sums, -1).reshape(-1, *values.shape[1:])
+
+    middle = mean(means)
+    apart = means - middle[group]
+    return (
+        total,
+        middle,
+        mean(axes @ axes.swapaxes(1, 2) + apart[:, :, None] * apart[:, None]),
+        mean(colors),
+    )
