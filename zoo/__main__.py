@@ -144,7 +144,8 @@ def _add_render(command: argparse.ArgumentParser) -> None:
 
 def _add_animate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "object", help="3D model: .glb, .gltf, .obj, .ply, .stl, .fbx, .blend, .usd; front +Z, up +Y"
+        "object",
+        help="3D model: .glb, .gltf, .obj, .ply, .stl, .fbx, .blend, .usd, or splats: .ply, .spz; front +Z, up +Y",
     )
     command.add_argument("sentence", nargs="?", help='what happens, e.g. "spreads its wings"')
     command.add_argument(
@@ -169,7 +170,7 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
         help="of the model: whether videos are right in every pixel (default: rendered for --videos)",
     )
     command.add_argument(
-        "--method", choices=("graph", "paper"), default="graph", help="of the fit (default: graph)"
+        "--method", choices=("graph", "paper"), help="of the fit (default: graph, for splats paper)"
     )
     command.add_argument(
         "--refine", action="store_true", help="let the video model improve the result for the sentence"
@@ -187,7 +188,14 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         required=True,
-        help="e.g. dragon-roars.glb, also .fbx, .usd, .mp4, .html, .npz, .ply",
+        help="e.g. dragon-roars.glb, also .fbx, .usd, .mp4, .html, .npz, .ply; of splats .4dgs, .ply, .glb, .npz, .mp4",
+    )
+    _add_up(command)
+
+
+def _add_up(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--up", choices=("y", "-y"), help="of splats: what is up in the file (default: as it says, else y)"
     )
 
 
@@ -210,6 +218,7 @@ def _add_stills(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--resolution", type=int, default=512, help="width and height in pixels (default: 512)"
     )
+    _add_up(command)
     command.add_argument(
         "--out", type=Path, required=True, help="new folder for view_00.png … and cameras.json"
     )
@@ -351,6 +360,7 @@ def _animate(args: argparse.Namespace) -> None:
         report=args.report,
         out=args.out,
         home=args.home,
+        up=args.up,
     )
 
 
@@ -360,6 +370,7 @@ def _stills(args: argparse.Namespace) -> None:
         azimuths_deg=args.azimuths_deg,
         elevation_deg=args.elevation_deg,
         resolution=args.resolution,
+        up=args.up,
         out=args.out,
     )
 

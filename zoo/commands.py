@@ -23,6 +23,8 @@ from zoo.threads import fitting_threads
 if TYPE_CHECKING:
     import numpy as np
 
+    from zoo.animate3d import SplatModel
+
 VIDEO_FRAMES = 48  # of `render` by default: smooth for motions of two seconds
 
 
@@ -129,11 +131,14 @@ def animate_command(
     out: Path,
     report: Path | None,
     seed: int,
+    up: str | None,
     **options: Any,
 ) -> None:
     """Animate a still 3D model by a sentence or by videos, and save it in the format given by the suffix of `out`."""
     from zoo.animate3d.api import animate
+    from zoo.animate3d.loading import is_splats
     from zoo.animate3d.saving import WRITERS
+    from zoo.animate3d.splats.saving import check_format
     from zoo.formats import check_suffix
 
     check_seed(seed)
@@ -143,8 +148,16 @@ def animate_command(
         )
     if sentence is not None and not sentence.strip():
         raise OptionError("animate: expected a sentence that says what happens, got no words")
-    check_suffix(out, WRITERS, "animations of 3D models")
+    splats = is_splats(model_file)
+    if splats:
+        check_format(out)
+    else:
+        check_suffix(out, WRITERS, "animations of 3D models")
     _check_model_file(model_file, out)
+    if up is not None and not splats:
+        raise OptionError(
+            f"--up: is for splats, and {model_file} is a mesh; turn it upright in its own program"
+        )
     for path in (out, report):
         if path is not None:
             check_output(path)
@@ -152,7 +165,8 @@ def animate_command(
         raise OptionError(f"--report {report}: expected a name that ends in .html")
     given = videos[0] if videos and len(videos) == 1 else videos
     with fitting_threads():
-        animation = animate(model_file, sentence, videos=given, seed=seed, progress=_show_progress, **options)
+        model = _splats(model_file, up) if splats else model_file
+        animation = animate(model, sentence, videos=given, seed=seed, progress=_show_progress, **options)
         print(animation.save(out))
     for line in animation.report.sentences() if animation.report else ():
         print(f"zoo: {line}", file=sys.stderr)
@@ -161,6 +175,16 @@ def animate_command(
 
         write_report(report, animation)
         print(report)
+
+
+def _splats(path: Path, up: str | None) -> SplatModel:
+    """Load splats, and say what was assumed of them."""
+    from zoo.animate3d.splats.model import load_splats
+
+    model = load_splats(path, up=up)
+    for note in model.notes:
+        print(f"zoo: {note}", file=sys.stderr)
+    return model
 
 
 def _show_progress(done: int, total: int) -> None:
@@ -198,20 +222,21 @@ def stills_command(
     azimuths_deg: Sequence[float] | None,
     elevation_deg: float,
     resolution: int,
+    up: str | None,
     out: Path,
 ) -> None:
     """Render a still model from the views that videos of it should begin with, with a file of the cameras."""
     from PIL import Image
 
     from renderers.files import atomic_folder
-    from zoo.animate3d.loading import load_model
+    from zoo.animate3d.loading import is_splats, load_model
     from zoo.animate3d.viewpoints import AZIMUTHS_DEG, cameras_around, render_stills
 
     if not model_file.is_file():
         raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model")
     written = re.compile(r"view_\d\d+\.png|cameras\.json")
     with atomic_folder(out, written.fullmatch) as part:
-        asset = load_model(model_file).asset
+        asset = _splats(model_file, up) if is_splats(model_file) else load_model(model_file).asset
         cameras = cameras_around(
             asset, AZIMUTHS_DEG if azimuths_deg is None else azimuths_deg, elevation_deg, resolution
         )

@@ -108,7 +108,7 @@ class AnimateStage(Stage):
         return Task(key, AnimationJob(record, sentence).to_json(), f"{record.uid} – {sentence}")
 
     def _animate(self, job: AnimationJob, key: str) -> Outcome:
-        from zoo.animate3d import animate
+        from zoo.animate3d import Animation, animate
 
         recipe, record = self.recipe, job.asset
         still, sha256 = self._models.open(record, credit=_credit(record))
@@ -120,6 +120,7 @@ class AnimateStage(Stage):
             stiffness=recipe.stiffness,
             **recipe.video_options(),
         )
+        assert isinstance(animation, Animation)  # opening a file of splats is refused
         data, _ = animation.glb(recipe.form, tolerance=recipe.tolerance, influences=recipe.influences)
         stem = f"{FOLDER}/{object_name(record.source, record.uid)}/{slug(job.sentence)}-{key[:8]}"
         row = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -78,6 +80,28 @@ def sh_colors(degree: int, sh: Tensor, means: Tensor, positions: Tensor) -> Tens
         "scnk,snkd->scnd", basis, sh[:, :, : basis.shape[-1]].expand(len(basis), -1, -1, -1)
     )
     return torch.clamp_min(colors + 0.5, 0.0)
+
+
+def rotate_harmonics(sh: Tensor, rotations: Tensor) -> Tensor:
+    """Turn view-dependent colours with the Gaussians: their colour in direction d is then that of Rᵀ d before.
+
+    Each degree of the basis Y is closed under rotation, so that coefficients c' with Y(d) c' = Y(Rᵀ d) c for as many
+    directions d as there are coefficients solve it for all d.
+
+    Args:
+        sh: [N, K, 3] coefficients c. rotations: [N, 3, 3], R.
+    Returns:
+        [N, K, 3].
+    """
+    degree = math.isqrt(sh.shape[1]) - 1
+    # Evenly spread on the sphere, along a spiral of golden angles.
+    index = torch.arange(2 * sh.shape[1], dtype=torch.float64) + 0.5
+    z = 1 - index / sh.shape[1]
+    angle = index * torch.pi * (3 - 5**0.5)
+    radius = (1 - z * z).sqrt()
+    directions = torch.stack([radius * angle.cos(), radius * angle.sin(), z], -1).to(sh.device)
+    solve = torch.linalg.pinv(sh_basis(degree, directions)).to(sh)  # [K, M]
+    return solve @ (sh_basis(degree, directions.to(sh) @ rotations) @ sh)
 
 
 def facing_normals(quats: Tensor, scales: Tensor, means: Tensor, positions: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ SH_C0 = 0.28209479177387814  # basis function of degree 0: colour = 0.5 + SH_C0 
 _OPACITY_LIMITS = (1e-7, 1.0 - 1e-7)
 _SMALLEST_SCALE = 1e-20
 UP = ("-y", "y")  # directions that `up` accepts
-_UP_COMMENT = "comment menagerie4d: up "
+UP_COMMENT = "comment menagerie4d: up "
 _NEEDED = ("x", "y", "z", "f_dc_0", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_3")
 
 _TYPES = {
@@ -206,7 +206,7 @@ def _write_ply(path: Path, columns: dict[str, np.ndarray], up: str) -> None:
     header = [
         "ply",
         "format binary_little_endian 1.0",
-        f"{_UP_COMMENT}{up} ({axes})",
+        f"{UP_COMMENT}{up} ({axes})",
         f"element vertex {count}",
     ]
     header += [f"property float {name}" for name in columns] + ["end_header\n"]
@@ -228,8 +228,8 @@ def _read_ply(path: Path) -> tuple[dict[str, np.ndarray], str]:
             f"{path}: expected a PLY file (starting with 'ply'), got a file that starts with {content[:12]!r}"
         )
     text = content[: end.start()].decode("ascii", "replace").splitlines()[1:]
-    comment = next((line for line in text if line.startswith(_UP_COMMENT)), f"{_UP_COMMENT}y")
-    up = comment.removeprefix(_UP_COMMENT).partition(" ")[0]
+    comment = next((line for line in text if line.startswith(UP_COMMENT)), f"{UP_COMMENT}y")
+    up = comment.removeprefix(UP_COMMENT).partition(" ")[0]
     try:
         kind, count, properties = _parse_header(path, [line.split() for line in text])
     except IndexError as error:

@@ -70,7 +70,7 @@ def case() -> Case:
 @pytest.fixture(scope="module")
 def problem(case: Case) -> Problem:
     surface = make_surface(case.asset, case.still)
-    views = make_views(case.videos / np.float32(255), case.cameras, surface)
+    views = make_views(case.videos / np.float32(255), case.cameras, surface.centre, surface.scale)
     graph = make_graph(surface, 40)
     return Problem(surface, graph, views, calibrate(surface, views), STIFFNESS["rendered"])
 

@@ -20,8 +20,15 @@ from zoo.animate3d import refine as stage2
 from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
 from zoo.animate3d.hexplane import MotionField
-from zoo.animate3d.paper import FieldMotion, PaperSettings, carried_by, graph_poses, reconstruct
-from zoo.animate3d.rigidity import arap, neighbourhoods
+from zoo.animate3d.paper import (
+    FieldMotion,
+    PaperSettings,
+    carried_by,
+    graph_poses,
+    neighbours_on,
+    reconstruct,
+)
+from zoo.animate3d.rigidity import arap
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.still_splats import PIXEL, UNIT, StillSplats, make_splats, targets
 from zoo.animate3d.surface import make_surface
@@ -52,12 +59,15 @@ def case() -> SimpleNamespace:
     shot = Shot(0, times, np.eye(4), cameras)
     videos = render_clip(asset, shot, RenderSettings(samples=4), backend="cpu").frames
     surface = make_surface(asset, still)
-    seen = make_views(videos / np.float32(255), cameras, surface)
+    seen = make_views(videos / np.float32(255), cameras, surface.centre, surface.scale)
     problem = Problem(surface, make_graph(surface, 60), seen, calibrate(surface, seen), STIFFNESS["rendered"])
     truth = np.array([asset.positions(0, time) for time in times], np.float64)
-    frames, tensor_cameras = targets(problem, SIDE)
+    frames, tensor_cameras = targets(problem.views, SIDE)
     splats = make_splats(problem, 500, frames, tensor_cameras, 0)
-    return SimpleNamespace(problem=problem, truth=truth, frames=frames, cameras=tensor_cameras, splats=splats)
+    return SimpleNamespace(
+        problem=problem, truth=truth, frames=frames, cameras=tensor_cameras, splats=splats,
+        neighbours=neighbours_on(problem, splats),
+    )  # fmt: skip
 
 
 def trained(field: MotionField) -> MotionField:
@@ -136,18 +146,18 @@ def check_gradient(field: MotionField, value, step: float, share: float = 1e-5) 
 
 
 def test_arap_is_zero_for_rigid_motion_and_positive_for_shear(case):
-    splats, surface = case.splats, case.problem.surface
-    nearest, weights = neighbourhoods(surface.links, splats.points, splats.means.numpy())
+    splats = case.splats
+    nearest, weights = case.neighbours
     rows = torch.arange(len(splats.means))
     turn = torch.from_numpy(Rotation.from_rotvec([0.3, 2.0, -0.5]).as_matrix()).float()
     shear = torch.eye(3)
     shear[0, 1] = 0.3
     still = splats.means
     rigid, sheared = ((still @ m.T + 0.4)[None] for m in (turn, shear))
-    assert arap(still, rigid, nearest, weights, rows) < 1e-10
+    assert arap(still, rigid, case.neighbours, rows) < 1e-10
     scale = ((still[nearest] - still[:, None]).square() * weights[..., None]).sum((1, 2)).mean()
     # The best rotation leaves an edge of a sheared surface at most 0.3, and usually half of that, of its length.
-    assert 0.001 < float(arap(still, sheared, nearest, weights, rows) / scale) < 0.09
+    assert 0.001 < float(arap(still, sheared, case.neighbours, rows) / scale) < 0.09
     assert torch.allclose(weights.sum(1), torch.ones(len(weights)), atol=1e-5)
     assert (nearest != torch.arange(len(nearest))[:, None]).all()
 
@@ -201,13 +211,13 @@ def error(case: SimpleNamespace, points: np.ndarray) -> float:
 def test_a_motion_is_recovered_from_its_videos(case):
     settings = PaperSettings(steps_per_frame=35, last_steps=35, frames_at_once=2)
     motion = FieldMotion(case.splats, MotionField(0), FRAMES)
-    reconstruct(case.problem, motion, case.frames, case.cameras, settings)
+    reconstruct(motion, case.neighbours, case.frames, case.cameras, settings)
     points = motion.displaced(case.problem)
     assert np.array_equal(points[0], case.problem.surface.points)
     assert error(case, points) < 0.6
     # Control: other videos do not lead there.
     other = FieldMotion(case.splats, MotionField(0), FRAMES)
-    reconstruct(case.problem, other, case.frames[:, [1, 0, 3, 2]], case.cameras, settings)
+    reconstruct(other, case.neighbours, case.frames[:, [1, 0, 3, 2]], case.cameras, settings)
     assert error(case, other.displaced(case.problem)) > 0.8
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,29 +12,27 @@ import numpy as np
 
 from renderers.arguments import array, instance, integer, number, shown
 from renderers.background import Background, background_bytes
-from renderers.cameras import Cameras, orbit_cameras
+from renderers.cameras import Cameras
 from renderers.gltf import Asset, load
 from renderers.values import by_value
 from zoo.animate3d.gltf_morph import add_morph
 from zoo.animate3d.gltf_skin import WrittenPart, add_skin
-from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, MOST_INFLUENCES, TOLERANCE
+from zoo.animate3d.limits import LARGEST_PICTURE, MOST_INFLUENCES, TOLERANCE
 from zoo.animate3d.loading import StillModel
 from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.playing import Playable
 from zoo.animate3d.stretch import edge_stretch, mesh_edges
-from zoo.animate3d.timing import at_times, looped, resampled, trimmed
+from zoo.animate3d.viewpoints import three_quarter_view
 
 if TYPE_CHECKING:
     from zoo.animate3d.fit_report import FitReport
 
 FORMS = ("skin", "morph")
-# Camera of videos: a three-quarter view from slightly above.
-AZIMUTH_DEG, ELEVATION_DEG, FOV_DEG = 35.0, 12.0, 33.9
-_MARGIN = 1.1  # of the picture around the moving model
 
 
 @by_value
 @dataclass(frozen=True, eq=False, repr=False)
-class Animation:
+class Animation(Playable):
     """A model and its motion, as returned by `zoo.animate`.
 
     Attributes:
@@ -58,30 +56,12 @@ class Animation:
             raise ValueError(
                 f"Animation: expected a motion of the {vertices} vertices of {self.model.name}, got one of {moved}"
             )
-        if len(self.motion.times) and self.motion.times[0] != 0:
-            started = replace(self.motion, times=self.motion.times - self.motion.times[0])
-            object.__setattr__(self, "motion", started)
-
-    def __repr__(self) -> str:
-        return (
-            f"Animation({self.name!r} of {self.model.name!r}, {len(self.motion.times)} frames, "
-            f"{self.duration:.3g} s)"
-        )
+        self._start_at_zero()
 
     def _repr_html_(self) -> str:
         from zoo.animate3d.page import animation_card
 
         return animation_card(self)
-
-    @property
-    def duration(self) -> float:
-        """Length in seconds, from the first frame to the last."""
-        return float(self.motion.times[-1] - self.motion.times[0])
-
-    @property
-    def fps(self) -> float:
-        """Mean frame rate; 1 for a single frame."""
-        return (len(self.motion.times) - 1) / self.duration if self.duration > 0 else 1.0
 
     def vertices(self, times: np.ndarray | None = None) -> np.ndarray:
         """Return the vertices over time, float64 [T, V, 3], world space relative to `model.asset.origin(None)`.
@@ -91,8 +71,7 @@ class Animation:
         """
         motion = self.motion
         if times is not None:
-            times = array(times, "Animation.vertices: times", ("T",))
-            motion = at_times(replace(motion, times=motion.times - motion.times[0]), times)
+            motion = self._elapsed(array(times, "Animation.vertices: times", ("T",)))
         return motion.move(self.model.vertices())
 
     def edge_stretch(self, share: float = 0.995) -> float:
@@ -107,42 +86,6 @@ class Animation:
         frames = (self.vertices(self.motion.times[t : t + 1])[0] for t in range(len(self.motion.times)))
         stretch = edge_stretch(still, frames, mesh_edges(triangles))
         return float(np.quantile(stretch, share)) if len(stretch) else 1.0
-
-    def trim(self, start: float = 0.0, end: float | None = None) -> Animation:
-        """Cut out a part; it begins at 0 s.
-
-        Args:
-            start, end: seconds from the first frame, 0 <= start < end <= `duration`; None is the end.
-        """
-        start = number(start, "Animation.trim: start", 0.0, self.duration)
-        end = self.duration if end is None else number(end, "Animation.trim: end", 0.0, self.duration)
-        if not start < end:
-            raise ValueError(f"Animation.trim: expected start before end, got {start:g} and {end:g}")
-        return self._moving(trimmed(self.motion, start, end))
-
-    def loop(self, crossfade_s: float = 0.25) -> Animation:
-        """Close the animation to a loop: its last frame equals its first.
-
-        Args:
-            crossfade_s: seconds at the end that are faded over into the beginning, at most half of the duration. The
-                result is shorter by them.
-        """
-        crossfade_s = number(
-            crossfade_s, "Animation.loop: crossfade_s", above=0.0, high=max(self.duration / 2, 1e-9)
-        )
-        return self._moving(looped(self.motion, crossfade_s))
-
-    def resample(self, fps: float) -> Animation:
-        """Change the frame rate; between frames, the motion is interpolated."""
-        fps = number(fps, "Animation.resample: fps", above=0.0)
-        if (frames := self.duration * fps) > MOST_FRAMES:
-            raise ValueError(
-                f"Animation.resample: fps: {fps:g} gives {frames:.0f} frames, expected at most {MOST_FRAMES}"
-            )
-        return self._moving(resampled(self.motion, fps))
-
-    def _moving(self, motion: GraphMotion) -> Animation:
-        return replace(self, motion=motion)
 
     # --- glTF ---
 
@@ -228,16 +171,7 @@ class Animation:
         """Return a fixed square three-quarter view that frames the whole motion with a small margin."""
         resolution = integer(resolution, "Animation.default_camera: resolution", 1, LARGEST_PICTURE)
         moved = self.vertices()[:, self.model.asset.visible].reshape(-1, 3)
-        centre = (moved.min(0) + moved.max(0)) / 2
-        radius = max(float(np.linalg.norm(moved - centre, axis=1).max()), 1e-9)
-        fov = np.radians(FOV_DEG)
-        view = orbit_cameras(
-            np.radians([AZIMUTH_DEG]), np.radians(ELEVATION_DEG), _MARGIN * radius / np.sin(fov / 2),
-            fov_y=fov, width=resolution, height=resolution,
-        )  # fmt: skip
-        world_to_camera = view.world_to_camera.copy()
-        world_to_camera[:, :3, 3] -= world_to_camera[:, :3, :3] @ (centre + self.model.asset.origin(None))
-        return Cameras(world_to_camera, view.K, resolution, resolution)
+        return three_quarter_view(moved, resolution, self.model.asset.origin(None))
 
     def render(
         self,

@@ -5,7 +5,7 @@
 
 A multi-view video model (MV-VDM) turns pictures of the still model and the sentence into one video per view; a
 deformation graph that carries the model's surface is fitted to them (docs/animate.md): by photometric Gauss-Newton, or
-by the optimisation of Animate3D §3.2. Given videos take the place of the first step.
+by the optimisation of Animate3D §3.2, which also moves Gaussian splats. Given videos take the place of the first step.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from zoo.animate3d.alignment import check_alignment, compare_first_frames
 from zoo.animate3d.animation import Animation
 from zoo.animate3d.fit_report import FitReport
 from zoo.animate3d.limits import METHODS
+from zoo.animate3d.splats.animation import SplatAnimation
+from zoo.animate3d.splats.model import SplatModel
 from zoo.animate3d.videos import SECONDS, Videos, read_videos
 from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
 from zoo.choices import CAMERAS_FILE
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from renderers.gltf import Asset
     from zoo.animate3d.fitting import Fit
     from zoo.animate3d.loading import StillModel
+    from zoo.animate3d.splats.fitting import SplatFit
     from zoo.mvvdm.pipeline import MVVDMPipeline
 
 MODEL = "mvvdm/tiny"
@@ -42,7 +45,7 @@ Progress = Callable[[int, int], None]  # frames fitted, of how many
 
 
 def animate(
-    asset: str | os.PathLike[str] | StillModel,
+    asset: str | os.PathLike[str] | StillModel | SplatModel,
     sentence: str | None = None,
     *,
     videos: Any = None,
@@ -54,17 +57,17 @@ def animate(
     background: Background | None = None,
     fps: float | None = None,
     stiffness: str | None = None,
-    method: str = "graph",
+    method: str | None = None,
     refine: bool = False,
     check: bool = True,
     home: Path | None = None,
     progress: Progress | None = None,
     **options: Any,
-) -> Animation:
+) -> Animation | SplatAnimation:
     """Animate a still 3D model so that it moves as a sentence says or as videos show; its `report` says how well.
 
     Args:
-        asset: the model's file, or the result of `load_model`; +Y up, front +Z. A file with animations is used at rest.
+        asset: file of a mesh or of splats, or the result of `load_model` or `load_splats`; +Y up, front +Z; at rest.
         sentence: what happens.
         videos: to follow instead, one per view (`read_videos`); they begin with the still model.
         model, home, seed: the MV-VDM that generates videos, by name or loaded; the registry that has it; of its noise.
@@ -73,8 +76,9 @@ def animate(
         azimuths_deg, elevation_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced.
         background: colour behind the object in given videos without transparency; None = estimated at the border.
         fps: frame rate of given videos; None = that of the files.
-        stiffness: "rendered" for videos that are right in every pixel, "generated" for those of video models.
-        method, refine: of `zoo.animate3d.fit`; whether the video model then refines its own animation (4D-SDS).
+        stiffness: of "graph": "rendered" for videos that are right in every pixel, "generated" for those of models.
+        method, refine: "graph", the default of meshes, or "paper", that of splats (`zoo.animate3d.fit`); whether the
+            video model then refines its own animation (4D-SDS).
         check: refuse videos that do not begin with the still model.
         progress: called with the numbers of frames fitted and in total.
         options: of a call of the video model, such as num_inference_steps.
@@ -83,41 +87,61 @@ def animate(
         ValueError: neither or both of sentence and videos; an argument is out of range; a file cannot be used.
         ZooError: the videos do not show the still model, or the model that generates them cannot be loaded.
     """
-    from zoo.animate3d.loading import StillModel, load_model
-
     _check(sentence, videos, stiffness, method, flag(refine, "animate: refine"), options)
     check = flag(check, "animate: check") and sentence is None
-    still = asset if isinstance(asset, StillModel) else load_model(asset)
+    still, seen = _open(asset, method)
     guide = None if sentence is None else (_pipeline(model, home), sentence)
     if guide is not None:
-        read, cameras = _generate(still.asset, *guide, seed, options)
+        read, cameras = _generate(seen, *guide, seed, options)
         stiffness, azimuths_deg = stiffness or "generated", None
     else:
         read = read_videos(videos, background=background, fps=fps)
-        cameras, azimuths_deg = _cameras(still.asset, videos, read, cameras, azimuths_deg, elevation_deg)
-    first, stills = read.frames[:, 0], render_stills(still.asset, cameras)
-    alignment = check_alignment(first, stills, azimuths_deg) if check else compare_first_frames(first, stills)
-    fitted = _fit(still, read, cameras, stiffness, method, guide if refine else None, progress)
-    agreement = view_agreement(read.frames[..., 3], cameras)
-    report = FitReport(read, cameras, alignment, agreement, fitted, sentence, sentence and _name(model))
-    return Animation(still, fitted.motion, sentence or "animation", report)
+        cameras, azimuths_deg = _cameras(seen, videos, read, cameras, azimuths_deg, elevation_deg)
+    begin = read.frames[:, 0], render_stills(seen, cameras)
+    alignment = check_alignment(*begin, azimuths_deg) if check else compare_first_frames(*begin)
+    fitted: Any = _fit(still, read, cameras, stiffness, method, guide if refine else None, progress)
+    agreed = view_agreement(read.frames[..., 3], cameras)
+    report = FitReport(read, cameras, alignment, agreed, fitted, sentence, sentence and _name(model))
+    kind = SplatAnimation if isinstance(still, SplatModel) else Animation
+    return kind(still, fitted.motion, sentence or "animation", report)  # type: ignore[arg-type]
+
+
+def _open(
+    asset: str | os.PathLike[str] | StillModel | SplatModel, method: str | None
+) -> tuple[StillModel | SplatModel, Asset | SplatModel]:
+    """The model, and what is drawn of it."""
+    from zoo.animate3d.loading import open_model
+
+    still = open_model(asset)
+    if not isinstance(still, SplatModel):
+        return still, still.asset
+    if method == "graph":
+        raise ValueError(
+            f"animate: method: {still.name} holds splats, which have no surface for a graph to move; leave it out or "
+            f"choose 'paper', or give a mesh of the object"
+        )
+    return still, still
 
 
 def _fit(
-    still: StillModel,
+    still: StillModel | SplatModel,
     videos: Videos,
     cameras: Cameras,
     stiffness: str | None,
-    method: str,
+    method: str | None,
     guide: tuple[MVVDMPipeline, str] | None,
     progress: Progress | None,
-) -> Fit:
+) -> Fit | SplatFit:
+    if isinstance(still, SplatModel):
+        from zoo.animate3d.splats.fitting import fit_splats
+
+        return fit_splats(still, videos.frames, cameras, videos.times, guide=guide, progress=progress)
     from zoo.animate3d.fitting import fit
 
     near, stiffness = relative_to_origin(cameras, still.asset), stiffness or "rendered"
     return fit(
         still.asset, videos.frames, near, videos.times,
-        stiffness=stiffness, method=method, guide=guide, progress=progress,
+        stiffness=stiffness, method=method or METHODS[0], guide=guide, progress=progress,
     )  # fmt: skip
 
 
@@ -125,7 +149,7 @@ def _check(
     sentence: str | None,
     videos: Any,
     stiffness: str | None,
-    method: str,
+    method: str | None,
     refine: bool,
     options: dict[str, Any],
 ) -> None:
@@ -140,7 +164,7 @@ def _check(
             raise ValueError("animate: sentence: expected what happens, such as 'roars', got no words")
     if stiffness is not None and stiffness not in STIFFNESSES:
         raise ValueError(f"animate: stiffness: expected one of {', '.join(STIFFNESSES)}, got {stiffness!r}")
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise ValueError(f"animate: method: expected one of {', '.join(METHODS)}, got {shown(method)}")
     if refine and sentence is None:
         raise ValueError("animate: refine: expected a sentence, by which the video model refines, got videos")
@@ -165,10 +189,14 @@ def _pipeline(model: str | MVVDMPipeline, home: Path | None) -> MVVDMPipeline:
 
 
 def _generate(
-    asset: Asset, pipeline: MVVDMPipeline, sentence: str, seed: int, options: dict[str, Any]
+    asset: Asset | SplatModel, pipeline: MVVDMPipeline, sentence: str, seed: int, options: dict[str, Any]
 ) -> tuple[Videos, Cameras]:
     """Videos that an MV-VDM generates of the object, and their cameras in the world of its file."""
-    result: Any = pipeline.animate(asset, sentence, seed=seed, **options)
+    first: Any = asset
+    if isinstance(asset, SplatModel):
+        size = options.get("resolution") or pipeline.config.resolution
+        first = render_stills(asset, cameras_around(asset, size=size))
+    result: Any = pipeline.animate(first, sentence, seed=seed, **options)
     views, frames, size = result.frames.shape[:3]
     videos = read_videos(result, background=GREY, fps=frames / SECONDS)
     return videos, cameras_around(asset, _evenly(views), size=size)
@@ -183,7 +211,7 @@ def _evenly(views: int) -> list[float]:
 
 
 def _cameras(
-    asset: Asset,
+    asset: Asset | SplatModel,
     source: Any,
     videos: Videos,
     cameras: Cameras | None,

@@ -10,6 +10,7 @@ from renderers.cameras import Cameras
 from zoo.animate3d.agreement import Agreement
 from zoo.animate3d.alignment import Alignment
 from zoo.animate3d.fitting import Fit
+from zoo.animate3d.splats.fitting import SplatFit
 from zoo.animate3d.videos import Videos
 
 
@@ -31,7 +32,7 @@ class FitReport:
     cameras: Cameras
     alignment: Alignment
     agreement: Agreement
-    fit: Fit
+    fit: Fit | SplatFit
     sentence: str | None
     video_model: str | None
 

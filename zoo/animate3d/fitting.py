@@ -92,7 +92,7 @@ def fit(
     # The systems of equations have 900 unknowns. On more than one thread, BLAS mostly waits: ten times the CPU time.
     with threadpool_limits(limits=1, user_api="blas"):
         surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
-        views = make_views(videos, cameras, surface)
+        views = make_views(videos, cameras, surface.centre, surface.scale)
         graph = make_graph(surface, nodes)
         problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
         return _result(problem, _poses(problem, method, guide, progress), times)
@@ -146,33 +146,45 @@ def _check(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Validate the arguments of `fit`: the videos as float32 and the times as float64."""
     instance(asset, Asset, "fit: asset")
-    instance(cameras, Cameras, "fit: cameras")
-    instance(videos, np.ndarray, "fit: videos")
     if still is not None:
         instance(still, Pose, "fit: still")
         array(still.positions, "fit: still.positions", (asset.num_vertices, 3))
     if stiffness not in STIFFNESS:
         raise ValueError(f"fit: stiffness: expected one of {', '.join(STIFFNESS)}, got {stiffness!r}")
+    return check_videos("fit", videos, cameras, times)
+
+
+def check_videos(
+    function: str, videos: np.ndarray, cameras: Cameras, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Validate videos, their cameras and times: the videos as float32 and the times as float64.
+
+    Raises:
+        TypeError, ValueError: see `fit`; the message begins with the function's name.
+    """
+    instance(cameras, Cameras, f"{function}: cameras")
+    instance(videos, np.ndarray, f"{function}: videos")
     if (
         videos.ndim != 5
         or videos.shape[-1] != 4
         or not (videos.dtype == np.uint8 or videos.dtype.kind == "f")
     ):
         raise ValueError(
-            f"fit: videos: expected uint8 or float [V, T, H, W, 4], got {videos.dtype} {list(videos.shape)}"
+            f"{function}: videos: expected uint8 or float [V, T, H, W, 4], got {videos.dtype} {list(videos.shape)}"
         )
     size = (len(cameras), cameras.height, cameras.width)
     if (videos.shape[0], *videos.shape[2:4]) != size or not size[0] or videos.shape[1] < 2:
         raise ValueError(
-            f"fit: videos: expected {size[0]} videos of {size[2]}×{size[1]} pixels, one per camera, with at least 2 "
-            f"frames, got {videos.shape[0]} of {videos.shape[3]}×{videos.shape[2]} with {videos.shape[1]} frames"
+            f"{function}: videos: expected {size[0]} videos of {size[2]}×{size[1]} pixels, one per camera, with at "
+            f"least 2 frames, got {videos.shape[0]} of {videos.shape[3]}×{videos.shape[2]} with {videos.shape[1]} "
+            f"frames"
         )
     videos = videos / np.float32(255) if videos.dtype == np.uint8 else videos.astype(np.float32)
     if not np.isfinite(videos).all() or videos.min() < 0 or videos.max() > 1:
-        raise ValueError("fit: videos: expected finite values from 0 to 1")
-    times = array(times, "fit: times", ("T",))
+        raise ValueError(f"{function}: videos: expected finite values from 0 to 1")
+    times = array(times, f"{function}: times", ("T",))
     if len(times) != videos.shape[1] or (np.diff(times) <= 0).any():
         raise ValueError(
-            f"fit: times: expected {videos.shape[1]} increasing seconds, one per frame, got {len(times)}"
+            f"{function}: times: expected {videos.shape[1]} increasing seconds, one per frame, got {len(times)}"
         )
     return videos, times

@@ -16,6 +16,7 @@ from renderers.gltf.editing import GltfEditor
 from renderers.gltf.rest import RestPart, rest_parts
 from renderers.gltf.writing import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, UINT32, GlbBuffer
 from renderers.values import by_value
+from zoo.animate3d.splats.model import SplatModel, load_splats
 from zoo.errors import ModelError
 
 _GLTF, _MESH = (".glb", ".gltf"), (".obj", ".ply", ".stl")
@@ -117,11 +118,24 @@ def load_model(
     return model
 
 
+def open_model(source: str | os.PathLike[str] | StillModel | SplatModel) -> StillModel | SplatModel:
+    """Load a mesh or splats by their file; what is loaded already is returned.
+
+    Raises:
+        ModelError, TypeError: as `load_model` and `load_splats`.
+    """
+    if isinstance(source, StillModel | SplatModel):
+        return source
+    if isinstance(source, str | os.PathLike) and is_splats(source):
+        return load_splats(source)
+    return load_model(source)
+
+
 def is_splats(source: str | os.PathLike[str]) -> bool:
-    """Whether a file is a .ply of 3D Gaussian splats: its header has the colour and opacity properties of 3DGS."""
+    """Whether a file holds 3D Gaussian splats: an .spz, or a .ply with the colour and opacity properties of 3DGS."""
     path = Path(source)
     if path.suffix.lower() != ".ply" or not path.is_file():
-        return False
+        return path.suffix.lower() == ".spz"
     with path.open("rb") as file:
         header = file.read(1 << 14).partition(b"end_header")[0]
     return header.startswith(b"ply") and b" f_dc_0" in header and b" opacity" in header
@@ -154,7 +168,8 @@ def _read(path: Path, limits: Limits) -> tuple[bytes, list[str]]:
         raise ModelError(f"{name}: the file is empty; copy or download it again")
     if is_splats(path):
         raise ModelError(
-            f"{name}: the file holds 3D Gaussian splats, and only meshes can be animated; give a mesh of the object"
+            f"{name}: the file holds 3D Gaussian splats, not a mesh; zoo.animate and zoo.animate3d.load_splats take "
+            f"it, everything else needs a mesh of the object"
         )
     if suffix in _GLTF:
         try:

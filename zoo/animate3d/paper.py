@@ -1,8 +1,9 @@
-"""Method `paper`: the 4D optimisation of Animate3D (§3.2-3.3), on the surface of a mesh.
+"""Method `paper`: the 4D optimisation of Animate3D (§3.2-3.3).
 
 Static Gaussians (`still_splats`) are moved by a HexPlane field (`hexplane`) that is optimised until they look like the
-videos, as rigidly as possible (`rigidity`). Frames join one after the other. A deformation graph then takes over the
-motion, so that results are exported and judged like those of method `graph`.
+videos, as rigidly as possible (`rigidity`). Frames join one after the other. Of a mesh, a deformation graph then takes
+over the motion, so that results are exported and judged like those of method `graph`; Gaussians of a file follow the
+field itself (`zoo.animate3d.splats`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from renderers.gaussians import TensorCameras
 from zoo.animate3d.graph import GraphPose, move_points, still_pose
 from zoo.animate3d.hexplane import MotionField, Moved
-from zoo.animate3d.rigidity import arap, neighbourhoods
+from zoo.animate3d.rigidity import Neighbours, arap, neighbourhoods
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, picture_loss, targets
 
@@ -88,21 +89,30 @@ class FieldMotion:
         )
 
     @torch.no_grad()
+    def carry(self, still: Tensor, frame: int, carried: Tensor | None = None) -> Tensor:
+        """Where any points [n, 3] of the still model are in a frame, in the field's space.
+
+        Args:
+            carried: [n, 3], where the motion that the field corrects has them.
+        """
+        none = torch.tensor([1.0, 0.0, 0.0, 0.0]).to(still).expand(len(still), -1)
+        time = self.times(torch.tensor([frame]))
+        whole = self.field.whole(self.field.features(self.splats.means, time))
+        before = None if carried is None else (carried[None], none[None])
+        return self.field(still, none, time, carried=before, whole=whole).means[0]
+
+    @torch.no_grad()
     def displaced(self, problem: Problem, poses: list[GraphPose] | None = None) -> np.ndarray:
         """The surface points in all frames, float64 [T, n, 3], unit space; `poses` are those of `carried`."""
         surface = problem.surface
         still = torch.from_numpy(surface.points * UNIT).to(self.splats.means)
-        none = torch.tensor([1.0, 0.0, 0.0, 0.0]).to(still).expand(len(still), -1)
         result = [surface.points]
         for frame in range(1, self.frames):
-            time = self.times(torch.tensor([frame]))
-            whole = self.field.whole(self.field.features(self.splats.means, time))
             carried = None
             if poses is not None:
                 means, _ = move_points(problem.matrix, problem.graph, poses[frame], surface.points)
-                carried = (torch.from_numpy(means * UNIT).to(still)[None], none[None])
-            moved = self.field(still, none, time, carried=carried, whole=whole)
-            result.append(moved.means[0].double().numpy() / UNIT)
+                carried = torch.from_numpy(means * UNIT).to(still)
+            result.append(self.carry(still, frame, carried).double().numpy() / UNIT)
         return np.array(result)
 
 
@@ -113,16 +123,21 @@ def track_field(
 ) -> tuple[list[GraphPose], FieldMotion]:
     """Stage 1: fit the field to the videos. Returns the poses of the graph, and what they were made from."""
     settings = settings or PaperSettings()
-    frames, cameras = targets(problem, settings.side)
+    frames, cameras = targets(problem.views, settings.side)
     splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
     motion = FieldMotion(splats, MotionField(settings.seed), len(frames))
-    reconstruct(problem, motion, frames, cameras, settings, progress)
+    reconstruct(motion, neighbours_on(problem, splats), frames, cameras, settings, progress)
     return graph_poses(problem, motion.displaced(problem)), motion
 
 
+def neighbours_on(problem: Problem, splats: StillSplats) -> Neighbours:
+    """Neighbourhoods of splats along the surface of a mesh."""
+    return neighbourhoods(problem.surface.links, splats.points, splats.means.double().numpy())
+
+
 def reconstruct(
-    problem: Problem,
     motion: FieldMotion,
+    neighbours: Neighbours,
     frames: Tensor,
     cameras: TensorCameras,
     settings: PaperSettings,
@@ -131,7 +146,6 @@ def reconstruct(
     """Optimise a field until the Gaussians look like the videos [T, V, H, W, 4]."""
     splats, T = motion.splats, len(frames)
     random = np.random.default_rng(settings.seed)
-    nearest, weights = neighbourhoods(problem.surface.links, splats.points, splats.means.double().numpy())
     optimizer = torch.optim.Adam(motion.field.groups(settings.rates), eps=1e-15)
     progressive = settings.steps_per_frame * (T - 1)
     for step in range(progressive + settings.last_steps):
@@ -141,7 +155,7 @@ def reconstruct(
         loss = PICTURES * picture_loss(splats.at(moved), cameras, frames[chosen]) * len(chosen)
         if settings.arap:
             rows = torch.from_numpy(random.integers(len(splats.means), size=settings.arap_points))
-            loss = loss + settings.arap * arap(splats.means, moved.means, nearest, weights, rows)
+            loss = loss + settings.arap * arap(splats.means, moved.means, neighbours, rows)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

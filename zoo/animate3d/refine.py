@@ -13,8 +13,8 @@ from renderers.cameras import Cameras, orbit_cameras
 from renderers.gaussians import TensorCameras, render
 from zoo.animate3d.graph import GraphPose
 from zoo.animate3d.hexplane import MotionField
-from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, graph_poses
-from zoo.animate3d.rigidity import arap, neighbourhoods
+from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, graph_poses, neighbours_on
+from zoo.animate3d.rigidity import Neighbours, arap
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.still_splats import GREY, PIXEL, make_splats, picture_loss, targets
 from zoo.mvvdm.denoising import diffuse
@@ -64,7 +64,7 @@ def refined(
 ) -> list[GraphPose]:
     """Refine poses of a graph: those of `track_field` with their field, or any with a new one. Frame 0 stays."""
     settings = settings or RefineSettings()
-    frames, cameras = targets(problem, settings.side)
+    frames, cameras = targets(problem.views, settings.side)
     carried = None
     if motion is None:
         splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
@@ -72,13 +72,13 @@ def refined(
             splats, MotionField(settings.seed), len(frames), carried_by(problem, splats, poses)
         )
         carried = poses
-    refine(problem, motion, cameras, pipeline, sentence, settings)
+    refine(motion, neighbours_on(problem, motion.splats), cameras, pipeline, sentence, settings)
     return graph_poses(problem, motion.displaced(problem, carried))
 
 
 def refine(
-    problem: Problem,
     motion: FieldMotion,
+    neighbours: Neighbours,
     cameras: TensorCameras,
     pipeline: MVVDMPipeline,
     sentence: str,
@@ -105,7 +105,6 @@ def refine(
     with torch.no_grad():
         drawn = render(splats.at(motion.moved(everything)), cameras, background=0.0, eps2d=PIXEL)
         anchor = torch.cat([drawn.output("rgb"), drawn.output("alpha")], -1)
-    nearest, weights = neighbourhoods(problem.surface.links, splats.points, splats.means.double().numpy())
     optimizer = torch.optim.Adam(motion.field.groups(settings.rates), eps=1e-15)
     for _ in range(settings.steps):
         rig = random_rig(random, size)
@@ -121,7 +120,7 @@ def refine(
         loss = (
             settings.weight * distillation(latents, aim)
             + PICTURES * len(some) * picture_loss(splats.at(part), cameras, anchor[some])
-            + settings.arap * arap(splats.means, part.means, nearest, weights, rows)
+            + settings.arap * arap(splats.means, part.means, neighbours, rows)
         )
         optimizer.zero_grad()
         loss.backward(inputs=list(motion.field.parameters()))

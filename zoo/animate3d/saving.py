@@ -26,13 +26,19 @@ def save(animation: Any, path: str | os.PathLike[str], options: dict[str, Any]) 
     """Write an animation; see `Animation.save`."""
     path = file_path(path, "Animation.save: path")
     check_suffix(path, WRITERS, "animations")
-    write = WRITERS[path.suffix.lower()]
+    return write_with(WRITERS[path.suffix.lower()], animation, path, options)
+
+
+def write_with(write: Callable[..., Path], animation: Any, path: Path, options: dict[str, Any]) -> Path:
+    """Write an animation by the function of a format, whose options are its keyword-only arguments."""
     accepted = [
         name for name, each in inspect.signature(write).parameters.items() if each.kind == each.KEYWORD_ONLY
     ]
     if unknown := [name for name in options if name not in accepted]:
         expected = f"expected {' or '.join(accepted)}" if accepted else "it has none"
-        raise TypeError(f"Animation.save: {unknown[0]}: not an option of {path.suffix}; {expected}")
+        raise TypeError(
+            f"{type(animation).__name__}.save: {unknown[0]}: not an option of {path.suffix}; {expected}"
+        )
     return write(animation, path, **options)
 
 
@@ -87,16 +93,24 @@ def _save_mp4(
     cameras: Cameras | None = None,
     backend: str = "auto",
 ) -> Path:
+    return save_video(animation, path, fps=fps, resolution=resolution, cameras=cameras, backend=backend)
+
+
+def save_video(
+    animation: Any, path: Path, *, fps: float, resolution: int, cameras: Cameras | None, **drawing: Any
+) -> Path:
+    """Write an .mp4 of anything with `duration`, `default_camera` and `render`, which gets the options `drawing`."""
     from renderers.meshes import RenderError
     from zoo.export.video import write_mp4
 
-    frame_rate(fps, "Animation.save: fps")
-    fps = number(fps, "Animation.save: fps")
-    resolution = integer(resolution, "Animation.save: resolution", 2, LARGEST_PICTURE)
+    here = f"{type(animation).__name__}.save"
+    frame_rate(fps, f"{here}: fps")
+    fps = number(fps, f"{here}: fps")
+    resolution = integer(resolution, f"{here}: resolution", 2, LARGEST_PICTURE)
     if resolution % 2:
-        raise ValueError(f"Animation.save: resolution: expected an even number of pixels, got {resolution}")
+        raise ValueError(f"{here}: resolution: expected an even number of pixels, got {resolution}")
     if cameras is not None:
-        instance(cameras, Cameras, "Animation.save: cameras")
+        instance(cameras, Cameras, f"{here}: cameras")
         if len(cameras) != 1 or cameras.width % 2 or cameras.height % 2:
             raise ValueError(
                 f"{path}: a video has one view with even sides, got {len(cameras)} cameras of {cameras.width} x "
@@ -105,12 +119,12 @@ def _save_mp4(
     count = round(animation.duration * fps) + 1
     if count > MOST_FRAMES:
         raise ValueError(
-            f"Animation.save: fps: {fps:g} gives {count} frames, expected at most {MOST_FRAMES}; choose a lower rate"
+            f"{here}: fps: {fps:g} gives {count} frames, expected at most {MOST_FRAMES}; choose a lower rate"
         )
     with atomic_path(path) as part:
         view = animation.default_camera(resolution) if cameras is None else cameras
         try:
-            frames = animation.render(view, np.arange(count) / fps, backend=backend)
+            frames = animation.render(view, np.arange(count) / fps, **drawing)
         except RenderError as error:
             raise ModelError(f"{path}: cannot be rendered: {error}") from error
         write_mp4(part, frames[0], fps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from renderers.gaussians import Gaussians, TensorCameras, render
 from zoo.animate3d.hexplane import Moved
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.surface import Surface
-from zoo.animate3d.views import reduce_frames
+from zoo.animate3d.views import Views, reduce_frames
 
 GREY = 0.5  # behind pictures that are compared
 PIXEL = 0.1  # variance of the pixel filter, px²: near a box's 1/12, as 3DGS's 0.3 makes limbs too wide
@@ -27,11 +28,11 @@ _AROUND = 8  # neighbours that give the local spacing
 
 @dataclass(frozen=True)
 class StillSplats:
-    """N discs on a surface, in the field's space: unit space times `UNIT`.
+    """N Gaussians in the field's space: unit space times `UNIT`.
 
     Attributes:
-        points: int64 [N], the surface points at which they are.
-        means: float32 [N, 3]. quats: [N, 4], wxyz, the third axis along the normal. log_scales: [N, 3].
+        points: int64 [N], the points at which they are: of a mesh's surface, or of a file's Gaussians.
+        means: float32 [N, 3]. quats: [N, 4], wxyz. log_scales: [N, 3].
         opacities: [N]. colors: [N, 3].
     """
 
@@ -58,9 +59,8 @@ class StillSplats:
         return Moved(self.means[None], self.quats[None], torch.zeros_like(self.means)[None])
 
 
-def targets(problem: Problem, side: int) -> tuple[Tensor, TensorCameras]:
+def targets(views: Views, side: int) -> tuple[Tensor, TensorCameras]:
     """The videos [T, V, H, W, 4], premultiplied, at most `side` pixels, and their cameras in the field's space."""
-    views = problem.views
     pixel = max(1, -(-max(views.frames.shape[2:4]) // side))
     frames = torch.from_numpy(np.ascontiguousarray(reduce_frames(views.frames, pixel)))
     viewmats = np.tile(np.eye(4), (len(views.extrinsics), 1, 1))
@@ -103,7 +103,7 @@ def make_splats(
         seed: chooses the points where the surface has more than `count`.
     """
     surface = problem.surface
-    chosen = _spread(surface.points, count, seed)
+    chosen = spread(surface.points, count, seed)
     points = surface.points[chosen] * UNIT
     normals = _normals(surface)[chosen]
     colors = _colors(problem)
@@ -111,45 +111,49 @@ def make_splats(
     radius = np.log(np.maximum(_RADIUS * spacing, 1e-4))
     base = torch.from_numpy(np.stack([radius, radius, radius + np.log(_FLAT)], -1)).float()
     places, inward = torch.from_numpy(points).float(), -torch.from_numpy(normals).float()
-    depth = torch.from_numpy(0.3 * spacing).float()
-    free = {
-        "size": torch.zeros(len(chosen), 1),
-        "depth": torch.zeros(len(chosen), 1),
-        "colors": torch.from_numpy(colors[chosen]).float(),
-    }
-    for value in free.values():
-        value.requires_grad_()
+    inset = torch.from_numpy(0.3 * spacing).float()
+    quats, opacities = _facing(-inward), torch.full((len(chosen),), _SOLID)
+
+    def splats(size: Tensor, depth: Tensor, colors: Tensor) -> StillSplats:
+        means = places + inward * (inset * depth.exp().squeeze(-1))[:, None]
+        return StillSplats(chosen, means, quats, base + size, opacities, colors)
+
+    first = {"size": torch.zeros(len(chosen), 1), "depth": torch.zeros(len(chosen), 1)}
+    first["colors"] = torch.from_numpy(colors[chosen]).float()
+    return calibrated(splats, first, frames, cameras)
+
+
+# Rate, lowest and highest value of what is calibrated: logarithms of factors of radii and of depths below the surface;
+# colours.
+_CALIBRATED = {"size": (_RATE, -1.5, 0.7), "depth": (_RATE, -3.0, 1.5), "colors": (_RATE / 3, 0.0, 1.0)}
+
+
+def calibrated(
+    splats: Callable[..., StillSplats], first: dict[str, Tensor], frames: Tensor, cameras: TensorCameras
+) -> StillSplats:
+    """The splats that look most like frame 0 of the videos.
+
+    Args:
+        splats: makes them from values with the names of `first`.
+        first: size, colors and depth, or some of them, to begin with.
+        frames, cameras: of `targets`.
+    """
+    values = {name: value.clone().requires_grad_() for name, value in first.items()}
     optimizer = torch.optim.Adam(
-        [
-            {"params": [free["size"], free["depth"]], "lr": _RATE},
-            {"params": [free["colors"]], "lr": _RATE / 3},
-        ]
+        [{"params": [value], "lr": _CALIBRATED[name][0]} for name, value in values.items()]
     )
-
-    def splats() -> StillSplats:
-        return StillSplats(
-            chosen,
-            places + inward * (depth * free["depth"].exp().squeeze(-1))[:, None],
-            _facing(-inward),
-            base + free["size"],
-            torch.full((len(chosen),), _SOLID),
-            free["colors"] if torch.is_grad_enabled() else free["colors"].detach(),
-        )
-
     for _ in range(_STEPS):
         optimizer.zero_grad()
-        current = splats()
+        current = splats(**values)
         picture_loss(current.at(current.still()), cameras, frames[:1]).backward()
         optimizer.step()
         with torch.no_grad():
-            free["size"].clamp_(-1.5, 0.7)
-            free["depth"].clamp_(-3.0, 1.5)
-            free["colors"].clamp_(0.0, 1.0)
-    with torch.no_grad():
-        return splats()
+            for name, value in values.items():
+                value.clamp_(*_CALIBRATED[name][1:])
+    return splats(**{name: value.detach() for name, value in values.items()})
 
 
-def _spread(points: np.ndarray, count: int, seed: int) -> np.ndarray:
+def spread(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Indices of at most `count` evenly spread points [n, 3]: farthest-point sampling from a random one."""
     if len(points) <= count:
         return np.arange(len(points))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.splats.motion import SplatMotion
 from zoo.export.keys import lerp, slerp
 
+Motion = TypeVar("Motion", GraphMotion, SplatMotion)
 _SAME_TIME = 1e-9  # seconds
 
 
-def at_times(motion: GraphMotion, times: np.ndarray) -> GraphMotion:
+def at_times(motion: Motion, times: np.ndarray) -> Motion:
     """Evaluate a motion: positions are interpolated linearly, rotations spherically, and both held outside.
 
     Args:
@@ -24,7 +27,8 @@ def at_times(motion: GraphMotion, times: np.ndarray) -> GraphMotion:
     before = after - 1
     after = np.minimum(after, len(old) - 1)
     step = old[after] - old[before]
-    u = np.clip((times - old[before]) / np.where(step > 0, step, 1.0), 0.0, 1.0)[:, None, None]
+    u = np.clip((times - old[before]) / np.where(step > 0, step, 1.0), 0.0, 1.0)
+    u = u[:, None, None].astype(motion.positions.dtype)
     return replace(
         motion,
         positions=lerp(motion.positions[before], motion.positions[after], u),
@@ -33,23 +37,23 @@ def at_times(motion: GraphMotion, times: np.ndarray) -> GraphMotion:
     )
 
 
-def trimmed(motion: GraphMotion, start: float, end: float) -> GraphMotion:
+def trimmed(motion: Motion, start: float, end: float) -> Motion:
     """The part of a motion from `start` to `end`, in seconds from its first frame; it begins at 0 s."""
     times = motion.times - motion.times[0]
-    inner = times[(times > start + _SAME_TIME) & (times < end - _SAME_TIME)]
+    inner: np.ndarray = times[(times > start + _SAME_TIME) & (times < end - _SAME_TIME)]
     chosen = np.array([start, *inner, end] if end > start else [start])
     part = at_times(replace(motion, times=times), chosen)
     return replace(part, times=chosen - start)
 
 
-def resampled(motion: GraphMotion, fps: float) -> GraphMotion:
+def resampled(motion: Motion, fps: float) -> Motion:
     """The motion at a frame rate; the last frame is the last that is not after the end of the motion."""
     length = motion.times[-1] - motion.times[0]
     count = int(np.floor(length * fps + 1e-6)) + 1
     return at_times(replace(motion, times=motion.times - motion.times[0]), np.arange(count) / fps)
 
 
-def looped(motion: GraphMotion, crossfade: float) -> GraphMotion:
+def looped(motion: Motion, crossfade: float) -> Motion:
     """Close a motion of length L to a loop of length L − c by fading its end over into its beginning.
 
     At t < c the pose is a blend of those at L − c + t and at t, from the first to the second (smoothstep). The pose at
@@ -63,12 +67,12 @@ def looped(motion: GraphMotion, crossfade: float) -> GraphMotion:
     length = times[-1]
     shifted = replace(motion, times=times)
     end = length - crossfade
-    inner = times[(times > _SAME_TIME) & (times < end - _SAME_TIME)]
+    inner: np.ndarray = times[(times > _SAME_TIME) & (times < end - _SAME_TIME)]
     chosen = np.array([0.0, *inner, end])
     base = at_times(shifted, chosen)
     ending = at_times(shifted, end + chosen)
     s = np.clip(chosen / crossfade, 0.0, 1.0)
-    s = (s * s * (3.0 - 2.0 * s))[:, None, None]
+    s = (s * s * (3.0 - 2.0 * s))[:, None, None].astype(motion.positions.dtype)
     return replace(
         base,
         positions=lerp(ending.positions, base.positions, s),

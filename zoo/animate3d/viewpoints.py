@@ -16,16 +16,20 @@ import numpy as np
 
 from renderers.arguments import array, instance, integer
 from renderers.cameras import Cameras, orbit_cameras
-from zoo.mvvdm.views import DISTANCE, ELEVATION_DEG, FOV_DEG, framing_transform
+from zoo.animate3d.splats.model import SplatModel
+from zoo.mvvdm.views import DISTANCE, ELEVATION_DEG, FOV_DEG, framing_of, framing_transform
 
 if TYPE_CHECKING:
     from renderers.gltf import Asset
 
 AZIMUTHS_DEG = (0.0, 90.0, 180.0, 270.0)
+# Camera of results' videos: from slightly above, between front and side.
+_SHOWN_AZIMUTH_DEG, _SHOWN_ELEVATION_DEG, _SHOWN_FOV_DEG = 35.0, 12.0, 33.9
+_MARGIN = 1.1  # of the picture around the moving model
 
 
 def cameras_around(
-    asset: Asset,
+    asset: Asset | SplatModel,
     azimuths_deg: Sequence[float] = AZIMUTHS_DEG,
     elevation_deg: float | Sequence[float] = ELEVATION_DEG,
     size: int = 256,
@@ -33,7 +37,7 @@ def cameras_around(
     """Cameras that look at an object at rest from all sides.
 
     Args:
-        asset: the object, +Y up, front +Z.
+        asset: the object, a mesh or splats, +Y up, front +Z.
         azimuths_deg: V of them; 0 is in front of the object, 90 on the side of +X.
         elevation_deg: above the horizontal plane, of all cameras or one per camera, within ±90.
         size: width and height of the images, pixels.
@@ -57,6 +61,8 @@ def cameras_around(
         width=size,
         height=size,
     )
+    if isinstance(asset, SplatModel):
+        return _in_file(cameras, framing_of(asset.points(), cameras))
     return _in_file(cameras, framing_transform(asset, cameras))
 
 
@@ -102,17 +108,35 @@ def read_cameras(path: Path) -> Cameras:
         raise ValueError(f"{path}: {error}") from None
 
 
-def render_stills(asset: Asset, cameras: Cameras, *, backend: str = "auto") -> np.ndarray:
+def three_quarter_view(points: np.ndarray, resolution: int, origin: np.ndarray | float = 0.0) -> Cameras:
+    """A square view that frames points [n, 3], relative to `origin`, with a small margin."""
+    centre = (points.min(0) + points.max(0)) / 2
+    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-9)
+    fov = np.radians(_SHOWN_FOV_DEG)
+    view = orbit_cameras(
+        np.radians([_SHOWN_AZIMUTH_DEG]), np.radians(_SHOWN_ELEVATION_DEG), _MARGIN * radius / np.sin(fov / 2),
+        fov_y=fov, width=resolution, height=resolution,
+    )  # fmt: skip
+    world_to_camera = view.world_to_camera.copy()
+    world_to_camera[:, :3, 3] -= world_to_camera[:, :3, :3] @ (centre + origin)
+    return Cameras(world_to_camera, view.K, resolution, resolution)
+
+
+def render_stills(asset: Asset | SplatModel, cameras: Cameras, *, backend: str = "auto") -> np.ndarray:
     """Render an object at rest: uint8 [V, H, W, 4] with straight alpha.
 
     Args:
-        asset: the object.
+        asset: the object, a mesh or splats.
         cameras: V cameras in the world of its file.
-        backend: of `renderers.meshes.render_clip`.
+        backend: of `renderers.meshes.render_clip`, for meshes.
     """
     from renderers.meshes import Shot, render_clip
 
     instance(cameras, Cameras, "render_stills: cameras")
+    if isinstance(asset, SplatModel):
+        from zoo.animate3d.splats.drawing import draw
+
+        return draw(asset.gaussians, cameras, None)
     # In a world where the object has the size that renderers expect, whatever the units of its file.
     points = asset.positions(None, 0.0)[asset.visible]
     scale = 1.0 / float(np.ptp(points, axis=0).max())

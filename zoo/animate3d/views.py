@@ -74,21 +74,21 @@ class Views:
         return self._levels[key]
 
 
-def make_views(videos: np.ndarray, cameras: Cameras, surface: Surface) -> Views:
+def make_views(videos: np.ndarray, cameras: Cameras, centre: np.ndarray, scale: float) -> Views:
     """Premultiply the videos and transform the cameras to unit space.
 
     Args:
         videos: float [V, T, H, W, 4], straight RGBA, 0-1.
-        cameras: in the coordinates of `Asset.positions`.
-        surface: gives unit space.
+        cameras: in the coordinates of the model (`Asset.positions`).
+        centre, scale: x_unit = (x_model - centre) / scale.
     """
     frames = np.ascontiguousarray(np.asarray(videos, np.float32).swapaxes(0, 1))
     frames = np.concatenate([frames[..., :3] * frames[..., 3:], frames[..., 3:]], -1)
     pixel = int(np.ceil(max(frames.shape[2:4]) / _LARGEST))
-    unit_to_asset = np.eye(4)
-    unit_to_asset[:3, :3] *= surface.scale
-    unit_to_asset[:3, 3] = surface.centre
-    extrinsics = cameras.world_to_camera @ unit_to_asset
+    unit_to_model = np.eye(4)
+    unit_to_model[:3, :3] *= scale
+    unit_to_model[:3, 3] = centre
+    extrinsics = cameras.world_to_camera @ unit_to_model
     # Camera coordinates in units: depth is then in units too, and projection does not change.
     extrinsics = extrinsics[:, :3] / np.cbrt(np.linalg.det(extrinsics[:, :3, :3]))[:, None, None]
     return Views(

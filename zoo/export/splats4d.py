@@ -1,8 +1,9 @@
-"""Moving Gaussians as one .4dgs file (https://4dgs.dev), by the package fourdgs."""
+"""Moving Gaussians as one .4dgs file (https://4dgs.dev), and still ones as glTF, by the package fourdgs."""
 
 from __future__ import annotations
 
 import os
+from types import ModuleType
 
 import numpy as np
 
@@ -41,12 +42,7 @@ def write_4dgs(
     """
     path = file_path(path, "write_4dgs: path")
     check_suffix(path, (".4dgs",), "moving splats")
-    try:
-        import fourdgs
-    except ImportError as error:
-        raise ModelError(
-            f"{path}: writing 4dgs needs fourdgs ({error}); pip install 'menagerie4d[animate]', or save as .ply"
-        ) from error
+    fourdgs = _fourdgs(path)
     T, N, _ = means.shape
     step = float(np.diff(times).mean()) if T > 1 else 1.0
     ends = np.append(times[1:], times[-1] + step)
@@ -71,3 +67,52 @@ def write_4dgs(
     with atomic_path(path) as part:
         # "fine" rounds centres to within 2 % of the median standard deviation.
         fourdgs.write(str(part), scene, float(ends[-1]), options=fourdgs.WriteOptions(profile="fine"))
+
+
+def write_gltf_splats(
+    path: str | os.PathLike[str],
+    means: np.ndarray,
+    quats: np.ndarray,
+    scales: np.ndarray,
+    opacities: np.ndarray,
+    colors: np.ndarray,
+) -> None:
+    """Write N still Gaussians as glTF with KHR_gaussian_splatting, atomically.
+
+    Args:
+        path: of the .glb file.
+        means: [N, 3], metres, +Y up.
+        quats, scales, opacities, colors: as for `write_4dgs`, quats [N, 4].
+
+    Raises:
+        ModelError: fourdgs is not installed.
+        ValueError: the name does not end in .glb.
+    """
+    path = file_path(path, "write_gltf_splats: path")
+    check_suffix(path, (".glb",), "still splats")
+    fourdgs = _fourdgs(path)
+    N = len(means)
+    quats = quats / np.linalg.norm(quats, axis=-1, keepdims=True)
+    scene = fourdgs.GaussianSet(
+        positions=means.astype(np.float32),
+        scales=scales.astype(np.float32),
+        rotations=quats[:, [1, 2, 3, 0]].astype(np.float32),
+        colors=np.concatenate([colors, opacities[:, None]], 1).astype(np.float32),
+        motions=np.zeros((N, 3), np.float32),
+        mu_t=np.zeros(N, np.float32),
+        sigma_t=np.full(N, np.inf, np.float32),
+        win_lo=np.zeros(N),
+        win_hi=np.full(N, np.inf),
+    )
+    with atomic_path(path) as part:
+        fourdgs.to_gltf(str(part), scene, 0.0, cutoff=0.05, coordinate_system="y-up-right-handed")
+
+
+def _fourdgs(path: object) -> ModuleType:
+    try:
+        import fourdgs
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: writing it needs fourdgs ({error}); pip install 'menagerie4d[animate]', or save as .ply"
+        ) from error
+    return fourdgs

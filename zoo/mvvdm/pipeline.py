@@ -302,12 +302,13 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         return self(**_with_generator(seed, options))
 
     def animate(
-        self, asset: Asset | str | os.PathLike[str], sentence: str, *, seed: int | None = None, **options: Any
-    ) -> MVVDMOutput:
+        self, asset: Asset | str | os.PathLike[str] | np.ndarray, sentence: str, *,
+        seed: int | None = None, **options: Any,
+    ) -> MVVDMOutput:  # fmt: skip
         """Set an object in motion; the same seed gives the same videos.
 
         Args:
-            asset: a glTF file, or what `renderers.gltf.load` returned.
+            asset: a glTF file, or what `renderers.gltf.load` returned; or pictures of an object, as in a call.
             sentence: what happens.
             seed: of the noise; None = one from torch's global generator.
             options: of a call.

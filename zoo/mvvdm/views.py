@@ -76,6 +76,16 @@ def condition_views(asset: Asset | str | os.PathLike[str], views: int = 4, size:
 def framing_transform(asset: Asset, cameras: Cameras) -> np.ndarray:
     """Asset-to-world transform float64 [4, 4] that centres an asset at rest and scales it to fill the images.
 
+    Args:
+        asset: an asset at rest.
+        cameras: as for `framing_of`.
+    """
+    return framing_of(asset.positions(None, 0.0)[asset.visible], cameras, asset.origin(None))
+
+
+def framing_of(points: np.ndarray, cameras: Cameras, origin: np.ndarray | float = 0.0) -> np.ndarray:
+    """Transform float64 [4, 4] that centres points [n, 3] and scales them to fill the images.
+
     A translation and a uniform scale; in the images, the fraction `MARGIN` stays free on all sides.
 
     From distance d, the camera looking along +z, a point (x, y, z) is inside the margin if |x|, |y| ≤ e·(d + z) with
@@ -83,14 +93,13 @@ def framing_transform(asset: Asset, cameras: Cameras) -> np.ndarray:
     object by DISTANCE / d has the same effect as moving the camera there.
 
     Args:
-        asset: an asset at rest.
+        points: of an object at rest, relative to `origin`.
         cameras: square cameras with a field of view of `FOV_DEG` that look at the origin from the distance `DISTANCE`.
     """
-    points = asset.positions(None, 0.0)[asset.visible]
     centre = (points.min(0) + points.max(0)) / 2
     extent = np.tan(np.radians(FOV_DEG) / 2) * (1 - MARGIN)
     x, y, z = np.moveaxis(cameras.world_to_camera[:, :3, :3] @ (points - centre).T, 1, 0)
     scale = DISTANCE / np.max(np.maximum(abs(x), abs(y)) / extent - z)
     transform = np.diag([scale, scale, scale, 1.0])
-    transform[:3, 3] = -scale * (centre + asset.origin(None))
+    transform[:3, 3] = -scale * (centre + origin)
     return transform
