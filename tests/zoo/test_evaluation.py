@@ -439,8 +439,12 @@ def test_an_unfit_metric_is_explained_once(light, result):
     words = "psnr is unfit: it scores the truth itself worse than the truth one frame late"
     (note,) = (part for part in tables(Collection(entries)) if "unfit" in part)
     assert note == f"{words}; scores the truth itself worse than the first true frame, repeated (fox)"
-    (note,) = (part for part in tables(Collection([*entries, entry("cat", "")])) if "unfit" in part)
+    parts = tables(Collection([entry("cat", ""), *entries]))
+    (note,) = (part for part in parts if "unfit" in part)
     assert note.startswith(f"{words} (egg, fox);")
+    assert any("| psnr \\[dB\\] ↑\\* |" in part for part in parts), (
+        "the heading is marked, although cat's is fit"
+    )
 
 
 @pytest.mark.parametrize("name", zoo.list_models("bundled:dimo/*"))

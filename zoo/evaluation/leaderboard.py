@@ -97,12 +97,13 @@ def _installed(result: Result) -> Protocol | None:
 
 
 def _shared_metrics(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """Metrics that at least one result has values of, with the entry of the first such result."""
+    """Metrics that at least one result has values of, with the entry of the first such result; fit if all say so."""
     metrics: dict[str, dict[str, Any]] = {}
     for entry in entries:
         for name, metric in entry.result.metrics.items():
-            if "missing" not in metric and name not in metrics:
-                metrics[name] = metric
+            if "missing" not in metric:
+                fit = metrics.get(name, metric)["fit"] and metric["fit"]
+                metrics[name] = {**metrics.get(name, metric), "fit": fit}
     return metrics
 
 
