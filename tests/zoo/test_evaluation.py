@@ -33,6 +33,7 @@ from zoo.evaluation.result import Result, checked, groups, protocol_status, seal
 from zoo.evaluation.sheet import write_sheet
 from zoo.evaluation.store import Collection, Entry, attach, collect, folder_of
 from zoo.evaluation.table import text_table
+from zoo.evaluation.tasks import FITTER
 
 TRAINED = 6
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -445,6 +446,33 @@ def test_an_unfit_metric_is_explained_once(light, result):
     assert any("| psnr \\[dB\\] ↑\\* |" in part for part in parts), (
         "the heading is marked, although cat's is fit"
     )
+
+
+def test_results_of_the_fitter_are_collected(result, tmp_path, monkeypatch):
+    """It is no model: its results are those of the registry, and those of the package that these do not replace."""
+    package = tmp_path / "package"
+    monkeypatch.setattr("zoo.evaluation.store.BUNDLED", package)
+    content = {**result.content, "model": {**result.content["model"], "name": FITTER}}
+    older = seal({**content, "object": "older"})
+    other = seal({**content, "protocol": {**result.protocol, "sha256": "1" * 64}})
+    for each, home in ((seal(content), tmp_path), (older, package), (other, package)):
+        each.save(folder_of(each, home) / "metrics.json")
+    hashes = {
+        pattern: [
+            (entry.model, entry.result.sha256)
+            for entry in collect(pattern, home=tmp_path).entries
+            if FITTER in entry.model
+        ]
+        for pattern in ("*", "local:*", "bundled:*", "dimo/*")
+    }
+    assert hashes == {
+        "*": [(FITTER, seal(content).sha256), (FITTER, other.sha256)],
+        "local:*": [("local:animate3d", seal(content).sha256)],
+        "bundled:*": [("bundled:animate3d", other.sha256), ("bundled:animate3d", older.sha256)],
+        "dimo/*": [],
+    }
+    (html, text), _ = write_leaderboard(tmp_path / "board", FITTER, home=tmp_path)
+    assert '<th scope="row">animate3d' in html.read_text() and "| animate3d |" in text.read_text()
 
 
 @pytest.mark.parametrize("name", zoo.list_models("bundled:dimo/*"))
