@@ -59,8 +59,11 @@ def test_a_row_is_printed_per_variant(bench, capsys, monkeypatch):
 def test_settings_are_for_the_method_that_has_them(bench):
     (clip,) = bench.clips(None, ["fish"])
     views = bench.cameras(side=16)
+    arguments = clip.asset, clip.render(views), clip.in_asset(views), clip.times
     with pytest.raises(ValueError, match="fit: settings: expected None, as method graph has none"):
-        fit(clip.asset, clip.render(views), clip.in_asset(views), clip.times, settings=PaperSettings())
+        fit(*arguments, settings=PaperSettings())
+    with pytest.raises(TypeError, match="fit: settings: expected PaperSettings"):
+        fit(*arguments, method="paper", settings=RefineSettings())
 
 
 @pytest.mark.slow

@@ -96,8 +96,14 @@ def fit(
     videos, times = _check(asset, videos, cameras, times, stiffness, still)
     if method not in METHODS:
         raise ValueError(f"fit: method: expected one of {', '.join(METHODS)}, got {shown(method)}")
-    if settings is not None and method != "paper":
-        raise ValueError(f"fit: settings: expected None, as method {method} has none, got {shown(settings)}")
+    if settings is not None:
+        from zoo.animate3d.paper import PaperSettings
+
+        instance(settings, PaperSettings, "fit: settings")
+        if method != "paper":
+            raise ValueError(
+                f"fit: settings: expected None, as method {method} has none, got {shown(settings)}"
+            )
     # The systems of equations have 900 unknowns. On more than one thread, BLAS mostly waits: ten times the CPU time.
     with threadpool_limits(limits=1, user_api="blas"):
         surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
