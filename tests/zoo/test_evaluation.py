@@ -509,6 +509,16 @@ def test_the_readme_has_the_figures_of_the_protocols():
         )
 
 
+def test_the_readme_has_the_figures_of_the_video_model():
+    (result,) = (each for each in _results_of("mvvdm/tiny") if each.protocol["name"] == "mvvdm-creatures")
+    model, still = result.mean("psnr")[0], result.mean("psnr", "still")[0]
+    readme = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
+    assert f"{model:.1f} dB, the still first frame {still:.1f} (`mvvdm-creatures`)" in readme
+    assert f"| protocol, 24 clips, PSNR | {model:.2f} | {still:.2f} |" in (DOCS / "training.md").read_text(
+        "utf-8"
+    )
+
+
 def _results_of(name: str) -> list[Result]:
     return [checked(each, name) for each in zoo.info(name).metrics["evaluations"].values()]
 
