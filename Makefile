@@ -51,7 +51,11 @@ EVALUATED := dimo/kangaroo dimo/fox dimo/cat dimo/bird dimo/robot
 evaluate: install
 	for protocol in dimo-views dimo-unseen-motions dimo-between; do \
 	  $(RUN) factory.evaluate $(EVALUATED) --protocol $$protocol --out out/evaluated || exit 1; done
-	$(RUN) factory.evaluate mvvdm/tiny --protocol mvvdm-creatures --out out/evaluated
+	for protocol in mvvdm-creatures animate-truth; do \
+	  $(RUN) factory.evaluate mvvdm/tiny --protocol $$protocol --out out/evaluated || exit 1; done
+	$(RUN) zoo evaluate animate3d --protocol animate-truth --truth out/evaluated/truth --home out/evaluated
+	rm -rf zoo/bundled/evaluations && mkdir -p zoo/bundled/evaluations
+	cp -r out/evaluated/evaluations/animate3d zoo/bundled/evaluations && rm zoo/bundled/evaluations/*/*/sheet.png
 	for name in $(EVALUATED) mvvdm/tiny; do $(RUN) zoo evaluate $$name --attach-stored --home out/evaluated && \
 	  rm -rf zoo/bundled/$$name && mkdir -p zoo/bundled/$$name && \
 	  cp -r "$$($(RUN) zoo info local:$$name --home out/evaluated --json | $(BIN)/python -c \

@@ -2,8 +2,10 @@
 
     python -m benchmarks.animate --assets FOLDER [CLIP …] [--json FILE] [--strips FOLDER]
     python -m benchmarks.animate --bad human cat
+    python -m benchmarks.animate --ablation kangaroo
 
---bad fits worse videos of each clip instead (`bad_videos`), and the two controls.
+--bad fits worse videos of each clip instead (`bad_videos`), and the two controls. --ablation fits each clip by method
+`paper` with 4D-SDS, and without each of its parts (`ablations`).
 
 20 clips: the 12 species of creatures, one motion each, chosen by seed, and 8 animations of real models (`REAL`), which
 are read from --assets. One play or 2 s, held at its last pose if it is shorter and no cycle; 16 frames, 128 pixels;
@@ -19,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,10 @@ from renderers.gltf import Asset, Pose, load
 from renderers.meshes import RenderSettings, Shot, render_clip
 from zoo.animate3d.fitting import NODES, Fit, fit
 from zoo.animate3d.limits import METHODS
+from zoo.animate3d.paper import PaperSettings
+from zoo.animate3d.refine import RefineSettings
 from zoo.evaluation.animate import Posed, in_asset, still_to_world
+from zoo.mvvdm import MVVDMPipeline
 
 FRAMES, SIDE, SECONDS = 16, 128, 2.0
 ELEVATION, FOV, DISTANCE = np.radians(15), np.radians(40), 3.0
@@ -202,6 +207,46 @@ def bad_videos(clip: Clip) -> dict[str, tuple[np.ndarray, Cameras, str]]:
     }
 
 
+def ablations(
+    paper: PaperSettings, sds: RefineSettings
+) -> dict[str, tuple[PaperSettings, RefineSettings | None]]:
+    """Variant → settings of both stages of method `paper`, as many steps each (Animate3D, Table 3b and section 3.3)."""
+    steps = paper.steps_per_frame * (FRAMES - 1) + paper.last_steps
+    at_once = replace(paper, steps_per_frame=0, last_steps=steps)
+    return {
+        "as configured": (paper, sds),
+        "without ARAP": (replace(paper, arap=0.0), replace(sds, arap=0.0)),
+        "without progressive frames": (at_once, sds),
+        "without SDS": (paper, None),
+    }
+
+
+def run_ablations(
+    clip: Clip, model: MVVDMPipeline, paper: PaperSettings, sds: RefineSettings
+) -> dict[str, Score]:
+    """Print a row for each variant, and for the still model; returns the scores. The model refines for 4D-SDS."""
+    sentence = clip.name.partition("/")[2].replace("-", " ")
+    scores = {}
+    print(f"| {clip.name} | error | IoU | residual | CPU time |\n|---|---|---|---|---|", flush=True)
+    for variant, (first, second) in ablations(paper, sds).items():
+        guide = None if second is None else (model, sentence, second)
+        result, seconds = run(clip, method="paper", settings=first, guide=guide)
+        scores[variant] = score = scored(clip, result, seconds)
+        print(
+            f"| {variant} | {score.error:.1%} | {score.iou:.3f} | {score.residual:.3f} | {seconds:.0f} s |",
+            flush=True,
+        )
+    print(f"| still model | 100.0% | {score.still_iou:.3f} | | |", flush=True)
+    return scores
+
+
+def scored(clip: Clip, result: Fit, seconds: float) -> Score:
+    """The row of a clip."""
+    positions = result.motion.move(clip.still.positions.astype(np.float64))
+    residual = float(result.residual[1:].mean())
+    return Score(clip.name, clip.asset.num_vertices, *evaluate(clip, positions), seconds, residual)
+
+
 def _warped(videos: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
     """Displace pixels by a smooth field per view, of a mean length in pixels: [V, T, H, W, 4]."""
     V, _, H, W, _ = videos.shape
@@ -266,6 +311,9 @@ def main() -> None:
     parser.add_argument("--strips", type=Path, help="write a contact strip of each clip to this folder")
     parser.add_argument("--bad", action="store_true", help="fit worse videos of the clips, and the controls")
     parser.add_argument("--kinds", nargs="+", help="beginnings of the kinds of bad videos; default: all")
+    parser.add_argument(
+        "--ablation", action="store_true", help="fit by method paper, and without each of its parts"
+    )
     parser.add_argument("--method", default="graph", choices=METHODS, help="of zoo.animate3d.fit")
     parser.add_argument("--nodes", type=int, help="number of nodes of the graph")
     arguments = parser.parse_args()
@@ -275,17 +323,17 @@ def main() -> None:
         for clip in clips(arguments.assets, arguments.clips):
             run_bad(clip, arguments.kinds)
         return
+    if arguments.ablation:
+        import zoo
+
+        model = zoo.load("mvvdm/tiny")
+        for clip in clips(arguments.assets, arguments.clips):
+            run_ablations(clip, model, PaperSettings(), RefineSettings())
+        return
     scores = []
     for clip in clips(arguments.assets, arguments.clips):
         result, seconds = run(clip, **options)
-        positions = result.motion.move(clip.still.positions.astype(np.float64))
-        score = Score(
-            clip.name,
-            clip.asset.num_vertices,
-            *evaluate(clip, positions),
-            seconds,
-            float(result.residual[1:].mean()),
-        )
+        score = scored(clip, result, seconds)
         scores.append(score)
         print(
             f"{score.clip:40} {score.vertices:6} vertices  error {score.error:7.1%} {score.error_px:5.2f} px  "
@@ -294,6 +342,7 @@ def main() -> None:
             flush=True,
         )
         if arguments.strips:
+            positions = result.motion.move(clip.still.positions.astype(np.float64))
             strip(clip, positions, arguments.strips / f"{clip.name.replace('/', '-')}.png")
     summarise(scores)
     if arguments.json:

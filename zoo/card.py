@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 PIPELINE_TAG = "text-to-3d"
 # Groups of results in metrics.json; everything else in it documents how they were measured.
@@ -31,16 +32,7 @@ def model_card(name: str, family: str, card: dict[str, Any], metrics: dict[str, 
         '<video src="preview.mp4" controls autoplay loop muted></video>',
         f'```python\nimport zoo\n\nmodel = zoo.load("{name}")\nmodel.sample(0).save("sample.mp4")\n```',
     ]
-    values = list(numbers(metrics))
-    if values:
-        parts.append("## Metrics")
-        if metrics.get("protocol"):
-            parts.append(escape(metrics["protocol"]))
-        parts.append(
-            _table(("metric", "value"), [(escape(metric), f"{value:.4g}") for metric, value in values])
-        )
-        parts.append("All results, and the data they were measured on: [metrics.json](metrics.json).")
-    parts += _evaluations(metrics.get("evaluations"))
+    parts += _results(metrics)
     for heading, content in card.get("sections", {}).items():
         parts += [f"## {escape(heading)}", _section(content)]
     if card.get("license"):
@@ -65,33 +57,95 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _evaluations(results: object) -> list[str]:
-    """A table per result of `zoo.evaluate` in metrics.json: the model's means and intervals, beside two controls."""
+def _results(metrics: dict[str, Any]) -> list[str]:
+    """The results under protocols; without any, the numbers that training measured."""
     parts = []
+    for each in _evaluations(metrics):
+        sentence = (
+            f"Hash `{escape(each.sha256[:12])}`; means over {each.clips} clips, 95 % intervals. "
+            f"The truth and the still first frame were measured in the same way."
+        )
+        rows = [(escape(row.name), *map(_interval, (row.model, row.truth, row.still))) for row in each.rows]
+        parts += [
+            f"## Protocol {escape(each.title)}",
+            sentence,
+            _table(("metric", "model", "truth", "still frame"), rows),
+        ]
+    values = list(numbers(metrics))
+    if parts and values:
+        parts.append(
+            "What training measured, on other clips, views or sizes and not comparable with these tables, is in "
+            "[metrics.json](metrics.json)."
+        )
+    elif values:
+        parts.append("## Metrics")
+        if metrics.get("protocol"):
+            parts.append(escape(metrics["protocol"]))
+        parts.append(
+            _table(("metric", "value"), [(escape(metric), f"{value:.4g}") for metric, value in values])
+        )
+        parts.append("All results, and the data they were measured on: [metrics.json](metrics.json).")
+    return parts
+
+
+class _Row(NamedTuple):
+    """A metric: mean and interval of the model, and of two controls where they have it."""
+
+    name: str
+    model: Sequence[float]
+    truth: Sequence[float] | None
+    still: Sequence[float] | None
+
+
+class _Evaluation(NamedTuple):
+    """What a card shows of a result of `zoo.evaluate`: the metrics that are fit for the protocol."""
+
+    protocol: str
+    title: str
+    sha256: str
+    clips: int
+    rows: list[_Row]
+
+
+def _evaluations(metrics: dict[str, Any]) -> list[_Evaluation]:
+    """The results of `zoo.evaluate` in metrics.json; those that are malformed are left out."""
+    results, found = metrics.get("evaluations"), []
     for result in results.values() if isinstance(results, dict) else ():
         try:
             protocol, rows = result["protocol"], result["rows"]
             controls = {row["name"]: row["mean"] for row in rows if row["role"] == "control"}
             models = [row for row in rows if row["role"] == "model"]
-            lines = [
-                [
-                    escape(f"{metric}{'' if len(models) == 1 else ' of ' + row['name']}"),
-                    _interval(row["mean"][metric]),
-                ]
-                + [_interval(controls.get(name, {}).get(metric)) for name in ("truth", "still")]
+            shown = [
+                _Row(
+                    metric if len(models) == 1 else f"{metric} of {row['name']}",
+                    _mean(row["mean"][metric]),
+                    *(
+                        _mean(controls[name][metric]) if metric in controls.get(name, ()) else None
+                        for name in ("truth", "still")
+                    ),
+                )
                 for row in models
                 for metric, stated in result["metrics"].items()
                 if "missing" not in stated and stated["fit"] and row["mean"].get(metric)
             ]
-            title = f"## Protocol {escape(protocol['name'])} v{int(protocol['version'])}"
-            sentence = (
-                f"Hash `{escape(protocol['sha256'][:12])}`; means over {len(rows[0]['clips'])} clips, 95 % intervals. "
-                f"The truth and the still first frame were measured in the same way."
-            )
+            name = str(protocol["name"])
+            title = f"{name} v{int(protocol['version'])}"
+            found.append(_Evaluation(name, title, str(protocol["sha256"]), len(rows[0]["clips"]), shown))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # written by hand
             continue
-        parts += [title, sentence, _table(("metric", "model", "truth", "still frame"), lines)]
-    return parts
+    return found
+
+
+def _mean(values: Sequence[float]) -> Sequence[float]:
+    """A mean and its interval, checked.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    mean, low, high = map(float, values)
+    if not all(map(math.isfinite, (mean, low, high))):
+        raise ValueError(f"card: expected a finite mean and interval, got {values}")
+    return mean, low, high
 
 
 def _interval(mean: Sequence[float] | None) -> str:
@@ -114,15 +168,30 @@ def _front_matter(name: str, family: str, card: dict[str, Any], metrics: dict[st
         lines += ["datasets:", *(f"- {_scalar(dataset)}" for dataset in card["datasets"])]
     if card.get("base_model"):
         lines += [f"base_model: {_scalar(card['base_model'])}"]
-    measured = [
-        {"type": _type(metric), "name": metric, "value": float(f"{value:.6g}")}
-        for metric, value in numbers(metrics)
-    ]
-    if measured:
-        dataset = {"name": "held-out", "type": "held-out", **metrics.get("dataset", {})}
-        result = {"task": {"type": pipeline}, "dataset": dataset, "metrics": measured}
-        lines += ["model-index:", f"- {_scalar({'name': name, 'results': [result]})}"]
+    if measured := list(_measured(metrics)):
+        results = [
+            {
+                "task": {"type": pipeline},
+                "dataset": dataset,
+                "metrics": [
+                    {"type": _type(metric), "name": metric, "value": float(f"{value:.6g}")}
+                    for metric, value in values
+                ],
+            }
+            for dataset, values in measured
+        ]
+        lines += ["model-index:", f"- {_scalar({'name': name, 'results': results})}"]
     return "\n".join(["---", *lines, "---", "", ""])
+
+
+def _measured(metrics: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[tuple[str, float]]]]:
+    """What the card shows, for the hub's index: dataset, and metrics with values."""
+    evaluations = [each for each in _evaluations(metrics) if each.rows]
+    for each in evaluations:
+        dataset = {"name": each.title, "type": each.protocol, "revision": each.sha256}
+        yield dataset, [(row.name, row.model[0]) for row in each.rows]
+    if not evaluations and (values := list(numbers(metrics))):
+        yield {"name": "held-out", "type": "held-out", **metrics.get("dataset", {})}, values
 
 
 def _scalar(value: object) -> str:

@@ -138,23 +138,17 @@ def test_a_clip_has_the_hash_that_the_protocols_list():
 
 
 def test_creatures_are_rebuilt_to_the_byte(tmp_path, capsys):
-    """The files of the protocol, from this machine's numpy, have the SHA-256 that the protocol lists."""
-    command = [
-        "--protocol",
-        "animate-truth",
-        "--truth-only",
-        "--out",
-        str(tmp_path / "truth"),
-        "--objects",
-        "fish-1000",
-    ]
-    assert main(command) == 0
-    (file,) = (tmp_path / "truth" / "assets").iterdir()
-    assert str(file) in capsys.readouterr().out
+    """The files of the protocols, from this machine's numpy, have the SHA-256 that the protocols list."""
     from zoo.evaluation.canonical import file_digest
 
-    clips = open_protocol("animate-truth").content["objects"]["fish-1000"]["clips"]
-    assert set(clips.values()) == {file_digest(file)}
+    truth = tmp_path / "truth"
+    assert main(["--protocol", "animate-truth", "--truth-only", "--out", str(truth)]) == 0
+    made = {file.stem: {file_digest(file)} for file in (truth / "assets").iterdir()}
+    printed = capsys.readouterr().out
+    assert len(made) == 12 and all(f"{name}.glb" in printed for name in made)
+    for name in ("animate-truth", "mvvdm-creatures"):
+        listed = open_protocol(name).content["objects"]
+        assert made == {each: set(entry["clips"].values()) for each, entry in listed.items()}, name
 
 
 def test_a_model_that_fails_is_listed(registry, capsys):

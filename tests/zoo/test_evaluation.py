@@ -29,10 +29,11 @@ from zoo.evaluation.canonical import canonical, digest
 from zoo.evaluation.controls import fitness
 from zoo.evaluation.leaderboard import BEGIN, drawing, tables, write_leaderboard, write_tables
 from zoo.evaluation.media import Media
-from zoo.evaluation.result import checked, groups, protocol_status, seal
+from zoo.evaluation.result import Result, checked, groups, protocol_status, seal
 from zoo.evaluation.sheet import write_sheet
-from zoo.evaluation.store import attach, collect, folder_of
+from zoo.evaluation.store import Collection, Entry, attach, collect, folder_of
 from zoo.evaluation.table import text_table
+from zoo.evaluation.tasks import FITTER
 
 TRAINED = 6
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -426,19 +427,100 @@ def test_the_documentation_has_the_results_of_the_bundled_models(tmp_path):
     assert copy.read_bytes() == page.read_bytes()
 
 
+def test_an_unfit_metric_is_explained_once(light, result):
+    def entry(object_name: str, reason: str) -> Entry:
+        metrics = {"psnr": {**result.metrics["psnr"], "fit": not reason, "reason": reason}}
+        rows = [{**row, "mean": {"psnr": row["mean"]["psnr"]}} for row in result.rows]
+        content = {**result.content, "object": object_name, "metrics": metrics, "rows": rows}
+        return Entry(f"dimo/{object_name}", seal(content))
+
+    late = "scores the truth itself ({}) worse than the truth one frame late ({})"
+    still = "scores the truth itself ({}) worse than the first true frame, repeated ({})"
+    entries = [entry("egg", late.format(1, 2)), entry("fox", f"{late.format(3, 4)}; {still.format(3, 5)}")]
+    words = "psnr is unfit: it scores the truth itself worse than the truth one frame late"
+    (note,) = (part for part in tables(Collection(entries)) if "unfit" in part)
+    assert note == f"{words}; scores the truth itself worse than the first true frame, repeated (fox)"
+    parts = tables(Collection([entry("cat", ""), *entries]))
+    (note,) = (part for part in parts if "unfit" in part)
+    assert note.startswith(f"{words} (egg, fox);")
+    assert any("| psnr \\[dB\\] ↑\\* |" in part for part in parts), (
+        "the heading is marked, although cat's is fit"
+    )
+
+
+def test_results_of_the_fitter_are_collected(result, tmp_path, monkeypatch):
+    """It is no model: its results are those of the registry, and those of the package that these do not replace."""
+    package = tmp_path / "package"
+    monkeypatch.setattr("zoo.evaluation.store.BUNDLED", package)
+    content = {**result.content, "model": {**result.content["model"], "name": FITTER}}
+    older = seal({**content, "object": "older"})
+    other = seal({**content, "protocol": {**result.protocol, "sha256": "1" * 64}})
+    for each, home in ((seal(content), tmp_path), (older, package), (other, package)):
+        each.save(folder_of(each, home) / "metrics.json")
+    hashes = {
+        pattern: [
+            (entry.model, entry.result.sha256)
+            for entry in collect(pattern, home=tmp_path).entries
+            if FITTER in entry.model
+        ]
+        for pattern in ("*", "local:*", "bundled:*", "dimo/*")
+    }
+    assert hashes == {
+        "*": [(FITTER, seal(content).sha256), (FITTER, other.sha256)],
+        "local:*": [("local:animate3d", seal(content).sha256)],
+        "bundled:*": [("bundled:animate3d", other.sha256), ("bundled:animate3d", older.sha256)],
+        "dimo/*": [],
+    }
+    (html, text), _ = write_leaderboard(tmp_path / "board", FITTER, home=tmp_path)
+    assert '<th scope="row">animate3d' in html.read_text() and "| animate3d |" in text.read_text()
+
+
 @pytest.mark.parametrize("name", zoo.list_models("bundled:dimo/*"))
-def test_the_documentation_has_the_figures_of_training(name):
-    """docs/dimo.md rounds the numbers in the model's metrics.json, and its card has them too."""
+def test_the_documentation_and_the_card_have_the_figures_of_the_protocols(name):
     short = name.partition(":")[2] or name
     lines = (DOCS / "dimo.md").read_text("utf-8").splitlines()
     (row,) = (line for line in lines if line.startswith(f"| `{short}` |") and line.endswith("MB |"))
-    measured = zoo.info(name).metrics
-    mean, worst, unseen = (measured[group] for group in ("mean", "worst", "unseen"))
-    cells = [each.strip() for each in row.split("|")[2:6]]
-    expected = [f"{mean['psnr']:.1f} dB", f"{worst['psnr']:.1f} dB", f"{mean['iou']:.3f}"]
-    assert cells == [*expected, f"{unseen['psnr']:.1f} / {unseen['worst_psnr']:.1f} dB"]
+    results = {each.protocol["name"]: each for each in _results_of(name)}
+    views, unseen, between = (results[f"dimo-{task}"] for task in ("views", "unseen-motions", "between"))
+    worst = [min(each.rows[0]["values"]["psnr"]) for each in (views, unseen)]
+    diversity = [row["mean"]["diversity"][0] for row in between.rows if row["role"] == "model"]
+    assert [each.strip() for each in row.split("|")[2:-2]] == [
+        f"{views.mean('psnr')[0]:.1f} / {worst[0]:.1f} dB",
+        f"{views.mean('iou')[0]:.3f}",
+        f"{unseen.mean('psnr')[0]:.1f} / {worst[1]:.1f} dB",
+        f"{diversity[0]:.2f} / {diversity[1]:.2f}",
+    ]
     card = (zoo.info(name).folder / "README.md").read_text("utf-8")
-    assert f"| mean psnr | {mean['psnr']:.4g} |" in card
+    assert f"| psnr | {views.mean('psnr')[0]:.4g} (" in card
+    assert "| mean psnr |" not in card and '"mean psnr"' not in card, "figures under no protocol"
+
+
+def test_the_readme_has_the_figures_of_the_protocols():
+    figures = {
+        task: [each.mean("psnr")[0] for name in zoo.list_models("bundled:dimo/*") for each in _results_of(name)
+               if each.protocol["name"] == task]
+        for task in ("dimo-views", "dimo-unseen-motions")
+    }  # fmt: skip
+    readme = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
+    for task, values in figures.items():
+        assert (
+            len(values) == len(zoo.list_models("bundled:dimo/*"))
+            and f"{min(values):.1f} to {max(values):.1f} dB (`{task}`)" in readme
+        )
+
+
+def test_the_readme_has_the_figures_of_the_video_model():
+    (result,) = (each for each in _results_of("mvvdm/tiny") if each.protocol["name"] == "mvvdm-creatures")
+    model, still = result.mean("psnr")[0], result.mean("psnr", "still")[0]
+    readme = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
+    assert f"{model:.1f} dB, the still first frame {still:.1f} (`mvvdm-creatures`)" in readme
+    assert f"| protocol, 24 clips, PSNR | {model:.2f} | {still:.2f} |" in (DOCS / "training.md").read_text(
+        "utf-8"
+    )
+
+
+def _results_of(name: str) -> list[Result]:
+    return [checked(each, name) for each in zoo.info(name).metrics["evaluations"].values()]
 
 
 @pytest.mark.slow
@@ -510,4 +592,7 @@ def test_the_card_shows_results_under_protocols(result):
     mean, low, high = result.mean("psnr")
     assert "## Protocol dimo-views+caterpillar v2" in text
     assert f"| psnr | {mean:.4g} ({low:.4g} – {high:.4g}) | 100 (100 – 100) |" in text
-    assert model_card("dimo/egg", "dimo", {"title": "Egg"}, {"mean": {"psnr": 12.25}}).count("##") == 1
+    assert "12.25" not in text, "measured under no protocol"
+    assert '"type": "dimo-views+caterpillar", "revision"' in text
+    alone = model_card("dimo/egg", "dimo", {"title": "Egg"}, {"mean": {"psnr": 12.25}})
+    assert alone.count("##") == 1 and alone.count("12.25") == 2

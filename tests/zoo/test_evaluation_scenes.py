@@ -45,6 +45,14 @@ def test_videos_of_a_model_are_compared_with_rendered_truth(truth):
     assert np.isfinite([value for row in result.rows for value in row["values"]["psnr"]]).all()
 
 
+def test_a_named_model_draws_no_bar_per_clip(truth, monkeypatch, capfd):
+    pipeline = tiny_videos_pipeline()
+    pipeline.set_progress_bar_config(disable=False)
+    monkeypatch.setattr("zoo.hub.load", lambda name, home: pipeline)
+    result = zoo.evaluate("mvvdm/tiny", small("mvvdm-creatures", truth, ("psnr",), steps=2), truth=truth)
+    assert result.model == "mvvdm/tiny" and capfd.readouterr().err == ""
+
+
 def test_vertices_of_a_fit_are_compared_with_the_truth(truth):
     protocol = small("animate-truth", truth, ("vertex_error", "iou"), resolution=64, clips_per_object=1)
     result = zoo.evaluate("animate3d", protocol, truth=truth)

@@ -25,7 +25,11 @@ from zoo.animate3d.views import make_views
 from zoo.threads import fitting_threads
 
 if TYPE_CHECKING:
+    from zoo.animate3d.paper import PaperSettings
+    from zoo.animate3d.refine import RefineSettings
     from zoo.mvvdm.pipeline import MVVDMPipeline
+
+    Guide = tuple[MVVDMPipeline, str] | tuple[MVVDMPipeline, str, RefineSettings]
 
 NODES = 150
 # Residual of a frame whose pose should not be trusted. Chosen on the 20 clips of `benchmarks.animate`: at least 7 of 15
@@ -63,7 +67,8 @@ def fit(
     still: Pose | None = None,
     nodes: int = NODES,
     method: str = "graph",
-    guide: tuple[MVVDMPipeline, str] | None = None,
+    settings: PaperSettings | None = None,
+    guide: Guide | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Fit the motion of a deformation graph on a model to videos of it.
@@ -80,7 +85,9 @@ def fit(
         nodes: number of nodes of the graph.
         method: "graph", photometric Gauss-Newton on the graph, or "paper", the Gaussians and the HexPlane field of
             Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over.
-        guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`).
+        settings: of method "paper".
+        guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`), and
+            optionally the settings of that.
         progress: called with (frames done, T) after each frame.
 
     Raises:
@@ -89,17 +96,29 @@ def fit(
     videos, times = _check(asset, videos, cameras, times, stiffness, still)
     if method not in METHODS:
         raise ValueError(f"fit: method: expected one of {', '.join(METHODS)}, got {shown(method)}")
+    if settings is not None:
+        from zoo.animate3d.paper import PaperSettings
+
+        instance(settings, PaperSettings, "fit: settings")
+        if method != "paper":
+            raise ValueError(
+                f"fit: settings: expected None, as method {method} has none, got {shown(settings)}"
+            )
     # The systems of equations have 900 unknowns. On more than one thread, BLAS mostly waits: ten times the CPU time.
     with threadpool_limits(limits=1, user_api="blas"):
         surface = make_surface(asset, asset.pose(None, 0.0) if still is None else still)
         views = make_views(videos, cameras, surface.centre, surface.scale)
         graph = make_graph(surface, nodes)
         problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
-        return _result(problem, _poses(problem, method, guide, progress), times)
+        return _result(problem, _poses(problem, method, settings, guide, progress), times)
 
 
 def _poses(
-    problem: Problem, method: str, guide: tuple[MVVDMPipeline, str] | None, progress: Progress | None
+    problem: Problem,
+    method: str,
+    settings: PaperSettings | None,
+    guide: Guide | None,
+    progress: Progress | None,
 ) -> list[GraphPose]:
     """The poses that a method finds."""
     if method == "graph" and guide is None:
@@ -111,7 +130,7 @@ def _poses(
         if method == "graph":
             poses, moving = track(problem, progress), None
         else:
-            poses, moving = track_field(problem, progress)
+            poses, moving = track_field(problem, progress, settings)
         return poses if guide is None else refined(problem, poses, moving, *guide)
 
 

@@ -120,8 +120,11 @@ def _load(model: Any, protocol: Protocol, home: str | os.PathLike[str] | None) -
         name = info.name.partition("@")[0].removeprefix("local:").removeprefix("bundled:")
         files = repository.read_manifest(info.folder)
         weights = {file: files[file]["sha256"] for file in sorted(files) if file.endswith(".safetensors")}
+        loaded = hub.load(model, home=home)
+        if hasattr(loaded, "set_progress_bar_config"):  # of diffusers: a bar per clip, over the clips' own
+            loaded.set_progress_bar_config(disable=True)
         # Not the revision: it changes when a result is put beside the weights.
-        return hub.load(model, home=home), {"name": name, "family": info.family, "weights": weights}
+        return loaded, {"name": name, "family": info.family, "weights": weights}
     try:
         family = family_of(model)
     except Exception:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +34,7 @@ WIDTH, HEIGHT = 120, 12  # of a drawn interval
 POLICY = "default-src 'none'; img-src data:; script-src 'sha256-{script}'; style-src 'sha256-{style}'"
 ABOUT_TABLES = "Means over clips, with 95 % bootstrap intervals. A table per protocol hash."
 BEGIN, END = "<!-- results -->", "<!-- end of the results -->"  # in a page that `write_tables` changes
+_SCORE = re.compile(r" \([^()]*\)")  # in the reasons of `zoo.evaluation.controls.fitness`
 LEGACY = (
     "Figures that these models state about themselves, measured before there were protocols: with other clips, views "
     "and sizes. They cannot be compared with the tables above."
@@ -95,12 +97,13 @@ def _installed(result: Result) -> Protocol | None:
 
 
 def _shared_metrics(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """Metrics that at least one result has values of, with the entry of the first such result."""
+    """Metrics that at least one result has values of, with the entry of the first such result; fit if all say so."""
     metrics: dict[str, dict[str, Any]] = {}
     for entry in entries:
         for name, metric in entry.result.metrics.items():
-            if "missing" not in metric and name not in metrics:
-                metrics[name] = metric
+            if "missing" not in metric:
+                fit = metrics.get(name, metric)["fit"] and metric["fit"]
+                metrics[name] = {**metrics.get(name, metric), "fit": fit}
     return metrics
 
 
@@ -117,17 +120,24 @@ def _missing(entries: Sequence[Entry]) -> list[str]:
 
 
 def _unfit(entries: Sequence[Entry]) -> list[str]:
-    """One sentence per result and unfit metric, equal ones once."""
-    sentences: dict[str, list[str]] = {}
+    """One sentence per unfit metric: its faults, each with its objects unless it is that of all. Scores are in the
+    table.
+    """
+    objects = list(dict.fromkeys(entry.result.object for entry in entries))
+    faults: dict[str, dict[str, list[str]]] = {}
     for entry in entries:
         for name, metric in entry.result.metrics.items():
             if "missing" not in metric and not metric["fit"]:
-                sentences.setdefault(f"{name} is unfit: it {metric['reason']}", []).append(
-                    entry.result.object
-                )
+                for fault in _SCORE.sub("", metric["reason"]).split("; "):
+                    of_fault = faults.setdefault(name, {}).setdefault(fault, [])
+                    if entry.result.object not in of_fault:
+                        of_fault.append(entry.result.object)
     return [
-        f"{sentence} ({', '.join(filter(None, dict.fromkeys(objects)))})" if any(objects) else sentence
-        for sentence, objects in sentences.items()
+        f"{name} is unfit: it "
+        + "; ".join(
+            fault + ("" if len(of) == len(objects) else f" ({', '.join(of)})") for fault, of in each.items()
+        )
+        for name, each in faults.items()
     ]
 
 

@@ -2,10 +2,12 @@
 
 HOME/evaluations/<family>/<name>/<protocol>-<hash>/metrics.json, sheet.png     `python -m zoo evaluate`
 metrics.json of a model: {"evaluations": {"<protocol>-<hash>": result}}         `attach`, for hubs and bundles
+zoo/bundled/evaluations/animate3d/<protocol>-<hash>/metrics.json               of `FITTER`, which is no model with files
 """
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Iterable
@@ -17,7 +19,8 @@ from zoo import hub, repository
 from zoo.errors import ZooError
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.result import Result, checked, protocol_status, read_result
-from zoo.lookup import models_folder
+from zoo.evaluation.tasks import FITTER
+from zoo.lookup import BUNDLED, models_folder
 
 EVALUATIONS, RESULT, SHEET = "evaluations", "metrics.json", "sheet.png"
 
@@ -27,7 +30,7 @@ class Entry:
     """A result of a model that can be loaded.
 
     Attributes:
-        model: the name that loads the model.
+        model: the name that loads the model, or `FITTER`.
         result: its result.
         marks: sentences on why it may not be comparable or reproducible.
         sheet: picture of clips; None if it is not here.
@@ -109,6 +112,7 @@ def collect(pattern: str = "*", *, home: str | os.PathLike[str] | None = None) -
         if info is not None:
             _add_attached(collection, name, info)
             _add_stored(collection, name, info, home)
+    _add_fitter(collection, pattern, home)
     return collection
 
 
@@ -127,7 +131,11 @@ def _add_stored(
     collection: Collection, name: str, info: hub.ModelInfo, home: str | os.PathLike[str] | None
 ) -> None:
     path = info.name.partition(":")[2].partition("@")[0]
-    for file in sorted(results_folder(home).joinpath(path).glob(f"*/{RESULT}")):
+    _add_files(collection, name, info, sorted(results_folder(home).joinpath(path).glob(f"*/{RESULT}")))
+
+
+def _add_files(collection: Collection, name: str, info: hub.ModelInfo | None, files: Iterable[Path]) -> None:
+    for file in files:
         try:
             result = read_result(file)
         except (EvaluationError, OSError) as error:
@@ -137,9 +145,25 @@ def _add_stored(
         _add(collection, name, info, result, sheet if sheet.is_file() else None)
 
 
-def _add(collection: Collection, name: str, info: hub.ModelInfo, result: Result, sheet: Path | None) -> None:
+def _add_fitter(collection: Collection, pattern: str, home: str | os.PathLike[str] | None) -> None:
+    """Results of `FITTER`: those of the registry, then those of the package that these do not replace."""
+    source, separator, rest = pattern.rpartition(":")
+    if not fnmatch.fnmatchcase(FITTER, rest):
+        return
+    folders = {"local": results_folder(home), "bundled": BUNDLED / EVALUATIONS}
+    replaced: set[str] = set()
+    for place, folder in folders.items():
+        files = sorted(folder.joinpath(FITTER).glob(f"*/{RESULT}")) if source in ("", place) else []
+        name = f"{place}:{FITTER}" if separator else FITTER
+        _add_files(collection, name, None, [file for file in files if file.parent.name not in replaced])
+        replaced |= {file.parent.name for file in files}
+
+
+def _add(
+    collection: Collection, name: str, info: hub.ModelInfo | None, result: Result, sheet: Path | None
+) -> None:
     """Add a result with its marks. Of equal results, stored and attached, the one with a picture is kept."""
-    marks = tuple(filter(None, (protocol_status(result), _weights_mark(info, result))))
+    marks = tuple(filter(None, (protocol_status(result), _weights_mark(info, result) if info else "")))
     for number, entry in enumerate(collection.entries):
         if entry.model == name and entry.result.sha256 == result.sha256:
             if entry.sheet is None and sheet is not None:
