@@ -35,7 +35,12 @@ README = {
     "dimo/fox": "leaps once",
     "dimo/robot": "dances",
 }
-MODELS = {**README, "dimo/cat": "leaps once", "dimo/fish": "puffs up"}
+MODELS = {
+    **README,
+    "dimo/cat": "leaps once",
+    "dimo/fish": "puffs up",
+    "dimo/snake": "rears up high, then strikes",
+}
 # Species → sentence of a motion.
 CREATURES = {
     "kangaroo": "hops forward twice",

@@ -91,7 +91,9 @@ class ModelInfo:
 # Only the names of bundled models tell a type checker the family; tests/test_typing.py keeps the lists complete.
 @overload
 def load(
-    name: Literal["dimo/bird", "dimo/cat", "dimo/fish", "dimo/fox", "dimo/kangaroo", "dimo/robot"],
+    name: Literal[
+        "dimo/bird", "dimo/cat", "dimo/fish", "dimo/fox", "dimo/kangaroo", "dimo/robot", "dimo/snake"
+    ],
     *,
     home: str | os.PathLike[str] | None = ...,
     device: Device | None = ...,

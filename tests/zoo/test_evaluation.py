@@ -475,7 +475,16 @@ def test_results_of_the_fitter_are_collected(result, tmp_path, monkeypatch):
     assert '<th scope="row">animate3d' in html.read_text() and "| animate3d |" in text.read_text()
 
 
-@pytest.mark.parametrize("name", zoo.list_models("bundled:dimo/*"))
+UNLISTED = ("fish", "snake")  # bundled objects that version 2 of the protocols does not list
+EVALUATED = [name for name in zoo.list_models("bundled:dimo/*") if not name.endswith(UNLISTED)]
+
+
+def test_the_models_that_were_not_evaluated_are_those_of_objects_that_no_protocol_lists():
+    listed = set(open_protocol("dimo-views").objects)
+    assert listed.isdisjoint(UNLISTED) and {name.rpartition("/")[2] for name in EVALUATED} <= listed
+
+
+@pytest.mark.parametrize("name", EVALUATED)
 def test_the_documentation_and_the_card_have_the_figures_of_the_protocols(name):
     short = name.partition(":")[2] or name
     lines = (DOCS / "dimo.md").read_text("utf-8").splitlines()
@@ -497,14 +506,14 @@ def test_the_documentation_and_the_card_have_the_figures_of_the_protocols(name):
 
 def test_the_readme_has_the_figures_of_the_protocols():
     figures = {
-        task: [each.mean("psnr")[0] for name in zoo.list_models("bundled:dimo/*") for each in _results_of(name)
+        task: [each.mean("psnr")[0] for name in EVALUATED for each in _results_of(name)
                if each.protocol["name"] == task]
         for task in ("dimo-views", "dimo-unseen-motions")
     }  # fmt: skip
     readme = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
     for task, values in figures.items():
         assert (
-            len(values) == len(zoo.list_models("bundled:dimo/*"))
+            len(values) == len(EVALUATED)
             and f"{min(values):.1f} to {max(values):.1f} dB (`{task}`)" in readme
         )
 
