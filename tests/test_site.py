@@ -193,7 +193,7 @@ def test_the_readme_begins_with_a_moving_picture_and_two_commands():
 def test_the_gallery_shows_every_creature_and_model():
     page = (DOCS / "gallery.md").read_text()
     names = [*species(), *(f"{path.parent.name}-{path.name}" for path in (ROOT / "zoo/bundled").glob("*/*"))]
-    assert len(names) == 18
+    assert len(names) == 20
     for name in names:
         path = DOCS / f"gallery/{name}.webp"
         assert f"(gallery/{name}.webp)" in page and animated(path) >= 8 and path.stat().st_size <= 120_000

@@ -310,8 +310,7 @@ class MVVDMPipeline(FreeInitMixin, MVVDMEncoders):
         Args:
             asset: a glTF file, or what `renderers.gltf.load` returned; or pictures of an object, as in a call.
             sentence: what happens.
-            seed: of the noise; None = one from torch's global generator.
-            options: of a call.
+            seed, options: of the noise, None = one from torch's global generator; of a call.
         """
         instance(sentence, str, "sentence")
         return self(asset, sentence, **_with_generator(seed, options))
