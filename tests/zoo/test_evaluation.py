@@ -480,7 +480,7 @@ EVALUATED = [name for name in zoo.list_models("bundled:dimo/*") if not name.ends
 
 
 def test_the_models_that_were_not_evaluated_are_those_of_objects_that_no_protocol_lists():
-    listed = set(open_protocol("dimo-views").objects)
+    listed = set(open_protocol("dimo-views").content["objects"])
     assert listed.isdisjoint(UNLISTED) and {name.rpartition("/")[2] for name in EVALUATED} <= listed
 
 
