@@ -128,7 +128,7 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         job = DIMOTrainingJob("egg", "", (), 0, config, "videos")
         before = job.to_json()
         del before["videos"]
-        for name in ("blending", "root"):
+        for name in ("blending", "root", "stretching"):
             del before["config"][name]
         del before["config"]["losses"]["tracks"], before["config"]["joint"]["remove_strays"]
         before |= {"unseen": stage.unseen, "encoder": stage.encoder}
