@@ -13,11 +13,9 @@ from typing import Any
 from cluster.arguments import file_name, location, text
 from cluster.local_files import atomic_path, create, read_range, read_whole
 
-JOB_FOLDER = (
-    "/runtime_resources/"  # within the path of the folder into which Ray unpacks a job's working directory
-)
+# In the path of the folder into which Ray unpacks a job's working directory.
+JOB_FOLDER = "/runtime_resources/"
 STALE_S = 3600.0  # age at which a temporary file is assumed to have lost its writer
-
 
 # URL scheme → extra of this package that installs its driver.
 EXTRAS = {
@@ -48,13 +46,19 @@ def open_filesystem(url: str, **options: Any) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(url, **options)
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:  # "Install s3fs to access S3"
         raise StorageError(f"{url}: its driver is missing here ({error}); {_driver_advice(url)}") from error
     except ValueError as error:  # an unknown scheme
         raise StorageError(f"{url}: expected a path or a URL that fsspec opens, {error}") from error
     except Exception as error:  # no credentials, a malformed URL
         raise StorageError(f"{url} cannot be opened: {error_reason(error)}") from error
+    if "s3" in filesystem.protocol:
+        from s3fs import core
+
+        if hasattr(core, "set_custom_error_handler"):  # not in old versions
+            core.set_custom_error_handler(_is_server_error)
+    return filesystem, path
 
 
 def glob_files(filesystem: Any, pattern: str) -> list[str]:
@@ -427,6 +431,11 @@ class Storage:
                     self.filesystem.abort_mpu(bucket, upload["Key"], upload["UploadId"])
         except Exception:  # not permitted, or already aborted by another process: only storage is lost
             pass
+
+
+def _is_server_error(error: Exception) -> bool:
+    """Whether s3fs shall repeat a request when botocore's attempts are used up; it does after "slow down" anyway."""
+    return getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
 
 
 def _driver_advice(url: str) -> str:

@@ -98,6 +98,22 @@ def test_the_server_counts_writes_whose_answer_is_lost() -> None:
         assert server.written == {"/bucket/name": 1}
 
 
+def test_an_internal_error_after_the_last_attempt_of_a_throttled_request_is_repeated(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    storage = Storage(ROOT)
+    storage.write("name", b"value")
+    faults = [(503, "SlowDown", ""), (500, "InternalError", "")]
+    monkeypatch.setattr(s3, "refusal", lambda headers: faults.pop(0) if faults else None)
+    assert storage.read("name") == b"value" and not faults
+    monkeypatch.setattr(
+        s3, "refusal", lambda headers: (500, "InternalError", "We encountered an internal error")
+    )
+    with pytest.raises(StorageError, match=r"cannot read files.*internal error"):
+        storage.read("name")
+
+
 def test_a_late_marker_does_not_replace_the_first(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that was cut off between its look for a commit and its marker; and a store that does not know how."""
     task, slow, fast = Task("t"), Ledger(ROOT), Ledger(ROOT)
