@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +96,14 @@ def test_views_that_agree_are_told_from_views_that_do_not(turning):
         true, abs=0.02
     )  # a sphere: all equal
     assert math.isnan(view_error(frames, torch.zeros_like(depth), turning.cameras))
+
+
+def test_views_that_share_no_point_are_not_compared(turning):
+    """JSON has no nan: the model of an hour's training could not be published."""
+    apart = replace(turning, depth=np.zeros_like(turning.depth))
+    result = evaluate(lambda clip: clip.frames, [turning, apart])
+    assert "view_error" in result["clips"][0] and "view_error" not in {*result["clips"][1], *result["mean"]}
+    json.dumps(result, allow_nan=False)
 
 
 def test_another_object_is_another_identity(turning):

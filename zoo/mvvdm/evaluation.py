@@ -6,6 +6,7 @@ of a still video (the first frame repeated), or of the ground truth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ def evaluate(
 
     Returns:
         JSON-serialisable: "protocol"; "clips", one dict per clip with its name and the metrics of `PROTOCOL`, those of
-        several views only if the clip has depth; "mean", the mean of each metric that all clips have.
+        several views as `compare` returns them; "mean", the mean of each metric that all clips have.
 
     Raises:
         ValueError: there are no clips, or a video has another shape or type than its clip.
@@ -102,7 +103,7 @@ def compare(video: np.ndarray, clip: TrueClip) -> dict[str, float]:
         clip: the ground truth.
 
     Returns:
-        Metric → value.
+        Metric → value. Those of several views are missing without depth, and if no point is seen in two views.
 
     Raises:
         ValueError: the video has another shape or type.
@@ -126,8 +127,11 @@ def compare(video: np.ndarray, clip: TrueClip) -> dict[str, float]:
     }
     if clip.depth is not None:
         depth = torch.from_numpy(clip.depth)
-        metrics["view_error"] = view_error(sampled, depth, clip.cameras)
-        metrics["view_error_truth"] = view_error(true, depth, clip.cameras)
+        errors = [view_error(frames, depth, clip.cameras) for frames in (sampled, true)]
+        if not math.isnan(
+            errors[1]
+        ):  # else the object is so small that no point is inside its outline in two views
+            metrics["view_error"], metrics["view_error_truth"] = errors
     return {name: float(value) for name, value in metrics.items()}
 
 
