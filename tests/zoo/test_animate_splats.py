@@ -450,9 +450,8 @@ def true_motion(asset, times: np.ndarray, means: np.ndarray) -> np.ndarray:
 @pytest.mark.slow
 def test_splats_of_a_creature_follow_its_true_videos(tmp_path):
     """Against the surface of its own animation. docs/animate.md has the figure of 16 frames."""
-    motion = creatures.motions("fish")[0].name
-    asset = load(creatures.build("fish", 19, [motion]), name="fish")
-    times = np.linspace(0, asset.animations[0].duration / 4, 4)
+    asset = load(creatures.build("fish", 19, ["nods"]), name="fish")
+    times = np.linspace(0, asset.animations[0].duration, 9)[:-1]
     still = asset.pose(0, 0.0)
     low, high = still.positions.min(0), still.positions.max(0)
     views = orbit_cameras(
@@ -483,12 +482,12 @@ def test_splats_of_a_creature_follow_its_true_videos(tmp_path):
     expected = true_motion(asset, times, model.gaussians.means[0].double().numpy())
 
     def error(given: np.ndarray) -> float:
-        settings = PaperSettings(steps_per_frame=30, last_steps=60, gaussians=1000)
+        settings = PaperSettings(steps_per_frame=40, last_steps=60, gaussians=1500)
         moved = fit_splats(model, given, cameras, times, settings=settings).motion.positions.astype(
             np.float64
         )
         apart = np.linalg.norm(moved - moved[0] - expected, axis=-1)[1:].mean()
         return float(apart / np.linalg.norm(expected, axis=-1)[1:].mean())
 
-    assert error(videos) < 0.25
+    assert error(videos) < 0.1
     assert error(videos[[1, 0, 3, 2]]) > 0.8  # control: other videos do not lead there
