@@ -33,7 +33,7 @@ from factory.clips.plan import ClipRecipe, plan_asset  # noqa: E402
 from factory.clips.stage import RenderStage, asset_tasks  # noqa: E402
 from factory.sources import open_source  # noqa: E402
 from renderers import gltf  # noqa: E402
-from renderers.meshes import RenderSettings, render_clip  # noqa: E402
+from renderers.meshes import RenderSettings, Shot, render_clip  # noqa: E402
 
 MODELS = ("phoenix_bird.glb", "KayKit_Knight.glb", "Fox.glb")
 MORE_MODELS = (*MODELS, "greenman.glb", "CesiumMan.glb")
@@ -58,14 +58,7 @@ def raster(assets: Path) -> None:
             "pyrender": ("pyrender", RenderSettings(samples=4)),
             "cpu": ("cpu", RenderSettings(samples=4)),
         }
-        seconds: dict[str, list[float]] = {label: [] for label in contenders}
-        for round_number in range(ROUNDS + 1):
-            for label, (backend, settings) in contenders.items():
-                started = time.process_time()
-                render_clip(asset, shot, settings, backend=backend)
-                if round_number:  # the first round compiles shaders
-                    seconds[label].append(time.process_time() - started)
-        rate = {label: len(shot.cameras) * FRAMES / median(times) for label, times in seconds.items()}
+        rate = {label: 1 / each for label, each in _seconds_per_view(asset, shot, contenders).items()}
         print(
             f"{name:22}{rate['opengl']:10.0f}{rate['no AA']:10.0f}{rate['pyrender']:10.0f}"
             f"{rate['cpu']:10.0f}  ratio {rate['opengl'] / rate['pyrender']:.2f}, "
@@ -89,18 +82,25 @@ def cpu(assets: Path, size: int, frames: int) -> None:
         clips, _ = plan_asset(asset, name, recipe)
         shot = clips[0].shot(recipe)
         shot = replace(shot, timestamps=shot.timestamps[:: 48 // frames])
-        seconds: dict[str, list[float]] = {label: [] for label in contenders}
-        for round_number in range(ROUNDS + 1):
-            for label, (backend, settings) in contenders.items():
-                started = time.process_time()
-                render_clip(asset, shot, settings, backend=backend)
-                if round_number:  # the first round compiles shaders
-                    seconds[label].append(time.process_time() - started)
-        views = len(shot.cameras) * len(shot.timestamps)
-        opengl, four, one = (1e3 * median(seconds[label]) / views for label in contenders)
+        opengl, four, one = (1e3 * each for each in _seconds_per_view(asset, shot, contenders).values())
         ratios.append(opengl / four)
         print(f"{name:18}{opengl:8.3f}{four:8.3f}{one:8.3f}{ratios[-1]:8.2f}{four / one:8.2f}", flush=True)
     print(f"geometric mean {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}, least {min(ratios):.2f}")
+
+
+def _seconds_per_view(
+    asset: gltf.Asset, shot: Shot, contenders: dict[str, tuple[str, RenderSettings]]
+) -> dict[str, float]:
+    """CPU time of each contender, the median of rounds in which they alternate."""
+    seconds: dict[str, list[float]] = {label: [] for label in contenders}
+    for round_number in range(ROUNDS + 1):
+        for label, (backend, settings) in contenders.items():
+            started = time.process_time()
+            render_clip(asset, shot, settings, backend=backend)
+            if round_number:  # the first round compiles shaders
+                seconds[label].append(time.process_time() - started)
+    views = len(shot.cameras) * len(shot.timestamps)
+    return {label: median(times) / views for label, times in seconds.items()}
 
 
 def _assets(folder: Path) -> Iterator[tuple[str, gltf.Asset]]:

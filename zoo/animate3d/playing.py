@@ -9,7 +9,7 @@ import numpy as np
 
 from renderers.arguments import number
 from zoo.animate3d.limits import MOST_FRAMES
-from zoo.animate3d.timing import looped, resampled, trimmed
+from zoo.animate3d.timing import at_times, looped, resampled, trimmed
 
 if TYPE_CHECKING:
     from zoo.animate3d.fit_report import FitReport
@@ -97,6 +97,4 @@ class Playable:
 
     def _elapsed(self, times: np.ndarray) -> Any:
         """The motion at seconds from its first frame."""
-        from zoo.animate3d.timing import at_times
-
         return at_times(replace(self.motion, times=self.motion.times - self.motion.times[0]), times)
