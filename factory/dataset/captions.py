@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.storage import Storage, StorageError
+from factory.dataset.shard_file import read_table
 
 FOLDER = "captions"
 BY_AUTHOR, BY_NAMES = "the asset's author", "title, tags and animation name"
@@ -105,7 +106,7 @@ def _parts(storage: Storage) -> Iterator[tuple[str, pa.Table]]:
     names = [f"{FOLDER}/{name}" for name in storage.names(FOLDER) if name.endswith(".parquet")]
     for name, data in sorted(storage.read_many(names).items()):
         try:
-            yield name, pq.read_table(pa.BufferReader(data), columns=SCHEMA.names)
+            yield name, read_table(data, SCHEMA.names)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(
                 f"{storage.path(name)} cannot be read ({error}): remove it and caption again"

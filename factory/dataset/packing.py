@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from cluster.arguments import integer, location, text, texts
 from cluster.storage import Storage, StorageError
 from factory.dataset.conversion import convert_clips
+from factory.dataset.shard_file import read_table
 from factory.dataset.shards import Shard, ShardFiles, staged_keys, staged_path
 from renderers.arguments import flag
 
@@ -211,7 +212,7 @@ class ShardPacker:
         try:
             if data is None:
                 raise FileNotFoundError("no such file")
-            return pq.read_table(pa.BufferReader(data), columns=columns), len(data)
+            return read_table(data, columns), len(data)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(
                 f"clip {key} is committed, but {self._storage.path(path)} cannot be read ({error}). Remove "

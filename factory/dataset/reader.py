@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version as version_of
@@ -36,7 +36,7 @@ from factory.dataset.schema import (
     row_to_shot,
     view_column,
 )
-from factory.dataset.shard_file import DatasetError, ShardFile, damaged
+from factory.dataset.shard_file import DatasetError, ShardFile, damaged, open_columns
 from renderers.arguments import integer
 from renderers.background import Background, background_bytes
 from renderers.cameras import Cameras
@@ -120,7 +120,7 @@ class ClipDataset:
     def _read_footer(self, file: str) -> pq.FileMetaData:
         try:
             with hub_errors(self.url):
-                footer = self._open(file).metadata
+                footer = ShardFile(f"{file} of {self.url}", file, filesystem=self.filesystem).metadata
         except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
             advice = None
             if self.url.startswith("hf://"):
@@ -230,7 +230,7 @@ class ClipDataset:
     def _read(self, columns: Sequence[str]) -> pa.Table:
         with hub_errors(self.url):
             return pa.concat_tables(
-                self._open(file, footer).read(columns=list(columns))
+                self._open(file, footer, range(footer.num_row_groups), columns).read(list(columns))
                 for file, footer in zip(self._files, self._footers, strict=True)
             )
 
@@ -249,7 +249,8 @@ class ClipDataset:
         columns = self._known_columns(columns, "read_row")
         group, row = self._locate(integer(index, "ClipDataset.read_row: index", 0, len(self) - 1))
         with hub_errors(self.url):
-            table = self._open(group.path, group.footer).read_row_group(group.index, list(columns))
+            shard = self._open(group.path, group.footer, [group.index], columns)
+            table = shard.read_row_group(group.index, list(columns))
         return table.slice(row, 1).to_pylist()[0]
 
     def _known_columns(self, columns: Sequence[str], method: str) -> list[str]:
@@ -272,9 +273,10 @@ class ClipDataset:
         views = sum(name.startswith(view_column(0)[:-2]) for name in self._schema.names)
         return frozenset(self._schema.names) | frozenset(clip_schema(max(views, 1), MODALITIES).names)
 
-    def _open(self, file: str, footer: pq.FileMetaData | None = None) -> ShardFile:
-        name = f"{file} of {self.url}"
-        return ShardFile(name, file, metadata=footer, filesystem=self.filesystem, pre_buffer=True)
+    def _open(
+        self, file: str, footer: pq.FileMetaData, groups: Collection[int], columns: Collection[str]
+    ) -> ShardFile:
+        return open_columns(f"{file} of {self.url}", self.filesystem, file, footer, groups, set(columns))
 
 
 def _schema_version(footer: pq.FileMetaData) -> int:

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from cluster.arguments import location, task_key_text
 from cluster.storage import Storage, StorageError
 from factory.dataset.schema import parquet_options
+from factory.dataset.shard_file import read_table
 
 _STAGED = "_factory/staged"
 _MANIFESTS = "_factory/shards"
@@ -85,7 +86,7 @@ def staged_rows(root: str | os.PathLike[str], columns: Sequence[str]) -> Iterato
     for name in files.storage.names(_STAGED):
         try:
             with files.open(f"{_STAGED}/{name}") as file:
-                yield from pq.read_table(file, columns=list(columns)).to_pylist()
+                yield from read_table(file, columns).to_pylist()
         except (OSError, pa.ArrowInvalid):
             continue
 
@@ -152,13 +153,13 @@ class ShardFiles:
     def clip_ids(self, name: str) -> list[str]:
         """Return the clip_id of every clip of a shard, in row order."""
         with self._readable(name) as shard:
-            return shard.read(columns=["clip_id"])["clip_id"].to_pylist()
+            return shard.read(["clip_id"], use_threads=False)["clip_id"].to_pylist()
 
     def groups_without(self, name: str, removed: Collection[str]) -> Iterator[pa.Table]:
         """Yield the clips of a shard except some, one table per clip."""
         with self._readable(name) as shard:
             for group in range(shard.num_row_groups):
-                rows = shard.read_row_group(group)
+                rows = shard.read_row_group(group, use_threads=False)
                 for row, key in enumerate(rows["clip_id"].to_pylist()):
                     if key not in removed:
                         yield rows.slice(row, 1)
@@ -236,9 +237,10 @@ class ShardFiles:
 
     @contextmanager
     def _readable(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Open a shard, to be read on the calling thread (see `ShardFile`)."""
         try:
             with self.open(name) as file:
-                yield pq.ParquetFile(file)
+                yield pq.ParquetFile(file, pre_buffer=False)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(
                 f"the shard {self.storage.path(name)} cannot be read ({error}): restore it"

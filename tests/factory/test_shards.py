@@ -272,6 +272,37 @@ def test_a_full_disk_names_the_path_and_loses_nothing(tmp_path):
     assert tree(tmp_path) == before
 
 
+THREADS = """
+import json, os, sys, threading
+from factory.dataset.packing import ShardPacker
+from factory.dataset.reader import load_clips
+from factory.dataset.shards import remove_clips, staged_rows
+def native_threads():
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
+root, keys, target = json.loads(sys.argv[1])
+before = native_threads()
+assert len(list(staged_rows(root, ["clip_id"]))) == len(keys)
+with ShardPacker(root, target_bytes=target) as packer:
+    packer.planned(0, keys)
+    for key in keys:
+        packer.finished(key, True)
+remove_clips(root, keys[:1])
+clips = load_clips(root)
+assert len(clips.table(["clip_id"])) == len(keys) - 1 and clips[0].metadata["clip_id"] == keys[1]
+print(native_threads() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of threads")
+def test_no_thread_of_arrow_outlives_a_read(tmp_path):
+    """Arrow's threads may hold the last reference to bytes of Python. Releasing it while the interpreter ends aborts
+    the process, and its exit code hides the error that ended it."""
+    stage(str(tmp_path))
+    command = [sys.executable, "-c", THREADS, json.dumps([str(tmp_path), KEYS, TARGET])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "0\n", (done.stdout, done.stderr)
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_it_still_writes_the_same_bytes(undisturbed, tmp_path):
     stage(str(tmp_path))
