@@ -198,7 +198,7 @@ class Motion:
     def _keys_at(self, time: float) -> tuple[np.ndarray, ...]:
         """For each of `_times`: keys before and after `time`, phase between them (0-1), their distance in seconds."""
         lines = len(self._times)
-        low, high, phase, step = np.empty(lines, np.int64), np.empty(lines, np.int64), np.empty(lines), np.empty(lines)
+        (low, high), (phase, step) = np.empty((2, lines), np.int64), np.empty((2, lines))
         self._kernels.find_keys(float(time), self._line_starts, self._all_times, low, high, phase, step)
         return low, high, phase, step
 
@@ -314,7 +314,10 @@ class Motion:
                     directions[:, vertices] = _unit(directions[:, vertices])
         for skin in skins:
             # The weights of a vertex add up to 1, so that the origin may be subtracted from every joint.
-            offset, joints = self._rig.offsets[skin.blocks[0].parts[0]], np.empty((len(skin.joints), 12), np.float32)
+            offset, joints = (
+                self._rig.offsets[skin.blocks[0].parts[0]],
+                np.empty((len(skin.joints), 12), np.float32),
+            )
             moved = bool(offset.any() or self.origin.any())
             largest = kernels.place_joints(
                 self._world, skin.joints, skin.inverse_bind, offset, self.origin, moved, joints

@@ -386,5 +386,7 @@ def _read_skin(document: Document, index: int) -> Skin:
                 "export the asset again"
             )
         matrices = document.floats(accessor, count, ("MAT4",), f"{where}.inverseBindMatrices")
-        inverse_bind = matrices[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64, order="C")
+        inverse_bind = (
+            matrices[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64, order="C")
+        )
     return Skin(np.array(joints), inverse_bind)
