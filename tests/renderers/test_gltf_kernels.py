@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from bisect import bisect_right
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +21,26 @@ needs_archive = pytest.mark.skipif(
     processor_level() is None, reason="the package has no machine code for this processor"
 )
 VERTICES, JOINTS = 203, 7
+HERE = Path(__file__).parent
+CHILD = """
+import hashlib, random, sys, warnings
+import numpy as np
+from test_gltf_fuzz import mutate, seeds
+from renderers import gltf
+
+warnings.simplefilter("ignore")
+originals = seeds()
+for number in range(int(sys.argv[1])):
+    data, results = mutate(originals[number % len(originals)], random.Random(9000 + number)), []
+    try:
+        asset = gltf.load(data, name="file")
+        for animation in [None, *range(min(2, len(asset.animations)))]:
+            pose = asset.pose(animation, 0.3)
+            results += [hashlib.sha256(part.tobytes()).hexdigest() for part in (pose.positions, pose.normals)]
+    except gltf.GltfError as error:
+        results.append(str(error))
+    print(number, *results)
+"""
 
 
 def test_the_archives_are_compiled_from_these_sources():
@@ -125,6 +149,23 @@ def test_all_levels_of_processors_give_the_same_bits():
         kernels = load_archive(kernel_code.ARCHIVES, kernel_code.SOURCES, level)
         results.add(b"".join(array.tobytes() for array in skinned(kernels, given)))
     assert len(results) == 1
+
+
+@pytest.mark.slow
+def test_mutated_files_have_the_same_poses_with_kernels_that_check_indices(tmp_path):
+    """An index out of bounds would become a refusal of the file with the checks, which it is not without them."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent / "support")])
+    checked = {"MENAGERIE_KERNELS": "numba", "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    outputs = []
+    for settings in ({}, checked):
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **settings}
+        command = [sys.executable, "-P", "-c", CHILD, "400"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        outputs.append(done.stdout.splitlines())
+    assert len(outputs[0]) == 400 and outputs[0] == outputs[1]
+    posed = [line for line in outputs[0] if len(line.split()[1]) == 64]
+    assert 100 < len(posed) < 380
 
 
 def test_a_sum_of_weights_that_overflows_is_drawn_as_the_first_joint(skinned_file):
