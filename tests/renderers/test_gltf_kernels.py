@@ -203,3 +203,12 @@ def skinned_file(tmp_path):
     path = tmp_path / "skinned.gltf"
     path.write_text(json.dumps(document))
     return path
+
+
+@pytest.mark.slow
+def test_compiling_again_gives_the_same_bytes(tmp_path):
+    code = f"import sys; sys.argv[1:] = [{str(tmp_path)!r}]; from renderers.gltf.compile import main; main()"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+    for level in LEVELS:
+        expected = (kernel_code.ARCHIVES / f"{level}.zip").read_bytes()
+        assert (tmp_path / f"{level}.zip").read_bytes() == expected, level
