@@ -182,7 +182,7 @@ _COSINE = (
     2.48015872894767294178e-05, -1.38888888888741095749e-03, 4.16666666666666019037e-02,
 )  # fmt: skip
 # 1 / (2k + 1)! with alternating signs, highest first: the sine's Taylor series up to x^23.
-_SINE_SERIES = (
+SINE_SERIES = (
     -3.8681701706306841e-23, 1.9572941063391263e-20, -8.2206352466243297e-18, 2.8114572543455206e-15,
     -7.6471637318198164e-13, 1.6059043836821613e-10, -2.5052108385441720e-08, 2.7557319223985893e-06,
     -1.9841269841269841e-04, 8.3333333333333332e-03, -1.6666666666666666e-01, 1.0,
@@ -239,7 +239,7 @@ def sin_quarter(x: np.ndarray) -> np.ndarray:
 
     Errors are below three units in the last place.
     """
-    return x * _polynomial(_SINE_SERIES, x * x)
+    return x * _polynomial(SINE_SERIES, x * x)
 
 
 _ARCTAN = (

@@ -5,13 +5,13 @@ Interpolation, skinning and morphing follow the glTF 2.0 specification (§3.7.2.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from renderers import fixed
 from renderers.gltf.animations import Channel, KeyTimes
+from renderers.gltf.kernel_code import load_kernels
 from renderers.gltf.nodes import compose, unit_quaternions
 from renderers.gltf.rig import Morph, Rig, Skin, far_centre
 
@@ -26,7 +26,7 @@ class _Tracks:
         rows: int [c], the row of the state (`_rotation` or `_translation_scale`) that each channel writes.
         lines: int [c], index of its key times in `Motion._times`.
         first: int [c], row of its first key in `values`.
-        moves: float [c, 1], 0 for STEP and 1 otherwise; multiplies the phase.
+        moves: float64 [c], 0 for STEP and 1 otherwise; multiplies the phase.
         values: the values of all channels, concatenated.
         arcs: float64 [keys, 2], of rotations: the angle between each key and the next (after the last, the first), and
             its sine. Computed once, since they cost more than the rest of the interpolation.
@@ -50,7 +50,7 @@ class _Tracks:
             np.array(rows),
             np.array(lines),
             np.concatenate([[0], np.cumsum(counts)[:-1]]),
-            np.array([[channel.interpolation != "STEP"] for channel in channels], np.float64),
+            np.array([channel.interpolation != "STEP" for channel in channels], np.float64),
             np.concatenate(values),
             np.concatenate(arcs),
         )
@@ -66,6 +66,7 @@ class Motion:
 
     def __init__(self, rig: Rig, channels: tuple[Channel, ...], start: float) -> None:
         self._rig = rig
+        self._kernels = load_kernels()
         self.origin = np.zeros(3)
         self._translation_scale = rig.nodes.translation_scale.copy()
         self._rotation = rig.nodes.rotation.copy()
@@ -144,6 +145,8 @@ class Motion:
                 if rotates and not spline:
                     channel = replace(channel, values=unit_quaternions(channel.values))
                 groups.setdefault((rotates, spline), []).append((row, line, channel))
+        self._all_times = np.array([time for times in self._times for time in times], np.float64)
+        self._line_starts = np.cumsum([0, *(len(times) for times in self._times)])
         self._tracks = [
             (rotates, spline, _Tracks.of(members, rotates and not spline))
             for (rotates, spline), members in groups.items()
@@ -159,12 +162,12 @@ class Motion:
         self._moving = np.array(sorted(moving), int)
         self._dynamic = np.zeros(len(nodes) + 1, bool)  # the last row is the world, which is static
         self._dynamic[self._moving] = True
-        self._levels = []
+        below = [np.zeros(0, np.int64)]
         for level in nodes.levels:
             self._dynamic[level] |= self._dynamic[nodes.parents[level]]
-            level = level[self._dynamic[level]]
-            if len(level):
-                self._levels.append((level, nodes.parents[level]))
+            below.append(level[self._dynamic[level]])
+        self._below = np.concatenate(below)
+        self._parents = nodes.parents[self._below] % len(self._dynamic)  # -1 is the last row
 
     def _pose_rest(self) -> None:
         """Pose everything once, and list the parts and skins that have to be posed at every time."""
@@ -182,7 +185,7 @@ class Motion:
         self._skins = []
         for skin in rig.skins:
             moves = self._dynamic[skin.joints]
-            blocks = [b for b in skin.blocks if live[b.parts].any() or moves[b.joints].any()]
+            blocks = [b for b in skin.blocks if live[b.parts].any() or moves[b.near].any()]
             for block in blocks:
                 live[block.parts] = True
             if blocks:
@@ -194,38 +197,38 @@ class Motion:
 
     def _keys_at(self, time: float) -> tuple[np.ndarray, ...]:
         """For each of `_times`: keys before and after `time`, phase between them (0-1), their distance in seconds."""
-        low = [max(bisect_right(times, time) - 1, 0) for times in self._times]
-        high = [min(i + 1, len(times) - 1) for i, times in zip(low, self._times, strict=True)]
-        start = np.array([times[i] for i, times in zip(low, self._times, strict=True)])
-        step = np.array([times[i] for i, times in zip(high, self._times, strict=True)]) - start
-        phase = np.clip((time - start) / np.where(step > 0, step, 1), 0, 1)
-        return np.array(low, int), np.array(high, int), np.where(step > 0, phase, 0), step
+        lines = len(self._times)
+        (low, high), (phase, step) = np.empty((2, lines), np.int64), np.empty((2, lines))
+        self._kernels.find_keys(float(time), self._line_starts, self._all_times, low, high, phase, step)
+        return low, high, phase, step
 
     def _keys_between_end_and_start(self, phase: float, length: float) -> tuple[np.ndarray, ...]:
         """As `_keys_at`, in an interval that follows the last keys and ends in the first ones."""
         lines = len(self._times)
         last = np.array([len(times) - 1 for times in self._times], int)
-        return last, np.zeros(lines, int), np.full(lines, phase), np.full(lines, length)
+        return last, np.zeros(lines, int), np.full(lines, float(phase)), np.full(lines, float(length))
 
     def _move_nodes(self, keys: tuple[np.ndarray, ...]) -> None:
         """Evaluate the animated node transforms and the world matrices that depend on them."""
         low, high, phase, step = keys
         for rotates, spline, tracks in self._tracks:
-            a = tracks.values[tracks.first + low[tracks.lines]]
-            b = tracks.values[tracks.first + high[tracks.lines]]
-            u = phase[tracks.lines, None]
+            state = self._rotation if rotates else self._translation_scale
             if spline:
-                values = _spline(a, b, u, step[tracks.lines, None])
-                values = unit_quaternions(values) if rotates else values
-            elif rotates:
-                values = _slerp(a, b, u * tracks.moves, tracks.arcs[tracks.first + low[tracks.lines]])
+                a = tracks.values[tracks.first + low[tracks.lines]]
+                b = tracks.values[tracks.first + high[tracks.lines]]
+                values = _spline(a, b, phase[tracks.lines, None], step[tracks.lines, None])
+                state[tracks.rows] = unit_quaternions(values) if rotates else values
+                continue
+            where = (tracks.first, tracks.lines, tracks.moves, tracks.rows, low, high, phase, state)
+            if rotates:
+                self._kernels.interpolate_rotations(tracks.values, tracks.arcs, *where)
             else:
-                values = _lerp(a, b, u * tracks.moves)
-            (self._rotation if rotates else self._translation_scale)[tracks.rows] = values
+                self._kernels.interpolate(tracks.values, *where)
         if len(self._moving):
-            self._compose(self._moving)
-        for level, parents in self._levels:
-            self._world[level] = fixed.product(self._world[parents], self._local[level])
+            self._kernels.place_nodes(
+                self._moving, self._below, self._parents, self._translation_scale, self._rotation, self._local,
+                self._world,
+            )  # fmt: skip
 
     def _weights_at(self, keys: tuple[np.ndarray, ...]) -> dict[int, np.ndarray]:
         """Evaluate the morph weights of all nodes that have them."""
@@ -298,36 +301,40 @@ class Motion:
         Normals are transformed by the cofactor matrix (the inverse transpose up to a factor). Without `normals`, they
         and `mirrored` are left unchanged, which saves half the time.
         """
+        kernels, (positions, directions) = self._kernels, out
         determinants = np.zeros(len(mirrored))
-        matrices = self._world[[self._rig.parts[part].node for part in rigid], :3]
-        matrices = self._centred(matrices, self._rig.offsets[rigid])
-        cofactors, determinants[rigid] = _normal_matrices(matrices[:, :, :3])
-        for part, matrix, cofactor in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
-            vertices = self._rig.ranges[part]
-            out[0][:, vertices] = fixed.fused_product(matrix[:, :3], shape[0][:, vertices]) + matrix[:, 3:]
-            if normals:
-                out[1][:, vertices] = _unit(fixed.fused_product(cofactor, shape[1][:, vertices]))
+        if rigid:
+            matrices = self._world[[self._rig.parts[part].node for part in rigid], :3]
+            matrices = self._centred(matrices, self._rig.offsets[rigid])
+            cofactors, determinants[rigid] = _normal_matrices(matrices[:, :, :3])
+            for part, matrix, cofactor in zip(rigid, matrices.astype(np.float32), cofactors, strict=True):
+                vertices = self._rig.ranges[part]
+                ends = (vertices.start, vertices.stop)
+                if not kernels.place_rigid(matrix, cofactor, *shape, *ends, positions, directions, normals):
+                    directions[:, vertices] = _unit(directions[:, vertices])
         for skin in skins:
-            joints = fixed.product(self._world[skin.joints], skin.inverse_bind)[:, :3]
             # The weights of a vertex add up to 1, so that the origin may be subtracted from every joint.
-            joints = self._centred(joints, self._rig.offsets[skin.blocks[0].parts[:1]]).reshape(-1, 12)
+            offset, joints = (
+                self._rig.offsets[skin.blocks[0].parts[0]],
+                np.empty((len(skin.joints), 12), np.float32),
+            )
+            moved = bool(offset.any() or self.origin.any())
+            largest = kernels.place_joints(
+                self._world, skin.joints, skin.inverse_bind, offset, self.origin, moved, joints
+            )
             # Cofactors grow with the square of the scale: `small` keeps them within the range of float32.
-            small = np.float32(1 / max(np.abs(joints[:, [0, 1, 2, 4, 5, 6, 8, 9, 10]]).max(), 1e-18) ** 2)
-            joints = joints.astype(np.float32).T + np.float32(0.0)  # turns -0 into 0, as sums do
+            small = float(np.float32(1 / max(largest, 1e-18) ** 2))
             for block in skin.blocks:
-                # Linear blend skinning: one blended 3×4 matrix per vertex.
-                rows = block.blend(joints).reshape(3, 4, -1)
-                point = shape[0][:, block.vertices]
-                for axis, (a, b, c, d) in enumerate(rows):
-                    out[0][axis, block.vertices] = a * point[0] + b * point[1] + c * point[2] + d
-                if not normals:
-                    continue
-                normal = shape[1][:, block.vertices] * small
-                cofactor = _cofactor(rows[:, :3])
-                determinant = (rows[0, :3] * cofactor[0]).sum(0)
-                determinants[block.parts] += np.add.reduceat(determinant, block.starts)
-                normal = cofactor[:, 0] * normal[0] + cofactor[:, 1] * normal[1] + cofactor[:, 2] * normal[2]
-                out[1][:, block.vertices] = _unit(np.where(determinant < 0, -normal, normal))
+                vertices = block.vertices
+                determinant, row = np.empty(len(block.starts) - 1, np.float32), np.empty(12, np.float32)
+                unit = kernels.skin(
+                    joints, block.starts, block.joints, block.weights, *shape, small, vertices.start, row, positions,
+                    directions, determinant, normals,
+                )  # fmt: skip
+                if normals:
+                    determinants[block.parts] += np.add.reduceat(determinant, block.offsets)
+                if not unit:
+                    directions[:, vertices] = _unit(directions[:, vertices])
         if not normals:
             return
         mirrored[rigid] = determinants[rigid] < 0
@@ -335,12 +342,7 @@ class Motion:
             mirrored[block.parts] = determinants[block.parts] < 0
         for part in flat:
             vertices = self._rig.ranges[part]
-            corners = out[0][:, vertices].reshape(3, -1, 3)
-            sides = np.stack([corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]])
-            # Scaled by a power of two, which is exact, to at most 1: products of long sides would overflow.
-            sides = np.ldexp(sides, -np.frexp(np.abs(sides).max(axis=(0, 1)))[1])
-            normal = _unit(_cross(*sides))
-            out[1][:, vertices] = np.repeat(-normal if mirrored[part] else normal, 3, axis=1)
+            kernels.flat_normals(positions, vertices.start, vertices.stop, bool(mirrored[part]), directions)
 
     def _centred(self, matrices: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Convert matrices float64 [n, 3, 4] to act on positions relative to `offsets` and to give them to `origin`.
@@ -378,7 +380,7 @@ def _normal_matrices(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     cofactors = _cofactor(m)
     determinants = (m[0] * cofactors[0]).sum(0)
     normals = np.where(determinants < 0, -cofactors, cofactors)
-    return normals.transpose(2, 0, 1).astype(np.float32), determinants
+    return normals.transpose(2, 0, 1).astype(np.float32, order="C"), determinants
 
 
 def _cofactor(m: np.ndarray) -> np.ndarray:
@@ -411,22 +413,6 @@ def _arcs(keys: np.ndarray) -> np.ndarray:
     """
     angle = fixed.arccos(np.minimum(np.abs(fixed.dot(keys, np.roll(keys, -1, axis=0))), 1.0))
     return np.stack([angle, fixed.sin_quarter(angle)], axis=1)
-
-
-def _slerp(a: np.ndarray, b: np.ndarray, u: np.ndarray, arcs: np.ndarray) -> np.ndarray:
-    """Interpolate unit quaternions [c, 4] spherically along the shorter arc.
-
-    Args:
-        a, b: consecutive keys, or equal ones where u is 0.
-        u: [c, 1], 0-1.
-        arcs: [c, 2] of `_arcs`.
-    """
-    b = np.where(fixed.dot(a, b)[:, None] < 0, -b, b)
-    angle, sine = arcs[:, :1], arcs[:, 1:]
-    parts = np.stack([1.0 - u, u])
-    near = sine < 1e-6
-    first, second = np.where(near, parts, fixed.sin_quarter(parts * angle) / np.where(near, 1.0, sine))
-    return unit_quaternions(first * a + second * b)
 
 
 def _spline(a: np.ndarray, b: np.ndarray, u: np.ndarray | float, step: np.ndarray | float) -> np.ndarray:

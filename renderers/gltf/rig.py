@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
-from typing import Any
 
 import numpy as np
 
@@ -54,55 +53,32 @@ class SkinBlock:
 
     Attributes:
         parts: int [p], the parts that the vertices belong to.
-        starts: int [p], first vertex of each part, relative to the block.
+        offsets: int [p], first vertex of each part, relative to the block.
         vertices: range in the asset-wide arrays.
-        place: int [n], the number of each vertex in an order in which those with more influences come first.
-        influences: joints of the skin int [m] and weights float64 [m], the first influence of the m vertices that come
-            first in that order, then the second one of fewer vertices, and so on; joints of a vertex ascend.
-        followed: int [n - m], the joints that the remaining vertices follow with weight 1.
+        near: int [j], the joints of the skin that influence the block.
+        starts: int64 [n + 1]; vertex v has the influences starts[v] to starts[v + 1] - 1, at least one.
+        joints, weights: int32 and float64 [m], of all influences; the joints of a vertex ascend.
     """
 
     parts: np.ndarray
-    starts: np.ndarray
+    offsets: np.ndarray
     vertices: slice
+    near: np.ndarray
+    starts: np.ndarray
     joints: np.ndarray
-    place: np.ndarray
-    influences: list[tuple[np.ndarray, np.ndarray]]
-    followed: np.ndarray
-
-    def blend(self, matrices: np.ndarray) -> np.ndarray:
-        """Return the mean of joint matrices for each vertex, Σ w_k M_k with fused multiply-adds in order of joints.
-
-        See `fixed.fused_product`, which gives the same bits for a dense matrix of weights.
-
-        Args:
-            matrices: float32 [r, J], one column per joint of the skin.
-        Returns:
-            float32 [r, n].
-        """
-        out = np.empty((len(matrices), len(self.place)), np.float32)
-        exact = matrices.astype(np.float64)
-        count = len(self.place) - len(self.followed)
-        out[:, count:] = matrices.take(self.followed, axis=1, mode="clip")
-        for number, (joints, weights) in enumerate(self.influences):
-            term = exact.take(joints, axis=1, mode="clip")  # twice as fast as without a mode
-            term *= weights
-            if number:
-                term += out[:, : len(joints)]
-            out[:, : len(joints)] = term
-        return out.take(self.place, axis=1, mode="clip")
+    weights: np.ndarray
 
     def blend_exactly(self, matrices: np.ndarray) -> np.ndarray:
-        """As `blend`, of matrices float64 [J, r] in float64 and with weights that add up to 1; float64 [n, r]."""
-        count = len(self.place) - len(self.followed)
-        out = np.zeros((len(self.place), matrices.shape[1]))
-        out[count:] = matrices[self.followed]
-        total = np.zeros(count)
-        for _, weights in self.influences:
-            total[: len(weights)] += weights
-        for joints, weights in self.influences:
-            out[: len(joints)] += (weights / total[: len(joints)])[:, None] * matrices[joints]
-        return out[self.place]
+        """Return Σ w_k M_k of matrices float64 [J, r], in float64 and with weights that add up to 1; float64 [n, r]."""
+        first = self.starts[:-1]
+        total = np.add.reduceat(self.weights, first)
+        weights = self.weights / np.repeat(total, np.diff(self.starts))
+        out = np.zeros((len(first), matrices.shape[1]))
+        for number in range(int(np.diff(self.starts).max(initial=0))):
+            some = np.flatnonzero(np.diff(self.starts) > number)
+            place = first[some] + number
+            out[some] += weights[place, None] * matrices[self.joints[place]]
+        return out
 
 
 @by_value
@@ -357,35 +333,21 @@ def _bind(
         column = column.reshape(stop - start, -1)
         row = np.broadcast_to(np.arange(stop - start)[:, None], column.shape)
         np.add.at(dense, (column, row), weights[start:stop])
+        dense[0, ~dense.any(0)] = 1  # weights whose sum overflowed
+        vertex, influence = np.nonzero(dense.T)
         inside = (starts < stop) & (stops > start)
         skin.blocks.append(
             SkinBlock(
                 parts=np.array(run)[inside],
-                starts=np.maximum(starts[inside] - start, 0),
+                offsets=np.maximum(starts[inside] - start, 0),
                 vertices=slice(first + start, first + stop),
-                joints=near,
-                **_sparse(dense, near),
+                near=near,
+                starts=np.searchsorted(vertex, np.arange(stop - start + 1)),
+                joints=near[influence].astype(np.int32),
+                weights=dense[influence, vertex].astype(np.float64),
             )
         )
     return used
-
-
-def _sparse(weights: np.ndarray, joints: np.ndarray) -> dict[str, Any]:
-    """Return `place`, `influences` and `followed` of a `SkinBlock`, from its weights [j, n] for `joints` [j]."""
-    used = weights != 0
-    count = used.sum(0)
-    count[(weights == 1).any(0) & (count == 1)] = 0
-    order = np.argsort(-count, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    rank = np.cumsum(used, axis=0)
-    influences = []
-    for number in range(int(count.max())):
-        chosen = order[: np.count_nonzero(count > number)]
-        rows = (rank[:, chosen] == number + 1).argmax(axis=0)  # the first row that has one influence more
-        influences.append((joints[rows], weights[rows, chosen].astype(np.float64)))
-    followed = joints[used[:, order[np.count_nonzero(count) :]].argmax(axis=0)]
-    return {"place": place, "influences": influences, "followed": followed}
 
 
 def _influences(
@@ -424,5 +386,7 @@ def _read_skin(document: Document, index: int) -> Skin:
                 "export the asset again"
             )
         matrices = document.floats(accessor, count, ("MAT4",), f"{where}.inverseBindMatrices")
-        inverse_bind = matrices[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64)
+        inverse_bind = (
+            matrices[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1).astype(np.float64, order="C")
+        )
     return Skin(np.array(joints), inverse_bind)
