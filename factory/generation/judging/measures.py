@@ -106,8 +106,7 @@ def _measure(video: JudgedVideo, frames: np.ndarray, masks: np.ndarray) -> Score
     """The scores of a video; `frames` and `masks` in their full size."""
     scores: Scores = dict.fromkeys(MEASURES)
     scores["sharpness_loss"] = appearance.sharpness_loss(frames, masks)
-    # Those of the whole picture first: the others keep the flow between all frames, which takes most of the memory.
-    for name in sorted(MEASURES, key=lambda name: name not in _WITH_BACKGROUND):
+    for name in MEASURES:
         scores[name] = MEASURES[name](video if name in _WITH_BACKGROUND else video.isolated)
     return {
         name: float(value) if value is not None and np.isfinite(value) else None

@@ -21,6 +21,24 @@ BEHIND = 127  # 8-bit grey put behind an object before a textured background
 
 
 @dataclass(frozen=True)
+class Continuations:
+    """How each frame of a video continues in the next one; 0 or NaN where one of them does not show the object.
+
+    Attributes:
+        differences: float64 [T - 1], mean difference of colours in the union of the masks, 8-bit steps.
+        residuals: float64 [T - 1], the same after compensation of the flow (`_residual`).
+        brightening: float64 [T - 1, 3], median over the mask of the difference between a pixel and where the flow takes
+            it, 8-bit steps per channel.
+        overlaps: float64 [T - 1], IoU of a mask and the next one moved back along the flow; NaN if both are empty.
+    """
+
+    differences: np.ndarray
+    residuals: np.ndarray
+    brightening: np.ndarray
+    overlaps: np.ndarray
+
+
+@dataclass(frozen=True)
 class JudgedVideo:
     """A video of an object.
 
@@ -98,18 +116,6 @@ class JudgedVideo:
         return dense_flow(self.luma[before], self.luma[after], tuple(shift))
 
     @cached_property
-    def flow(self) -> np.ndarray:
-        """`object_flow` from each frame to the next, float32 [T - 1, H, W, 2]."""
-        flow = np.empty((len(self.frames) - 1, *self.frames.shape[1:3], 2), np.float32)
-        for t in range(len(flow)):
-            flow[t] = self.object_flow(t, t + 1)
-        return flow
-
-    def next_warped(self, t: int) -> np.ndarray:
-        """Frame t + 1, sampled along the flow from frame t, uint8 [H, W, 3]."""
-        return sample(self.frames[t + 1], self.flow[t])
-
-    @cached_property
     def colors(self) -> np.ndarray:
         """`color_quantiles` of the object in each frame, float64 [T, 49, 3]; NaN where it is not visible."""
         colors = np.full((len(self.frames), len(QUANTILES), 3), np.nan)
@@ -125,18 +131,31 @@ class JudgedVideo:
         return opencv().GaussianBlur(self.frames[t].astype(np.float32), (0, 0), 1.0)
 
     @cached_property
-    def changes(self) -> np.ndarray:
-        """Mean difference of colours from each frame to the next, float64 [2, T - 1], 8-bit steps.
+    def continuations(self) -> Continuations:
+        """How each frame continues in the next one, for all measures at once.
 
-        Of the union of the masks; and after compensation of the flow (`_residual`).
+        The flow of a pair of frames is needed by several of them and is not kept: that of a whole video would be most
+        of the memory.
         """
-        changes = np.zeros((2, len(self.frames) - 1))
-        for t in range(len(self.frames) - 1):
-            either = self.masks[t] | self.masks[t + 1]
-            before, after = ((self.smooth(k), self.masks[k]) for k in (t, t + 1))
-            changes[0, t] = np.abs(after[0] - before[0])[either].mean()
-            changes[1, t] = _residual(before, after, self.flow[t], self.object_flow(t + 1, t))
-        return changes
+        T = len(self.frames)
+        differences, residuals, brightening = np.zeros(T - 1), np.zeros(T - 1), np.full((T - 1, 3), np.nan)
+        overlaps = np.full(T - 1, np.nan)
+        for t in range(T - 1):
+            mask, after = self.masks[t], self.masks[t + 1]
+            if not (mask | after).any():
+                continue
+            flow = self.object_flow(t, t + 1)
+            moved = sample(after.astype(np.float32), flow) > 0.5
+            overlaps[t] = (mask & moved).sum() / max(1, (mask | moved).sum())
+            if not (self.visible[t] and self.visible[t + 1]):
+                continue
+            warped = sample(self.frames[t + 1], flow)
+            brightening[t] = np.median(warped[mask].astype(np.float32) - self.frames[t][mask], axis=0)
+            smooth, next_smooth = self.smooth(t), self.smooth(t + 1)
+            differences[t] = np.abs(next_smooth - smooth)[mask | after].mean()
+            backwards = self.object_flow(t + 1, t)
+            residuals[t] = _residual((smooth, mask), (next_smooth, after), flow, backwards)
+        return Continuations(differences, residuals, brightening, overlaps)
 
     def mirrored_change(self, t: int) -> float:
         """Difference of frame t + 1 from the mirror image of frame t after compensation of the flow, 8-bit steps."""
