@@ -26,6 +26,8 @@ MEASURES: dict[str, Callable[[JudgedVideo], float | None]] = {
     "zoom": camera.zoom,
     "roll": camera.roll,
     "pan": camera.pan,
+    "final_roll": camera.final_roll,
+    "final_pan": camera.final_pan,
     "flicker": appearance.flicker,
     "color_change": appearance.color_change,
     "color_step": appearance.color_step,
@@ -40,7 +42,10 @@ MEASURES: dict[str, Callable[[JudgedVideo], float | None]] = {
 
 
 # Measured with the background of the video; the others with one colour behind the object (`JudgedVideo.isolated`).
-_WITH_BACKGROUND = ("background_motion", "zoom", "roll", "pan", "first_frame", "overlay", "bands")
+_WITH_BACKGROUND = (
+    "background_motion", "zoom", "roll", "pan", "final_roll", "final_pan", "first_frame",
+    "overlay", "bands",
+)  # fmt: skip
 
 # Measures with a lower limit; the others have an upper one.
 _LOWEST = ("motion", "least_visible", "mask_consistency")

@@ -31,6 +31,9 @@ class Thresholds:
         max_zoom: change of scale before a plain background, |ln|.
         max_roll: rotation in the image before a plain background, radians times a share.
         max_pan: displacement of all of the object before a plain background, shares of the frame's side.
+        max_final_roll: rotation of the last frame against the first before a plain background, radians times a share.
+        max_final_pan: displacement of the last frame against the first before a plain background, shares of the
+            frame's side.
         max_flicker: alternating change of brightness or colour, share of the brightness.
         max_color_change: lasting distance of the colours from the first frame's, CIELAB units.
         max_color_step: distance of the colours between two frames in succession, CIELAB units.
@@ -54,8 +57,10 @@ class Thresholds:
     max_mirrored: Limit | None = 1.08
     max_background_motion: Limit | None = 0.05
     max_zoom: Limit | None = 0.13
-    max_roll: Limit | None = 0.15
-    max_pan: Limit | None = 0.26
+    max_roll: Limit | None = 0.2
+    max_pan: Limit | None = 0.24
+    max_final_roll: Limit | None = 0.2
+    max_final_pan: Limit | None = 0.15
     max_flicker: Limit | None = 0.02
     max_color_change: Limit | None = 11.0
     max_color_step: Limit | None = 14.0
