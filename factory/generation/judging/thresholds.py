@@ -52,18 +52,18 @@ class Thresholds:
     """
 
     min_motion: Limit | None = 0.028
-    max_jump: Limit | None = 0.06
-    max_cut: Limit | None = 1.6
-    max_mirrored: Limit | None = 1.08
+    max_jump: Limit | None = 0.04
+    max_cut: Limit | None = 1.65
+    max_mirrored: Limit | None = 1.1
     max_background_motion: Limit | None = 0.05
-    max_zoom: Limit | None = 0.13
-    max_roll: Limit | None = 0.2
-    max_pan: Limit | None = 0.24
-    max_final_roll: Limit | None = 0.2
+    max_zoom: Limit | None = 0.12
+    max_roll: Limit | None = 0.22
+    max_pan: Limit | None = 0.22
+    max_final_roll: Limit | None = 0.18
     max_final_pan: Limit | None = 0.15
     max_flicker: Limit | None = 0.02
-    max_color_change: Limit | None = 11.0
-    max_color_step: Limit | None = 14.0
+    max_color_change: Limit | None = 10.3
+    max_color_step: Limit | None = 14.5
     max_shape_change: Limit | None = 0.65
     max_first_frame: Limit | None = 0.1
     max_border_contact: Limit | None = 0.3
