@@ -62,7 +62,7 @@ class Thresholds:
     max_final_roll: Limit | None = 0.18
     max_final_pan: Limit | None = 0.15
     max_flicker: Limit | None = 0.02
-    max_color_change: Limit | None = 10.3
+    max_color_change: Limit | None = 12.0
     max_color_step: Limit | None = 14.5
     max_shape_change: Limit | None = 0.65
     max_first_frame: Limit | None = 0.1
