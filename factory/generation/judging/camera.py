@@ -138,9 +138,14 @@ def signed_motion(video: JudgedVideo) -> dict[str, np.ndarray]:
     common, panned = _object_motion(video), pan(video)
     if common is None or panned is None:
         return {}
-    vectors = {"pan": panned * common.direction, "final_pan": _final_pan(video)}
-    vectors |= {"zoom": _zoom(video), "roll": _roll(video), "final_roll": _final_roll(video)}
-    return {name: np.atleast_1d(value) for name, value in vectors.items() if value is not None}
+    values: dict[str, float | np.ndarray | None] = {
+        "zoom": _zoom(video),
+        "roll": _roll(video),
+        "pan": panned * common.direction,
+        "final_roll": _final_roll(video),
+        "final_pan": _final_pan(video),
+    }
+    return {name: np.atleast_1d(value) for name, value in values.items() if value is not None}
 
 
 def _steady_sum(steps: np.ndarray, durations: np.ndarray, slowest: int = 1) -> float:
