@@ -6,7 +6,7 @@
 12 species × 20 motions, 16 frames in 2 s as MV-VDM's, rendered by the CPU renderer at 128 pixels from one of many
 directions, reduced to --side, before grey, with Gaussian noise of σ = 1; masks are those of `foreground_masks`. Every
 clip is judged clean and with each fault of `factory.generation.judging.faults`. The thresholds were chosen with seeds
-100 to 103; another --seed (individuals, motions, directions) is held out.
+100 and 4000 to 4003; another --seed (individuals, motions, directions) is held out.
 
 Bar, by fault and without a language model: at least 95 % of the faulty and at most 5 % of the clean videos thrown out.
 Rows in brackets are no part of it: smaller faults, camera motions that a plain background hides, textured backgrounds.

@@ -12,8 +12,8 @@ A step reads what the step before it wrote, and nothing else, so that each can b
 
 from __future__ import annotations
 
-import io
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from factory.generation.prompts import write_prompts
 from factory.generation.video_sources import VideoSource, open_source_of_videos
 from factory.sources import SourceError
 from renderers import gltf
+from renderers.files import atomic_path
 from zoo.errors import ZooError
 
 VIDEO, STILL, ABOUT, ALPHA, SCORES = "video.mkv", "still.mkv", "video.json", "alpha.npz", "scores.json"
@@ -328,6 +329,8 @@ class ViewsStage(Stage):
 class AssembleStage(Stage):
     """Write a motion in DIMO's layout: square frames with straight alpha, fewer and smaller where necessary.
 
+    At full size these can be larger than the video, so that they are written one by one, and no `Outcome.files`.
+
     Attributes:
         root: the output.
     """
@@ -345,19 +348,20 @@ class AssembleStage(Stage):
         background, alpha = _read_about(folder)["background"], read_alpha(folder)
         V, T = alpha.shape[:2]
         shape = (V, len(job.frames), job.resolution, job.resolution, 4)
-        stream = io.BytesIO()
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        # Neither the video nor what is written is held a second time.
-        for index, color in enumerate(decoded_frames((folder / VIDEO).read_bytes())):
-            view, t = divmod(index, T)
-            if t not in job.frames:
-                continue
-            frame = square(straight_color(color[None], alpha[view, [t]], background))
-            if frame.shape[1] != job.resolution:
-                frame = shrink(torch.from_numpy(frame), job.resolution, job.resolution).numpy()
-            stream.write(np.ascontiguousarray(frame).data)
-        return Outcome("done", {"key": task.key}, {f"{job.file}.npy": stream.getvalue()})
+        with atomic_path(Path(self.root, f"{job.file}.npy")) as part, part.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for index, color in enumerate(decoded_frames((folder / VIDEO).read_bytes())):
+                view, t = divmod(index, T)
+                if t not in job.frames:
+                    continue
+                frame = square(straight_color(color[None], alpha[view, [t]], background))
+                if frame.shape[1] != job.resolution:
+                    frame = shrink(torch.from_numpy(frame), job.resolution, job.resolution).numpy()
+                stream.write(np.ascontiguousarray(frame).data)
+            stream.flush()
+            os.fsync(stream.fileno())  # before the task is marked as done
+        return Outcome("done", {"key": task.key})
 
 
 def square(frames: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from factory.generation.judging import Thresholds
 from factory.generation.masks import background_matte
 from factory.motions import main
 from renderers.cameras import Cameras
+from renderers.files import temporary_sibling
 from zoo.dimo.data import MotionVideos
 
 SENTENCES = (
@@ -279,6 +280,9 @@ def test_a_folder_of_rendered_motions_is_left_alone(tmp_path):
     assert remove_stale(tmp_path, []) == [] and (tmp_path / "hop.npy").exists()
     (tmp_path / "motions.json").write_text('{"provenance": {"generated": {}}}')
     assert remove_stale(tmp_path, ["hop"]) == [] and (tmp_path / "motions.json").exists()
+    unfinished = temporary_sibling(tmp_path / "hop.npy", ".npy")  # of a worker that was killed
+    unfinished.touch()
+    assert remove_stale(tmp_path, ["hop"]) == [unfinished.name] and (tmp_path / "hop.npy").exists()
     assert remove_stale(tmp_path, []) == ["hop.npy"] and not list(tmp_path.iterdir())
 
 

@@ -17,6 +17,7 @@ from factory.generation.judging import (
     measure_video,
     measure_views,
 )
+from factory.generation.judging.camera import ANGLES
 from factory.generation.judging.flow import CommonMotion, dense_flow, opencv
 from factory.generation.judging.measures import MEASURES, averaged_score, score_of_views
 from factory.generation.judging.video import JudgedVideo
@@ -213,6 +214,55 @@ def test_zoom_and_roll_have_their_amounts():
     assert roll["roll"] == pytest.approx(np.sqrt(abs(common.mean(common.angle)) * turns) * moving_share)
     assert 0 < common.still.max() < 0.25  # around the centre
     assert roll["zoom"] < 0.02 and zoom["roll"] < 0.02
+
+
+def rotations(angles: np.ndarray) -> np.ndarray:
+    matrices = np.zeros((len(angles), 2, 3))
+    cos, sin = np.cos(angles), np.sin(angles)
+    matrices[:, :, :2] = np.array([[cos, -sin], [sin, cos]]).transpose(2, 0, 1)
+    return matrices
+
+
+@pytest.mark.parametrize("side", [SIDE, 3 * SIDE])
+@pytest.mark.parametrize("degrees", [-40, 25])
+def test_the_last_frame_has_its_rotation_against_the_first(side, degrees):
+    angles = np.radians(np.linspace(0, degrees, T))
+    scores = measure_video(*scene(rotations(angles), 0.2 * side, side, aspect=1.5))
+    assert 0.8 * abs(angles[-1]) < scores["final_roll"] <= abs(angles[-1])
+    assert scores["final_roll"] > Thresholds().max_final_roll
+    assert scores["final_pan"] < 0.01
+
+
+def test_an_object_that_ends_as_it_began_was_not_rolled_by_a_camera():
+    """It tilts steadily by 60° in four of five steps, and back in the last one."""
+    tilted = np.radians(np.concatenate([np.linspace(0, 60, 13), [40, 20, 0]]))
+    further = np.radians(np.linspace(0, 70, 16))
+    returns, rolls = (measure_video(*scene(rotations(each), aspect=1.5)) for each in (tilted, further))
+    assert returns["roll"] < Thresholds().max_roll / 2 and returns["final_roll"] < 0.02
+    assert rolls["roll"] > 2 * Thresholds().max_roll and rolls["final_roll"] > 0.8
+
+
+def test_an_object_that_turns_round_is_not_rotated_in_the_end():
+    """Another side of it is seen, which some angle fits best by chance, but not well."""
+    frames, masks = moving(0.0)
+    frames, masks = (np.concatenate([each[:4], each[4:, ::-1]]) for each in (frames, masks))
+    ending = JudgedVideo.of(frames, masks, None).ending
+    differences = [ending.turned(angle) for angle in ANGLES]
+    best = abs(ANGLES[np.argmin(differences)])
+    assert best > 2 * Thresholds().max_final_roll
+    assert measure_video(frames, masks)["final_roll"] < 0.3 * best
+
+
+@pytest.mark.parametrize("side", [SIDE, 3 * SIDE])
+def test_an_object_that_walks_past_is_seen_from_another_side_in_the_end(side):
+    """It becomes larger and narrower on its way, which a panning camera does not do."""
+    panned = np.repeat(np.eye(3)[None, :2], 16, 0)
+    panned[:, 0, 2] = np.linspace(-0.13, 0.13, 16) * side
+    walked = panned.copy()
+    walked[:, 0, 0], walked[:, 1, 1] = np.linspace(1, 0.9, 16), np.linspace(1, 1.3, 16)
+    pan, walk = (measure_video(*scene(each, 0.2 * side, side)) for each in (panned, walked))
+    assert 0.2 < pan["final_pan"] <= 0.26
+    assert walk["final_pan"] < Thresholds().max_final_pan < pan["final_pan"]
 
 
 def test_a_step_that_follows_no_common_motion_counts_less():

@@ -19,12 +19,7 @@ def flicker(video: JudgedVideo) -> float | None:
     """
     if len(video.frames) < 3 or not video.visible.all() or min(video.frames.shape[1:3]) < SMALLEST_SIDE:
         return None
-    steps = np.array(
-        [
-            np.median(video.next_warped(t)[mask].astype(np.float32) - video.frames[t][mask], axis=0)
-            for t, mask in enumerate(video.masks[:-1])
-        ]
-    )
+    steps = video.continuations.brightening
     brightness = np.mean([frame[mask].mean() for frame, mask in zip(video.frames, video.masks, strict=True)])
     second = np.abs(np.diff(steps, axis=0)).mean(0) / 4
     return float(second.max() / max(brightness, 1.0))

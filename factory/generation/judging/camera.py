@@ -7,6 +7,11 @@ import numpy as np
 from factory.generation.judging.flow import CommonMotion
 from factory.generation.judging.video import JudgedVideo
 
+ANGLES = np.radians(np.arange(-75, 76, 5))  # of a last frame that is compared with the first
+RETURNED = (
+    0.4  # difference of the last frame from the first below which an object has begun to return to its pose
+)
+
 
 def background_motion(video: JudgedVideo) -> float | None:
     """Path of the background's flow over the video, as a share of the frame's longer side; 0 and up.
@@ -48,8 +53,9 @@ def roll(video: JudgedVideo) -> float | None:
     Geometric mean of two angles over the video: of the common motion, |mean a_t| over the steps (`CommonMotion.mean`);
     and of the halves of the object in the same sense (`CommonMotion.turns`), at the mean rate without the fastest and
     the slowest step, since a part that turns, such as a head, turns only some of the halves. Times (1 − s)^1/4, with s
-    the largest share of the object that stands still in a step: before a camera that moves, nothing does.
-    None as for `zoom`.
+    the largest share of the object that stands still in a step: before a camera that moves, nothing does. Times
+    min(1, D(0) / 0.4), with D(0) the difference of the last frame from the first as in `final_roll`: an object that
+    somersaults or loops ends as it began, and a camera that rolls does not. None as for `zoom`.
     """
     value = _roll(video)
     return None if value is None else abs(value)
@@ -62,7 +68,29 @@ def _roll(video: JudgedVideo) -> float | None:
         return None
     angle = float(common.mean(common.angle))
     halves = _steady_sum(common.turns * np.sign(angle), common.durations)
-    return float(np.sign(angle) * np.sqrt(abs(angle) * halves) * (1 - common.still.max()) ** 0.25)
+    moving = (1 - common.still.max()) ** 0.25 * min(1.0, video.ending.turned(0.0) / RETURNED)
+    return float(np.sign(angle) * np.sqrt(abs(angle) * halves) * moving)
+
+
+def final_roll(video: JudgedVideo) -> float | None:
+    """Rotation of the last frame that explains its difference from the first; radians times a share, 0 and up.
+
+    The angle θ within ±75° for which the last frame, turned back by it, differs least from the first, times
+    1 − D(θ) / D(0), with D the difference of the two (`Ending.turned`). Most motions of an object do not end in the
+    pose of the beginning, rotated in the image; before a camera that rolls, all of them are rotated. None as for
+    `zoom`.
+    """
+    value = _final_roll(video)
+    return None if value is None else abs(value)
+
+
+def _final_roll(video: JudgedVideo) -> float | None:
+    """`final_roll` with its sign."""
+    if _object_motion(video) is None:
+        return None
+    differences = [video.ending.turned(angle) for angle in ANGLES]
+    best, upright = int(np.argmin(differences)), video.ending.turned(0.0)
+    return float(ANGLES[best] * (1 - differences[best] / upright)) if upright > 0 else 0.0
 
 
 def pan(video: JudgedVideo) -> float | None:
@@ -83,12 +111,41 @@ def pan(video: JudgedVideo) -> float | None:
     return float(np.sqrt(whole * base)) * moving / max(video.frames.shape[1:3])
 
 
+def final_pan(video: JudgedVideo) -> float | None:
+    """Displacement of the last frame that explains its difference from the first; shares of the frame's longer side.
+
+    Distance of the mask's centre in the last frame from that in the first, times (1 − D)², with D the difference of
+    the two frames once the last one is moved back by it (`Ending.moved`). An object that walks across the frame is
+    seen from another side and at another distance in the end, before a panning camera it is not. None as for `zoom`.
+    """
+    vector = _final_pan(video)
+    return None if vector is None else float(np.linalg.norm(vector))
+
+
+def _final_pan(video: JudgedVideo) -> np.ndarray | None:
+    """`final_pan` with its direction, float64 [2]."""
+    if _object_motion(video) is None:
+        return None
+    shift = (video.centres[-1] - video.centres[0]) / max(video.frames.shape[1:3])
+    return np.asarray(shift * (1 - video.ending.moved()) ** 2)
+
+
 def signed_motion(video: JudgedVideo) -> dict[str, np.ndarray]:
-    """`zoom`, `roll` and `pan` as vectors float64 [1], [1] and [2], with sign and direction; without what is None."""
-    common, zoomed, rolled, panned = _object_motion(video), _zoom(video), _roll(video), pan(video)
-    if common is None or zoomed is None or rolled is None or panned is None:
+    """The motion of the camera by measure as vectors float64 [1], or [2] for a pan, with sign and direction.
+
+    Without those that are None.
+    """
+    common, panned = _object_motion(video), pan(video)
+    if common is None or panned is None:
         return {}
-    return {"zoom": np.array([zoomed]), "roll": np.array([rolled]), "pan": panned * common.direction}
+    values: dict[str, float | np.ndarray | None] = {
+        "zoom": _zoom(video),
+        "roll": _roll(video),
+        "pan": panned * common.direction,
+        "final_roll": _final_roll(video),
+        "final_pan": _final_pan(video),
+    }
+    return {name: np.atleast_1d(value) for name, value in values.items() if value is not None}
 
 
 def _steady_sum(steps: np.ndarray, durations: np.ndarray, slowest: int = 1) -> float:

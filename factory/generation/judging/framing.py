@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from factory.generation.judging.flow import opencv, sample
+from factory.generation.judging.flow import opencv
 from factory.generation.judging.video import SMALLEST_SIDE, JudgedVideo
 
 DIFFERENT = 24.0  # 8-bit steps: a larger difference from the background can be seen
@@ -41,13 +41,9 @@ def mask_consistency(video: JudgedVideo) -> float | None:
     """
     if len(video.frames) < 2 or min(video.frames.shape[1:3]) < SMALLEST_SIDE:
         return None
-    agreements = []
-    for t, flow in enumerate(video.flow):
-        before, after = video.masks[t], video.masks[t + 1]
-        if before.any() or after.any():
-            moved = sample(after.astype(np.float32), flow) > 0.5
-            agreements.append((before & moved).sum() / max(1, (before | moved).sum()))
-    return float(np.percentile(agreements, 10)) if agreements else None
+    overlaps = video.continuations.overlaps
+    measured = overlaps[np.isfinite(overlaps)]
+    return float(np.percentile(measured, 10)) if len(measured) else None
 
 
 def overlay(video: JudgedVideo) -> float | None:

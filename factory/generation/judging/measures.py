@@ -26,6 +26,8 @@ MEASURES: dict[str, Callable[[JudgedVideo], float | None]] = {
     "zoom": camera.zoom,
     "roll": camera.roll,
     "pan": camera.pan,
+    "final_roll": camera.final_roll,
+    "final_pan": camera.final_pan,
     "flicker": appearance.flicker,
     "color_change": appearance.color_change,
     "color_step": appearance.color_step,
@@ -40,7 +42,10 @@ MEASURES: dict[str, Callable[[JudgedVideo], float | None]] = {
 
 
 # Measured with the background of the video; the others with one colour behind the object (`JudgedVideo.isolated`).
-_WITH_BACKGROUND = ("background_motion", "zoom", "roll", "pan", "first_frame", "overlay", "bands")
+_WITH_BACKGROUND = (
+    "background_motion", "zoom", "roll", "pan", "final_roll", "final_pan", "first_frame",
+    "overlay", "bands",
+)  # fmt: skip
 
 # Measures with a lower limit; the others have an upper one.
 _LOWEST = ("motion", "least_visible", "mask_consistency")
@@ -106,8 +111,7 @@ def _measure(video: JudgedVideo, frames: np.ndarray, masks: np.ndarray) -> Score
     """The scores of a video; `frames` and `masks` in their full size."""
     scores: Scores = dict.fromkeys(MEASURES)
     scores["sharpness_loss"] = appearance.sharpness_loss(frames, masks)
-    # Those of the whole picture first: the others keep the flow between all frames, which takes most of the memory.
-    for name in sorted(MEASURES, key=lambda name: name not in _WITH_BACKGROUND):
+    for name in MEASURES:
         scores[name] = MEASURES[name](video if name in _WITH_BACKGROUND else video.isolated)
     return {
         name: float(value) if value is not None and np.isfinite(value) else None

@@ -108,7 +108,7 @@ def mirrored(video: JudgedVideo) -> float | None:
         either, flipped = video.masks[t] | video.masks[t + 1], video.masks[t][:, ::-1] | video.masks[t + 1]
         same = np.abs(frame - after)[either].mean() + 1
         plain = same / (np.abs(frame[:, ::-1] - after)[flipped].mean() + 1)
-        ratios.append(plain * (video.changes[1, t] + 1) / (video.mirrored_change(t) + 1))
+        ratios.append(plain * (video.continuations.residuals[t] + 1) / (video.mirrored_change(t) + 1))
     return float(np.cbrt(np.array(ratios) * excess[1]).max())
 
 
@@ -120,5 +120,5 @@ def _excess(video: JudgedVideo) -> np.ndarray | None:
     """
     if len(video.frames) < 4 or not video.visible.all() or min(video.frames.shape[1:3]) < SMALLEST_SIDE:
         return None
-    changes = video.changes
+    changes = np.stack([video.continuations.differences, video.continuations.residuals])
     return changes[:, 1:-1] / (np.maximum(changes[:, :-2], changes[:, 2:]) + _FLOORS[:, None])

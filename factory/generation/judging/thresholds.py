@@ -31,6 +31,9 @@ class Thresholds:
         max_zoom: change of scale before a plain background, |ln|.
         max_roll: rotation in the image before a plain background, radians times a share.
         max_pan: displacement of all of the object before a plain background, shares of the frame's side.
+        max_final_roll: rotation of the last frame against the first before a plain background, radians times a share.
+        max_final_pan: displacement of the last frame against the first before a plain background, shares of the
+            frame's side.
         max_flicker: alternating change of brightness or colour, share of the brightness.
         max_color_change: lasting distance of the colours from the first frame's, CIELAB units.
         max_color_step: distance of the colours between two frames in succession, CIELAB units.
@@ -49,16 +52,18 @@ class Thresholds:
     """
 
     min_motion: Limit | None = 0.028
-    max_jump: Limit | None = 0.06
-    max_cut: Limit | None = 1.6
-    max_mirrored: Limit | None = 1.08
+    max_jump: Limit | None = 0.04
+    max_cut: Limit | None = 1.65
+    max_mirrored: Limit | None = 1.1
     max_background_motion: Limit | None = 0.05
-    max_zoom: Limit | None = 0.13
-    max_roll: Limit | None = 0.15
-    max_pan: Limit | None = 0.26
+    max_zoom: Limit | None = 0.12
+    max_roll: Limit | None = 0.22
+    max_pan: Limit | None = 0.22
+    max_final_roll: Limit | None = 0.18
+    max_final_pan: Limit | None = 0.15
     max_flicker: Limit | None = 0.02
-    max_color_change: Limit | None = 11.0
-    max_color_step: Limit | None = 14.0
+    max_color_change: Limit | None = 12.0
+    max_color_step: Limit | None = 14.5
     max_shape_change: Limit | None = 0.65
     max_first_frame: Limit | None = 0.1
     max_border_contact: Limit | None = 0.3

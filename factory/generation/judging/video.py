@@ -17,7 +17,78 @@ CAMERA_STEPS = 5  # in which the motion of the camera is measured
 LEAST_AREA = 12  # pixels of an object that can be measured
 TEXTURE = 6.0  # 8-bit steps per pixel: gradients above this can be followed
 LEAST_TEXTURED = 0.02  # share of the background that must have texture
+ENDING_SIDE = 64  # pixels: the longer side of the first and the last frame when they are compared
+DIFFERENT = 64.0  # 8-bit steps: colours that differ by more are those of other parts
 BEHIND = 127  # 8-bit grey put behind an object before a textured background
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """How each frame of a video continues in the next one; 0 or NaN where one of them does not show the object.
+
+    Attributes:
+        differences: float64 [T - 1], mean difference of colours in the union of the masks, 8-bit steps.
+        residuals: float64 [T - 1], the same after compensation of the flow (`_residual`).
+        brightening: float64 [T - 1, 3], median over the mask of the difference between a pixel and where the flow takes
+            it, 8-bit steps per channel.
+        overlaps: float64 [T - 1], IoU of a mask and the next one moved back along the flow; NaN if both are empty.
+    """
+
+    differences: np.ndarray
+    residuals: np.ndarray
+    brightening: np.ndarray
+    overlaps: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The first and the last frame of a video, to be compared once the last one is moved or turned back.
+
+    Reduced to `ENDING_SIDE` pixels, so that the difference does not depend on the resolution.
+
+    Attributes:
+        frames: float32 [2, H, W, 3], after a blur of σ = 1 pixel.
+        masks: bool [2, H, W], the object; both show it.
+    """
+
+    frames: np.ndarray
+    masks: np.ndarray
+
+    @cached_property
+    def _centres(self) -> np.ndarray:
+        return np.array([np.argwhere(mask).mean(0)[::-1] for mask in self.masks])
+
+    def moved(self) -> float:
+        """Difference of the last frame, moved back by the displacement of the mask's centre, from the first; 0..1."""
+        return self._difference(np.eye(2))
+
+    def turned(self, angle: float) -> float:
+        """Difference of the last frame from the first, turned back about the mask's centre and reduced to its area.
+
+        Args:
+            angle: of the last frame against the first, radians; positive from x (right) to y (down).
+        """
+        before, after = self.masks.sum((1, 2))
+        cos, sin = np.cos(angle), np.sin(angle)
+        return self._difference(np.sqrt(after / before) * np.array([[cos, -sin], [sin, cos]]))
+
+    def _difference(self, matrix: np.ndarray) -> float:
+        """Mean over the union of the masks of the difference of colours, in 64 8-bit steps and at most 1.
+
+        Where only one of the masks has the object it is 1.
+
+        Args:
+            matrix: float64 [2, 2], from pixels of the first frame to those of the last, about the masks' centres.
+        """
+        cv2 = opencv()
+        offset = self._centres[1] - matrix @ self._centres[0]
+        affine = np.concatenate([matrix, offset[:, None]], 1).astype(np.float32)
+        size, how = self.masks.shape[:0:-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        back = cv2.warpAffine(self.frames[1], affine, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.warpAffine(self.masks[1].astype(np.float32), affine, size, flags=how) > 0.5
+        difference = np.minimum(1, np.abs(back - self.frames[0]).mean(-1) / DIFFERENT)
+        difference[mask != self.masks[0]] = 1
+        return float(difference[mask | self.masks[0]].mean())
 
 
 @dataclass(frozen=True)
@@ -37,20 +108,12 @@ class JudgedVideo:
     @classmethod
     def of(cls, frames: np.ndarray, masks: np.ndarray, still: np.ndarray | None) -> JudgedVideo:
         """Reduce a video to the size at which it is judged."""
-        cv2 = opencv()
-        H, W = frames.shape[1:3]
-        scale = LARGEST_SIDE / max(H, W)
-        if scale >= 1:
+        if max(frames.shape[1:3]) <= LARGEST_SIDE:
             return cls(frames, masks, still)
-        size = (max(1, round(W * scale)), max(1, round(H * scale)))
-
-        def reduced(image: np.ndarray) -> np.ndarray:
-            return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
         return cls(
-            np.stack([reduced(frame) for frame in frames]),
-            np.stack([reduced(mask.astype(np.float32)) > 0.5 for mask in masks]),
-            None if still is None else reduced(still),
+            np.stack([_reduced(frame, LARGEST_SIDE) for frame in frames]),
+            np.stack([_reduced(mask.astype(np.float32), LARGEST_SIDE) > 0.5 for mask in masks]),
+            None if still is None else _reduced(still, LARGEST_SIDE),
         )
 
     @cached_property
@@ -98,18 +161,6 @@ class JudgedVideo:
         return dense_flow(self.luma[before], self.luma[after], tuple(shift))
 
     @cached_property
-    def flow(self) -> np.ndarray:
-        """`object_flow` from each frame to the next, float32 [T - 1, H, W, 2]."""
-        flow = np.empty((len(self.frames) - 1, *self.frames.shape[1:3], 2), np.float32)
-        for t in range(len(flow)):
-            flow[t] = self.object_flow(t, t + 1)
-        return flow
-
-    def next_warped(self, t: int) -> np.ndarray:
-        """Frame t + 1, sampled along the flow from frame t, uint8 [H, W, 3]."""
-        return sample(self.frames[t + 1], self.flow[t])
-
-    @cached_property
     def colors(self) -> np.ndarray:
         """`color_quantiles` of the object in each frame, float64 [T, 49, 3]; NaN where it is not visible."""
         colors = np.full((len(self.frames), len(QUANTILES), 3), np.nan)
@@ -125,18 +176,31 @@ class JudgedVideo:
         return opencv().GaussianBlur(self.frames[t].astype(np.float32), (0, 0), 1.0)
 
     @cached_property
-    def changes(self) -> np.ndarray:
-        """Mean difference of colours from each frame to the next, float64 [2, T - 1], 8-bit steps.
+    def continuations(self) -> Continuations:
+        """How each frame continues in the next one, for all measures at once.
 
-        Of the union of the masks; and after compensation of the flow (`_residual`).
+        The flow of a pair of frames is needed by several of them and is not kept: that of a whole video would be most
+        of the memory.
         """
-        changes = np.zeros((2, len(self.frames) - 1))
-        for t in range(len(self.frames) - 1):
-            either = self.masks[t] | self.masks[t + 1]
-            before, after = ((self.smooth(k), self.masks[k]) for k in (t, t + 1))
-            changes[0, t] = np.abs(after[0] - before[0])[either].mean()
-            changes[1, t] = _residual(before, after, self.flow[t], self.object_flow(t + 1, t))
-        return changes
+        T = len(self.frames)
+        differences, residuals, brightening = np.zeros(T - 1), np.zeros(T - 1), np.full((T - 1, 3), np.nan)
+        overlaps = np.full(T - 1, np.nan)
+        for t in range(T - 1):
+            mask, after = self.masks[t], self.masks[t + 1]
+            if not (mask | after).any():
+                continue
+            flow = self.object_flow(t, t + 1)
+            moved = sample(after.astype(np.float32), flow) > 0.5
+            overlaps[t] = (mask & moved).sum() / max(1, (mask | moved).sum())
+            if not (self.visible[t] and self.visible[t + 1]):
+                continue
+            warped = sample(self.frames[t + 1], flow)
+            brightening[t] = np.median(warped[mask].astype(np.float32) - self.frames[t][mask], axis=0)
+            smooth, next_smooth = self.smooth(t), self.smooth(t + 1)
+            differences[t] = np.abs(next_smooth - smooth)[mask | after].mean()
+            backwards = self.object_flow(t + 1, t)
+            residuals[t] = _residual((smooth, mask), (next_smooth, after), flow, backwards)
+        return Continuations(differences, residuals, brightening, overlaps)
 
     def mirrored_change(self, t: int) -> float:
         """Difference of frame t + 1 from the mirror image of frame t after compensation of the flow, 8-bit steps."""
@@ -171,6 +235,15 @@ class JudgedVideo:
         return np.array(lengths, np.float64)
 
     @cached_property
+    def ending(self) -> Ending:
+        """The first and the last frame; both must show the object."""
+        pair = (0, len(self.frames) - 1)
+        return Ending(
+            np.stack([_reduced(self.smooth(t), ENDING_SIDE) for t in pair]),
+            np.stack([_reduced(self.masks[t].astype(np.float32), ENDING_SIDE) > 0.5 for t in pair]),
+        )
+
+    @cached_property
     def object_motion(self) -> CommonMotion | None:
         """Similarity transforms that the object follows in at most `CAMERA_STEPS` steps; None if a frame does not
         show it.
@@ -185,6 +258,16 @@ class JudgedVideo:
         gradients = [np.gradient(self.smooth(t).mean(-1)) for t in steps[:-1]]
         texture = np.stack([np.hypot(*gradient) for gradient in gradients])
         return common_motion(flow, self.masks[steps[:-1]], texture, np.diff(steps))
+
+
+def _reduced(image: np.ndarray, side: int) -> np.ndarray:
+    """Reduce an image to a longer side of at most `side` pixels."""
+    H, W = image.shape[:2]
+    scale = side / max(H, W)
+    if scale >= 1:
+        return image
+    size = (max(1, round(W * scale)), max(1, round(H * scale)))
+    return np.asarray(opencv().resize(image, size, interpolation=opencv().INTER_AREA))
 
 
 def _residual(
