@@ -13,7 +13,7 @@ from renderers.cameras import Cameras, orbit_cameras
 from renderers.gaussians import TensorCameras, render
 from zoo.animate3d.graph import GraphPose
 from zoo.animate3d.hexplane import MotionField
-from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, graph_poses, neighbours_on
+from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, controls_of, neighbours_on
 from zoo.animate3d.rigidity import Neighbours, arap
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.still_splats import GREY, PIXEL, make_splats, picture_loss, targets
@@ -65,15 +65,17 @@ def refined(
     """Refine poses of a graph: those of `track_field` with their field, or any with a new one. Frame 0 stays."""
     settings = settings or RefineSettings()
     frames, cameras = targets(problem.views, settings.side)
-    carried = None
     if motion is None:
         splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
         motion = FieldMotion(
-            splats, MotionField(settings.seed), len(frames), carried_by(problem, splats, poses)
+            splats,
+            MotionField(settings.seed),
+            len(frames),
+            controls_of(problem, splats),
+            carried_by(poses),
         )
-        carried = poses
     refine(motion, neighbours_on(problem, motion.splats), cameras, pipeline, sentence, settings)
-    return graph_poses(problem, motion.displaced(problem, carried))
+    return motion.poses(problem)
 
 
 def refine(
