@@ -249,7 +249,7 @@ def test_points_in_space_are_carried_by_the_nearest_control_points():
     centres = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0], [5, 5, 5]])
     binding = nearest(centres, torch.tensor([[0.0, 0, 0], [1.5, 0, 0], [40, 0, 0]]))
     assert binding.nodes.shape == (3, 4) and torch.allclose(binding.weights.sum(1), torch.ones(3))
-    assert binding.nodes[:, 0].tolist()[::2] == [0, 2] and set(binding.nodes[1, :2].tolist()) == {1, 2}
+    assert binding.nodes[:, 0].tolist()[::2] == [0, 4] and set(binding.nodes[1, :2].tolist()) == {1, 2}
     assert torch.allclose(binding.weights[1, 0], binding.weights[1, 1])
     assert (binding.weights.diff(dim=1) <= 0).all()
 

@@ -31,7 +31,10 @@ RESCALED = 0.25  # share of ẑ_0 that gets the standard deviation of the condit
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """Settings of stage 2; the defaults are the paper's, but for the rates.
+    """Settings of stage 2; the defaults are the paper's, but for the rates, a tenth of the released code's.
+
+    Steps of Adam are as long as the rates whatever the size of the gradient, so a motion that is right drifts by that
+    much in every direction in which noise moves it.
 
     Attributes:
         side, gaussians: as in `zoo.animate3d.paper.PaperSettings`, for a motion that has no field yet.
@@ -39,7 +42,7 @@ class RefineSettings:
         weight: of 4D-SDS.
         guidance: w in ε_u + w (ε_c - ε_u); the released code's 5 is this minus 1.
         arap, arap_points: as in `zoo.animate3d.paper.PaperSettings`.
-        rates: of Adam.
+        rates: of Adam at the beginning; they fall to zero along a cosine.
         seed: of all random choices.
     """
 
@@ -50,7 +53,7 @@ class RefineSettings:
     guidance: float = 6.0
     arap: float = 5000.0
     arap_points: int = 512
-    rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-4, "grids": 1e-2, "global": 1e-3})
+    rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-5, "grids": 1e-3, "global": 1e-4})
     seed: int = 0
 
 
@@ -108,6 +111,7 @@ def refine(
         drawn = render(splats.at(motion.moved(everything)), cameras, background=0.0, eps2d=PIXEL)
         anchor = torch.cat([drawn.output("rgb"), drawn.output("alpha")], -1)
     optimizer = torch.optim.Adam(motion.field.groups(settings.rates), eps=1e-15)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(settings.steps, 1))
     for _ in range(settings.steps):
         rig = random_rig(random, size)
         videos = video(motion, seen, rig)
@@ -127,6 +131,7 @@ def refine(
         optimizer.zero_grad()
         loss.backward(inputs=list(motion.field.parameters()))
         optimizer.step()
+        falling.step()
 
 
 def random_rig(random: np.random.Generator, size: int) -> Cameras:

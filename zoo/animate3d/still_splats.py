@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -113,9 +112,8 @@ def matching_loss(
     for level in range(levels):
         if level:
             apart = avg_pool2d(apart, 2)
-        cost = apart.square()
-        if math.isfinite(robust):
-            cost = 2 * robust**2 * ((1 + cost / robust**2).sqrt() - 1)
+        square = apart.square()
+        cost = 2 * square / ((1 + square / robust**2).sqrt() + 1)  # the same, without cancellation
         loss = loss + colors * cost[:, :3].mean() + cost[:, 3:].mean()
     return loss
 
