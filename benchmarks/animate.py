@@ -217,6 +217,7 @@ def ablations(
         "as configured": (paper, sds),
         "without ARAP": (replace(paper, arap=0.0), replace(sds, arap=0.0)),
         "without progressive frames": (at_once, sds),
+        "without control points": (replace(paper, controlled=False), sds),
         "without SDS": (paper, None),
     }
 

@@ -17,7 +17,13 @@ from zoo.animate3d.paper import PaperSettings
 from zoo.animate3d.refine import RefineSettings
 
 ROOT = Path(__file__).parents[2]
-PARTS = ["as configured", "without ARAP", "without progressive frames", "without SDS"]
+PARTS = [
+    "as configured",
+    "without ARAP",
+    "without progressive frames",
+    "without control points",
+    "without SDS",
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,8 @@ def test_each_variant_lacks_one_part_and_has_as_many_steps(bench):
     at_once, refined = variants["without progressive frames"]
     assert changed(at_once, paper) == {"steps_per_frame", "last_steps"} and refined == sds
     assert (at_once.steps_per_frame, at_once.last_steps) == (0, 50 * 15 + 150)
+    each, refined = variants["without control points"]
+    assert changed(each, paper) == {"controlled"} and refined == sds
     assert variants["without SDS"] == (paper, None)
 
 
@@ -53,7 +61,7 @@ def test_a_row_is_printed_per_variant(bench, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [*PARTS, "still model"]
     errors = [score.error for score in scores.values()]
-    assert len(set(errors)) == 4 and np.isfinite(errors).all(), "each part changes the result"
+    assert len(set(errors)) == 5 and np.isfinite(errors).all(), "each part changes the result"
 
 
 def test_settings_are_for_the_method_that_has_them(bench):

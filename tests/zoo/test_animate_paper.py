@@ -12,25 +12,35 @@ from scipy.spatial.transform import Rotation
 
 from factory.sources import creatures
 from renderers.cameras import Cameras, orbit_cameras
-from renderers.gaussians import render
+from renderers.gaussians import Gaussians, TensorCameras, render
 from renderers.gaussians.features import rotation_matrices
 from renderers.gltf import load
 from renderers.meshes import RenderSettings, Shot, render_clip
 from zoo.animate3d import refine as stage2
 from zoo.animate3d.appearance import calibrate
+from zoo.animate3d.controls import nearest
 from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
 from zoo.animate3d.hexplane import MotionField
 from zoo.animate3d.paper import (
     FieldMotion,
     PaperSettings,
     carried_by,
+    controls_of,
     graph_poses,
     neighbours_on,
     reconstruct,
 )
 from zoo.animate3d.rigidity import arap
 from zoo.animate3d.solver import STIFFNESS, Problem
-from zoo.animate3d.still_splats import PIXEL, UNIT, StillSplats, make_splats, targets
+from zoo.animate3d.still_splats import (
+    PIXEL,
+    UNIT,
+    StillSplats,
+    make_splats,
+    matching_loss,
+    picture_loss,
+    targets,
+)
 from zoo.animate3d.surface import make_surface
 from zoo.animate3d.views import make_views
 from zoo.mvvdm.autoencoder import PatchAutoencoder
@@ -188,16 +198,115 @@ def test_a_graph_takes_over_a_motion_that_it_can_make(case):
     assert np.array_equal(poses[0].positions, graph.centres)
 
 
-def test_gaussians_are_carried_by_the_graph(case):
-    problem, splats = case.problem, case.splats
-    turn = Rotation.from_rotvec([0.2, -0.9, 0.4])
-    centres = problem.graph.centres
+def bent(case: SimpleNamespace) -> GraphPose:
+    """A pose in which nodes turn by different angles, up to 0.8 and beyond half a turn."""
+    graph = case.problem.graph
+    angles = np.stack(
+        [0.8 * np.sin(5 * graph.centres[:, 2]), 3.0 + graph.centres[:, 0], 0 * graph.centres[:, 1]], 1
+    )
+    turns = Rotation.from_rotvec(angles).as_matrix()
+    return GraphPose(turns, graph.centres + 0.1 * np.sin(3 * graph.centres[:, [2, 0, 1]]))
+
+
+def carried_motion(case: SimpleNamespace, pose: GraphPose) -> FieldMotion:
+    """Splats in a still and another pose of the graph, which an untrained field leaves as they are."""
+    carried = carried_by([still_pose(case.problem.graph), pose])
+    return FieldMotion(case.splats, MotionField(), 2, controls_of(case.problem, case.splats), carried)
+
+
+@torch.no_grad()
+def test_control_points_carry_gaussians_as_the_graph_carries_the_surface(case):
+    problem, splats, pose = case.problem, case.splats, bent(case)
+    moved = carried_motion(case, pose).moved(torch.arange(2))
+    assert torch.allclose(moved.means[0], splats.means, atol=1e-5)
+    assert torch.allclose(moved.quats[0], splats.quats, atol=1e-5)
+    expected, _ = move_points(problem.matrix[splats.points], problem.graph, pose, splats.means.numpy() / UNIT)
+    assert np.allclose(moved.means[1], expected * UNIT, atol=1e-4)
+
+
+@torch.no_grad()
+def test_gaussians_turn_with_their_control_points(case):
+    turn, centres = Rotation.from_rotvec([0.2, -2.9, 1.4]), case.problem.graph.centres
     rigid = GraphPose(np.tile(turn.as_matrix(), (len(centres), 1, 1)), turn.apply(centres) + 0.3)
-    means, quats = carried_by(problem, splats, [still_pose(problem.graph), rigid])
-    assert np.allclose(means[0], splats.means, atol=1e-5)
-    assert np.allclose(means[1], turn.apply(splats.means.numpy()) + 0.3 * UNIT, atol=1e-5)
-    expected = turn.as_matrix() @ rotation_matrices(splats.quats).numpy()
-    assert np.allclose(rotation_matrices(quats[1]).numpy(), expected, atol=1e-5)
+    motion = carried_motion(case, rigid)
+    # A rotation has two quaternions, and neighbours may have either.
+    motion.carried[1][1, ::2] *= -1
+    moved = motion.moved(torch.tensor([1]))
+    assert np.allclose(moved.means[0], turn.apply(case.splats.means.numpy()) + 0.3 * UNIT, atol=1e-4)
+    expected = turn.as_matrix() @ rotation_matrices(case.splats.quats).numpy()
+    assert np.allclose(rotation_matrices(moved.quats[0]).numpy(), expected, atol=1e-4)
+
+
+def test_control_points_become_the_nodes_of_the_graph(case):
+    pose = bent(case)
+    still, moved = carried_motion(case, pose).poses(case.problem)
+    assert np.array_equal(still.positions, case.problem.graph.centres)
+    assert np.allclose(moved.positions, pose.positions, atol=1e-5)
+    assert np.allclose(moved.rotations, pose.rotations, atol=1e-5)
+
+
+def test_points_in_space_are_carried_by_the_nearest_control_points():
+    centres = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0], [5, 5, 5]])
+    binding = nearest(centres, torch.tensor([[0.0, 0, 0], [1.5, 0, 0], [40, 0, 0]]))
+    assert binding.nodes.shape == (3, 4) and torch.allclose(binding.weights.sum(1), torch.ones(3))
+    assert binding.nodes[:, 0].tolist()[::2] == [0, 4] and set(binding.nodes[1, :2].tolist()) == {1, 2}
+    assert torch.allclose(binding.weights[1, 0], binding.weights[1, 1])
+    assert (binding.weights.diff(dim=1) <= 0).all()
+
+
+# --- comparing pictures ---------------------------------------------------------------------------------
+
+
+def blob(x: float) -> tuple[Gaussians, TensorCameras]:
+    """One Gaussian of 2 pixels at x, seen by a camera of 64 pixels, one unit of which is 16 pixels."""
+    rig = orbit_cameras([0.0], 0.0, 4.0, fov_y=2 * np.arctan(0.5), width=64, height=64)
+    one = {"quats": torch.tensor([[[1.0, 0, 0, 0]]]), "scales": torch.full((1, 1, 3), 0.12)}
+    colors, opacities = torch.tensor([[[0.9, 0.2, 0.1]]]), torch.tensor([[0.95]])
+    return (
+        Gaussians(torch.tensor([[[x, 0.0, 0.0]]]), **one, opacities=opacities, colors=colors),
+        TensorCameras.from_cameras(rig),
+    )
+
+
+def picture(gaussians: Gaussians, cameras: TensorCameras) -> torch.Tensor:
+    drawn = render(gaussians, cameras, background=0.0, eps2d=PIXEL)
+    return torch.cat([drawn.output("rgb"), drawn.output("alpha")], -1)
+
+
+def test_pictures_as_published_are_a_special_case():
+    here, cameras = blob(0.0)
+    frames = picture(blob(0.3)[0], cameras)
+    as_published = matching_loss(here, cameras, frames, colors=1.0, levels=1, robust=np.inf)
+    assert torch.allclose(as_published, picture_loss(here, cameras, frames))
+    nearly = matching_loss(here, cameras, frames, colors=1.0, levels=1, robust=1e2)
+    assert torch.allclose(nearly, as_published, rtol=1e-3)
+    coverage, colors = (matching_loss(here, cameras, frames, c, 1, np.inf) for c in (0.0, 6.0))
+    assert torch.allclose(colors - as_published, 5 * (as_published - coverage), rtol=1e-3)
+    assert colors > as_published > coverage > 0
+    assert float(matching_loss(here, cameras, picture(here, cameras), 10.0, 4, 0.15)) < 1e-9
+
+
+def test_coarse_pictures_attract_from_further_away():
+    """12 pixels apart, fine pictures do not overlap."""
+    _, cameras = blob(0.0)
+    frames = picture(blob(0.75)[0], cameras)
+
+    def pull(levels: int) -> float:
+        gaussians, _ = blob(0.0)
+        place = gaussians.means.requires_grad_()
+        matching_loss(gaussians, cameras, frames, 10.0, levels, np.inf).backward()
+        return float(-place.grad[0, 0, 0])
+
+    assert pull(4) > 0 and pull(4) > 20 * abs(pull(1))
+
+
+def test_large_differences_cost_linearly():
+    """The cost of a blob that is missing, of any size, lies below its square and grows with its area."""
+    here, cameras = blob(0.0)
+    frames = picture(blob(1.2)[0], cameras)
+    robust, square = (matching_loss(here, cameras, frames, 1.0, 1, delta) for delta in (0.05, np.inf))
+    # For d >> δ: 2 δ d instead of d², and never more than that.
+    assert 0.05 * float(square) < float(robust) < 0.35 * float(square)
 
 
 def error(case: SimpleNamespace, points: np.ndarray) -> float:
@@ -207,18 +316,30 @@ def error(case: SimpleNamespace, points: np.ndarray) -> float:
     return float(apart / np.linalg.norm(case.truth[:1] - case.truth, axis=-1)[1:].mean())
 
 
+def displaced(case: SimpleNamespace, motion: FieldMotion) -> np.ndarray:
+    problem = case.problem
+    return np.array(
+        [
+            move_points(problem.matrix, problem.graph, pose, problem.surface.points)[0]
+            for pose in motion.poses(problem)
+        ]
+    )
+
+
 @pytest.mark.slow
-def test_a_motion_is_recovered_from_its_videos(case):
+@pytest.mark.parametrize("controlled", [True, False])
+def test_a_motion_is_recovered_from_its_videos(case, controlled):
+    controls = controls_of(case.problem, case.splats) if controlled else None
     settings = PaperSettings(steps_per_frame=35, last_steps=35, frames_at_once=2)
-    motion = FieldMotion(case.splats, MotionField(0), FRAMES)
+    motion = FieldMotion(case.splats, MotionField(0), FRAMES, controls)
     reconstruct(motion, case.neighbours, case.frames, case.cameras, settings)
-    points = motion.displaced(case.problem)
+    points = displaced(case, motion)
     assert np.array_equal(points[0], case.problem.surface.points)
     assert error(case, points) < 0.6
     # Control: other videos do not lead there.
-    other = FieldMotion(case.splats, MotionField(0), FRAMES)
+    other = FieldMotion(case.splats, MotionField(0), FRAMES, controls)
     reconstruct(other, case.neighbours, case.frames[:, [1, 0, 3, 2]], case.cameras, settings)
-    assert error(case, other.displaced(case.problem)) > 0.8
+    assert error(case, displaced(case, other)) > 0.8
 
 
 # --- stage 2 --------------------------------------------------------------------------------------------

@@ -30,12 +30,13 @@ from zoo.animate3d.paper import FieldMotion, PaperSettings
 from zoo.animate3d.rigidity import nearest_neighbourhoods
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.splats import fitting
-from zoo.animate3d.splats.fitting import follow
+from zoo.animate3d.splats.fitting import controls_among, follow
 from zoo.animate3d.splats.stand_ins import merged, stand_ins
 from zoo.animate3d.still_splats import GREY, UNIT, make_splats, targets
 from zoo.animate3d.surface import make_surface
 from zoo.animate3d.views import make_views
-from zoo.errors import ModelError
+from zoo.errors import ModelError, UnsupportedError
+from zoo.viewer.opening import open_scene
 
 COUNT, FRAMES = 300, 5
 CENTRE = np.array([3.0, -20.0, 7.0])
@@ -273,7 +274,8 @@ def test_neighbourhoods_are_the_nearest_others():
     assert torch.allclose(weights.sum(1), torch.ones(20))
 
 
-def test_all_gaussians_follow_the_field_and_turn_with_it(model):
+@pytest.mark.parametrize("controlled", [True, False])
+def test_all_gaussians_follow_the_field_and_turn_with_it(model, controlled):
     """A field that turns and shifts the whole, of a file that is neither centred nor of unit size."""
     frames, cameras = problem_of(model)
     splats = stand_ins(model, 60, frames, cameras, 0)
@@ -286,7 +288,8 @@ def test_all_gaussians_follow_the_field_and_turn_with_it(model):
             head[0].weight.fill_(1 / 16)  # every hidden unit is 1
         field.whole_turn[2].weight[:] = ((angles + torch.pi) / (2 * torch.pi)).logit()[:, None] / 16
         field.whole_shift[2].weight[:] = ((shift + 1) / 2).logit()[:, None] / 16
-    motion = follow(model, FieldMotion(splats, field, 2), np.array([0.0, 0.5]))
+    controls = controls_among(splats, 0) if controlled else None
+    motion = follow(model, FieldMotion(splats, field, 2, controls), np.array([0.0, 0.5]))
     still, (centre, extent) = model.gaussians, model.unit()
     turn = Rotation.from_euler("xyz", angles.numpy())
     expected = turn.apply(still.means[0].numpy() - centre) + centre + shift.numpy() * extent / UNIT
@@ -294,6 +297,26 @@ def test_all_gaussians_follow_the_field_and_turn_with_it(model):
     assert np.allclose(motion.positions[1], expected, atol=1e-3)
     turned = turn.as_matrix() @ rotation_matrices(still.quats[0]).numpy()
     assert np.allclose(rotation_matrices(torch.from_numpy(motion.rotations[1])).numpy(), turned, atol=1e-3)
+
+
+def test_the_viewer_says_how_to_open_moving_splats(animation, tmp_path):
+    with pytest.raises(UnsupportedError, match=r'\.save\("moving\.ply"\) and view that folder'):
+        open_scene(animation)
+    animation.save(tmp_path / "moving.ply")
+    assert open_scene(tmp_path / "moving").frames == FRAMES
+
+
+def test_control_points_are_spread_over_the_splats(model):
+    frames, cameras = problem_of(model)
+    splats = stand_ins(model, 200, frames, cameras, 0)
+    controls = controls_among(splats, 0)
+    centres, means = controls.centres.numpy(), splats.means.numpy()
+    assert len(centres) == fitting.NODES and cKDTree(means).query(centres)[0].max() == 0
+    reach = cKDTree(centres).query(means)[0].max()
+    assert reach < 2 * np.median(cKDTree(means).query(means, 2)[0][:, 1])
+    # Every splat is carried where an untrained field leaves it.
+    motion = FieldMotion(splats, MotionField(resolutions=((4, 4, 4, 2),)), 2, controls)
+    assert np.allclose(motion.moved(torch.tensor([1])).means[0].detach(), means, atol=1e-5)
 
 
 QUICK = PaperSettings(side=32, gaussians=60, steps_per_frame=1, last_steps=1, arap_points=16)

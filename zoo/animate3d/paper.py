@@ -1,13 +1,15 @@
 """Method `paper`: the 4D optimisation of Animate3D (§3.2-3.3).
 
 Static Gaussians (`still_splats`) are moved by a HexPlane field (`hexplane`) that is optimised until they look like the
-videos, as rigidly as possible (`rigidity`). Frames join one after the other. Of a mesh, a deformation graph then takes
-over the motion, so that results are exported and judged like those of method `graph`; Gaussians of a file follow the
-field itself (`zoo.animate3d.splats`).
+videos, as rigidly as possible (`rigidity`). Frames join one after the other. The field moves control points that carry
+the Gaussians (`controls`): of a mesh the nodes of a deformation graph, so that results are exported and judged like
+those of method `graph`; of a file of splats, points in space (`zoo.animate3d.splats`). As published, it moves every
+Gaussian by itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,11 +21,13 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from renderers.gaussians import TensorCameras
-from zoo.animate3d.graph import GraphPose, move_points, still_pose
+from renderers.gaussians.features import rotation_matrices
+from zoo.animate3d.controls import Binding, Controls, nearest
+from zoo.animate3d.graph import GraphPose, still_pose
 from zoo.animate3d.hexplane import MotionField, Moved
 from zoo.animate3d.rigidity import Neighbours, arap, neighbourhoods
 from zoo.animate3d.solver import Problem
-from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, picture_loss, targets
+from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, matching_loss, targets
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class PaperSettings:
     Attributes:
         side: videos are reduced by a whole factor to at most this many pixels.
         gaussians: most Gaussians.
+        controlled: whether the field moves control points that carry the Gaussians; if not, each Gaussian by itself.
+        colors, levels, robust: of `zoo.animate3d.still_splats.matching_loss`.
         steps_per_frame: after which the next frame joins; 0 begins with all frames.
         last_steps: with all frames.
         frames_at_once: of a step: the newest, and others drawn at random.
@@ -42,21 +48,26 @@ class PaperSettings:
         seed: of all random choices.
     """
 
-    side: int = 64
-    gaussians: int = 2000
+    side: int = 128
+    gaussians: int = 3000
+    controlled: bool = True
+    colors: float = 10.0
+    levels: int = 4
+    robust: float = 0.15
     steps_per_frame: int = 50
     last_steps: int = 150
     frames_at_once: int = 4
     arap: float = 5000.0
     arap_points: int = 512
-    rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-3, "grids": 1e-2, "global": 1e-3})
+    rates: dict[str, float] = field(default_factory=lambda: {"heads": 3e-3, "grids": 1e-2, "global": 1e-3})
     seed: int = 0
 
     @staticmethod
     def published() -> PaperSettings:
         """Those of the released code, for a GPU. ARAP 12 · 512 points · 3 neighbours."""
         return PaperSettings(
-            side=256, gaussians=100_000, last_steps=50, frames_at_once=15, arap=12 * 512 * 3.0,
+            side=256, gaussians=100_000, controlled=False, colors=1.0, levels=1, robust=math.inf,
+            last_steps=50, frames_at_once=15, arap=12 * 512 * 3.0,
             rates={"heads": 1e-4, "grids": 1e-2, "global": 1e-3},
         )  # fmt: skip
 
@@ -69,12 +80,15 @@ class FieldMotion:
     """Gaussians, and the field that moves them in T frames.
 
     Attributes:
-        carried: poses of the graph that the field corrects; None if it moves the still model.
+        controls: the points that the field moves; None if it moves each Gaussian by itself.
+        carried: means [T, K, 3] and quaternions [T, K, 4] of the control points in another motion, which the field
+            corrects; None if it moves the still model.
     """
 
     splats: StillSplats
     field: MotionField
     frames: int
+    controls: Controls | None = None
     carried: tuple[Tensor, Tensor] | None = None
 
     def times(self, frames: Tensor) -> Tensor:
@@ -83,37 +97,48 @@ class FieldMotion:
 
     def moved(self, frames: Tensor, growing: bool = False) -> Moved:
         """The Gaussians in frames, int64 [F]."""
+        splats, controls = self.splats, self.controls
+        if controls is None:
+            return self.field(splats.means, splats.quats, self.times(frames), growing=growing)
+        return controls.carry(self.pose(frames, growing), splats.means, splats.quats, controls.gaussians)
+
+    def pose(self, frames: Tensor, growing: bool = False) -> Moved:
+        """The control points in frames, int64 [F]."""
+        assert self.controls is not None
         carried = self.carried and (self.carried[0][frames], self.carried[1][frames])
-        return self.field(
-            self.splats.means, self.splats.quats, self.times(frames), carried=carried, growing=growing
-        )
+        return self.controls.pose(self.field, self.times(frames), carried=carried, growing=growing)
 
     @torch.no_grad()
-    def carry(self, still: Tensor, frame: int, carried: Tensor | None = None) -> Tensor:
+    def carry(self, still: Tensor, frame: int) -> Tensor:
         """Where any points [n, 3] of the still model are in a frame, in the field's space.
 
-        Args:
-            carried: [n, 3], where the motion that the field corrects has them.
+        Control points carry those that are near in space.
         """
-        none = torch.tensor([1.0, 0.0, 0.0, 0.0]).to(still).expand(len(still), -1)
-        time = self.times(torch.tensor([frame]))
-        whole = self.field.whole(self.field.features(self.splats.means, time))
-        before = None if carried is None else (carried[None], none[None])
-        return self.field(still, none, time, carried=before, whole=whole).means[0]
+        unturned = torch.tensor([1.0, 0.0, 0.0, 0.0]).to(still).expand(len(still), -1)
+        frames = torch.tensor([frame])
+        if self.controls is not None:
+            binding = nearest(self.controls.centres, still)
+            return self.controls.carry(self.pose(frames), still, unturned, binding).means[0]
+        whole = self.field.whole(self.field.features(self.splats.means, self.times(frames)))
+        return self.field(still, unturned, self.times(frames), whole=whole).means[0]
 
     @torch.no_grad()
-    def displaced(self, problem: Problem, poses: list[GraphPose] | None = None) -> np.ndarray:
-        """The surface points in all frames, float64 [T, n, 3], unit space; `poses` are those of `carried`."""
-        surface = problem.surface
-        still = torch.from_numpy(surface.points * UNIT).to(self.splats.means)
-        result = [surface.points]
+    def poses(self, problem: Problem) -> list[GraphPose]:
+        """The motion as poses of a graph, whose nodes the control points are if there are any. Frame 0 is still."""
+        if self.controls is None:
+            return graph_poses(problem, self.displaced(problem))
+        poses = [still_pose(problem.graph)]
         for frame in range(1, self.frames):
-            carried = None
-            if poses is not None:
-                means, _ = move_points(problem.matrix, problem.graph, poses[frame], surface.points)
-                carried = torch.from_numpy(means * UNIT).to(still)
-            result.append(self.carry(still, frame, carried).double().numpy() / UNIT)
-        return np.array(result)
+            moved = self.pose(torch.tensor([frame]))
+            rotations = rotation_matrices(moved.quats[0].double()).numpy()
+            poses.append(GraphPose(rotations, moved.means[0].double().numpy() / UNIT))
+        return poses
+
+    def displaced(self, problem: Problem) -> np.ndarray:
+        """The surface points in all frames where the field moves each by itself: float64 [T, n, 3], unit space."""
+        still = torch.from_numpy(problem.surface.points * UNIT).to(self.splats.means)
+        moved = [self.carry(still, frame).double().numpy() / UNIT for frame in range(1, self.frames)]
+        return np.array([problem.surface.points, *moved])
 
 
 def track_field(
@@ -125,9 +150,18 @@ def track_field(
     settings = settings or PaperSettings()
     frames, cameras = targets(problem.views, settings.side)
     splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
-    motion = FieldMotion(splats, MotionField(settings.seed), len(frames))
+    controls = controls_of(problem, splats) if settings.controlled else None
+    motion = FieldMotion(splats, MotionField(settings.seed), len(frames), controls)
     reconstruct(motion, neighbours_on(problem, splats), frames, cameras, settings, progress)
-    return graph_poses(problem, motion.displaced(problem)), motion
+    return motion.poses(problem), motion
+
+
+def controls_of(problem: Problem, splats: StillSplats) -> Controls:
+    """The nodes of the graph, which carry splats as they carry the surface."""
+    graph, kind = problem.graph, splats.means
+    nodes = torch.from_numpy(graph.point_nodes[splats.points].astype(np.int64))
+    weights = torch.from_numpy(graph.point_weights[splats.points]).to(kind)
+    return Controls(torch.from_numpy(graph.centres * UNIT).to(kind), Binding(nodes, weights))
 
 
 def neighbours_on(problem: Problem, splats: StillSplats) -> Neighbours:
@@ -152,7 +186,10 @@ def reconstruct(
         newest = T - 1 if step >= progressive else 1 + step // settings.steps_per_frame
         chosen = torch.from_numpy(_frames(random, newest, settings, step < progressive))
         moved = motion.moved(chosen)
-        loss = PICTURES * picture_loss(splats.at(moved), cameras, frames[chosen]) * len(chosen)
+        pictures = matching_loss(
+            splats.at(moved), cameras, frames[chosen], settings.colors, settings.levels, settings.robust
+        )
+        loss = PICTURES * pictures * len(chosen)
         if settings.arap:
             rows = torch.from_numpy(random.integers(len(splats.means), size=settings.arap_points))
             loss = loss + settings.arap * arap(splats.means, moved.means, neighbours, rows)
@@ -203,14 +240,12 @@ def graph_poses(problem: Problem, points: np.ndarray) -> list[GraphPose]:
     return poses
 
 
-def carried_by(problem: Problem, splats: StillSplats, poses: list[GraphPose]) -> tuple[Tensor, Tensor]:
-    """Means [T, N, 3] and quaternions [T, N, 4] of Gaussians that a graph carries, in the field's space."""
-    means, quats = [], []
-    graph, matrix = problem.graph, problem.matrix[splats.points]
-    for pose in poses:
-        moved, turn = move_points(matrix, graph, pose, splats.means.double().numpy() / UNIT)
-        u, _, vt = np.linalg.svd(turn)
-        rotation = Rotation.from_matrix(u @ vt) * Rotation.from_quat(splats.quats.numpy(), scalar_first=True)
-        means.append(moved * UNIT)
-        quats.append(rotation.as_quat(scalar_first=True))
-    return tuple(torch.from_numpy(np.array(each)).to(splats.means) for each in (means, quats))  # type: ignore[return-value]
+def carried_by(poses: list[GraphPose]) -> tuple[Tensor, Tensor]:
+    """Poses of the graph as means [T, K, 3] and quaternions [T, K, 4] of control points, in the field's space."""
+    rotations = np.array([pose.rotations for pose in poses])
+    quats = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_quat(scalar_first=True)
+    means = np.array([pose.positions for pose in poses]) * UNIT
+    return (
+        torch.from_numpy(means).float(),
+        torch.from_numpy(quats.reshape(*rotations.shape[:2], 4)).float(),
+    )

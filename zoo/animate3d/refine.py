@@ -13,7 +13,7 @@ from renderers.cameras import Cameras, orbit_cameras
 from renderers.gaussians import TensorCameras, render
 from zoo.animate3d.graph import GraphPose
 from zoo.animate3d.hexplane import MotionField
-from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, graph_poses, neighbours_on
+from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, controls_of, neighbours_on
 from zoo.animate3d.rigidity import Neighbours, arap
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.still_splats import GREY, PIXEL, make_splats, picture_loss, targets
@@ -31,7 +31,10 @@ RESCALED = 0.25  # share of ẑ_0 that gets the standard deviation of the condit
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """Settings of stage 2; the defaults are the paper's, but for the rates.
+    """Settings of stage 2; the defaults are the paper's, but for the rates, a tenth of the released code's.
+
+    Steps of Adam are as long as the rates whatever the size of the gradient, so a motion that is right drifts by that
+    much in every direction in which noise moves it.
 
     Attributes:
         side, gaussians: as in `zoo.animate3d.paper.PaperSettings`, for a motion that has no field yet.
@@ -39,7 +42,7 @@ class RefineSettings:
         weight: of 4D-SDS.
         guidance: w in ε_u + w (ε_c - ε_u); the released code's 5 is this minus 1.
         arap, arap_points: as in `zoo.animate3d.paper.PaperSettings`.
-        rates: of Adam.
+        rates: of Adam at the beginning; they fall to zero along a cosine.
         seed: of all random choices.
     """
 
@@ -50,7 +53,7 @@ class RefineSettings:
     guidance: float = 6.0
     arap: float = 5000.0
     arap_points: int = 512
-    rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-4, "grids": 1e-2, "global": 1e-3})
+    rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-5, "grids": 1e-3, "global": 1e-4})
     seed: int = 0
 
 
@@ -65,15 +68,17 @@ def refined(
     """Refine poses of a graph: those of `track_field` with their field, or any with a new one. Frame 0 stays."""
     settings = settings or RefineSettings()
     frames, cameras = targets(problem.views, settings.side)
-    carried = None
     if motion is None:
         splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
         motion = FieldMotion(
-            splats, MotionField(settings.seed), len(frames), carried_by(problem, splats, poses)
+            splats,
+            MotionField(settings.seed),
+            len(frames),
+            controls_of(problem, splats),
+            carried_by(poses),
         )
-        carried = poses
     refine(motion, neighbours_on(problem, motion.splats), cameras, pipeline, sentence, settings)
-    return graph_poses(problem, motion.displaced(problem, carried))
+    return motion.poses(problem)
 
 
 def refine(
@@ -106,6 +111,7 @@ def refine(
         drawn = render(splats.at(motion.moved(everything)), cameras, background=0.0, eps2d=PIXEL)
         anchor = torch.cat([drawn.output("rgb"), drawn.output("alpha")], -1)
     optimizer = torch.optim.Adam(motion.field.groups(settings.rates), eps=1e-15)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(settings.steps, 1))
     for _ in range(settings.steps):
         rig = random_rig(random, size)
         videos = video(motion, seen, rig)
@@ -125,6 +131,7 @@ def refine(
         optimizer.zero_grad()
         loss.backward(inputs=list(motion.field.parameters()))
         optimizer.step()
+        falling.step()
 
 
 def random_rig(random: np.random.Generator, size: int) -> Cameras:

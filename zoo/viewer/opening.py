@@ -133,6 +133,11 @@ def _open_result(thing: Any) -> Scene:
         from zoo.viewer.videos import VideosScene
 
         return VideosScene.of_output(thing)
+    if kind == "SplatAnimation":
+        raise UnsupportedError(
+            "view: expected an animation of a mesh, got a SplatAnimation; write a file of splats per frame with "
+            '.save("moving.ply") and view that folder: zoo.view("moving")'
+        )
     raise TypeError(
         f"view: expected the name of a model, a file, a folder, a DIMOPipeline, Motion, Animation, Asset or "
         f"MVVDMOutput, got {shown(thing)}"

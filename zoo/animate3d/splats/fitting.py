@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 from renderers.arguments import instance
 from renderers.cameras import Cameras
 from renderers.gaussians.features import rotation_matrices
-from zoo.animate3d.fitting import DOUBTFUL, check_videos
+from zoo.animate3d.controls import Controls, nearest
+from zoo.animate3d.fitting import DOUBTFUL, NODES, check_videos
 from zoo.animate3d.hexplane import MotionField
 from zoo.animate3d.paper import FieldMotion, PaperSettings, reconstruct
 from zoo.animate3d.rigidity import NEIGHBOURS, nearest_neighbourhoods
@@ -22,7 +23,7 @@ from zoo.animate3d.splats.drawing import scene
 from zoo.animate3d.splats.model import SplatModel
 from zoo.animate3d.splats.motion import SplatMotion
 from zoo.animate3d.splats.stand_ins import stand_ins
-from zoo.animate3d.still_splats import UNIT, picture_loss, targets
+from zoo.animate3d.still_splats import UNIT, StillSplats, picture_loss, spread, targets
 from zoo.animate3d.views import Views, make_views
 from zoo.metrics.trajectories import best_rotations
 from zoo.threads import fitting_threads
@@ -86,7 +87,8 @@ def fit_splats(
         frames, seen_by = targets(views, settings.side)
         splats = stand_ins(model, settings.gaussians, frames, seen_by, settings.seed)
         neighbours = nearest_neighbourhoods(splats.means.double().numpy())
-        field = FieldMotion(splats, MotionField(settings.seed), len(frames))
+        controls = controls_among(splats, settings.seed) if settings.controlled else None
+        field = FieldMotion(splats, MotionField(settings.seed), len(frames), controls)
         reconstruct(field, neighbours, frames, seen_by, settings, progress)
         if guide is not None:
             from zoo.animate3d.refine import refine
@@ -96,6 +98,12 @@ def fit_splats(
         residual = measure(model, motion, views)
     doubtful = residual > residual[0] + DOUBTFUL
     return SplatFit(motion, residual, doubtful)
+
+
+def controls_among(splats: StillSplats, seed: int) -> Controls:
+    """Evenly spread control points among splats; each carries those that are near in space."""
+    centres = splats.means[spread(splats.means.double().numpy(), NODES, seed)]
+    return Controls(centres, nearest(centres, splats.means))
 
 
 def follow(model: SplatModel, field: FieldMotion, times: np.ndarray) -> SplatMotion:
