@@ -228,13 +228,21 @@ def test_control_points_carry_gaussians_as_the_graph_carries_the_surface(case):
 def test_gaussians_turn_with_their_control_points(case):
     turn, centres = Rotation.from_rotvec([0.2, -2.9, 1.4]), case.problem.graph.centres
     rigid = GraphPose(np.tile(turn.as_matrix(), (len(centres), 1, 1)), turn.apply(centres) + 0.3)
-    motion = carried_motion(case, rigid)
-    # A rotation has two quaternions, and neighbours may have either.
-    motion.carried[1][1, ::2] *= -1
-    moved = motion.moved(torch.tensor([1]))
+    moved = carried_motion(case, rigid).moved(torch.tensor([1]))
     assert np.allclose(moved.means[0], turn.apply(case.splats.means.numpy()) + 0.3 * UNIT, atol=1e-4)
     expected = turn.as_matrix() @ rotation_matrices(case.splats.quats).numpy()
     assert np.allclose(rotation_matrices(moved.quats[0]).numpy(), expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_either_quaternion_of_a_rotation_carries_the_same(case):
+    """q and -q are one rotation, and neighbours that turn differently may have either."""
+    motion = carried_motion(case, bent(case))
+    expected = motion.moved(torch.tensor([1]))
+    motion.carried[1][1, ::2] *= -1
+    moved = motion.moved(torch.tensor([1]))
+    assert torch.allclose(moved.means, expected.means, atol=1e-5)
+    assert torch.allclose(rotation_matrices(moved.quats), rotation_matrices(expected.quats), atol=1e-4)
 
 
 def test_control_points_become_the_nodes_of_the_graph(case):

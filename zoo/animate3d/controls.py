@@ -61,9 +61,8 @@ class Controls:
         nodes, weights = binding.nodes, binding.weights[..., None]
         arms = points[:, None] - self.centres[nodes]  # [N, J, 3]
         turned = torch.einsum("fnjab,njb->fnja", rotation_matrices(pose.quats)[:, nodes], arms)
-        around = pose.quats[
-            :, nodes
-        ]  # those of one point on the side of its first, as q and -q are one rotation
+        around = pose.quats[:, nodes]
+        # The quaternions of one point on the side of its first, as q and -q are one rotation.
         side = torch.where((around * around[:, :, :1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
         blended = normalize((weights * side * around).sum(2), dim=-1)
         return Moved(
