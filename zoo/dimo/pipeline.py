@@ -26,6 +26,7 @@ from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO, same_weights
 from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
 from zoo.dimo.precision import convert, dtype_name, pack, round_weights
+from zoo.dimo.sampling import draw
 from zoo.errors import PlacementError, UnsupportedError
 from zoo.placement import placement
 from zoo.precision import STORAGES, Storage
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 SECONDS = 2.0  # duration of the phases 0..1, as in the training clips
 WEIGHTS, PREVIEW = "model.safetensors", "preview.mp4"
 PREVIEW_SIDE = 320  # pixels
-# Of `DIMOPipeline.draw`: the largest share of torn Gaussians of a sample, and the most latents drawn for one.
-WHOLE = 0.06
-DRAWS = 8
 
 
 class DIMOPipeline:
@@ -271,24 +269,8 @@ class DIMOPipeline:
         return self._decode(z, "sample", frames)
 
     def draw(self, seed: int) -> Tensor:
-        """Draw a latent z of a motion that leaves the object whole, [Z].
-
-        The paper draws from N(0, I) (§3.2). Here that distribution is truncated: latents whose motion tears more than
-        `WHOLE` of the object's solid Gaussians off their neighbours (`zoo.dimo.evaluation.torn`) are drawn again. These
-        are 3 % of the bundled models' latents at most. Of `DRAWS` latents that all tear, the least torn one is taken.
-
-        The draw depends on the seed and the weights only, and leaves torch's global generator alone. In another
-        precision or on another device, a share is rounded differently, so a latent at the limit may be another one.
-        """
-        from zoo.dimo.evaluation import torn
-
-        generator = torch.Generator().manual_seed(self._seed(seed, "seed"))
-        mu = self._placed(self.model)
-        drawn: list[tuple[float, Tensor]] = []
-        while len(drawn) < DRAWS and not (drawn and drawn[-1][0] <= WHOLE):
-            z = torch.randn(mu.shape[1], generator=generator).to(mu)
-            drawn.append((float(torn(self.model, z[None], self.phases.to(mu))), z))
-        return min(drawn, key=lambda each: each[0])[1]
+        """Draw a latent from N(0, I), [Z]; again if its motion tears the object (`zoo.dimo.sampling`)."""
+        return draw(self._placed(self.model), self.phases, self._seed(seed, "seed"))
 
     def _seed(self, seed: Any, name: str) -> int:
         return integer(seed, f"dimo/{self.object}: {name}", -(2**63), 2**64 - 1)
@@ -427,21 +409,17 @@ class DIMOPipeline:
         motion = decode(model, z, phases, name, self.seconds, self.object)
         return replace(motion, exact=frames is not None, trained=self.sentences)
 
-    def _placed(self, model: DIMO) -> Tensor:
-        """The means of the model's latents, [M, Z], which have the device and the precision of all latents.
-
-        Raises:
-            PlacementError: the model is on the device meta.
-        """
+    def _placed(self, model: DIMO) -> DIMO:
+        """The model, unless it is on the device meta."""
         if model.mu.is_meta:
             raise PlacementError(
                 f"dimo/{self.object} is on the device meta, which holds no values; load the model again"
             )
-        return model.mu
+        return model
 
     def _latent(self, z: Tensor | Sequence[float], model: DIMO) -> Tensor:
         """A latent [Z] on the model's device and in its precision."""
-        mu = self._placed(model)
+        mu = self._placed(model).mu
         check_numbers(z, f"dimo/{self.object}: z")
         z = torch.as_tensor(z, dtype=mu.dtype, device=mu.device)
         if z.shape != mu.shape[1:]:
