@@ -41,6 +41,7 @@ MODELS = {
     "dimo/fish": "puffs up",
     "dimo/snake": "rears up high, then strikes",
     "dimo/crab": "snaps its claws",
+    "dimo/flower": "twirls",
 }
 # Species → sentence of a motion.
 CREATURES = {

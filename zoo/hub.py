@@ -96,6 +96,7 @@ def load(
         "dimo/cat",
         "dimo/crab",
         "dimo/fish",
+        "dimo/flower",
         "dimo/fox",
         "dimo/kangaroo",
         "dimo/robot",
