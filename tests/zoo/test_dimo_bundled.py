@@ -89,7 +89,7 @@ def test_no_motion_is_torn(name):
     samples = torch.stack([pipeline.draw(seed) for seed in range(10)])
     assert torn(model, samples, phases).max() <= 0.06
     # Control: four times as far out as any motion, the surface comes apart.
-    assert torn(model, 4 * model.mu[:5], phases).max() > 0.06
+    assert torn(model, 4 * model.mu[::5], phases).max() > 0.06
 
 
 @pytest.mark.xfail(
