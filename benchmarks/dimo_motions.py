@@ -1,4 +1,4 @@
-"""Plausibility and diversity of a DIMO model's motions: trained ones, samples of N(0, I) and interpolations.
+"""Plausibility and diversity of a DIMO model's motions: trained ones, samples and interpolations.
 
     python -m benchmarks.dimo_motions dimo/kangaroo --data out/motions/kangaroo --out strips
 

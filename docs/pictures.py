@@ -40,6 +40,8 @@ MODELS = {
     "dimo/cat": "leaps once",
     "dimo/fish": "puffs up",
     "dimo/snake": "rears up high, then strikes",
+    "dimo/crab": "snaps its claws",
+    "dimo/flower": "twirls",
 }
 # Species → sentence of a motion.
 CREATURES = {

@@ -92,7 +92,15 @@ class ModelInfo:
 @overload
 def load(
     name: Literal[
-        "dimo/bird", "dimo/cat", "dimo/fish", "dimo/fox", "dimo/kangaroo", "dimo/robot", "dimo/snake"
+        "dimo/bird",
+        "dimo/cat",
+        "dimo/crab",
+        "dimo/fish",
+        "dimo/flower",
+        "dimo/fox",
+        "dimo/kangaroo",
+        "dimo/robot",
+        "dimo/snake",
     ],
     *,
     home: str | os.PathLike[str] | None = ...,

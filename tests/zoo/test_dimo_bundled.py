@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -21,12 +23,19 @@ from zoo.metrics.silhouettes import intersection_and_union, iou
 BUNDLED = zoo.list_models("bundled:dimo/*")
 PUFFED = ["puffs-up", "puffs-up-then-darts-forward"]  # of the fish; see the test that expects them to fail
 
+ONE_IN_THE_QUICK_SUITE = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name.endswith("kangaroo") else pytest.mark.slow) for name in BUNDLED],
+)
 
-def test_the_kangaroo_and_six_more_are_there():
+
+def test_the_kangaroo_and_eight_more_are_there():
     assert {name.rpartition("/")[2] for name in BUNDLED} == {
         "bird",
         "cat",
+        "crab",
         "fish",
+        "flower",
         "fox",
         "kangaroo",
         "robot",
@@ -53,10 +62,7 @@ def test_motions_never_trained_on(name, request):
     assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 24
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name.endswith("kangaroo") else pytest.mark.slow) for name in BUNDLED],
-)
+@ONE_IN_THE_QUICK_SUITE
 def test_half_way_between_two_motions_nothing_comes_apart(name):
     """Rigidity energy over 20 random pairs, at most 1.5 times the less rigid end's."""
     model = zoo.load(name).model
@@ -74,19 +80,16 @@ def assert_whole(pipeline: zoo.dimo.DIMOPipeline, motions: list[str]) -> None:
         assert float(share) <= min(0.06, truth[motion] + 0.03), motion
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name.endswith("kangaroo") else pytest.mark.slow) for name in BUNDLED],
-)
+@ONE_IN_THE_QUICK_SUITE
 def test_no_motion_is_torn(name):
-    """From the weights: every trained motion in every second frame, and samples of N(0, I)."""
+    """From the weights: every trained motion in every second frame, and samples."""
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
     assert_whole(pipeline, [motion for motion in pipeline.motions if motion not in PUFFED])
     samples = torch.stack([pipeline.draw(seed) for seed in range(10)])
     assert torn(model, samples, phases).max() <= 0.06
     # Control: four times as far out as any motion, the surface comes apart.
-    assert torn(model, 4 * model.mu[:5], phases).max() > 0.06
+    assert torn(model, 4 * model.mu[::5], phases).max() > 0.06
 
 
 @pytest.mark.xfail(
@@ -97,12 +100,13 @@ def test_the_fish_puffs_up_without_being_torn():
     assert_whole(zoo.load("bundled:dimo/fish"), PUFFED)
 
 
-@pytest.mark.parametrize(  # not the robot, whose samples have 0.87 of the diversity
-    "name", ["kangaroo", "fox", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bird", "cat"))]
-)
-def test_samples_are_as_diverse_as_the_trained_motions(name):
-    """Mean distance of key-point paths between 40 samples, and of each to the nearest trained motion."""
-    pipeline = zoo.load(f"bundled:dimo/{name}")
+@functools.cache
+def distances(name: str) -> tuple[float, float, float]:
+    """Mean distances of key-point paths between two trained motions and between two of 40 samples.
+
+    The third is the least distance of a sample from a trained motion.
+    """
+    pipeline = zoo.load(name)
     model = pipeline.model
     samples = torch.stack([pipeline.draw(seed) for seed in range(40)])
     with torch.no_grad():
@@ -114,8 +118,24 @@ def test_samples_are_as_diverse_as_the_trained_motions(name):
     def mean(paths: torch.Tensor) -> float:
         return float(apart(paths, paths).sum() / (len(paths) * (len(paths) - 1)))
 
-    assert mean(drawn) >= 0.9 * mean(trained)
-    assert apart(drawn, trained).min() >= 0.3 * mean(trained)
+    return mean(trained), mean(drawn), float(apart(drawn, trained).min())
+
+
+@ONE_IN_THE_QUICK_SUITE
+def test_samples_are_as_diverse_as_the_trained_motions(name):
+    trained, drawn, _ = distances(name)
+    assert drawn >= 0.9 * trained
+
+
+@ONE_IN_THE_QUICK_SUITE
+def test_no_sample_is_a_copy(name, request):
+    if name.endswith("snake"):
+        reason = (
+            "sample 8 is a small motion: 0.25 from looks-up, wanted: 0.3; two trained motions are 0.21 apart"
+        )
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    trained, _, nearest = distances(name)
+    assert nearest >= 0.3 * trained
 
 
 # --- the weights against rendered truth ----------------------------------------------------------------
@@ -152,10 +172,7 @@ def quality(
     return psnr(picture.rgb.clamp(0, 1), color), iou(*intersection_and_union(picture.alpha, alpha))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name.endswith("kangaroo") else pytest.mark.slow) for name in BUNDLED],
-)
+@ONE_IN_THE_QUICK_SUITE
 def test_the_weights_show_what_the_object_does(name):
     """The first, the worst and the last motion in views that were never trained on, as the metrics file says.
 

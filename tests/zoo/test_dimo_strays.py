@@ -87,6 +87,18 @@ def test_a_limb_in_a_wrong_place_is_no_stray(videos):
     assert stray.nonzero()[:, 0].tolist() == STRAYS
 
 
+def test_one_that_floats_is_stray_without_being_torn(videos):
+    """It is half a metre below the object, as far as it is from its neighbours, which therefore do not move away."""
+    model = _model([])
+    with torch.no_grad():
+        model.means[0] = torch.tensor([0.2, -0.5, 0.0])
+        model.log_scales[0], model.opacity_logits[0] = -2.5, -0.5
+        model.neighbours[0] = 1
+        scenes = model.skin(model.trajectories(model.mu, torch.tensor(videos.phases)))
+    assert not torn_points(scenes.means, model.means)[:, 0].any()
+    assert stray_gaussians(model, videos, videos.train_views).nonzero()[:, 0].tolist() == [0]
+
+
 def test_torn_inside_the_object_is_no_stray(videos):
     """A slower wing carries Gaussians of the body along, but not far enough to leave it."""
     model = _model([], lift=0.2)

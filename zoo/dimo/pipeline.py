@@ -26,6 +26,7 @@ from zoo.dimo.config import DIMOConfig
 from zoo.dimo.model import DIMO, same_weights
 from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
 from zoo.dimo.precision import convert, dtype_name, pack, round_weights
+from zoo.dimo.sampling import draw
 from zoo.errors import PlacementError, UnsupportedError
 from zoo.placement import placement
 from zoo.precision import STORAGES, Storage
@@ -268,13 +269,8 @@ class DIMOPipeline:
         return self._decode(z, "sample", frames)
 
     def draw(self, seed: int) -> Tensor:
-        """Draw a latent z ~ N(0, I), [Z], as the paper does (§3.2).
-
-        The draw depends on the seed only, and leaves torch's global generator alone.
-        """
-        generator = torch.Generator().manual_seed(self._seed(seed, "seed"))
-        mu = self.model.mu
-        return torch.randn(mu.shape[1], generator=generator).to(mu)
+        """Draw a latent from N(0, I), [Z]; again if its motion tears the object (`zoo.dimo.sampling`)."""
+        return draw(self._placed(self.model), self.phases, self._seed(seed, "seed"))
 
     def _seed(self, seed: Any, name: str) -> int:
         return integer(seed, f"dimo/{self.object}: {name}", -(2**63), 2**64 - 1)
@@ -413,13 +409,17 @@ class DIMOPipeline:
         motion = decode(model, z, phases, name, self.seconds, self.object)
         return replace(motion, exact=frames is not None, trained=self.sentences)
 
-    def _latent(self, z: Tensor | Sequence[float], model: DIMO) -> Tensor:
-        """A latent [Z] on the model's device and in its precision."""
-        mu = model.mu
-        if mu.is_meta:
+    def _placed(self, model: DIMO) -> DIMO:
+        """The model, unless it is on the device meta."""
+        if model.mu.is_meta:
             raise PlacementError(
                 f"dimo/{self.object} is on the device meta, which holds no values; load the model again"
             )
+        return model
+
+    def _latent(self, z: Tensor | Sequence[float], model: DIMO) -> Tensor:
+        """A latent [Z] on the model's device and in its precision."""
+        mu = self._placed(model).mu
         check_numbers(z, f"dimo/{self.object}: z")
         z = torch.as_tensor(z, dtype=mu.dtype, device=mu.device)
         if z.shape != mu.shape[1:]:
