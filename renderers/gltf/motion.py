@@ -66,7 +66,6 @@ class Motion:
 
     def __init__(self, rig: Rig, channels: tuple[Channel, ...], start: float) -> None:
         self._rig = rig
-        self._kernels = load_kernels()
         self.origin = np.zeros(3)
         self._translation_scale = rig.nodes.translation_scale.copy()
         self._rotation = rig.nodes.rotation.copy()
@@ -199,7 +198,8 @@ class Motion:
         """For each of `_times`: keys before and after `time`, phase between them (0-1), their distance in seconds."""
         lines = len(self._times)
         (low, high), (phase, step) = np.empty((2, lines), np.int64), np.empty((2, lines))
-        self._kernels.find_keys(float(time), self._line_starts, self._all_times, low, high, phase, step)
+        kernels = load_kernels()  # no attribute, as machine code cannot be pickled
+        kernels.find_keys(float(time), self._line_starts, self._all_times, low, high, phase, step)
         return low, high, phase, step
 
     def _keys_between_end_and_start(self, phase: float, length: float) -> tuple[np.ndarray, ...]:
@@ -210,7 +210,7 @@ class Motion:
 
     def _move_nodes(self, keys: tuple[np.ndarray, ...]) -> None:
         """Evaluate the animated node transforms and the world matrices that depend on them."""
-        low, high, phase, step = keys
+        kernels, (low, high, phase, step) = load_kernels(), keys
         for rotates, spline, tracks in self._tracks:
             state = self._rotation if rotates else self._translation_scale
             if spline:
@@ -221,11 +221,11 @@ class Motion:
                 continue
             where = (tracks.first, tracks.lines, tracks.moves, tracks.rows, low, high, phase, state)
             if rotates:
-                self._kernels.interpolate_rotations(tracks.values, tracks.arcs, *where)
+                kernels.interpolate_rotations(tracks.values, tracks.arcs, *where)
             else:
-                self._kernels.interpolate(tracks.values, *where)
+                kernels.interpolate(tracks.values, *where)
         if len(self._moving):
-            self._kernels.place_nodes(
+            kernels.place_nodes(
                 self._moving, self._below, self._parents, self._translation_scale, self._rotation, self._local,
                 self._world,
             )  # fmt: skip
@@ -301,7 +301,7 @@ class Motion:
         Normals are transformed by the cofactor matrix (the inverse transpose up to a factor). Without `normals`, they
         and `mirrored` are left unchanged, which saves half the time.
         """
-        kernels, (positions, directions) = self._kernels, out
+        kernels, (positions, directions) = load_kernels(), out
         determinants = np.zeros(len(mirrored))
         if rigid:
             matrices = self._world[[self._rig.parts[part].node for part in rigid], :3]
