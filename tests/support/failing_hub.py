@@ -21,9 +21,9 @@ os.environ["MENAGERIE_HOME"] = str(base / "registry")
 import huggingface_hub.utils._http
 huggingface_hub.utils._http.time.sleep = lambda seconds: None
 from huggingface_hub import _tree_cache, constants, file_download
-constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = file_download._ETAG_RETRY_TIMEOUT = 0.1
+constants.HF_HUB_ETAG_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT = file_download._ETAG_RETRY_TIMEOUT = 0.3
 from zoo import huggingface
-huggingface.READ_TIMEOUT_S = huggingface.PUBLISH_TIMEOUT_S = 0.1
+huggingface.READ_TIMEOUT_S = huggingface.PUBLISH_TIMEOUT_S = 0.3
 logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 lines = []
 class Lines(logging.Handler):
@@ -46,7 +46,7 @@ FAULTS = {{
     "429": Fault(429, headers=(("Retry-After", "7"),)),
     "500": Fault(500),
     "503": Fault(503),
-    "slow": Fault(delay_s=0.3),
+    "slow": Fault(delay_s=0.6),
     "drop": "drop",
     "cut": Fault(sent=0.5),
     "wrong hash": Fault(damage=True),
