@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import platform
 import struct
 import sys
@@ -69,6 +70,21 @@ def processor_level() -> str | None:
 
     features = llvm.get_host_cpu_features()
     return next((level for level, needed in LEVELS.items() if all(map(features.get, needed))), None)
+
+
+def packaged_kernels(folder: Path, sources: Sequence[str]) -> SimpleNamespace | None:
+    """Load the kernels of the package, unless the environment chooses others.
+
+    MENAGERIE_KERNELS=numba asks for kernels that are compiled for exactly this processor; the name of one of `LEVELS`
+    chooses the machine code for it.
+
+    Args:
+        folder, sources: as for `load_archive`.
+    Returns:
+        The kernels as attributes; None if numba has to compile them.
+    """
+    chosen = os.environ.get("MENAGERIE_KERNELS")
+    return None if chosen == "numba" else load_archive(folder, sources, chosen if chosen in LEVELS else None)
 
 
 def load_archive(folder: Path, sources: Sequence[str], level: str | None = None) -> SimpleNamespace | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from renderers.machine_code import load_archive
+from renderers.machine_code import packaged_kernels
 
 FOLDER = Path(__file__).parent
 ARCHIVES = FOLDER / "compiled"
@@ -20,15 +19,14 @@ SOURCES = (
 def load_kernels() -> Any:
     """Return an object with the kernels as attributes.
 
-    The environment variable MENAGERIE_KERNELS=numba compiles them for exactly this processor instead.
+    The environment variable MENAGERIE_KERNELS chooses others, see `renderers.machine_code.packaged_kernels`.
 
     Raises:
         RuntimeError: the package has no machine code for this processor, and numba cannot be imported.
     """
-    if os.environ.get("MENAGERIE_KERNELS") != "numba":
-        packaged = load_archive(ARCHIVES, SOURCES)
-        if packaged is not None:
-            return packaged
+    packaged = packaged_kernels(ARCHIVES, SOURCES)
+    if packaged is not None:
+        return packaged
     try:
         from renderers.gaussians import kernels
     except ImportError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from renderers.machine_code import LEVELS, load_archive
+from renderers.machine_code import packaged_kernels
 
 FOLDER = Path(__file__).parent
 ARCHIVES = FOLDER / "compiled"
@@ -19,17 +18,14 @@ SOURCES = (str(FOLDER / "kernels.py"), str(FOLDER.parent / "fixed.py"))
 def load_kernels() -> Any:
     """Return an object with the kernels as attributes.
 
-    The environment variable MENAGERIE_KERNELS=numba compiles them for exactly this processor instead; the name of one
-    of `machine_code.LEVELS` chooses the machine code for it.
+    The environment variable MENAGERIE_KERNELS chooses others, see `renderers.machine_code.packaged_kernels`.
 
     Raises:
         ImportError: the package has no machine code for this processor, and numba cannot be imported.
     """
-    chosen = os.environ.get("MENAGERIE_KERNELS")
-    if chosen != "numba":
-        packaged = load_archive(ARCHIVES, SOURCES, chosen if chosen in LEVELS else None)
-        if packaged is not None:
-            return packaged
+    packaged = packaged_kernels(ARCHIVES, SOURCES)
+    if packaged is not None:
+        return packaged
     try:
         from renderers.gltf import kernels
     except ImportError as error:
