@@ -23,9 +23,7 @@ RESOLUTION = 128  # pixels
 EVERY = 2  # stride over frames
 VISIBLE = 0.3  # pixels that a Gaussian must contribute in a frame, over all views
 OUTSIDE = 0.5  # share of its contribution that must be outside the object, if it is torn off
-FLOATING = (
-    0.25  # the same share, if that is further than MARGIN away from the object, where none of it belongs
-)
+FLOATING = 0.25  # the same share, further than MARGIN away from the object, where none of it belongs
 MARGIN = 0.025  # of the image size
 EMPTY = 8  # alpha of 255 below which a pixel is outside
 

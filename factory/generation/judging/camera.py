@@ -8,9 +8,8 @@ from factory.generation.judging.flow import CommonMotion
 from factory.generation.judging.video import JudgedVideo
 
 ANGLES = np.radians(np.arange(-75, 76, 5))  # of a last frame that is compared with the first
-RETURNED = (
-    0.4  # difference of the last frame from the first below which an object has begun to return to its pose
-)
+# Difference of the last frame from the first below which an object has begun to return to its pose.
+RETURNED = 0.4
 
 
 def background_motion(video: JudgedVideo) -> float | None:
