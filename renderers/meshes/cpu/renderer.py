@@ -1,4 +1,4 @@
-"""The CPU renderer: clips frame by frame, the views of a frame one after the other or on several threads."""
+"""The CPU renderer: clips frame by frame, the views one after the other or on several threads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CPURenderer:
     """The CPU back end, used for many clips.
 
     Args:
-        threads: number of threads that draw the views of a frame; by default OMP_NUM_THREADS, else the number of
+        threads: number of threads that draw views; by default OMP_NUM_THREADS, else the number of
             processors that this process may use. Images do not depend on it.
     """
 
@@ -87,10 +87,11 @@ def _default_threads() -> int:
 
 
 class _Painter:
-    """Draws the current frame of a scene from all cameras of a shot.
+    """Draws the frames of a scene from all cameras of a shot.
 
-    With several threads, `colour` returns before the images are complete: the next pose is evaluated meanwhile. They
-    are complete after `finish`, or after the next call of another method.
+    With several threads, `colour` returns before the images are complete. The next frame is posed meanwhile, in a
+    second scene, so that a thread without views left goes on to it while others finish theirs. The images are complete
+    after `finish`, or after `geometry`.
     """
 
     def __init__(
@@ -101,13 +102,14 @@ class _Painter:
         pool: ThreadPoolExecutor | None,
         threads: int,
     ) -> None:
-        self._scene, self._cameras = scene, cameras
+        self._scenes = [scene] if pool is None else [scene, scene.twin()]  # that of the current frame first
+        self._pending: list[list[Future[None]]] = [[] for _ in self._scenes]  # the drawing of each
+        self._cameras = cameras
         eyes = np.ascontiguousarray(cameras.camera_to_world[:, :3, 3])
         distances = np.array([np.sqrt((eye**2).sum()) for eye in eyes])
         self._views = Views(cameras.width, cameras.height, eyes, distances, _projections(cameras))
         self._grid, self._pixel_grid = _grid(settings.samples), _grid(1)
         self._pool, self._threads = pool, threads
-        self._pending: list[Future[None]] = []
         self._desks: SimpleQueue[_Desk] = SimpleQueue()
         for _ in range(threads):
             self._desks.put(_Desk(scene, self._views, settings, self._grid, self._pixel_grid))
@@ -115,52 +117,60 @@ class _Painter:
     @property
     def one_sided(self) -> list[np.ndarray]:
         """As `Scene.one_sided`."""
-        return self._scene.one_sided
+        return self._scenes[0].one_sided
 
     def deform(self, pose: Pose, shot: Shot) -> None:
         """Go on to the next frame."""
-        self.finish()
-        self._scene.deform(pose, shot)
+        self._scenes.reverse()
+        self._pending.reverse()
+        _wait(self._pending[0])
+        self._scenes[0].deform(pose, shot)
 
     def finish(self) -> None:
-        """Wait for the images of the current frame."""
-        pending, self._pending = self._pending, []
-        for future in pending:
-            future.result()
+        """Wait for all images."""
+        for pending in self._pending:
+            _wait(pending)
 
     def colour(self, images: np.ndarray, t: int) -> None:
         """Draw frame t of all views into uint8 [V, T, H, W, 4], straight alpha, top row first."""
         words = images.view("<u4")[..., 0]
-        self._for_views(lambda desk, queue: desk.draw(queue, words, t))
+        self._for_views(lambda desk, scene, queue: desk.draw(scene, queue, words, t))
 
     def geometry(self, upcoming: Pose, shot: Shot) -> Surface:
         """Return depth, normals and motion of the current frame from all views; `upcoming` is the next pose."""
         cameras = self._cameras
-        following = np.empty_like(self._scene.mesh.positions)
+        following = np.empty_like(self._scenes[0].mesh.positions)
         place(upcoming.positions, shot.asset_to_world, following)
         surface = np.zeros((len(cameras), cameras.height, cameras.width, 8), np.float32)
-        self._for_views(lambda desk, queue: desk.survey(queue, following, surface))
+        self._for_views(lambda desk, scene, queue: desk.survey(scene, queue, following, surface))
         self.finish()
         return Surface(surface[..., 0], surface[..., 1:4], surface[..., 4:6], surface[..., 6:8])
 
-    def _for_views(self, draw: Callable[[_Desk, np.ndarray], None]) -> None:
-        """Call a function once per thread, with its scratch memory and the queue that all take the next view from.
+    def _for_views(self, draw: Callable[[_Desk, Scene, np.ndarray], None]) -> None:
+        """Call a function once per thread, with its scratch memory, the current frame and a queue of its views.
 
-        A thread that has to wait for Python's lock between two views would stand still while a pose is evaluated.
+        All threads take the next view from this queue. A thread that has to wait for Python's lock between two views
+        would stand still while a pose is evaluated.
         """
-        queue = np.zeros(1, np.int64)
+        scene, queue = self._scenes[0], np.zeros(1, np.int64)
 
         def run() -> None:
             desk = self._desks.get()
             try:
-                draw(desk, queue)
+                draw(desk, scene, queue)
             finally:
                 self._desks.put(desk)
 
         if self._pool is None:
             run()
         else:
-            self._pending += [self._pool.submit(run) for _ in range(self._threads)]
+            self._pending[0] += [self._pool.submit(run) for _ in range(self._threads)]
+
+
+def _wait(pending: list[Future[None]]) -> None:
+    """Wait for tasks, which are removed from the list; raise the error of the first that failed."""
+    while pending:
+        pending.pop(0).result()
 
 
 class _Desk:
@@ -169,21 +179,20 @@ class _Desk:
     def __init__(
         self, scene: Scene, views: Views, settings: RenderSettings, grid: Grid, pixel_grid: Grid
     ) -> None:
-        self._scene, self._views = scene, views
+        self._triangles, self._vertices = len(scene.mesh.corners), len(scene.mesh.positions)
+        self._views = views
         self._grid, self._pixel_grid = grid, pixel_grid
-        triangles = len(scene.mesh.corners)
         self._work = _work(grid, scene.orders)
         self._pixel_work = self._work
         if settings.geometry and settings.samples > 1:
             self._pixel_work = _work(pixel_grid, scene.orders)
-        self._reserve(triangles + 64, 2 * triangles + 64)
+        self._reserve(self._triangles + 64, 2 * self._triangles + 64)
 
     def _reserve(self, records: int, references: int) -> None:
         """Allocate memory for a number of records per view, and of references to them from tiles."""
-        mesh = self._scene.mesh
         self._room = records, references
-        self._records = _records(records, len(mesh.corners))
-        self._lists = _lists(records, len(mesh.positions))
+        self._records = _records(records, self._triangles)
+        self._lists = _lists(records, self._vertices)
         self._bins = {
             grid.samples: (self._empty_bins(grid), self._empty_bins(grid))
             for grid in (self._grid, self._pixel_grid)
@@ -199,32 +208,32 @@ class _Desk:
         """Return the number of tiles per row."""
         return -(-self._views.width // grid.tile_width)
 
-    def draw(self, queue: np.ndarray, images: np.ndarray, t: int) -> None:
+    def draw(self, scene: Scene, queue: np.ndarray, images: np.ndarray, t: int) -> None:
         """Draw frame t of the views in a queue into uint32 [V, T, H, W]."""
 
         def some(view: int) -> int:
             opaque, blended = self._bins[self._grid.samples]
             return kernels.draw(
-                *self._scene_and_views(queue, view, self._grid), opaque, blended, CLEAR, self._work, images, t
-            )
+                *self._scene_and_views(scene, queue, view, self._grid), opaque, blended, CLEAR, self._work,
+                images, t,
+            )  # fmt: skip
 
         self._all_views(some)
 
-    def survey(self, queue: np.ndarray, following: np.ndarray, surface: np.ndarray) -> None:
+    def survey(self, scene: Scene, queue: np.ndarray, following: np.ndarray, surface: np.ndarray) -> None:
         """Draw the surface of the views in a queue into float32 [V, H, W, 8]."""
 
         def some(view: int) -> int:
             opaque, _ = self._bins[self._pixel_grid.samples]
             return kernels.survey(
-                *self._scene_and_views(queue, view, self._pixel_grid), opaque, following, self._pixel_work,
+                *self._scene_and_views(scene, queue, view, self._pixel_grid), opaque, following, self._pixel_work,
                 surface,
             )  # fmt: skip
 
         self._all_views(some)
 
-    def _scene_and_views(self, queue: np.ndarray, view: int, grid: Grid) -> tuple:
+    def _scene_and_views(self, scene: Scene, queue: np.ndarray, view: int, grid: Grid) -> tuple:
         """Return the arguments that `kernels.draw` and `kernels.survey` have in common."""
-        scene = self._scene
         # The box of a triangle may be smaller by the distance of samples from the edge of their pixels.
         margin = float(grid.inside.min()) - _ROUNDING
         return (

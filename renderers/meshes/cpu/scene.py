@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,13 @@ class Scene:
         self.orders = int(_orders(self.materials.flags).sum())
         self.radius = 0.0
         self._visible = np.ascontiguousarray(asset.visible, np.int64)
+
+    def twin(self) -> Scene:
+        """Return the same scene with a frame of its own, to be posed while this one is drawn."""
+        other = copy.copy(self)
+        moving = ("winding", "positions", "normals", "vertices", "culled_winding")
+        other.mesh = self.mesh._replace(**{name: getattr(self.mesh, name).copy() for name in moving})
+        return other
 
     def deform(self, pose: Pose, shot: Shot) -> None:
         """Set the pose of another frame."""
