@@ -30,6 +30,7 @@ _CELL = 4  # pixels; side of the cells of the depth buffer that visibility is te
 # Relative depth tolerance of the visibility test: a surface at a slant is deeper at the far side of adjacent cells.
 _THICKNESS = 0.04
 _TOP = 0.05  # fraction of the image that flow is averaged over, as in VBench's dynamic degree
+_WINDOW = 7  # pixels per side, of SSIM
 _FEW_VIEWS = 4  # views a quarter turn apart: no motion is along the line of sight of all of them
 # A triangle is absent below the first, present above the second fraction of its largest area over time.
 _GONE, _PRESENT = 0.01, 0.25
@@ -421,10 +422,12 @@ def frame_similarity(frames: np.ndarray) -> float:
 
     similar = []
     for view in frames[np.unique(np.linspace(0, len(frames), _FEW_VIEWS, endpoint=False).astype(int))]:
+        block = -(-view.shape[1] // 128)
+        view = _surroundings(view, block)
         colour = fixed.dot(composite(view, GREY), np.array([0.299, 0.587, 0.114], np.float32))
-        x, covered = _shrunk(colour), _shrunk(view[..., 3].astype(np.float32)) > 0
+        x, covered = _shrunk(colour, block), _shrunk(view[..., 3].astype(np.float32), block) > 0
 
-        mean = partial(uniform_filter, size=(0, 7, 7), mode="nearest")
+        mean = partial(uniform_filter, size=(0, _WINDOW, _WINDOW), mode="nearest")
         mu = mean(x)
         variance = np.maximum(mean(x * x) - mu * mu, 0.0)
         covariance = mean(x[1:] * x[:-1]) - mu[1:] * mu[:-1]
@@ -438,9 +441,19 @@ def frame_similarity(frames: np.ndarray) -> float:
     return float(np.mean(similar, axis=0).min())
 
 
-def _shrunk(images: np.ndarray) -> np.ndarray:
-    """Downsample images [T, H, W] to at most 128 pixels by averaging blocks."""
-    block = -(-images.shape[1] // 128)
+def _surroundings(view: np.ndarray, block: int) -> np.ndarray:
+    """Return the part of the frames [T, H, W, 4] that the windows at covered pixels lie in, in whole blocks."""
+    covered = np.bitwise_or.reduce(np.ascontiguousarray(view).view("<u4")[..., 0], axis=0) > 0x00FFFFFF
+    parts = []
+    for axis in (1, 0):
+        places = np.flatnonzero(covered.any(axis=axis)) // block
+        first, last = (places[0], places[-1]) if len(places) else (0, 0)
+        parts.append(slice(max(first - _WINDOW // 2, 0) * block, (last + _WINDOW // 2 + 1) * block))
+    return view[:, parts[0], parts[1]]
+
+
+def _shrunk(images: np.ndarray, block: int) -> np.ndarray:
+    """Downsample images [T, H, W] by averaging blocks of pixels; what is left of the last ones is cut off."""
     count, height, width = images.shape[0], images.shape[1] // block, images.shape[2] // block
     images = images[:, : height * block, : width * block]
     if block == 2:  # four times as fast as `mean`, which adds in the same order

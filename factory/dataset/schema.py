@@ -18,12 +18,11 @@ import pyarrow.parquet as pq
 
 from cluster.arguments import fields_of, instance, texts
 from factory.dataset.codecs.modalities import MODALITIES, encode_modalities, modalities_of, modality_columns
-from factory.dataset.codecs.video import bleed_colour, pack_alpha
+from factory.dataset.codecs.video import encode_colour, pack_alpha
 from renderers.arguments import integer
 from renderers.cameras import CONVENTION, Cameras
 from renderers.meshes.clip import RenderedClip, RenderSettings, Shot
 from renderers.values import by_value
-from renderers.video import encode_h264
 
 SCHEMA_VERSION = "3"
 # Columns that earlier versions of the schema lack, with the version that added them.
@@ -381,7 +380,7 @@ def encode_pixels(clip: RenderedClip, fps: float) -> dict[str, Any]:
     """Encode the frames and modalities of a clip: column → value. Equal clips give equal bytes."""
     row: dict[str, Any] = {}
     for view, frames in enumerate(clip.frames):
-        video = encode_h264(bleed_colour(frames), fps)
+        video = encode_colour(frames, fps)
         row[view_column(view)] = {"bytes": video, "path": f"{view_column(view)}.mp4"}
         row[alpha_column(view)] = pack_alpha(frames[..., 3])
     return row | encode_modalities(clip)

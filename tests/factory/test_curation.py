@@ -12,6 +12,7 @@ from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 
 from cluster import Task
 from factory.assets.record import AssetRecord
+from factory.clips import quality
 from factory.clips.plan import ClipRecipe, plan_asset
 from factory.clips.quality import (
     STRICT,
@@ -259,6 +260,24 @@ def test_only_covered_pixels_count():
     assert frame_similarity(frames) < 0.75
     frames[..., 3] = 0
     assert frame_similarity(frames) == 1.0
+
+
+@pytest.mark.parametrize("size", [60, 128, 255, 256])
+def test_similarity_is_that_of_whole_frames(size, monkeypatch):
+    """What windows at covered pixels do not reach is left out: the same to the last bit."""
+    rng = np.random.default_rng(size)
+    for rows, columns in (
+        (slice(0, 2), slice(-1, None)),
+        (slice(21, 40), slice(13, 50)),
+        (slice(0), slice(0)),
+    ):
+        frames = np.zeros((5, 4, size, size, 4), np.uint8)
+        covered = frames[:, :, rows, columns]
+        covered[:] = rng.integers(0, 256, covered.shape)
+        part = frame_similarity(frames)
+        with monkeypatch.context() as patch:
+            patch.setattr(quality, "_surroundings", lambda view, block: view)
+            assert frame_similarity(frames) == part
 
 
 # --- policy ----------------------------------------------------------------------------------------

@@ -11,9 +11,17 @@ import pytest
 from sample_assets import model, with_bundled
 from sample_clips import disc_clip, disc_colour, disc_coverage, psnr, silhouette_band
 
-from factory.dataset.codecs.video import bleed_colour, decode_h264, decode_on, pack_alpha, unpack_alpha
+from factory.dataset.codecs.video import (
+    bleed_colour,
+    decode_h264,
+    decode_on,
+    encode_colour,
+    pack_alpha,
+    unpack_alpha,
+)
+from renderers import video
 from renderers.meshes.clip import GREY, WHITE, composite_in_place
-from renderers.video import encode_h264
+from renderers.video import Canvas, encode_h264
 
 BACKGROUNDS = {"white": WHITE, "black": (0, 0, 0), "grey": GREY, "red": (255, 0, 0)}
 
@@ -73,6 +81,42 @@ def test_same_frames_give_the_same_bytes_and_name_no_encoder(moving, width):
     assert b"x264" not in data and b"Lav" not in data
     with_alpha = np.concatenate([moving, np.full((*moving.shape[:3], 1), 9, np.uint8)], axis=-1)
     assert encode_h264(with_alpha, 24) == data
+
+
+@pytest.mark.parametrize("size", [(256, 256), (64, 96), (34, 46), (16, 18), (18, 2), (2, 30)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_pictures_are_what_ffmpeg_makes_of_each_frame_alone(size, channels):
+    """Frames are converted together, and only where they are not of one colour."""
+    frames = np.random.default_rng(1).integers(0, 256, (7, *size, channels), np.uint8)
+    height, width = size
+    convert, canvas = video._Yuv420(), Canvas(height + 20, width + 6, 12, 4, GREY)
+    whole = np.full((7, height + 20, width + 6, channels), GREY[0], np.uint8)
+    whole[:, 12:-8, 4:-2] = frames
+    for content, place in ((frames, Canvas(height, width, 0, 0, (0, 0, 0))), (frames, canvas)):
+        if place == canvas and min(size) < 16:
+            continue  # see _extent
+        truth = frames if place != canvas else whole
+        for picture, frame in zip(video._pictures(content, place), truth, strict=True):
+            alone = convert(av.VideoFrame.from_ndarray(frame, format="rgb24" if channels == 3 else "rgba"))
+            pairs = zip(video.planes_of(picture), video.planes_of(alone), (1, 2, 2), strict=True)
+            for plane, expected, part in pairs:
+                columns = place.width // part
+                np.testing.assert_array_equal(plane[:, :columns], expected[:, :columns])
+
+
+@pytest.mark.parametrize("width", [16, 18, 64, 96])
+def test_the_colour_video_is_that_of_the_whole_frames(width):
+    """Whatever part of them is covered: bytes are the same."""
+    rng = np.random.default_rng(width)
+    for rows, columns in (
+        (slice(0, 0), slice(0, 0)),
+        (slice(0, 1), slice(0, 1)),
+        (slice(9, 31), slice(5, 6)),
+    ):
+        frames = np.zeros((5, 48, width, 4), np.uint8)
+        covered = frames[:, rows, columns]
+        covered[:] = rng.integers(0, 256, covered.shape)
+        assert encode_colour(frames, 24) == encode_h264(bleed_colour(frames), 24)
 
 
 def test_what_others_see_in_the_file(moving):

@@ -189,10 +189,11 @@ def digest() -> str:
 
 @pytest.mark.slow
 def test_processors_draw_the_same_bits(tmp_path):
-    """Code for this processor, for AVX2 and for the first x86-64 processors."""
+    """Code that numba compiles for this processor, for AVX2 and for the first x86-64 processors."""
     found = {}
     for name, features in ((None, None), ("x86-64-v3", ""), ("x86-64", "")):
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / str(name))}
+        folder = tmp_path / str(name)
+        environment = {**os.environ, "MENAGERIE_KERNELS": "numba", "NUMBA_CACHE_DIR": str(folder)}
         if name is not None:
             environment |= {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
         here = Path(__file__).parent
@@ -202,6 +203,7 @@ def test_processors_draw_the_same_bits(tmp_path):
             [sys.executable, "-P", "-c", _DRAW], env=environment, check=True, capture_output=True, text=True
         ).stdout
         found[name] = output.split()[-1]
+        assert list(folder.rglob("kernels.draw*.nbc")), name
     assert len(set(found.values())) == 1, found
 
 
