@@ -163,15 +163,27 @@ def _converter(label: str, kind: Kind) -> Callable[[Any], bytes]:
     pack = struct.Struct(f"<{5 + 2 * count}q").pack
 
     def convert(array: np.ndarray) -> bytes:
-        if array.dtype != dtype or array.ndim != count or not array.flags.c_contiguous:
+        if (
+            (array.dtype is not dtype and array.dtype != dtype)
+            or array.ndim != count
+            or not array.flags.c_contiguous
+        ):
             raise TypeError(
                 f"{label}: expected a C-contiguous {dtype} array with {count} dimensions, got {array.dtype} "
                 f"{list(array.shape)} with strides {list(array.strides)}"
             )
-        address = array.__array_interface__["data"][0]
-        return pack(0, 0, array.size, array.itemsize, address, *array.shape, *array.strides)
+        return pack(0, 0, array.size, array.itemsize, data_address(array), *array.shape, *array.strides)
 
     return convert
+
+
+def data_address(array: np.ndarray) -> int:
+    """Return the address of the first item.
+
+    It is read from the first field behind the head of the object (PyArrayObject_fields.data of NumPy's ABI). Frames
+    pass dozens of arrays, and `__array_interface__` takes two thirds of the time of their conversion.
+    """
+    return ctypes.c_void_p.from_address(id(array) + object.__basicsize__).value or 0
 
 
 def _named_tuple_converter(label: str, kind: dict[str, Any]) -> Callable[[Any], bytes]:

@@ -204,10 +204,16 @@ def load(
             return _build(document, source if isinstance(source, bytes) else Path(source), root)
     except GltfError:
         raise
-    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        # A malformed file that passed the checks must not stop a job over thousands of files.
+    except (MemoryError, RecursionError) as error:
         raise GltfError(
-            f"{document.name}: malformed glTF ({type(error).__name__}: {reason(error)})"
+            f"{document.name}: too large or nested too deeply to be read ({reason(error)})"
+        ) from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # What can be wrong with a file is checked and named where it is read; the fuzz test accepts nothing else. So
+        # this is a fault of this package, but it must not stop a job over thousands of files either.
+        raise GltfError(
+            f"{document.name}: internal error of menagerie4d ({type(error).__name__}: {reason(error)}); please report "
+            f"it with the file"
         ) from error
 
 

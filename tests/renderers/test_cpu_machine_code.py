@@ -73,6 +73,15 @@ def test_arguments_of_another_type_are_refused_with_the_name_of_the_field():
 
 
 @needs_archive
+def test_the_address_of_an_array_is_that_of_its_first_item():
+    array = np.arange(24.0).reshape(2, 3, 4)
+    array.flags.writeable = False
+    mapped = np.frombuffer(b"12345678", np.uint16)
+    for part in (array, array[1:], array[:0], array[1, 2, 1:2], mapped[1:], np.float32(3)[None]):
+        assert machine_code.data_address(part) == part.__array_interface__["data"][0]
+
+
+@needs_archive
 def test_words_of_a_named_tuple_are_forgotten_with_its_arrays():
     """Another tuple may get the identities of the arrays of a deleted one."""
     from renderers.meshes.cpu.layout import Bins

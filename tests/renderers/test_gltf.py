@@ -741,3 +741,24 @@ def check_box(asset: gltf.Asset) -> None:
     )
     outward = (pose.normals * pose.positions).sum(1)
     np.testing.assert_allclose(outward, 0.5, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (
+            TypeError("5 is not iterable"),
+            "internal error of menagerie4d (TypeError: 5 is not iterable); please report",
+        ),
+        (IndexError("no item 3"), "internal error of menagerie4d (IndexError: no item 3); please report"),
+        (MemoryError("70 GiB"), "too large or nested too deeply to be read (70 GiB)"),
+    ],
+)
+def test_a_fault_of_the_reader_is_not_blamed_on_the_file(error, message, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("renderers.gltf.asset.read_nodes", fail)
+    with pytest.raises(gltf.GltfError) as caught:
+        gltf.load(model("greenman.glb").read_bytes(), name="fox.glb")
+    assert str(caught.value).startswith(f"fox.glb: {message}") and caught.value.__cause__ is error
