@@ -69,10 +69,11 @@ evaluate: install
 	  from zoo.evaluation.leaderboard import write_tables; from zoo.evaluation.store import collect; \
 	  write_tables(Path("docs/evaluation.md"), collect("*", home=Path(mkdtemp())))'
 
-# Compile the kernels of poses and of both CPU renderers ahead of time, after a change of their sources (two minutes of
-# CPU time). A test says when it is needed.
+# Compile the kernels of poses, of video colours and of both CPU renderers ahead of time, after a change of their
+# sources (two minutes of CPU time). A test says when it is needed.
 kernels: install
 	$(BIN)/python -m renderers.gltf.compile
+	$(BIN)/python -m renderers.yuv.compile
 	$(BIN)/python -m renderers.gaussians.compile
 	$(BIN)/python -m renderers.meshes.cpu.compile
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import ModuleType
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from renderers.arguments import instance, integer, number, shown
+from renderers.arguments import integer, number, shown
 
 LARGEST_SIDE = 16384  # of a frame in x264
 _PRESETS = (
@@ -19,7 +19,6 @@ _PRESETS = (
 )  # fmt: skip
 # Key frames exactly where `gop` puts them, and no macroblock tree: see `encode_h264`.
 _X264 = "mbtree=0:rc-lookahead=0:b-adapt=0:scenecut=0"
-_BATCH = 1 << 18  # pixels that are converted to YUV at a time
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -49,7 +48,6 @@ def encode_h264(
     preset: str = "veryfast",
     gop: int = 8,
     to: str | None = None,
-    canvas: Canvas | None = None,
 ) -> bytes:
     """Encode frames as H.264 mp4 (4:2:0, limited range, BT.709 matrix and primaries, sRGB transfer).
 
@@ -65,12 +63,10 @@ def encode_h264(
         gop: distance of key frames: reading a single frame decodes at most this many (8 costs 7 % more bytes).
         to: path of a file to write instead, with its index at the beginning, so that a browser can play it while it
             loads. Returned bytes are read as a whole, so they have no need of that.
-        canvas: what surrounds the frames, if they are a part of the pictures only. The bytes are those of whole
-            pictures, but the colour around the part is not converted in every frame.
     Returns:
         The contents of the file; b"" if it was written to `to`.
     Raises:
-        ValueError: wrong shape or type, or an odd side; fps, crf or gop out of range; the frames do not fit the canvas.
+        ValueError: wrong shape or type, or an odd side; fps, crf or gop out of range.
         TypeError: an argument is not of the type above.
         OSError: `to` cannot be written.
         RuntimeError: PyAV is not installed.
@@ -80,16 +76,69 @@ def encode_h264(
     crf, gop = integer(crf, "encode_h264: crf", 0, 51), integer(gop, "encode_h264: gop", 1, 10_000)
     if preset not in _PRESETS:
         raise ValueError(f"encode_h264: preset: expected one of {', '.join(_PRESETS)}, got {shown(preset)}")
-    canvas = canvas or Canvas(*frames.shape[1:3], 0, 0, (0, 0, 0))
-    _check_canvas(canvas, frames)
+    _, height, width, channels = frames.shape
+    av = _import_av()
+    to_yuv, format = _Yuv420(), "rgb24" if channels == 3 else "rgba"
+    pictures = (to_yuv(av.VideoFrame.from_ndarray(frame, format=format)) for frame in frames)
+    return _encode(pictures, width, height, rate, crf, preset, gop, to)
+
+
+def encode_planes(planes: Planes, canvas: Canvas, fps: float | Fraction) -> bytes:
+    """Encode the Y', Cb and Cr planes of a rectangle of a video, with the defaults of `encode_h264`.
+
+    Args:
+        planes: uint8 [T, h, w], [T, h / 2, w / 2] and [T, h / 2, w / 2]. All lengths are even.
+        canvas: what surrounds them.
+        fps: frames per second.
+    """
+    _import_av()
+    rate = frame_rate(fps, "encode_planes: fps")
+    return _encode(_pictures(planes, canvas), canvas.width, canvas.height, rate, 18, "veryfast", 8, None)
+
+
+def _pictures(planes: Planes, canvas: Canvas) -> Iterator[Any]:
+    """Yield the pictures of a video in 4:2:0: one object whose content changes."""
+    from av import VideoFrame
+
+    blank = np.empty((canvas.height, canvas.width, 3), np.uint8)
+    blank[:] = canvas.colour
+    picture = _Yuv420()(VideoFrame.from_ndarray(blank, format="rgb24"))
+    for contents in zip(*planes, strict=True):
+        picture.make_writable()  # the encoder may still refer to the one before
+        for plane, content, size in zip(planes_of(picture), contents, (1, 2, 2), strict=True):
+            (rows, columns), y, x = content.shape, canvas.top // size, canvas.left // size
+            plane[y : y + rows, x : x + columns] = content
+        yield picture
+
+
+def planes_of(picture: Any) -> Planes:
+    """Return the Y', Cb and Cr planes of a 4:2:0 picture, including row padding, without copying them."""
+    y, cb, cr = (
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
+        for plane in picture.planes
+    )
+    return y, cb, cr
+
+
+def _encode(
+    pictures: Iterable[Any],
+    width: int,
+    height: int,
+    rate: Fraction,
+    crf: int,
+    preset: str,
+    gop: int,
+    to: str | None,
+) -> bytes:
+    """Encode 4:2:0 pictures of PyAV; see `encode_h264`."""
     av = _import_av()
     target = io.BytesIO()
     options = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if to else {})
     with av.open(to or target, "w", format="mp4", options=options) as container:
-        stream = _add_stream(container, canvas.width, canvas.height, rate, crf, preset, gop)
+        stream = _add_stream(container, width, height, rate, crf, preset, gop)
         # x264 writes its version and options to an SEI message, 700 bytes per file.
         without_sei = av.bitstream.BitStreamFilterContext("filter_units=remove_types=6", stream)
-        for index, picture in enumerate(_pictures(frames, canvas)):
+        for index, picture in enumerate(pictures):
             picture.pts = index
             for packet in stream.encode(picture):
                 container.mux(without_sei.filter(packet))
@@ -111,17 +160,6 @@ def _check_frames(frames: np.ndarray) -> None:
         raise ValueError(
             f"encode_h264: frames: 4:2:0 video requires even sides from 2 to {LARGEST_SIDE}, got {width}x{height}; "
             f"render at an even size"
-        )
-
-
-def _check_canvas(canvas: Canvas, frames: np.ndarray) -> None:
-    instance(canvas, Canvas, "encode_h264: canvas")
-    (height, width), even = frames.shape[1:3], (canvas.height, canvas.width, canvas.top, canvas.left)
-    fits = 0 <= canvas.top <= canvas.height - height and 0 <= canvas.left <= canvas.width - width
-    if any(length % 2 for length in even) or not fits or max(canvas.height, canvas.width) > LARGEST_SIDE:
-        raise ValueError(
-            f"encode_h264: canvas: expected even lengths, at most {LARGEST_SIDE}, and a rectangle of {width}x{height} "
-            f"inside; got {canvas}"
         )
 
 
@@ -168,43 +206,6 @@ def _add_stream(
     codec.color_primaries = ColorPrimaries.BT709
     codec.color_trc = ColorTrc.IEC61966_2_1
     return stream
-
-
-def _pictures(frames: np.ndarray, canvas: Canvas) -> Iterator[Any]:
-    """Yield the pictures of a video in 4:2:0, one object whose content changes.
-
-    Many frames are converted as one tall image, as a call costs as much as the conversion of a small frame. Every 2x2
-    block is converted alone, except in images of a few pixels.
-    """
-    from av import VideoFrame
-
-    to_yuv = _Yuv420()
-    blank = np.empty((canvas.height, canvas.width, 3), np.uint8)
-    blank[:] = canvas.colour
-    picture = to_yuv(VideoFrame.from_ndarray(blank, format="rgb24"))
-    _, height, width, channels = frames.shape
-    batch = max(1, _BATCH // (height * width)) if height >= 16 else 1
-    for first in range(0, len(frames), batch):
-        tall = np.ascontiguousarray(frames[first : first + batch]).reshape(-1, width, channels)
-        converted = planes_of(
-            to_yuv(VideoFrame.from_ndarray(tall, format="rgb24" if channels == 3 else "rgba"))
-        )
-        for row in range(0, len(tall), height):
-            picture.make_writable()  # the encoder may still refer to the one before
-            for target, source, part in zip(planes_of(picture), converted, (1, 2, 2), strict=True):
-                rows, columns = height // part, width // part
-                y, x = canvas.top // part, canvas.left // part
-                target[y : y + rows, x : x + columns] = source[row // part :][:rows, :columns]
-            yield picture
-
-
-def planes_of(picture: Any) -> Planes:
-    """Return the Y', Cb and Cr planes of a 4:2:0 picture, including row padding, without copying them."""
-    y, cb, cr = (
-        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
-        for plane in picture.planes
-    )
-    return y, cb, cr
 
 
 class _Yuv420:

@@ -207,7 +207,17 @@ print(json.dumps(report))
 
 def run_child(folder: Path, extra: int) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", "-c", CHILD, str(SECONDS_PER_FILE), str(extra), str(folder)]
+    command = [
+        sys.executable,
+        "-P",
+        "-W",
+        "error",
+        "-c",
+        CHILD,
+        str(SECONDS_PER_FILE),
+        str(extra),
+        str(folder),
+    ]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 

@@ -323,7 +323,7 @@ def mesh_cases(folder: Path) -> dict[str, Case]:
         ),
         "encode_h264": Case(
             video.encode_h264,
-            {"frames": frames, "fps": 24, "crf": 18, "gop": 8, "preset": "veryfast", "canvas": None},
+            {"frames": frames, "fps": 24, "crf": 18, "gop": 8, "preset": "veryfast"},
             {
                 "frames": [
                     None,
@@ -342,15 +342,6 @@ def mesh_cases(folder: Path) -> dict[str, Case]:
                 "crf": ints(-1, 52, None),
                 "gop": ints(0, -1, None),
                 "preset": [None, 5, "", "fastest"],
-                "canvas": [
-                    5,
-                    (64, 64),
-                    video.Canvas(64, 63, 0, 0, (0, 0, 0)),
-                    video.Canvas(64, 64, 1, 0, (0, 0, 0)),
-                    video.Canvas(64, 64, 0, 64, (0, 0, 0)),
-                    video.Canvas(64, 64, -2, 0, (0, 0, 0)),
-                    video.Canvas(1 << 20, 64, 0, 0, (0, 0, 0)),
-                ],
             },
             {
                 "fps": [24.0, np.int64(24), np.float32(24), torch.tensor(24)],

@@ -1,0 +1,1 @@
+"""Conversion of rendered frames to the planes of a video, by kernels."""
