@@ -75,7 +75,7 @@ def _bleed_row(image, y, left, background, out, near):
 @helper
 def _mean(image, y, x):
     """The alpha-weighted mean of the 3x3 neighbourhood, opaque; at the edges of the frame, rows count twice."""
-    red, green, blue, weight = 0, 0, 0, 0
+    red = green = blue = weight = np.int64(0)
     for row in range(y - 1, y + 2):
         for column in range(x - 1, x + 2):
             pixel = np.int64(

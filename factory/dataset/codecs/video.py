@@ -82,7 +82,8 @@ def encode_colour(frames: np.ndarray, fps: float) -> bytes:
     cb, cr = np.empty((2, count, height // 2, width // 2), np.uint8)
     scratch = np.empty((4, width), np.uint32)
     load_kernels().bleed_to_yuv(pixels, rows.start, columns.start, int(_GREY), scratch, luma, cb, cr)
-    return encode_planes((luma, cb, cr), Canvas(*frames.shape[1:3], rows.start, columns.start, GREY), fps)
+    canvas = Canvas(pixels.shape[1], pixels.shape[2], rows.start, columns.start, GREY)
+    return encode_planes((luma, cb, cr), canvas, fps)
 
 
 def _covered_part(pixels: np.ndarray) -> tuple[slice, slice]:
