@@ -95,7 +95,7 @@ ROOMS = {
     "renderers": [
         {"arguments", "files", "fixed", "machine_code", "values"},
         {"background", "cameras", "fields", "kernel_archives", "kernel_cache", "simd", "video"},
-        {"gltf"},
+        {"gltf", "yuv"},
         {"gaussians", "meshes"},
     ],
     "cluster": [

@@ -11,8 +11,9 @@ from zoo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from factory.clips.plan import ClipPlan, ClipRecipe, Rejection, plan_asset
-    from factory.clips.quality import MotionPolicy, frame_similarity, measure_motion, near_duplicates
+    from factory.clips.quality import MotionPolicy, measure_motion, near_duplicates
     from factory.clips.run import render
+    from factory.clips.similarity import frame_similarity
     from factory.clips.stage import RenderStage, asset_tasks
     from factory.clips.tally import RenderResult, Tally
 
@@ -25,7 +26,7 @@ _HOME = {
     "RenderStage": "factory.clips.stage",
     "Tally": "factory.clips.tally",
     "asset_tasks": "factory.clips.stage",
-    "frame_similarity": "factory.clips.quality",
+    "frame_similarity": "factory.clips.similarity",
     "measure_motion": "factory.clips.quality",
     "near_duplicates": "factory.clips.quality",
     "plan_asset": "factory.clips.plan",

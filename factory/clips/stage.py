@@ -21,7 +21,8 @@ from factory.assets.selection import Selection
 from factory.assets.splits import assign_split
 from factory.clips.jobs import ANY_LICENCE, AssetJob, ClipJob, read_job
 from factory.clips.plan import TURNTABLE, ClipPlan, ClipRecipe, Rejection, plan_asset
-from factory.clips.quality import MotionPolicy, frame_similarity
+from factory.clips.quality import MotionPolicy
+from factory.clips.similarity import frame_similarity
 from factory.dataset.captions import caption_from_names
 from factory.dataset.notes import count_notes
 from factory.dataset.schema import ClipInfo, make_row, write_row

@@ -12,13 +12,12 @@ from tiny_gltf import CORNERS, FACES, TinyGltf, moving
 
 from cluster import Task
 from factory.assets.record import AssetRecord
-from factory.clips import quality
+from factory.clips import similarity
 from factory.clips.plan import ClipRecipe, plan_asset
 from factory.clips.quality import (
     STRICT,
     MotionPolicy,
     flow,
-    frame_similarity,
     measure_motion,
     moving_parts,
     near_duplicates,
@@ -27,6 +26,7 @@ from factory.clips.quality import (
     signature,
 )
 from factory.clips.review import duplicate_assets
+from factory.clips.similarity import frame_similarity
 from factory.clips.stage import RenderStage
 from factory.dataset.schema import MEASURED_COLUMNS
 from factory.sources.creatures import build
@@ -276,7 +276,7 @@ def test_similarity_is_that_of_whole_frames(size, monkeypatch):
         covered[:] = rng.integers(0, 256, covered.shape)
         part = frame_similarity(frames)
         with monkeypatch.context() as patch:
-            patch.setattr(quality, "_surroundings", lambda view, block: view)
+            patch.setattr(similarity, "_surroundings", lambda view, block: view)
             assert frame_similarity(frames) == part
 
 
