@@ -212,6 +212,15 @@ def missing_truth(protocol: Protocol, object_name: str, folder: Path | None) -> 
     )
 
 
+def measured_code(protocol: Protocol) -> dict[str, str]:
+    """Code of this package that a protocol's task measures, beside the weights: module → version."""
+    if protocol.content["task"] != "animate-truth":
+        return {}
+    from zoo.animate3d import limits
+
+    return {"zoo.animate3d": limits.FIT_VERSION}
+
+
 def check_family(protocol: Protocol, label: str, family: str) -> None:
     """Refuse a model of a family that a protocol does not evaluate, before it is loaded.
 
