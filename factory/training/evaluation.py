@@ -54,7 +54,7 @@ class EvaluationStage(Stage):
 
 
 def describe_model(name: str, home: Path) -> dict[str, Any]:
-    """Name, object and weights of a model."""
+    """Name, family, object and weights of a model."""
     from zoo import repository
     from zoo.lookup import find
 
@@ -62,7 +62,8 @@ def describe_model(name: str, home: Path) -> dict[str, Any]:
     config = located.check()
     files = repository.read_manifest(located.folder)
     weights = {file: files[file]["sha256"] for file in sorted(files) if file.endswith(".safetensors")}
-    return {"name": name, "object": config.init.get("object", ""), "weights": weights}
+    about = {"family": config.family, "object": config.init.get("object", "")}
+    return {"name": name, **about, "weights": weights}
 
 
 def evaluation_task(model: dict[str, Any], protocol: Protocol, truth: Path, home: Path) -> Task:
@@ -75,7 +76,7 @@ def evaluation_task(model: dict[str, Any], protocol: Protocol, truth: Path, home
         home: the registry, which is also the task's output.
     """
     weights = json.dumps([model["name"], model["weights"]], sort_keys=True)
-    code = [f"{module} {version}" for module, version in measured_code(protocol).items()]
+    code = [f"{name} {version}" for name, version in measured_code(protocol, model["family"]).items()]
     key = task_key("evaluate", EVALUATION_VERSION, protocol.sha256, weights, *code)
     payload = {
         "model": model["name"],

@@ -166,7 +166,7 @@ def _result(measurement: Measurement, described: Sequence[dict[str, Any]]) -> Re
         "difference": _differences(measurement.rows, protocol),
         "environment": _environment(),
     }
-    if code := measured_code(protocol):
+    if code := measured_code(protocol, described[0]["family"]):
         content["code"] = code
     return seal(content)
 

@@ -29,7 +29,7 @@ class Result:
     baselines, the same of each; object; truth {clip: SHA-256}; primary; metrics {name: {better, unit, digits, about,
     fit, reason}, or {missing}}; rows [{name, role, clips: [name], values: {metric: [score of each clip]}, mean:
     {metric: [mean, low, high]}}]; difference {baseline: {metric: [mean, low, high]}} of paired clips; environment;
-    code {module: version}, of tasks that measure code of this package, not only weights; and sha256, the hash of all
+    code {name: version}, of tasks that measure code of this package, not only weights; and sha256, the hash of all
     the rest.
     """
 
@@ -226,7 +226,7 @@ def code_status(result: Result) -> str:
     Results from before versions were recorded are of the first ones.
     """
     protocol = _installed().get(result.protocol["name"].partition(OWN)[0])
-    present = measured_code(protocol) if protocol else {}
+    present = measured_code(protocol, result.content["model"].get("family", "")) if protocol else {}
     stated = {**dict.fromkeys(present, "1"), **result.content.get("code", {})}
     changed = [
         f"version {stated[module]} of {module}, this package has version {version}"
