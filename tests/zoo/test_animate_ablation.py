@@ -50,6 +50,7 @@ def test_each_variant_lacks_one_part_and_has_as_many_steps(bench):
     each, refined = variants["without control points"]
     assert changed(each, paper) == {"controlled"} and refined == sds
     assert variants["without SDS"] == (paper, None)
+    assert bench.ablations(paper, None) == {name: (variants[name][0], None) for name in PARTS[:-1]}
 
 
 def test_a_row_is_printed_per_variant(bench, capsys, monkeypatch):
