@@ -221,6 +221,7 @@ def ablations(
         "without ARAP": (replace(paper, arap=0.0), sds and replace(sds, arap=0.0)),
         "without progressive frames": (at_once, sds),
         "without control points": (replace(paper, controlled=False), sds),
+        "without polishing": (replace(paper, polish=False), sds),
     }
     return variants if sds is None else {**variants, "without SDS": (paper, None)}
 

@@ -37,7 +37,7 @@ class RefineSettings:
     much in every direction in which noise moves it.
 
     Attributes:
-        side, gaussians: as in `zoo.animate3d.paper.PaperSettings`, for a motion that has no field yet.
+        side, gaussians: as in `zoo.animate3d.paper.PaperSettings`.
         steps: of the optimiser.
         weight: of 4D-SDS.
         guidance: w in ε_u + w (ε_c - ε_u); the released code's 5 is this minus 1.
@@ -60,24 +60,18 @@ class RefineSettings:
 def refined(
     problem: Problem,
     poses: list[GraphPose],
-    motion: FieldMotion | None,
     pipeline: MVVDMPipeline,
     sentence: str,
     settings: RefineSettings | None = None,
 ) -> list[GraphPose]:
-    """Refine poses of a graph: those of `track_field` with their field, or any with a new one. Frame 0 stays."""
+    """Refine poses of a graph with a field that corrects them. Frame 0 stays."""
     settings = settings or RefineSettings()
     frames, cameras = targets(problem.views, settings.side)
-    if motion is None:
-        splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
-        motion = FieldMotion(
-            splats,
-            MotionField(settings.seed),
-            len(frames),
-            controls_of(problem, splats),
-            carried_by(poses),
-        )
-    refine(motion, neighbours_on(problem, motion.splats), cameras, pipeline, sentence, settings)
+    splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
+    motion = FieldMotion(
+        splats, MotionField(settings.seed), len(frames), controls_of(problem, splats), carried_by(poses)
+    )
+    refine(motion, neighbours_on(problem, splats), cameras, pipeline, sentence, settings)
     return motion.poses(problem)
 
 
