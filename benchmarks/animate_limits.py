@@ -1,10 +1,11 @@
 """What bounds method `graph` of `zoo.animate3d`: how far its optimum is from the truth, by what the videos show.
 
-    python -m benchmarks.animate_limits --assets FOLDER [CLIP …] [--views 8] [--side 192] [--every 2]
+    python -m benchmarks.animate_limits --assets FOLDER [CLIP …] [--views 8] [--side 192] [--polish]
 
 The clips and errors are those of `benchmarks.animate`. The fit of each frame begins at the true pose, so that nothing
 has to be found: what moves away from the truth is drawn by the energy. No search can be expected to end nearer, and the
 rows tell whether the pictures or the stiffness draw. Energies are sums over the frames at the last stage of the fit.
+--polish has the stages that end method `paper` instead.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.fitting import NODES, check_videos
 from zoo.animate3d.graph import GraphPose, make_graph, move_points
 from zoo.animate3d.paper import graph_poses
-from zoo.animate3d.solver import STIFFNESS, Problem, descend
+from zoo.animate3d.solver import STIFFNESS, Problem, Stage, descend
 from zoo.animate3d.surface import Surface, make_surface
-from zoo.animate3d.tracking import FINE
+from zoo.animate3d.tracking import FINE, POLISH
 from zoo.animate3d.views import make_views
 
 
@@ -58,12 +59,12 @@ def problem_of(clip: Clip, views: int, side: int) -> Problem:
     return Problem(surface, graph, seen, calibrate(surface, seen), STIFFNESS["rendered"])
 
 
-def measure(clip: Clip, views: int, side: int, every: int) -> None:
+def measure(clip: Clip, views: int, side: int, every: int, stages: tuple[Stage, ...]) -> None:
     """Print the row of a clip."""
     problem, truth, seen = problem_of(clip, views, side), clip.truth, clip.asset.visible
     surface, start = problem.surface, time.process_time()
     right = graph_poses(problem, true_points(surface, truth))
-    level = problem.level(FINE[-1])
+    level = problem.level(stages[-1])
     pictures, stiffness = np.zeros(2), np.zeros(2)
     errors = np.zeros(3)  # of the true poses of the graph, of the optimum, of the still model
 
@@ -75,12 +76,12 @@ def measure(clip: Clip, views: int, side: int, every: int) -> None:
     for frame in range(1, len(truth), every):
         problem.anchor = right[frame - 1]
         pose = right[frame]
-        for stage in FINE:
+        for stage in stages:
             pose = descend(problem, pose, stage, frame)[0]
         errors += error(right[frame], frame), error(pose, frame), error(right[0], frame)
         for index, each in enumerate((right[frame], pose)):
             pictures[index] += problem.image_cost(each, level, frame)
-            stiffness[index] += problem.graph_energy(each, FINE[-1])
+            stiffness[index] += problem.graph_energy(each, stages[-1])
     shares = errors[:2] / errors[2]
     print(
         f"{clip.name:40} {views} views {side:3} px  graph {shares[0]:5.1%}  optimum {shares[1]:5.1%}  pictures "
@@ -101,9 +102,10 @@ def main() -> None:
         "--side", type=int, default=128, help="pixels; larger videos than 192 are reduced by the fit"
     )
     parser.add_argument("--every", type=int, default=1, help="of how many frames one is measured")
+    parser.add_argument("--polish", action="store_true", help="the stages that end method paper")
     arguments = parser.parse_args()
     for clip in clips(arguments.assets, arguments.clips):
-        measure(clip, arguments.views, arguments.side, arguments.every)
+        measure(clip, arguments.views, arguments.side, arguments.every, POLISH if arguments.polish else FINE)
 
 
 if __name__ == "__main__":
