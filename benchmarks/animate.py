@@ -2,7 +2,7 @@
 
     python -m benchmarks.animate --assets FOLDER [CLIP …] [--json FILE] [--strips FOLDER]
     python -m benchmarks.animate --bad human cat
-    python -m benchmarks.animate --ablation kangaroo
+    python -m benchmarks.animate --ablation kangaroo [--first-stage]
 
 --bad fits worse videos of each clip instead (`bad_videos`), and the two controls. --ablation fits each clip by method
 `paper` with 4D-SDS, and without each of its parts (`ablations`).
@@ -208,29 +208,39 @@ def bad_videos(clip: Clip) -> dict[str, tuple[np.ndarray, Cameras, str]]:
 
 
 def ablations(
-    paper: PaperSettings, sds: RefineSettings
+    paper: PaperSettings, sds: RefineSettings | None
 ) -> dict[str, tuple[PaperSettings, RefineSettings | None]]:
-    """Variant → settings of both stages of method `paper`, as many steps each (Animate3D, Table 3b and section 3.3)."""
+    """Variant → settings of both stages of method `paper`, as many steps each (Animate3D, Table 3b and section 3.3).
+
+    Without settings of 4D-SDS, all variants are of the first stage.
+    """
     steps = paper.steps_per_frame * (FRAMES - 1) + paper.last_steps
     at_once = replace(paper, steps_per_frame=0, last_steps=steps)
-    return {
+    variants = {
         "as configured": (paper, sds),
-        "without ARAP": (replace(paper, arap=0.0), replace(sds, arap=0.0)),
+        "without ARAP": (replace(paper, arap=0.0), sds and replace(sds, arap=0.0)),
         "without progressive frames": (at_once, sds),
         "without control points": (replace(paper, controlled=False), sds),
-        "without SDS": (paper, None),
+        "without polishing": (replace(paper, polish=False), sds),
     }
+    return variants if sds is None else {**variants, "without SDS": (paper, None)}
 
 
 def run_ablations(
-    clip: Clip, model: MVVDMPipeline, paper: PaperSettings, sds: RefineSettings
+    clip: Clip,
+    model: MVVDMPipeline | None,
+    paper: PaperSettings,
+    sds: RefineSettings | None,
+    kinds: list[str] | None = None,
 ) -> dict[str, Score]:
     """Print a row for each variant, and for the still model; returns the scores. The model refines for 4D-SDS."""
     sentence = clip.name.partition("/")[2].replace("-", " ")
     scores = {}
     print(f"| {clip.name} | error | IoU | residual | CPU time |\n|---|---|---|---|---|", flush=True)
     for variant, (first, second) in ablations(paper, sds).items():
-        guide = None if second is None else (model, sentence, second)
+        if kinds and not variant.startswith(tuple(kinds)):
+            continue
+        guide = None if model is None or second is None else (model, sentence, second)
         result, seconds = run(clip, method="paper", settings=first, guide=guide)
         scores[variant] = score = scored(clip, result, seconds)
         print(
@@ -265,7 +275,7 @@ def _warped(videos: np.ndarray, length: float, rng: np.random.Generator) -> np.n
     return result
 
 
-def run_bad(clip: Clip, kinds: list[str] | None = None) -> None:
+def run_bad(clip: Clip, kinds: list[str] | None = None, method: str = "graph") -> None:
     """Print the error for each kind of bad videos, as a share and in pixels, and as a multiple of that of the first."""
     still, truth = clip.still.positions.astype(np.float64), clip.truth
     moved = np.linalg.norm(truth[:1] - truth, axis=-1)[1:, clip.asset.visible].mean()
@@ -275,7 +285,7 @@ def run_bad(clip: Clip, kinds: list[str] | None = None) -> None:
     for name, (videos, views, stiffness) in bad_videos(clip).items():
         if kinds and not name.startswith(tuple(kinds)):
             continue
-        result, _ = run(clip, videos, views, stiffness=stiffness)
+        result, _ = run(clip, videos, views, stiffness=stiffness, method=method)
         error = np.linalg.norm(result.motion.move(still) - truth, axis=-1)[1:, clip.asset.visible].mean()
         base = base or error
         print(
@@ -311,9 +321,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     parser.add_argument("--strips", type=Path, help="write a contact strip of each clip to this folder")
     parser.add_argument("--bad", action="store_true", help="fit worse videos of the clips, and the controls")
-    parser.add_argument("--kinds", nargs="+", help="beginnings of the kinds of bad videos; default: all")
+    parser.add_argument("--kinds", nargs="+", help="beginnings of the kinds of bad videos or of ablations")
     parser.add_argument(
         "--ablation", action="store_true", help="fit by method paper, and without each of its parts"
+    )
+    parser.add_argument(
+        "--first-stage", action="store_true", help="ablations without 4D-SDS, in half the time"
     )
     parser.add_argument("--method", default="graph", choices=METHODS, help="of zoo.animate3d.fit")
     parser.add_argument("--nodes", type=int, help="number of nodes of the graph")
@@ -322,14 +335,14 @@ def main() -> None:
     options = {"method": arguments.method, "nodes": arguments.nodes or NODES}
     if arguments.bad:
         for clip in clips(arguments.assets, arguments.clips):
-            run_bad(clip, arguments.kinds)
+            run_bad(clip, arguments.kinds, arguments.method)
         return
     if arguments.ablation:
         import zoo
 
-        model = zoo.load("mvvdm/tiny")
+        model, sds = (None, None) if arguments.first_stage else (zoo.load("mvvdm/tiny"), RefineSettings())
         for clip in clips(arguments.assets, arguments.clips):
-            run_ablations(clip, model, PaperSettings(), RefineSettings())
+            run_ablations(clip, model, PaperSettings(), sds, arguments.kinds)
         return
     scores = []
     for clip in clips(arguments.assets, arguments.clips):

@@ -11,6 +11,7 @@ from typing import Any
 from cluster import Outcome, Stage, Task, task_key
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol
+from zoo.evaluation.tasks import measured_code
 
 EVALUATION_VERSION = "1"  # increment when the same model and protocol would give other results
 
@@ -53,7 +54,7 @@ class EvaluationStage(Stage):
 
 
 def describe_model(name: str, home: Path) -> dict[str, Any]:
-    """Name, object and weights of a model."""
+    """Name, family, object and weights of a model."""
     from zoo import repository
     from zoo.lookup import find
 
@@ -61,11 +62,12 @@ def describe_model(name: str, home: Path) -> dict[str, Any]:
     config = located.check()
     files = repository.read_manifest(located.folder)
     weights = {file: files[file]["sha256"] for file in sorted(files) if file.endswith(".safetensors")}
-    return {"name": name, "object": config.init.get("object", ""), "weights": weights}
+    about = {"family": config.family, "object": config.init.get("object", "")}
+    return {"name": name, **about, "weights": weights}
 
 
 def evaluation_task(model: dict[str, Any], protocol: Protocol, truth: Path, home: Path) -> Task:
-    """The task of one model; its key is of the model's name and weights and of the protocol.
+    """The task of one model; its key is of the model's name and weights, of the protocol and of the code measured.
 
     Args:
         model: of `describe_model`.
@@ -74,7 +76,8 @@ def evaluation_task(model: dict[str, Any], protocol: Protocol, truth: Path, home
         home: the registry, which is also the task's output.
     """
     weights = json.dumps([model["name"], model["weights"]], sort_keys=True)
-    key = task_key("evaluate", EVALUATION_VERSION, protocol.sha256, weights)
+    code = [f"{name} {version}" for name, version in measured_code(protocol, model["family"]).items()]
+    key = task_key("evaluate", EVALUATION_VERSION, protocol.sha256, weights, *code)
     payload = {
         "model": model["name"],
         "protocol": dict(protocol.content),

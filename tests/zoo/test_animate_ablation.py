@@ -22,6 +22,7 @@ PARTS = [
     "without ARAP",
     "without progressive frames",
     "without control points",
+    "without polishing",
     "without SDS",
 ]
 
@@ -49,7 +50,10 @@ def test_each_variant_lacks_one_part_and_has_as_many_steps(bench):
     assert (at_once.steps_per_frame, at_once.last_steps) == (0, 50 * 15 + 150)
     each, refined = variants["without control points"]
     assert changed(each, paper) == {"controlled"} and refined == sds
+    each, refined = variants["without polishing"]
+    assert changed(each, paper) == {"polish"} and refined == sds
     assert variants["without SDS"] == (paper, None)
+    assert bench.ablations(paper, None) == {name: (variants[name][0], None) for name in PARTS[:-1]}
 
 
 def test_a_row_is_printed_per_variant(bench, capsys, monkeypatch):
@@ -61,7 +65,7 @@ def test_a_row_is_printed_per_variant(bench, capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [*PARTS, "still model"]
     errors = [score.error for score in scores.values()]
-    assert len(set(errors)) == 5 and np.isfinite(errors).all(), "each part changes the result"
+    assert len(set(errors)) == 6 and np.isfinite(errors).all(), "each part changes the result"
 
 
 def test_settings_are_for_the_method_that_has_them(bench):

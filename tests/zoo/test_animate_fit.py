@@ -20,8 +20,10 @@ from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
 from zoo.animate3d.limbs import articulated_step, basis, find_limbs, in_order, swing, swing_limbs
 from zoo.animate3d.solver import STIFFNESS, Problem, Stage, descend
 from zoo.animate3d.surface import LONGEST_EDGE, make_surface
-from zoo.animate3d.tracking import COARSE, LIMBS, middle
+from zoo.animate3d.tracking import COARSE, LIMBS, middle, polish
 from zoo.animate3d.views import Views, make_views
+
+WHOLE = Stage(1.0, 1, 1, 1.0)
 
 FRAMES, SIDE = 4, 64
 
@@ -112,14 +114,14 @@ def test_the_energy_is_zero_for_rigid_motion_and_positive_for_shear_bending_and_
     centres = problem.graph.centres
     R = Rotation.from_euler("xyz", [0.7, -0.4, 1.1]).as_matrix()
     turned = np.tile(R, (len(centres), 1, 1))
-    assert problem.graph_energy(GraphPose(turned, centres @ R.T + [0.1, 0.2, -0.3]), 1.0) < 1e-18
+    assert problem.graph_energy(GraphPose(turned, centres @ R.T + [0.1, 0.2, -0.3]), WHOLE) < 1e-18
     still = np.tile(np.eye(3), (len(centres), 1, 1))
     shear = np.eye(3) + 0.1 * np.outer([1, 0, 0], [0, 1, 0])
-    assert problem.graph_energy(GraphPose(still, centres @ shear.T), 1.0) > 0.1
-    assert problem.graph_energy(GraphPose(still, 1.1 * centres), 1.0) > 0.1
+    assert problem.graph_energy(GraphPose(still, centres @ shear.T), WHOLE) > 0.1
+    assert problem.graph_energy(GraphPose(still, 1.1 * centres), WHOLE) > 0.1
     half = np.where((centres[:, 1] > 0)[:, None, None], Rotation.from_rotvec([0.5, 0, 0]).as_matrix(), still)
     bent = np.einsum("kij,kj->ki", half, centres)
-    assert problem.graph_energy(GraphPose(half, bent), 1.0) > 0.1
+    assert problem.graph_energy(GraphPose(half, bent), WHOLE) > 0.1
 
 
 def test_stretch_is_not_robust_and_bending_and_loose_edges_are(problem):
@@ -137,7 +139,7 @@ def test_stretch_is_not_robust_and_bending_and_loose_edges_are(problem):
     def energy(direction: np.ndarray, length: float) -> float:
         pose = still_pose(one)
         pose.positions[l] += length * direction / np.linalg.norm(direction)
-        return single.graph_energy(pose, 1.0)
+        return single.graph_energy(pose, WHOLE)
 
     assert energy(line, 0.8) / energy(line, 0.4) == pytest.approx(4, rel=1e-6)
     assert energy(side, 0.8) / energy(side, 0.4) < 3
@@ -148,7 +150,7 @@ def test_stretch_is_not_robust_and_bending_and_loose_edges_are(problem):
 def test_the_normal_equations_of_the_graph_agree_with_finite_differences(problem):
     pose, K = random_pose(problem, 0.004), len(problem.graph.centres)
     H, g = np.zeros((6 * K, 6 * K)), np.zeros(6 * K)
-    problem.graph_energy(pose, 1.0, H, g)
+    problem.graph_energy(pose, WHOLE, H, g)
     full = np.triu(H) + np.triu(H, 1).T
     assert np.linalg.eigvalsh(full).min() > -1e-6 * np.abs(full).max()
     rng = np.random.default_rng(1)
@@ -156,8 +158,8 @@ def test_the_normal_equations_of_the_graph_agree_with_finite_differences(problem
         direction = rng.normal(size=(K, 6))
         h = 1e-5
         numeric = (
-            problem.graph_energy(pose.stepped(h * direction), 1.0)
-            - problem.graph_energy(pose.stepped(-h * direction), 1.0)
+            problem.graph_energy(pose.stepped(h * direction), WHOLE)
+            - problem.graph_energy(pose.stepped(-h * direction), WHOLE)
         ) / (2 * h)
         assert numeric == pytest.approx(-2 * g @ direction.ravel(), rel=0.05)
 
@@ -285,6 +287,21 @@ def test_the_pose_between_two_is_half_way(problem):
     half = middle(first, first.stepped(step))
     expected = first.stepped(step / 2)
     assert np.allclose(half.positions, expected.positions) and np.allclose(half.rotations, expected.rotations)
+
+
+def test_polishing_brings_a_pose_back_to_what_the_videos_show(problem):
+    views = replace(problem.views, frames=problem.views.frames[[0, 0]], _levels={})
+    twice = replace(problem, views=views, _canvases={})
+    still = still_pose(problem.graph)
+    beside = GraphPose(still.rotations, still.positions + [0.03, -0.02, 0.02])  # 0.7 pixels
+    first, found = polish(twice, [still, beside])
+    assert first is still
+
+    def apart(pose: GraphPose) -> float:
+        moved = move_points(twice.matrix, twice.graph, pose, twice.surface.points)[0]
+        return float(np.linalg.norm(moved - twice.surface.points, axis=1).mean())
+
+    assert apart(found) < 0.5 * apart(beside)
 
 
 def test_calibration_makes_the_still_model_look_like_frame_0(problem):

@@ -29,6 +29,7 @@ from zoo.animate3d.paper import (
     graph_poses,
     neighbours_on,
     reconstruct,
+    track_field,
 )
 from zoo.animate3d.rigidity import arap
 from zoo.animate3d.solver import STIFFNESS, Problem
@@ -332,6 +333,16 @@ def displaced(case: SimpleNamespace, motion: FieldMotion) -> np.ndarray:
             for pose in motion.poses(problem)
         ]
     )
+
+
+def test_only_right_videos_are_polished(case, monkeypatch):
+    monkeypatch.setattr("zoo.animate3d.paper.polish", lambda problem, poses: ["polished"])
+    quick = PaperSettings(side=16, gaussians=20, steps_per_frame=0, last_steps=1, arap_points=4)
+    generated = replace(case.problem, stiffness=STIFFNESS["generated"])
+    assert track_field(case.problem, settings=quick) == ["polished"]
+    assert len(track_field(generated, settings=quick)) == FRAMES
+    assert len(track_field(case.problem, settings=replace(quick, polish=False))) == FRAMES
+    assert not PaperSettings.published().polish
 
 
 @pytest.mark.slow

@@ -16,7 +16,9 @@ from tiny_motions import tiny_videos
 
 import zoo
 import zoo.evaluation.dimo
+from factory.training.evaluation import evaluation_task
 from zoo.__main__ import main
+from zoo.animate3d.limits import FIT_VERSIONS
 from zoo.card import model_card
 from zoo.dimo.config import LossWeights
 from zoo.dimo.data import MotionVideos
@@ -33,7 +35,7 @@ from zoo.evaluation.result import Result, checked, groups, protocol_status, seal
 from zoo.evaluation.sheet import write_sheet
 from zoo.evaluation.store import Collection, Entry, attach, collect, folder_of
 from zoo.evaluation.table import text_table
-from zoo.evaluation.tasks import FITTER
+from zoo.evaluation.tasks import FITTER, measured_code
 
 TRAINED = 6
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -577,6 +579,34 @@ def test_results_of_other_weights_are_marked(home, model, light, truth):
     marks = [entry.marks for entry in collect("local:dimo/caterpillar", home=home).entries]
     assert any("of other weights than the model has now; evaluate it again" in each for each in marks)
     path.unlink()
+
+
+def test_results_of_another_fit_are_marked(result, tmp_path, monkeypatch):
+    """Only where a task measures it; results without a version are of the first."""
+    own = open_protocol("animate-truth")
+    name = {"name": own.name, "version": own.version, "sha256": own.sha256}
+    content = {**result.content, "model": {"name": FITTER, "family": FITTER, "weights": {}}, "protocol": name}
+    fit = "zoo.animate3d, rendered videos"
+
+    def marks(**changes: object) -> tuple[str, ...]:
+        path = folder_of(seal({**content, **changes}), tmp_path) / "metrics.json"
+        seal({**content, **changes}).save(path)
+        return next(e.marks for e in collect("local:*", home=tmp_path).entries if FITTER in e.model)
+
+    def key(protocol: Protocol) -> str:
+        entry = {"name": FITTER, "family": FITTER, "weights": {}}
+        return evaluation_task(entry, protocol, tmp_path, tmp_path).key
+
+    assert marks() == marks(code={fit: "1"}) == ()
+    before = [key(own), key(open_protocol("dimo-views"))]
+    monkeypatch.setitem(FIT_VERSIONS, "rendered", "7")
+    sentence = f"of version 1 of {fit}, this package has version 7; evaluate it again"
+    assert marks() == marks(code={fit: "1"}) == (sentence,)
+    assert marks(code={fit: "7"}) == ()
+    assert measured_code(own, "mvvdm") == {fit.replace("rendered", "generated"): FIT_VERSIONS["generated"]}
+    assert key(own) != before[0] and key(open_protocol("dimo-views")) == before[1]
+    with pytest.raises(EvaluationError, match="some of its fields are wrong"):
+        checked(seal({**content, "code": "7"}).content, "file")
 
 
 def test_an_interval_is_drawn_on_its_scale():

@@ -11,6 +11,7 @@ from tiny_mvvdm import tiny_videos_pipeline
 
 import zoo
 from factory.sources.registry import open_source
+from zoo.animate3d.limits import FIT_VERSIONS
 from zoo.evaluation import Protocol, TruthError, open_protocol
 
 SOURCE, CLIPS = "creatures://fish?seed=1000", ("swims-forward-and-looks-right", "swims-up-and-looks-left")
@@ -61,6 +62,7 @@ def test_vertices_of_a_fit_are_compared_with_the_truth(truth):
     assert result.mean("vertex_error", "still")[0] == pytest.approx(1)
     assert result.mean("vertex_error")[0] < 0.5, "recovered from the videos"
     assert result.mean("iou")[0] > result.mean("iou", "still")[0]
+    assert result.content["code"] == {"zoo.animate3d, rendered videos": FIT_VERSIONS["rendered"]}
 
 
 def test_another_file_is_refused(truth, tmp_path):

@@ -128,10 +128,10 @@ def _poses(
 
     with fitting_threads():
         if method == "graph":
-            poses, moving = track(problem, progress), None
+            poses = track(problem, progress)
         else:
-            poses, moving = track_field(problem, progress, settings)
-        return poses if guide is None else refined(problem, poses, moving, *guide)
+            poses = track_field(problem, progress, settings)
+        return poses if guide is None else refined(problem, poses, *guide)
 
 
 def _result(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> Fit:

@@ -114,7 +114,7 @@ def descend_limbs(
     """Levenberg-Marquardt over rotations of the limbs and a rigid motion: the best pose, and its energy."""
     level, damping = problem.level(stage), 1e-2
     terms = problem.image_terms(pose, level, frame)
-    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage.stiffness, turn=stage.turn)
+    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage)
     for _ in range(stage.iterations):
         H, g = problem.normal_equations(pose, terms, stage)
         H = np.triu(H) + np.triu(H, 1).T
@@ -128,9 +128,7 @@ def descend_limbs(
         step /= max(1.0, float(largest[:-1].max()) / 0.6, float(largest[-1]) / 0.15)
         candidate = articulated_step(pose, limbs, step)
         terms_there = problem.image_terms(candidate, level, frame)
-        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(
-            candidate, stage.stiffness, turn=stage.turn
-        )
+        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(candidate, stage)
         if energy_there < energy:
             gain = (energy - energy_there) / energy
             pose, terms, energy = candidate, terms_there, energy_there
@@ -152,7 +150,7 @@ def swing_limbs(
     Limbs are tried one after the other; each swing that lowers the energy is kept.
     """
     level, every = problem.level(stage), in_order(limbs)
-    short = Stage(stage.blur, stage.pixel, _ITERATIONS, stage.stiffness, stage.turn)
+    short = replace(stage, iterations=_ITERATIONS)
     for group in limbs:
         turns = [(limb, turn) for limb in group for turn in _turns(pose, limb)]
         if not turns:

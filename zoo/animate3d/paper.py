@@ -28,6 +28,7 @@ from zoo.animate3d.hexplane import MotionField, Moved
 from zoo.animate3d.rigidity import Neighbours, arap, neighbourhoods
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, matching_loss, targets
+from zoo.animate3d.tracking import polish
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class PaperSettings:
         frames_at_once: of a step: the newest, and others drawn at random.
         arap: weight of the loss, which sums over frames and is a mean over points, in the field's space.
         arap_points: drawn in each step.
+        polish: whether the last step is method `graph`'s, from the poses found (`zoo.animate3d.tracking.polish`); not
+            of splats, which have no surface, and not with videos whose views disagree.
         rates: of Adam; see `zoo.animate3d.hexplane.RATES`.
         seed: of all random choices.
     """
@@ -59,6 +62,7 @@ class PaperSettings:
     frames_at_once: int = 4
     arap: float = 5000.0
     arap_points: int = 512
+    polish: bool = True
     rates: dict[str, float] = field(default_factory=lambda: {"heads": 3e-3, "grids": 1e-2, "global": 1e-3})
     seed: int = 0
 
@@ -67,7 +71,7 @@ class PaperSettings:
         """Those of the released code, for a GPU. ARAP 12 · 512 points · 3 neighbours."""
         return PaperSettings(
             side=256, gaussians=100_000, controlled=False, colors=1.0, levels=1, robust=math.inf,
-            last_steps=50, frames_at_once=15, arap=12 * 512 * 3.0,
+            last_steps=50, frames_at_once=15, arap=12 * 512 * 3.0, polish=False,
             rates={"heads": 1e-4, "grids": 1e-2, "global": 1e-3},
         )  # fmt: skip
 
@@ -145,15 +149,16 @@ def track_field(
     problem: Problem,
     progress: Callable[[int, int], None] | None = None,
     settings: PaperSettings | None = None,
-) -> tuple[list[GraphPose], FieldMotion]:
-    """Stage 1: fit the field to the videos. Returns the poses of the graph, and what they were made from."""
+) -> list[GraphPose]:
+    """Stage 1: fit the field to the videos. Returns the poses of the graph."""
     settings = settings or PaperSettings()
     frames, cameras = targets(problem.views, settings.side)
     splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
     controls = controls_of(problem, splats) if settings.controlled else None
     motion = FieldMotion(splats, MotionField(settings.seed), len(frames), controls)
     reconstruct(motion, neighbours_on(problem, splats), frames, cameras, settings, progress)
-    return motion.poses(problem), motion
+    poses = motion.poses(problem)
+    return polish(problem, poses) if settings.polish and problem.stiffness.softens else poses
 
 
 def controls_of(problem: Problem, splats: StillSplats) -> Controls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from zoo.animate3d.hexplane import MotionField
 from zoo.animate3d.paper import PICTURES, FieldMotion, carried_by, controls_of, neighbours_on
 from zoo.animate3d.rigidity import Neighbours, arap
 from zoo.animate3d.solver import Problem
-from zoo.animate3d.still_splats import GREY, PIXEL, make_splats, picture_loss, targets
+from zoo.animate3d.still_splats import GREY, PIXEL, make_splats, matching_loss, targets
 from zoo.mvvdm.denoising import diffuse
 from zoo.mvvdm.images import to_pil
 from zoo.mvvdm.schedule import signal_at
@@ -37,10 +38,11 @@ class RefineSettings:
     much in every direction in which noise moves it.
 
     Attributes:
-        side, gaussians: as in `zoo.animate3d.paper.PaperSettings`, for a motion that has no field yet.
+        side, gaussians: as in `zoo.animate3d.paper.PaperSettings`.
         steps: of the optimiser.
         weight: of 4D-SDS.
         guidance: w in ε_u + w (ε_c - ε_u); the released code's 5 is this minus 1.
+        colors: weight of colours in the pictures that hold the motion in place; coverage lets surfaces slide.
         arap, arap_points: as in `zoo.animate3d.paper.PaperSettings`.
         rates: of Adam at the beginning; they fall to zero along a cosine.
         seed: of all random choices.
@@ -51,6 +53,7 @@ class RefineSettings:
     steps: int = 200
     weight: float = 0.01
     guidance: float = 6.0
+    colors: float = 10.0
     arap: float = 5000.0
     arap_points: int = 512
     rates: dict[str, float] = field(default_factory=lambda: {"heads": 1e-5, "grids": 1e-3, "global": 1e-4})
@@ -60,24 +63,18 @@ class RefineSettings:
 def refined(
     problem: Problem,
     poses: list[GraphPose],
-    motion: FieldMotion | None,
     pipeline: MVVDMPipeline,
     sentence: str,
     settings: RefineSettings | None = None,
 ) -> list[GraphPose]:
-    """Refine poses of a graph: those of `track_field` with their field, or any with a new one. Frame 0 stays."""
+    """Refine poses of a graph with a field that corrects them. Frame 0 stays."""
     settings = settings or RefineSettings()
     frames, cameras = targets(problem.views, settings.side)
-    if motion is None:
-        splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
-        motion = FieldMotion(
-            splats,
-            MotionField(settings.seed),
-            len(frames),
-            controls_of(problem, splats),
-            carried_by(poses),
-        )
-    refine(motion, neighbours_on(problem, motion.splats), cameras, pipeline, sentence, settings)
+    splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
+    motion = FieldMotion(
+        splats, MotionField(settings.seed), len(frames), controls_of(problem, splats), carried_by(poses)
+    )
+    refine(motion, neighbours_on(problem, splats), cameras, pipeline, sentence, settings)
     return motion.poses(problem)
 
 
@@ -123,9 +120,10 @@ def refine(
         some = torch.from_numpy(np.sort(random.permutation(len(everything))[:4]))
         part = type(moved)(*(value[some] for value in moved))
         rows = torch.from_numpy(random.integers(len(splats.means), size=settings.arap_points))
+        moved_away = matching_loss(splats.at(part), cameras, anchor[some], settings.colors, 1, math.inf)
         loss = (
             settings.weight * distillation(latents, aim)
-            + PICTURES * len(some) * picture_loss(splats.at(part), cameras, anchor[some])
+            + PICTURES * len(some) * moved_away
             + settings.arap * arap(splats.means, part.means, neighbours, rows)
         )
         optimizer.zero_grad()

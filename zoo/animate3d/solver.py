@@ -54,7 +54,8 @@ class Stage:
         blur: σ, pixels. pixel: size of a pixel, in those of the finest level.
         iterations: at most.
         stiffness: factor of the graph's energy.
-        turn: another factor, of differences of rotations.
+        turn, stretch: other factors, of differences of rotations and of stretching.
+        bend_delta: factor of that of `Stiffness`.
     """
 
     blur: float
@@ -62,6 +63,8 @@ class Stage:
     iterations: int
     stiffness: float
     turn: float = 1.0
+    stretch: float = 1.0
+    bend_delta: float = 1.0
 
 
 _CHANNELS = np.array([1.0, 1.0, 1.0, 2.0])  # ω: red, green, blue, alpha
@@ -141,13 +144,12 @@ class Problem:
     def graph_energy(
         self,
         pose: GraphPose,
-        factor: float,
+        stage: Stage,
         H: np.ndarray | None = None,
         g: np.ndarray | None = None,
-        turn: float = 1.0,
     ) -> float:
-        """The graph's energy times a factor, with another for turns; adds its normal equations to H and g if given."""
-        edges, s, weight = self.graph.edges, self.stiffness, factor * self.length_weight
+        """The graph's energy at a stage; adds its normal equations to H and g if given."""
+        edges, s, weight = self.graph.edges, self.stiffness, stage.stiffness * self.length_weight
         turns = Rotation.from_matrix(
             pose.rotations[edges[:, 1]] @ pose.rotations[edges[:, 0]].swapaxes(1, 2)
         ).as_rotvec()
@@ -155,8 +157,8 @@ class Problem:
         none = np.zeros((0, 0)), np.zeros(0)
         energy = kernels.graph_terms(
             edges, self.graph.stiffness, self.graph.loose, self.graph.centres, pose.positions, pose.rotations, turns,
-            weight * s.bend, weight * s.stretch, s.bend_delta,
-            turn * weight * s.turn, s.turn_delta,
+            weight * s.bend, stage.stretch * weight * s.stretch, stage.bend_delta * s.bend_delta,
+            stage.turn * weight * s.turn, s.turn_delta,
             H if add else none[0], g if add else none[1], add,
         )  # fmt: skip
 
@@ -174,7 +176,7 @@ class Problem:
         """H [6K, 6K], of which the upper triangle is filled, and g [6K] of H d = g for a step of all nodes."""
         size = 6 * len(self.graph.centres)
         H, g = np.zeros((size, size)), np.zeros(size)
-        self.graph_energy(pose, stage.stiffness, H, g, stage.turn)
+        self.graph_energy(pose, stage, H, g)
         kernels.gather(
             terms.M, terms.m, self.graph.point_nodes, self.graph.point_weights,
             self.surface.points, self.graph.centres, pose.rotations, H, g,
@@ -187,16 +189,14 @@ class Problem:
 
     def energy(self, pose: GraphPose, stage: Stage, frame: int) -> float:
         """Image term and graph term."""
-        return self.image_cost(pose, self.level(stage), frame) + self.graph_energy(
-            pose, stage.stiffness, turn=stage.turn
-        )
+        return self.image_cost(pose, self.level(stage), frame) + self.graph_energy(pose, stage)
 
 
 def descend(problem: Problem, pose: GraphPose, stage: Stage, frame: int) -> tuple[GraphPose, float]:
     """Levenberg-Marquardt at one stage: the best pose, and its energy."""
     level, damping = problem.level(stage), 1e-3
     terms = problem.image_terms(pose, level, frame)
-    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage.stiffness, turn=stage.turn)
+    energy = float(terms.cost.sum()) + problem.graph_energy(pose, stage)
     for _ in range(stage.iterations):
         H, g = problem.normal_equations(pose, terms, stage)
         step = _solve(H, g, damping)
@@ -207,9 +207,7 @@ def descend(problem: Problem, pose: GraphPose, stage: Stage, frame: int) -> tupl
         )
         candidate = pose.stepped(step)
         terms_there = problem.image_terms(candidate, level, frame)
-        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(
-            candidate, stage.stiffness, turn=stage.turn
-        )
+        energy_there = float(terms_there.cost.sum()) + problem.graph_energy(candidate, stage)
         if energy_there < energy:
             moved = float(np.linalg.norm(step[:, 3:], axis=1).mean()) * problem.views.scale
             pose, terms, energy = candidate, terms_there, energy_there

@@ -28,6 +28,7 @@ from zoo.evaluation.tasks import (
     Progress,
     Row,
     check_family,
+    measured_code,
     task_of,
 )
 
@@ -165,6 +166,8 @@ def _result(measurement: Measurement, described: Sequence[dict[str, Any]]) -> Re
         "difference": _differences(measurement.rows, protocol),
         "environment": _environment(),
     }
+    if code := measured_code(protocol, described[0]["family"]):
+        content["code"] = code
     return seal(content)
 
 

@@ -15,7 +15,7 @@ from renderers.files import atomic_path
 from zoo.evaluation.canonical import digest
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import OWN, Protocol, open_protocol, protocols
-from zoo.evaluation.tasks import BASELINE, CONTROL, MODEL
+from zoo.evaluation.tasks import BASELINE, CONTROL, MODEL, measured_code
 
 FORMAT = 1
 DIGITS = 7  # significant digits of stored scores: more would differ between builds of numpy and torch
@@ -28,8 +28,9 @@ class Result:
     The content has: format; protocol {name, version, sha256}; model {name, family, weights: {file: SHA-256}};
     baselines, the same of each; object; truth {clip: SHA-256}; primary; metrics {name: {better, unit, digits, about,
     fit, reason}, or {missing}}; rows [{name, role, clips: [name], values: {metric: [score of each clip]}, mean:
-    {metric: [mean, low, high]}}]; difference {baseline: {metric: [mean, low, high]}} of paired clips; environment; and
-    sha256, the hash of all the rest.
+    {metric: [mean, low, high]}}]; difference {baseline: {metric: [mean, low, high]}} of paired clips; environment;
+    code {name: version}, of tasks that measure code of this package, not only weights; and sha256, the hash of all
+    the rest.
     """
 
     content: Mapping[str, Any]
@@ -180,6 +181,7 @@ def _check_form(content: Mapping[str, Any], where: str) -> None:
         fine &= (
             content["primary"] in metrics and isinstance(model["weights"], Mapping) and bool(content["rows"])
         )
+        fine &= isinstance(content.get("code", {}), Mapping)
         for row in content["rows"]:
             fine &= row["role"] in (MODEL, BASELINE, CONTROL) and isinstance(row["name"], str)
             fine &= all(isinstance(clip, str) for clip in row["clips"])
@@ -216,6 +218,22 @@ def protocol_status(result: Result) -> str:
     if known[name].version != version:
         return f"under version {version} of the protocol, this package has version {known[name].version}"
     return f"under another protocol of the name {name} (hash {sha256[:12]}, here {known[name].sha256[:12]})"
+
+
+def code_status(result: Result) -> str:
+    """Which code of this package was measured, as a sentence; "" if it is the present one.
+
+    Results from before versions were recorded are of the first ones.
+    """
+    protocol = _installed().get(result.protocol["name"].partition(OWN)[0])
+    present = measured_code(protocol, result.content["model"].get("family", "")) if protocol else {}
+    stated = {**dict.fromkeys(present, "1"), **result.content.get("code", {})}
+    changed = [
+        f"version {stated[module]} of {module}, this package has version {version}"
+        for module, version in present.items()
+        if stated[module] != version
+    ]
+    return f"of {' and '.join(changed)}; evaluate it again" if changed else ""
 
 
 def _installed() -> dict[str, Protocol]:

@@ -18,7 +18,7 @@ from typing import Any
 from zoo import hub, repository
 from zoo.errors import ZooError
 from zoo.evaluation.errors import EvaluationError
-from zoo.evaluation.result import Result, checked, protocol_status, read_result
+from zoo.evaluation.result import Result, checked, code_status, protocol_status, read_result
 from zoo.evaluation.tasks import FITTER
 from zoo.lookup import BUNDLED, models_folder
 
@@ -163,7 +163,8 @@ def _add(
     collection: Collection, name: str, info: hub.ModelInfo | None, result: Result, sheet: Path | None
 ) -> None:
     """Add a result with its marks. Of equal results, stored and attached, the one with a picture is kept."""
-    marks = tuple(filter(None, (protocol_status(result), _weights_mark(info, result) if info else "")))
+    weights = _weights_mark(info, result) if info else ""
+    marks = tuple(filter(None, (protocol_status(result), code_status(result), weights)))
     for number, entry in enumerate(collection.entries):
         if entry.model == name and entry.result.sha256 == result.sha256:
             if entry.sheet is None and sheet is not None:

@@ -212,6 +212,16 @@ def missing_truth(protocol: Protocol, object_name: str, folder: Path | None) -> 
     )
 
 
+def measured_code(protocol: Protocol, family: str) -> dict[str, str]:
+    """Code of this package that is measured, beside the weights, of a model of a family: name → version."""
+    if protocol.content["task"] != "animate-truth":
+        return {}
+    from zoo.animate3d.limits import FIT_VERSIONS
+
+    stiffness = "rendered" if family == FITTER else "generated"
+    return {f"zoo.animate3d, {stiffness} videos": FIT_VERSIONS[stiffness]}
+
+
 def check_family(protocol: Protocol, label: str, family: str) -> None:
     """Refuse a model of a family that a protocol does not evaluate, before it is loaded.
 
