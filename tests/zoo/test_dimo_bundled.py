@@ -43,23 +43,35 @@ def test_the_kangaroo_and_eight_more_are_there():
     }
 
 
+def but(**missed: str):
+    """One test per bundled model; those of the named objects miss the bar, for the reason given."""
+    marks = {
+        f"bundled:dimo/{name}": pytest.mark.xfail(reason=reason, strict=True)
+        for name, reason in missed.items()
+    }
+    assert set(marks) <= set(BUNDLED)
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks.get(name, ())) for name in BUNDLED])
+
+
 @pytest.mark.parametrize("name", BUNDLED)
 def test_what_was_measured(name):
     """Held-out views at 256 px, all 50 motions."""
     metrics = zoo.info(name).metrics
     assert metrics["resolution"] == 256 and len(metrics["motions"]) == 50
-    assert metrics["mean"]["psnr"] >= (29.5 if name.endswith("robot") else 31)
     assert metrics["worst"]["psnr"] >= 26
     assert metrics["mean"]["iou"] >= 0.92
 
 
-@pytest.mark.parametrize("name", BUNDLED)
-def test_motions_never_trained_on(name, request):
+@but(robot="30.0 dB, wanted: 31")
+def test_the_mean_of_the_motions(name):
+    assert zoo.info(name).metrics["mean"]["psnr"] >= 31
+
+
+@but(kangaroo="24.8 dB, wanted: 25", robot="23.0 dB, wanted: 25; the decoder's range, see docs/dimo.md")
+def test_motions_never_trained_on(name):
     """Found from their videos in at most 300 steps, the mean of ten on held-out views."""
-    if name.endswith("robot"):
-        request.applymarker(pytest.mark.xfail(reason="23.0 dB, wanted: 24", strict=True))
     unseen = zoo.info(name).metrics["unseen"]
-    assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 24
+    assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 25
 
 
 @ONE_IN_THE_QUICK_SUITE
