@@ -47,8 +47,7 @@ models: install system
 	$(BIN)/python -m benchmarks.needs
 
 # Evaluate the bundled models under the protocols and put the results into them: about an hour of CPU time, and 1 GB of
-# true clips per DIMO, which stay in out/evaluated/truth. The protocols do not list the fish,
-# the snake, the crab and the flower.
+# true clips per DIMO, which stay in out/evaluated/truth. The protocols do not list the other DIMOs.
 EVALUATED := dimo/kangaroo dimo/fox dimo/cat dimo/bird dimo/robot
 evaluate: install
 	for protocol in dimo-views dimo-unseen-motions dimo-between; do \

@@ -43,6 +43,12 @@ def test_the_kangaroo_and_eight_more_are_there():
     }
 
 
+def test_they_are_small():
+    """All bundled files take at most 28 MB: the package is downloaded whole."""
+    folder = zoo.info("bundled:dimo/kangaroo").folder.parents[1]
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 28e6
+
+
 def but(**missed: str):
     """One test per bundled model; those of the named objects miss the bar, for the reason given."""
     marks = {

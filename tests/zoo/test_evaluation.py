@@ -475,12 +475,8 @@ def test_results_of_the_fitter_are_collected(result, tmp_path, monkeypatch):
     assert '<th scope="row">animate3d' in html.read_text() and "| animate3d |" in text.read_text()
 
 
-UNLISTED = (
-    "fish",
-    "snake",
-    "crab",
-    "flower",
-)  # bundled objects that version 2 of the protocols does not list
+# Bundled objects that version 2 of the protocols does not list.
+UNLISTED = ("fish", "snake", "crab", "flower")
 EVALUATED = [name for name in zoo.list_models("bundled:dimo/*") if not name.endswith(UNLISTED)]
 
 
