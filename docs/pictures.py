@@ -42,6 +42,7 @@ MODELS = {
     "dimo/snake": "rears up high, then strikes",
     "dimo/crab": "snaps its claws",
     "dimo/flower": "twirls",
+    "dimo/jellyfish": "pulses and rises",
 }
 # Species → sentence of a motion.
 CREATURES = {

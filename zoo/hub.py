@@ -98,6 +98,7 @@ def load(
         "dimo/fish",
         "dimo/flower",
         "dimo/fox",
+        "dimo/jellyfish",
         "dimo/kangaroo",
         "dimo/robot",
         "dimo/snake",

@@ -29,7 +29,7 @@ ONE_IN_THE_QUICK_SUITE = pytest.mark.parametrize(
 )
 
 
-def test_the_kangaroo_and_eight_more_are_there():
+def test_the_kangaroo_and_nine_more_are_there():
     assert {name.rpartition("/")[2] for name in BUNDLED} == {
         "bird",
         "cat",
@@ -37,6 +37,7 @@ def test_the_kangaroo_and_eight_more_are_there():
         "fish",
         "flower",
         "fox",
+        "jellyfish",
         "kangaroo",
         "robot",
         "snake",
