@@ -101,11 +101,11 @@ def assert_whole(pipeline: zoo.dimo.DIMOPipeline, motions: list[str]) -> None:
 
 @ONE_IN_THE_QUICK_SUITE
 def test_no_motion_is_torn(name):
-    """From the weights: every trained motion in every second frame, and samples."""
+    """From the weights: every trained motion in every second frame, and latents of N(0, I)."""
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
     assert_whole(pipeline, [motion for motion in pipeline.motions if motion not in PUFFED])
-    samples = torch.stack([pipeline.draw(seed) for seed in range(10)])
+    samples = torch.stack([pipeline.draw(seed) for seed in range(10 if name.endswith("kangaroo") else 100)])
     assert torn(model, samples, phases).max() <= 0.06
     # Control: four times as far out as any motion, the surface comes apart.
     assert torn(model, 4 * model.mu[::5], phases).max() > 0.06

@@ -144,6 +144,27 @@ class MotionDecoder(nn.Module):
             return offsets, rotations
         return self._on_root(points, offsets, rotations, *self.root(phases.to(points), z))
 
+    @torch.no_grad()
+    def change_coordinates(self, linear: Tensor, shift: Tensor) -> None:
+        """Rewrite the layers that read z for latents z' with z = L z' + b, in place.
+
+        W z + c = (W L) z' + (c + W b), so every layer's output is what it was.
+
+        Args:
+            linear: L, [Z, Z].
+            shift: b, [Z].
+        """
+        trunk = cast(Sequence[nn.Linear], self.trunk)
+        again = trunk[self.config.skip + 1]
+        readers = [(trunk[0], trunk[0].in_features), (again, again.in_features - self.config.width)]
+        if self.root is not None:
+            readers.append((self.root.hidden, self.root.hidden.in_features))
+        for layer, end in readers:  # z is the last of the inputs, which end at this column
+            columns = layer.weight[:, end - self.config.latent : end]
+            old = columns.double()
+            columns.copy_(old @ linear.double())
+            layer.bias += (old @ shift.double()).to(layer.bias)
+
     @staticmethod
     def _on_root(
         points: Tensor, offsets: Tensor, rotations: Tensor, shift: Tensor, turn: Tensor
