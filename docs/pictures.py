@@ -43,6 +43,7 @@ MODELS = {
     "dimo/crab": "snaps its claws",
     "dimo/flower": "twirls",
     "dimo/jellyfish": "pulses and rises",
+    "dimo/drop": "bounces",
 }
 # Species → sentence of a motion.
 CREATURES = {

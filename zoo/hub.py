@@ -95,6 +95,7 @@ def load(
         "dimo/bird",
         "dimo/cat",
         "dimo/crab",
+        "dimo/drop",
         "dimo/fish",
         "dimo/flower",
         "dimo/fox",

@@ -29,11 +29,12 @@ ONE_IN_THE_QUICK_SUITE = pytest.mark.parametrize(
 )
 
 
-def test_the_kangaroo_and_nine_more_are_there():
+def test_the_kangaroo_and_ten_more_are_there():
     assert {name.rpartition("/")[2] for name in BUNDLED} == {
         "bird",
         "cat",
         "crab",
+        "drop",
         "fish",
         "flower",
         "fox",
@@ -57,7 +58,9 @@ def but(**missed: str):
         for name, reason in missed.items()
     }
     assert set(marks) <= set(BUNDLED)
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks.get(name, ())) for name in BUNDLED])
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=marks.get(name, ())) for name in BUNDLED]
+    )
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -100,8 +103,11 @@ def assert_whole(pipeline: zoo.dimo.DIMOPipeline, motions: list[str]) -> None:
 
 
 @ONE_IN_THE_QUICK_SUITE
-def test_no_motion_is_torn(name):
+def test_no_motion_is_torn(name, request):
     """From the weights: every trained motion in every second frame, and latents of N(0, I)."""
+    if name.endswith("drop"):
+        reason = "it melts: up to 41 %, the true surface 44 %; three motions are 4 to 7 points above the true surface"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
     assert_whole(pipeline, [motion for motion in pipeline.motions if motion not in PUFFED])

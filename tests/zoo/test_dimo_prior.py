@@ -92,7 +92,9 @@ class Balloon(DIMO):
         positions = self.key_points * size[:, None, None]
         positions = positions + lift[:, None, None] * torch.tensor([0.0, 1.0, 0.0])
         rotations = torch.tensor([1.0, 0, 0, 0]).expand(*positions.shape[:2], 4)
-        return KeyPointMotion(*(each[:, None].expand(-1, len(phases), -1, -1) for each in (positions, rotations)))
+        return KeyPointMotion(
+            *(each[:, None].expand(-1, len(phases), -1, -1) for each in (positions, rotations))
+        )
 
 
 def best_normal() -> tuple[float, float]:

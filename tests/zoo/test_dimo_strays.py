@@ -103,7 +103,9 @@ def test_strays_that_hang_together_are_all_removed(videos):
     """Two stay below the object, and two leave them for its inside: these are alone only when those are gone."""
     model = _model([])
     with torch.no_grad():
-        corners = torch.tensor([[-0.02, -0.5, -0.02], [-0.02, -0.5, 0.02], [0.02, -0.5, -0.02], [0.02, -0.5, 0.02]])
+        corners = torch.tensor(
+            [[-0.02, -0.5, -0.02], [-0.02, -0.5, 0.02], [0.02, -0.5, -0.02], [0.02, -0.5, 0.02]]
+        )
         model.means[:4] = corners
         model.log_scales[:4], model.opacity_logits[:4] = -3.0, 0.0
         model.neighbours[2:4] = 1
