@@ -114,7 +114,8 @@ def _without_added(config: dict[str, Any]) -> dict[str, Any]:
     config = json.loads(json.dumps(config))
     # The presets for the CPU start from the visual hull, the published configuration from a ball.
     published = config["pretraining"]["initial"] == "ball"
-    preset = asdict(DIMOConfig.paper() if published else DIMOConfig.bundled())
+    small = config["resolution"] <= DIMOConfig.laptop().resolution
+    preset = asdict(PRESETS["paper" if published else "laptop" if small else "bundled"]())
     for path in ADDED:
         *parents, name = path.split(".")
         values, present = config, preset

@@ -124,7 +124,7 @@ def test_other_options_are_new_work(written, change):
 def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
     """Fields of the configuration that version 0.1 did not have enter a key only where they differ from the presets."""
     stage, keys = DimoStage(), set()
-    for config in (DIMOConfig.bundled(), DIMOConfig.paper()):
+    for config in (DIMOConfig.bundled(), DIMOConfig.laptop(), DIMOConfig.paper()):
         job = DIMOTrainingJob("egg", "", (), 0, config, "videos")
         before = job.to_json()
         del before["videos"]
@@ -145,4 +145,4 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         )
         keys |= {job.task(stage, "v").key}
         keys |= {replace(job, config=replace(config, **each)).task(stage, "v").key for each in changes}
-    assert len(keys) == 12
+    assert len(keys) == 18

@@ -23,7 +23,6 @@ from zoo.dimo.model import DIMO
 from zoo.dimo.pipeline import DIMOPipeline
 from zoo.dimo.precision import HALVED, pack
 from zoo.dimo.text import TextHead
-from zoo.hub import load
 from zoo.precision import BLOCK, SCALE, dequantise, quantise, unpack
 
 

@@ -269,7 +269,7 @@ class DIMOConfig:
         return _on_cpu(
             DIMOConfig(key_points=96, gaussians=6000, resolution=256),
             Pretraining(steps=3000, resolutions=((0, 64),)),
-            Joint(steps=5700, resolutions=((0, 64), (3500, 128), (5000, 256))),
+            Joint(steps=5700, resolutions=((0, 64), (3500, 128), (5000, 256)), prior_steps=100),
         )
 
 
@@ -301,7 +301,6 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
             joint,
             prune_every=0,
             remove_strays=True,
-            prior_steps=100,
             arap_until=joint.steps,
             means_hold=0,
             decoder=(1e-3, 1e-4),
