@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/mv-video
 MODELS ?= creatures://kangaroo creatures://fox creatures://cat creatures://bird creatures://robot creatures://fish \
-  creatures://snake creatures://crab creatures://flower creatures://jellyfish creatures://drop
+  creatures://snake creatures://crab creatures://flower creatures://jellyfish creatures://drop creatures://human
 SMALL := --resolution 64 --num-frames 16 --fps 8
 BIN := $(VENV)/bin
 # -P: import the installed packages, not the checkout in the working directory.

@@ -44,6 +44,7 @@ MODELS = {
     "dimo/flower": "twirls",
     "dimo/jellyfish": "pulses and rises",
     "dimo/drop": "bounces",
+    "dimo/human": "dances",
 }
 # Species → sentence of a motion.
 CREATURES = {

@@ -99,6 +99,7 @@ def load(
         "dimo/fish",
         "dimo/flower",
         "dimo/fox",
+        "dimo/human",
         "dimo/jellyfish",
         "dimo/kangaroo",
         "dimo/robot",

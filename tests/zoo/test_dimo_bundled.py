@@ -29,7 +29,7 @@ ONE_IN_THE_QUICK_SUITE = pytest.mark.parametrize(
 )
 
 
-def test_the_kangaroo_and_ten_more_are_there():
+def test_the_kangaroo_and_eleven_more_are_there():
     assert {name.rpartition("/")[2] for name in BUNDLED} == {
         "bird",
         "cat",
@@ -38,6 +38,7 @@ def test_the_kangaroo_and_ten_more_are_there():
         "fish",
         "flower",
         "fox",
+        "human",
         "jellyfish",
         "kangaroo",
         "robot",
@@ -68,16 +69,24 @@ def test_what_was_measured(name):
     """Held-out views at 256 px, all 50 motions."""
     metrics = zoo.info(name).metrics
     assert metrics["resolution"] == 256 and len(metrics["motions"]) == 50
-    assert metrics["worst"]["psnr"] >= 26
     assert metrics["mean"]["iou"] >= 0.92
 
 
-@but(robot="30.0 dB, wanted: 31")
+@but(human="25.6 dB, wanted: 26: hands and feet fray in the cartwheel")
+def test_the_worst_motion(name):
+    assert zoo.info(name).metrics["worst"]["psnr"] >= 26
+
+
+@but(human="30.0 dB, wanted: 31", robot="30.0 dB, wanted: 31")
 def test_the_mean_of_the_motions(name):
     assert zoo.info(name).metrics["mean"]["psnr"] >= 31
 
 
-@but(kangaroo="24.8 dB, wanted: 25", robot="23.0 dB, wanted: 25; the decoder's range, see docs/dimo.md")
+@but(
+    human="23.9 dB, wanted: 25",
+    kangaroo="24.8 dB, wanted: 25",
+    robot="23.0 dB, wanted: 25; the decoder's range, see docs/dimo.md",
+)
 def test_motions_never_trained_on(name):
     """Found from their videos in at most 300 steps, the mean of ten on held-out views."""
     unseen = zoo.info(name).metrics["unseen"]
@@ -107,6 +116,9 @@ def test_no_motion_is_torn(name, request):
     """From the weights: every trained motion in every second frame, and latents of N(0, I)."""
     if name.endswith("drop"):
         reason = "it melts: up to 41 %, the true surface 44 %; three motions are 4 to 7 points above the true surface"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    if name.endswith("human"):
+        reason = "one of 100 draws is torn by 8.0 %: trained before `Joint.prior_steps`"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
