@@ -122,8 +122,9 @@ def test_draws_hold_together_and_trained_motions_stay():
     assert float(lift.norm()) == pytest.approx(1, abs=0.1)
     z = torch.randn(1000, 2, generator=torch.Generator().manual_seed(11))
     assert (torn(before, z[:200]) > 0.06).float().mean() > 0.1
-    assert not torn(after, z[:200]).any() and float(after.decoder(z)[:, 0].max()) < 1.5
+    assert not torn(after, z[:200]).any()
     with torch.no_grad():
+        assert after.decoder(z)[:, 0].max() < 1.5
         expected, decoded = (each.trajectories(each.mu, each.phases) for each in (before, after))
     assert torch.allclose(decoded.positions, expected.positions, atol=1e-5)
     assert all(parameter.requires_grad for parameter in after.parameters())
