@@ -403,21 +403,6 @@ class DIMO(nn.Module):
         self.neighbours = self.graph[torch.cdist(self.means, self.key_points).argmin(1), :J]
 
 
-def same_weights(a: DIMO, b: DIMO) -> bool:
-    """Whether two models have the same weights, on any devices.
-
-    Tensors of different precision are not compared. Latents and positions always have single precision.
-    """
-    if a is b:
-        return True
-    first, second = a.state_dict(), b.state_dict()
-    return first.keys() == second.keys() and all(
-        tensor.shape == second[name].shape
-        and (tensor.dtype != second[name].dtype or torch.equal(tensor.cpu(), second[name].cpu()))
-        for name, tensor in first.items()
-    )
-
-
 def encode(values: Tensor, frequencies: int) -> Tensor:
     """Positional encoding γ(u) = {sin(2^f u), cos(2^f u)} for f = 0..frequencies−1, without π (methods §4.3).
 

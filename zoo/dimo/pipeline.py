@@ -23,9 +23,9 @@ from torch import Tensor
 from renderers.arguments import instance, integer, shown
 from renderers.cameras import Cameras
 from zoo.dimo.config import DIMOConfig
-from zoo.dimo.model import DIMO, same_weights
+from zoo.dimo.model import DIMO
 from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
-from zoo.dimo.precision import convert, dtype_name, pack, round_weights
+from zoo.dimo.precision import convert, dtype_name, pack, round_weights, same_weights
 from zoo.errors import PlacementError, UnsupportedError
 from zoo.placement import placement
 from zoo.precision import STORAGES, Storage
