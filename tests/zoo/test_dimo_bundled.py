@@ -115,7 +115,9 @@ def assert_whole(pipeline: zoo.dimo.DIMOPipeline, motions: list[str]) -> None:
 def test_no_motion_is_torn(name, request):
     """From the weights: every trained motion in every second frame, and latents of N(0, I)."""
     if name.endswith("drop"):
-        reason = "it melts: trained motions up to 41 %, draws 20 %, true surface 44 %; three exceed that by 4 to 7"
+        reason = (
+            "it melts: trained motions up to 41 %, draws 20 %, true surface 44 %; three exceed that by 4 to 7"
+        )
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     if name.endswith("human"):
         reason = "one of 100 draws is torn by 8.0 %: trained before `Joint.prior_steps`"
