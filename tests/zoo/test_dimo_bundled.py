@@ -132,7 +132,7 @@ def test_no_motion_is_torn(name, request):
 
 
 @pytest.mark.xfail(
-    reason="11.9 and 7.2 %, wanted: 3.3; inside the body, whose true motion tears the same places by 6.4 %",
+    reason="11.8 and 7.2 %, wanted: 3.3; inside the body, whose true motion tears the same places by 6.4 %",
     strict=True,
 )
 def test_the_fish_puffs_up_without_being_torn():

@@ -163,7 +163,7 @@ class MotionDecoder(nn.Module):
             columns = layer.weight[:, end - self.config.latent : end]
             old = columns.double()
             columns.copy_(old @ linear.double())
-            layer.bias += (old @ shift.double()).to(layer.bias)
+            layer.bias.add_((old @ shift.double()).to(layer.bias))
 
     @staticmethod
     def _on_root(
