@@ -269,8 +269,8 @@ class DIMOPipeline:
 
     def draw(self, seed: int) -> Tensor:
         """Draw a latent from N(0, I), [Z] (paper §3.2). torch's global generator is left alone."""
-        generator = torch.Generator().manual_seed(self._seed(seed, "seed"))
-        return torch.randn(self.model.config.latent, generator=generator).to(self._placed(self.model).mu)
+        mu, generator = self._placed(self.model).mu, torch.Generator()
+        return torch.randn(mu.shape[1], generator=generator.manual_seed(self._seed(seed, "seed"))).to(mu)
 
     def _seed(self, seed: Any, name: str) -> int:
         return integer(seed, f"dimo/{self.object}: {name}", -(2**63), 2**64 - 1)
