@@ -42,6 +42,9 @@ MODELS = {
     "dimo/snake": "rears up high, then strikes",
     "dimo/crab": "snaps its claws",
     "dimo/flower": "twirls",
+    "dimo/jellyfish": "pulses and rises",
+    "dimo/drop": "bounces",
+    "dimo/human": "dances",
 }
 # Species → sentence of a motion.
 CREATURES = {

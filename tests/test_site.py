@@ -194,7 +194,7 @@ def test_the_gallery_shows_every_creature_and_model():
     page = (DOCS / "gallery.md").read_text()
     models = [path.parent for path in (ROOT / "zoo/bundled").glob("*/*/config.json")]
     names = [*species(), *(f"{path.parent.name}-{path.name}" for path in models)]
-    assert len(names) == 22
+    assert len(names) == 25
     for name in names:
         path = DOCS / f"gallery/{name}.webp"
         assert f"(gallery/{name}.webp)" in page and animated(path) >= 8 and path.stat().st_size <= 120_000

@@ -76,7 +76,7 @@ def seal(folder: Path, config: Config, metrics: dict[str, Any], readme: str) -> 
         "card": config.card,
     }
     _write_json(folder / "config.json", content)
-    _write_json(folder / "metrics.json", metrics)
+    _write_json(folder / "metrics.json", metrics, indent=None)  # results have a score per clip: half the size
     (folder / "README.md").write_text(readme, encoding="utf-8")
     names = sorted(set(_files(folder)) - {MANIFEST})
     check_names(names, folder)
@@ -258,9 +258,10 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: dict[str, Any], indent: int | None = 2) -> None:
+    separators = (",", ":") if indent is None else None
     try:
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RepositoryError(
             f"{path.name} cannot be written as JSON: {error}; correct save_to, card or metrics of the family's class"

@@ -42,7 +42,7 @@ PRESETS: dict[str, Callable[[], DIMOConfig]] = {
     "paper": DIMOConfig.paper,
 }
 # Configuration fields that version 0.1 did not have.
-ADDED = ("blending", "root", "stretching", "losses.tracks", "joint.remove_strays")
+ADDED = ("blending", "root", "stretching", "losses.tracks", "joint.remove_strays", "joint.prior_steps")
 WORK = "_factory/training"  # <key>/: checkpoint and progress of a task, until it is committed
 PROTOCOL = (
     "PSNR, SSIM and silhouette IoU of the motions trained on, on white, over all frames of views that were never "
@@ -114,7 +114,8 @@ def _without_added(config: dict[str, Any]) -> dict[str, Any]:
     config = json.loads(json.dumps(config))
     # The presets for the CPU start from the visual hull, the published configuration from a ball.
     published = config["pretraining"]["initial"] == "ball"
-    preset = asdict(DIMOConfig.paper() if published else DIMOConfig.bundled())
+    small = config["resolution"] <= DIMOConfig.laptop().resolution
+    preset = asdict(PRESETS["paper" if published else "laptop" if small else "bundled"]())
     for path in ADDED:
         *parents, name = path.split(".")
         values, present = config, preset

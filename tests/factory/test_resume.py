@@ -124,13 +124,15 @@ def test_other_options_are_new_work(written, change):
 def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
     """Fields of the configuration that version 0.1 did not have enter a key only where they differ from the presets."""
     stage, keys = DimoStage(), set()
-    for config in (DIMOConfig.bundled(), DIMOConfig.paper()):
+    for config in (DIMOConfig.bundled(), DIMOConfig.laptop(), DIMOConfig.paper()):
         job = DIMOTrainingJob("egg", "", (), 0, config, "videos")
         before = job.to_json()
         del before["videos"]
         for name in ("blending", "root", "stretching"):
             del before["config"][name]
-        del before["config"]["losses"]["tracks"], before["config"]["joint"]["remove_strays"]
+        del before["config"]["losses"]["tracks"]
+        for name in ("remove_strays", "prior_steps"):
+            del before["config"]["joint"][name]
         before |= {"unseen": stage.unseen, "encoder": stage.encoder}
         assert job.task(stage, "v").key == task_key("dimo", "1", "v", json.dumps(before, sort_keys=True))
         losses = config.losses
@@ -139,7 +141,8 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
             {"root": not config.root},
             {"losses": replace(losses, tracks=losses.tracks + 1)},
             {"joint": replace(config.joint, remove_strays=not config.joint.remove_strays)},
+            {"joint": replace(config.joint, prior_steps=config.joint.prior_steps + 1)},
         )
         keys |= {job.task(stage, "v").key}
         keys |= {replace(job, config=replace(config, **each)).task(stage, "v").key for each in changes}
-    assert len(keys) == 10
+    assert len(keys) == 18

@@ -29,18 +29,39 @@ ONE_IN_THE_QUICK_SUITE = pytest.mark.parametrize(
 )
 
 
-def test_the_kangaroo_and_eight_more_are_there():
+def test_the_kangaroo_and_eleven_more_are_there():
     assert {name.rpartition("/")[2] for name in BUNDLED} == {
         "bird",
         "cat",
         "crab",
+        "drop",
         "fish",
         "flower",
         "fox",
+        "human",
+        "jellyfish",
         "kangaroo",
         "robot",
         "snake",
     }
+
+
+def test_they_are_small():
+    """All bundled files take at most 28 MB: the package is downloaded whole."""
+    folder = zoo.info("bundled:dimo/kangaroo").folder.parents[1]
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 28e6
+
+
+def but(**missed: str):
+    """One test per bundled model; those of the named objects miss the bar, for the reason given."""
+    marks = {
+        f"bundled:dimo/{name}": pytest.mark.xfail(reason=reason, strict=True)
+        for name, reason in missed.items()
+    }
+    assert set(marks) <= set(BUNDLED)
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=marks.get(name, ())) for name in BUNDLED]
+    )
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -48,18 +69,28 @@ def test_what_was_measured(name):
     """Held-out views at 256 px, all 50 motions."""
     metrics = zoo.info(name).metrics
     assert metrics["resolution"] == 256 and len(metrics["motions"]) == 50
-    assert metrics["mean"]["psnr"] >= (29.5 if name.endswith("robot") else 31)
-    assert metrics["worst"]["psnr"] >= 26
     assert metrics["mean"]["iou"] >= 0.92
 
 
-@pytest.mark.parametrize("name", BUNDLED)
-def test_motions_never_trained_on(name, request):
+@but(human="25.6 dB, wanted: 26: hands and feet fray in the cartwheel")
+def test_the_worst_motion(name):
+    assert zoo.info(name).metrics["worst"]["psnr"] >= 26
+
+
+@but(human="30.0 dB, wanted: 31", robot="30.0 dB, wanted: 31")
+def test_the_mean_of_the_motions(name):
+    assert zoo.info(name).metrics["mean"]["psnr"] >= 31
+
+
+@but(
+    human="23.9 dB, wanted: 25",
+    kangaroo="24.8 dB, wanted: 25",
+    robot="23.0 dB, wanted: 25; the decoder's range, see docs/dimo.md",
+)
+def test_motions_never_trained_on(name):
     """Found from their videos in at most 300 steps, the mean of ten on held-out views."""
-    if name.endswith("robot"):
-        request.applymarker(pytest.mark.xfail(reason="23.0 dB, wanted: 24", strict=True))
     unseen = zoo.info(name).metrics["unseen"]
-    assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 24
+    assert len(unseen["motions"]) == 10 and unseen["psnr"] >= 25
 
 
 @ONE_IN_THE_QUICK_SUITE
@@ -81,19 +112,27 @@ def assert_whole(pipeline: zoo.dimo.DIMOPipeline, motions: list[str]) -> None:
 
 
 @ONE_IN_THE_QUICK_SUITE
-def test_no_motion_is_torn(name):
-    """From the weights: every trained motion in every second frame, and samples."""
+def test_no_motion_is_torn(name, request):
+    """From the weights: every trained motion in every second frame, and latents of N(0, I)."""
+    if name.endswith("drop"):
+        reason = (
+            "it melts: trained motions up to 41 %, draws 20 %, true surface 44 %; three exceed that by 4 to 7"
+        )
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    if name.endswith("human"):
+        reason = "one of 100 draws is torn by 8.0 %: trained before `Joint.prior_steps`"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
     assert_whole(pipeline, [motion for motion in pipeline.motions if motion not in PUFFED])
-    samples = torch.stack([pipeline.draw(seed) for seed in range(10)])
+    samples = torch.stack([pipeline.draw(seed) for seed in range(10 if name.endswith("kangaroo") else 100)])
     assert torn(model, samples, phases).max() <= 0.06
     # Control: four times as far out as any motion, the surface comes apart.
     assert torn(model, 4 * model.mu[::5], phases).max() > 0.06
 
 
 @pytest.mark.xfail(
-    reason="11.9 and 7.2 %, wanted: 3.3; inside the body, whose true motion tears the same places by 6.4 %",
+    reason="11.8 and 7.2 %, wanted: 3.3; inside the body, whose true motion tears the same places by 6.4 %",
     strict=True,
 )
 def test_the_fish_puffs_up_without_being_torn():

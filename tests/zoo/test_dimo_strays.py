@@ -99,6 +99,21 @@ def test_one_that_floats_is_stray_without_being_torn(videos):
     assert stray_gaussians(model, videos, videos.train_views).nonzero()[:, 0].tolist() == [0]
 
 
+def test_strays_that_hang_together_are_all_removed(videos):
+    """Two stay below the object, and two leave them for its inside: these are alone only when those are gone."""
+    model = _model([])
+    with torch.no_grad():
+        corners = torch.tensor(
+            [[-0.02, -0.5, -0.02], [-0.02, -0.5, 0.02], [0.02, -0.5, -0.02], [0.02, -0.5, 0.02]]
+        )
+        model.means[:4] = corners
+        model.log_scales[:4], model.opacity_logits[:4] = -3.0, 0.0
+        model.neighbours[2:4] = 1
+    assert stray_gaussians(model, videos, videos.train_views).nonzero()[:, 0].tolist() == [0, 1]
+    assert remove_strays(model, videos, videos.train_views) == 4
+    assert len(model.means) == BODY + WING - 4
+
+
 def test_torn_inside_the_object_is_no_stray(videos):
     """A slower wing carries Gaussians of the body along, but not far enough to leave it."""
     model = _model([], lift=0.2)

@@ -477,13 +477,11 @@ def test_results_of_the_fitter_are_collected(result, tmp_path, monkeypatch):
     assert '<th scope="row">animate3d' in html.read_text() and "| animate3d |" in text.read_text()
 
 
-UNLISTED = (
-    "fish",
-    "snake",
-    "crab",
-    "flower",
-)  # bundled objects that version 2 of the protocols does not list
-EVALUATED = [name for name in zoo.list_models("bundled:dimo/*") if not name.endswith(UNLISTED)]
+# Bundled objects that version 2 of the protocols does not list.
+UNLISTED = ("fish", "snake", "crab", "flower", "jellyfish", "drop", "human")
+# Those whose weights have not been evaluated since `zoo.dimo.prior` changed the coordinates of their latents.
+CHANGED = ("bird", "cat")
+EVALUATED = [name for name in zoo.list_models("bundled:dimo/*") if not name.endswith(UNLISTED + CHANGED)]
 
 
 def test_the_models_that_were_not_evaluated_are_those_of_objects_that_no_protocol_lists():

@@ -163,7 +163,7 @@ def test_models():
 
 def test_the_list_of_models_stays_a_list(tmp_path):
     names = zoo.list_models("dimo/*")
-    names_of = "bird cat crab fish flower fox kangaroo robot snake"
+    names_of = "bird cat crab drop fish flower fox human jellyfish kangaroo robot snake"
     plain = [f"dimo/{name}" for name in names_of.split()]
     assert isinstance(names, list) and names == plain and repr(names) == repr(plain)
     assert pickle.loads(pickle.dumps(names)) == copy.deepcopy(names) == names

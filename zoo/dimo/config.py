@@ -60,7 +60,6 @@ class Pretraining:
             removed.
         anneal_at: steps at which farthest-point sampling reduces the key points to `DIMOConfig.key_points`.
         final_opacity: key points below this opacity are removed at the end of the stage.
-        remove_strays: at the end, remove Gaussians that come off the object (`zoo.dimo.strays`; not in the paper).
         smooth_from: first step of the depth and normal smoothness losses.
         arap_from: first step of the ARAP loss.
         decoder, latents, points, radius, color, opacity: learning rates.
@@ -107,6 +106,8 @@ class Joint:
         prune_every, prune_until: steps between two prunings (0 disables them), and the last step of pruning.
         prune_opacity, prune_scale: Gaussians below this opacity or above this scale (world units) are removed.
         remove_strays: at the end, remove Gaussians that come off the object (`zoo.dimo.strays`; not in the paper).
+        prior_steps: at the end, steps in which the latents' coordinates are fitted to N(0, I), so that draws hold
+            together (`zoo.dimo.prior`; not in the paper).
         smooth_from: first step of the depth and normal smoothness losses.
         arap_until: the ARAP loss is used in steps before this one.
         graph_every: steps between two updates of the motion graph and of each Gaussian's key points.
@@ -122,6 +123,7 @@ class Joint:
     prune_opacity: Fraction = 0.01
     prune_scale: Positive = 0.4
     remove_strays: bool = False
+    prior_steps: Whole = 0
     smooth_from: Whole = 200
     arap_until: Whole = 5000
     graph_every: Count = 100
@@ -240,7 +242,7 @@ class DIMOConfig:
         for part, defaults, added in (
             (values, DIMOConfig, ("blending", "root", "stretching")),
             (values["losses"], LossWeights, ("tracks",)),
-            (values["joint"], Joint, ("remove_strays",)),
+            (values["joint"], Joint, ("remove_strays", "prior_steps")),
         ):
             for name in added:
                 if part[name] == getattr(defaults, name):
@@ -267,7 +269,7 @@ class DIMOConfig:
         return _on_cpu(
             DIMOConfig(key_points=96, gaussians=6000, resolution=256),
             Pretraining(steps=3000, resolutions=((0, 64),)),
-            Joint(steps=5700, resolutions=((0, 64), (3500, 128), (5000, 256))),
+            Joint(steps=5700, resolutions=((0, 64), (3500, 128), (5000, 256)), prior_steps=100),
         )
 
 

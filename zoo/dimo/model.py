@@ -144,6 +144,27 @@ class MotionDecoder(nn.Module):
             return offsets, rotations
         return self._on_root(points, offsets, rotations, *self.root(phases.to(points), z))
 
+    @torch.no_grad()
+    def change_coordinates(self, linear: Tensor, shift: Tensor) -> None:
+        """Rewrite the layers that read z for latents z' with z = L z' + b, in place.
+
+        W z + c = (W L) z' + (c + W b), so every layer's output is what it was.
+
+        Args:
+            linear: L, [Z, Z].
+            shift: b, [Z].
+        """
+        trunk = cast(Sequence[nn.Linear], self.trunk)
+        again = trunk[self.config.skip + 1]
+        readers = [(trunk[0], trunk[0].in_features), (again, again.in_features - self.config.width)]
+        if self.root is not None:
+            readers.append((self.root.hidden, self.root.hidden.in_features))
+        for layer, end in readers:  # z is the last of the inputs, which end at this column
+            columns = layer.weight[:, end - self.config.latent : end]
+            old = columns.double()
+            columns.copy_(old @ linear.double())
+            layer.bias.add_((old @ shift.double()).to(layer.bias))
+
     @staticmethod
     def _on_root(
         points: Tensor, offsets: Tensor, rotations: Tensor, shift: Tensor, turn: Tensor
@@ -380,21 +401,6 @@ class DIMO(nn.Module):
         apart.fill_diagonal_(-1.0)  # a key point comes first in its own row even if others coincide with it
         self.graph.copy_(apart.topk(G, largest=False).indices)
         self.neighbours = self.graph[torch.cdist(self.means, self.key_points).argmin(1), :J]
-
-
-def same_weights(a: DIMO, b: DIMO) -> bool:
-    """Whether two models have the same weights, on any devices.
-
-    Tensors of different precision are not compared. Latents and positions always have single precision.
-    """
-    if a is b:
-        return True
-    first, second = a.state_dict(), b.state_dict()
-    return first.keys() == second.keys() and all(
-        tensor.shape == second[name].shape
-        and (tensor.dtype != second[name].dtype or torch.equal(tensor.cpu(), second[name].cpu()))
-        for name, tensor in first.items()
-    )
 
 
 def encode(values: Tensor, frequencies: int) -> Tensor:

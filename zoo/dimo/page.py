@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from renderers.arguments import shown
-from zoo.dimo.model import DIMO, KeyPointMotion, same_weights
+from zoo.dimo.model import DIMO, KeyPointMotion
+from zoo.dimo.precision import same_weights
 from zoo.errors import UnsupportedError
 
 if TYPE_CHECKING:

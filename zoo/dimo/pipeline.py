@@ -23,10 +23,9 @@ from torch import Tensor
 from renderers.arguments import instance, integer, shown
 from renderers.cameras import Cameras
 from zoo.dimo.config import DIMOConfig
-from zoo.dimo.model import DIMO, same_weights
+from zoo.dimo.model import DIMO
 from zoo.dimo.motion import MOST_FRAMES, Motion, check_numbers, decode, evenly
-from zoo.dimo.precision import convert, dtype_name, pack, round_weights
-from zoo.dimo.sampling import draw
+from zoo.dimo.precision import convert, dtype_name, pack, round_weights, same_weights
 from zoo.errors import PlacementError, UnsupportedError
 from zoo.placement import placement
 from zoo.precision import STORAGES, Storage
@@ -269,8 +268,9 @@ class DIMOPipeline:
         return self._decode(z, "sample", frames)
 
     def draw(self, seed: int) -> Tensor:
-        """Draw a latent from N(0, I), [Z]; again if its motion tears the object (`zoo.dimo.sampling`)."""
-        return draw(self._placed(self.model), self.phases, self._seed(seed, "seed"))
+        """Draw a latent from N(0, I), [Z] (paper §3.2). torch's global generator is left alone."""
+        mu, generator = self._placed(self.model).mu, torch.Generator()
+        return torch.randn(mu.shape[1], generator=generator.manual_seed(self._seed(seed, "seed"))).to(mu)
 
     def _seed(self, seed: Any, name: str) -> int:
         return integer(seed, f"dimo/{self.object}: {name}", -(2**63), 2**64 - 1)

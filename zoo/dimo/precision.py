@@ -63,6 +63,21 @@ def convert(model: DIMO, dtype: torch.dtype) -> DIMO:
     return model
 
 
+def same_weights(a: DIMO, b: DIMO) -> bool:
+    """Whether two models have the same weights, on any devices.
+
+    Tensors of different precision are not compared. Latents and positions always have single precision.
+    """
+    if a is b:
+        return True
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(
+        tensor.shape == second[name].shape
+        and (tensor.dtype != second[name].dtype or torch.equal(tensor.cpu(), second[name].cpu()))
+        for name, tensor in first.items()
+    )
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """Name of a type without "torch."."""
     return str(dtype).removeprefix("torch.")

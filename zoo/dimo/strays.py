@@ -26,6 +26,7 @@ OUTSIDE = 0.5  # share of its contribution that must be outside the object, if i
 FLOATING = 0.25  # the same share, further than MARGIN away from the object, where none of it belongs
 MARGIN = 0.025  # of the image size
 EMPTY = 8  # alpha of 255 below which a pixel is outside
+PASSES = 4  # searches for strays, each without those that were found before
 
 
 def stray_gaussians(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> Tensor:
@@ -68,14 +69,22 @@ def stray_gaussians(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> 
 
 
 def remove_strays(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> int:
-    """Remove `stray_gaussians` from the model, and return their number."""
-    stray = stray_gaussians(model, videos, views)
-    kept = (~stray).nonzero()[:, 0]
-    for name in JointStage.learnt:
-        values = getattr(model, name)
-        setattr(model, name, nn.Parameter(values.detach()[kept], requires_grad=values.requires_grad))
-    model.neighbours = model.neighbours[kept]
-    return int(stray.sum())
+    """Remove `stray_gaussians` from the model, and return their number.
+
+    Where several hang in the air together, some are not alone before the others are gone: the search is repeated, at
+    most `PASSES` times in all.
+    """
+    before = len(model.means)
+    for _ in range(PASSES):
+        stray = stray_gaussians(model, videos, views)
+        if not stray.any():
+            break
+        kept = (~stray).nonzero()[:, 0]
+        for name in JointStage.learnt:
+            values = getattr(model, name)
+            setattr(model, name, nn.Parameter(values.detach()[kept], requires_grad=values.requires_grad))
+        model.neighbours = model.neighbours[kept]
+    return before - len(model.means)
 
 
 def _contributions(scenes: Gaussians, cameras: TensorCameras, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,6 +35,7 @@ from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
 from zoo.dimo.objective import StepLoss, StepReport, excess_between
 from zoo.dimo.pretraining import KeyPointStage
+from zoo.dimo.prior import fit_prior
 from zoo.dimo.strays import remove_strays
 
 __all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "nearest_latent", "train"]
@@ -103,6 +104,8 @@ def train(
                 run.save(checkpoint)
     if config.joint.remove_strays and config.factorised:
         remove_strays(run.model, videos, run.views)
+    if config.joint.prior_steps and config.factorised and config.latent_space:
+        fit_prior(run.model, config.joint.prior_steps, seed)
     return run.model.eval()
 
 

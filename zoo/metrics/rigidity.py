@@ -69,13 +69,25 @@ def torn_points(
 ) -> Tensor:
     """The points that `torn_share` counts, bool [T, N], for at least two points; its arguments are not checked."""
     nearest = nearest_neighbours(reference, neighbours)
-    lengths = _distances(reference, nearest).clamp(min=1e-9)
-    stretched = [
-        (_distances(frame, nearest) / lengths).quantile(0.5, dim=-1) > stretch for frame in positions
-    ]
-    return torch.stack(stretched)
+    return torch.cat([median_stretch(frame[None], reference, nearest) > stretch for frame in positions])
+
+
+def median_stretch(positions: Tensor, reference: Tensor, nearest: Tensor) -> Tensor:
+    """How many times as far away as in the reference pose a point's neighbours are, in the median, [T, N].
+
+    It is differentiable; arguments are not checked.
+
+    Args:
+        positions: points, [T, N, 3].
+        reference: the same points in the reference pose, [N, 3].
+        nearest: `nearest_neighbours` of the reference, [N, J].
+    """
+    ratios = _distances(positions, nearest) / _distances(reference, nearest).clamp(min=1e-9)
+    middle = [(nearest.shape[1] - 1) // 2, nearest.shape[1] // 2]
+    return ratios.sort(dim=-1).values[..., middle].mean(-1)
 
 
 def _distances(points: Tensor, nearest: Tensor) -> Tensor:
-    """Distances [N, J] of points [N, 3] from their neighbours [N, J]."""
-    return (points[nearest] - points[:, None]).norm(dim=-1)
+    """Distances [..., N, J] of points [..., N, 3] from their neighbours [N, J]. Their gradient at 0 is finite."""
+    squared = (points[..., nearest, :] - points[..., :, None, :]).square().sum(-1)
+    return squared.clamp(min=1e-24).sqrt()
