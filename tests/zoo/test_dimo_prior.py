@@ -166,7 +166,7 @@ def test_the_stretch_is_what_counts_as_torn():
 
 def test_training_ends_with_it_if_the_configuration_says_so(tmp_path, monkeypatch):
     """`bundled()` says so; `paper()`, as published, and `laptop()`, to save time, do not; nor has an ablation a fit."""
-    assert DIMOConfig.bundled().joint.prior_steps == 100
+    assert DIMOConfig.bundled().joint.prior_steps == 300
     assert DIMOConfig.paper().joint.prior_steps == DIMOConfig.laptop().joint.prior_steps == 0
     calls = []
     monkeypatch.setattr("zoo.dimo.training.fit_prior", lambda *arguments: calls.append(arguments))

@@ -479,9 +479,7 @@ def test_results_of_the_fitter_are_collected(result, tmp_path, monkeypatch):
 
 # Bundled objects that version 2 of the protocols does not list.
 UNLISTED = ("fish", "snake", "crab", "flower", "jellyfish", "drop", "human")
-# Those whose weights have not been evaluated since `zoo.dimo.prior` changed the coordinates of their latents.
-CHANGED = ("bird", "cat")
-EVALUATED = [name for name in zoo.list_models("bundled:dimo/*") if not name.endswith(UNLISTED + CHANGED)]
+EVALUATED = [name for name in zoo.list_models("bundled:dimo/*") if not name.endswith(UNLISTED)]
 
 
 def test_the_models_that_were_not_evaluated_are_those_of_objects_that_no_protocol_lists():

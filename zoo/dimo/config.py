@@ -269,7 +269,7 @@ class DIMOConfig:
         return _on_cpu(
             DIMOConfig(key_points=96, gaussians=6000, resolution=256),
             Pretraining(steps=3000, resolutions=((0, 64),)),
-            Joint(steps=5700, resolutions=((0, 64), (3500, 128), (5000, 256)), prior_steps=100),
+            Joint(steps=5700, resolutions=((0, 64), (3500, 128), (5000, 256)), prior_steps=300),
         )
 
 
