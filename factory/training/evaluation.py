@@ -11,7 +11,6 @@ from typing import Any
 from cluster import Outcome, Stage, Task, task_key
 from zoo.evaluation.errors import EvaluationError
 from zoo.evaluation.protocol import Protocol
-from zoo.evaluation.tasks import measured_code
 
 EVALUATION_VERSION = "1"  # increment when the same model and protocol would give other results
 
@@ -76,6 +75,8 @@ def evaluation_task(model: dict[str, Any], protocol: Protocol, truth: Path, home
         home: the registry, which is also the task's output.
     """
     weights = json.dumps([model["name"], model["weights"]], sort_keys=True)
+    from zoo.evaluation.tasks import measured_code  # imports torch, which the command's help does not need
+
     code = [f"{name} {version}" for name, version in measured_code(protocol, model["family"]).items()]
     key = task_key("evaluate", EVALUATION_VERSION, protocol.sha256, weights, *code)
     payload = {
