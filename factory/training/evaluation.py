@@ -74,9 +74,9 @@ def evaluation_task(model: dict[str, Any], protocol: Protocol, truth: Path, home
         truth: folder of the true clips.
         home: the registry, which is also the task's output.
     """
-    weights = json.dumps([model["name"], model["weights"]], sort_keys=True)
     from zoo.evaluation.tasks import measured_code  # imports torch, which the command's help does not need
 
+    weights = json.dumps([model["name"], model["weights"]], sort_keys=True)
     code = [f"{name} {version}" for name, version in measured_code(protocol, model["family"]).items()]
     key = task_key("evaluate", EVALUATION_VERSION, protocol.sha256, weights, *code)
     payload = {
