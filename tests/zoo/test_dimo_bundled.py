@@ -186,7 +186,7 @@ def test_no_sample_is_a_copy(name, request):
 # --- the weights against rendered truth ----------------------------------------------------------------
 
 RECIPE = MotionRecipe()  # of the videos that bundled models are trained on
-HELDOUT_VIEWS, FRAMES = [8, 9, 10, 11], [2, 7, 12, 17]
+HELDOUT_VIEWS, FRAMES = [8, 9, 10, 11], [1, 4, 7, 10, 13, 16, 19]
 
 
 def true_motions(name: str) -> tuple[gltf.Asset, dict[str, MotionPlan]]:
@@ -221,7 +221,7 @@ def quality(
 def test_the_weights_show_what_the_object_does(name):
     """The first, the worst and the last motion in views that were never trained on, as the metrics file says.
 
-    Its mean over four frames of 21 is within 1 dB. Every motion's own latent is nearer to it than another's.
+    Its mean over seven frames of 21 is within 1 dB. Every motion's own latent is nearer to it than another's.
     """
     pipeline = zoo.load(name)
     asset, plans = true_motions(name)
