@@ -33,6 +33,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,19 +73,32 @@ def processor_level() -> str | None:
     return next((level for level, needed in LEVELS.items() if all(map(features.get, needed))), None)
 
 
-def packaged_kernels(folder: Path, sources: Sequence[str]) -> SimpleNamespace | None:
-    """Load the kernels of the package, unless the environment chooses others.
+def kernels_of(module: str, folder: Path, sources: Sequence[str]) -> Any:
+    """Return kernels: machine code from the package if it is for this processor, else those of a module of numba's.
 
     MENAGERIE_KERNELS=numba asks for kernels that are compiled for exactly this processor; the name of one of `LEVELS`
     chooses the machine code for it.
 
     Args:
+        module: name of the module, which is imported if it is needed.
         folder, sources: as for `load_archive`.
     Returns:
-        The kernels as attributes; None if numba has to compile them.
+        An object with the kernels as attributes.
+    Raises:
+        ImportError: the package has no machine code for this processor, and numba cannot be imported.
     """
     chosen = os.environ.get("MENAGERIE_KERNELS")
-    return None if chosen == "numba" else load_archive(folder, sources, chosen if chosen in LEVELS else None)
+    if chosen != "numba":
+        packaged = load_archive(folder, sources, chosen if chosen in LEVELS else None)
+        if packaged is not None:
+            return packaged
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module}: there is no machine code for this processor, and numba cannot be imported ({error}): "
+            "pip install 'menagerie4d[render]'"
+        ) from error
 
 
 def load_archive(folder: Path, sources: Sequence[str], level: str | None = None) -> SimpleNamespace | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from renderers.machine_code import packaged_kernels
+from renderers.machine_code import kernels_of
 
 FOLDER = Path(__file__).parent
 ARCHIVES = FOLDER / "compiled"
@@ -17,21 +17,15 @@ SOURCES = (
 
 
 def load_kernels() -> Any:
-    """Return an object with the kernels as attributes.
-
-    The environment variable MENAGERIE_KERNELS chooses others, see `renderers.machine_code.packaged_kernels`.
+    """Return an object with the kernels as attributes; see `renderers.machine_code.kernels_of`.
 
     Raises:
         RuntimeError: the package has no machine code for this processor, and numba cannot be imported.
     """
-    packaged = packaged_kernels(ARCHIVES, SOURCES)
-    if packaged is not None:
-        return packaged
     try:
-        from renderers.gaussians import kernels
+        return kernels_of("renderers.gaussians.kernels", ARCHIVES, SOURCES)
     except ImportError as error:
         raise RuntimeError(
             f"Rendering splats on the CPU requires numba, which cannot be imported ({error}): "
             "pip install 'menagerie4d[splat]', or use float64 tensors for the slow plain-torch back end"
         ) from error
-    return kernels

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from renderers.machine_code import packaged_kernels
+from renderers.machine_code import kernels_of
 
 FOLDER = Path(__file__).parent
 ARCHIVES = FOLDER / "compiled"
@@ -23,16 +23,9 @@ SOURCES = tuple(
 
 @cache
 def load_kernels() -> Any:
-    """Return an object with the kernels as attributes.
-
-    The environment variable MENAGERIE_KERNELS chooses others, see `renderers.machine_code.packaged_kernels`.
+    """Return an object with the kernels as attributes; see `renderers.machine_code.kernels_of`.
 
     Raises:
         ImportError: the package has no machine code for this processor, and numba cannot be imported.
     """
-    packaged = packaged_kernels(ARCHIVES, SOURCES)
-    if packaged is not None:
-        return packaged
-    from renderers.meshes.cpu import kernels
-
-    return kernels
+    return kernels_of("renderers.meshes.cpu.kernels", ARCHIVES, SOURCES)
