@@ -26,6 +26,6 @@ def load_kernels() -> Any:
         return kernels_of("renderers.gaussians.kernels", ARCHIVES, SOURCES)
     except ImportError as error:
         raise RuntimeError(
-            f"Rendering splats on the CPU requires numba, which cannot be imported ({error}): "
+            f"Rendering splats on the CPU requires numba, which cannot be imported ({error.__cause__}): "
             "pip install 'menagerie4d[splat]', or use float64 tensors for the slow plain-torch back end"
         ) from error
