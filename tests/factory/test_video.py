@@ -83,6 +83,13 @@ def test_same_frames_give_the_same_bytes_and_name_no_encoder(moving, width):
     assert encode_h264(with_alpha, 24) == data
 
 
+def test_processors_encode_the_same_bytes(moving, monkeypatch):
+    """x264 with its vector code for this processor and without any."""
+    data = encode_h264(moving, 24)
+    monkeypatch.setattr(video, "_X264", f"{video._X264}:asm=0")
+    assert encode_h264(moving, 24) == data
+
+
 @pytest.mark.parametrize("size", [(256, 256), (64, 96), (34, 46), (16, 18)])
 def test_planes_are_what_ffmpeg_makes_of_the_colours(size):
     """Noise whose alpha is 0 in places, over all frames and in a part of them that the object covers."""
