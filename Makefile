@@ -18,7 +18,7 @@ BPY := bpy==4.5.15
 BPY_PACKAGES := libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libsm6 libice6 libgl1
 
 .PHONY: run models evaluate kernels docs pictures test test-slow test-gpu mutants bench bench-gpu check install system \
-  blender validator browser clean
+  blender validator browser arm-root clean
 .DEFAULT_GOAL := run
 # Container images often set this variable. Without bytecode files, each of the hundreds of processes that the tests
 # start compiles all modules that it imports.
@@ -69,7 +69,7 @@ evaluate: install
 	  write_tables(Path("docs/evaluation.md"), collect("*", home=Path(mkdtemp())))'
 
 # Compile the kernels of poses, of video colours and of both CPU renderers ahead of time, after a change of their
-# sources (two minutes of CPU time). A test says when it is needed.
+# sources (MINUTES of CPU time). A test says when it is needed.
 kernels: install
 	$(BIN)/python -m renderers.gltf.compile
 	$(BIN)/python -m renderers.yuv.compile
@@ -160,6 +160,17 @@ blender: install
 	    .blender/bin/python -c 'import bpy' >/dev/null; }; } && touch .blender/.installed; } || \
 	  { rm -rf .blender; echo "Blender could not be installed: it needs Python 3.11 and the system packages" \
 	    "$(BPY_PACKAGES), or set MENAGERIE_BLENDER to an installed Blender. Its tests will be skipped"; }; fi
+
+# Debian's Python for Arm and the wheels that clips need, for tests that run it under qemu-user. Needs debootstrap.
+ARM_ROOT ?= out/arm
+ARM_WHEELS := av DracoPy fsspec llvmlite numpy pillow pyarrow pytest scipy
+arm-root: install
+	rm -rf $(ARM_ROOT)
+	debootstrap --foreign --arch=arm64 --variant=minbase --include=python3 bookworm $(ARM_ROOT)
+	for package in $(ARM_ROOT)/var/cache/apt/archives/*.deb; do dpkg-deb --extract $$package $(ARM_ROOT); done
+	$(BIN)/uv pip install --quiet --constraints constraints.txt --only-binary :all: --python-version 3.11 \
+	  --python-platform aarch64-manylinux_2_28 --target $(ARM_ROOT)/opt/site $(ARM_WHEELS)
+	@echo "MENAGERIE_ARM_ROOT=$(abspath $(ARM_ROOT)) make test-slow"
 
 # Headless Chromium and its driver from npm, for tests of pages. Without them, these tests are skipped.
 browser:

@@ -13,10 +13,14 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from renderers.machine_code import ALLOCATOR, ENTRIES, ENTRY, LEVELS, Kind, digest_files
+from renderers.machine_code import ALLOCATOR, ENTRIES, ENTRY, LEVELS, MACHINES, Kind, digest_files
+
+# LLVM's names of the processors of levels, where they differ.
+_PROCESSORS = {"aarch64": "generic"}
 
 
 @dataclass(frozen=True)
@@ -28,37 +32,24 @@ class Signature:
 
 
 def run_compiler(
-    module: str,
-    description: str,
-    archives: Path,
-    signatures: Callable[[], dict[str, Signature]],
-    write: Callable[[Path, dict[str, Signature]], None],
+    module: str, description: str, archives: Path, signatures: Callable[[], dict[str, Signature]]
 ) -> None:
     """The command `python -m MODULE [--level LEVEL] [folder]`: compile for all levels, or for one.
 
-    Each level is compiled in a process of its own, since numba reads the name of the processor once.
+    Each level is compiled in a process of its own, since numba chooses its target once. Code for Arm is compiled on
+    x86-64, too: numba's LLVM has both targets.
 
     Args:
-        module: the module of the command.
+        module: the module of the command. Its function `write` writes an archive for the target that numba is set to,
+            given the path and the signatures.
         description: for its help.
         archives: the folder to write to by default.
         signatures: returns the signatures of the kernels; called once, in a process that can run kernels.
-        write: writes an archive, given its path and the signatures, for the processor that the environment variable
-            NUMBA_CPU_NAME names.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("folder", type=Path, nargs="?", default=archives, help="where to write the archives")
-    parser.add_argument(
-        "--level",
-        choices=LEVELS,
-        help="compile for one level, in this process, the signatures on standard input",
-    )
+    parser.add_argument("--level", choices=LEVELS, help="compile for this level only")
     options = parser.parse_args()
-    if options.level is not None:
-        given = {name: Signature(**entry) for name, entry in json.load(sys.stdin).items()}
-        options.folder.mkdir(parents=True, exist_ok=True)
-        write(options.folder / f"{options.level}.zip", given)
-        return
     if os.environ.get("MENAGERIE_KERNELS") != "numba":
         # Importing a package of kernels loads its machine code, which tells no signatures: begin again with numba.
         environment = {**os.environ, "MENAGERIE_KERNELS": "numba"}
@@ -67,10 +58,27 @@ def run_compiler(
     if not inferred:
         raise SystemExit(f"{module}: no kernel was called, expected all of them: nothing was written")
     text = json.dumps({name: asdict(signature) for name, signature in inferred.items()})
-    for level in LEVELS:
-        environment = {**os.environ, "NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
-        command = [sys.executable, "-m", module, str(options.folder), "--level", level]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    code = "from renderers.kernel_archives import write_level; write_level()"
+    for level in [options.level] if options.level else LEVELS:
+        environment = {
+            **os.environ, "NUMBA_CPU_NAME": _PROCESSORS.get(level, level), "NUMBA_CPU_FEATURES": ""
+        }  # fmt: skip
+        command = [sys.executable, "-c", code, module, level, str(options.folder)]
         subprocess.run(command, env=environment, input=text, text=True, check=True)
+
+
+def write_level() -> None:
+    """Write the archive of one level: the process that `run_compiler` starts, before anything imports numba."""
+    import llvmlite.binding as llvm
+
+    module, level, folder = sys.argv[1:]
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    (machine,) = (name for name, levels in MACHINES.items() if level in levels)
+    llvm.get_process_triple = lambda: f"{machine}-unknown-linux-gnu"  # numba compiles for it
+    given = {name: Signature(**entry) for name, entry in json.load(sys.stdin).items()}
+    import_module(module).write(Path(folder) / f"{level}.zip", given)
 
 
 def write_archive(
@@ -213,9 +221,10 @@ def _assemble(code: str) -> bytes:
     """Compile LLVM assembly to an object."""
     import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(cpu="x86-64", opt=2, reloc="pic")
+    triple = llvm.get_process_triple()
+    *_, lowest = MACHINES[triple.split("-")[0]]
+    target = llvm.Target.from_triple(triple)
+    machine = target.create_target_machine(cpu=_PROCESSORS.get(lowest, lowest), opt=2, reloc="pic")
     module = llvm.parse_assembly(code)
     module.verify()
     return machine.emit_object(module)

@@ -17,7 +17,7 @@ Objects are entered at `entry.<name>`, a function of two pointers: to the argume
 calling convention (numba.core.callconv), and to the result. A scalar is one word. An array is (owner, parent, size,
 bytes per item, address, shape …, strides …). Tuples are the words of their items.
 
-Archives are for Linux on x86-64; elsewhere `load_archive` returns None and numba compiles.
+Archives are for Linux on x86-64 and on Arm; elsewhere `load_archive` returns None and numba compiles.
 """
 
 from __future__ import annotations
@@ -40,13 +40,18 @@ from typing import Any
 
 import numpy as np
 
-# The microarchitecture levels of the x86-64 psABI, best first, with the features that each requires.
 _LEVEL_3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
-LEVELS = {
-    "x86-64-v4": (*_LEVEL_3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
-    "x86-64-v3": _LEVEL_3,
-    "x86-64": (),
+# By the machine's name, the levels of its processors, best first, with the features that each requires: the
+# microarchitecture levels of the x86-64 psABI, and Armv8-A, whose vectors of 128 bits all processors have.
+MACHINES: dict[str, dict[str, tuple[str, ...]]] = {
+    "x86_64": {
+        "x86-64-v4": (*_LEVEL_3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+        "x86-64-v3": _LEVEL_3,
+        "x86-64": (),
+    },
+    "aarch64": {"aarch64": ()},
 }
+LEVELS = [level for levels in MACHINES.values() for level in levels]
 # The objects beside those of the kernels: functions of numba's runtime that kernels call, and the entries.
 ALLOCATOR, ENTRIES = "allocator", "entries"
 ENTRY = "entry."  # prefix of the symbol that a kernel is entered at
@@ -63,21 +68,22 @@ def digest_files(files: tuple[str, ...]) -> str:
 
 
 @cache
-def processor_level() -> str | None:
-    """Return the highest of `LEVELS` that this processor supports; None if it is not Linux on x86-64."""
-    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
-        return None
-    import llvmlite.binding as llvm
-
-    features = llvm.get_host_cpu_features()
-    return next((level for level, needed in LEVELS.items() if all(map(features.get, needed))), None)
+def processor_levels() -> tuple[str, ...]:
+    """Return those of `LEVELS` that this processor supports, best first; none without llvmlite or on no Linux."""
+    levels = MACHINES.get(platform.machine(), {}) if sys.platform.startswith("linux") else {}
+    try:
+        import llvmlite.binding as llvm
+    except ImportError:
+        return ()
+    features = llvm.get_host_cpu_features() if any(levels.values()) else {}
+    return tuple(level for level, needed in levels.items() if all(map(features.get, needed)))
 
 
 def kernels_of(module: str, folder: Path, sources: Sequence[str]) -> Any:
     """Return kernels: machine code from the package if it is for this processor, else those of a module of numba's.
 
-    MENAGERIE_KERNELS=numba asks for kernels that are compiled for exactly this processor; the name of one of `LEVELS`
-    chooses the machine code for it.
+    MENAGERIE_KERNELS=numba asks for kernels that are compiled for exactly this processor; the name of one of the levels
+    that it supports chooses the machine code for it.
 
     Args:
         module: name of the module, which is imported if it is needed.
@@ -89,7 +95,7 @@ def kernels_of(module: str, folder: Path, sources: Sequence[str]) -> Any:
     """
     chosen = os.environ.get("MENAGERIE_KERNELS")
     if chosen != "numba":
-        packaged = load_archive(folder, sources, chosen if chosen in LEVELS else None)
+        packaged = load_archive(folder, sources, chosen if chosen in processor_levels() else None)
         if packaged is not None:
             return packaged
     try:
@@ -107,18 +113,21 @@ def load_archive(folder: Path, sources: Sequence[str], level: str | None = None)
     Args:
         folder: where the archives are.
         sources: the source files that the archive must have been compiled from.
-        level: one of `LEVELS`; default that of this processor.
+        level: one of `LEVELS`; default the best that this processor supports.
     Returns:
-        The kernels as attributes; None if no archive is for this processor and these sources.
+        The kernels as attributes; None if there is no archive of these sources that this processor supports.
     """
+    supported = processor_levels()
+    level = level or next(iter(supported), None)
+    if level not in supported:
+        return None
     try:
-        level = level or processor_level()
         with zipfile.ZipFile(folder / f"{level}.zip") as archive:
             index = json.loads(archive.read("kernels.json"))
             if index["sources"] != digest_files(tuple(sources)):
                 return None
             objects = {name: archive.read(f"{name}.o") for name in (*index["kernels"], ALLOCATOR, ENTRIES)}
-    except (ImportError, FileNotFoundError):  # llvmlite is not installed; no archive for this processor
+    except FileNotFoundError:
         return None
     addresses = _link(objects, [ENTRY + name for name in index["kernels"]])
     kernels = {

@@ -55,10 +55,11 @@ ARGUMENTS: dict[str, list[Kind]] = {
 def main() -> None:
     """Compile for all levels, or for one."""
     signatures = {name: Signature(arguments) for name, arguments in ARGUMENTS.items()}
-    run_compiler("renderers.gaussians.compile", __doc__.split("\n")[0], ARCHIVES, lambda: signatures, _write)
+    run_compiler("renderers.gaussians.compile", __doc__.split("\n")[0], ARCHIVES, lambda: signatures)
 
 
-def _write(path: Path, signatures: dict[str, Signature]) -> None:
+def write(path: Path, signatures: dict[str, Signature]) -> None:
+    """Write an archive for the target that numba is set to; see `renderers.kernel_archives.run_compiler`."""
     from renderers.gaussians import kernels
 
     write_archive(path, kernels, signatures, SOURCES)

@@ -40,10 +40,11 @@ SIGNATURES = {
 
 def main() -> None:
     """Compile for all levels, or for one."""
-    run_compiler("renderers.gltf.compile", __doc__.split("\n")[0], ARCHIVES, lambda: SIGNATURES, _write)
+    run_compiler("renderers.gltf.compile", __doc__.split("\n")[0], ARCHIVES, lambda: SIGNATURES)
 
 
-def _write(path: Path, signatures: dict[str, Signature]) -> None:
+def write(path: Path, signatures: dict[str, Signature]) -> None:
+    """Write an archive for the target that numba is set to; see `renderers.kernel_archives.run_compiler`."""
     from renderers.gltf import kernels
     from renderers.kernel_cache import UNCOUNTED
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from arm import needs_arm, run_on_arm
 
 WITHOUT_FMA = "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX512F,-AVX,-FMA4"
 SETTINGS = {
@@ -58,6 +59,14 @@ def compare(species: tuple[str, ...]) -> None:
     assert len(expected) == 3 * len(species)
     for name, settings in SETTINGS.items():
         assert digests(species, settings) == expected, name
+
+
+@pytest.mark.slow
+@needs_arm
+def test_clips_are_the_same_on_arm(tmp_path):
+    """Generated files, poses, images, videos: everything in the rows, without numba."""
+    species = ("drop", "kangaroo")
+    assert run_on_arm(CHILD, *species, folder=tmp_path).splitlines() == digests(species, {})
 
 
 def test_a_clip_is_the_same_on_other_processors():

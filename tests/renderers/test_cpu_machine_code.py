@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arm import needs_arm, run_on_arm
 from packaged_machine_code import kernels_of_archives
 
 from renderers import machine_code
-from renderers.machine_code import LEVELS, load_archive, processor_level
+from renderers.machine_code import LEVELS, load_archive, processor_levels
 from renderers.meshes.cpu import kernel_code
 
 needs_archive = pytest.mark.skipif(
-    processor_level() is None, reason="the package has no machine code for this processor"
+    not processor_levels(), reason="the package has no machine code for this processor"
 )
 HERE = Path(__file__).parent
 
@@ -51,11 +52,18 @@ print(digest())
         "XDG_CACHE_HOME": str(tmp_path / "none"),
         "OPENBLAS_NUM_THREADS": "2",
     }
-    levels = list(LEVELS)[list(LEVELS).index(processor_level()) :]
-    found = {level: run(code, **home, MENAGERIE_KERNELS=level) for level in levels}
+    found = {level: run(code, **home, MENAGERIE_KERNELS=level) for level in processor_levels()}
     assert len({done.stdout for done in found.values()}) == 1, {k: v.stdout for k, v in found.items()}
     assert all(done.stdout and not done.stderr for done in found.values())
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@needs_archive
+@needs_arm
+def test_images_and_geometry_are_the_same_on_arm(tmp_path):
+    code = "from test_cpu_renderer import digest; print(digest())"
+    assert run_on_arm(code, folder=tmp_path, path=(HERE, HERE.parent / "support")) == run(code).stdout
 
 
 @needs_archive

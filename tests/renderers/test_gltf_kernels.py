@@ -15,10 +15,10 @@ from packaged_machine_code import kernels_of_archives
 
 from renderers import fixed, gltf
 from renderers.gltf import kernel_code
-from renderers.machine_code import LEVELS, load_archive, processor_level
+from renderers.machine_code import LEVELS, load_archive, processor_levels
 
 needs_archive = pytest.mark.skipif(
-    processor_level() is None, reason="the package has no machine code for this processor"
+    not processor_levels(), reason="the package has no machine code for this processor"
 )
 VERTICES, JOINTS = 203, 7
 HERE = Path(__file__).parent
@@ -135,7 +135,7 @@ def test_keys_before_and_after_a_time():
 
 @needs_archive
 def test_all_levels_of_processors_give_the_same_bits():
-    levels = list(LEVELS)[list(LEVELS).index(processor_level()) :]
+    levels = processor_levels()
     assert len(levels) > 1
     given = skin_inputs(1)
     results = set()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from packaged_machine_code import kernels_of_archives
 
-from renderers.machine_code import LEVELS, load_archive, processor_level
+from renderers.machine_code import LEVELS, load_archive, processor_levels
 from renderers.yuv import kernel_code
 
 needs_archive = pytest.mark.skipif(
-    processor_level() is None, reason="the package has no machine code for this processor"
+    not processor_levels(), reason="the package has no machine code for this processor"
 )
 
 
@@ -28,7 +28,7 @@ def test_the_archives_are_compiled_from_these_sources():
 
 @needs_archive
 def test_all_levels_of_processors_give_the_same_bits():
-    levels = list(LEVELS)[list(LEVELS).index(processor_level()) :]
+    levels = processor_levels()
     pixels = np.random.default_rng(0).integers(0, 1 << 32, (3, 40, 50), np.uint32)
     pixels[:, ::3] &= 0x00FFFFFF
     results = set()

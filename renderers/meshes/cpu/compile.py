@@ -70,7 +70,8 @@ def _data(content: bytes, kind: str = "application/octet-stream") -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _write(path: Path, given: dict[str, Signature]) -> None:
+def write(path: Path, given: dict[str, Signature]) -> None:
+    """Write an archive for the target that numba is set to; see `renderers.kernel_archives.run_compiler`."""
     from renderers.kernel_cache import UNCOUNTED
     from renderers.meshes.cpu import kernels, layout
 
@@ -80,7 +81,7 @@ def _write(path: Path, given: dict[str, Signature]) -> None:
 
 def main() -> None:
     """Compile for all levels, or for one."""
-    run_compiler("renderers.meshes.cpu.compile", __doc__.split("\n")[0], ARCHIVES, signatures, _write)
+    run_compiler("renderers.meshes.cpu.compile", __doc__.split("\n")[0], ARCHIVES, signatures)
 
 
 if __name__ == "__main__":
