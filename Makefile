@@ -69,7 +69,7 @@ evaluate: install
 	  write_tables(Path("docs/evaluation.md"), collect("*", home=Path(mkdtemp())))'
 
 # Compile the kernels of poses, of video colours and of both CPU renderers ahead of time, after a change of their
-# sources (MINUTES of CPU time). A test says when it is needed.
+# sources (six minutes of CPU time). A test says when it is needed.
 kernels: install
 	$(BIN)/python -m renderers.gltf.compile
 	$(BIN)/python -m renderers.yuv.compile
