@@ -37,6 +37,7 @@ NOT_RUN = {
     "make run": "installs system packages; it is run as a whole before a release",
     "make test ": "runs this test",
     "make install": "reinstalls the package that is being tested",
+    "make arm-root": "downloads a Debian root folder",
     "make docs": "installs sphinx; tests/test_site.py builds the site",
     "make pictures": "needs the checkout; it is run when models change",
     "make check": "has its own place in continuous integration",
