@@ -87,6 +87,7 @@ from renderers.meshes.cpu.vectors import (
     bilinear_linear,
     bit_set,
     bits_to_mask,
+    blend_four,
     candidates,
     count_bits,
     covered,
@@ -808,6 +809,12 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
             simd.store(work.sums, 4 * p, load_quad(work.sums, 4 * p) + color)
             continue
         translucent = blending and mesh.kinds[work.triangles[n]] == BLEND
+        if samples == 4:
+            alphas = make_quad(ONE, ONE, ONE, ONE)
+            if translucent:
+                alphas = load_quad(work.alphas, LANES * n)
+            blend_four(work.colors, 16 * p, make_quad(red, green, blue, ONE), alphas, np.int64(mask))
+            continue
         for s in range(samples):
             if (mask >> s) & 1:
                 place = 4 * (p * samples + s)
@@ -1649,8 +1656,11 @@ def _draw_view(mesh, materials, screen, records, grid, columns, opaque, blended,
             continue
         if layered:
             behind = load_quad(clear, 0)
-            for n in range(pixels * samples):
-                simd.store(work.colors, 4 * n, behind)
+            for n in range(0, LANES, 4):
+                simd.store(work.colors, n, behind)
+            four = load_exact(work.colors, 0)
+            for n in range(LANES, 4 * pixels * samples, LANES):
+                simd.store(work.colors, n, four)
         if opaque.starts[tile + 1] > opaque.starts[tile]:
             _draw_opaque(
                 mesh,

@@ -489,6 +489,35 @@ def make_quad(typing, a, b, c, d):
 
 
 @intrinsic
+def blend_four(typing, colors, place, color, alphas, mask):
+    """Blend a colour over some of the four samples of a pixel.
+
+    Args:
+        colors: float32 array, premultiplied RGBA of samples.
+        place: index of the first value of the first sample.
+        color: four lanes, RGBA.
+        alphas: four lanes, one for each sample.
+        mask: int64, bits of the samples.
+    """
+
+    def generate(context, builder, signature, arguments):
+        colors, place, color, alphas, mask = arguments
+        address = _address(context, builder, signature.args[0], colors, place, _FLOATS)
+        behind = _load(builder, address)
+        color = builder.shuffle_vector(color, color, ir.Constant(_INTS, [i % 4 for i in range(LANES)]))
+        alpha = builder.shuffle_vector(alphas, alphas, ir.Constant(_INTS, [i // 4 for i in range(LANES)]))
+        rest = builder.fsub(ir.Constant(_FLOATS, [1.0] * LANES), alpha)
+        blended = builder.fadd(builder.fmul(color, alpha), builder.fmul(behind, rest))
+        bits = _broadcast(builder, builder.trunc(mask, _INT32))
+        bits = builder.and_(bits, ir.Constant(_INTS, [1 << i // 4 for i in range(LANES)]))
+        inside = builder.icmp_unsigned("!=", bits, ir.Constant(_INTS, [0] * LANES))
+        _store(builder, builder.select(inside, blended, behind), address)
+        return context.get_dummy_value()
+
+    return types.void(colors, types.int64, color, alphas, types.int64), generate
+
+
+@intrinsic
 def texture_levels(typing, offsets, first, width, height, level):
     """Return the index of the first texel, the width and the height of levels of a texture: bits of int32 as lanes.
 
