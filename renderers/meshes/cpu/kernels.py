@@ -81,11 +81,13 @@ from renderers.meshes.cpu.light import (
 )
 from renderers.meshes.cpu.vectors import (
     LANES,
+    alike_in_fours,
     bilinear,
     bilinear_encoded,
     bilinear_linear,
     bit_set,
     bits_to_mask,
+    blend_four,
     candidates,
     count_bits,
     covered,
@@ -98,6 +100,7 @@ from renderers.meshes.cpu.vectors import (
     lane_numbers,
     largest,
     like_first_of_four,
+    load_channels,
     load_quad,
     make_quad,
     matches,
@@ -107,6 +110,7 @@ from renderers.meshes.cpu.vectors import (
     smallest,
     store_bytes,
     take_number,
+    texture_levels,
     transposed_short,
     triangle_boxes,
     write_1,
@@ -115,7 +119,6 @@ from renderers.meshes.cpu.vectors import (
 )
 from renderers.simd import (
     broadcast_exact,
-    lane,
     load_exact,
     mask_bits,
     maximum,
@@ -793,7 +796,6 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
     _gather(mesh, materials, records, grid, work, triangles, masks, count)
     light.shade(work.rows, count)
     rows, samples = work.rows, grid.samples
-    size = grid.tile_width * grid.tile_height
     for n in range(count):
         slot = np.int64(work.slots[n]) if sorted_by_material else n
         red, green, blue = (
@@ -801,23 +803,26 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
             rows[(ENCODED + 1) * STRIDE + slot],
             rows[(ENCODED + 2) * STRIDE + slot],
         )
-        mask, p = work.masks[n], work.pixels[n]
+        mask, p = work.masks[n], np.int64(work.pixels[n])
         if not layered:
-            number = count_bits(np.int64(mask))
-            work.sums[p] += red * number
-            work.sums[size + p] += green * number
-            work.sums[2 * size + p] += blue * number
-            work.sums[3 * size + p] += number
+            color = make_quad(red, green, blue, ONE) * count_bits(np.int64(mask))
+            simd.store(work.sums, 4 * p, load_quad(work.sums, 4 * p) + color)
             continue
         translucent = blending and mesh.kinds[work.triangles[n]] == BLEND
+        if samples == 4:
+            alphas = make_quad(ONE, ONE, ONE, ONE)
+            if translucent:
+                alphas = load_quad(work.alphas, LANES * n)
+            blend_four(work.colors, 16 * p, make_quad(red, green, blue, ONE), alphas, np.int64(mask))
+            continue
         for s in range(samples):
             if (mask >> s) & 1:
                 place = 4 * (p * samples + s)
-                alpha = np.float32(1.0)
+                color = make_quad(red, green, blue, ONE)
                 if translucent:
                     alpha = work.alphas[n, s]
-                behind = load_quad(work.colors, place) * (np.float32(1.0) - alpha)
-                simd.store(work.colors, place, make_quad(red, green, blue, ONE) * alpha + behind)
+                    color = color * alpha + load_quad(work.colors, place) * (ONE - alpha)
+                simd.store(work.colors, place, color)
 
 
 @helper
@@ -827,8 +832,13 @@ def _sort_by_material(mesh, materials, grid, work, count):
     Those of materials whose textures are looked up once per sample are sorted by the covered samples, too: samples that
     no fragment of a group has are not looked up.
     """
-    tally, masks = work.tally, work.masks
+    tally, masks, samples = work.tally, work.masks, grid.samples
     if len(tally) <= 2 or count == 0:
+        return False
+    m, others = mesh.materials[work.triangles[0]], np.uint32(0)
+    for n in range(count):
+        others |= mesh.materials[work.triangles[n]] ^ m
+    if others == 0 and (samples != 4 or materials.flags[m, WEIGHTED] == 0):
         return False
     tally[:] = 0
     for n in range(count):
@@ -997,19 +1007,23 @@ def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, b
     else:
         metallic, roughness = broadcast_exact(factors[m, METALLIC]), broadcast_exact(factors[m, ROUGHNESS])
         _put_lanes(rows, METALLIC_ROW, k, chosen, metallic, roughness, one)
-        if flags[m, DETAILED] or flags[m, DOUBLE_SIDED]:
-            for n in range(k, k + LANES):
-                if (bits >> (n - k)) & 1:
-                    f = triangles[n]
-                    if flags[m, DETAILED]:
-                        _add_details(mesh, materials, records.facing[f], f, rows, n)
-                    if records.facing[f] < 0 and flags[m, DOUBLE_SIDED]:
-                        if materials.textures[m, NORMAL_MAP] < 0:  # else done
-                            nx, ny, nz = _row(rows, NORMAL, n)
-                            _put(rows, NORMAL, n, -nx, -ny, -nz)
+        if flags[m, DETAILED]:
+            for n in range(LANES):
+                if (bits >> n) & 1:
+                    f = triangles[k + n]
+                    _add_details(mesh, materials, records.facing[f], f, rows, k + n)
+        if flags[m, DOUBLE_SIDED] and materials.textures[m, NORMAL_MAP] < 0:  # else done
+            backs = 0
+            for n in range(LANES):
+                backs |= np.int64(records.facing[triangles[k + n]] < 0) << n
+            if backs & bits:
+                place = NORMAL * STRIDE + k
+                nx, ny = load_exact(rows, place), load_exact(rows, place + STRIDE)
+                nz = load_exact(rows, place + 2 * STRIDE)
+                _put_lanes(rows, NORMAL, k, bits_to_mask(backs & bits), -nx, -ny, -nz)
 
 
-@helper
+@inline
 def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted):
     """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
 
@@ -1058,10 +1072,12 @@ def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged
     level = simd.floor(exponents(maximum(length, tiny)) * np.float32(0.5))
     last = broadcast_exact(np.float32(samplers[texture, LEVELS] - 1))
     level = minimum(maximum(level, zero), last)
+    start, columns, lines = texture_levels(
+        samplers, texture * samplers.shape[1] + OFFSETS, width, height, level
+    )
     step = one / taps
     red, green, blue, total = zero, zero, zero, zero
     some_squared = np.int64(mask_bits(squared)) & bits != 0
-    first = texture * samplers.shape[1] + OFFSETS
     for t in range(number):
         if by_sample:
             dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
@@ -1080,19 +1096,13 @@ def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged
         tap_v = _fold_lanes(tap_v, samplers[texture, WRAP_T])
         weight = one
         if by_sample:
-            r, g, b, a = bilinear_linear(
-                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
-            )
+            r, g, b, a = bilinear_linear(materials.texels, start, columns, lines, tap_u, tap_v, nearest)
             if weighted:
                 weight = a + np.float32(1e-3)
         elif some_squared:
-            r, g, b = bilinear(
-                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest, squared
-            )
+            r, g, b = bilinear(materials.texels, start, columns, lines, tap_u, tap_v, nearest, squared)
         else:
-            r, g, b = bilinear_encoded(
-                materials.texels, samplers, first, width, height, level, tap_u, tap_v, nearest
-            )
+            r, g, b = bilinear_encoded(materials.texels, start, columns, lines, tap_u, tap_v, nearest)
         weight = select(active, weight, zero)
         total = total + weight
         red, green, blue = red + r * weight, green + g * weight, blue + b * weight
@@ -1352,7 +1362,7 @@ def _prepare_alpha(mesh, materials, screen, records, r, grid, tile_x, tile_y, pl
 
 @inline
 def _fold_lanes(coordinate, wrap):
-    """As `_fold`, of 16 coordinates."""
+    """As `_fold`, of 16 coordinates; mirrored ones may exceed 1 by a rounding error."""
     zero, one = broadcast_exact(np.float32(0.0)), broadcast_exact(ONE)
     u = select(simd.absolute(coordinate) < np.float32(1e7), coordinate, zero)
     if wrap == CLAMP:
@@ -1457,24 +1467,41 @@ def _append_translucent(
 
 
 @inline
+def _append(work, pixel, f, mask, count):
+    """Append a fragment; return the new number. One without a triangle (-1) is overwritten by the next one."""
+    simd.put(work.pixels, count, np.uint32(pixel))
+    simd.put(work.triangles, count, np.uint32(max(f, 0)))
+    simd.put(work.masks, count, np.uint32(mask))
+    return count + np.int64(f >= 0)
+
+
+@inline
 def _append_visible(work, place, samples, count, layered):
     """Append the visible fragments of the 16 samples from `place` on; returns the new number of fragments."""
     full = (1 << samples) - 1
+    if samples == 4:
+        pixel = place >> 2
+        if like_first_of_four(work.ids, place) == 0xFFFF:
+            for first in range(0, LANES, 4):
+                count = _append(work, pixel, simd.get(work.ids, place + first), full, count)
+                pixel += 1
+            return count
+        alike = alike_in_fours(work.ids, place)
+        for first in range(0, LANES, 4):
+            remaining = full
+            while remaining:
+                # The first remaining sample, and all others of its triangle.
+                s = simd.lowest_bit(np.uint64(remaining))
+                mask = (alike >> (LANES * s + first)) & full
+                remaining &= ~mask
+                count = _append(work, pixel, simd.get(work.ids, place + first + s), mask, count)
+            pixel += 1
+        return count
     pixel = place // samples
     uniform = np.int64(
         0xFFFF
     )  # bits of the samples that show the triangle of the first sample of their pixel
-    if samples == 4:
-        uniform = like_first_of_four(work.ids, place)
-        if uniform == 0xFFFF:
-            # A pixel without a triangle is overwritten by the next one.
-            for first in range(0, LANES, samples):
-                f = work.ids[place + first]
-                work.pixels[count], work.triangles[count], work.masks[count] = pixel, max(f, 0), full
-                count += np.int64(f >= 0)
-                pixel += 1
-            return count
-    elif samples == 16:
+    if samples == 16:
         uniform = matches(work.ids, place, work.ids[place])
     for first in range(0, LANES, samples):
         remaining = full
@@ -1548,8 +1575,7 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
             total = zero_quad()
             for s in range(p * samples, (p + 1) * samples):
                 total = total + load_quad(work.colors, 4 * s)
-            sums[p], sums[pixels + p] = lane(total, 0), lane(total, 1)
-            sums[2 * pixels + p], sums[3 * pixels + p] = lane(total, 2), lane(total, 3)
+            simd.store(sums, 4 * p, total)
     for first in range(0, pixels, LANES):
         empty = not layered
         if empty:
@@ -1559,8 +1585,7 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
             for n in range(LANES):
                 work.bytes[n] = background
         else:
-            red, green = load_exact(sums, first), load_exact(sums, pixels + first)
-            blue, alpha = load_exact(sums, 2 * pixels + first), load_exact(sums, 3 * pixels + first)
+            red, green, blue, alpha = load_channels(sums, 4 * first)
             if not layered:
                 uncovered = broadcast_exact(np.float32(samples)) - alpha
                 red, green, blue = (
@@ -1570,8 +1595,8 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
                 )
                 alpha = alpha + uncovered * clear[3]
             _write_straight(red * share, green * share, blue * share, alpha * share, work.bytes)
-            for c in range(4):
-                simd.store(sums, c * pixels + first, broadcast_exact(np.float32(0.0)))
+            for place in range(4 * first, 4 * (first + LANES), LANES):
+                simd.store(sums, place, broadcast_exact(np.float32(0.0)))
         if inside:
             place = (np.int64(grid.places[first, 1]) + tile_y) * width + grid.places[first, 0] + tile_x
             if samples == 4:
@@ -1631,8 +1656,11 @@ def _draw_view(mesh, materials, screen, records, grid, columns, opaque, blended,
             continue
         if layered:
             behind = load_quad(clear, 0)
-            for n in range(pixels * samples):
-                simd.store(work.colors, 4 * n, behind)
+            for n in range(0, LANES, 4):
+                simd.store(work.colors, n, behind)
+            four = load_exact(work.colors, 0)
+            for n in range(LANES, 4 * pixels * samples, LANES):
+                simd.store(work.colors, n, four)
         if opaque.starts[tile + 1] > opaque.starts[tile]:
             _draw_opaque(
                 mesh,

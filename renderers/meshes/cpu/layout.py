@@ -195,7 +195,7 @@ class Work(NamedTuple):
     Attributes:
         depths, ids: int32 [samples of a tile], bits of 1 / w and the triangle of the visible surface.
         colors: float32 [samples of a tile * 4], premultiplied.
-        sums: float32 [4 * pixels of a tile], premultiplied sums over samples, channel by channel.
+        sums: float32 [pixels of a tile * 4], premultiplied sums over samples.
         found: int32 [16], depths; bytes: uint32 [16], colours.
         pixels, triangles, masks: uint32 [STRIDE], fragments: pixel of the tile, triangle, bits of covered samples.
         sorted_pixels, sorted_triangles, sorted_masks: uint32 [STRIDE], the same, sorted for shading.

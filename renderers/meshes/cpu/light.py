@@ -183,8 +183,11 @@ def _soft_cosine(c, knee):
 
 
 @inline
-def _sixteen(rows, k):
-    """Shade fragments k..k + 15 of a chunk."""
+def _sixteen(rows, k, lobes_at):
+    """Shade fragments k..k + 15 of a chunk.
+
+    `lobes_at` is the roughness of the coefficients in the row LOBES; returns it or the one that they have now.
+    """
     first = k + EYE * STRIDE
     vx, vy, vz = (
         load_exact(rows, first),
@@ -208,7 +211,9 @@ def _sixteen(rows, k):
     one_roughness = lane(roughness, 0)
     if mask_bits((roughness <= one_roughness) & (roughness >= one_roughness)) == 0xFFFF:
         # Most materials have one roughness: a sixth of the arithmetic, in the same order.
-        _lobes_at(rows, one_roughness)
+        if one_roughness != lobes_at:
+            _lobes_at(rows, one_roughness)
+            lobes_at = one_roughness
         a, b = _uniform_lobe(c, rows, 0), _uniform_lobe(c, rows, 1)
         along, across = _uniform_lobe(c, rows, 2), _uniform_lobe(c, rows, 3)
     else:
@@ -223,7 +228,9 @@ def _sixteen(rows, k):
     length = sqrt(length2)
     kappa = length * (_f(3.0) - length2) / (_ONE - length2)
     peak = kappa / (_ONE - _exp(kappa * _f(-2.0)))
-    scale = kappa / sqrt(maximum(square, broadcast_exact(_f(1e-6))))
+    scale = kappa / length
+    if mask_bits(square > _f(0.999)) != 0:
+        scale = kappa / sqrt(maximum(square, broadcast_exact(_f(1e-6))))
     kx, ky, kz = mx * scale, my * scale, mz * scale
     glossy_r = my * _GRADIENT[0] + _AMBIENT[0]
     glossy_g = my * _GRADIENT[1] + _AMBIENT[1]
@@ -271,6 +278,7 @@ def _sixteen(rows, k):
         colour = reflection * glossy + rest * base * light
         colour = colour * occlusion + load_exact(rows, k + (EMISSION + i) * STRIDE)
         store(rows, k + (ENCODED + i) * STRIDE, _encode(colour))
+    return lobes_at
 
 
 @inline
@@ -347,5 +355,6 @@ def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, te
 @njit(error_model="numpy", **UNCOUNTED)
 def shade(rows, count):
     """Compute the encoded colours of the first `count` fragments of a chunk, float32 [ROWS * STRIDE]."""
+    lobes_at = _f(-1.0)
     for k in range(0, count, LANES):
-        _sixteen(rows, k)
+        lobes_at = _sixteen(rows, k, lobes_at)

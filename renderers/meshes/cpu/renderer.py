@@ -70,7 +70,7 @@ class CPURenderer:
         shot = shot.centred(asset)
         threads = min(self._threads, len(shot.cameras))
         with ThreadPoolExecutor(threads, "draw") if threads > 1 else nullcontext() as pool:
-            painter = _Painter(Scene(asset, shot), shot.cameras, settings, pool, threads)
+            painter = _Painter(Scene(asset, shot, pool), shot.cameras, settings, pool, threads)
             clip = record_clip(
                 asset, shot, settings, self.name, painter, painter.colour,
                 lambda pose: painter.geometry(pose, shot),

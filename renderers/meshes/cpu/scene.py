@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ kernels = load_kernels()
 class Scene:
     """The arrays of an asset, and the frame that they currently contain.
 
+    Args:
+        pool: packs the textures meanwhile, if given.
     Attributes:
         mesh, materials: see `layout`.
         one_sided: per primitive bool [F]: triangles whose back face is never visible.
@@ -30,8 +33,10 @@ class Scene:
         radius: distance of the farthest visible vertex from the world origin in the current frame, metres.
     """
 
-    def __init__(self, asset: Asset, shot: Shot) -> None:
+    def __init__(self, asset: Asset, shot: Shot, pool: Executor | None = None) -> None:
         self._asset = asset
+        texcoords = _texcoords(asset)
+        packing = pool.submit(_pack_materials, asset, texcoords) if pool else None
         times = shot.timestamps[:: max(1, len(shot.timestamps) // 8)]
         closed = closed_triangles(asset, (shot.positions(asset, t) for t in times))
         opacity = triangle_opacity(asset)
@@ -42,7 +47,6 @@ class Scene:
         ]
         selected = _select_triangles(asset, opacity, self.one_sided)
         self._primitives = selected.primitives
-        texcoords = _texcoords(asset)
         self.first_blended = int(np.searchsorted(selected.kinds, layout.BLEND))
         self.mesh = Mesh(
             corners=selected.corners,
@@ -58,7 +62,7 @@ class Scene:
             lanes=_lanes(selected.corners),
             culled_winding=np.zeros(len(_lanes(selected.corners)) // 3, np.float32),
         )
-        self.materials = _pack_materials(asset, texcoords)
+        self.materials = packing.result() if packing else _pack_materials(asset, texcoords)
         self.orders = int(_orders(self.materials.flags).sum())
         self.radius = 0.0
         self._visible = np.ascontiguousarray(asset.visible, np.int64)

@@ -44,14 +44,15 @@ def _store(builder, value, address):
 def _scalars(builder, values):
     """Return the lanes of integers that are not negative, as int64.
 
-    They take the way through memory, one instruction each where extracting takes two or three. Loads of this kind are
-    not replaced by extractions.
+    They take the way through memory, one instruction each where extracting takes two or three. An empty assembly
+    statement hides that the loads are of what was stored: LLVM would extract the lanes instead.
     """
     room = cgutils.alloca_once(builder, _INTS)
     _store(builder, values, room)
     first = builder.bitcast(room, _INT32.as_pointer())
-    places = [builder.gep(first, [ir.Constant(_INT32, i)]) for i in range(LANES)]
-    return [builder.zext(builder.load_atomic(place, "monotonic", 4), _INT64) for place in places]
+    hidden = builder.asm(ir.FunctionType(first.type, [first.type]), "", "=r,0", [first], side_effect=True)
+    places = [builder.gep(hidden, [ir.Constant(_INT32, i)]) for i in range(LANES)]
+    return [builder.zext(_load(builder, place), _INT64) for place in places]
 
 
 def _bits(builder, mask):
@@ -143,6 +144,25 @@ def like_first_of_four(typing, ids, place):
         value = _load(builder, _address(context, builder, signature.args[0], *arguments, _INTS))
         firsts = ir.Constant(_INTS, [i // 4 * 4 for i in range(LANES)])
         return _bits(builder, builder.icmp_signed("==", value, builder.shuffle_vector(value, value, firsts)))
+
+    return types.int64(ids, types.int64), generate
+
+
+@intrinsic
+def alike_in_fours(typing, ids, place):
+    """Compare the 16 samples from `place` on, in groups of four, with each number of their group.
+
+    Returns an int64: bit 16 s + i is set if sample i has the number of sample s of its group.
+    """
+
+    def generate(context, builder, signature, arguments):
+        value = _load(builder, _address(context, builder, signature.args[0], *arguments, _INTS))
+        result = ir.Constant(_INT64, 0)
+        for s in range(4):
+            order = ir.Constant(_INTS, [i // 4 * 4 + s for i in range(LANES)])
+            same = builder.icmp_signed("==", value, builder.shuffle_vector(value, value, order))
+            result = builder.or_(result, builder.shl(_bits(builder, same), ir.Constant(_INT64, LANES * s)))
+        return result
 
     return types.int64(ids, types.int64), generate
 
@@ -427,6 +447,35 @@ def load_quad(typing, array, index):
 
 
 @intrinsic
+def load_channels(typing, array, index):
+    """Load 16 quads of consecutive float32 values: the first of each, the second, the third and the fourth."""
+
+    def generate(context, builder, signature, arguments):
+        array, index = arguments
+        kind, low, high = signature.args[0], range(8), range(8, LANES)
+
+        def shuffle(a, b, order):
+            return builder.shuffle_vector(a, b, ir.Constant(_INTS, list(order)))
+
+        quads = []
+        for i in range(4):
+            place = builder.add(index, ir.Constant(_INT64, LANES * i))
+            quads.append(_load(builder, _address(context, builder, kind, array, place, _FLOATS)))
+        # Of eight quads each: their first and second values, and their third and fourth ones.
+        pairs = [
+            [shuffle(a, b, [4 * i + first + n for n in (0, 1) for i in low]) for first in (0, 2)]
+            for a, b in (quads[:2], quads[2:])
+        ]
+        channels = [
+            shuffle(pairs[0][c // 2], pairs[1][c // 2], [*part, *(LANES + i for i in part)])
+            for c, part in enumerate((low, high, low, high))
+        ]
+        return context.make_tuple(builder, signature.return_type, channels)
+
+    return types.UniTuple(simd.exact, 4)(array, types.int64), generate
+
+
+@intrinsic
 def make_quad(typing, a, b, c, d):
     """Return four float32 values as lanes."""
 
@@ -440,60 +489,104 @@ def make_quad(typing, a, b, c, d):
 
 
 @intrinsic
-def bilinear(typing, texels, offsets, first, width, height, level, u, v, nearest, squared):
+def blend_four(typing, colors, place, color, alphas, mask):
+    """Blend a colour over some of the four samples of a pixel.
+
+    Args:
+        colors: float32 array, premultiplied RGBA of samples.
+        place: index of the first value of the first sample.
+        color: four lanes, RGBA.
+        alphas: four lanes, one for each sample.
+        mask: int64, bits of the samples.
+    """
+
+    def generate(context, builder, signature, arguments):
+        colors, place, color, alphas, mask = arguments
+        address = _address(context, builder, signature.args[0], colors, place, _FLOATS)
+        behind = _load(builder, address)
+        color = builder.shuffle_vector(color, color, ir.Constant(_INTS, [i % 4 for i in range(LANES)]))
+        alpha = builder.shuffle_vector(alphas, alphas, ir.Constant(_INTS, [i // 4 for i in range(LANES)]))
+        rest = builder.fsub(ir.Constant(_FLOATS, [1.0] * LANES), alpha)
+        blended = builder.fadd(builder.fmul(color, alpha), builder.fmul(behind, rest))
+        bits = _broadcast(builder, builder.trunc(mask, _INT32))
+        bits = builder.and_(bits, ir.Constant(_INTS, [1 << i // 4 for i in range(LANES)]))
+        inside = builder.icmp_unsigned("!=", bits, ir.Constant(_INTS, [0] * LANES))
+        _store(builder, builder.select(inside, blended, behind), address)
+        return context.get_dummy_value()
+
+    return types.void(colors, types.int64, color, alphas, types.int64), generate
+
+
+@intrinsic
+def texture_levels(typing, offsets, first, width, height, level):
+    """Return the index of the first texel, the width and the height of levels of a texture: bits of int32 as lanes.
+
+    Args:
+        offsets, first: int64 array; offsets[first + l] is the first texel of level l.
+        width, height: of level 0.
+        level: `exact` lanes of integers.
+    """
+
+    def generate(context, builder, signature, arguments):
+        offsets, first, width, height, level = arguments
+        starts = context.make_array(signature.args[0])(context, builder, offsets).data
+        starts = builder.gep(starts, [first])
+        levels, one = builder.fptosi(level, _INTS), ir.Constant(_INTS, [1] * LANES)
+        start = ir.Constant(_INTS, ir.Undefined)
+        for i, number in enumerate(_scalars(builder, levels)):
+            offset = builder.trunc(builder.load(builder.gep(starts, [number])), _INT32)
+            start = builder.insert_element(start, offset, ir.Constant(_INT32, i))
+        results = [start]
+        for size in (width, height):
+            side = builder.lshr(_broadcast(builder, builder.trunc(size, _INT32)), levels)
+            results.append(builder.select(builder.icmp_signed(">", side, one), side, one))
+        results = [builder.bitcast(value, _FLOATS) for value in results]
+        return context.make_tuple(builder, signature.return_type, results)
+
+    sizes = (types.int64, types.int64, types.int64)
+    return types.UniTuple(simd.exact, 3)(offsets, *sizes, simd.exact), generate
+
+
+@intrinsic
+def bilinear(typing, texels, start, width, height, u, v, nearest, squared):
     """Interpolate RGB at 16 places of a texture, a tuple of three `exact` vectors, 0..255.
 
     Args:
         texels: uint32 array.
-        offsets, first: int64 array; offsets[first + l] is the first texel of level l.
-        width, height: of level 0.
-        level: `exact` lanes of integers.
-        u, v: `exact` lanes, 0..1.
+        start, width, height: see `texture_levels`.
+        u, v: `exact` lanes, 0..1 (or more by rounding, see `kernels._fold_lanes`).
         nearest: bool, return the nearest texel instead of interpolating four.
         squared: mask of the lanes in which the squares of colours are interpolated, nearly linear light.
     """
-    kinds = (texels, offsets, types.int64, types.int64, types.int64)
-    lanes = (simd.exact, simd.exact, simd.exact, types.boolean, squared)
-    return types.UniTuple(simd.exact, 3)(*kinds, *lanes), _bilinear(3, linear=False)
+    lanes = (*[simd.exact] * 5, types.boolean, squared)
+    return types.UniTuple(simd.exact, 3)(texels, *lanes), _bilinear(3, linear=False)
 
 
 @intrinsic
-def bilinear_encoded(typing, texels, offsets, first, width, height, level, u, v, nearest):
+def bilinear_encoded(typing, texels, start, width, height, u, v, nearest):
     """As `bilinear`, squared in no lane."""
-    kinds = (texels, offsets, types.int64, types.int64, types.int64)
-    return types.UniTuple(simd.exact, 3)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(3, linear=False)
+    lanes = (*[simd.exact] * 5, types.boolean)
+    return types.UniTuple(simd.exact, 3)(texels, *lanes), _bilinear(3, linear=False)
 
 
 @intrinsic
-def bilinear_linear(typing, texels, offsets, first, width, height, level, u, v, nearest):
+def bilinear_linear(typing, texels, start, width, height, u, v, nearest):
     """As `bilinear`, squared in all lanes; RGBA."""
-    kinds = (texels, offsets, types.int64, types.int64, types.int64)
-    return types.UniTuple(simd.exact, 4)(*kinds, *[simd.exact] * 3, types.boolean), _bilinear(4, linear=True)
+    lanes = (*[simd.exact] * 5, types.boolean)
+    return types.UniTuple(simd.exact, 4)(texels, *lanes), _bilinear(4, linear=True)
 
 
 def _bilinear(channels, linear):
     """Return the generator of `bilinear` for the first channels; `linear`: squared in all lanes."""
 
     def generate(context, builder, signature, arguments):
-        texels, offsets, first, width, height, level, u, v, nearest, *squared = arguments
+        texels, start, width, height, u, v, nearest, *squared = arguments
         data = context.make_array(signature.args[0])(context, builder, texels).data
-        starts = context.make_array(signature.args[1])(context, builder, offsets).data
-        place, stride, right, down = _texel_places(
-            builder, starts, first, width, height, level, u, v, nearest
-        )
-        ints64 = ir.VectorType(_INT64, LANES)
-        rows = [ir.Constant(ints64, ir.Undefined)] * 2
+        start, width, height = (builder.bitcast(value, _INTS) for value in (start, width, height))
+        place, stride, right, down = _texel_places(builder, start, width, height, u, v, nearest)
         upper, lower = _scalars(builder, place), _scalars(builder, builder.add(place, stride))
-        for i in range(LANES):
-            number = ir.Constant(_INT32, i)
-            for row, index in enumerate((upper[i], lower[i])):
-                # A texel and its right neighbour at once.
-                value = _load(builder, builder.bitcast(builder.gep(data, [index]), _INT64.as_pointer()))
-                rows[row] = builder.insert_element(rows[row], value, number)
-        half = ir.Constant(ints64, [32] * LANES)
-        quads = [
-            builder.trunc(value, _INTS) for row in rows for value in (row, builder.lshr(row, half))
-        ]  # upper left, upper right, lower left, lower right
+        # Upper left, upper right, lower left, lower right.
+        quads = [*_texel_pairs(builder, data, upper), *_texel_pairs(builder, data, lower)]
 
         def channel(texel, number):
             value = builder.lshr(texel, ir.Constant(_INTS, [8 * number] * LANES))
@@ -523,7 +616,21 @@ def _bilinear(channels, linear):
     return generate
 
 
-def _texel_places(builder, starts, first, width, height, level, u, v, nearest):
+def _texel_pairs(builder, data, places):
+    """Load 16 texels and their right neighbours, a texel and its neighbour at once, as two vectors."""
+    parts = []
+    # Pairs 0, 1 of each group of four, then 2, 3: separating them takes one instruction within registers of four lanes.
+    for order in ([0, 1], [2, 3]):
+        pairs = ir.Constant(ir.VectorType(_INT64, LANES // 2), ir.Undefined)
+        for i, lane in enumerate(4 * group + n for group in range(LANES // 4) for n in order):
+            address = builder.bitcast(builder.gep(data, [places[lane]]), _INT64.as_pointer())
+            pairs = builder.insert_element(pairs, _load(builder, address), ir.Constant(_INT32, i))
+        parts.append(builder.bitcast(pairs, _INTS))
+    texels = [LANES * (n // 2 % 2) + n // 4 * 4 + 2 * (n % 2) for n in range(LANES)]
+    return [builder.shuffle_vector(*parts, ir.Constant(_INTS, [n + side for n in texels])) for side in (0, 1)]
+
+
+def _texel_places(builder, start, width, height, u, v, nearest):
     """Return the numbers of the upper left texels, the numbers of texels per row, and the weights, in lanes."""
 
     def constant(value):
@@ -532,32 +639,20 @@ def _texel_places(builder, starts, first, width, height, level, u, v, nearest):
     def whole(value):
         return builder.sitofp(value, _FLOATS)
 
-    def clamped(value, largest):
-        value = builder.select(builder.icmp_signed(">", value, constant(0)), value, constant(0))
-        return builder.select(builder.icmp_signed("<", value, largest), value, largest)
-
-    levels = builder.fptosi(level, _INTS)
-    sizes, texel, weights = [], [], []
+    texel, weights = [], []
     half = ir.Constant(_FLOATS, [0.5] * LANES)
-    for size, coordinate in ((width, u), (height, v)):
-        side = builder.lshr(_broadcast(builder, builder.trunc(size, _INT32)), levels)
-        side = builder.select(builder.icmp_signed(">", side, constant(1)), side, constant(1))
-        # Position in texels of the level; the border is texel 0.
+    for side, coordinate in ((width, u), (height, v)):
+        # Position in texels of the level; the border is texel 0. As the coordinate is at most 1, the number is at most
+        # that of the last texel before the border.
         place = builder.fmul(coordinate, whole(side))
         linear = builder.fadd(place, half)
-        number = clamped(builder.fptosi(linear, _INTS), side)
+        number = builder.fptosi(linear, _INTS)
         weight = builder.fsub(linear, whole(number))
-        own = builder.add(clamped(builder.fptosi(place, _INTS), builder.sub(side, constant(1))), constant(1))
-        texel.append(builder.select(nearest, own, number))
+        own, last = builder.fptosi(place, _INTS), builder.sub(side, constant(1))
+        own = builder.select(builder.icmp_signed("<", own, last), own, last)
+        texel.append(builder.select(nearest, builder.add(own, constant(1)), number))
         weights.append(builder.select(nearest, ir.Constant(_FLOATS, [0.0] * LANES), weight))
-        sizes.append(side)
-    stride = builder.add(sizes[0], constant(2))
-    start = ir.Constant(_INTS, ir.Undefined)
-    for i in range(LANES):
-        number = ir.Constant(_INT32, i)
-        index = builder.add(first, builder.sext(builder.extract_element(levels, number), _INT64))
-        offset = builder.trunc(builder.load(builder.gep(starts, [index])), _INT32)
-        start = builder.insert_element(start, offset, number)
+    stride = builder.add(width, constant(2))
     place = builder.add(start, builder.add(builder.mul(texel[1], stride), texel[0]))
     return place, stride, weights[0], weights[1]
 
