@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from zoo.animate3d.limits import METHODS
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
-from zoo.animate3d.tracking import measure, track
+from zoo.animate3d.tracking import cheapest, measure, polish, track
 from zoo.animate3d.views import make_views
 from zoo.threads import fitting_threads
 
@@ -49,12 +50,14 @@ class Fit:
         doubtful: bool [T], frames after the first whose residual exceeds `DOUBTFUL`.
         node_residual: float64 [T, K], root mean square difference, in intensities 0-1, of the pixels that each node
             moves; NaN for nodes that no view shows.
+        methods: [T], the method that found each frame: that of the fit, or for "best" one of the two others.
     """
 
     motion: GraphMotion
     residual: np.ndarray
     node_residual: np.ndarray
     doubtful: np.ndarray
+    methods: tuple[str, ...]
 
 
 def fit(
@@ -84,8 +87,9 @@ def fit(
         still: the still model; None is the asset's rest pose.
         nodes: number of nodes of the graph.
         method: "graph", photometric Gauss-Newton on the graph, or "paper", the Gaussians and the HexPlane field of
-            Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over.
-        settings: of method "paper".
+            Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over, or "best", which takes each frame from
+            that of the two whose energy is lower (`zoo.animate3d.tracking.cheapest`).
+        settings: of method "paper", which "best" uses too.
         guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`), and
             optionally the settings of that.
         progress: called with (frames done, T) after each frame.
@@ -100,7 +104,7 @@ def fit(
         from zoo.animate3d.paper import PaperSettings
 
         instance(settings, PaperSettings, "fit: settings")
-        if method != "paper":
+        if method == "graph":
             raise ValueError(
                 f"fit: settings: expected None, as method {method} has none, got {shown(settings)}"
             )
@@ -110,7 +114,7 @@ def fit(
         views = make_views(videos, cameras, surface.centre, surface.scale)
         graph = make_graph(surface, nodes)
         problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
-        return _result(problem, _poses(problem, method, settings, guide, progress), times)
+        return _result(problem, *_poses(problem, method, settings, guide, progress), times)
 
 
 def _poses(
@@ -119,27 +123,43 @@ def _poses(
     settings: PaperSettings | None,
     guide: Guide | None,
     progress: Progress | None,
-) -> list[GraphPose]:
-    """The poses that a method finds."""
-    if method == "graph" and guide is None:
-        return track(problem, progress)
-    from zoo.animate3d.paper import track_field
-    from zoo.animate3d.refine import refined
+) -> tuple[list[GraphPose], list[str]]:
+    """The poses that a method finds, and the method that found each."""
+    names = ["graph", "paper"] if method == "best" else [method]
+    motions = []
+    with fitting_threads() if names != ["graph"] or guide is not None else nullcontext():
+        for index, name in enumerate(names):
+            part = progress and _part_of(progress, index, len(names))
+            if name == "graph":
+                motions.append(track(problem, part))
+            else:
+                from zoo.animate3d.paper import track_field
 
-    with fitting_threads():
-        if method == "graph":
-            poses = track(problem, progress)
-        else:
-            poses = track_field(problem, progress, settings)
-        return poses if guide is None else refined(problem, poses, *guide)
+                motions.append(track_field(problem, part, settings))
+        poses, chosen = motions[0], [0] * len(motions[0])
+        if len(motions) > 1:
+            if problem.stiffness.softens:
+                motions[0] = polish(problem, motions[0])  # as method "paper" ends
+            chosen = cheapest(problem, motions)
+            poses = [motions[index][frame] for frame, index in enumerate(chosen)]
+        if guide is not None:
+            from zoo.animate3d.refine import refined
+
+            poses = refined(problem, poses, *guide)
+    return poses, [names[index] for index in chosen]
 
 
-def _result(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> Fit:
+def _part_of(progress: Progress, part: int, parts: int) -> Progress:
+    """Progress of one of several parts that each go through all frames."""
+    return lambda done, frames: progress((part * frames + done) // parts, frames)
+
+
+def _result(problem: Problem, poses: list[GraphPose], methods: list[str], times: np.ndarray) -> Fit:
     """The poses as a motion, and their residuals."""
     residual = measure(problem, poses)
     doubtful = residual.frames > DOUBTFUL
     doubtful[0] = False  # the still model itself
-    return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, doubtful)
+    return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, doubtful, tuple(methods))
 
 
 def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> GraphMotion:

@@ -64,6 +64,18 @@ def polish(problem: Problem, poses: list[GraphPose]) -> list[GraphPose]:
     return result
 
 
+def cheapest(problem: Problem, motions: list[list[GraphPose]]) -> list[int]:
+    """Which of several motions has the lowest energy, that of `polish`, in each frame: indices, one per frame.
+
+    Frames are judged by themselves. Ties, as in frame 0, go to the first motion.
+    """
+    problem.anchor = None
+    energies = [
+        [problem.energy(pose, POLISH[-1], frame) for frame, pose in enumerate(poses)] for poses in motions
+    ]
+    return [int(index) for index in np.argmin(energies, axis=0)]
+
+
 def _sweep(problem: Problem, search: Search, fits: list[Fitted], order: range, changed: set[int]) -> set[int]:
     """Fit bad frames again from the frames around them, in an order, and keep poses with a lower energy.
 
