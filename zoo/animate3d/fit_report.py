@@ -59,5 +59,7 @@ class FitReport:
             f"{len(doubtful)} of {T} frames are doubtful: {listed}" if doubtful else "no frame is doubtful",
         ]
         if self.frame_methods:
-            result.append(f"method paper found {self.frame_methods.count('paper')} of {T} frames, graph the others")
+            result.append(
+                f"method paper found {self.frame_methods.count('paper')} of {T} frames, graph the others"
+            )
         return result

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -125,33 +124,40 @@ def _poses(
     progress: Progress | None,
 ) -> tuple[list[GraphPose], list[str]]:
     """The poses that a method finds, and the method that found each."""
-    names = ["graph", "paper"] if method == "best" else [method]
-    motions = []
-    with fitting_threads() if names != ["graph"] or guide is not None else nullcontext():
-        for index, name in enumerate(names):
-            part = progress and _part_of(progress, index, len(names))
-            if name == "graph":
-                motions.append(track(problem, part))
-            else:
-                from zoo.animate3d.paper import track_field
+    if method == "graph" and guide is None:
+        return track(problem, progress), [method] * len(problem.views.frames)
+    from zoo.animate3d.paper import track_field
+    from zoo.animate3d.refine import refined
 
-                motions.append(track_field(problem, part, settings))
-        poses, chosen = motions[0], [0] * len(motions[0])
-        if len(motions) > 1:
-            if problem.stiffness.softens:
-                motions[0] = polish(problem, motions[0])  # as method "paper" ends
-            chosen = cheapest(problem, motions)
-            poses = [motions[index][frame] for frame, index in enumerate(chosen)]
-        if guide is not None:
-            from zoo.animate3d.refine import refined
-
-            poses = refined(problem, poses, *guide)
-    return poses, [names[index] for index in chosen]
+    with fitting_threads():
+        if method == "best":
+            poses, methods = _best(problem, settings, progress)
+        else:
+            poses = (
+                track(problem, progress) if method == "graph" else track_field(problem, progress, settings)
+            )
+            methods = [method] * len(poses)
+        return poses if guide is None else refined(problem, poses, *guide), methods
 
 
-def _part_of(progress: Progress, part: int, parts: int) -> Progress:
-    """Progress of one of several parts that each go through all frames."""
-    return lambda done, frames: progress((part * frames + done) // parts, frames)
+def _best(
+    problem: Problem, settings: PaperSettings | None, progress: Progress | None
+) -> tuple[list[GraphPose], list[str]]:
+    """In each frame, the pose of method `graph` or `paper` that has the lower energy once both are polished."""
+    from zoo.animate3d.paper import PaperSettings, track_field
+
+    graph = track(problem, progress and _half_of(progress, 0))
+    unpolished = replace(settings or PaperSettings(), polish=False)
+    paper = track_field(problem, progress and _half_of(progress, 1), unpolished)
+    motions = [polish(problem, graph), polish(problem, paper)]
+    chosen = cheapest(problem, motions)
+    poses = [motions[index][frame] for frame, index in enumerate(chosen)]
+    return poses, [("graph", "paper")[index] for index in chosen]
+
+
+def _half_of(progress: Progress, half: int) -> Progress:
+    """Progress of the first or second of two passes over all frames."""
+    return lambda done, frames: progress((half * frames + done) // 2, frames)
 
 
 def _result(problem: Problem, poses: list[GraphPose], methods: list[str], times: np.ndarray) -> Fit:

@@ -54,14 +54,19 @@ def track(problem: Problem, progress: Callable[[int, int], None] | None = None) 
 
 
 def polish(problem: Problem, poses: list[GraphPose]) -> list[GraphPose]:
-    """Fit poses that are good already to the videos, with a softer graph; the first stays."""
+    """Fit poses that are good already to the videos, with a softer graph if these are right; the first stays."""
     result = poses[:1]
     for frame, pose in enumerate(poses[1:], 1):
         problem.anchor = result[-1]
-        for stage in POLISH:
+        for stage in _last_stages(problem):
             pose = descend(problem, pose, stage, frame)[0]
         result.append(pose)
     return result
+
+
+def _last_stages(problem: Problem) -> tuple[Stage, ...]:
+    """Those of `polish`."""
+    return POLISH if problem.stiffness.softens else FINE[:1]
 
 
 def cheapest(problem: Problem, motions: list[list[GraphPose]]) -> list[int]:
@@ -69,10 +74,8 @@ def cheapest(problem: Problem, motions: list[list[GraphPose]]) -> list[int]:
 
     Frames are judged by themselves. Ties, as in frame 0, go to the first motion.
     """
-    problem.anchor = None
-    energies = [
-        [problem.energy(pose, POLISH[-1], frame) for frame, pose in enumerate(poses)] for poses in motions
-    ]
+    problem.anchor, stage = None, _last_stages(problem)[-1]
+    energies = [[problem.energy(pose, stage, frame) for frame, pose in enumerate(poses)] for poses in motions]
     return [int(index) for index in np.argmin(energies, axis=0)]
 
 
