@@ -170,7 +170,9 @@ def _add_animate(command: argparse.ArgumentParser) -> None:
         help="of the model: whether videos are right in every pixel (default: rendered for --videos)",
     )
     command.add_argument(
-        "--method", choices=("graph", "paper"), help="of the fit (default: graph, for splats paper)"
+        "--method",
+        choices=("graph", "paper", "best"),
+        help="of the fit; best: both, and the better of them in each frame (default: graph, for splats paper)",
     )
     command.add_argument(
         "--refine", action="store_true", help="let the video model improve the result for the sentence"

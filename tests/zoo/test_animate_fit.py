@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,14 +18,17 @@ from renderers.gltf import Asset, Pose, load
 from renderers.meshes import RenderSettings, Shot, render_clip
 from zoo.animate3d import kernels
 from zoo.animate3d.appearance import calibrate
-from zoo.animate3d.fitting import Fit, fit
+from zoo.animate3d.fit_report import FitReport
+from zoo.animate3d.fitting import Fit, Progress, fit
 from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
 from zoo.animate3d.limbs import articulated_step, basis, find_limbs, in_order, swing, swing_limbs
+from zoo.animate3d.limits import FIT_VERSIONS
 from zoo.animate3d.solver import STIFFNESS, Problem, Stage, descend
 from zoo.animate3d.surface import LONGEST_EDGE, make_surface
 from zoo.animate3d.tracking import COARSE, LIMBS, middle, polish
 from zoo.animate3d.views import Views, make_views
 
+RECORDED = Path(__file__).with_name("animate_fit.json")  # displacements of nodes, as shares of the diagonal
 WHOLE = Stage(1.0, 1, 1, 1.0)
 
 FRAMES, SIDE = 4, 64
@@ -304,6 +310,52 @@ def test_polishing_brings_a_pose_back_to_what_the_videos_show(problem):
     assert apart(found) < 0.5 * apart(beside)
 
 
+def test_each_frame_is_of_the_motion_with_the_lower_energy(case, monkeypatch):
+    """Videos without motion, and two motions that are still in some frames only."""
+    still = np.repeat(case.videos[:, :1], FRAMES, 1)
+    graph, paper = [0, 0, 1, 1], [0, 1, 0, 1]  # how far each is from the truth, in steps
+
+    def moved(steps: list[int]):
+        def track(problem: Problem, progress: Progress | None, *_: object) -> list[GraphPose]:
+            progress and progress(FRAMES, FRAMES)
+            pose = still_pose(problem.graph)
+            return [replace(pose, positions=pose.positions + 0.02 * step) for step in steps]
+
+        return track
+
+    monkeypatch.setattr("zoo.animate3d.fitting.track", moved(graph))
+    monkeypatch.setattr("zoo.animate3d.paper.track_field", moved(paper))
+    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses: poses)
+    done: list[tuple[int, int]] = []
+    result = case.fit(still, method="best", progress=lambda *step: done.append(step))
+    assert result.methods == ("graph", "graph", "paper", "graph")
+    shifts = np.linalg.norm(result.motion.positions - result.motion.nodes, axis=-1).max(1)
+    assert np.allclose(shifts[:3], 0) and shifts[3] > 0
+    assert done == [(FRAMES // 2, FRAMES), (FRAMES, FRAMES)]
+    assert case.fit(still, method="paper").methods == ("paper",) * FRAMES
+
+    about = FitReport(
+        videos=SimpleNamespace(times=case.times), cameras=None, alignment=None,
+        agreement=SimpleNamespace(sentence=str), fit=result, sentence=None, video_model=None,
+    )  # fmt: skip
+    assert about.sentences()[-1] == "method paper found 1 of 4 frames, graph the others"
+
+
+@pytest.mark.parametrize("stiffness", list(FIT_VERSIONS))
+def test_what_both_methods_find_is_polished(case, problem, stiffness, monkeypatch):
+    """Videos without motion, and two motions that are off by 0.02 of the model's size."""
+
+    def track(problem: Problem, progress: Progress | None, *_: object) -> list[GraphPose]:
+        pose = still_pose(problem.graph)
+        return [pose] + [replace(pose, positions=pose.positions + 0.02)] * (FRAMES - 1)
+
+    monkeypatch.setattr("zoo.animate3d.fitting.track", track)
+    monkeypatch.setattr("zoo.animate3d.paper.track_field", track)
+    still = np.repeat(case.videos[:, :1], FRAMES, 1)
+    motion = case.fit(still, method="best", stiffness=stiffness).motion
+    assert np.abs(motion.positions - motion.nodes).mean() < 0.25 * 0.02 * problem.surface.scale
+
+
 def test_calibration_makes_the_still_model_look_like_frame_0(problem):
     level = problem.views.level(1.0, 1)
     first, last = (problem.image_cost(still_pose(problem.graph), level, frame) for frame in (0, FRAMES - 1))
@@ -316,6 +368,18 @@ def test_frame_0_is_the_still_model_and_the_motion_is_recovered(case, fitted):
     assert case.error(fitted) < 0.3
     assert np.array_equal(fitted.motion.times, case.times)
     assert fitted.residual[1:].max() < 0.5 and fitted.residual.shape == fitted.doubtful.shape == (FRAMES,)
+
+
+@pytest.mark.parametrize("stiffness", list(FIT_VERSIONS))
+def test_another_motion_of_the_same_videos_has_another_version(case, fitted, stiffness):
+    """A tenth more resistance to bending moves nodes by 4e-4 of the diagonal or more, noise of 1e-6 by 2e-7."""
+    motion = (fitted if stiffness == "rendered" else case.fit(stiffness=stiffness)).motion
+    found = (motion.positions[-1] - motion.nodes) / np.linalg.norm(np.ptp(case.still.positions, axis=0))
+    now = json.dumps({"version": FIT_VERSIONS[stiffness], "displacements": found[::4].round(4).tolist()})
+    recorded = json.loads(RECORDED.read_text())[stiffness]
+    assert recorded["version"] == FIT_VERSIONS[stiffness], f"write to {RECORDED.name}: {now}"
+    apart = np.linalg.norm(found[::4] - recorded["displacements"], axis=1).mean()
+    assert apart < 2e-4, f"raise FIT_VERSIONS[{stiffness!r}], and write to {RECORDED.name}: {now}"
 
 
 def test_the_wrong_order_of_cameras_fails_and_is_reported(case, fitted):

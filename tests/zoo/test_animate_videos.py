@@ -218,7 +218,7 @@ def test_wrong_arguments_of_animate(tmp_path, asset, clip):
         animate(path, "  ")
     with pytest.raises(ValueError, match="stiffness: expected one of rendered, generated, got 'soft'"):
         animate(path, videos=clip.frames, stiffness="soft")
-    with pytest.raises(ValueError, match="method: expected one of graph, paper, got 'field'"):
+    with pytest.raises(ValueError, match="method: expected one of graph, paper, best, got 'field'"):
         animate(path, videos=clip.frames, method="field")
     with pytest.raises(ValueError, match="refine: expected a sentence"):
         animate(path, videos=clip.frames, refine=True)

@@ -77,8 +77,8 @@ def animate(
         background: colour behind the object in given videos without transparency; None = estimated at the border.
         fps: frame rate of given videos; None = that of the files.
         stiffness: of "graph": "rendered" for videos that are right in every pixel, "generated" for those of models.
-        method, refine: "graph", the default of meshes, or "paper", that of splats (`zoo.animate3d.fit`); whether the
-            video model then refines its own animation (4D-SDS).
+        method, refine: "graph", the default of meshes, "paper", that of splats, or "best", the better of both in each
+            frame (`zoo.animate3d.fit`); whether the video model then refines its own animation (4D-SDS).
         check: refuse videos that do not begin with the still model.
         progress: called with the numbers of frames fitted and in total.
         options: of a call of the video model, such as num_inference_steps.
@@ -115,7 +115,7 @@ def _open(
     still = open_model(asset)
     if not isinstance(still, SplatModel):
         return still, still.asset
-    if method == "graph":
+    if method not in (None, "paper"):
         raise ValueError(
             f"animate: method: {still.name} holds splats, which have no surface for a graph to move; leave it out or "
             f"choose 'paper', or give a mesh of the object"

@@ -41,14 +41,25 @@ class FitReport:
         """Frames whose residual is so large that the fit should not be trusted."""
         return [int(frame) for frame in np.flatnonzero(self.fit.doubtful)]
 
+    @property
+    def frame_methods(self) -> tuple[str, ...]:
+        """The method that found each frame, if more than one did."""
+        methods = self.fit.methods if isinstance(self.fit, Fit) else ()
+        return methods if len(set(methods)) > 1 else ()
+
     def sentences(self) -> list[str]:
         """The result in sentences, for people."""
         T = len(self.videos.times)
         doubtful = self.doubtful_frames
         listed = ", ".join(map(str, doubtful[:8])) + (" …" if len(doubtful) > 8 else "")
-        return [
+        result = [
             self.agreement.sentence(),
             f"after the fit, {float(np.median(self.fit.residual[1:])):.0%} of the largest difference between the still "
             f"model and the videos is left in the median frame",
             f"{len(doubtful)} of {T} frames are doubtful: {listed}" if doubtful else "no frame is doubtful",
         ]
+        if self.frame_methods:
+            result.append(
+                f"method paper found {self.frame_methods.count('paper')} of {T} frames, graph the others"
+            )
+        return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from zoo.animate3d.limits import METHODS
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
-from zoo.animate3d.tracking import measure, track
+from zoo.animate3d.tracking import cheapest, measure, polish, track
 from zoo.animate3d.views import make_views
 from zoo.threads import fitting_threads
 
@@ -49,12 +49,14 @@ class Fit:
         doubtful: bool [T], frames after the first whose residual exceeds `DOUBTFUL`.
         node_residual: float64 [T, K], root mean square difference, in intensities 0-1, of the pixels that each node
             moves; NaN for nodes that no view shows.
+        methods: [T], the method that found each frame: that of the fit, or for "best" one of the two others.
     """
 
     motion: GraphMotion
     residual: np.ndarray
     node_residual: np.ndarray
     doubtful: np.ndarray
+    methods: tuple[str, ...]
 
 
 def fit(
@@ -84,8 +86,9 @@ def fit(
         still: the still model; None is the asset's rest pose.
         nodes: number of nodes of the graph.
         method: "graph", photometric Gauss-Newton on the graph, or "paper", the Gaussians and the HexPlane field of
-            Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over.
-        settings: of method "paper".
+            Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over, or "best", which takes each frame from
+            that of the two whose energy is lower (`zoo.animate3d.tracking.cheapest`).
+        settings: of method "paper", which "best" uses too.
         guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`), and
             optionally the settings of that.
         progress: called with (frames done, T) after each frame.
@@ -100,7 +103,7 @@ def fit(
         from zoo.animate3d.paper import PaperSettings
 
         instance(settings, PaperSettings, "fit: settings")
-        if method != "paper":
+        if method == "graph":
             raise ValueError(
                 f"fit: settings: expected None, as method {method} has none, got {shown(settings)}"
             )
@@ -110,7 +113,7 @@ def fit(
         views = make_views(videos, cameras, surface.centre, surface.scale)
         graph = make_graph(surface, nodes)
         problem = Problem(surface, graph, views, calibrate(surface, views), STIFFNESS[stiffness])
-        return _result(problem, _poses(problem, method, settings, guide, progress), times)
+        return _result(problem, *_poses(problem, method, settings, guide, progress), times)
 
 
 def _poses(
@@ -119,27 +122,50 @@ def _poses(
     settings: PaperSettings | None,
     guide: Guide | None,
     progress: Progress | None,
-) -> list[GraphPose]:
-    """The poses that a method finds."""
+) -> tuple[list[GraphPose], list[str]]:
+    """The poses that a method finds, and the method that found each."""
     if method == "graph" and guide is None:
-        return track(problem, progress)
+        return track(problem, progress), [method] * len(problem.views.frames)
     from zoo.animate3d.paper import track_field
     from zoo.animate3d.refine import refined
 
     with fitting_threads():
-        if method == "graph":
-            poses = track(problem, progress)
+        if method == "best":
+            poses, methods = _best(problem, settings, progress)
         else:
-            poses = track_field(problem, progress, settings)
-        return poses if guide is None else refined(problem, poses, *guide)
+            poses = (
+                track(problem, progress) if method == "graph" else track_field(problem, progress, settings)
+            )
+            methods = [method] * len(poses)
+        return poses if guide is None else refined(problem, poses, *guide), methods
 
 
-def _result(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> Fit:
+def _best(
+    problem: Problem, settings: PaperSettings | None, progress: Progress | None
+) -> tuple[list[GraphPose], list[str]]:
+    """In each frame, the pose of method `graph` or `paper` that has the lower energy once both are polished."""
+    from zoo.animate3d.paper import PaperSettings, track_field
+
+    graph = track(problem, progress and _half_of(progress, 0))
+    unpolished = replace(settings or PaperSettings(), polish=False)
+    paper = track_field(problem, progress and _half_of(progress, 1), unpolished)
+    motions = [polish(problem, graph), polish(problem, paper)]
+    chosen = cheapest(problem, motions)
+    poses = [motions[index][frame] for frame, index in enumerate(chosen)]
+    return poses, [("graph", "paper")[index] for index in chosen]
+
+
+def _half_of(progress: Progress, half: int) -> Progress:
+    """Progress of the first or second of two passes over all frames."""
+    return lambda done, frames: progress((half * frames + done) // 2, frames)
+
+
+def _result(problem: Problem, poses: list[GraphPose], methods: list[str], times: np.ndarray) -> Fit:
     """The poses as a motion, and their residuals."""
     residual = measure(problem, poses)
     doubtful = residual.frames > DOUBTFUL
     doubtful[0] = False  # the still model itself
-    return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, doubtful)
+    return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, doubtful, tuple(methods))
 
 
 def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> GraphMotion:

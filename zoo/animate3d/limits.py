@@ -1,6 +1,6 @@
 """Choices, defaults and bounds of making, rendering and saving animations."""
 
-METHODS = ("graph", "paper")  # of a fit
+METHODS = ("graph", "paper", "best")  # of a fit
 # Of method "graph", by stiffness; increment when the same videos would give another motion.
 FIT_VERSIONS = {"rendered": "1", "generated": "1"}
 TOLERANCE = 1e-4  # of the model's diagonal, for key frames

@@ -94,14 +94,17 @@ _ABOUT_FRAMES = (
 
 def _frames(report: FitReport) -> str:
     disagreement = report.agreement.per_frame
+    methods = report.frame_methods
     rows = [
         (
             t,
             f"{time:.3f}",
             f"{report.fit.residual[t]:.0%}",
             "–" if np.isnan(disagreement[t]) else f"{disagreement[t]:.2f}",
+            *methods[t : t + 1],
         )
         for t, time in enumerate(report.videos.times)
     ]
     doubtful = {t: "bad" for t in range(len(rows)) if report.fit.doubtful[t]}
-    return table(("frame", "seconds", "residual", "disagreement"), rows, doubtful)
+    columns = ("frame", "seconds", "residual", "disagreement", *(["method"] if methods else []))
+    return table(columns, rows, doubtful)

@@ -54,14 +54,29 @@ def track(problem: Problem, progress: Callable[[int, int], None] | None = None) 
 
 
 def polish(problem: Problem, poses: list[GraphPose]) -> list[GraphPose]:
-    """Fit poses that are good already to the videos, with a softer graph; the first stays."""
+    """Fit poses that are good already to the videos, with a softer graph if these are right; the first stays."""
     result = poses[:1]
     for frame, pose in enumerate(poses[1:], 1):
         problem.anchor = result[-1]
-        for stage in POLISH:
+        for stage in _last_stages(problem):
             pose = descend(problem, pose, stage, frame)[0]
         result.append(pose)
     return result
+
+
+def _last_stages(problem: Problem) -> tuple[Stage, ...]:
+    """Those of `polish`."""
+    return POLISH if problem.stiffness.softens else FINE[:1]
+
+
+def cheapest(problem: Problem, motions: list[list[GraphPose]]) -> list[int]:
+    """Which of several motions has the lowest energy, that of `polish`, in each frame: indices, one per frame.
+
+    Frames are judged by themselves. Ties, as in frame 0, go to the first motion.
+    """
+    problem.anchor, stage = None, _last_stages(problem)[-1]
+    energies = [[problem.energy(pose, stage, frame) for frame, pose in enumerate(poses)] for poses in motions]
+    return [int(index) for index in np.argmin(energies, axis=0)]
 
 
 def _sweep(problem: Problem, search: Search, fits: list[Fitted], order: range, changed: set[int]) -> set[int]:
