@@ -30,7 +30,7 @@ def polish(run: TrainingContext, steps: int) -> None:
         steps: of Adam.
     """
     model, tracks = run.model, run.tracks
-    if tracks is None:
+    if not steps or tracks is None:
         return
     feed = Feed(run.videos, run.views, BATCH, ((0, 8),), run.config.latent, (run.seed, STAGE), pictures=False)
     reach = model.log_radii.detach().exp().mean()

@@ -103,8 +103,7 @@ def train(
             run.seconds += time.perf_counter() - started
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
-    if config.joint.polish_steps:
-        polish(run, config.joint.polish_steps)
+    polish(run, config.joint.polish_steps)
     if config.joint.remove_strays and config.factorised:
         remove_strays(run.model, videos, run.views)
     if config.joint.prior_steps and config.factorised and config.latent_space:
