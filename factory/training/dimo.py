@@ -42,7 +42,15 @@ PRESETS: dict[str, Callable[[], DIMOConfig]] = {
     "paper": DIMOConfig.paper,
 }
 # Configuration fields that version 0.1 did not have.
-ADDED = ("blending", "root", "stretching", "losses.tracks", "joint.remove_strays", "joint.prior_steps")
+ADDED = (
+    "blending",
+    "root",
+    "stretching",
+    "losses.tracks",
+    "joint.remove_strays",
+    "joint.polish_steps",
+    "joint.prior_steps",
+)
 WORK = "_factory/training"  # <key>/: checkpoint and progress of a task, until it is committed
 PROTOCOL = (
     "PSNR, SSIM and silhouette IoU of the motions trained on, on white, over all frames of views that were never "

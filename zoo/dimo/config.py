@@ -106,6 +106,7 @@ class Joint:
         prune_every, prune_until: steps between two prunings (0 disables them), and the last step of pruning.
         prune_opacity, prune_scale: Gaussians below this opacity or above this scale (world units) are removed.
         remove_strays: at the end, remove Gaussians that come off the object (`zoo.dimo.strays`; not in the paper).
+        polish_steps: at the end, steps on tracks alone (`zoo.dimo.polish`; not in the paper).
         prior_steps: at the end, steps in which the latents' coordinates are fitted to N(0, I), so that draws hold
             together (`zoo.dimo.prior`; not in the paper).
         smooth_from: first step of the depth and normal smoothness losses.
@@ -123,6 +124,7 @@ class Joint:
     prune_opacity: Fraction = 0.01
     prune_scale: Positive = 0.4
     remove_strays: bool = False
+    polish_steps: Whole = 0
     prior_steps: Whole = 0
     smooth_from: Whole = 200
     arap_until: Whole = 5000
@@ -242,7 +244,7 @@ class DIMOConfig:
         for part, defaults, added in (
             (values, DIMOConfig, ("blending", "root", "stretching")),
             (values["losses"], LossWeights, ("tracks",)),
-            (values["joint"], Joint, ("remove_strays", "prior_steps")),
+            (values["joint"], Joint, ("remove_strays", "polish_steps", "prior_steps")),
         ):
             for name in added:
                 if part[name] == getattr(defaults, name):
@@ -269,7 +271,12 @@ class DIMOConfig:
         return _on_cpu(
             DIMOConfig(key_points=96, gaussians=6000, resolution=256),
             Pretraining(steps=3000, resolutions=((0, 64),)),
-            Joint(steps=5700, resolutions=((0, 64), (3500, 128), (5000, 256)), prior_steps=300),
+            Joint(
+                steps=5700,
+                resolutions=((0, 64), (3500, 128), (5000, 256)),
+                polish_steps=1500,
+                prior_steps=300,
+            ),
         )
 
 

@@ -34,6 +34,7 @@ from zoo.dimo.fitting import fit_latent, nearest_latent
 from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
 from zoo.dimo.objective import StepLoss, StepReport, excess_between
+from zoo.dimo.polish import polish
 from zoo.dimo.pretraining import KeyPointStage
 from zoo.dimo.prior import fit_prior
 from zoo.dimo.strays import remove_strays
@@ -102,6 +103,7 @@ def train(
             run.seconds += time.perf_counter() - started
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
+    polish(run, config.joint.polish_steps)
     if config.joint.remove_strays and config.factorised:
         remove_strays(run.model, videos, run.views)
     if config.joint.prior_steps and config.factorised and config.latent_space:

@@ -1,0 +1,89 @@
+"""The last steps of training, on tracks alone."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_motions import tiny_config, tiny_videos
+
+from zoo.dimo.config import DIMOConfig
+from zoo.dimo.context import TrainingContext
+from zoo.dimo.data import MotionVideos
+from zoo.dimo.polish import polish
+from zoo.dimo.training import train
+
+
+def tracked(folder) -> MotionVideos:
+    """The tiny videos with four times as many tracked points."""
+    videos = tiny_videos(folder)
+    for stem in videos.files:
+        points = np.load(folder / f"{stem}.points.npy")
+        between = [points[:, :-1] + part * np.diff(points, axis=1) for part in (0.0, 0.25, 0.5, 0.75)]
+        np.save(folder / f"{stem}.points.npy", np.concatenate(between, 1))
+    return videos
+
+
+def config(**joint: object) -> DIMOConfig:
+    values = tiny_config(blending="aligned", root=True, key_points=6)
+    losses = replace(values.losses, tracks=1000.0)
+    return replace(values, losses=losses, joint=replace(values.joint, **joint))
+
+
+def error(run: TrainingContext) -> float:
+    """Mean distance of key points from their tracks."""
+    with torch.no_grad():
+        paths = run.model.paths(run.model.mu, torch.tensor(run.videos.phases))
+    return float((paths - run.tracks.positions).norm(dim=-1).mean())
+
+
+def test_key_points_come_nearer_to_their_tracks_and_nothing_else_changes(tmp_path):
+    videos = tracked(tmp_path)
+    run = TrainingContext(videos, config(), 0, torch.device("cpu"))
+    run.model = train(videos, config())
+    before, apart = copy.deepcopy(run.model.state_dict()), error(run)
+    polish(run, 150)
+    assert error(run) < 0.5 * apart
+    changed = {name for name, old in before.items() if not torch.equal(old, run.model.state_dict()[name])}
+    assert changed == {name for name in before if name.startswith("decoder.")} | {"mu"}
+    assert all(each.grad is None for each in run.model.parameters())
+    again = TrainingContext(videos, config(), 0, torch.device("cpu"))
+    again.model.load_state_dict(before)
+    polish(again, 150)
+    assert torch.equal(again.model.mu, run.model.mu)
+
+
+def test_without_tracks_or_steps_the_model_stays(tmp_path):
+    videos = tracked(tmp_path)
+    run = TrainingContext(videos, config(), 0, torch.device("cpu"))
+    untracked = replace(config(), losses=replace(config().losses, tracks=0.0))
+    for each, steps in ((run, 0), (TrainingContext(videos, untracked, 0, torch.device("cpu")), 3)):
+        before = copy.deepcopy(each.model.state_dict())
+        polish(each, steps)
+        assert all(torch.equal(old, each.model.state_dict()[name]) for name, old in before.items())
+
+
+def test_the_constant_of_a_model_without_latent_space_stays(tmp_path):
+    """Its latents are the motions' numbers, which its ablation keeps."""
+    run = TrainingContext(tracked(tmp_path), replace(config(), latent_space=False), 0, torch.device("cpu"))
+    before = run.model.mu.detach().clone()
+    polish(run, 3)
+    assert torch.equal(run.model.mu, before)
+
+
+def test_training_ends_with_it_if_the_configuration_says_so(tmp_path):
+    """Before Gaussians are removed and draws are looked at, which depend on it."""
+    assert DIMOConfig.bundled().joint.polish_steps == 1500
+    assert DIMOConfig.paper().joint.polish_steps == DIMOConfig.laptop().joint.polish_steps == 0
+    videos, calls = tracked(tmp_path), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo.dimo.training.polish", lambda _, steps: calls.append(("polish", steps)))
+        patch.setattr("zoo.dimo.training.remove_strays", lambda *_: calls.append(("strays", 0)))
+        patch.setattr("zoo.dimo.training.fit_prior", lambda *arguments: calls.append(("prior", arguments[1])))
+        train(videos, config())
+        assert calls == [("polish", 0)]
+        train(videos, config(polish_steps=7, prior_steps=5, remove_strays=True))
+    assert calls[1:] == [("polish", 7), ("strays", 0), ("prior", 5)]
