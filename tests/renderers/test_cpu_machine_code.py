@@ -35,7 +35,7 @@ def test_the_archives_are_compiled_from_these_sources():
 
     for names in kernels_of_archives(kernel_code, kernels.draw._cache._impl.locator.sources):
         assert {"draw", "survey", "place_vertices", "halve_level"} <= names
-    assert sum(path.stat().st_size for path in kernel_code.ARCHIVES.glob("*.zip")) < 500_000
+    assert max(path.stat().st_size for path in kernel_code.ARCHIVES.glob("*.zip")) < 180_000
 
 
 @needs_archive
