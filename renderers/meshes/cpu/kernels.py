@@ -57,6 +57,7 @@ from renderers.meshes.cpu.layout import (
     OCCLUSION_MAP,
     OFFSETS,
     ORDER,
+    PIXEL_SHIFT,
     REPEAT,
     ROUGHNESS,
     SOLID,
@@ -81,7 +82,7 @@ from renderers.meshes.cpu.light import (
 )
 from renderers.meshes.cpu.vectors import (
     LANES,
-    alike_in_fours,
+    append_visible,
     bilinear,
     bilinear_encoded,
     bilinear_linear,
@@ -91,6 +92,7 @@ from renderers.meshes.cpu.vectors import (
     candidates,
     count_bits,
     covered,
+    covered_in_four,
     deposit,
     deposit_all,
     exponent,
@@ -99,7 +101,6 @@ from renderers.meshes.cpu.vectors import (
     float_bits,
     lane_numbers,
     largest,
-    like_first_of_four,
     load_channels,
     load_quad,
     make_quad,
@@ -784,16 +785,16 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 
     With `blending`, those of blended materials are translucent (`work.alphas`).
     """
-    pixels, triangles, masks = work.pixels, work.triangles, work.masks
+    triangles, coverage = work.triangles, work.coverage
     sorted_by_material = _sort_by_material(mesh, materials, grid, work, count)
     if sorted_by_material:
-        pixels, triangles, masks = work.sorted_pixels, work.sorted_triangles, work.sorted_masks
-    _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count)
+        triangles, coverage = work.sorted_triangles, work.sorted_coverage
+    _load_corners(mesh, grid, tile_x, tile_y, work, triangles, coverage, count)
     light.interpolate(
         work.rows, work.corners, mesh.vertices, mesh.colors, screen,
         np.float32(eye[0]), np.float32(eye[1]), np.float32(eye[2]), len(materials.texels) > 1, count,
     )  # fmt: skip
-    _gather(mesh, materials, records, grid, work, triangles, masks, count)
+    _gather(mesh, materials, records, grid, work, triangles, coverage, count)
     light.shade(work.rows, count)
     rows, samples = work.rows, grid.samples
     for n in range(count):
@@ -803,9 +804,9 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
             rows[(ENCODED + 1) * STRIDE + slot],
             rows[(ENCODED + 2) * STRIDE + slot],
         )
-        mask, p = work.masks[n], np.int64(work.pixels[n])
+        mask, p = np.int64(work.coverage[n]) & 0xFFFF, np.int64(work.coverage[n]) >> PIXEL_SHIFT
         if not layered:
-            color = make_quad(red, green, blue, ONE) * count_bits(np.int64(mask))
+            color = make_quad(red, green, blue, ONE) * count_bits(mask)
             simd.store(work.sums, 4 * p, load_quad(work.sums, 4 * p) + color)
             continue
         translucent = blending and mesh.kinds[work.triangles[n]] == BLEND
@@ -813,7 +814,7 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
             alphas = make_quad(ONE, ONE, ONE, ONE)
             if translucent:
                 alphas = load_quad(work.alphas, LANES * n)
-            blend_four(work.colors, 16 * p, make_quad(red, green, blue, ONE), alphas, np.int64(mask))
+            blend_four(work.colors, 16 * p, make_quad(red, green, blue, ONE), alphas, mask)
             continue
         for s in range(samples):
             if (mask >> s) & 1:
@@ -829,47 +830,47 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
 def _sort_by_material(mesh, materials, grid, work, count):
     """Sort fragments so that most groups of 16 have one material; return False if there is nothing to sort.
 
+    Without textures, several materials in a group cost less than sorting.
     Those of materials whose textures are looked up once per sample are sorted by the covered samples, too: samples that
     no fragment of a group has are not looked up.
     """
-    tally, masks, samples = work.tally, work.masks, grid.samples
-    if len(tally) <= 2 or count == 0:
+    tally, coverage, samples = work.tally, work.coverage, grid.samples
+    if len(tally) <= 2 or len(materials.texels) <= 1 or count == 0:
         return False
-    m, others = mesh.materials[work.triangles[0]], np.uint32(0)
-    for n in range(count):
-        others |= mesh.materials[work.triangles[n]] ^ m
-    if others == 0 and (samples != 4 or materials.flags[m, WEIGHTED] == 0):
+    m, same = mesh.materials[work.triangles[0]], 1
+    while same < count and mesh.materials[work.triangles[same]] == m:
+        same += 1
+    if same == count and (samples != 4 or materials.flags[m, WEIGHTED] == 0):
         return False
     tally[:] = 0
     for n in range(count):
-        tally[_order_of_shading(mesh, materials, grid, work.triangles[n], masks[n]) + 1] += 1
-    if tally[_order_of_shading(mesh, materials, grid, work.triangles[0], masks[0]) + 1] == count:
+        tally[_order_of_shading(mesh, materials, grid, work.triangles[n], coverage[n]) + 1] += 1
+    if tally[_order_of_shading(mesh, materials, grid, work.triangles[0], coverage[0]) + 1] == count:
         return False
     for m in range(1, len(tally)):
         tally[m] += tally[m - 1]
     for n in range(count):
         f = work.triangles[n]
-        m = _order_of_shading(mesh, materials, grid, f, masks[n])
+        m = _order_of_shading(mesh, materials, grid, f, coverage[n])
         slot = tally[m]
         tally[m] = slot + 1
         work.slots[n] = slot
-        work.sorted_pixels[slot], work.sorted_triangles[slot] = work.pixels[n], f
-        work.sorted_masks[slot] = masks[n]
+        work.sorted_triangles[slot], work.sorted_coverage[slot] = f, coverage[n]
     return True
 
 
 @inline
-def _order_of_shading(mesh, materials, grid, f, mask):
+def _order_of_shading(mesh, materials, grid, f, coverage):
     """Return the number that a fragment is sorted by, see `layout.ORDER`."""
     m = np.int64(mesh.materials[f])
     number = np.int64(materials.flags[m, ORDER])
     if grid.samples == 4 and materials.flags[m, WEIGHTED]:
-        number += np.int64(mask)
+        number += np.int64(coverage) & 0xFFFF
     return number
 
 
 @inline
-def _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, count):
+def _load_corners(mesh, grid, tile_x, tile_y, work, triangles, coverage, count):
     """Write the vertices, materials and places of fragments, the inputs of `light.interpolate`."""
     rows, samples = work.rows, grid.samples
     if samples == 4:
@@ -877,7 +878,7 @@ def _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, co
         for k in range(0, count, LANES):
             x, y, number = zero, zero, zero
             for s in range(4):
-                has = bit_set(masks, k, s)
+                has = bit_set(coverage, k, s)
                 x = x + select(has, broadcast_exact(grid.inside[s, 0]), zero)
                 y = y + select(has, broadcast_exact(grid.inside[s, 1]), zero)
                 number = number + select(has, one, zero)
@@ -886,19 +887,19 @@ def _load_corners(mesh, grid, tile_x, tile_y, work, pixels, triangles, masks, co
             simd.store(rows, (AT + 1) * STRIDE + k, y / number)
     else:
         for n in range(count):
-            mask, at_x, at_y = masks[n], np.float32(0.5), np.float32(0.5)
+            mask, at_x, at_y = np.int64(coverage[n]) & 0xFFFF, np.float32(0.5), np.float32(0.5)
             if mask != (1 << samples) - 1:
                 at_x, at_y = np.float32(0.0), np.float32(0.0)
                 for s in range(samples):
                     if (mask >> s) & 1:
                         at_x += grid.inside[s, 0]
                         at_y += grid.inside[s, 1]
-                number = count_bits(np.int64(mask))
+                number = count_bits(mask)
                 at_x, at_y = at_x / number, at_y / number
             rows[AT * STRIDE + n], rows[(AT + 1) * STRIDE + n] = at_x, at_y
     left, top = np.float32(tile_x), np.float32(tile_y)
     for k in range(0, count, LANES):
-        x, y = pixel_places(pixels, k, grid.block_shift, grid.tile_shift_x - grid.block_shift)
+        x, y = pixel_places(coverage, k, grid.block_shift, grid.tile_shift_x - grid.block_shift)
         simd.store(rows, PIXEL * STRIDE + k, x + left + load_exact(rows, AT * STRIDE + k))
         simd.store(rows, (PIXEL + 1) * STRIDE + k, y + top + load_exact(rows, (AT + 1) * STRIDE + k))
         first, second, third, material = transposed_short(mesh.corners, triangles, k)
@@ -945,7 +946,7 @@ def _add_details(mesh, materials, facing, f, rows, n):
 
 
 @helper
-def _gather(mesh, materials, records, grid, work, triangles, masks, count):
+def _gather(mesh, materials, records, grid, work, triangles, coverage, count):
     """Look up the textures of fragments and complete the inputs of `light.shade`, 16 at a time by material."""
     for k in range(0, count, LANES):
         remaining = (1 << min(count - k, LANES)) - 1
@@ -953,7 +954,7 @@ def _gather(mesh, materials, records, grid, work, triangles, masks, count):
             m = work.materials[k + simd.lowest_bit(np.uint64(remaining))]
             bits = remaining & matches(work.materials, k, np.int32(m))
             remaining &= ~bits
-            _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m)
+            _apply_material(mesh, materials, records, grid, work, triangles, coverage, k, bits, m)
 
 
 @inline
@@ -968,7 +969,7 @@ def _put_lanes(rows, first, k, chosen, a, b, c):
 
 
 @inline
-def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, bits, m):
+def _apply_material(mesh, materials, records, grid, work, triangles, coverage, k, bits, m):
     """Complete the inputs of `light.shade` for those of fragments k..k + 15 in `bits`, which have material m."""
     rows, factors, flags = work.rows, materials.factors, materials.flags
     chosen = bits_to_mask(bits)
@@ -995,7 +996,7 @@ def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, b
             row = BASE_ROW if slot == BASE_MAP else EMISSION
             edged = flags[m, WEIGHTED] != 0
             weighted = edged and slot == BASE_MAP
-            _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted)
+            _multiply_texture(materials, grid, work, coverage, k, bits, texture, row, edged, weighted)
     zero, one = broadcast_exact(ZERO), broadcast_exact(ONE)
     if flags[m, UNLIT]:
         _put_lanes(rows, NORMAL, k, chosen, zero, zero, one)
@@ -1024,7 +1025,7 @@ def _apply_material(mesh, materials, records, grid, work, triangles, masks, k, b
 
 
 @inline
-def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged, weighted):
+def _multiply_texture(materials, grid, work, coverage, k, bits, texture, row, edged, weighted):
     """Multiply three rows of those of fragments k..k + 15 in `bits` with the linear colour of a texture.
 
     The mean of encoded colours over the footprint of the pixel, a parallelogram with the sides a = d(u, v) / dX and
@@ -1083,7 +1084,7 @@ def _multiply_texture(materials, grid, work, masks, k, bits, texture, row, edged
             dx = grid.inside[t, 0] - load_exact(rows, AT * STRIDE + k)
             dy = grid.inside[t, 1] - load_exact(rows, (AT + 1) * STRIDE + k)
             tap_u, tap_v = u + ux * dx + uy * dy, v + vx * dx + vy * dy
-            active = bit_set(masks, k, t)
+            active = bit_set(coverage, k, t)
             if np.int64(mask_bits(active)) & bits == 0:
                 continue
         else:
@@ -1457,8 +1458,8 @@ def _append_translucent(
         found &= ~(full << (p * samples))
         for s in range(samples):
             work.alphas[count, s] = work.layers[first + p * samples + s]
-        work.pixels[count], work.triangles[count] = block * in_block + p, f
-        work.masks[count] = mask
+        work.triangles[count] = f
+        work.coverage[count] = (block * in_block + p) << PIXEL_SHIFT | mask
         count += 1
         if count == CHUNK:
             _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True, True)
@@ -1467,36 +1468,11 @@ def _append_translucent(
 
 
 @inline
-def _append(work, pixel, f, mask, count):
-    """Append a fragment; return the new number. One without a triangle (-1) is overwritten by the next one."""
-    simd.put(work.pixels, count, np.uint32(pixel))
-    simd.put(work.triangles, count, np.uint32(max(f, 0)))
-    simd.put(work.masks, count, np.uint32(mask))
-    return count + np.int64(f >= 0)
-
-
-@inline
-def _append_visible(work, place, samples, count, layered):
+def _append_visible(work, place, samples, count):
     """Append the visible fragments of the 16 samples from `place` on; returns the new number of fragments."""
-    full = (1 << samples) - 1
     if samples == 4:
-        pixel = place >> 2
-        if like_first_of_four(work.ids, place) == 0xFFFF:
-            for first in range(0, LANES, 4):
-                count = _append(work, pixel, simd.get(work.ids, place + first), full, count)
-                pixel += 1
-            return count
-        alike = alike_in_fours(work.ids, place)
-        for first in range(0, LANES, 4):
-            remaining = full
-            while remaining:
-                # The first remaining sample, and all others of its triangle.
-                s = simd.lowest_bit(np.uint64(remaining))
-                mask = (alike >> (LANES * s + first)) & full
-                remaining &= ~mask
-                count = _append(work, pixel, simd.get(work.ids, place + first + s), mask, count)
-            pixel += 1
-        return count
+        return count + append_visible(work.ids, place, work.triangles, work.coverage, count)
+    full = (1 << samples) - 1
     pixel = place // samples
     uniform = np.int64(
         0xFFFF
@@ -1509,7 +1485,7 @@ def _append_visible(work, place, samples, count, layered):
             f = work.ids[place + first]
             remaining = 0
             if f >= 0:
-                work.pixels[count], work.triangles[count], work.masks[count] = pixel, f, full
+                work.triangles[count], work.coverage[count] = f, pixel << PIXEL_SHIFT | full
                 count += 1
         while remaining:
             # The first remaining sample, and all others of its triangle.
@@ -1517,7 +1493,7 @@ def _append_visible(work, place, samples, count, layered):
             mask = (matches(work.ids, place, f) >> first) & full
             remaining &= ~mask
             if f >= 0:
-                work.pixels[count], work.triangles[count], work.masks[count] = pixel, f, mask
+                work.triangles[count], work.coverage[count] = f, pixel << PIXEL_SHIFT | mask
                 count += 1
         pixel += 1
     return count
@@ -1578,7 +1554,9 @@ def _resolve(grid, tile_x, tile_y, work, layered, background, clear, image):
             simd.store(sums, 4 * p, total)
     for first in range(0, pixels, LANES):
         empty = not layered
-        if empty:
+        if empty and samples == 4:
+            empty = covered_in_four(work.ids, first * samples) == 0
+        elif empty:
             for place in range(first * samples, (first + LANES) * samples, LANES):
                 empty = empty and covered(work.ids, place) == 0
         if empty:
@@ -1678,15 +1656,16 @@ def _draw_view(mesh, materials, screen, records, grid, columns, opaque, blended,
                 0 if layered else -1,
             )
             count = 0
-            for place in range(0, pixels * samples, LANES):
-                if covered(work.ids, place) == 0:
+            for first in range(0, pixels * samples, 4 * LANES):
+                if covered_in_four(work.ids, first) == 0:
                     continue
-                if count > CHUNK - LANES:
+                if count > CHUNK - 4 * LANES:
                     _flush(
                         mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, False
                     )  # fmt: skip
                     count = 0
-                count = _append_visible(work, place, samples, count, layered)
+                for place in range(first, first + 4 * LANES, LANES):
+                    count = _append_visible(work, place, samples, count)
             _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, layered, False)
         if layered:
             count = 0

@@ -26,6 +26,7 @@ MAX_LEVELS = 12  # of textures of at most 2048 texels a side
 REPEAT, MIRROR, CLAMP = 0, 1, 2
 # Fragments shaded at a time, distance of the rows of their array `Work.rows`, and number of rows (`light`).
 CHUNK, STRIDE, ROWS = 256, 272, 38  # a stride of a power of two would put rows into a few sets of the cache
+PIXEL_SHIFT = 16  # see `Work.coverage`; a pixel has at most 16 samples, and a tile 4096 pixels
 # Blocks of blended triangles that are remembered per tile, and float32 values of each (`Work.layers`).
 LAYERS, LAYER = 4096, 32
 WRAPS = {"repeat": REPEAT, "mirror": MIRROR, "clamp": CLAMP}
@@ -197,8 +198,9 @@ class Work(NamedTuple):
         colors: float32 [samples of a tile * 4], premultiplied.
         sums: float32 [pixels of a tile * 4], premultiplied sums over samples.
         found: int32 [16], depths; bytes: uint32 [16], colours.
-        pixels, triangles, masks: uint32 [STRIDE], fragments: pixel of the tile, triangle, bits of covered samples.
-        sorted_pixels, sorted_triangles, sorted_masks: uint32 [STRIDE], the same, sorted for shading.
+        triangles, coverage: uint32 [STRIDE], fragments: triangle; bits of the covered samples, and from PIXEL_SHIFT on
+            the pixel of the tile.
+        sorted_triangles, sorted_coverage: uint32 [STRIDE], the same, sorted for shading.
         slots: uint32 [STRIDE], the place of each fragment in them.
         tally: int64 [1 + numbers that fragments are sorted by].
         layers: float32 [(LAYERS + 1) * LAYER], alpha and 1 / w of the 16 samples of blocks of blended triangles; the
@@ -218,12 +220,10 @@ class Work(NamedTuple):
     sums: np.ndarray
     found: np.ndarray
     bytes: np.ndarray
-    pixels: np.ndarray
     triangles: np.ndarray
-    masks: np.ndarray
-    sorted_pixels: np.ndarray
+    coverage: np.ndarray
     sorted_triangles: np.ndarray
-    sorted_masks: np.ndarray
+    sorted_coverage: np.ndarray
     slots: np.ndarray
     tally: np.ndarray
     layers: np.ndarray

@@ -12,6 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from renderers import simd
+from renderers.meshes.cpu.layout import PIXEL_SHIFT
 
 LANES = 16
 TINY = -1.1754943508222875e-38  # a sample on an edge exceeds this, but not 0
@@ -137,34 +138,48 @@ def matches(typing, ids, place, number):
 
 
 @intrinsic
-def like_first_of_four(typing, ids, place):
-    """Return the mask (int64) of the 16 samples from `place` on with the number of the first of their group of four."""
+def append_visible(typing, ids, place, triangles, coverage, count):
+    """Append the fragments of the 16 samples of four pixels: one for each triangle that a pixel shows.
 
-    def generate(context, builder, signature, arguments):
-        value = _load(builder, _address(context, builder, signature.args[0], *arguments, _INTS))
-        firsts = ir.Constant(_INTS, [i // 4 * 4 for i in range(LANES)])
-        return _bits(builder, builder.icmp_signed("==", value, builder.shuffle_vector(value, value, firsts)))
-
-    return types.int64(ids, types.int64), generate
-
-
-@intrinsic
-def alike_in_fours(typing, ids, place):
-    """Compare the 16 samples from `place` on, in groups of four, with each number of their group.
-
-    Returns an int64: bit 16 s + i is set if sample i has the number of sample s of its group.
+    Args:
+        ids: int32 array, number of the triangle per sample, -1 for none.
+        place: index of the first sample.
+        triangles, coverage: uint32 arrays, see `layout.Work`; 16 elements from `count` on are overwritten.
+        count: number of fragments that they have.
+    Returns:
+        The number (int64) of new fragments. Those of a pixel are in the order of their first samples.
     """
 
     def generate(context, builder, signature, arguments):
-        value = _load(builder, _address(context, builder, signature.args[0], *arguments, _INTS))
-        result = ir.Constant(_INT64, 0)
-        for s in range(4):
-            order = ir.Constant(_INTS, [i // 4 * 4 + s for i in range(LANES)])
-            same = builder.icmp_signed("==", value, builder.shuffle_vector(value, value, order))
-            result = builder.or_(result, builder.shl(_bits(builder, same), ir.Constant(_INT64, LANES * s)))
-        return result
+        ids, place, triangles, coverage, count = arguments
+        kinds = signature.args
 
-    return types.int64(ids, types.int64), generate
+        def constant(values):
+            return ir.Constant(_INTS, values)
+
+        zero = constant([0] * LANES)
+        number = _load(builder, _address(context, builder, kinds[0], ids, place, _INTS))
+        samples = zero  # those of the pixel that show the same triangle
+        for s in range(4):
+            order = constant([i // 4 * 4 + s for i in range(LANES)])
+            same = builder.icmp_signed("==", number, builder.shuffle_vector(number, number, order))
+            samples = builder.or_(samples, builder.select(same, constant([1 << s] * LANES), zero))
+        earlier = builder.and_(samples, constant([(1 << i % 4) - 1 for i in range(LANES)]))
+        first = builder.and_(
+            builder.icmp_signed("==", earlier, zero), builder.icmp_signed(">=", number, zero)
+        )
+        pixel = _broadcast(builder, builder.trunc(builder.lshr(place, ir.Constant(_INT64, 2)), _INT32))
+        pixel = builder.add(pixel, constant([i // 4 for i in range(LANES)]))
+        samples = builder.or_(builder.shl(pixel, constant([PIXEL_SHIFT] * LANES)), samples)
+        for kind, array, value in ((kinds[2], triangles, number), (kinds[3], coverage, samples)):
+            undefined = ir.Constant(_INTS, ir.Undefined)
+            chosen = simd._call(
+                builder, "llvm.experimental.vector.compress.v16i32", _INTS, value, first, undefined
+            )
+            _store(builder, chosen, _address(context, builder, kind, array, count, _INTS))
+        return builder.ctpop(_bits(builder, first))
+
+    return types.int64(ids, types.int64, triangles, coverage, types.int64), generate
 
 
 @intrinsic
@@ -658,21 +673,22 @@ def _texel_places(builder, start, width, height, u, v, nearest):
 
 
 @intrinsic
-def pixel_places(typing, pixels, first, block_shift, across_shift):
-    """Return x and y in the tile, `exact` lanes, of 16 pixels.
+def pixel_places(typing, coverage, first, block_shift, across_shift):
+    """Return x and y in the tile, `exact` lanes, of the pixels of 16 fragments.
 
     Args:
-        pixels: uint32 array, pixels as numbered by `layout.Grid`.
-        first: index of the first pixel.
+        coverage: uint32 array, see `layout.Work`; pixels as numbered by `layout.Grid`.
+        first: index of the first fragment.
         block_shift, across_shift: base 2 logarithms of the pixels per side of a block and of the blocks per row.
     """
 
     def generate(context, builder, signature, arguments):
-        pixels, first, *shifts = arguments
+        coverage, first, *shifts = arguments
         shift, across = (_broadcast(builder, builder.trunc(value, _INT32)) for value in shifts)
         one = ir.Constant(_INTS, [1] * LANES)
         low = builder.sub(builder.shl(one, shift), one)
-        number = _load(builder, _address(context, builder, signature.args[0], pixels, first, _INTS))
+        number = _load(builder, _address(context, builder, signature.args[0], coverage, first, _INTS))
+        number = builder.lshr(number, ir.Constant(_INTS, [PIXEL_SHIFT] * LANES))
         block = builder.lshr(number, builder.add(shift, shift))
         column = builder.and_(block, builder.sub(builder.shl(one, across), one))
         x = builder.add(builder.shl(column, shift), builder.and_(number, low))
@@ -681,7 +697,7 @@ def pixel_places(typing, pixels, first, block_shift, across_shift):
         places = [builder.uitofp(value, _FLOATS) for value in (x, y)]
         return context.make_tuple(builder, signature.return_type, places)
 
-    return types.UniTuple(simd.exact, 2)(pixels, types.int64, types.int64, types.int64), generate
+    return types.UniTuple(simd.exact, 2)(coverage, types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -856,6 +872,22 @@ def covered(typing, ids, place):
 
     def generate(context, builder, signature, arguments):
         value = _load(builder, _address(context, builder, signature.args[0], *arguments, _INTS))
+        return _bits(builder, builder.icmp_signed(">=", value, ir.Constant(_INTS, [0] * LANES)))
+
+    return types.int64(ids, types.int64), generate
+
+
+@intrinsic
+def covered_in_four(typing, ids, place):
+    """As `covered`, of the 64 samples from `place` on: a bit of the mask is set if any of four samples is covered."""
+
+    def generate(context, builder, signature, arguments):
+        ids, place = arguments
+        value = None
+        for i in range(4):
+            first = builder.add(place, ir.Constant(_INT64, LANES * i))
+            part = _load(builder, _address(context, builder, signature.args[0], ids, first, _INTS))
+            value = part if value is None else builder.and_(value, part)
         return _bits(builder, builder.icmp_signed(">=", value, ir.Constant(_INTS, [0] * LANES)))
 
     return types.int64(ids, types.int64), generate
