@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 _spare: list[np.ndarray] = []  # at most one block that no array uses
 
@@ -34,3 +35,15 @@ def reused_empty(shape: tuple[int, ...]) -> np.ndarray:
     if not size <= len(memory) <= 2 * size:
         memory = np.empty(size, np.uint8)
     return np.asarray(_Block(memory, size)).reshape(shape)
+
+
+def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """As `np.zeros`, at an address that is a multiple of 64 bytes, where a vector of 512 bits does not cross cache lines.
+
+    NumPy's arrays begin at multiples of 16 bytes: where in a cache line is left to chance, and so was an eighth of the
+    time of some loops.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.zeros(size + 63, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)

@@ -82,12 +82,14 @@ from renderers.meshes.cpu.light import (
 )
 from renderers.meshes.cpu.vectors import (
     LANES,
+    align_stack,
     append_visible,
     bilinear,
     bilinear_encoded,
     bilinear_linear,
     bit_set,
     bits_to_mask,
+    block_boxes,
     blend_four,
     candidates,
     count_bits,
@@ -110,10 +112,12 @@ from renderers.meshes.cpu.vectors import (
     set_up_triangles,
     smallest,
     store_bytes,
+    store_short,
     take_number,
     texture_levels,
     transposed_short,
     triangle_boxes,
+    with_bit,
     write_1,
     write_2,
     write_4,
@@ -139,6 +143,7 @@ BASE_ROW, METALLIC_ROW, ROUGHNESS_ROW, OCCLUSION_ROW = (
     light.ROUGHNESS,
     light.OCCLUSION,
 )
+SMALL, FEWEST = 4, 6  # blocks per side of the records that `_find_blocks` finds, and how many it takes to pay
 UNIT, ONE, ZERO = 1.0 / 255.0, np.float32(1.0), np.float32(0.0)
 
 kernel = compiler(
@@ -413,6 +418,7 @@ def _assemble(mesh, screen, near, width, height, margin, first_blended, records)
         The number of records, or minus the number required if there is not enough room; and the number of those of
         triangles before `first_blended`.
     """
+    align_stack()
     room, boxes = len(records.points), records.lanes
     step = len(mesh.lanes) // 3
     count, solid = 0, -1
@@ -799,31 +805,31 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
     rows, samples = work.rows, grid.samples
     for n in range(count):
         slot = np.int64(work.slots[n]) if sorted_by_material else n
-        red, green, blue = (
-            rows[ENCODED * STRIDE + slot],
-            rows[(ENCODED + 1) * STRIDE + slot],
-            rows[(ENCODED + 2) * STRIDE + slot],
+        color = make_quad(
+            simd.get(rows, ENCODED * STRIDE + slot),
+            simd.get(rows, (ENCODED + 1) * STRIDE + slot),
+            simd.get(rows, (ENCODED + 2) * STRIDE + slot),
+            ONE,
         )
         mask, p = np.int64(work.coverage[n]) & 0xFFFF, np.int64(work.coverage[n]) >> PIXEL_SHIFT
         if not layered:
-            color = make_quad(red, green, blue, ONE) * count_bits(mask)
-            simd.store(work.sums, 4 * p, load_quad(work.sums, 4 * p) + color)
+            simd.store(work.sums, 4 * p, load_quad(work.sums, 4 * p) + color * count_bits(mask))
             continue
         translucent = blending and mesh.kinds[work.triangles[n]] == BLEND
         if samples == 4:
             alphas = make_quad(ONE, ONE, ONE, ONE)
             if translucent:
                 alphas = load_quad(work.alphas, LANES * n)
-            blend_four(work.colors, 16 * p, make_quad(red, green, blue, ONE), alphas, mask)
+            blend_four(work.colors, 16 * p, color, alphas, mask)
             continue
         for s in range(samples):
             if (mask >> s) & 1:
                 place = 4 * (p * samples + s)
-                color = make_quad(red, green, blue, ONE)
+                blended = color
                 if translucent:
                     alpha = work.alphas[n, s]
-                    color = color * alpha + load_quad(work.colors, place) * (ONE - alpha)
-                simd.store(work.colors, place, color)
+                    blended = color * alpha + load_quad(work.colors, place) * (ONE - alpha)
+                simd.store(work.colors, place, blended)
 
 
 @helper
@@ -885,6 +891,11 @@ def _load_corners(mesh, grid, tile_x, tile_y, work, triangles, coverage, count):
             number = maximum(number, one)  # of the fragments that complete the last 16
             simd.store(rows, AT * STRIDE + k, x / number)
             simd.store(rows, (AT + 1) * STRIDE + k, y / number)
+    elif samples == 1:
+        half = broadcast_exact(np.float32(0.5))
+        for k in range(0, count, LANES):
+            simd.store(rows, AT * STRIDE + k, half)
+            simd.store(rows, (AT + 1) * STRIDE + k, half)
     else:
         for n in range(count):
             mask, at_x, at_y = np.int64(coverage[n]) & 0xFFFF, np.float32(0.5), np.float32(0.5)
@@ -1450,16 +1461,19 @@ def _append_translucent(
 ):
     """Append the fragments of a block with the samples in `found`, whose alpha is at `first` in `work.layers`."""
     samples = grid.samples
-    full, in_block = (1 << samples) - 1, LANES // samples
-    shift = 4 - 2 * grid.block_shift  # base 2 logarithm of the samples
+    full, shift = (1 << samples) - 1, 4 - 2 * grid.block_shift  # base 2 logarithm of the samples
     while found:
         p = simd.lowest_bit(np.uint64(found)) >> shift
         mask = (found >> (p * samples)) & full
         found &= ~(full << (p * samples))
-        for s in range(samples):
-            work.alphas[count, s] = work.layers[first + p * samples + s]
-        work.triangles[count] = f
-        work.coverage[count] = (block * in_block + p) << PIXEL_SHIFT | mask
+        if samples == 4:
+            simd.store(work.alphas, LANES * count, load_quad(work.layers, first + 4 * p))
+        else:
+            for s in range(samples):
+                work.alphas[count, s] = work.layers[first + p * samples + s]
+        pixel = (block << (4 - shift)) + p
+        simd.put(work.triangles, count, np.uint32(f))
+        simd.put(work.coverage, count, np.uint32(pixel << PIXEL_SHIFT | mask))
         count += 1
         if count == CHUNK:
             _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, count, True, True)
@@ -1512,10 +1526,106 @@ def _draw_opaque(
         for n in range(LANES):
             work.batch[n] = bins.records[min(first + n, end - 1)]
         set_up_triangles(records.points, work.batch, tile_x, tile_y, work.prepared)
-        for n in range(min(end - first, LANES)):
-            layers = _draw_record(
-                mesh, materials, screen, records, n, grid, tile_x, tile_y, work, threshold, planes, layers
-            )
+        count = min(end - first, LANES)
+        small = _find_blocks(mesh, records, grid, tile_x, tile_y, work, count)
+        for group in range(0, count, 4):
+            # Small records, and in their order the others, each of which is drawn alone.
+            blocks = work.touched[group >> 2]
+            others = (~small >> group) & ((1 << min(count - group, 4)) - 1)
+            while blocks != 0 or others:
+                now = blocks
+                if others:
+                    now &= (1 << (LANES * simd.lowest_bit(np.uint64(others)))) - 1
+                blocks ^= now
+                while now:
+                    bit = simd.lowest_bit(np.uint64(now))
+                    now &= now - 1
+                    _draw_block(grid, work, group + (bit >> 4), bit & (LANES - 1))
+                if others:
+                    n = group + simd.lowest_bit(np.uint64(others))
+                    others &= others - 1
+                    layers = _draw_record(
+                        mesh, materials, screen, records, n, grid, tile_x, tile_y, work, threshold, planes, layers
+                    )
+
+
+@inline
+def _find_blocks(mesh, records, grid, tile_x, tile_y, work, count):
+    """Find the blocks that each of up to 16 solid records of at most SMALL x SMALL blocks may touch in a tile.
+
+    All records are tested at a time, one block of each. A block is left out if no point of the rectangle around its
+    samples is inside; rounding is monotonic.
+
+    Args:
+        count: number of records of `work.batch`, which `set_up_triangles` prepared.
+    Returns:
+        The bits of these records. `work.touched`, `corners_of_blocks`, `places`, `owners` and `rests` are written.
+    """
+    p, offsets = work.prepared, grid.offsets
+    solid = count
+    while solid > 0 and mesh.kinds[records.owners[work.batch[solid - 1]]] != SOLID:
+        solid -= 1  # solid ones come first
+    x, y, wide, tall, places = block_boxes(
+        records.boxes, work.batch, tile_x, tile_y, grid.tile_width, grid.tile_height, grid.block_shift,
+        grid.tile_shift_x,
+    )  # fmt: skip
+    limit = broadcast_exact(np.float32(SMALL))
+    bits = np.int64(mask_bits((wide <= limit) & (tall <= limit))) & ((1 << solid) - 1)
+    if count_bits(bits) < np.float32(FEWEST):
+        bits = 0
+    touched = broadcast_exact(ZERO)  # bits
+    if bits:
+        small, nothing = bits_to_mask(bits), broadcast_exact(ZERO)
+        a0, b0, c0 = load_exact(p, 0), load_exact(p, 16), load_exact(p, 32)
+        a1, b1, c1 = load_exact(p, 48), load_exact(p, 64), load_exact(p, 80)
+        a2, b2, c2 = load_exact(p, 96), load_exact(p, 112), load_exact(p, 128)
+        a3, b3, c3 = load_exact(p, 144), load_exact(p, 160), load_exact(p, 176)
+        low, high = broadcast_exact(grid.reach[0]), broadcast_exact(grid.reach[1])
+        above0 = maximum(a0 * low, a0 * high) + maximum(b0 * low, b0 * high)
+        above1 = maximum(a1 * low, a1 * high) + maximum(b1 * low, b1 * high)
+        above2 = maximum(a2 * low, a2 * high) + maximum(b2 * low, b2 * high)
+        least0, least1, least2 = load_exact(p, 192), load_exact(p, 208), load_exact(p, 224)
+        columns, rows = largest(select(small, wide, nothing)), largest(select(small, tall, nothing))
+        for row in range(np.int64(rows)):
+            down = y + np.float32(row * grid.block_height)
+            d0, d1, d2, d3 = b0 * down + c0, b1 * down + c1, b2 * down + c2, b3 * down + c3
+            in_row = small & (tall > np.float32(row))
+            for column in range(np.int64(columns)):
+                across = x + np.float32(column * grid.block_width)
+                e0, e1, e2 = a0 * across + d0, a1 * across + d1, a2 * across + d2
+                inside = (e0 + above0 > least0) & (e1 + above1 > least1) & (e2 + above2 > least2)
+                block = SMALL * row + column
+                touched = with_bit(touched, inside & in_row & (wide > np.float32(column)), block)
+                place = 4 * LANES * block
+                simd.store(work.corners_of_blocks, place, e0)
+                simd.store(work.corners_of_blocks, place + LANES, e1)
+                simd.store(work.corners_of_blocks, place + 2 * LANES, e2)
+                simd.store(work.corners_of_blocks, place + 3 * LANES, a3 * across + d3)
+        simd.store(work.places, 0, places)
+        sample_x, sample_y = load_exact(offsets, 0), load_exact(offsets, LANES)
+        for n in range(count):
+            simd.put(work.owners, n, records.owners[work.batch[n]])
+            for plane in range(4):
+                slope = 48 * plane + n
+                rest = sample_x * simd.get(p, slope) + sample_y * simd.get(p, slope + 16)
+                simd.store(work.rests, (4 * n + plane) * LANES, rest)
+    store_short(work.touched, touched)
+    return bits
+
+
+@inline
+def _draw_block(grid, work, n, block):
+    """Draw record n of `work.batch` into one of the blocks that `_find_blocks` numbered, with the arithmetic of `_test`."""
+    p, rests, corners = work.prepared, work.rests, work.corners_of_blocks
+    rest, corner = 4 * LANES * n, 4 * LANES * block + n
+    inside = load_exact(rests, rest) + simd.get(corners, corner) > simd.get(p, 192 + n)
+    inside = inside & (load_exact(rests, rest + 16) + simd.get(corners, corner + 16) > simd.get(p, 208 + n))
+    inside = inside & (load_exact(rests, rest + 32) + simd.get(corners, corner + 32) > simd.get(p, 224 + n))
+    depth = load_exact(rests, rest + 48) + simd.get(corners, corner + 48)
+    depth = minimum(maximum(depth, broadcast_exact(simd.get(p, 240 + n))), broadcast_exact(simd.get(p, 256 + n)))
+    blocks_across = grid.tile_width >> grid.block_shift
+    place = np.int64(simd.get(work.places, n)) + (block // SMALL * blocks_across + block % SMALL) * LANES
+    deposit(work.depths, work.ids, place, inside, depth, np.int32(simd.get(work.owners, n)))
 
 
 @inline

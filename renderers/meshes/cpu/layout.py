@@ -99,6 +99,7 @@ class Grid(NamedTuple):
             two: divisions by a variable are slow.
         offsets: float32 [32], x of the 16 samples in a block, then y.
         inside: float32 [samples, 2], x and y of the samples in a pixel.
+        reach: float32 [2], least and largest x, and y, of the samples in a block.
         places: uint32 [pixels of a tile, 2], x and y of the pixels in a tile.
         filter: float32 [6], how textures are filtered, see `renderer.FILTER`.
     """
@@ -113,6 +114,7 @@ class Grid(NamedTuple):
     tile_shift_y: int
     offsets: np.ndarray
     inside: np.ndarray
+    reach: np.ndarray
     places: np.ndarray
     filter: np.ndarray
 
@@ -212,6 +214,10 @@ class Work(NamedTuple):
         rows: float32 [ROWS * STRIDE], see `light`.
         planes: float32 [4, 3], see `kernels._alpha_planes`.
         batch: uint32 [16], records, and prepared: float32 [17 * 16], output of `vectors.set_up_triangles`.
+        owners: uint32 [16], their triangles, and places: int32 [16], the first sample of the first block of their boxes.
+        touched: int64 [4], the bits of the blocks that they may touch, 16 for each record.
+        rests: float32 [16 * 4 * 16], by record and plane, the values of planes at the 16 samples of a block without
+            those at its corner, and corners_of_blocks: float32 [16 * 4 * 16], those, by block, plane and record.
     """
 
     depths: np.ndarray
@@ -236,3 +242,8 @@ class Work(NamedTuple):
     planes: np.ndarray
     batch: np.ndarray
     prepared: np.ndarray
+    owners: np.ndarray
+    places: np.ndarray
+    touched: np.ndarray
+    rests: np.ndarray
+    corners_of_blocks: np.ndarray

@@ -16,7 +16,7 @@ from renderers import simd
 from renderers.kernel_cache import UNCOUNTED
 from renderers.meshes import environment, specular
 from renderers.meshes.cpu.layout import CHUNK, STRIDE
-from renderers.meshes.cpu.vectors import transposed, transposed_short
+from renderers.meshes.cpu.vectors import align_stack, transposed, transposed_short
 from renderers.simd import (
     LANES,
     broadcast_exact,
@@ -348,6 +348,7 @@ def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, te
         eye_x, eye_y, eye_z: position of the camera.
         textured: whether the rows SLOPES and TEXCOORD are needed.
     """
+    align_stack()
     for k in range(0, count, LANES):
         _interpolate_sixteen(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, textured, k)
 
@@ -355,6 +356,7 @@ def interpolate(rows, corners, vertices, colors, screen, eye_x, eye_y, eye_z, te
 @njit(error_model="numpy", **UNCOUNTED)
 def shade(rows, count):
     """Compute the encoded colours of the first `count` fragments of a chunk, float32 [ROWS * STRIDE]."""
+    align_stack()
     lobes_at = _f(-1.0)
     for k in range(0, count, LANES):
         lobes_at = _sixteen(rows, k, lobes_at)

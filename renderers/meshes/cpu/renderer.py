@@ -13,6 +13,7 @@ import numpy as np
 
 from renderers.cameras import Cameras
 from renderers.gltf import Asset, Pose
+from renderers.meshes.buffers import aligned_zeros
 from renderers.meshes.clip import PICTURE_VERSIONS, RenderedClip, RenderSettings, Shot
 from renderers.meshes.cpu.kernel_code import load_kernels
 from renderers.meshes.cpu.layout import (
@@ -291,43 +292,51 @@ def _grid(samples: int) -> Grid:
         tile_shift_y=tile_height.bit_length() - 1,
         offsets=offsets.astype(np.float32),
         inside=inside.astype(np.float32),
+        reach=np.array([offsets.min(), offsets.max()], np.float32),
         places=places.astype(np.uint32),
         filter=FILTER,
     )
 
 
 def _work(grid: Grid, orders: int) -> Work:
+    rows = aligned_zeros(ROWS * STRIDE, np.float32)
+    rows[:] = 1.0  # those of no fragment are shaded, too
     pixels = grid.tile_width * grid.tile_height
     samples = pixels * grid.samples
     return Work(
-        depths=np.zeros(samples, np.int32),
-        ids=np.zeros(samples, np.int32),
-        colors=np.zeros(4 * samples, np.float32),
-        sums=np.zeros(4 * pixels, np.float32),
-        found=np.zeros(16, np.int32),
-        bytes=np.zeros(16, np.uint32),
-        triangles=np.zeros(STRIDE, np.uint32),
-        coverage=np.zeros(STRIDE, np.uint32),
-        sorted_triangles=np.zeros(STRIDE, np.uint32),
-        sorted_coverage=np.zeros(STRIDE, np.uint32),
-        slots=np.zeros(STRIDE, np.uint32),
-        tally=np.zeros(orders + 1, np.int64),
-        layers=np.zeros((LAYERS + 1) * LAYER, np.float32),
-        layer_blocks=np.zeros(LAYERS, np.uint32),
-        layer_masks=np.zeros(LAYERS, np.uint32),
-        corners=np.zeros(3 * STRIDE, np.uint32),
-        materials=np.zeros(STRIDE, np.uint32),
-        alphas=np.zeros((CHUNK, 16), np.float32),
-        rows=np.ones(ROWS * STRIDE, np.float32),
-        planes=np.zeros((4, 3), np.float32),
-        batch=np.zeros(16, np.uint32),
-        prepared=np.zeros(17 * 16, np.float32),
+        depths=aligned_zeros(samples, np.int32),
+        ids=aligned_zeros(samples, np.int32),
+        colors=aligned_zeros(4 * samples, np.float32),
+        sums=aligned_zeros(4 * pixels, np.float32),
+        found=aligned_zeros(16, np.int32),
+        bytes=aligned_zeros(16, np.uint32),
+        triangles=aligned_zeros(STRIDE, np.uint32),
+        coverage=aligned_zeros(STRIDE, np.uint32),
+        sorted_triangles=aligned_zeros(STRIDE, np.uint32),
+        sorted_coverage=aligned_zeros(STRIDE, np.uint32),
+        slots=aligned_zeros(STRIDE, np.uint32),
+        tally=aligned_zeros(orders + 1, np.int64),
+        layers=aligned_zeros((LAYERS + 1) * LAYER, np.float32),
+        layer_blocks=aligned_zeros(LAYERS, np.uint32),
+        layer_masks=aligned_zeros(LAYERS, np.uint32),
+        corners=aligned_zeros(3 * STRIDE, np.uint32),
+        materials=aligned_zeros(STRIDE, np.uint32),
+        alphas=aligned_zeros((CHUNK, 16), np.float32),
+        rows=rows,
+        planes=aligned_zeros((4, 3), np.float32),
+        batch=aligned_zeros(16, np.uint32),
+        prepared=aligned_zeros(17 * 16, np.float32),
+        owners=aligned_zeros(16, np.uint32),
+        places=aligned_zeros(16, np.int32),
+        touched=aligned_zeros(4, np.int64),
+        rests=aligned_zeros(16 * 4 * 16, np.float32),
+        corners_of_blocks=aligned_zeros(16 * 4 * 16, np.float32),
     )
 
 
 def _lists(records: int, vertices: int) -> Lists:
     return Lists(
-        screen=np.empty((vertices, 4), np.float32),
+        screen=aligned_zeros((vertices, 4), np.float32),
         order=np.empty((2, records), np.uint32),
         keys=np.empty((2, records), np.uint64),
         digits=np.empty((6, 2048), np.int32),
@@ -337,12 +346,12 @@ def _lists(records: int, vertices: int) -> Lists:
 
 def _records(room: int, triangles: int) -> Records:
     return Records(
-        points=np.zeros((room, 12), np.float32),
+        points=aligned_zeros((room, 12), np.float32),
         boxes=np.empty((room, 4), np.int32),
         owners=np.empty(room, np.uint32),
         facing=np.ones(triangles, np.int8),
         polygon=np.empty((4, 3), np.float32),
-        lanes=np.zeros(64, np.int32),
+        lanes=aligned_zeros(64, np.int32),
         layer_starts=np.zeros(room, np.int32),
         layer_counts=np.zeros(room, np.int32),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderers.gltf import Asset, Material, Pose, Texture
+from renderers.meshes.buffers import aligned_zeros
 from renderers.meshes.clip import Shot
 from renderers.meshes.closed import closed_triangles
 from renderers.meshes.cpu import layout
@@ -58,7 +59,7 @@ class Scene:
             texcoords=texcoords,
             positions=np.zeros((asset.num_vertices, 3), np.float32),
             normals=np.zeros((asset.num_vertices, 3), np.float32),
-            vertices=np.zeros((asset.num_vertices, 8), np.float32),
+            vertices=aligned_zeros((asset.num_vertices, 8), np.float32),
             lanes=_lanes(selected.corners),
             culled_winding=np.zeros(len(_lanes(selected.corners)) // 3, np.float32),
         )

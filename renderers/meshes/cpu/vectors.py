@@ -56,6 +56,24 @@ def _scalars(builder, values):
     return [builder.zext(_load(builder, place), _INT64) for place in places]
 
 
+@intrinsic
+def align_stack(typing):
+    """Align the stack of the function that contains this call to 64 bytes.
+
+    Where the registers do not suffice, LLVM keeps vectors on the stack. It cannot align it after it has assigned the
+    registers, and does so only for variables of functions. Else a vector of 512 bits crosses cache lines, or not, as
+    the callers of the function happen to leave the stack: 12 % of the time of the light.
+    """
+
+    def generate(context, builder, signature, arguments):
+        room = builder.bitcast(cgutils.alloca_once(builder, _INTS), _INT32.as_pointer())
+        # An empty assembly statement keeps the variable, which nothing reads.
+        builder.asm(ir.FunctionType(ir.VoidType(), [room.type]), "", "r", [room], side_effect=True)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 def _bits(builder, mask):
     return builder.zext(builder.bitcast(mask, ir.IntType(LANES)), _INT64)
 
@@ -891,3 +909,73 @@ def covered_in_four(typing, ids, place):
         return _bits(builder, builder.icmp_signed(">=", value, ir.Constant(_INTS, [0] * LANES)))
 
     return types.int64(ids, types.int64), generate
+
+
+@intrinsic
+def block_boxes(typing, boxes, numbers, tile_x, tile_y, tile_width, tile_height, shift, across):
+    """Find the blocks of a tile that 16 boxes of pixels touch.
+
+    Args:
+        boxes: int32 [R, 4], see `layout.Records`; numbers: uint32 [16], the boxes.
+        tile_x, tile_y, tile_width, tile_height: of the tile, pixels, int64.
+        shift, across: base 2 logarithms of the width of a block and of a tile, int64.
+    Returns:
+        x and y of the first block in the tile, pixels; how many blocks it is wide and tall; and the index of the first
+        sample of the first block, bits of int32. All `exact` lanes.
+    """
+
+    def generate(context, builder, signature, arguments):
+        boxes, numbers, *scalars = arguments
+        data = context.make_array(signature.args[0])(context, builder, boxes).data
+        places = context.make_array(signature.args[1])(context, builder, numbers).data
+        columns = _columns(builder, data, places, ir.Constant(_INT64, 0), 4, 4, 0)
+        left, top, right, bottom = (builder.bitcast(column, _INTS) for column in columns)
+        x, y, width, height, shift, across = (
+            _broadcast(builder, builder.trunc(value, _INT32)) for value in scalars
+        )
+        zero, one = ir.Constant(_INTS, [0] * LANES), ir.Constant(_INTS, [1] * LANES)
+        results, firsts = [], []
+        sizes = []
+        for low, high, tile, size in ((left, right, x, width), (top, bottom, y, height)):
+            low, high = builder.sub(low, tile), builder.sub(high, tile)
+            low = builder.select(builder.icmp_signed(">", low, zero), low, zero)
+            high = builder.select(builder.icmp_signed("<", high, size), high, size)
+            first, last = builder.lshr(low, shift), builder.ashr(builder.sub(high, one), shift)
+            firsts.append(first)
+            results.append(builder.sitofp(builder.shl(first, shift), _FLOATS))
+            sizes.append(builder.sitofp(builder.add(builder.sub(last, first), one), _FLOATS))
+        place = builder.add(builder.shl(firsts[1], builder.sub(across, shift)), firsts[0])
+        place = builder.shl(place, ir.Constant(_INTS, [4] * LANES))
+        return context.make_tuple(
+            builder, signature.return_type, [*results, *sizes, builder.bitcast(place, _FLOATS)]
+        )
+
+    return types.UniTuple(simd.exact, 5)(boxes, numbers, *[types.int64] * 6), generate
+
+
+@intrinsic
+def with_bit(typing, words, chosen, bit):
+    """Set a bit, 0..31, in the chosen ones of 16 words, the bits of `exact` lanes."""
+
+    def generate(context, builder, signature, arguments):
+        words, chosen, bit = arguments
+        one, zero = ir.Constant(_INTS, [1] * LANES), ir.Constant(_INTS, [0] * LANES)
+        value = builder.shl(one, _broadcast(builder, builder.trunc(bit, _INT32)))
+        result = builder.or_(builder.bitcast(words, _INTS), builder.select(chosen, value, zero))
+        return builder.bitcast(result, _FLOATS)
+
+    return simd.exact(words, chosen, types.int64), generate
+
+
+@intrinsic
+def store_short(typing, out, words):
+    """Write the lower halves of 16 words, the bits of `exact` lanes, to int64 [4], four in each."""
+
+    def generate(context, builder, signature, arguments):
+        short = ir.VectorType(ir.IntType(16), LANES)
+        value = builder.trunc(builder.bitcast(arguments[1], _INTS), short)
+        address = _address(context, builder, signature.args[0], arguments[0], ir.Constant(_INT64, 0), short)
+        builder.store(value, address).align = 8
+        return context.get_dummy_value()
+
+    return types.void(out, words), generate
