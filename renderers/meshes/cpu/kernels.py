@@ -89,8 +89,8 @@ from renderers.meshes.cpu.vectors import (
     bilinear_linear,
     bit_set,
     bits_to_mask,
-    block_boxes,
     blend_four,
+    block_boxes,
     candidates,
     count_bits,
     covered,
@@ -460,13 +460,12 @@ def _assemble(mesh, screen, near, width, height, margin, first_blended, records)
             if count < room:
                 a = mesh.corners[f, 0]
                 b, c = mesh.corners[f, 1 if clockwise else 2], mesh.corners[f, 2 if clockwise else 1]
-                for i in range(3):
-                    records.points[count, i] = screen[a, i]
-                    records.points[count, 4 + i] = screen[b, i]
-                    records.points[count, 8 + i] = screen[c, i]
+                simd.store(records.points, 12 * count, load_quad(screen, 4 * np.int64(a)))
+                simd.store(records.points, 12 * count + 4, load_quad(screen, 4 * np.int64(b)))
+                simd.store(records.points, 12 * count + 8, load_quad(screen, 4 * np.int64(c)))
                 for side in range(4):
-                    records.boxes[count, side] = boxes[LANES * side + n]
-                records.owners[count] = f
+                    simd.put(records.boxes, 4 * count + side, simd.get(boxes, LANES * side + n))
+                simd.put(records.owners, count, np.uint32(f))
             count += 1
     return (count if count <= room else -count), (solid if solid >= 0 else count)
 
@@ -508,11 +507,12 @@ def _assemble_one(mesh, screen, near, width, height, margin, records, f, count):
         if mesh.kinds[f] == SOLID:
             left, right = left + margin, right - margin
             top, bottom = top + margin, bottom - margin
+        # Clamped before they become integers, whose range corners of clipped triangles may exceed.
         box = (
-            max(math.floor(left), 0),
-            max(math.floor(top), 0),
-            min(math.floor(right) + 1, width),
-            min(math.floor(bottom) + 1, height),
+            np.int64(np.floor(max(left, 0.0))),
+            np.int64(np.floor(max(top, 0.0))),
+            np.int64(min(np.floor(right) + 1.0, float(width))),
+            np.int64(min(np.floor(bottom) + 1.0, float(height))),
         )
         if box[0] >= box[2] or box[1] >= box[3]:
             continue
@@ -805,12 +805,7 @@ def _flush(mesh, materials, screen, records, grid, tile_x, tile_y, eye, work, co
     rows, samples = work.rows, grid.samples
     for n in range(count):
         slot = np.int64(work.slots[n]) if sorted_by_material else n
-        color = make_quad(
-            simd.get(rows, ENCODED * STRIDE + slot),
-            simd.get(rows, (ENCODED + 1) * STRIDE + slot),
-            simd.get(rows, (ENCODED + 2) * STRIDE + slot),
-            ONE,
-        )
+        color = load_quad(rows, ENCODED * STRIDE + 4 * slot)
         mask, p = np.int64(work.coverage[n]) & 0xFFFF, np.int64(work.coverage[n]) >> PIXEL_SHIFT
         if not layered:
             simd.store(work.sums, 4 * p, load_quad(work.sums, 4 * p) + color * count_bits(mask))
@@ -1483,7 +1478,7 @@ def _append_translucent(
 
 @inline
 def _append_visible(work, place, samples, count):
-    """Append the visible fragments of the 16 samples from `place` on; returns the new number of fragments."""
+    """Append the visible fragments of the 16 samples from `place` on; return the new number of fragments."""
     if samples == 4:
         return count + append_visible(work.ids, place, work.triangles, work.coverage, count)
     full = (1 << samples) - 1
@@ -1545,27 +1540,39 @@ def _draw_opaque(
                     n = group + simd.lowest_bit(np.uint64(others))
                     others &= others - 1
                     layers = _draw_record(
-                        mesh, materials, screen, records, n, grid, tile_x, tile_y, work, threshold, planes, layers
+                        mesh,
+                        materials,
+                        screen,
+                        records,
+                        n,
+                        grid,
+                        tile_x,
+                        tile_y,
+                        work,
+                        threshold,
+                        planes,
+                        layers,
                     )
 
 
 @inline
 def _find_blocks(mesh, records, grid, tile_x, tile_y, work, count):
-    """Find the blocks that each of up to 16 solid records of at most SMALL x SMALL blocks may touch in a tile.
+    """Find the blocks of a tile that solid records of at most SMALL x SMALL blocks may touch.
 
-    All records are tested at a time, one block of each. A block is left out if no point of the rectangle around its
-    samples is inside; rounding is monotonic.
+    The records of `work.batch` are tested at once, one block of each at a time. Rounding is monotonic: if the largest
+    value of an edge in the rectangle around the samples of a block is not inside, none of them is.
 
     Args:
         count: number of records of `work.batch`, which `set_up_triangles` prepared.
     Returns:
-        The bits of these records. `work.touched`, `corners_of_blocks`, `places`, `owners` and `rests` are written.
+        The bits of these records, 0 if they are too few. `touched` of `work` is written, and if there are any,
+        `block_corners`, `first_samples`, `owners` and `rests`.
     """
     p, offsets = work.prepared, grid.offsets
     solid = count
     while solid > 0 and mesh.kinds[records.owners[work.batch[solid - 1]]] != SOLID:
-        solid -= 1  # solid ones come first
-    x, y, wide, tall, places = block_boxes(
+        solid -= 1  # they come first
+    x, y, wide, tall, first_samples = block_boxes(
         records.boxes, work.batch, tile_x, tile_y, grid.tile_width, grid.tile_height, grid.block_shift,
         grid.tile_shift_x,
     )  # fmt: skip
@@ -1597,11 +1604,11 @@ def _find_blocks(mesh, records, grid, tile_x, tile_y, work, count):
                 block = SMALL * row + column
                 touched = with_bit(touched, inside & in_row & (wide > np.float32(column)), block)
                 place = 4 * LANES * block
-                simd.store(work.corners_of_blocks, place, e0)
-                simd.store(work.corners_of_blocks, place + LANES, e1)
-                simd.store(work.corners_of_blocks, place + 2 * LANES, e2)
-                simd.store(work.corners_of_blocks, place + 3 * LANES, a3 * across + d3)
-        simd.store(work.places, 0, places)
+                simd.store(work.block_corners, place, e0)
+                simd.store(work.block_corners, place + LANES, e1)
+                simd.store(work.block_corners, place + 2 * LANES, e2)
+                simd.store(work.block_corners, place + 3 * LANES, a3 * across + d3)
+        simd.store(work.first_samples, 0, first_samples)
         sample_x, sample_y = load_exact(offsets, 0), load_exact(offsets, LANES)
         for n in range(count):
             simd.put(work.owners, n, records.owners[work.batch[n]])
@@ -1615,16 +1622,20 @@ def _find_blocks(mesh, records, grid, tile_x, tile_y, work, count):
 
 @inline
 def _draw_block(grid, work, n, block):
-    """Draw record n of `work.batch` into one of the blocks that `_find_blocks` numbered, with the arithmetic of `_test`."""
-    p, rests, corners = work.prepared, work.rests, work.corners_of_blocks
+    """Draw record n of `work.batch` into a block, as numbered by `_find_blocks`, with the arithmetic of `_test`."""
+    p, rests, corners = work.prepared, work.rests, work.block_corners
     rest, corner = 4 * LANES * n, 4 * LANES * block + n
     inside = load_exact(rests, rest) + simd.get(corners, corner) > simd.get(p, 192 + n)
     inside = inside & (load_exact(rests, rest + 16) + simd.get(corners, corner + 16) > simd.get(p, 208 + n))
     inside = inside & (load_exact(rests, rest + 32) + simd.get(corners, corner + 32) > simd.get(p, 224 + n))
     depth = load_exact(rests, rest + 48) + simd.get(corners, corner + 48)
-    depth = minimum(maximum(depth, broadcast_exact(simd.get(p, 240 + n))), broadcast_exact(simd.get(p, 256 + n)))
+    depth = minimum(
+        maximum(depth, broadcast_exact(simd.get(p, 240 + n))), broadcast_exact(simd.get(p, 256 + n))
+    )
     blocks_across = grid.tile_width >> grid.block_shift
-    place = np.int64(simd.get(work.places, n)) + (block // SMALL * blocks_across + block % SMALL) * LANES
+    place = (
+        np.int64(simd.get(work.first_samples, n)) + (block // SMALL * blocks_across + block % SMALL) * LANES
+    )
     deposit(work.depths, work.ids, place, inside, depth, np.int32(simd.get(work.owners, n)))
 
 
@@ -1640,11 +1651,12 @@ def _write_straight(red, green, blue, alpha, out):
     """Write 16 premultiplied colours as bytes with straight alpha to uint32 [16]."""
     nothing = broadcast_exact(np.float32(0.0))
     visible = alpha > np.float32(0.0)
-    red, green, blue = (
-        select(visible, red / alpha, nothing),
-        select(visible, green / alpha, nothing),
-        select(visible, blue / alpha, nothing),
-    )
+    if mask_bits((alpha >= ONE) & (alpha <= ONE)) != 0xFFFF:  # divisions by 1 change nothing
+        red, green, blue = (
+            select(visible, red / alpha, nothing),
+            select(visible, green / alpha, nothing),
+            select(visible, blue / alpha, nothing),
+        )
     store_bytes(out, _byte(red), _byte(green), _byte(blue), _byte(select(visible, alpha, nothing)))
 
 

@@ -25,7 +25,7 @@ WIDTH, HEIGHT, LEVELS, WRAP_S, WRAP_T, NEAREST, OFFSETS = 0, 1, 2, 3, 4, 5, 6
 MAX_LEVELS = 12  # of textures of at most 2048 texels a side
 REPEAT, MIRROR, CLAMP = 0, 1, 2
 # Fragments shaded at a time, distance of the rows of their array `Work.rows`, and number of rows (`light`).
-CHUNK, STRIDE, ROWS = 256, 272, 38  # a stride of a power of two would put rows into a few sets of the cache
+CHUNK, STRIDE, ROWS = 256, 272, 39  # a stride of a power of two would put rows into a few sets of the cache
 PIXEL_SHIFT = 16  # see `Work.coverage`; a pixel has at most 16 samples, and a tile 4096 pixels
 # Blocks of blended triangles that are remembered per tile, and float32 values of each (`Work.layers`).
 LAYERS, LAYER = 4096, 32
@@ -123,7 +123,7 @@ class Records(NamedTuple):
     """The triangles of one view after culling and clipping.
 
     Attributes:
-        points: float32 [R, 12], x, y (pixels), 1 / w and nothing of each corner, clockwise on screen.
+        points: float32 [R, 12], x, y (pixels), 1 / w and nothing that is read of each corner, clockwise on screen.
         boxes: int32 [R, 4], pixels: left, top, and one past right and bottom.
         owners: uint32 [R], the triangle of the mesh.
         facing: int8 [F], 1 if the front of the triangle is visible, -1 if the back is.
@@ -214,10 +214,10 @@ class Work(NamedTuple):
         rows: float32 [ROWS * STRIDE], see `light`.
         planes: float32 [4, 3], see `kernels._alpha_planes`.
         batch: uint32 [16], records, and prepared: float32 [17 * 16], output of `vectors.set_up_triangles`.
-        owners: uint32 [16], their triangles, and places: int32 [16], the first sample of the first block of their boxes.
+        owners: uint32 [16], their triangles; first_samples: int32 [16], the first sample of the first block of each.
         touched: int64 [4], the bits of the blocks that they may touch, 16 for each record.
-        rests: float32 [16 * 4 * 16], by record and plane, the values of planes at the 16 samples of a block without
-            those at its corner, and corners_of_blocks: float32 [16 * 4 * 16], those, by block, plane and record.
+        rests: float32 [16 * 4 * 16], by record and plane, the values at the 16 samples of a block without that at its
+            corner; block_corners: float32 [16 * 4 * 16], by block, plane and record, the values at these corners.
     """
 
     depths: np.ndarray
@@ -243,7 +243,7 @@ class Work(NamedTuple):
     batch: np.ndarray
     prepared: np.ndarray
     owners: np.ndarray
-    places: np.ndarray
+    first_samples: np.ndarray
     touched: np.ndarray
     rests: np.ndarray
-    corners_of_blocks: np.ndarray
+    block_corners: np.ndarray

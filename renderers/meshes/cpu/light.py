@@ -16,7 +16,7 @@ from renderers import simd
 from renderers.kernel_cache import UNCOUNTED
 from renderers.meshes import environment, specular
 from renderers.meshes.cpu.layout import CHUNK, STRIDE
-from renderers.meshes.cpu.vectors import align_stack, transposed, transposed_short
+from renderers.meshes.cpu.vectors import align_stack, store_quads, transposed, transposed_short
 from renderers.simd import (
     LANES,
     broadcast_exact,
@@ -33,13 +33,14 @@ from renderers.simd import (
 )
 
 # Rows of a chunk. Inputs: normal, vector to the eye (any lengths), base colour, metallic, roughness, occlusion and
-# emission, linear. Outputs: sRGB-encoded colour, 0-1. An unlit fragment has occlusion 0 and its colour as emission.
-NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION, ENCODED = 0, 3, 6, 9, 10, 11, 12, 15
+# emission, linear. An unlit fragment has occlusion 0 and its colour as emission.
+NORMAL, EYE, BASE, METALLIC, ROUGHNESS, OCCLUSION, EMISSION = 0, 3, 6, 9, 10, 11, 12
 # Rows of `interpolate`. Inputs: the place of the fragment in the image, pixels. Outputs: barycentric coordinates;
 # derivatives of E q / sum of E q (see `kernels`) with respect to x (three) and y (three), with a constant sum; u, v,
 # du/dx, dv/dx, du/dy, dv/dy of the base colour. AT is the place of the fragment in its pixel.
-PIXEL, WEIGHTS, SLOPES, TEXCOORD, AT = 18, 20, 23, 29, 35
-LOBES = 37  # scratch of `shade`: the coefficients of the lobe at one roughness
+PIXEL, WEIGHTS, SLOPES, TEXCOORD, AT = 15, 17, 20, 26, 32
+LOBES = 34  # scratch of `shade`: the coefficients of the lobe at one roughness
+ENCODED = 35  # output of `shade`: sRGB-encoded colours, 0-1, and 1, side by side in the room of four rows
 
 SOURCES = (__file__, simd.__file__, environment.__file__, specular.__file__)
 
@@ -267,6 +268,7 @@ def _sixteen(rows, k, lobes_at):
     rest = (_ONE - coat) * (_ONE - metallic)
     coat = coat * (_ONE - metallic)
     no_metal = mask_bits((metallic <= _ZERO) & (metallic >= _ZERO)) == 0xFFFF
+    red, green = c, c
     for i in range(3):
         base = load_exact(rows, k + (BASE + i) * STRIDE)
         glossy = glossy_r if i == 0 else (glossy_g if i == 1 else glossy_b)
@@ -277,7 +279,13 @@ def _sixteen(rows, k, lobes_at):
             reflection = coat + _reflected(a, b, more, mean, base) * metallic
         colour = reflection * glossy + rest * base * light
         colour = colour * occlusion + load_exact(rows, k + (EMISSION + i) * STRIDE)
-        store(rows, k + (ENCODED + i) * STRIDE, _encode(colour))
+        encoded = _encode(colour)
+        if i == 0:
+            red = encoded
+        elif i == 1:
+            green = encoded
+        else:
+            store_quads(rows, ENCODED * STRIDE + 4 * k, red, green, encoded, broadcast_exact(_ONE))
     return lobes_at
 
 

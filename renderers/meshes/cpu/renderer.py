@@ -327,10 +327,10 @@ def _work(grid: Grid, orders: int) -> Work:
         batch=aligned_zeros(16, np.uint32),
         prepared=aligned_zeros(17 * 16, np.float32),
         owners=aligned_zeros(16, np.uint32),
-        places=aligned_zeros(16, np.int32),
+        first_samples=aligned_zeros(16, np.int32),
         touched=aligned_zeros(4, np.int64),
         rests=aligned_zeros(16 * 4 * 16, np.float32),
-        corners_of_blocks=aligned_zeros(16 * 4 * 16, np.float32),
+        block_corners=aligned_zeros(16 * 4 * 16, np.float32),
     )
 
 

@@ -509,6 +509,22 @@ def load_channels(typing, array, index):
 
 
 @intrinsic
+def store_quads(typing, array, index, a, b, c, d):
+    """Store 16 quads of consecutive float32 values, given the first values of all, `exact` lanes, the second ones …"""
+
+    def generate(context, builder, signature, arguments):
+        array, index, *values = arguments
+        first, second = (_interleave(builder, *pair) for pair in (values[0::2], values[1::2]))
+        quads = [part for pair in zip(first, second, strict=True) for part in _interleave(builder, *pair)]
+        for i, part in enumerate(quads):
+            place = builder.add(index, ir.Constant(_INT64, LANES * i))
+            _store(builder, part, _address(context, builder, signature.args[0], array, place, _FLOATS))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, a, b, c, d), generate
+
+
+@intrinsic
 def make_quad(typing, a, b, c, d):
     """Return four float32 values as lanes."""
 
@@ -934,8 +950,7 @@ def block_boxes(typing, boxes, numbers, tile_x, tile_y, tile_width, tile_height,
             _broadcast(builder, builder.trunc(value, _INT32)) for value in scalars
         )
         zero, one = ir.Constant(_INTS, [0] * LANES), ir.Constant(_INTS, [1] * LANES)
-        results, firsts = [], []
-        sizes = []
+        results, firsts, sizes = [], [], []
         for low, high, tile, size in ((left, right, x, width), (top, bottom, y, height)):
             low, high = builder.sub(low, tile), builder.sub(high, tile)
             low = builder.select(builder.icmp_signed(">", low, zero), low, zero)
