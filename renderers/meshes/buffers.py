@@ -40,7 +40,7 @@ def reused_empty(shape: tuple[int, ...]) -> np.ndarray:
 def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """As `np.zeros`, at a multiple of 64 bytes, so that no vector of 512 bits crosses cache lines.
 
-    NumPy's arrays begin at multiples of 16 bytes; which of them is left to chance, and so were 6 % of the time of a clip.
+    NumPy's arrays begin at multiples of 16 bytes. Which is left to chance, and so were 6 % of the time of a clip.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     room = np.zeros(size + 63, np.uint8)
