@@ -17,8 +17,9 @@ LARGEST_SIDE = 16384  # of a frame in x264
 _PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
 )  # fmt: skip
-# Key frames exactly where `gop` puts them, no macroblock tree, and the same bytes everywhere: see `encode_h264`.
-_X264 = "mbtree=0:rc-lookahead=0:b-adapt=0:scenecut=0:cpu-independent=1"
+# x264's options of all videos. Key frames exactly where they are asked for, no macroblock tree, and the same bytes
+# everywhere: see `encode_h264`.
+X264 = "mbtree=0:rc-lookahead=0:b-adapt=0:scenecut=0:cpu-independent=1"
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -197,7 +198,7 @@ def _add_stream(
     from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
     stream = container.add_stream("libx264", rate=rate)
-    stream.options = {"crf": str(crf), "preset": preset, "bf": "1", "x264-params": _X264}
+    stream.options = {"crf": str(crf), "preset": preset, "bf": "1", "x264-params": X264}
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     codec = stream.codec_context
     codec.thread_count = 1

@@ -86,7 +86,7 @@ def test_same_frames_give_the_same_bytes_and_name_no_encoder(moving, width):
 def test_processors_encode_the_same_bytes(moving, monkeypatch):
     """x264 with its vector code for this processor and without any."""
     data = encode_h264(moving, 24)
-    monkeypatch.setattr(video, "_X264", f"{video._X264}:asm=0")
+    monkeypatch.setattr(video, "X264", f"{video.X264}:asm=0")
     assert encode_h264(moving, 24) == data
 
 

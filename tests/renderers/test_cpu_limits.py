@@ -90,6 +90,16 @@ def test_too_many_triangles_and_too_large_textures_are_refused_when_the_file_is_
     assert limits.triangles < 10_000_000 and limits.texture_side < 30_000
 
 
+def test_corners_of_clipped_triangles_may_be_too_far_away_for_integers():
+    """A triangle that passes beside the camera, seen with a focal length of 3e15 pixels: its clipped corners are 1e19
+    pixels away, beyond the range of 64 bits, and it covers the image."""
+    tiny = TinyGltf()
+    points = np.array([[4.8, 0, 5], [-3, 0.02, -1], [-3, -0.02, -1]])
+    tiny.scene(add_mesh(tiny, points, [[0, 1, 2]], unlit(0.2, 0.4, 0.6, doubleSided=True)))
+    clip = render_clip(gltf.load(tiny.glb()), shot(half_height=2e-14), backend="cpu")
+    assert (clip.frames[..., 3] == 255).all()
+
+
 @pytest.mark.slow
 def test_the_most_triangles_that_a_file_may_have():
     """A wall of 3.9 million triangles, far smaller than pixels: it covers the image once, without holes."""
