@@ -78,25 +78,38 @@ def _diagonal(points: np.ndarray) -> float:
 def _outward_closed(welded: np.ndarray, corners: np.ndarray, sign: float) -> np.ndarray:
     """Return bool [F] for triangles given by welded vertex indices [F, 3] and corner positions [F, 3, 3]."""
     part = _connected_parts(welded)
-    edges = np.concatenate([welded[:, [0, 1]], welded[:, [1, 2]], welded[:, [2, 0]]])
-    first, second = edges[edges[:, 0] != edges[:, 1]].T
-    # One number per directed edge, so that those of the two directions of an undirected edge follow each other.
-    vertices = int(welded.max(initial=0)) + 1
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    sides = np.sort(((low * vertices + high) << 1) | (first < second))
-    undirected = sides >> 1
-    starts = np.flatnonzero(np.diff(undirected, prepend=-1))
-    # Sum +1 and -1 for the two directions of every undirected edge: the sums are 0 on a closed surface.
-    balance = np.add.reduceat(((sides & 1) << 1) - 1, starts) if len(starts) else starts
-    of_vertex = np.zeros(vertices, np.int64)
-    of_vertex[welded] = part[:, None]
-    parts = int(part.max()) + 1
-    is_open = np.zeros(parts, bool)
-    is_open[of_vertex[undirected[starts[balance != 0]] // vertices]] = True
+    parts, vertices = int(part.max()) + 1, int(welded.max(initial=0)) + 1
+    # Every undirected edge has a random number, added for one of its directions and subtracted for the other. The sum
+    # of a part is 0 if its edges cancel out, and else only by a chance of 2^-64.
+    sums = np.zeros(len(welded), np.uint64)
+    for corner in range(3):
+        first, second = welded[:, corner], welded[:, (corner + 1) % 3]
+        number = _scrambled(np.minimum(first, second) * vertices + np.maximum(first, second))
+        np.negative(number, out=number, where=first > second)
+        np.add(sums, number, out=sums, where=first != second)
+    balance = np.zeros(parts, np.uint64)
+    np.add.at(balance, part, sums)
     # Signed volume by the divergence theorem: Σ a·(b × c) / 6 over triangles (a, b, c).
-    volumes = fixed.dot(corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6.0
+    volumes = fixed.dot(corners[:, 0], _cross(corners[:, 1], corners[:, 2])) / 6.0
     volume = np.bincount(part, weights=volumes * sign, minlength=parts)
-    return (~is_open & (volume > 0))[part]
+    return ((balance == 0) & (volume > 0))[part]
+
+
+def _scrambled(numbers: np.ndarray) -> np.ndarray:
+    """Return a pseudo-random uint64 for each number (SplitMix64, Steele et al. 2014)."""
+    z = numbers.astype(np.uint64)
+    z += np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z ^= z >> np.uint64(shift)
+        z *= np.uint64(factor)
+    z ^= z >> np.uint64(31)
+    return z
+
+
+def _cross(b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """As `np.cross` of [N, 3], in a third of the time: column by column."""
+    (bx, by, bz), (cx, cy, cz) = b.T, c.T
+    return np.stack([by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx], axis=1)
 
 
 def _connected_parts(triangles: np.ndarray) -> np.ndarray:

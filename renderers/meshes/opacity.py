@@ -8,6 +8,7 @@ and to be ignored when a clip is framed.
 from __future__ import annotations
 
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,10 +21,21 @@ FAINTEST_ALPHA = 0.5 / 255.0  # fragments with less alpha are invisible
 _BORDER = 2  # texels beyond a triangle's own that filtering may read
 
 
+_OPACITIES: WeakKeyDictionary[Asset, list[np.ndarray]] = WeakKeyDictionary()
+
+
 def triangle_opacity(asset: Asset) -> list[np.ndarray]:
-    """Return, per primitive, uint8 [F]: SOLID, MIXED or INVISIBLE."""
-    tables: dict[tuple, _TexelCounts] = {}
-    return [_primitive_opacity(asset, primitive, tables) for primitive in asset.primitives]
+    """Return, per primitive, uint8 [F]: SOLID, MIXED or INVISIBLE.
+
+    Remembered while the asset exists: a clip is planned and drawn with it, and so are the next clips of the asset.
+    """
+    if asset not in _OPACITIES:
+        tables: dict[tuple, _TexelCounts] = {}
+        opacities = [_primitive_opacity(asset, primitive, tables) for primitive in asset.primitives]
+        for opacity in opacities:
+            opacity.flags.writeable = False
+        _OPACITIES[asset] = opacities
+    return list(_OPACITIES[asset])
 
 
 def visible_vertices(asset: Asset) -> np.ndarray:

@@ -109,6 +109,7 @@ from renderers.meshes.cpu.vectors import (
     matches,
     mix_alpha,
     pixel_places,
+    project_points,
     set_up_triangles,
     smallest,
     store_bytes,
@@ -323,7 +324,10 @@ def farthest(points, chosen):
 @helper
 def _project(points, matrix, out):
     """Project world points with matrix float64 [3, 4] = K [R | t]; out: float32 [N, 4], x, y, 1 / w and w."""
-    for i in range(len(points)):
+    whole = len(points) - len(points) % LANES
+    for i in range(0, whole, LANES):
+        project_points(points, i, matrix, NO_DEPTH, out)
+    for i in range(whole, len(points)):
         x, y, z = float(points[i, 0]), float(points[i, 1]), float(points[i, 2])
         w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
         if abs(w) < NO_DEPTH:

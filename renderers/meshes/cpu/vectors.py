@@ -514,14 +514,68 @@ def store_quads(typing, array, index, a, b, c, d):
 
     def generate(context, builder, signature, arguments):
         array, index, *values = arguments
-        first, second = (_interleave(builder, *pair) for pair in (values[0::2], values[1::2]))
-        quads = [part for pair in zip(first, second, strict=True) for part in _interleave(builder, *pair)]
-        for i, part in enumerate(quads):
-            place = builder.add(index, ir.Constant(_INT64, LANES * i))
-            _store(builder, part, _address(context, builder, signature.args[0], array, place, _FLOATS))
+        _store_quads(context, builder, signature.args[0], array, index, values)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, a, b, c, d), generate
+
+
+def _store_quads(context, builder, kind, array, index, values):
+    first, second = (_interleave(builder, *pair) for pair in (values[0::2], values[1::2]))
+    quads = [part for pair in zip(first, second, strict=True) for part in _interleave(builder, *pair)]
+    for i, part in enumerate(quads):
+        place = builder.add(index, ir.Constant(_INT64, LANES * i))
+        _store(builder, part, _address(context, builder, kind, array, place, _FLOATS))
+
+
+@intrinsic
+def project_points(typing, points, first, matrix, least, out):
+    """Project 16 points: see `kernels._project`, whose arithmetic this is.
+
+    Args:
+        points: float32 array [N, 3], and first: the first point, int64.
+        matrix: float64 array [3, 4].
+        least: replaces depths that are closer to 0, float64.
+        out: float32 array [N, 4].
+    """
+
+    def generate(context, builder, signature, arguments):
+        points, first, matrix, least, out = arguments
+        wide, kinds = ir.VectorType(ir.DoubleType(), LANES), signature.args
+        start, parts = builder.mul(first, ir.Constant(_INT64, 3)), []
+        for i in range(3):
+            place = builder.add(start, ir.Constant(_INT64, LANES * i))
+            parts.append(_load(builder, _address(context, builder, kinds[0], points, place, _FLOATS)))
+        coordinates = []
+        for axis in range(3):
+            # Value 3 i + axis of the three vectors, those of the first two and then all.
+            places = [3 * i + axis for i in range(LANES)]
+            two = [p if p < 2 * LANES else 0 for p in places]
+            three = [i if p < 2 * LANES else p - LANES for i, p in enumerate(places)]
+            value = builder.shuffle_vector(parts[0], parts[1], ir.Constant(_INTS, two))
+            value = builder.shuffle_vector(value, parts[2], ir.Constant(_INTS, three))
+            coordinates.append(builder.fpext(value, wide))
+        data = context.make_array(kinds[2])(context, builder, matrix).data
+
+        def row(number):
+            values = [
+                _broadcast(builder, builder.load(builder.gep(data, [ir.Constant(_INT64, 4 * number + n)])))
+                for n in range(4)
+            ]
+            terms = [builder.fmul(*pair) for pair in zip(values, coordinates, strict=False)]
+            return builder.fadd(builder.fadd(builder.fadd(terms[0], terms[1]), terms[2]), values[3])
+
+        x, y, w = (row(number) for number in range(3))
+        least = _broadcast(builder, least)
+        size = simd._call(builder, "llvm.fabs.v16f64", wide, w)
+        w = builder.select(builder.fcmp_ordered("<", size, least), least, w)
+        q = builder.fdiv(ir.Constant(wide, [1.0] * LANES), w)
+        values = [builder.fptrunc(v, _FLOATS) for v in (builder.fmul(x, q), builder.fmul(y, q), q, w)]
+        index = builder.mul(first, ir.Constant(_INT64, 4))
+        _store_quads(context, builder, kinds[4], out, index, values)
+        return context.get_dummy_value()
+
+    return types.void(points, types.int64, matrix, types.float64, out), generate
 
 
 @intrinsic
