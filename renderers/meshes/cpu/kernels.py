@@ -1298,9 +1298,8 @@ def _draw_record(
     else:
         m = mesh.materials[f]
         threshold = materials.factors[m, CUTOFF] if kind == MASK else np.float32(blend_threshold)
-        texture, level, origin_x, origin_y = _prepare_alpha(
-            mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
-        )
+        prepared = False  # small triangles often cover no sample, or none that can be seen
+        texture, level, origin_x, origin_y = -1, 0, np.float32(0.0), np.float32(0.0)
         remembered = kind == BLEND and layers >= 0
         nearer = np.int32(0 if remembered else 1)  # translucent samples may be as far as what is there
         start, complete = layers, remembered
@@ -1316,6 +1315,11 @@ def _draw_record(
                     inside, depth = _test(e, rest, least, low, high, x, y)
                     found = candidates(work.depths, place, inside, depth, nearer, work.found)
                     if found:
+                        if not prepared:
+                            texture, level, origin_x, origin_y = _prepare_alpha(
+                                mesh, materials, screen, records, r, grid, tile_x, tile_y, planes
+                            )
+                            prepared = True
                         alpha = _alpha_lanes(
                             mesh, materials, grid, m, texture, level, planes, x - origin_x, y - origin_y
                         )
