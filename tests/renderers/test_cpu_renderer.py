@@ -21,6 +21,7 @@ from renderers import gltf
 from renderers.cameras import orbit_cameras
 from renderers.meshes import RenderError, RenderSettings, Shot, backends, render_clip
 from renderers.meshes.cpu import CPURenderer
+from renderers.meshes.cpu.renderer import _grid, _work
 
 
 def compare(tiny: TinyGltf, view: Shot, samples: int = 4) -> np.ndarray:
@@ -106,6 +107,40 @@ def test_shared_edges_are_watertight_and_covered_once(samples):
             ..., 3
         ]
         assert alpha.min() == alpha.max() == 128
+
+
+@pytest.mark.parametrize("samples", [1, 4, 16])
+def test_of_surfaces_at_the_same_depth_the_first_is_visible(samples):
+    """Small triangles, which are drawn 16 at a time, a square, and small triangles at the places of the first."""
+    centres = np.array([[0.25 * x, 0.25 * y, 0] for x in (-2, 0, 2) for y in (-2, 0, 2)])
+    corners = 0.1 * np.array([[0, 1, 0], [-1, -1, 0], [1, -1, 0]])
+    faces = np.arange(3 * len(centres)).reshape(-1, 3)
+    layers = [
+        ((centres[:, None] + corners).reshape(-1, 3), faces, (0, 1, 0)),
+        (SQUARE, SQUARE_FACES, (1, 0, 0)),
+        ((centres[:, None] + 1.5 * corners).reshape(-1, 3), faces, (0, 0, 1)),
+    ]
+    view = shot(width=32, height=32)
+
+    def draw(*chosen):
+        tiny = TinyGltf()
+        tiny.scene(
+            *(add_mesh(tiny, points, triangles, unlit(*colour)) for points, triangles, colour in chosen)
+        )
+        return render(tiny, view, "cpu", samples=samples).frames[0, 0]
+
+    picture = draw(*layers)
+    coverage = draw(layers[0])[..., 3] / 255
+    assert 0.03 < coverage.mean() < 0.3
+    assert (picture[..., 2] == 0).all() and (picture[..., 3] == 255).all()
+    np.testing.assert_allclose(picture[..., 1], 255 * coverage, atol=1)
+    np.testing.assert_allclose(picture[..., 0], 255 * (1 - coverage), atol=1)
+
+
+def test_vectors_in_scratch_memory_do_not_cross_cache_lines():
+    for samples in (1, 4, 16):
+        for array in _work(_grid(samples), 3):
+            assert array.ctypes.data % 64 == 0
 
 
 def test_degenerate_triangles_draw_nothing():

@@ -667,7 +667,11 @@ def test_an_open_box_shows_its_inside(backend, monkeypatch):
 
 def test_inside_out_and_open_surfaces_are_not_closed():
     points, faces = sphere(8)
-    for triangles, closed in ((faces, True), (faces[:, ::-1], False), (faces[:-9], False)):
+    one_turned = np.concatenate([faces[:9], faces[9:10, ::-1], faces[10:]])
+    twice = np.concatenate([faces, faces])
+    for triangles, closed in (
+        (faces, True), (twice, True), (faces[:, ::-1], False), (faces[:-9], False), (one_turned, False),
+    ):  # fmt: skip
         tiny = TinyGltf()
         tiny.scene(add_mesh(tiny, points, triangles, unlit()))
         assert np.all(np.concatenate(closed_triangles(gltf.load(tiny.glb()))) == closed)
