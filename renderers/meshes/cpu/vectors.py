@@ -162,7 +162,8 @@ def append_visible(typing, ids, place, triangles, coverage, count):
     Args:
         ids: int32 array, number of the triangle per sample, -1 for none.
         place: index of the first sample.
-        triangles, coverage: uint32 arrays, see `layout.Work`; 16 elements from `count` on are overwritten.
+        triangles, coverage: uint32 arrays, see `layout.Work`; 16 elements from `count` on are overwritten, those of no
+            fragment with 0: the fragments that complete the last 16 have to be valid.
         count: number of fragments that they have.
     Returns:
         The number (int64) of new fragments. Those of a pixel are in the order of their first samples.
@@ -190,9 +191,8 @@ def append_visible(typing, ids, place, triangles, coverage, count):
         pixel = builder.add(pixel, constant([i // 4 for i in range(LANES)]))
         samples = builder.or_(builder.shl(pixel, constant([PIXEL_SHIFT] * LANES)), samples)
         for kind, array, value in ((kinds[2], triangles, number), (kinds[3], coverage, samples)):
-            undefined = ir.Constant(_INTS, ir.Undefined)
             chosen = simd._call(
-                builder, "llvm.experimental.vector.compress.v16i32", _INTS, value, first, undefined
+                builder, "llvm.experimental.vector.compress.v16i32", _INTS, value, first, zero
             )
             _store(builder, chosen, _address(context, builder, kind, array, count, _INTS))
         return builder.ctpop(_bits(builder, first))
