@@ -25,7 +25,7 @@ from zoo.animate3d.limbs import articulated_step, basis, find_limbs, in_order, s
 from zoo.animate3d.limits import FIT_VERSIONS
 from zoo.animate3d.solver import STIFFNESS, Problem, Stage, descend
 from zoo.animate3d.surface import LONGEST_EDGE, make_surface
-from zoo.animate3d.tracking import COARSE, LIMBS, middle, polish
+from zoo.animate3d.tracking import COARSE, LIMBS, Fitted, _mend_once, mend, middle, polish
 from zoo.animate3d.views import Views, make_views
 
 RECORDED = Path(__file__).with_name("animate_fit.json")  # displacements of nodes, as shares of the diagonal
@@ -326,6 +326,7 @@ def test_each_frame_is_of_the_motion_with_the_lower_energy(case, monkeypatch):
     monkeypatch.setattr("zoo.animate3d.fitting.track", moved(graph))
     monkeypatch.setattr("zoo.animate3d.paper.track_field", moved(paper))
     monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses: poses)
+    monkeypatch.setattr("zoo.animate3d.tracking._PASSES", 0)  # frames are not fitted again
     done: list[tuple[int, int]] = []
     result = case.fit(still, method="best", progress=lambda *step: done.append(step))
     assert result.methods == ("graph", "graph", "paper", "graph")
@@ -351,9 +352,53 @@ def test_what_both_methods_find_is_polished(case, problem, stiffness, monkeypatc
 
     monkeypatch.setattr("zoo.animate3d.fitting.track", track)
     monkeypatch.setattr("zoo.animate3d.paper.track_field", track)
+    monkeypatch.setattr("zoo.animate3d.tracking._PASSES", 0)
     still = np.repeat(case.videos[:, :1], FRAMES, 1)
     motion = case.fit(still, method="best", stiffness=stiffness).motion
     assert np.abs(motion.positions - motion.nodes).mean() < 0.25 * 0.02 * problem.surface.scale
+
+
+def test_a_lost_frame_is_found_again_from_those_beside_it(problem, monkeypatch):
+    """The model's longest limb is swung by 80 degrees in both frames; the first of them lost it."""
+    monkeypatch.setattr("zoo.animate3d.tracking._PASSES", 1)
+    limb = max(in_order(find_limbs(problem.graph)), key=lambda limb: float(limb.share.sum()))
+    still = still_pose(problem.graph)
+    target = swing(still, limb, np.radians(80) * np.array([0.6, 0.0, 0.8]))
+    image = problem.draw(target, problem.views.level(1.0, 1))[0].image.copy()
+    frames = np.stack([problem.views.frames[0], image, image])
+    other = replace(problem, views=replace(problem.views, frames=frames, _levels={}), _canvases={})
+    poses, chosen = mend(other, [[still, still, target]])
+    assert poses[0] is still and chosen[:2] == [0, -1]
+    lost, left = (np.abs(pose.positions - target.positions).mean() for pose in (still, poses[1]))
+    assert left < 0.1 * lost
+    stiff = replace(other, stiffness=STIFFNESS["generated"], _canvases={})
+    assert mend(stiff, [[still, still, target]])[0][1] is still  # views of generated videos disagree
+
+
+@pytest.mark.parametrize(("rises", "taken"), [([2, 2, 2, -7, -1], [2, 3, 4, 5, 6]), ([2, 2, 2, -5, 0], [])])
+def test_a_branch_is_taken_when_the_sum_of_its_energies_is_lower(monkeypatch, rises, taken):
+    """Energies are 10, of another place of the only node by a rise more; fits stay where they begin, but in frame 2."""
+
+    def placed(x: float) -> GraphPose:
+        return GraphPose(np.eye(3)[None], np.array([[x, 0.0, 0.0]]))
+
+    def energy(pose: GraphPose, stage: Stage, frame: int) -> float:
+        return 10.0 + (rises[frame - 2] if pose.positions[0, 0] > 0.5 and frame > 1 else 0)
+
+    def fit_again(
+        problem: object, limbs: object, candidates: list[GraphPose], frame: int, *_: object
+    ) -> Fitted:
+        along = len(candidates) == 2 and frame > 1
+        pose = placed(1.0) if along and (frame == 2 or candidates[0].positions[0, 0] > 0.5) else placed(0.0)
+        return Fitted(pose, energy(pose, WHOLE, frame))
+
+    monkeypatch.setattr("zoo.animate3d.tracking._fit_again", fit_again)
+    monkeypatch.setattr("zoo.animate3d.tracking._PATIENCE", 1.0)
+    poses = [placed(0.0) for _ in range(7)]
+    problem = SimpleNamespace(anchor=None, energy=energy)
+    improved = _mend_once(problem, [], 1.0, poses, range(1, 7), set(range(7)))  # type: ignore[arg-type]
+    assert sorted(improved) == taken
+    assert [frame for frame, pose in enumerate(poses) if pose.positions[0, 0] > 0.5] == taken
 
 
 def test_calibration_makes_the_still_model_look_like_frame_0(problem):

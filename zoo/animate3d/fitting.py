@@ -20,7 +20,7 @@ from zoo.animate3d.limits import METHODS
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
-from zoo.animate3d.tracking import cheapest, measure, polish, track
+from zoo.animate3d.tracking import measure, mend, polish, track
 from zoo.animate3d.views import make_views
 from zoo.threads import fitting_threads
 
@@ -87,7 +87,7 @@ def fit(
         nodes: number of nodes of the graph.
         method: "graph", photometric Gauss-Newton on the graph, or "paper", the Gaussians and the HexPlane field of
             Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over, or "best", which takes each frame from
-            that of the two whose energy is lower (`zoo.animate3d.tracking.cheapest`).
+            that of the two whose energy is lower, and fits bad ones again (`zoo.animate3d.tracking.mend`).
         settings: of method "paper", which "best" uses too.
         guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`), and
             optionally the settings of that.
@@ -143,16 +143,17 @@ def _poses(
 def _best(
     problem: Problem, settings: PaperSettings | None, progress: Progress | None
 ) -> tuple[list[GraphPose], list[str]]:
-    """In each frame, the pose of method `graph` or `paper` that has the lower energy once both are polished."""
+    """In each frame, the pose of method `graph` or `paper` that has the lower energy once both are polished.
+
+    Frames that remain bad are fitted again (`mend`), and count as found by `graph`, whose Gauss-Newton does this.
+    """
     from zoo.animate3d.paper import PaperSettings, track_field
 
     graph = track(problem, progress and _half_of(progress, 0))
     unpolished = replace(settings or PaperSettings(), polish=False)
     paper = track_field(problem, progress and _half_of(progress, 1), unpolished)
-    motions = [polish(problem, graph), polish(problem, paper)]
-    chosen = cheapest(problem, motions)
-    poses = [motions[index][frame] for frame, index in enumerate(chosen)]
-    return poses, [("graph", "paper")[index] for index in chosen]
+    poses, chosen = mend(problem, [polish(problem, graph), polish(problem, paper)])
+    return poses, ["paper" if index == 1 else "graph" for index in chosen]
 
 
 def _half_of(progress: Progress, half: int) -> Progress:

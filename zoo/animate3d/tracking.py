@@ -18,6 +18,8 @@ FINE = (Stage(1.0, 1, 6, 0.1), Stage(1.0, 1, 8, 0.1, 0.1))
 # For poses that are near the truth already. Joints bend and twist sharply: at true poses, the energy of `FINE` is twice
 # that at its optimum, and most of it is the graph's.
 POLISH = (Stage(1.0, 1, 6, 0.1, 0.03, 1 / 3, 0.1), Stage(1.0, 1, 8, 0.1, 0.003, 1 / 3, 0.1))
+# From a start to where joints bend as sharply as the videos show, at all resolutions.
+_SOFT = (Stage(4.0, 2, 8, 0.03, 0.1, 1 / 3, 0.1), Stage(2.0, 2, 8, 0.05, 0.03, 1 / 3, 0.1))
 _STARTS, _MIDDLE, _FINALISTS = (
     2,
     3,
@@ -27,6 +29,13 @@ _HOPELESS = 1.5  # of the lowest energy at 2 pixels: poses above are dropped
 # Energies beyond twice the cost of frame 0 (a known pose), as shares of the still model's largest image cost:
 _MISSED = 0.05  # at 2 pixels: limbs are missing
 _SWEPT = 0.03  # at 1 pixel: the frame is fitted again
+# `mend`:
+_MENDED = 0.015  # the frame is fitted again; as `_SWEPT`, beyond the cost of frame 0 itself
+_PASSES = 4  # over the frames
+_POLISHED, _ENDED = 4, 2  # poses that go through the first and the last stage of `POLISH`
+_BETTER = 0.99  # of the energy: poses below are taken
+_PATIENCE = 0.5  # of a frame's energy: a branch whose sum is higher by more is dropped
+_SAME = 0.005  # units, mean distance of nodes: poses that are nearer are the same
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,121 @@ def cheapest(problem: Problem, motions: list[list[GraphPose]]) -> list[int]:
     problem.anchor, stage = None, _last_stages(problem)[-1]
     energies = [[problem.energy(pose, stage, frame) for frame, pose in enumerate(poses)] for poses in motions]
     return [int(index) for index in np.argmin(energies, axis=0)]
+
+
+def mend(problem: Problem, motions: list[list[GraphPose]]) -> tuple[list[GraphPose], list[int]]:
+    """The best of several polished motions in each frame, and frames that remain bad fitted again: poses, and motions.
+
+    The coarse stages of `Search.fit_frame` are stiff, and keep limbs from bending as sharply as fast ones do. So bad
+    frames are fitted again by softer stages and by rotations of limbs, from the frames on both sides, and the energy of
+    `polish` decides. Passes go backwards and forwards, as a good frame is a start for those beside it.
+
+    The list has the index of the motion that each frame is from, -1 for those fitted again.
+    """
+    chosen = cheapest(problem, motions)
+    poses = [motions[index][frame] for frame, index in enumerate(chosen)]
+    if not problem.stiffness.softens:
+        return poses, chosen
+    limbs, bad = in_order(find_limbs(problem.graph)), _limit(problem, POLISH[-1], _MENDED, 1)
+    changed = set(range(len(poses)))
+    for number in range(_PASSES):
+        order = range(len(poses) - 1, 0, -1) if number % 2 == 0 else range(1, len(poses))
+        improved = _mend_once(problem, limbs, bad, poses, order, changed)
+        for frame in improved:
+            chosen[frame] = -1
+        changed = improved
+    return poses, chosen
+
+
+def _mend_once(
+    problem: Problem, limbs: list[Limb], bad: float, poses: list[GraphPose], order: range, changed: set[int]
+) -> set[int]:
+    """Fit bad frames again in an order, and change poses to those with a lower energy: the frames that changed.
+
+    A branch is the motion as it continues from the frames before in this order. Where limbs are hidden, its energy may
+    be the higher one for some frames until the videos tell; so it is followed, and taken as soon as its sum is lower.
+    """
+    T, step, last = len(poses), order.step, POLISH[-1]
+    improved: set[int] = set()
+    branch: dict[int, GraphPose] = {}
+    lost = 0.0  # by how much the sum of energies of the branch is the higher one
+
+    def at(frame: int) -> GraphPose:
+        return branch.get(frame, poses[frame])
+
+    def apart(one: GraphPose, two: GraphPose) -> float:
+        return float(np.linalg.norm(one.positions - two.positions, axis=1).mean())
+
+    for frame in order:
+        before = frame - step
+        problem.anchor = poses[frame - 1]
+        energy = problem.energy(poses[frame], last, frame)
+        # A frame whose surroundings are as they were when it was fitted last would end where it did.
+        if energy < bad or not (branch or {frame - 1, frame + 1} & (changed | improved)):
+            branch, lost = {}, 0.0
+            continue
+        along: list[GraphPose] = []
+        if before < T:
+            along.append(at(before))
+            if 0 <= before - step < T:
+                along.append(extrapolated(at(before - step), at(before)))
+        others = [poses[frame]]
+        if frame < T - 1:
+            others.append(middle(poses[frame - 1], poses[frame + 1]))
+        if 0 <= frame + step < T:
+            others.append(poses[frame + step])
+            if 0 <= frame + 2 * step < T:
+                others.append(extrapolated(poses[frame + 2 * step], poses[frame + step]))
+        continued = _fit_again(problem, limbs, along, frame, (_SOFT, FINE)) if along else None
+        other = _fit_again(problem, limbs, others, frame, (_SOFT,))
+        if continued is not None and apart(continued.pose, poses[frame]) < _SAME:
+            continued = None
+        if continued is not None and lost + continued.energy < min(_BETTER * energy, lost + other.energy):
+            branch[frame] = continued.pose
+            for each, pose in branch.items():
+                poses[each] = pose
+            improved |= set(branch)
+            branch, lost = {}, 0.0
+        elif other.energy < _BETTER * energy:
+            poses[frame] = other.pose
+            improved.add(frame)
+            branch, lost = {}, 0.0
+        elif continued is not None and lost + continued.energy - energy < _PATIENCE * energy:
+            branch[frame] = continued.pose
+            lost += continued.energy - energy
+        else:
+            branch, lost = {}, 0.0
+    return improved
+
+
+def _fit_again(
+    problem: Problem,
+    limbs: list[Limb],
+    candidates: list[GraphPose],
+    frame: int,
+    ways: tuple[tuple[Stage, ...], ...],
+) -> Fitted:
+    """The pose of a frame with the lowest energy of those reached from the candidates, by stages and by limbs."""
+    reached = []
+    for start in candidates:
+        for stages in ways:
+            pose = start
+            for stage in stages:
+                pose = descend(problem, pose, stage, frame)[0]
+            reached.append(pose)
+        pose = start
+        for stage in LIMBS:
+            pose = descend_limbs(problem, limbs, pose, stage, frame)[0]
+        reached.append(pose)
+    *before, last = POLISH
+    polished = []
+    for pose in _best(problem, reached, LIMBS[1], frame, _POLISHED):
+        for stage in before:
+            pose, energy = descend(problem, pose, stage, frame)
+        polished.append(Fitted(pose, energy))
+    polished.sort(key=lambda each: each.energy)
+    ended = [Fitted(*descend(problem, each.pose, last, frame)) for each in polished[:_ENDED]]
+    return min(ended, key=lambda each: each.energy)
 
 
 def _sweep(problem: Problem, search: Search, fits: list[Fitted], order: range, changed: set[int]) -> set[int]:
@@ -145,12 +269,8 @@ class Search:
 
     @staticmethod
     def make(problem: Problem) -> Search:
-        still, T = still_pose(problem.graph), len(problem.views.frames)
-        limits = []
-        for stage, share in ((COARSE[1], _MISSED), (FINE[1], _SWEPT)):
-            costs = [problem.image_cost(still, problem.level(stage), frame) for frame in range(T)]
-            limits.append(share * max(costs) + 2 * costs[0])
-        return Search(problem, find_limbs(problem.graph), *limits)
+        missed, bad = (_limit(problem, *each, 2) for each in ((COARSE[1], _MISSED), (FINE[1], _SWEPT)))
+        return Search(problem, find_limbs(problem.graph), missed, bad)
 
     def fit_frame(self, frame: int, candidates: list[GraphPose], swings: bool = True) -> Fitted:
         """The best pose of a frame that is reached from the candidates.
@@ -182,6 +302,13 @@ class Search:
                 pose, energy = descend(problem, pose, stage, frame)
             results.append(Fitted(pose, energy))
         return min(results, key=lambda result: result.energy)
+
+
+def _limit(problem: Problem, stage: Stage, share: float, multiple: float) -> float:
+    """A share of the still model's largest image cost in any frame, and a multiple of that in frame 0."""
+    still, level = still_pose(problem.graph), problem.level(stage)
+    costs = [problem.image_cost(still, level, frame) for frame in range(len(problem.views.frames))]
+    return share * max(costs) + multiple * costs[0]
 
 
 def _best(problem: Problem, poses: list[GraphPose], stage: Stage, frame: int, count: int) -> list[GraphPose]:
