@@ -274,7 +274,7 @@ class DIMOConfig:
             Joint(
                 steps=5700,
                 resolutions=((0, 64), (3500, 128), (5000, 256)),
-                polish_steps=1500,
+                polish_steps=3000,
                 prior_steps=300,
             ),
         )

@@ -3,43 +3,118 @@
 With the key points at their true places, instead of where the decoder puts them, the same Gaussians show the trained
 motions of the robot and the human by 2.3 dB better: what limits a trained motion is the decoder's error of five
 millimetres, about a pixel. A step of stage 2 spends most of its time on pictures; here nothing is rendered.
+
+What limits an unseen motion is that the decoder shows little else than it was trained on. If the object is symmetric,
+the mirror images of the training motions follow from their tracks, and the decoder learns them as well.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.feed import Feed
-from zoo.dimo.model import KeyPointMotion
+from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.dimo.objective import decayed_rate, track_loss
 from zoo.dimo.optimizer import NamedAdam
+from zoo.dimo.tracks import KeyPointTracks, mirrored_tracks
 
 STAGE = 5  # of the random numbers: stages, the fitting of latents and their coordinates have 1 to 4
-BATCH = 8, 3, 2  # motions, and views and frames, which give the number of frames as in stage 1
-DECODER = 5e-4, 5e-6  # learning rates at the first and the last step
-LATENTS = 2e-3, 2e-5
+BATCH = 24, 3, 2  # motions, and views and frames, which give the number of frames as in stage 1
+REFLECTED = 8  # mirror images beside the motions of a step
+POINTS = 24  # key points of a step
+# Learning rates at the first step; they fall in a straight line to nothing.
+HIDDEN = 4e-3  # of the matrices between hidden layers, by Muon
+OTHERS = 1e-3  # of the decoder's other parameters, by Adam
+LATENTS = 5e-3
+SEARCH = 60, (5e-2, 3e-3)  # steps, and learning rates, of the search for the mirror images' first latents
+SEARCHED = 4, 16  # frames and key points of such a step
 
 
 def polish(run: TrainingContext, steps: int) -> None:
     """Fit the decoder and the latents' means of `run.model` to the tracks, in place; all other parameters stay.
 
-    The only loss is `track_loss`, and z = μ: with noise on the latents, the error falls more slowly. Without tracks,
-    nothing is done.
+    The only loss is `track_loss`, and z = μ: with noise on the latents, the error falls more slowly. The matrices
+    between hidden layers are trained by Muon (Jordan et al. 2024; `torch.optim.Muon`), which makes all directions of a
+    step equally long. Without tracks, nothing is done.
+
+    If the object is symmetric, a step has `REFLECTED` mirror images of the training motions beside the motions
+    themselves. Their latents are searched for first, trained with the others, and dropped at the end.
 
     Args:
         run: a finished training.
-        steps: of Adam.
+        steps: of the optimiser.
     """
     model, tracks = run.model, run.tracks
     if not steps or tracks is None:
         return
-    feed = Feed(run.videos, run.views, BATCH, ((0, 8),), run.config.latent, (run.seed, STAGE), pictures=False)
+    count, reflected = len(model.mu), model.mu.detach()[:0]
+    if model.config.latent_space and (mirrored := mirrored_tracks(run.videos, run.pose, tracks.points.cpu())):
+        mirrored = KeyPointTracks(*(field.to(run.device) for field in mirrored))
+        reflected = nearest_latents(run, mirrored)
+        pairs = zip(tracks[1:], mirrored[1:], strict=True)
+        tracks = KeyPointTracks(tracks.points, *(torch.cat(pair) for pair in pairs))
+    reflected = nn.Parameter(reflected)
+    hidden = [each for each in model.decoder.parameters() if _between_hidden_layers(model, each)]
+    others = [each for each in model.decoder.parameters() if not _between_hidden_layers(model, each)]
+    adam = NamedAdam({"decoder": others, "latents": [model.mu, reflected]})
+    muon = torch.optim.Muon(hidden, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    seed, size = (run.seed, STAGE), model.config.latent
+    feed = Feed(run.videos, run.views, BATCH, ((0, 8),), size, seed, pictures=False)
     reach = model.log_radii.detach().exp().mean()
-    adam = NamedAdam({"decoder": list(model.decoder.parameters()), "latents": [model.mu]})
     for step in range(steps):
-        batch = feed.batch(step).to(run.device)
+        batch, rng = feed.batch(step).to(run.device), run.rng(STAGE, 1, step)
+        points = rng.choice(len(tracks.points), min(POINTS, len(tracks.points)), replace=False)
+        images = rng.choice(len(reflected), min(REFLECTED, len(reflected)), replace=False)
+        drawn = torch.from_numpy(images).to(run.device)
         z = model.mu[batch.motions] if model.config.latent_space else model.mu[batch.motions].detach()
-        offsets, rotations = model.decoder(tracks.points, batch.phases, z)
-        motion = KeyPointMotion(tracks.points + offsets, rotations)
-        track_loss(model, tracks, motion, z, batch, reach).backward()
-        rates = {"decoder": DECODER, "latents": LATENTS}
-        adam.step({name: decayed_rate(rate, step, steps) for name, rate in rates.items()})
+        z = torch.cat([z, reflected[drawn]])
+        batch = replace(batch, motions=torch.cat([batch.motions, count + drawn]))
+        seen = _only(tracks, torch.from_numpy(points).to(run.device))
+        offsets, rotations = model.decoder(seen.points, batch.phases, z)
+        track_loss(model, seen, KeyPointMotion(seen.points + offsets, rotations), z, batch, reach).backward()
+        left = 1 - step / steps
+        for group in muon.param_groups:
+            group["lr"] = HIDDEN * left
+        muon.step()
+        muon.zero_grad()
+        adam.step({"decoder": OTHERS * left, "latents": LATENTS * left})
+
+
+def nearest_latents(run: TrainingContext, tracks: KeyPointTracks) -> Tensor:
+    """Latents [M, Z] whose motions are nearest to `tracks`, with the decoder as it is.
+
+    Each search starts at the training motion that is nearest to it (positions in four or five frames).
+    """
+    model, phases = run.model, torch.tensor(run.videos.phases).to(run.device)
+    (steps, rates), (frames, points) = SEARCH, SEARCHED
+    with torch.no_grad():
+        some = slice(None, None, max(1, len(phases) // 4))
+        paths = model.paths(model.mu, phases[some])
+        apart = [(paths - each).square().sum(-1).mean((1, 2)).argmin() for each in tracks.positions[:, some]]
+    z = nn.Parameter(model.mu.detach()[torch.stack(apart)])
+    adam = NamedAdam({"latents": [z]})
+    for step in range(steps):
+        rng = run.rng(STAGE, 2, step)
+        t, k = (
+            torch.from_numpy(rng.choice(count, min(size, count), replace=False)).to(run.device)
+            for count, size in ((len(phases), frames), (len(tracks.points), points))
+        )
+        places = tracks.points[k] + model.decoder(tracks.points[k], phases[t], z)[0]
+        error = (places - tracks.positions[:, t][:, :, k]).square().sum(-1).mean((1, 2)).sum()
+        (z.grad,) = torch.autograd.grad(error, [z])
+        adam.step({"latents": decayed_rate(rates, step, steps)})
+    return z.detach()
+
+
+def _between_hidden_layers(model: DIMO, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and min(parameter.shape) >= model.config.width
+
+
+def _only(tracks: KeyPointTracks, points: Tensor) -> KeyPointTracks:
+    """The tracks of some of the key points."""
+    positions, rotations = tracks.positions[:, :, points], tracks.rotations[:, :, points]
+    return tracks._replace(points=tracks.points[points], positions=positions, rotations=rotations)

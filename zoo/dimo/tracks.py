@@ -26,6 +26,8 @@ UNUSED = slice(1, None, 2)  # points kept for evaluation
 NEIGHBOURS = 8  # tracked points that give the rotation of one key point
 CANDIDATES = 24  # nearest points in the reference frame among which those neighbours are chosen
 SAMES = 0.5  # points of which more are torn apart from one motion to another are not the same points
+MIRROR = torch.tensor([-1.0, 1.0, 1.0])  # left and right are along x
+SYMMETRIC = 1.1  # largest distance of mirrored points from the others, relative to the spacing of the points
 
 
 @by_value
@@ -64,34 +66,80 @@ def key_point_tracks(videos: MotionVideos, pose: tuple[int, int], count: int) ->
         Tracks on the CPU; None if a motion has no tracked points, if the motions do not track the same points, or if
         there are fewer points than key points.
     """
+    paths = _surface(videos, pose)
+    if paths is None or paths.shape[2] < max(count, NEIGHBOURS + 1):
+        return None
+    chosen = farthest_points(paths[pose], count)
+    return _tracks(paths, paths[pose], paths[pose][chosen], chosen)
+
+
+@torch.no_grad()
+def mirrored_tracks(videos: MotionVideos, pose: tuple[int, int], points: Tensor) -> KeyPointTracks | None:
+    """Tracks of the same key points in the mirror images of the motions: what the left hand did, the right one does.
+
+    A key point is bound to the tracked point that is nearest to its mirror image in the reference frame, moves rigidly
+    with the surface around it, and is mirrored again.
+
+    Args:
+        videos: the training motions, with tracked points.
+        pose: motion and frame of the reference.
+        points: the key points there, [K, 3].
+
+    Returns:
+        Tracks on the CPU; None if the reference is not symmetric about the plane x = 0: mirrored tracked points are
+        then further from the tracked ones than these are from each other, in the mean by a factor above `SYMMETRIC`.
+    """
+    paths = _surface(videos, pose)
+    if paths is None or not symmetric(paths[pose]):
+        return None
+    across = points * MIRROR
+    tracks = _tracks(paths, paths[pose], across, torch.cdist(across, paths[pose]).argmin(1))
+    turned = MIRROR[:, None] * MIRROR  # F R F, with the reflection F
+    return KeyPointTracks(
+        points,
+        tracks.positions * MIRROR,
+        tracks.rotations * turned,
+        tracks.root_rotations * turned,
+        tracks.root_shifts * MIRROR,
+    )
+
+
+def symmetric(points: Tensor) -> bool:
+    """Whether surface points [P, 3] are as near to their mirror images at x = 0 as to each other, see `SYMMETRIC`."""
+    apart = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean()
+    return bool(torch.cdist(points * MIRROR, points).amin(1).mean() <= SYMMETRIC * apart)
+
+
+def whole_motion(points: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
+    """The rigid motions [M, T, 3, 3] and [M, T, 3] that carry points [P, 3] nearest to their paths [M, T, P, 3]."""
+    centre, centres = points.mean(0), paths.mean(2)
+    turns = best_rotations((points - centre).expand_as(paths).contiguous(), paths - centres[:, :, None])
+    return turns, centres - (turns @ centre[:, None]).squeeze(-1)
+
+
+def _surface(videos: MotionVideos, pose: tuple[int, int]) -> Tensor | None:
+    """Tracked points of all motions, [M, T, P, 3]; None if there are none, or not the same ones in every motion."""
     files = [videos.points(motion) for motion in range(len(videos))]
     tracked = [torch.from_numpy(np.array(points[:, USED])) for points in files if points is not None]
     if len(tracked) < len(videos) or len({points.shape for points in tracked}) > 1:
         return None
-    paths = torch.stack(tracked)  # [M, T, P, 3]
-    reference = paths[pose]
-    if len(reference) < max(count, NEIGHBOURS + 1):
+    paths = torch.stack(tracked)
+    if any(float(torn_share(points, paths[pose]).min()) > SAMES for points in paths):
         return None
-    if any(float(torn_share(points, reference).min()) > SAMES for points in paths):
-        return None
-    chosen = farthest_points(reference, count)
-    nearest = torch.cdist(reference[chosen], reference)
+    return paths
+
+
+def _tracks(paths: Tensor, reference: Tensor, points: Tensor, anchors: Tensor) -> KeyPointTracks:
+    """Tracks of points [K, 3] of the reference frame, each bound to the tracked point `anchors` [K] next to it."""
+    nearest = torch.cdist(reference[anchors], reference)
     nearest = nearest.topk(min(CANDIDATES, len(reference)), largest=False).indices  # [K, C]
     # Root mean square distance over all motions, at about four frames of each.
     sample = paths[:, :: max(1, paths.shape[1] // 4)].flatten(0, 1)
-    apart = (sample[:, nearest] - sample[:, chosen, None]).square().sum(-1).mean(0)
-    around = nearest.gather(1, apart.topk(NEIGHBOURS + 1, largest=False).indices)  # with the key point itself
-    rotations = torch.stack([_rotations(points, reference, chosen, around) for points in paths])
-    centre, centres = reference.mean(0), paths.mean(2)  # [3], [M, T, 3]
-    whole = (reference - centre).expand_as(paths).contiguous()
-    turns = best_rotations(whole, paths - centres[:, :, None])
-    return KeyPointTracks(
-        reference[chosen],
-        paths[:, :, chosen],
-        rotations,
-        turns,
-        centres - (turns @ centre[:, None]).squeeze(-1),
-    )
+    apart = (sample[:, nearest] - sample[:, anchors, None]).square().sum(-1).mean(0)
+    around = nearest.gather(1, apart.topk(NEIGHBOURS + 1, largest=False).indices)  # with the anchor itself
+    rotations = torch.stack([_rotations(each, reference, anchors, around) for each in paths])
+    beside = (rotations @ (points - reference[anchors])[..., None]).squeeze(-1)
+    return KeyPointTracks(points, paths[:, :, anchors] + beside, rotations, *whole_motion(reference, paths))
 
 
 def _rotations(points: Tensor, reference: Tensor, chosen: Tensor, around: Tensor) -> Tensor:
