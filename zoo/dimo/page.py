@@ -60,6 +60,7 @@ def skinned_splats(
         phases=_numpy(phases),
         seconds=seconds,
         strains=np.stack([_strains(model, each) for _, each in motions]) if model.stretches else None,
+        slopes=_numpy(model.weight_slopes()) if model.config.discs and model.config.factorised else None,
     )
 
 

@@ -38,6 +38,7 @@ from zoo.dimo.polish import polish
 from zoo.dimo.pretraining import KeyPointStage
 from zoo.dimo.prior import fit_prior
 from zoo.dimo.strays import remove_strays
+from zoo.dimo.surface import make_skin
 
 __all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "nearest_latent", "train"]
 
@@ -104,6 +105,8 @@ def train(
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
     polish(run, config.joint.polish_steps)
+    if config.factorised:
+        make_skin(run, config.joint.surface_steps)
     if config.joint.remove_strays and config.factorised:
         remove_strays(run.model, videos, run.views)
     if config.joint.prior_steps and config.factorised and config.latent_space:
