@@ -21,6 +21,7 @@ import torch
 
 import zoo
 from factory.training.dimo import measure
+from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.model import DIMO
@@ -63,6 +64,8 @@ def republish(
         polish(run, polish_steps)
         done = replace(done, polish_steps=polish_steps)
     if surface_steps:
+        now = DIMOConfig.bundled()
+        model.config = replace(model.config, neighbours=now.neighbours, discs=now.discs)
         make_skin(run, surface_steps)
         remove_strays(model, trained_on, run.views)
         done = replace(done, surface_steps=surface_steps)
