@@ -21,7 +21,6 @@ import torch
 
 import zoo
 from factory.training.dimo import measure
-from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.model import DIMO
@@ -29,7 +28,7 @@ from zoo.dimo.pipeline import DIMOPipeline
 from zoo.dimo.polish import polish
 from zoo.dimo.prior import fit_prior
 from zoo.dimo.strays import remove_strays
-from zoo.dimo.surface import make_skin
+from zoo.dimo.surface import CONFIG, make_skin
 
 
 def republish(
@@ -49,7 +48,9 @@ def republish(
         raise SystemExit(f"republish: {data} has other motions than {name} was trained on")
     model = copy.deepcopy(old.model).float().requires_grad_(True)
     done = model.config.joint
-    changed = polish_steps or surface_steps  # the coordinates of the latents are fitted to the rest of the model
+    changed = (
+        polish_steps or surface_steps
+    )  # the coordinates of the latents are fitted to the rest of the model
     if (
         (polish_steps and done.polish_steps)
         or (surface_steps and done.surface_steps)
@@ -64,8 +65,7 @@ def republish(
         polish(run, polish_steps)
         done = replace(done, polish_steps=polish_steps)
     if surface_steps:
-        now = DIMOConfig.bundled()
-        model.config = replace(model.config, neighbours=now.neighbours, discs=now.discs)
+        model.config = replace(model.config, **CONFIG)
         make_skin(run, surface_steps)
         remove_strays(model, trained_on, run.views)
         done = replace(done, surface_steps=surface_steps)

@@ -190,7 +190,9 @@ def test_exports_of_a_model_of_discs(tmp_path):
     read = ply.read(sorted(motion.save(tmp_path / "egg.ply").iterdir())[4])
     assert torch.allclose(read.scales[0], expected.scales[4], rtol=1e-4)
     assert tiny_pipeline().motion(2).model.config.discs is False
-    plain = skinned_splats(tiny_pipeline().model, [("it", motion.trajectories)], motion.phases, motion.seconds)
+    plain = skinned_splats(
+        tiny_pipeline().model, [("it", motion.trajectories)], motion.phases, motion.seconds
+    )
     assert plain.slopes is None
 
 

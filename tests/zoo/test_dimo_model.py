@@ -213,10 +213,15 @@ def test_discs_remain_tangent_to_the_deformed_surface():
         assert torch.allclose(discs.means[0], place(model.means), atol=1e-12)
         axes = rotation_matrices(model.quats) * model.log_scales.exp()[:, None]
         step = 1e-5
-        ends = [(place(model.means + step * a) - place(model.means - step * a)) / (2 * step) for a in axes[..., :2].unbind(-1)]
+        ends = [
+            (place(model.means + step * a) - place(model.means - step * a)) / (2 * step)
+            for a in axes[..., :2].unbind(-1)
+        ]
         expected = torch.stack(ends, -1)
         shape = rotation_matrices(discs.quats[0])[..., :2] * discs.scales[0, :, None, :2]
-        inside = (expected.norm(dim=1) < 0.05).all(-1) & (expected.norm(dim=1) > 0.012).all(-1)  # DISC_STRETCHES
+        inside = (expected.norm(dim=1) < 0.05).all(-1) & (expected.norm(dim=1) > 0.012).all(
+            -1
+        )  # DISC_STRETCHES
         assert inside.float().mean() > 0.5
         assert torch.allclose((shape @ shape.mT)[inside], (expected @ expected.mT)[inside], atol=1e-8)
         # The control: blended rotations, which other models have.

@@ -80,7 +80,9 @@ def test_new_discs_lie_in_the_surface(trained, monkeypatch):
 
 def test_a_plane_is_even_and_a_raised_disc_is_not(trained):
     model = copy.deepcopy(trained.model)
-    grid = torch.stack(torch.meshgrid(torch.arange(30.0), torch.arange(30.0), indexing="ij"), -1).reshape(-1, 2)
+    grid = torch.stack(torch.meshgrid(torch.arange(30.0), torch.arange(30.0), indexing="ij"), -1).reshape(
+        -1, 2
+    )
     with torch.no_grad():
         model.means[:] = torch.cat([grid, torch.zeros(900, 1)], 1)
         model.quats[:] = torch.tensor([1.0, 0, 0, 0])  # normals along z
@@ -93,9 +95,13 @@ def test_a_plane_is_even_and_a_raised_disc_is_not(trained):
     raised = unevenness(model, near, apart).item()
     with torch.no_grad():
         model.means[310, 2] = 3.0
-    assert unevenness(model, near, apart).item() < 6 * raised  # an edge: squared, it would be 100 times as much
+    assert (
+        unevenness(model, near, apart).item() < 6 * raised
+    )  # an edge: squared, it would be 100 times as much
     turned = model.quats.detach().clone()
-    turned[310] = torch.tensor([0.5**0.5, 0.5**0.5, 0, 0])  # across the plane: the other side of something thin
+    turned[310] = torch.tensor(
+        [0.5**0.5, 0.5**0.5, 0, 0]
+    )  # across the plane: the other side of something thin
     with torch.no_grad():
         model.quats[:] = turned
         model.means[310, 2] = 0.0

@@ -275,13 +275,12 @@ class DIMOConfig:
     def bundled() -> DIMOConfig:
         """The bundled models: fifty motions at 256 px, half an hour on one CPU core, a file under 5 MB."""
         return _on_cpu(
-            DIMOConfig(key_points=96, gaussians=6000, resolution=256, neighbours=8, discs=True),
+            DIMOConfig(key_points=96, gaussians=6000, resolution=256),
             Pretraining(steps=3000, resolutions=((0, 64),)),
             Joint(
                 steps=5700,
                 resolutions=((0, 64), (3500, 128), (5000, 256)),
                 polish_steps=1500,
-                surface_steps=600,
                 prior_steps=300,
             ),
         )

@@ -346,8 +346,12 @@ class DIMO(nn.Module):
         gradient = maps[:, :, 0] + places[:, :, 1:].mT
 
         scales = self.log_scales.to(dtype).exp()
-        axes = gradient @ (rotation_matrices(self.quats.to(dtype))[..., :2] * scales[:, None, :2])  # [S, N, 3, 2]
-        with torch.no_grad():  # the turn within the disc that makes its axes orthogonal, as they are for an ellipse
+        axes = gradient @ (
+            rotation_matrices(self.quats.to(dtype))[..., :2] * scales[:, None, :2]
+        )  # [S, N, 3, 2]
+        with (
+            torch.no_grad()
+        ):  # the turn within the disc that makes its axes orthogonal, as they are for an ellipse
             squares = axes.mT @ axes
             half = torch.atan2(2 * squares[..., 0, 1], squares[..., 0, 0] - squares[..., 1, 1]) / 2
             turn = torch.stack([half.cos(), -half.sin(), half.sin(), half.cos()], -1).unflatten(-1, (2, 2))

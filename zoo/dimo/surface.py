@@ -13,6 +13,7 @@ have one colour.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +38,14 @@ THICKNESS = 0.3  # of new discs, over their radius
 PATCH = 12  # points that determine the plane through a point of the hull
 SMOOTHING = 3  # times that the points of the hull are moved to these planes
 NEIGHBOURS = 8  # discs to which a disc is compared
-PLANE = 100.0  # weight of `unevenness`
-COLOUR = 4.0  # weight of `speckles`
+PLANE = 300.0  # weight of `unevenness`
+COLOUR = 8.0  # weight of `speckles`
 SAME_SIDE = 0.5  # cosine of the angle between two normals beyond which discs are not compared
-STEP = 2 / 3  # distance from a plane, over the discs' spacing, from which on `unevenness` no longer grows much
+STEP = 1.5  # distance from a plane, over the discs' spacing, from which on `unevenness` no longer grows much
+CONFIG: dict[str, Any] = {
+    "neighbours": 8,
+    "discs": True,
+}  # fields of the configuration that go with these steps (docs/dimo.md)
 RATES = {
     "means": (6e-4, 2e-5), "log_scales": (4e-3, 2e-4), "quats": (3e-3, 1e-4), "opacity_logits": (3e-2, 3e-3),
     "colors": (2e-2, 5e-4), "log_radii": (3e-3, 3e-4),
