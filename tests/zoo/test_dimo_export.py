@@ -174,7 +174,7 @@ def test_exports_of_a_model_that_stretches(tmp_path):
 
 
 def test_exports_of_a_model_of_discs(tmp_path):
-    """A page's slopes are the gradients of its weights, by finite differences, and .ply has the discs of `DIMO.skin`."""
+    """A page's slopes are the gradients of its weights (finite differences); .ply has the discs of `DIMO.skin`."""
     motion = tiny_pipeline(stretching=True, discs=True).motion(2)
     expected, model = motion.gaussians(), motion.model
     splats = skinned_splats(model, [("it", motion.trajectories)], motion.phases, motion.seconds)

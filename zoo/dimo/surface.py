@@ -1,8 +1,8 @@
 """Steps of training that make the Gaussians a skin (not in the paper).
 
 Every Gaussian is drawn with a blur of about half a pixel. In the first steps of stage 2, where a picture has 64 pixels,
-this is 10 mm for the drop, an object of 30 cm: opaque Gaussians on its surface would be drawn beyond its outline. Stage 2
-therefore makes them transparent and moves them inside; those of the drop had an opacity of 0.11 and were 19 mm below
+this is 10 mm for the drop, an object of 30 cm: opaque Gaussians on its surface would be drawn beyond its outline. Stage
+2 therefore makes them transparent and moves them inside; those of the drop had an opacity of 0.11 and were 19 mm below
 the surface, in the median. One then sees through them to others of all depths and colours, which looks like fur.
 
 Here new Gaussians are placed on the visual hull, as discs that lie in the surface and are nearly opaque, and trained at
