@@ -2,10 +2,11 @@
 
     python -m benchmarks.republish dimo/kangaroo --data out/motions/kangaroo --out out/models
 
-With `--polish-steps 1500`, `--surface-steps 600` and `--prior-steps 300`, the last steps of training, which older models
-have not had, are made up for first (`zoo.dimo.polish`, `zoo.dimo.surface`, `zoo.dimo.prior`). Text heads, names and
-provenance stay; metrics.json is measured with the weights that are published, on the motion videos that the model was
-trained on (about five CPU minutes for 50 motions). Results of `factory.evaluate` belong to the old weights and are left out.
+With `--polish-steps 1500`, `--surface-steps 600` and `--prior-steps 300`, the last steps of training, which older
+models have not had, are made up for first (`zoo.dimo.polish`, `zoo.dimo.surface`, `zoo.dimo.prior`). Text heads,
+names and provenance stay; metrics.json is measured with the weights that are published, on the motion videos that the
+model was trained on (about five CPU minutes for 50 motions). Results of `factory.evaluate` belong to the old weights
+and are left out.
 """
 
 from __future__ import annotations
