@@ -28,7 +28,6 @@ from zoo.dimo.model import DIMO
 from zoo.dimo.pipeline import DIMOPipeline
 from zoo.dimo.polish import polish
 from zoo.dimo.prior import fit_prior
-from zoo.dimo.strays import remove_strays
 from zoo.dimo.surface import CONFIG, make_skin
 
 
@@ -68,7 +67,6 @@ def republish(
     if surface_steps:
         model.config = replace(model.config, **CONFIG)
         make_skin(run, surface_steps)
-        remove_strays(model, trained_on, run.views)
         done = replace(done, surface_steps=surface_steps)
     if prior_steps:
         fit_prior(model, prior_steps)

@@ -96,7 +96,7 @@ def test_a_plane_is_even_and_a_raised_disc_is_not(trained):
     with torch.no_grad():
         model.means[310, 2] = 3.0
     assert (
-        unevenness(model, near, apart).item() < 6 * raised
+        unevenness(model, near, apart).item() < 30 * raised
     )  # an edge: squared, it would be 100 times as much
     turned = model.quats.detach().clone()
     turned[310] = torch.tensor(
@@ -110,11 +110,11 @@ def test_a_plane_is_even_and_a_raised_disc_is_not(trained):
 
 
 def test_training_ends_with_it_if_the_configuration_says_so(trained, monkeypatch):
-    """After the steps on tracks, and before Gaussians are removed and draws are looked at, which depend on it."""
+    """After the steps on tracks, before draws are looked at; removing discs as strays would leave holes."""
     calls = []
     for name in ("polish", "make_skin", "remove_strays", "fit_prior"):
         monkeypatch.setattr(f"zoo.dimo.training.{name}", lambda run, *_, name=name: calls.append(name))
     values = trained.config
     joint = replace(values.joint, surface_steps=7, prior_steps=5, remove_strays=True)
     train(trained.videos, replace(values, joint=joint))
-    assert calls == ["polish", "make_skin", "remove_strays", "fit_prior"]
+    assert calls == ["polish", "make_skin", "fit_prior"]

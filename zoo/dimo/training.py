@@ -105,9 +105,9 @@ def train(
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
     polish(run, config.joint.polish_steps)
-    if config.factorised:
+    if config.joint.surface_steps and config.factorised:
         make_skin(run, config.joint.surface_steps)
-    if config.joint.remove_strays and config.factorised:
+    elif config.joint.remove_strays and config.factorised:  # of a skin, they would leave holes at the outline
         remove_strays(run.model, videos, run.views)
     if config.joint.prior_steps and config.factorised and config.latent_space:
         fit_prior(run.model, config.joint.prior_steps, seed)
