@@ -12,13 +12,13 @@ from tiny_motions import tiny_config
 
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.config import DIMOConfig
+from zoo.dimo.discs import matrix_quaternions
 from zoo.dimo.model import (
     DIMO,
     RIDGE,
     KeyPointMotion,
     MotionDecoder,
     encode,
-    matrix_quaternions,
     multiply_quaternions,
     rbf_weights,
 )
@@ -221,7 +221,7 @@ def test_discs_remain_tangent_to_the_deformed_surface():
         shape = rotation_matrices(discs.quats[0])[..., :2] * discs.scales[0, :, None, :2]
         inside = (expected.norm(dim=1) < 0.05).all(-1) & (expected.norm(dim=1) > 0.012).all(
             -1
-        )  # DISC_STRETCHES
+        )  # discs.STRETCHES
         assert inside.float().mean() > 0.5
         assert torch.allclose((shape @ shape.mT)[inside], (expected @ expected.mT)[inside], atol=1e-8)
         # The control: blended rotations, which other models have.

@@ -21,13 +21,13 @@ from renderers.gaussians import Gaussians
 from renderers.gaussians.features import rotation_matrices
 from renderers.values import by_value
 from zoo.dimo.config import DIMOConfig
+from zoo.dimo.discs import multiply_quaternions, skin_discs
 from zoo.seeds import untouched
 
 # Of `DIMO.strains`: limits of the ratios of distances, and the ridge of the least squares.
 STRETCHES = 0.5, 2.0
 RIDGE = 0.1
 SMALLEST_STRETCH = 1e-3  # factor of a scale
-DISC_STRETCHES = 0.4, 2.5  # limits of the factors of a disc's smaller and larger radius
 
 
 @by_value
@@ -275,10 +275,10 @@ class DIMO(nn.Module):
 
         q_i(t) = q̄_i(t) ⊗ q_i, with q̄_i from `_blend`. Opacities and colours are shared by all scenes, and so are scales
         unless `config.stretching`: then that of axis e of Gaussian i is multiplied by ‖A_i e‖, with the blended linear
-        map A_i. With `config.discs`, Gaussians are carried along as `_discs` describes instead.
+        map A_i. With `config.discs`, they are carried along as `zoo.dimo.discs` describes instead.
         """
         if self.config.discs and self.config.factorised:
-            return self._discs(motion)
+            return skin_discs(self, motion)
         B, T = motion.positions.shape[:2]
         dtype = self.means.dtype  # the renderer's; the others may be stored in half precision
         quats, scales = self.quats.to(dtype), self.log_scales.to(dtype).exp()[None]
@@ -312,63 +312,6 @@ class DIMO(nn.Module):
             apart = self.means[:, None] - self.key_points[self.neighbours]
             squared = apart.square().sum(-1)
         return rbf_weights(squared, self.log_radii.exp()[self.neighbours])
-
-    def weight_slopes(self) -> Tensor:
-        """Gradients ∇w_ik of the blending weights at the Gaussians' centres, [N, J, 3] in the order of `neighbours`.
-
-        As `skinning_weights`, they are differentiable in r_k only.
-        """
-        weights = self._neighbour_weights()
-        with torch.no_grad():
-            apart = self.means[:, None] - self.key_points[self.neighbours]
-        logs = -apart / self.log_radii.exp()[self.neighbours].square()[..., None]  # ∇ log of the influence
-        return weights[..., None] * (logs - (weights[..., None] * logs).sum(1, keepdim=True))
-
-    def _discs(self, motion: KeyPointMotion) -> Gaussians:
-        """Deform the canonical Gaussians as discs that remain tangent to the deformed surface (not in the paper).
-
-        The blend of equation 7 maps every point x to Σ_k w_k(x) [F_k (x − p_k) + p_k + Δ_k] (see `_blend`). The two
-        first axes of a Gaussian, each as long as its scale, are mapped by the gradient of this map,
-        J_i = Σ_k w_ik F_k + Σ_k [F_k (x_i − p_k) + p_k + Δ_k] ∇w_kᵀ, and span the new disc; its thickness, along the
-        normal, stays. Neighbouring discs then move as one surface, which blended rotations do not ensure: they lack
-        the second sum, which is as large as the first where key points move apart.
-        """
-        dtype = self.means.dtype
-        matrices, constant, _ = self._affine(motion)
-        S, K = matrices.shape[:2]
-        table = torch.cat([matrices.flatten(2), constant], -1).transpose(0, 1).reshape(K, S * 12)
-        blends = torch.cat([self._neighbour_weights()[:, None], self.weight_slopes().mT], 1)  # [N, 4, J]
-        N = len(blends)
-        rows = blends.new_zeros(N, 4, K).scatter(2, self.neighbours[:, None].expand(-1, 4, -1), blends)
-        blended = (rows.reshape(N * 4, K) @ table).reshape(N, 4, S, 12).permute(2, 0, 1, 3)
-        maps = blended[..., :9].unflatten(-1, (3, 3))  # [S, N, 4, 3, 3]
-        places = (maps @ self.means[None, :, None, :, None]).squeeze(-1) + blended[..., 9:]  # [S, N, 4, 3]
-        gradient = maps[:, :, 0] + places[:, :, 1:].mT
-
-        scales = self.log_scales.to(dtype).exp()
-        axes = gradient @ (
-            rotation_matrices(self.quats.to(dtype))[..., :2] * scales[:, None, :2]
-        )  # [S, N, 3, 2]
-        with (
-            torch.no_grad()
-        ):  # the turn within the disc that makes its axes orthogonal, as they are for an ellipse
-            squares = axes.mT @ axes
-            half = torch.atan2(2 * squares[..., 0, 1], squares[..., 0, 0] - squares[..., 1, 1]) / 2
-            turn = torch.stack([half.cos(), -half.sin(), half.sin(), half.cos()], -1).unflatten(-1, (2, 2))
-            low = DISC_STRETCHES[0] * scales[:, :2].amin(-1, keepdim=True)
-            high = DISC_STRETCHES[1] * scales[:, :2].amax(-1, keepdim=True)
-        first, second = (axes @ turn).unbind(-1)
-        u = F.normalize(first, dim=-1)
-        second = second - (second * u).sum(-1, keepdim=True) * u
-        v = F.normalize(second, dim=-1)
-        radii = torch.stack([first.norm(dim=-1), second.norm(dim=-1)], -1).maximum(low).minimum(high)
-        return Gaussians(
-            means=places[:, :, 0],
-            quats=matrix_quaternions(torch.stack([u, v, torch.linalg.cross(u, v)], -1)),
-            scales=torch.cat([radii, scales[:, 2:].expand(S, -1, -1)], -1),
-            opacities=self.opacity_logits.to(dtype).sigmoid()[None],
-            colors=self.colors.to(dtype)[None],
-        )
 
     def strains(self, positions: Tensor) -> Tensor:
         """How the object is stretched about each key point (not in the paper): E_k, symmetric, [S, K, 3, 3].
@@ -423,11 +366,7 @@ class DIMO(nn.Module):
         return means, blended[..., 12:], maps
 
     def _affine(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor, Tensor]:
-        """What each key point does to a point x: F (x − p) + p + Δ = F x + (p + Δ − F p), for all S = B·T scenes.
-
-        Returns:
-            F_k [S, K, 3, 3], the constant parts [S, K, 3] and the quaternions q_k [S, K, 4].
-        """
+        """What each key point does to x, F x + (p + Δ − F p): F [S, K, 3, 3], the rest [S, K, 3] and q [S, K, 4]."""
         positions, rotations = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)
         matrices = rotation_matrices(rotations)
         if self.stretches:
@@ -503,32 +442,3 @@ def rbf_weights(squared: Tensor, radii: Tensor) -> Tensor:
     """
     influence = (-squared / (2.0 * radii.square())).exp() + 1e-7
     return influence / influence.sum(-1, keepdim=True)
-
-
-def matrix_quaternions(matrices: Tensor) -> Tensor:
-    """Quaternions wxyz [..., 4], not normalised, of rotation matrices [..., 3, 3]; differentiable everywhere.
-
-    4 q qᵀ is linear in the matrix; its row with the largest diagonal entry is the quaternion times that entry's root.
-    """
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrices.unbind(-2))
-    w, x, y, z = 1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz
-    rows = (w, zy - yz, xz - zx, yx - xy), (zy - yz, x, xy + yx, xz + zx)
-    rows = *rows, (xz - zx, xy + yx, y, yz + zy), (yx - xy, xz + zx, yz + zy, z)
-    table = torch.stack([torch.stack(row, -1) for row in rows], -2)
-    largest = torch.stack([w, x, y, z], -1).argmax(-1)
-    return table.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4)).squeeze(-2)
-
-
-def multiply_quaternions(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product a ⊗ b of [..., 4] quaternions (w, x, y, z): the rotation b followed by a."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        -1,
-    )

@@ -104,14 +104,20 @@ def train(
             run.seconds += time.perf_counter() - started
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
-    polish(run, config.joint.polish_steps)
-    if config.joint.surface_steps and config.factorised:
-        make_skin(run, config.joint.surface_steps)
-    elif config.joint.remove_strays and config.factorised:  # of a skin, they would leave holes at the outline
-        remove_strays(run.model, videos, run.views)
-    if config.joint.prior_steps and config.factorised and config.latent_space:
-        fit_prior(run.model, config.joint.prior_steps, seed)
+    _finish(run)
     return run.model.eval()
+
+
+def _finish(run: TrainingContext) -> None:
+    """The last steps, after both stages."""
+    config, joint = run.config, run.config.joint
+    polish(run, joint.polish_steps)
+    if joint.surface_steps and config.factorised:
+        make_skin(run, joint.surface_steps)
+    elif joint.remove_strays and config.factorised:  # of a skin, they would leave holes at the outline
+        remove_strays(run.model, run.videos, run.views)
+    if joint.prior_steps and config.factorised and config.latent_space:
+        fit_prior(run.model, joint.prior_steps, run.seed)
 
 
 class _Training(TrainingContext):

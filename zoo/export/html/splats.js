@@ -4,7 +4,7 @@
 // nothing below α = 1/255.
 
 const WIDTH = 1024; // texels per row of the data textures
-const SMALLEST = 0.4, LARGEST = 2.5; // factors of a disc's radii, as in zoo/dimo/model.py
+const SMALLEST = 0.4, LARGEST = 2.5; // factors of a disc's radii, as in zoo/dimo/discs.py
 const STRAIN = 7; // first number of the strain of a key point
 
 const PROJECT = `

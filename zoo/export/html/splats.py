@@ -35,7 +35,7 @@ class SkinnedSplats:
     of the normalised q_k(t), a centre x moves to Σ_k w_k [R_k(t) (x − p_k) + p_k(t)], and a Gaussian is turned by the
     normalised Σ_k w_k q_k(t). With strains E_k(t), R_k (1 + E_k) takes the place of R_k, and the Gaussian is scaled
     along its axis e by ‖Σ_k w_k R_k (1 + E_k) e‖. With the gradients of the weights, Gaussians are discs, whose first
-    two axes are carried along as tangents (`zoo.dimo.model.DIMO._discs`).
+    two axes are carried along as tangents (`zoo.dimo.discs`).
 
     Attributes:
         means, scales, colors: [N, 3]: centres in metres, standard deviations, sRGB-encoded colours.
