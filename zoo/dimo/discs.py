@@ -98,8 +98,12 @@ def matrix_quaternions(matrices: Tensor) -> Tensor:
     """
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in matrices.unbind(-2))
     w, x, y, z = 1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz
-    rows = (w, zy - yz, xz - zx, yx - xy), (zy - yz, x, xy + yx, xz + zx)
-    rows = *rows, (xz - zx, xy + yx, y, yz + zy), (yx - xy, xz + zx, yz + zy, z)
+    rows = (
+        (w, zy - yz, xz - zx, yx - xy),
+        (zy - yz, x, xy + yx, xz + zx),
+        (xz - zx, xy + yx, y, yz + zy),
+        (yx - xy, xz + zx, yz + zy, z),
+    )
     table = torch.stack([torch.stack(row, -1) for row in rows], -2)
     largest = torch.stack([w, x, y, z], -1).argmax(-1)
     return table.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4)).squeeze(-2)
