@@ -90,6 +90,7 @@ def test_models_without_key_points_and_with_other_neighbours(chromium, tmp_path)
         {"neighbours": 3},
         {"neighbours": 1, "key_points": 300},
         {"stretching": True},
+        {"stretching": True, "discs": True, "neighbours": 5},
     ):
         motion = tiny_pipeline(**config).motion(3)
         out = chromium(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -170,6 +171,29 @@ def test_exports_of_a_model_that_stretches(tmp_path):
     arrays = np.load(motion.save(tmp_path / "egg.npz"))
     strains = motion.model.strains(motion.trajectories.positions)
     assert np.allclose(arrays["strains"], strains.numpy(), atol=1e-7)
+
+
+def test_exports_of_a_model_of_discs(tmp_path):
+    """A page's slopes are the gradients of its weights (finite differences); .ply has the discs of `DIMO.skin`."""
+    motion = tiny_pipeline(stretching=True, discs=True).motion(2)
+    expected, model = motion.gaussians(), motion.model
+    splats = skinned_splats(model, [("it", motion.trajectories)], motion.phases, motion.seconds)
+    step = 1e-3
+    for axis in range(3):
+        weights = []
+        for sign in (1, -1):
+            moved = copy.deepcopy(model)
+            moved.means.data[:, axis] += sign * step
+            weights.append(moved.skinning_weights().gather(1, model.neighbours).detach().numpy())
+        slopes = (weights[0] - weights[1]) / (2 * step)
+        assert np.abs(splats.slopes[..., axis] - slopes).max() < 0.01 * np.abs(slopes).max()
+    read = ply.read(sorted(motion.save(tmp_path / "egg.ply").iterdir())[4])
+    assert torch.allclose(read.scales[0], expected.scales[4], rtol=1e-4)
+    assert tiny_pipeline().motion(2).model.config.discs is False
+    plain = skinned_splats(
+        tiny_pipeline().model, [("it", motion.trajectories)], motion.phases, motion.seconds
+    )
+    assert plain.slopes is None
 
 
 def test_an_npz_has_what_skinning_needs(motion, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from tiny_motions import tiny_config
 
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.config import DIMOConfig
+from zoo.dimo.discs import matrix_quaternions
 from zoo.dimo.model import (
     DIMO,
     RIDGE,
@@ -100,9 +101,11 @@ def test_skinning_weights_are_shares_and_teach_the_radii_only():
     assert model.means.grad is None and model.key_points.grad is None
 
 
-@pytest.mark.parametrize("stretching", [False, True])
-def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly(stretching):
-    model = _model(stretching=stretching)
+@pytest.mark.parametrize("kind", [{}, {"stretching": True}, {"stretching": True, "discs": True}])
+def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly(kind):
+    model = _model(**kind)
+    with torch.no_grad():  # discs of different radii, whose axes are in the order of `skin`
+        model.log_scales.copy_(torch.tensor([0.03, 0.02, 0.01]).log())
     turn = Rotation.from_rotvec([0.4, -1.1, 0.3])
     quat = torch.tensor(turn.as_quat(scalar_first=True), dtype=torch.float32)
     matrix, shift = torch.tensor(turn.as_matrix(), dtype=torch.float32), torch.tensor([0.3, -0.2, 0.5])
@@ -110,9 +113,10 @@ def test_key_points_that_move_rigidly_carry_the_gaussians_rigidly(stretching):
     motion = KeyPointMotion(positions, (3.0 * quat).expand(1, 1, len(model.key_points), 4))
     moved = model.skin(motion)
     assert torch.allclose(moved.means[0], model.means @ matrix.T + shift, atol=1e-5)
-    assert torch.allclose(
-        rotation_matrices(moved.quats[0]), matrix @ rotation_matrices(model.quats), atol=1e-5
-    )
+    turned = (matrix.T @ rotation_matrices(moved.quats[0])).mT @ rotation_matrices(model.quats)
+    assert torch.allclose(turned.diagonal(dim1=1, dim2=2).abs(), torch.ones(()), atol=1e-4)
+    if "discs" not in kind:  # whose axes may point in the opposite direction
+        assert torch.allclose(turned, torch.eye(3).expand_as(turned), atol=1e-4)
     assert torch.allclose(moved.scales, model.log_scales.exp().expand_as(moved.scales), rtol=1e-4)
     # The control: half of the key points left behind is no rigid motion.
     torn = positions.clone()
@@ -180,6 +184,62 @@ def test_what_stretches_may_also_turn():
     turned = model.skin(KeyPointMotion(places[None, None], quat.expand(1, 1, 96, 4)))
     assert torch.allclose(turned.means[0], means @ matrix.T, atol=1e-5)
     assert torch.allclose(turned.scales[0] / model.log_scales.exp(), scales, atol=1e-4)
+
+
+def test_discs_remain_tangent_to_the_deformed_surface():
+    """Their axes against the gradient of equation 7 by finite differences, with weights that vary."""
+    model = _model(stretching=True, discs=True, key_points=12, graph=12, neighbours=5).double()
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(1, 1, 12, 7, generator=generator, dtype=torch.float64)
+    quats = torch.tensor([1.0, 0, 0, 0]) + 0.2 * noise[..., 3:]
+    motion = KeyPointMotion(model.key_points.detach() + 0.05 * noise[..., :3], quats)
+
+    def place(points: torch.Tensor) -> torch.Tensor:
+        """Equation 7 as it is written, with the key points of each Gaussian."""
+        near = model.neighbours
+        squared = (points[:, None] - model.key_points[near]).square().sum(-1)
+        weights = rbf_weights(squared, model.log_radii.exp()[near])
+        maps = rotation_matrices(quats[0, 0]) @ (
+            torch.eye(3, dtype=torch.float64) + model.strains(motion.positions[0])[0]
+        )
+        apart = points[:, None] - model.key_points[near]
+        moved = (maps[near] @ apart[..., None]).squeeze(-1) + motion.positions[0, 0, near]
+        return (weights[..., None] * moved).sum(1)
+
+    with torch.no_grad():
+        model.log_radii.fill_(math.log(1.5))
+        model.log_scales.copy_(torch.tensor([0.03, 0.02, 0.002]).log())
+        discs = model.skin(motion)
+        assert torch.allclose(discs.means[0], place(model.means), atol=1e-12)
+        axes = rotation_matrices(model.quats) * model.log_scales.exp()[:, None]
+        step = 1e-5
+        ends = [
+            (place(model.means + step * a) - place(model.means - step * a)) / (2 * step)
+            for a in axes[..., :2].unbind(-1)
+        ]
+        expected = torch.stack(ends, -1)
+        shape = rotation_matrices(discs.quats[0])[..., :2] * discs.scales[0, :, None, :2]
+        inside = (expected.norm(dim=1) < 0.05).all(-1) & (expected.norm(dim=1) > 0.012).all(
+            -1
+        )  # discs.STRETCHES
+        assert inside.float().mean() > 0.5
+        assert torch.allclose((shape @ shape.mT)[inside], (expected @ expected.mT)[inside], atol=1e-8)
+        # The control: blended rotations, which other models have.
+        model.config = replace(model.config, discs=False)
+        old = model.skin(motion)
+        shape = rotation_matrices(old.quats[0])[..., :2] * old.scales[0, :, None, :2]
+        assert not torch.allclose((shape @ shape.mT)[inside], (expected @ expected.mT)[inside], atol=1e-5)
+
+
+def test_quaternions_of_matrices_are_scipys():
+    turns = Rotation.random(100, random_state=0)
+    halves = Rotation.from_rotvec(np.pi * np.eye(3))  # w = 0
+    for each in (turns, halves, Rotation.identity(1)):
+        quats = matrix_quaternions(torch.tensor(each.as_matrix()))
+        quats = torch.nn.functional.normalize(quats, dim=-1)
+        assert ((quats * torch.tensor(each.as_quat(scalar_first=True))).sum(-1).abs() > 1 - 1e-12).all()
+    matrices = torch.tensor(turns.as_matrix()[:5], requires_grad=True)
+    assert torch.autograd.gradcheck(matrix_quaternions, matrices)
 
 
 def test_strains_and_their_gradients():

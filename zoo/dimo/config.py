@@ -107,6 +107,8 @@ class Joint:
         prune_opacity, prune_scale: Gaussians below this opacity or above this scale (world units) are removed.
         remove_strays: at the end, remove Gaussians that come off the object (`zoo.dimo.strays`; not in the paper).
         polish_steps: at the end, steps on tracks alone (`zoo.dimo.polish`; not in the paper).
+        surface_steps: at the end, steps in which new Gaussians on the surface replace those of before
+            (`zoo.dimo.surface`; not in the paper).
         prior_steps: at the end, steps in which the latents' coordinates are fitted to N(0, I), so that draws hold
             together (`zoo.dimo.prior`; not in the paper).
         smooth_from: first step of the depth and normal smoothness losses.
@@ -125,6 +127,7 @@ class Joint:
     prune_scale: Positive = 0.4
     remove_strays: bool = False
     polish_steps: Whole = 0
+    surface_steps: Whole = 0
     prior_steps: Whole = 0
     smooth_from: Whole = 200
     arap_until: Whole = 5000
@@ -194,6 +197,8 @@ class DIMOConfig:
             object then turns by an angle in between, instead of being deformed.
         stretching: skinning stretches the object where its key points move apart, with the Gaussians on it (not in the
             paper, whose skinning moves and turns them only: a body that swells then shows gaps).
+        discs: Gaussians are discs, carried along as tangents of the deformed surface (not in the paper, whose skinning
+            turns them as the blend of the key points' rotations).
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
         latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
             other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
@@ -220,6 +225,7 @@ class DIMOConfig:
     blending: Annotated[str, OneOf("linear", "aligned")] = "linear"
     root: bool = False
     stretching: bool = False
+    discs: bool = False
     factorised: bool = True
     latent_space: bool = True
     losses: LossWeights = field(default_factory=LossWeights)
@@ -242,9 +248,9 @@ class DIMOConfig:
         """
         values = asdict(self)
         for part, defaults, added in (
-            (values, DIMOConfig, ("blending", "root", "stretching")),
+            (values, DIMOConfig, ("blending", "root", "stretching", "discs")),
             (values["losses"], LossWeights, ("tracks",)),
-            (values["joint"], Joint, ("remove_strays", "polish_steps", "prior_steps")),
+            (values["joint"], Joint, ("remove_strays", "polish_steps", "surface_steps", "prior_steps")),
         ):
             for name in added:
                 if part[name] == getattr(defaults, name):

@@ -21,6 +21,7 @@ from renderers.gaussians import Gaussians
 from renderers.gaussians.features import rotation_matrices
 from renderers.values import by_value
 from zoo.dimo.config import DIMOConfig
+from zoo.dimo.discs import multiply_quaternions, skin_discs
 from zoo.seeds import untouched
 
 # Of `DIMO.strains`: limits of the ratios of distances, and the ridge of the least squares.
@@ -274,8 +275,10 @@ class DIMO(nn.Module):
 
         q_i(t) = q̄_i(t) ⊗ q_i, with q̄_i from `_blend`. Opacities and colours are shared by all scenes, and so are scales
         unless `config.stretching`: then that of axis e of Gaussian i is multiplied by ‖A_i e‖, with the blended linear
-        map A_i.
+        map A_i. With `config.discs`, they are carried along as `zoo.dimo.discs` describes instead.
         """
+        if self.config.discs and self.config.factorised:
+            return skin_discs(self, motion)
         B, T = motion.positions.shape[:2]
         dtype = self.means.dtype  # the renderer's; the others may be stored in half precision
         quats, scales = self.quats.to(dtype), self.log_scales.to(dtype).exp()[None]
@@ -347,14 +350,9 @@ class DIMO(nn.Module):
             Centres x_i(t) [S, N, 3], blended quaternions q̄_i(t) [S, N, 4], not normalised, and linear maps
             A_i(t) = Σ_k w_ik F_k(t), [S, N, 3, 3].
         """
-        positions, rotations = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)  # [S, K, …]
-        S, K, _ = positions.shape
-        matrices = rotation_matrices(rotations)
-        if self.stretches:
-            matrices = matrices + matrices @ self.strains(positions)
-        # F (x − p) + p + Δ = F x + (p + Δ − F p) is affine in x. F, the constant part and q are therefore blended
-        # once per Gaussian (16 numbers per key point) before F x is evaluated.
-        constant = positions - (matrices @ self.key_points[..., None]).squeeze(-1)
+        matrices, constant, rotations = self._affine(motion)
+        S, K, _ = constant.shape
+        # F, the constant part and q are blended once per Gaussian (16 numbers per key point) before F x is evaluated.
         columns = matrices.transpose(-1, -2).flatten(2)
         table = torch.cat([columns, constant, rotations], -1)  # [S, K, 16]
         blended = self.skinning_weights() @ table.transpose(0, 1).reshape(K, S * 16)
@@ -366,6 +364,14 @@ class DIMO(nn.Module):
         if self.config.blending == "aligned":
             return means, self._aligned_rotations(rotations), maps
         return means, blended[..., 12:], maps
+
+    def _affine(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor, Tensor]:
+        """What each key point does to x, F x + (p + Δ − F p): F [S, K, 3, 3], the rest [S, K, 3] and q [S, K, 4]."""
+        positions, rotations = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)
+        matrices = rotation_matrices(rotations)
+        if self.stretches:
+            matrices = matrices + matrices @ self.strains(positions)
+        return matrices, positions - (matrices @ self.key_points[..., None]).squeeze(-1), rotations
 
     def _aligned_rotations(self, rotations: Tensor) -> Tensor:
         """Blended rotations q̄_i = Σ_k w_ik s_ik q_k / ‖q_k‖ of scenes with rotations q_k, [S, K, 4] to [S, N, 4].
@@ -396,10 +402,15 @@ class DIMO(nn.Module):
         """
         phases = self.phases[:: max(1, self.config.frames // 4)] if phases is None else phases
         paths = self.paths(self.mu, phases).flatten(0, 1).transpose(0, 1).flatten(1)
-        G, J = self.graph.shape[1], self.neighbours.shape[1]
         apart = torch.cdist(paths, paths)
         apart.fill_diagonal_(-1.0)  # a key point comes first in its own row even if others coincide with it
-        self.graph.copy_(apart.topk(G, largest=False).indices)
+        self.graph.copy_(apart.topk(self.graph.shape[1], largest=False).indices)
+        self.assign()
+
+    @torch.no_grad()
+    def assign(self) -> None:
+        """Recompute each Gaussian's key points, for the motion graph as it is."""
+        J = min(self.config.neighbours, self.graph.shape[1])
         self.neighbours = self.graph[torch.cdist(self.means, self.key_points).argmin(1), :J]
 
 
@@ -431,18 +442,3 @@ def rbf_weights(squared: Tensor, radii: Tensor) -> Tensor:
     """
     influence = (-squared / (2.0 * radii.square())).exp() + 1e-7
     return influence / influence.sum(-1, keepdim=True)
-
-
-def multiply_quaternions(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product a ⊗ b of [..., 4] quaternions (w, x, y, z): the rotation b followed by a."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        -1,
-    )

@@ -38,6 +38,7 @@ from zoo.dimo.polish import polish
 from zoo.dimo.pretraining import KeyPointStage
 from zoo.dimo.prior import fit_prior
 from zoo.dimo.strays import remove_strays
+from zoo.dimo.surface import make_skin
 
 __all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "nearest_latent", "train"]
 
@@ -103,12 +104,20 @@ def train(
             run.seconds += time.perf_counter() - started
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
-    polish(run, config.joint.polish_steps)
-    if config.joint.remove_strays and config.factorised:
-        remove_strays(run.model, videos, run.views)
-    if config.joint.prior_steps and config.factorised and config.latent_space:
-        fit_prior(run.model, config.joint.prior_steps, seed)
+    _finish(run)
     return run.model.eval()
+
+
+def _finish(run: TrainingContext) -> None:
+    """The last steps, after both stages."""
+    config, joint = run.config, run.config.joint
+    polish(run, joint.polish_steps)
+    if joint.surface_steps and config.factorised:
+        make_skin(run, joint.surface_steps)
+    elif joint.remove_strays and config.factorised:  # of a skin, they would leave holes at the outline
+        remove_strays(run.model, run.videos, run.views)
+    if joint.prior_steps and config.factorised and config.latent_space:
+        fit_prior(run.model, joint.prior_steps, run.seed)
 
 
 class _Training(TrainingContext):

@@ -4,6 +4,7 @@
 // nothing below α = 1/255.
 
 const WIDTH = 1024; // texels per row of the data textures
+const SMALLEST = 0.4, LARGEST = 2.5; // factors of a disc's radii, as in zoo/dimo/discs.py
 const STRAIN = 7; // first number of the strain of a key point
 
 const PROJECT = `
@@ -30,6 +31,7 @@ void main() {
   mat3 A = mat3(0.0);
   vec3 b = vec3(0.0);
   vec4 q = vec4(0.0);
+  mat3 slope = mat3(0.0); // of the blend of what key points do, where only the weights change
   for (int j = 0; j < JOINTS; j++) {
     vec4 pair = texel(splats, first + 4 + j / 2);
     vec2 joint = j % 2 == 0 ? pair.xy : pair.zw;
@@ -38,6 +40,10 @@ void main() {
     A += joint.y * mat3(r0.xyz, r1.xyz, r2.xyz);
     b += joint.y * r3.xyz;
     q += joint.y * vec4(r0.w, r1.w, r2.w, r3.w);
+#ifdef DISCS
+    vec3 moved = mat3(r0.xyz, r1.xyz, r2.xyz) * centre.xyz + r3.xyz;
+    slope += outerProduct(moved, texel(splats, first + 4 + (JOINTS + 1) / 2 + j).xyz);
+#endif
   }
   q /= length(q);
   float w = q.x, x = q.y, y = q.z, z = q.w;
@@ -57,8 +63,22 @@ void main() {
   vec2 high = (size - pinhole.zw) / pinhole.xy + 0.15 * size / pinhole.xy;
   vec2 tangent = clamp(c.xy / c.z, low, high);
   mat3 M = mat3(m0.xyz, m1.xyz, m2.xyz);
+#ifdef DISCS
+  // The two first axes are tangents, made orthogonal; the third remains the thickness.
+  mat3 J = A + slope;
+  vec3 d = J * M[0], e = J * M[1];
+  float turn = 0.5 * atan(2.0 * dot(d, e), dot(d, d) - dot(e, e));
+  vec3 major = cos(turn) * d + sin(turn) * e, minor = cos(turn) * e - sin(turn) * d;
+  vec3 u = major / max(length(major), 1e-12);
+  minor -= dot(minor, u) * u;
+  vec3 v = minor / max(length(minor), 1e-12);
+  float least = ${SMALLEST} * min(length(M[0]), length(M[1])), most = ${LARGEST} * max(length(M[0]), length(M[1]));
+  M = W * mat3(clamp(length(major), least, most) * u, clamp(length(minor), least, most) * v,
+    length(M[2]) * cross(u, v));
+#else
   if (stretch) for (int i = 0; i < 3; i++) M[i] *= length(A * M[i]) / max(length(M[i]), 1e-12);
   M = W * R * M;
+#endif
   vec3 depth = vec3(M[0].z, M[1].z, M[2].z);
   vec3 p = pinhole.x / c.z * (vec3(M[0].x, M[1].x, M[2].x) - tangent.x * depth);
   vec3 s = pinhole.y / c.z * (vec3(M[0].y, M[1].y, M[2].y) - tangent.y * depth);
@@ -135,8 +155,9 @@ class Renderer {
 
   setUp() {
     const { gl } = this;
-    const texels = 4 + Math.ceil(this.joints / 2);
-    const defines = `#define TEXELS ${texels}\n#define JOINTS ${this.joints}\n`;
+    const discs = "slopes" in this.arrays;
+    const texels = 4 + Math.ceil(this.joints / 2) + (discs ? this.joints : 0);
+    const defines = `#define TEXELS ${texels}\n#define JOINTS ${this.joints}\n${discs ? "#define DISCS\n" : ""}`;
     this.project = this.program(defines + PROJECT, NOTHING, ["place", "axes", "colour"]);
     this.paint = this.program(QUAD, PAINT);
     gl.activeTexture(gl.TEXTURE0);
@@ -224,9 +245,10 @@ class Renderer {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32F, WIDTH, height, 0, gl.RGBA, gl.FLOAT, values);
   }
 
-  // Per Gaussian: (centre, opacity), three columns of M = R·diag(s) with a colour channel each, (joint, weight) pairs.
+  // Per Gaussian: (centre, opacity), three columns of M = R·diag(s) with a colour channel each, (joint, weight) pairs,
+  // and of discs the gradient of each weight.
   splatTexels(texels) {
-    const { means, quats, log_scales, opacities, colors, joints, weights } = this.arrays;
+    const { means, quats, log_scales, opacities, colors, joints, weights, slopes } = this.arrays;
     const values = new Float32Array(4 * WIDTH * Math.ceil((this.count * texels) / WIDTH));
     const R = new Float32Array(9);
     for (let i = 0; i < this.count; i++) {
@@ -246,6 +268,13 @@ class Renderer {
       for (let j = 0; j < this.joints; j++) {
         values[at + 2 * j] = joints.values[i * this.joints + j];
         values[at + 2 * j + 1] = weights.values[i * this.joints + j] / sum; // 1 again after quantisation
+      }
+      if (slopes) {
+        at += 4 * Math.ceil(this.joints / 2);
+        for (let j = 0; j < this.joints; j++) {
+          const from = 3 * (i * this.joints + j);
+          values.set(slopes.values.subarray(from, from + 3), at + 4 * j);
+        }
       }
     }
     return values;

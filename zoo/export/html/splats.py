@@ -34,7 +34,8 @@ class SkinnedSplats:
     With key point k at p_k in the rest pose, at p_k(t) with the quaternion q_k(t) in frame t, and the rotation R_k(t)
     of the normalised q_k(t), a centre x moves to Σ_k w_k [R_k(t) (x − p_k) + p_k(t)], and a Gaussian is turned by the
     normalised Σ_k w_k q_k(t). With strains E_k(t), R_k (1 + E_k) takes the place of R_k, and the Gaussian is scaled
-    along its axis e by ‖Σ_k w_k R_k (1 + E_k) e‖.
+    along its axis e by ‖Σ_k w_k R_k (1 + E_k) e‖. With the gradients of the weights, Gaussians are discs, whose first
+    two axes are carried along as tangents (`zoo.dimo.discs`).
 
     Attributes:
         means, scales, colors: [N, 3]: centres in metres, standard deviations, sRGB-encoded colours.
@@ -48,6 +49,7 @@ class SkinnedSplats:
         phases: of the frames, [T] in 0..1, increasing and evenly spaced.
         seconds: duration of the phases 0..1.
         strains: None, or [M, T, K, 6], the entries xx, yy, zz, xy, yz and xz of the symmetric E_k(t).
+        slopes: None, or [N, J, 3], the gradients of the weights at the Gaussians' centres.
     """
 
     means: np.ndarray
@@ -64,6 +66,7 @@ class SkinnedSplats:
     phases: np.ndarray
     seconds: float
     strains: np.ndarray | None = None
+    slopes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         arrays = {k: v for k, v in vars(self).items() if k not in ("names", "seconds") and v is not None}
@@ -75,7 +78,7 @@ class SkinnedSplats:
         expected = {
             "means": (N, 3), "scales": (N, 3), "quats": (N, 4), "opacities": (N,), "colors": (N, 3),
             "joints": (N, J), "weights": (N, J), "rest": (K, 3), "positions": (M, T, K, 3),
-            "rotations": (M, T, K, 4), "phases": (T,), "strains": (M, T, K, 6),
+            "rotations": (M, T, K, 4), "phases": (T,), "strains": (M, T, K, 6), "slopes": (N, J, 3),
         }  # fmt: skip
         for name, shape in expected.items():
             if name in arrays and arrays[name].shape != shape:
@@ -145,6 +148,8 @@ def write_splats(
         "rest": splats.rest,
         "motion": splats.motion,
     }
+    if splats.slopes is not None:
+        arrays["slopes"] = splats.slopes
     write_page(
         path, title=title, facts=facts or {}, renderer=("splats",), scene=scene, arrays=arrays,
         differences={"motion": 1},

@@ -1,0 +1,120 @@
+"""The steps of training that make the Gaussians a skin."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_motions import tiny_config, tiny_videos
+
+from renderers.gaussians.features import rotation_matrices
+from zoo.dimo import surface
+from zoo.dimo.context import TrainingContext
+from zoo.dimo.evaluation import evaluate
+from zoo.dimo.surface import make_skin, place_discs, speckles, unevenness
+from zoo.dimo.training import train
+
+REPLACED = {"means", "log_scales", "quats", "opacity_logits", "colors", "neighbours", "log_radii"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> TrainingContext:
+    """The tiny object after a short training, whose Gaussians are a fog."""
+    videos = tiny_videos(tmp_path_factory.mktemp("tiny"))
+    config = tiny_config(blending="aligned", discs=True, gaussians=900)
+    run = TrainingContext(videos, config, 0, torch.device("cpu"))
+    run.model = train(videos, config)
+    with torch.no_grad():
+        run.model.opacity_logits.fill_(-2.0)
+    return run
+
+
+def copied(run: TrainingContext) -> TrainingContext:
+    again = TrainingContext(run.videos, run.config, 0, torch.device("cpu"))
+    again.model = copy.deepcopy(run.model)
+    return again
+
+
+def test_a_fog_becomes_a_skin_and_the_motions_stay(trained):
+    run = copied(trained)
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    place_discs(run)
+    placed = evaluate(run.model, run.videos, every=2)
+    make_skin(run, 60)
+    skin = evaluate(run.model, run.videos, every=2)
+    assert skin["psnr"] > placed["psnr"] + 3 and skin["iou"] > placed["iou"] + 0.05
+    after = run.model.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == REPLACED
+    assert all(each.grad is None for each in run.model.parameters())
+    scales = run.model.log_scales.detach().exp()
+    assert run.model.opacity_logits.sigmoid().median() > 0.6  # 0.12 before
+    assert (scales[:, 2] / scales[:, :2].mean(1)).median() < 0.5
+    again = copied(trained)
+    make_skin(again, 60)
+    assert torch.equal(again.model.means, run.model.means)
+
+
+def test_no_steps_change_nothing(trained):
+    run = copied(trained)
+    make_skin(run, 0)
+    before, after = trained.model.state_dict(), run.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_new_discs_lie_in_the_surface(trained, monkeypatch):
+    """Of a sphere whose points are off by a tenth of their spacing, as those of a hull are."""
+    run, generator = copied(trained), torch.Generator().manual_seed(1)
+    rough = torch.nn.functional.normalize(torch.randn(900, 3, generator=generator), dim=-1)
+    rough = rough * (0.3 + 0.004 * torch.randn(900, 1, generator=generator))
+    monkeypatch.setattr(surface, "hull_points", lambda *_: (rough, torch.rand(900, 3)))
+    monkeypatch.setattr(surface, "carry_back", lambda _, points: points)
+    place_discs(run)
+    means, turns = run.model.means.detach(), rotation_matrices(run.model.quats.detach())
+    radii = means.norm(dim=-1)
+    assert ((turns[..., 2] * means).sum(-1) / radii).abs().median() > 0.98
+    assert radii.std() < 0.7 * rough.norm(dim=-1).std() and abs(radii.mean() - 0.3) < 0.015
+    assert torch.allclose(turns.det(), torch.ones(900), atol=1e-5)
+
+
+def test_a_plane_is_even_and_a_raised_disc_is_not(trained):
+    model = copy.deepcopy(trained.model)
+    grid = torch.stack(torch.meshgrid(torch.arange(30.0), torch.arange(30.0), indexing="ij"), -1).reshape(
+        -1, 2
+    )
+    with torch.no_grad():
+        model.means[:] = torch.cat([grid, torch.zeros(900, 1)], 1)
+        model.quats[:] = torch.tensor([1.0, 0, 0, 0])  # normals along z
+    near, apart = surface._neighbours(model.means)
+    assert unevenness(model, near, apart).item() == 0
+    with torch.no_grad():
+        model.means[310, 2] = 0.3
+    (gradient,) = torch.autograd.grad(unevenness(model, near, apart), model.means)
+    assert gradient[310, 2] > 0 and gradient[:, :2].abs().max() == 0
+    raised = unevenness(model, near, apart).item()
+    with torch.no_grad():
+        model.means[310, 2] = 3.0
+    assert (
+        unevenness(model, near, apart).item() < 30 * raised
+    )  # an edge: squared, it would be 100 times as much
+    turned = model.quats.detach().clone()
+    turned[310] = torch.tensor(
+        [0.5**0.5, 0.5**0.5, 0, 0]
+    )  # across the plane: the other side of something thin
+    with torch.no_grad():
+        model.quats[:] = turned
+        model.means[310, 2] = 0.0
+    assert unevenness(model, near, apart).item() == 0
+    assert speckles(torch.rand(900, 3), near) > 10 * speckles(torch.full((900, 3), 0.5), near)
+
+
+def test_training_ends_with_it_if_the_configuration_says_so(trained, monkeypatch):
+    """After the steps on tracks, before draws are looked at; removing discs as strays would leave holes."""
+    calls = []
+    for name in ("polish", "make_skin", "remove_strays", "fit_prior"):
+        monkeypatch.setattr(f"zoo.dimo.training.{name}", lambda run, *_, name=name: calls.append(name))
+    values = trained.config
+    joint = replace(values.joint, surface_steps=7, prior_steps=5, remove_strays=True)
+    train(trained.videos, replace(values, joint=joint))
+    assert calls == ["polish", "make_skin", "fit_prior"]

@@ -1,0 +1,166 @@
+"""Steps of training that make the Gaussians a skin (not in the paper).
+
+Every Gaussian is drawn with a blur of about half a pixel. In the first steps of stage 2, where a picture has 64 pixels,
+this is 10 mm for the drop, an object of 30 cm: opaque Gaussians on its surface would be drawn beyond its outline. Stage
+2 therefore makes them transparent and moves them inside; those of the drop had an opacity of 0.11 and were 19 mm below
+the surface, in the median. One then sees through them to others of all depths and colours, which looks like fur.
+
+Here new Gaussians are placed on the visual hull, as discs that lie in the surface and are nearly opaque, and trained at
+full resolution, with the motions fixed. Two losses keep them a skin: neighbouring discs are to lie in one plane and to
+have one colour.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
+from torch import Tensor, nn
+
+from renderers.gaussians import render
+from renderers.gaussians.features import rotation_matrices
+from zoo.dimo.context import TrainingContext
+from zoo.dimo.feed import Feed
+from zoo.dimo.initial import carry_back, hull_points
+from zoo.dimo.joint import JointStage
+from zoo.dimo.model import DIMO, KeyPointMotion
+from zoo.dimo.objective import decayed_rate, photometric
+from zoo.dimo.optimizer import NamedAdam
+from zoo.dimo.points import spacing
+
+STAGE = 6  # of the random numbers, see `polish`
+REFRESH = 100  # steps between two searches for neighbours
+OPACITY = 0.9  # of new discs
+THICKNESS = 0.3  # of new discs, over their radius
+PATCH = 12  # points that determine the plane through a point of the hull
+SMOOTHING = 3  # times that the points of the hull are moved to these planes
+NEIGHBOURS = 8  # discs to which a disc is compared
+PLANE = 300.0  # weight of `unevenness`
+COLOUR = 8.0  # weight of `speckles`
+SAME_SIDE = 0.5  # cosine of the angle between two normals beyond which discs are not compared
+STEP = 1.5  # distance from a plane, over the discs' spacing, from which on `unevenness` no longer grows much
+CONFIG: dict[str, Any] = {
+    "neighbours": 8,
+    "discs": True,
+}  # fields of the configuration that go with these steps (docs/dimo.md)
+RATES = {
+    "means": (6e-4, 2e-5), "log_scales": (4e-3, 2e-4), "quats": (3e-3, 1e-4), "opacity_logits": (3e-2, 3e-3),
+    "colors": (2e-2, 5e-4), "log_radii": (3e-3, 3e-4),
+}  # fmt: skip
+
+
+def make_skin(run: TrainingContext, steps: int) -> None:
+    """Replace the Gaussians of `run.model` by discs on its surface and train them, in place.
+
+    The decoder, the latents and the key points stay; the key points' radii are trained with the discs.
+
+    Args:
+        run: a finished training with motion factorisation.
+        steps: of Adam; 0 does nothing.
+
+    Raises:
+        ValueError: the silhouettes have no common hull.
+    """
+    if not steps:
+        return
+    model, config = run.model, run.config
+    motions = _all_motions(run)
+    place_discs(run)
+    feed = Feed(
+        run.videos, run.views, config.joint.batch, ((0, config.resolution),), config.latent, (run.seed, STAGE)
+    )
+    adam = NamedAdam({name: [getattr(model, name)] for name in RATES})
+    white = torch.ones(3, device=run.device)
+    for step, batch in enumerate(feed.batches(0, steps)):
+        batch = batch.to(run.device)
+        if step % REFRESH == 0:
+            model.assign()
+            near, apart = _neighbours(model.means)
+        rows = batch.motions[:, None], batch.frames[None]
+        motion = KeyPointMotion(motions.positions[rows], motions.rotations[rows])
+        loss, _ = photometric(config, render(model.skin(motion), batch.cameras, background=white), batch)
+        loss = loss + PLANE * unevenness(model, near, apart) + COLOUR * speckles(model.colors, near)
+        loss.backward()
+        adam.step({name: decayed_rate(rate, step, steps) for name, rate in RATES.items()})
+    model.assign()
+    model.zero_grad(set_to_none=True)  # of the key points, which stay
+
+
+@torch.no_grad()
+def place_discs(run: TrainingContext) -> None:
+    """Replace the Gaussians of `run.model` by as many discs on the visual hull of `run.pose`."""
+    model = run.model
+    points, colours = hull_points(run, len(model.means), run.rng(STAGE))
+    for _ in range(SMOOTHING):
+        middles, axes = _planes(points)
+        normals = axes[..., 2]
+        points = points - ((points - middles) * normals).sum(-1, keepdim=True) * normals
+    axes = _planes(points)[1]
+    radius = spacing(points)
+    turns = Rotation.from_matrix(axes.cpu().numpy()).as_quat()[:, [3, 0, 1, 2]]
+    values = {
+        "means": carry_back(run, points),
+        "log_scales": torch.stack([radius, radius, THICKNESS * radius], -1).log(),
+        "quats": torch.from_numpy(turns),
+        "opacity_logits": torch.full((len(points),), math.log(OPACITY / (1 - OPACITY))),
+        "colors": colours,
+    }
+    for name in JointStage.learnt:
+        old = getattr(model, name)
+        setattr(model, name, nn.Parameter(values[name].to(old), requires_grad=old.requires_grad))
+
+
+def unevenness(model: DIMO, near: Tensor, apart: Tensor) -> Tensor:
+    """How far a disc's neighbours are from its plane, a scalar: mean of d² / (1 + d² / s²), s = `STEP`.
+
+    d is the distance from the plane over the discs' spacing, so edges and separate parts, where it is large, cost no
+    more than a step of s. Neighbours on the other side of a thin part, whose normals differ by more than 60°, are left
+    out.
+
+    Args:
+        near: int64 [N, J], neighbours of each disc.
+        apart: the discs' spacing, [N].
+    """
+    normals = rotation_matrices(F.normalize(model.quats, dim=-1))[..., 2]
+    with torch.no_grad():
+        same = (normals[near] * normals[:, None]).sum(-1).abs() > SAME_SIDE
+    off = ((model.means[near] - model.means[:, None]) * normals[:, None]).sum(-1) / apart[:, None]
+    squared = off.square() * same
+    return (squared / (1 + squared / STEP**2)).mean()
+
+
+def speckles(colours: Tensor, near: Tensor) -> Tensor:
+    """Mean distance of the colours [N, 3] of neighbours [N, J]; as it is not squared, edges cost no more than ramps."""
+    return ((colours[near] - colours[:, None]).square().sum(-1) + 1e-4).sqrt().mean()
+
+
+@torch.no_grad()
+def _all_motions(run: TrainingContext) -> KeyPointMotion:
+    """The key points in all frames of all training motions, [M, T, K, …]."""
+    model, phases = run.model, torch.tensor(run.videos.phases, device=run.device)
+    parts = [model.trajectories(z, phases) for z in model.mu.split(4)]
+    return KeyPointMotion(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def _neighbours(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest points of each of [N, 3], int64 [N, J], and the root mean square distance of three of them, [N]."""
+    count = min(NEIGHBOURS + 1, len(points))
+    near = torch.cat([torch.cdist(p, points).topk(count, largest=False).indices for p in points.split(2048)])
+    return near[:, 1:], spacing(points)
+
+
+def _planes(points: Tensor) -> tuple[Tensor, Tensor]:
+    """The plane through each of [N, 3] points and its neighbours: a point of it [N, 3] and axes [N, 3, 3].
+
+    Axes are columns of a rotation; the third is the normal, of either sign.
+    """
+    count = min(PATCH, len(points))
+    near = torch.cat([torch.cdist(p, points).topk(count, largest=False).indices for p in points.split(2048)])
+    middles = points[near].mean(1)
+    axes = torch.linalg.svd(points[near] - middles[:, None], full_matrices=True)[2].mT.contiguous()
+    axes[..., 0] *= torch.linalg.det(axes).sign()[:, None]
+    return middles, axes
