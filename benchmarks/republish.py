@@ -48,9 +48,7 @@ def republish(
         raise SystemExit(f"republish: {data} has other motions than {name} was trained on")
     model = copy.deepcopy(old.model).float().requires_grad_(True)
     done = model.config.joint
-    changed = (
-        polish_steps or surface_steps
-    )  # the coordinates of the latents are fitted to the rest of the model
+    changed = polish_steps or surface_steps  # the latents' coordinates are then fitted again
     if (
         (polish_steps and done.polish_steps)
         or (surface_steps and done.surface_steps)
