@@ -52,18 +52,6 @@ def test_they_are_small():
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 28e6
 
 
-def but(**missed: str):
-    """One test per bundled model; those of the named objects miss the bar, for the reason given."""
-    marks = {
-        f"bundled:dimo/{name}": pytest.mark.xfail(reason=reason, strict=True)
-        for name, reason in missed.items()
-    }
-    assert set(marks) <= set(BUNDLED)
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=marks.get(name, ())) for name in BUNDLED]
-    )
-
-
 @pytest.mark.parametrize("name", BUNDLED)
 def test_what_was_measured(name):
     """Held-out views at 256 px, all 50 motions."""
@@ -82,7 +70,7 @@ def test_the_mean_of_the_motions(name):
     assert zoo.info(name).metrics["mean"]["psnr"] >= 31
 
 
-@but(kangaroo="24.8 dB, wanted: 25; trained before there were mirror images, see docs/dimo.md")
+@pytest.mark.parametrize("name", BUNDLED)
 def test_motions_never_trained_on(name):
     """Found from their videos in at most 300 steps, the mean of ten on held-out views."""
     unseen = zoo.info(name).metrics["unseen"]
