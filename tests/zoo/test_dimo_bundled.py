@@ -104,7 +104,7 @@ def assert_whole(pipeline: zoo.dimo.DIMOPipeline, motions: list[str]) -> None:
 def test_no_motion_is_torn(name, request):
     """From the weights: every trained motion in every second frame."""
     if name.endswith("drop"):
-        reason = "it melts: up to 41 %, the true surface 44 %; three motions exceed it by 4 to 7 points"
+        reason = "it melts: up to 52 %, the true surface 44 %; 16 motions exceed it by 3 to 17 points"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     pipeline = zoo.load(name)
     assert_whole(pipeline, [motion for motion in pipeline.motions if motion not in PUFFED])
