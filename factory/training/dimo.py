@@ -46,9 +46,11 @@ ADDED = (
     "blending",
     "root",
     "stretching",
+    "discs",
     "losses.tracks",
     "joint.remove_strays",
     "joint.polish_steps",
+    "joint.surface_steps",
     "joint.prior_steps",
 )
 WORK = "_factory/training"  # <key>/: checkpoint and progress of a task, until it is committed

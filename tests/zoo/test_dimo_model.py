@@ -11,16 +11,15 @@ from scipy.spatial.transform import Rotation
 from tiny_motions import tiny_config
 
 from renderers.gaussians.features import rotation_matrices
+from zoo.dimo.blending import rbf_weights
 from zoo.dimo.config import DIMOConfig
-from zoo.dimo.discs import matrix_quaternions
+from zoo.dimo.discs import matrix_quaternions, multiply_quaternions
 from zoo.dimo.model import (
     DIMO,
     RIDGE,
     KeyPointMotion,
     MotionDecoder,
     encode,
-    multiply_quaternions,
-    rbf_weights,
 )
 from zoo.metrics import torn_share
 

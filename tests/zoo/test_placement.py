@@ -56,7 +56,7 @@ def test_the_cpu_and_single_precision_change_nothing(kangaroo):
 @pytest.mark.parametrize(
     ("dtype", "metres", "grey"),
     # Twice the errors measured, in the worst key point and in the mean pixel.
-    [("float16", 1.1e-4, 0.02), (torch.bfloat16, 1.6e-3, 0.15), ("torch.float64", 1e-7, 1e-4)],
+    [("float16", 3.5e-4, 0.05), (torch.bfloat16, 1.6e-3, 0.28), ("torch.float64", 1e-7, 1e-4)],
 )
 def test_a_motion_space_in_another_precision(kangaroo, dtype, metres, grey):
     model, single = zoo.load(DIMO, dtype=dtype), kangaroo.sample(7)

@@ -7,60 +7,12 @@ do not ensure that: they lack the gradient's second sum, which is as large as th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from renderers.gaussians import Gaussians
-from renderers.gaussians.features import rotation_matrices
-
-if TYPE_CHECKING:
-    from zoo.dimo.model import DIMO, KeyPointMotion
-
 # Limits of the factors of a disc's smaller and larger radius, as in zoo/export/html/splats.js.
 STRETCHES = 0.4, 2.5
-
-
-def skin_discs(model: DIMO, motion: KeyPointMotion) -> Gaussians:
-    """Deform the canonical Gaussians as discs that remain tangent to the surface (see above).
-
-    The gradient of equation 7 is J_i = Σ_k w_ik F_k + Σ_k [F_k (x_i − p_k) + p_k + Δ_k] ∇w_kᵀ (see `DIMO._blend`).
-    """
-    dtype = model.means.dtype
-    matrices, constant, _ = model._affine(motion)
-    S, K = matrices.shape[:2]
-    table = torch.cat([matrices.flatten(2), constant], -1).transpose(0, 1).reshape(K, S * 12)
-    blends = torch.cat([model._neighbour_weights()[:, None], weight_slopes(model).mT], 1)  # [N, 4, J]
-    N = len(blends)
-    rows = blends.new_zeros(N, 4, K).scatter(2, model.neighbours[:, None].expand(-1, 4, -1), blends)
-    blended = (rows.reshape(N * 4, K) @ table).reshape(N, 4, S, 12).permute(2, 0, 1, 3)
-    maps = blended[..., :9].unflatten(-1, (3, 3))  # [S, N, 4, 3, 3]
-    places = (maps @ model.means[None, :, None, :, None]).squeeze(-1) + blended[..., 9:]  # [S, N, 4, 3]
-    gradient = maps[:, :, 0] + places[:, :, 1:].mT
-
-    scales = model.log_scales.to(dtype).exp()
-    quats, sizes = tangent_discs(gradient, rotation_matrices(model.quats.to(dtype)), scales)
-    return Gaussians(
-        means=places[:, :, 0],
-        quats=quats,
-        scales=sizes,
-        opacities=model.opacity_logits.to(dtype).sigmoid()[None],
-        colors=model.colors.to(dtype)[None],
-    )
-
-
-def weight_slopes(model: DIMO) -> Tensor:
-    """Gradients ∇w_ik of the blending weights at the Gaussians' centres, [N, J, 3] in the order of `neighbours`.
-
-    As `DIMO.skinning_weights`, they are differentiable in r_k only.
-    """
-    weights = model._neighbour_weights()
-    with torch.no_grad():
-        apart = model.means[:, None] - model.key_points[model.neighbours]
-    logs = -apart / model.log_radii.exp()[model.neighbours].square()[..., None]  # ∇ log of the influence
-    return weights[..., None] * (logs - (weights[..., None] * logs).sum(1, keepdim=True))
 
 
 def tangent_discs(gradient: Tensor, rotations: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:

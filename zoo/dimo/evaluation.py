@@ -10,8 +10,9 @@ from torch import Tensor
 
 from renderers.arguments import instance, integer, shown
 from renderers.gaussians import render
+from zoo.dimo.blending import rbf_weights
 from zoo.dimo.data import MotionVideos, check_indices, over
-from zoo.dimo.model import DIMO, rbf_weights
+from zoo.dimo.model import DIMO
 from zoo.dimo.tracks import UNUSED
 from zoo.metrics.images import lpips, psnr_from_mse, squared_error, ssim
 from zoo.metrics.rigidity import torn_share

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.dimo.blending import rbf_weights
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
-from zoo.dimo.model import DIMO, rbf_weights
+from zoo.dimo.model import DIMO
 from zoo.dimo.points import visual_hull
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from renderers.gaussians.features import rotation_matrices
-from zoo.dimo.model import rbf_weights
+from zoo.dimo.blending import rbf_weights
 from zoo.metrics.images import lpips, lpips_network, squared_error, ssim
 from zoo.metrics.trajectories import arap_rotations
 

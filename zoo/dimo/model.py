@@ -20,8 +20,9 @@ from renderers.arguments import instance, integer
 from renderers.gaussians import Gaussians
 from renderers.gaussians.features import rotation_matrices
 from renderers.values import by_value
+from zoo.dimo.blending import blended_gradients, rbf_weights, weight_slopes
 from zoo.dimo.config import DIMOConfig
-from zoo.dimo.discs import multiply_quaternions, skin_discs
+from zoo.dimo.discs import multiply_quaternions, tangent_discs
 from zoo.seeds import untouched
 
 # Of `DIMO.strains`: limits of the ratios of distances, and the ridge of the least squares.
@@ -275,23 +276,28 @@ class DIMO(nn.Module):
 
         q_i(t) = q̄_i(t) ⊗ q_i, with q̄_i from `_blend`. Opacities and colours are shared by all scenes, and so are scales
         unless `config.stretching`: then that of axis e of Gaussian i is multiplied by ‖A_i e‖, with the blended linear
-        map A_i. With `config.discs`, they are carried along as `zoo.dimo.discs` describes instead.
+        map A_i. With `config.discs`, Gaussians are carried along as `zoo.dimo.discs` describes instead.
         """
-        if self.config.discs and self.config.factorised:
-            return skin_discs(self, motion)
-        B, T = motion.positions.shape[:2]
         dtype = self.means.dtype  # the renderer's; the others may be stored in half precision
         quats, scales = self.quats.to(dtype), self.log_scales.to(dtype).exp()[None]
-        if self.config.factorised:
+        if self.config.discs and self.config.factorised:
+            weights, slopes = self._neighbour_weights(), self.weight_slopes()
+            means, maps = blended_gradients(
+                self.means, self._affine(motion)[:2], self.neighbours, weights, slopes
+            )
+            quats, scales = tangent_discs(maps, rotation_matrices(quats), scales[0])
+        elif self.config.factorised:
             means, turns, maps = self._blend(motion)
             if self.stretches:
                 moved = maps @ rotation_matrices(quats)  # columns A e: [S, N, 3, 3]
                 scales = scales * moved.square().sum(-2).clamp(min=SMALLEST_STRETCH**2).sqrt()
+            quats = multiply_quaternions(turns, quats)
         else:
-            means, turns = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)
+            means = motion.positions.flatten(0, 1)
+            quats = multiply_quaternions(motion.rotations.flatten(0, 1), quats)
         return Gaussians(
             means=means,
-            quats=multiply_quaternions(turns, quats.expand(B * T, -1, -1)),
+            quats=quats,
             scales=scales,
             opacities=self.opacity_logits.to(dtype).sigmoid()[None],
             colors=self.colors.to(dtype)[None],
@@ -312,6 +318,12 @@ class DIMO(nn.Module):
             apart = self.means[:, None] - self.key_points[self.neighbours]
             squared = apart.square().sum(-1)
         return rbf_weights(squared, self.log_radii.exp()[self.neighbours])
+
+    def weight_slopes(self) -> Tensor:
+        """∇w_ik at the Gaussians' centres, [N, J, 3]; as `skinning_weights`, differentiable in r_k only."""
+        with torch.no_grad():
+            apart = self.means[:, None] - self.key_points[self.neighbours]
+        return weight_slopes(self._neighbour_weights(), apart, self.log_radii.exp()[self.neighbours])
 
     def strains(self, positions: Tensor) -> Tensor:
         """How the object is stretched about each key point (not in the paper): E_k, symmetric, [S, K, 3, 3].
@@ -425,20 +437,3 @@ def encode(values: Tensor, frequencies: int) -> Tensor:
     """
     scaled = values[..., None, :] * 2.0 ** torch.arange(frequencies, device=values.device)[:, None]
     return torch.stack([scaled.sin(), scaled.cos()], -2).flatten(-3)
-
-
-def rbf_weights(squared: Tensor, radii: Tensor) -> Tensor:
-    """Blending weights of paper eq. 1: w_j ∝ exp(−d_j² / 2r_j²) + 1e−7, normalised over the last axis.
-
-    Eq. 1 is printed with 2r; 2r² makes the exponent dimensionless and is the form of the published code (methods
-    §4.2). The 1e−7 avoids 0/0 for points far from every key point.
-
-    Args:
-        squared: squared distances d², [..., J].
-        radii: r > 0, broadcastable to [..., J].
-
-    Returns:
-        [..., J] in [0, 1].
-    """
-    influence = (-squared / (2.0 * radii.square())).exp() + 1e-7
-    return influence / influence.sum(-1, keepdim=True)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from renderers.arguments import shown
-from zoo.dimo.discs import weight_slopes
 from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.dimo.precision import same_weights
 from zoo.errors import UnsupportedError
@@ -61,7 +60,7 @@ def skinned_splats(
         phases=_numpy(phases),
         seconds=seconds,
         strains=np.stack([_strains(model, each) for _, each in motions]) if model.stretches else None,
-        slopes=_numpy(weight_slopes(model)) if model.config.discs and model.config.factorised else None,
+        slopes=_numpy(model.weight_slopes()) if model.config.discs and model.config.factorised else None,
     )
 
 

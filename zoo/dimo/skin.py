@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from renderers.gaussians.features import rotation_matrices
-from zoo.dimo.model import DIMO, KeyPointMotion, rbf_weights
+from zoo.dimo.blending import rbf_weights
+from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.errors import UnsupportedError
 from zoo.export.animation import Joints, Mesh, SkinnedAnimation
 from zoo.export.surface import gaussian_surface
