@@ -42,10 +42,8 @@ PLANE = 300.0  # weight of `unevenness`
 COLOUR = 8.0  # weight of `speckles`
 SAME_SIDE = 0.5  # cosine of the angle between two normals beyond which discs are not compared
 STEP = 1.5  # distance from a plane, over the discs' spacing, from which on `unevenness` no longer grows much
-CONFIG: dict[str, Any] = {
-    "neighbours": 8,
-    "discs": True,
-}  # fields of the configuration that go with these steps (docs/dimo.md)
+# Fields of the configuration that go with these steps (docs/dimo.md).
+CONFIG: dict[str, Any] = {"neighbours": 8, "discs": True}
 RATES = {
     "means": (6e-4, 2e-5), "log_scales": (4e-3, 2e-4), "quats": (3e-3, 1e-4), "opacity_logits": (3e-2, 3e-3),
     "colors": (2e-2, 5e-4), "log_radii": (3e-3, 3e-4),
