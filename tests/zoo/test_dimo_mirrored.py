@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from zoo.dimo import polish as polishing
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos, write_motion
-from zoo.dimo.polish import nearest_latents, polish
+from zoo.dimo.fitting import nearest_latents, starting_latents
+from zoo.dimo.polish import polish
 from zoo.dimo.tracks import KeyPointTracks, key_point_tracks, mirrored_tracks, symmetric
 
 T = 9
@@ -99,6 +101,13 @@ def _polished(videos: MotionVideos, steps: int = 300) -> TrainingContext:
     return run
 
 
+def _error(run: TrainingContext, z: torch.Tensor, tracks: KeyPointTracks) -> float:
+    """Mean distance of the key points from tracks of one motion or several."""
+    with torch.no_grad():
+        paths = run.model.paths(z, torch.tensor(run.videos.phases))
+    return float((paths - tracks.positions).norm(dim=-1).mean())
+
+
 def _waves(body: np.ndarray) -> list[np.ndarray]:
     """Three motions to train on, and the mirror image of the first."""
     first, last = [0.3, 0.0, 1.0], [0.3, 0.0, -1.0]
@@ -110,20 +119,36 @@ def test_the_decoder_shows_mirror_images_that_no_training_motion_is(tmp_path, mo
     truth = key_point_tracks(videos, (0, 0), 20)
     unseen = KeyPointTracks(truth.points, *(field[3:] for field in truth[1:]))
 
-    def error(run: TrainingContext, z: torch.Tensor, tracks: KeyPointTracks) -> float:
-        with torch.no_grad():
-            paths = run.model.paths(z, torch.tensor(run.videos.phases))
-        return float((paths - tracks.positions).norm(dim=-1).mean())
+    def nearest(run: TrainingContext) -> torch.Tensor:
+        phases = torch.tensor(run.videos.phases)
+        return nearest_latents(run.model, phases, unseen.positions, partial(run.rng, 5, 2))
 
     with_images = _polished(videos)
     assert len(with_images.model.mu) == 3  # the latents of the mirror images are dropped
-    found = error(with_images, nearest_latents(with_images, unseen), unseen)
-    trained = error(with_images, with_images.model.mu, with_images.tracks)
+    found = _error(with_images, nearest(with_images), unseen)
+    trained = _error(with_images, with_images.model.mu, with_images.tracks)
     monkeypatch.setattr(polishing, "mirrored_tracks", lambda *_: None)
     without = _polished(videos)
-    lost = error(without, nearest_latents(without, unseen), unseen)
+    lost = _error(without, nearest(without), unseen)
     assert found < 0.4 * lost
     assert trained < 0.03 and found < 0.04  # key points move by up to 0.5
+
+
+def test_a_fit_may_start_from_the_mirror_image_of_a_trained_motion(tmp_path):
+    """Nothing but the model is known of it. With points on one side only, there are no mirror images."""
+    videos = _videos(tmp_path, _waves(_body()), heldout=1)
+    truth = key_point_tracks(videos, (0, 0), 20)
+    unseen = KeyPointTracks(truth.points, *(field[3:] for field in truth[1:]))
+    run = _polished(videos)
+    half = run.model.means.detach()[::2].abs()
+    run.model.means.data = torch.cat([half, half * torch.tensor([-1, 1, 1])])
+    starts = starting_latents(run.model)
+    assert torch.equal(starts[:4], torch.cat([torch.zeros(1, 8), run.model.mu]).detach())
+    errors = torch.tensor([_error(run, z[None], unseen) for z in starts])
+    assert len(starts) == 7 and errors.argmin() == 4  # the mirror image of the first motion
+    assert errors[4] < 0.7 * errors[:4].min()  # with 20 key points, it is known to within 0.04
+    run.model.means.data = half + torch.tensor([0.3, 0, 0])
+    assert len(starting_latents(run.model)) == 4
 
 
 def test_nothing_of_a_held_out_motion_is_used(tmp_path):

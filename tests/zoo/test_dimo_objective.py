@@ -366,7 +366,7 @@ def test_fitting_starts_from_the_latent_with_the_smallest_error(videos):
             picture = render(scenes, cameras)
         straight = picture.rgb / picture.alpha.clamp(min=1e-6)
         targets = torch.cat([straight, picture.alpha], -1).clamp(0, 1).mul(255).round().byte()
-        found = nearest_latent(model, replace(batch, targets=targets, cameras=cameras))
+        found = nearest_latent(model, replace(batch, targets=targets, cameras=cameras), model.mu)
         assert torch.equal(found, z)
 
 

@@ -533,8 +533,9 @@ def model_cases(folder: Path) -> dict[str, Case]:
                 "videos": [None, 5, data, frames],
                 "steps": ints(-1),
                 "seed": ints(-1, None),
+                "starts": [5, "x", small.mu[0], small.mu[:0], small.mu[:, :-1], small.mu * torch.nan],
             },
-            {"steps": [np.int64(0)], "seed": [np.int64(0)]},
+            {"steps": [np.int64(0)], "seed": [np.int64(0)], "starts": [small.mu]},
         ),
         "dimo.train": Case(
             lambda **options: zoo.dimo.train(**({"videos": videos, "config": config} | options)),

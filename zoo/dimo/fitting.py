@@ -6,18 +6,24 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from renderers.arguments import instance, integer
+from renderers.arguments import array, instance, integer
 from renderers.gaussians import Rendered, render
+from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.model import DIMO
 from zoo.dimo.objective import StepReport, decayed_rate, photometric
 from zoo.dimo.optimizer import NamedAdam
+from zoo.dimo.tracks import mirrored_paths, symmetric
 
 REPORT_EVERY = 25  # steps between two reports
+SCAN = (3, 4), ((0, 64),)  # views and frames, and their size in pixels, by which starting points are compared
+SEARCH = 60, (5e-2, 3e-3)  # steps, and learning rates, of `nearest_latents`
+SEARCHED = 4, 16  # frames and key points of such a step
 
 
 def _checked(model: DIMO, videos: MotionVideos) -> DIMO:
@@ -26,24 +32,35 @@ def _checked(model: DIMO, videos: MotionVideos) -> DIMO:
     return model
 
 
+def _checked_starts(model: DIMO, starts: Tensor) -> Tensor:
+    instance(starts, Tensor, "fit_latent: starts")
+    array(starts.detach().cpu(), "fit_latent: starts", ("C", model.mu.shape[1]))
+    if not len(starts):
+        raise ValueError("fit_latent: starts: expected at least one latent, got none")
+    return starts.detach().to(model.mu)
+
+
 def fit_latent(
     model: DIMO,
     videos: MotionVideos,
     *,
     steps: int | None = None,
     seed: int = 0,
+    starts: Tensor | None = None,
     on_step: Callable[[StepReport], object] | None = None,
 ) -> Tensor:
     """Fit one latent per motion of `videos` by minimising the photometric loss; only z is optimised (methods §4.7).
 
-    Deviation from the paper, which starts from z ~ N(0, I) or 0: z starts from the best of 0 and the training latents,
-    see `nearest_latent`.
+    Deviation from the paper, which starts from z ~ N(0, I) or 0: z starts from the best of `starting_latents`, see
+    `nearest_latent`.
 
     Args:
         model: a trained model. Its trainable parameters are frozen during the fit only.
         videos: M motions; the first `config.views` of their training views are used.
         steps: optimiser steps per motion; None = `config.fit.steps`.
         seed: seed of the batches.
+        starts: latents [C, Z] to choose the first one from; None = `starting_latents(model)`, which takes as long
+            as the fit of one motion. Pass them if motions are fitted in several calls.
         on_step: called every `REPORT_EVERY` steps and at the last step of a motion with step, steps, stage (the
             motion's name), loss, psnr in dB and seconds since the motion's start. Its result is ignored.
     Returns:
@@ -55,18 +72,15 @@ def fit_latent(
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
+        starts = starting_latents(model) if starts is None else _checked_starts(model, starts)
         latents = []
         for index in range(len(videos)):
             motion, started = videos.select([index]), time.perf_counter()
-            feed = Feed(
-                motion,
-                motion.train_views[: model.config.views],
-                (1, *plan.batch),
-                plan.resolutions,
-                model.config.latent,
-                (integer(seed, "fit_latent: seed", 0), 3, index),
-            )
-            z = nn.Parameter(nearest_latent(model, feed.batch(0).to(device)))
+            views, latent = motion.train_views[: model.config.views], model.config.latent
+            draws = integer(seed, "fit_latent: seed", 0), 3, index
+            scan = Feed(motion, views, (1, *SCAN[0]), SCAN[1], latent, draws).batch(0)
+            feed = Feed(motion, views, (1, *plan.batch), plan.resolutions, latent, draws)
+            z = nn.Parameter(nearest_latent(model, scan.to(device), starts))
             adam = NamedAdam({"latents": [z]})
             for step, batch in enumerate(feed.batches(0, steps)):
                 batch = batch.to(device)
@@ -88,12 +102,64 @@ def fit_latent(
     return torch.cat(latents)
 
 
+def starting_latents(model: DIMO) -> Tensor:
+    """Latents [C, Z] that a fit may start from: 0, those of the training motions, and those of their mirror images.
+
+    Mirror images, which `zoo.dimo.polish` teaches the decoder, have no latents of their own in a model. They are
+    searched for by the paths of the key points. There are none if the object is not symmetric about the plane x = 0.
+    """
+    known = torch.cat([torch.zeros_like(model.mu[:1]), model.mu]).detach()
+    if not (
+        model.config.factorised
+        and model.config.latent_space
+        and symmetric(model.means.detach().float().cpu())
+    ):
+        return known
+    with torch.no_grad():
+        motion = model.trajectories(model.mu, model.phases)
+        wanted = mirrored_paths(model.key_points, motion.positions, rotation_matrices(motion.rotations))
+    draws = np.random.default_rng
+    return torch.cat([known, nearest_latents(model, model.phases, wanted, lambda step: draws([3, step]))])
+
+
+def nearest_latents(
+    model: DIMO, phases: Tensor, wanted: Tensor, draws: Callable[[int], np.random.Generator]
+) -> Tensor:
+    """Latents [M, Z] whose motions are nearest to paths of the key points, with the decoder as it is.
+
+    Each search starts at the training motion that is nearest to it (positions in four or five frames).
+
+    Args:
+        phases: of the frames, [T].
+        wanted: positions of the key points, [M, T, K, 3].
+        draws: random numbers of a step.
+    """
+    (steps, rates), (frames, points) = SEARCH, SEARCHED
+    with torch.no_grad():
+        some = slice(None, None, max(1, len(phases) // 4))
+        paths = model.paths(model.mu, phases[some])
+        apart = [(paths - each).square().sum(-1).mean((1, 2)).argmin() for each in wanted[:, some]]
+    z = nn.Parameter(model.mu.detach()[torch.stack(apart)])
+    adam = NamedAdam({"latents": [z]})
+    for step in range(steps):
+        rng = draws(step)
+        t, k = (
+            torch.from_numpy(rng.choice(count, min(size, count), replace=False)).to(wanted.device)
+            for count, size in ((len(phases), frames), (len(model.key_points), points))
+        )
+        chosen = model.key_points.detach()[k]
+        places = chosen + model.decoder(chosen, phases[t], z)[0]
+        error = (places - wanted[:, t][:, :, k]).square().sum(-1).mean((1, 2)).sum()
+        (z.grad,) = torch.autograd.grad(error, [z])
+        adam.step({"latents": decayed_rate(rates, step, steps)})
+    return z.detach()
+
+
 @torch.no_grad()
-def nearest_latent(model: DIMO, batch: Batch) -> Tensor:
-    """The latent [1, Z], among 0 and the trained ones, with the smallest image error on a batch of one motion."""
-    candidates = torch.cat([torch.zeros_like(model.mu[:1]), model.mu])
-    errors = [photometric(model.config, _show(model, z[None], batch), batch)[1] for z in candidates]
-    return candidates[torch.stack(errors).argmin()][None]
+def nearest_latent(model: DIMO, batch: Batch, starts: Tensor) -> Tensor:
+    """The latent [1, Z], among `starts` [C, Z], with the smallest image error on a batch of one motion."""
+    errors = [photometric(model.config, _show(model, z[None], batch), batch)[1] for z in starts]
+    return starts[torch.stack(errors).argmin()][None]
 
 
 def _show(model: DIMO, z: Tensor, batch: Batch) -> Rendered:

@@ -11,14 +11,16 @@ the mirror images of the training motions follow from their tracks, and the deco
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.feed import Feed
+from zoo.dimo.fitting import nearest_latents
 from zoo.dimo.model import DIMO, KeyPointMotion
-from zoo.dimo.objective import decayed_rate, track_loss
+from zoo.dimo.objective import track_loss
 from zoo.dimo.optimizer import NamedAdam
 from zoo.dimo.tracks import KeyPointTracks, mirrored_tracks
 
@@ -30,8 +32,6 @@ POINTS = 24  # key points of a step
 HIDDEN = 4e-3  # of the matrices between hidden layers, by Muon
 OTHERS = 1e-3  # of the decoder's other parameters, by Adam
 LATENTS = 5e-3
-SEARCH = 60, (5e-2, 3e-3)  # steps, and learning rates, of the search for the mirror images' first latents
-SEARCHED = 4, 16  # frames and key points of such a step
 
 
 def polish(run: TrainingContext, steps: int) -> None:
@@ -54,7 +54,8 @@ def polish(run: TrainingContext, steps: int) -> None:
     count, reflected = len(model.mu), model.mu.detach()[:0]
     if model.config.latent_space and (mirrored := mirrored_tracks(run.videos, run.pose, tracks.points.cpu())):
         mirrored = KeyPointTracks(*(field.to(run.device) for field in mirrored))
-        reflected = nearest_latents(run, mirrored)
+        phases = torch.tensor(run.videos.phases).to(run.device)
+        reflected = nearest_latents(model, phases, mirrored.positions, partial(run.rng, STAGE, 2))
         pairs = zip(tracks[1:], mirrored[1:], strict=True)
         tracks = KeyPointTracks(tracks.points, *(torch.cat(pair) for pair in pairs))
     reflected = nn.Parameter(reflected)
@@ -82,32 +83,6 @@ def polish(run: TrainingContext, steps: int) -> None:
         muon.step()
         muon.zero_grad()
         adam.step({"decoder": OTHERS * left, "latents": LATENTS * left})
-
-
-def nearest_latents(run: TrainingContext, tracks: KeyPointTracks) -> Tensor:
-    """Latents [M, Z] whose motions are nearest to `tracks`, with the decoder as it is.
-
-    Each search starts at the training motion that is nearest to it (positions in four or five frames).
-    """
-    model, phases = run.model, torch.tensor(run.videos.phases).to(run.device)
-    (steps, rates), (frames, points) = SEARCH, SEARCHED
-    with torch.no_grad():
-        some = slice(None, None, max(1, len(phases) // 4))
-        paths = model.paths(model.mu, phases[some])
-        apart = [(paths - each).square().sum(-1).mean((1, 2)).argmin() for each in tracks.positions[:, some]]
-    z = nn.Parameter(model.mu.detach()[torch.stack(apart)])
-    adam = NamedAdam({"latents": [z]})
-    for step in range(steps):
-        rng = run.rng(STAGE, 2, step)
-        t, k = (
-            torch.from_numpy(rng.choice(count, min(size, count), replace=False)).to(run.device)
-            for count, size in ((len(phases), frames), (len(tracks.points), points))
-        )
-        places = tracks.points[k] + model.decoder(tracks.points[k], phases[t], z)[0]
-        error = (places - tracks.positions[:, t][:, :, k]).square().sum(-1).mean((1, 2)).sum()
-        (z.grad,) = torch.autograd.grad(error, [z])
-        adam.step({"latents": decayed_rate(rates, step, steps)})
-    return z.detach()
 
 
 def _between_hidden_layers(model: DIMO, parameter: Tensor) -> bool:

@@ -104,6 +104,21 @@ def mirrored_tracks(videos: MotionVideos, pose: tuple[int, int], points: Tensor)
     )
 
 
+def mirrored_paths(points: Tensor, positions: Tensor, rotations: Tensor) -> Tensor:
+    """Positions [M, T, K, 3] of key points in the mirror images of motions of which nothing else is known.
+
+    As `mirrored_tracks`, with the key point that is nearest to the mirror image of one instead of a tracked point.
+
+    Args:
+        points: the key points in the reference frame, [K, 3].
+        positions, rotations: theirs in the motions, [M, T, K, 3] and [M, T, K, 3, 3].
+    """
+    across = points * MIRROR.to(points)
+    anchors = torch.cdist(across, points).argmin(1)
+    beside = (rotations[:, :, anchors] @ (across - points[anchors])[..., None]).squeeze(-1)
+    return (positions[:, :, anchors] + beside) * MIRROR.to(points)
+
+
 def symmetric(points: Tensor) -> bool:
     """Whether surface points [P, 3] are as near to their mirror images at x = 0 as to each other, see `SYMMETRIC`."""
     apart = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean()

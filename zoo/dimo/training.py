@@ -30,7 +30,7 @@ from zoo.dimo import losses
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
-from zoo.dimo.fitting import fit_latent, nearest_latent
+from zoo.dimo.fitting import fit_latent
 from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
 from zoo.dimo.objective import StepLoss, StepReport, excess_between
@@ -40,7 +40,7 @@ from zoo.dimo.prior import fit_prior
 from zoo.dimo.strays import remove_strays
 from zoo.dimo.surface import make_skin
 
-__all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "nearest_latent", "train"]
+__all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "train"]
 
 FORMAT = "dimo-checkpoint-1"
 REPORT_EVERY = 25  # steps between two reports, which read the loss from the device

@@ -132,7 +132,7 @@ def _fitted_latents(
     assignment: Assignment, label: str, pipeline: DIMOPipeline, videos: MotionVideos
 ) -> Tensor:
     """Latents fitted to the training views of the motions of `videos`, [M, Z]."""
-    from zoo.dimo.training import fit_latent
+    from zoo.dimo.fitting import fit_latent, starting_latents
 
     settings = assignment.protocol.settings
     if seen := [name for name in videos.names if name in pipeline.motions]:
@@ -142,11 +142,11 @@ def _fitted_latents(
     # A model may have been trained on larger videos than the truth's.
     sizes = tuple((step, min(size, videos.resolution)) for step, size in plan.resolutions)
     model.config = replace(model.config, fit=replace(plan, resolutions=sizes))
+    steps, seed, starts = settings["fit_steps"], settings["seed"], starting_latents(model)
     latents = []
     for index, name in enumerate(videos.names):
         assignment.progress(index, len(videos), f"fitting a latent to {name}")
-        motion = videos.select([index])
-        latents.append(fit_latent(model, motion, steps=settings["fit_steps"], seed=settings["seed"]))
+        latents.append(fit_latent(model, videos.select([index]), steps=steps, seed=seed, starts=starts))
     return torch.cat(latents)
 
 
