@@ -82,7 +82,7 @@ def test_half_way_between_two_motions_nothing_comes_apart(name, request):
     """Rigidity energy over 20 random pairs, at most 1.5 times the less rigid end's."""
     if name.endswith("snake"):
         reason = (
-            "2.0 for a pair of two small motions, the mean is 0.99; no midpoint is torn by more than 1.4 %"
+            "3.2 for a pair of two small motions, the mean is 1.6; no midpoint is torn by more than 1.1 %"
         )
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     model = zoo.load(name).model
@@ -122,7 +122,7 @@ def test_no_draw_is_torn(name):
 
 
 @pytest.mark.xfail(
-    reason="11.8 and 7.2 %, wanted: 3.3; inside the body, whose true motion tears the same places by 6.4 %",
+    reason="7.9 and 8.2 %, wanted: 3.3; inside the body, whose true motion tears the same places by 6.4 %",
     strict=True,
 )
 def test_the_fish_puffs_up_without_being_torn():
@@ -157,12 +157,7 @@ def test_samples_are_as_diverse_as_the_trained_motions(name):
 
 
 @ONE_IN_THE_QUICK_SUITE
-def test_no_sample_is_a_copy(name, request):
-    if name.endswith("snake"):
-        reason = (
-            "sample 8 is a small motion: 0.25 from looks-up, wanted: 0.3; two trained motions are 0.21 apart"
-        )
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_no_sample_is_a_copy(name):
     trained, _, nearest = distances(name)
     assert nearest >= 0.3 * trained
 
