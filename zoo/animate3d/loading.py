@@ -11,7 +11,7 @@ import numpy as np
 
 from renderers.arguments import array, instance, shown
 from renderers.files import file_path
-from renderers.gltf import Asset, GltfError, Limits, load, path_text
+from renderers.gltf import SNIFFED_BYTES, Asset, GltfError, Limits, identify, load, path_text
 from renderers.gltf.editing import GltfEditor
 from renderers.gltf.rest import RestPart, rest_parts
 from renderers.gltf.writing import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, UINT32, GlbBuffer
@@ -154,16 +154,22 @@ def _pose_notes(asset: Asset) -> list[str]:
 def _read(path: Path, limits: Limits) -> tuple[bytes, list[str]]:
     """Read a file of any supported format as .glb, with notes."""
     name, suffix = path_text(path.name), path.suffix.lower()
-    if suffix not in MODEL_SUFFIXES:
+    if path.is_dir():
         raise ModelError(
-            f"{name}: expected a model as one of {', '.join(MODEL_SUFFIXES)}, got {suffix or 'no suffix'!r}; convert "
-            "it to .glb, for example with Blender"
+            f"{path_text(path)}: is a folder, expected the file of a 3D model; {_choice_in(path)}"
         )
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(SNIFFED_BYTES)
     except OSError as error:
         raise ModelError(f"{path_text(path)}: cannot be read ({error.strerror}); correct the path") from error
+    if suffix not in MODEL_SUFFIXES:
+        kind = identify(head, path.name)
+        got = f"{suffix or 'no suffix'!r}" + (f", {kind.name}" if kind else "")
+        raise ModelError(
+            f"{name}: expected a model as one of {', '.join(MODEL_SUFFIXES)}, got {got}; "
+            f"{kind.advice if kind else 'convert it to .glb, for example with Blender'}"
+        )
     if not head:
         raise ModelError(f"{name}: the file is empty; copy or download it again")
     if is_splats(path):
@@ -186,6 +192,14 @@ def _read(path: Path, limits: Limits) -> tuple[bytes, list[str]]:
 
         return mesh_to_glb(path, suffix[1:], limits)
     return _convert(path, suffix[1:], limits), []
+
+
+def _choice_in(folder: Path) -> str:
+    """What to do instead of giving a folder."""
+    inside = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in MODEL_SUFFIXES)
+    return (
+        f"give one inside it, such as {path_text(folder / inside[0])}" if inside else "it contains no model"
+    )
 
 
 def _refers_to_files(editor: GltfEditor) -> bool:
