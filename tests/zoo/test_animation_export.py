@@ -9,6 +9,7 @@ from graph_motions import MODELS, animated, crowded, graph_motion
 from tiny_gltf import CORNERS, FACES, TinyGltf, split_glb
 
 from renderers.gltf import load
+from renderers.meshes import RenderError, blender
 from zoo.__main__ import main
 from zoo.animate3d.animation import Animation
 from zoo.animate3d.loading import load_model
@@ -212,6 +213,33 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, name, data, words):
         load_model(tmp_path / name)
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(tmp_path / "missing.glb")
+
+
+def test_a_file_that_blender_cannot_read_gets_a_sentence(tmp_path, monkeypatch):
+    """Not Blender's traceback, and no temporary path. The output is Blender 4.5's."""
+
+    def fail(file, *_, **__):
+        place = "/tmp/menagerie-blender-1/asset.fbx"
+        raise RenderError(
+            f"blender: {place}: exited with 1; its output ends with:\n  Error: ASCII FBX files are not supported "
+            f"'{place}'\n  Traceback (most recent call last):\n    File \"child.py\", line 320, in <module>\n"
+            f"  RuntimeError: Error: ASCII FBX files are not supported '{place}'\n"
+        )
+
+    monkeypatch.setattr(blender, "convert", fail)
+    (tmp_path / "a.fbx").write_bytes(b"; FBX 7.4.0 project file\n")
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path / "a.fbx")
+    assert str(caught.value) == (
+        "a.fbx: cannot be converted to glTF: Blender says: ASCII FBX files are not supported; export it again, "
+        "or as .glb"
+    )
+    (tmp_path / "a.fbx").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ModelError, match=r"a.fbx: expected FBX, but this is an HTML page.*download"):
+        load_model(tmp_path / "a.fbx")
+    (tmp_path / "a.usd").write_bytes(b"PXR-USDC")
+    with pytest.raises(ModelError, match=r"a.usd: cannot be converted to glTF: Blender says"):
+        load_model(tmp_path / "a.usd")
 
 
 def test_a_folder_is_refused_and_a_model_in_it_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +211,7 @@ def _refers_to_files(editor: GltfEditor) -> bool:
 def _convert(path: Path, kind: str, limits: Limits) -> bytes:
     """Convert a file with Blender, with the images in its folder and in one named textures beside or above it."""
     from renderers.meshes import RenderError, blender
+    from zoo.animate3d.mesh_files import check_content
 
     name = path_text(path.name)
     if path.stat().st_size > limits.file_bytes:
@@ -221,8 +223,20 @@ def _convert(path: Path, kind: str, limits: Limits) -> bytes:
         try:
             blender.convert(path, kind, target, images=_images(path), cameras=True)
         except RenderError as error:
-            raise ModelError(f"{name}: cannot be converted to glTF: {error}") from error
+            with path.open("rb") as file:
+                check_content(name, kind, file.read(SNIFFED_BYTES))
+            raise ModelError(f"{name}: cannot be converted to glTF: {_blender_reason(error)}") from error
         return target.read_bytes()
+
+
+def _blender_reason(error: Exception) -> str:
+    """What Blender says of a file, without its traceback and the names of temporary files."""
+    text = str(error).strip()
+    if "Traceback" not in text:
+        return text
+    reason = text.splitlines()[-1].rpartition("Error: ")[2]
+    reason = re.sub(r"\s*[\"']?/\S*/asset\.\w+[\"']?", "", reason)
+    return f"Blender says: {reason}; export it again, or as .glb"
 
 
 def _images(path: Path) -> list[Path]:

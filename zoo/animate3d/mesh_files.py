@@ -54,12 +54,12 @@ def mesh_to_glb(path: Path, kind: str, limits: Limits) -> tuple[bytes, list[str]
         options: dict[str, Any] = {"group_material": True} if kind == "obj" else {}
         scene = trimesh.load_scene(str(path), file_type=kind, process=False, **options)
     except Exception as error:  # trimesh raises whatever its parser runs into
-        _check_content(name, kind, data)
+        check_content(name, kind, data)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{name}: cannot be read as {kind.upper()} ({reason}); export it again") from error
     meshes = [mesh for mesh in scene.geometry.values() if len(getattr(mesh, "faces", ()))]
     if not meshes:
-        _check_content(name, kind, data)
+        check_content(name, kind, data)
         raise ModelError(
             f"{name}: the file has no triangles, expected a surface mesh; export it with its faces (a point cloud "
             "must be meshed first)"
@@ -77,7 +77,7 @@ def mesh_to_glb(path: Path, kind: str, limits: Limits) -> tuple[bytes, list[str]
     return _Writer(name, textures, smooth).write(meshes), notes
 
 
-def _check_content(name: str, kind: str, data: bytes) -> None:
+def check_content(name: str, kind: str, data: bytes) -> None:
     """Say what a file is that cannot be read as its suffix says, if it is something else.
 
     Raises:
@@ -88,7 +88,8 @@ def _check_content(name: str, kind: str, data: bytes) -> None:
             f"{name}: expected {kind.upper()}, but this is a .glb file: rename it so that it ends in .glb"
         )
     content = identify(data[:SNIFFED_BYTES], name)
-    if content is not None and content is not format_of_suffix(name):
+    usd = kind.startswith("usd") and content is not None and content.name.startswith("a USD")
+    if content is not None and content is not format_of_suffix(name) and not usd:
         raise ModelError(f"{name}: expected {kind.upper()}, but {content}")
 
 
