@@ -276,7 +276,7 @@ def _warped(videos: np.ndarray, length: float, rng: np.random.Generator) -> np.n
 
 
 def run_bad(clip: Clip, kinds: list[str] | None = None, method: str = "graph") -> None:
-    """Print the error for each kind of bad videos, as a share and in pixels, and as a multiple of that of right ones."""
+    """Print the error for each kind of bad videos: as a share, in pixels, and as a multiple of that of right ones."""
     still, truth = clip.still.positions.astype(np.float64), clip.truth
     moved = np.linalg.norm(truth[:1] - truth, axis=-1)[1:, clip.asset.visible].mean()
     to_pixels = clip.asset_to_world[0, 0] * cameras().K[0, 0, 0] / DISTANCE
