@@ -48,8 +48,9 @@ def problem(ball, cameras) -> Problem:
     still = Problem(surface, make_graph(surface, 20), views, calibrate(surface, views), STIFFNESS["rendered"])
     level = views.level(1.0, 1)
     frames = np.stack([still.draw(pose, level)[0].image.copy() for pose in moved(still)])
+    # No video is followed exactly.
     noise = np.random.default_rng(0).normal(scale=0.1, size=frames.shape).astype(np.float32)
-    frames[..., :3] = np.clip(frames[..., :3] + noise[..., :3], 0, frames[..., 3:])  # no video is followed exactly
+    frames[..., :3] = np.clip(frames[..., :3] + noise[..., :3], 0, frames[..., 3:])
     return replace(still, views=replace(views, frames=frames, _levels={}), _canvases={})
 
 

@@ -158,7 +158,7 @@ def _best(
     graph = track(problem, progress and _half_of(progress, 0))
     unpolished = replace(settings or PaperSettings(), polish=False)
     paper = track_field(problem, progress and _half_of(progress, 1), unpolished)
-    motions = [polish(problem, graph), polish(problem, paper)]
+    motions = [polish(problem, each) for each in (graph, paper)]
     poses, chosen = mend(problem, motions)
     methods = ["paper" if index == 1 else "graph" for index in chosen]
     return poses, methods, contested(problem, poses, motions)
