@@ -114,14 +114,14 @@ def _texture_files(path: Path, kind: str, data: bytes) -> tuple[dict[str, bytes]
                 )
     for material, file in names.items():
         try:
-            data = _for_gltf(read_file(find_file(file, folder, folder), Limits().file_bytes))
+            image = _for_gltf(read_file(find_file(file, folder, folder), Limits().file_bytes))
         except GltfError:
             notes.append(f"a texture is left out: {file} is not beside the model")
             continue
-        if data is None:
+        if image is None:
             notes.append(f"a texture is left out: {file} cannot be decoded; store it as PNG or JPEG")
         else:
-            textures[material] = data
+            textures[material] = image
     return textures, notes
 
 
