@@ -353,7 +353,9 @@ def test_a_motion_is_recovered_from_its_videos(case, controlled):
     motion = FieldMotion(case.splats, MotionField(0), FRAMES, controls)
     reconstruct(motion, case.neighbours, case.frames, case.cameras, settings)
     first, still = motion.poses(case.problem)[0], still_pose(case.problem.graph)
-    assert np.array_equal(first.positions, still.positions) and np.array_equal(first.rotations, still.rotations)
+    assert np.array_equal(first.positions, still.positions) and np.array_equal(
+        first.rotations, still.rotations
+    )
     points = displaced(case, motion)
     assert np.abs(points[0] - case.problem.surface.points).max() < 1e-12  # sums of weighted rotations
     assert error(case, points) < 0.6
