@@ -276,7 +276,7 @@ def _warped(videos: np.ndarray, length: float, rng: np.random.Generator) -> np.n
 
 
 def run_bad(clip: Clip, kinds: list[str] | None = None, method: str = "graph") -> None:
-    """Print the error for each kind of bad videos, as a share and in pixels, and as a multiple of that of the first."""
+    """Print the error for each kind of bad videos: as a share, in pixels, and as a multiple of that of right ones."""
     still, truth = clip.still.positions.astype(np.float64), clip.truth
     moved = np.linalg.norm(truth[:1] - truth, axis=-1)[1:, clip.asset.visible].mean()
     to_pixels = clip.asset_to_world[0, 0] * cameras().K[0, 0, 0] / DISTANCE
@@ -287,9 +287,10 @@ def run_bad(clip: Clip, kinds: list[str] | None = None, method: str = "graph") -
             continue
         result, _ = run(clip, videos, views, stiffness=stiffness, method=method)
         error = np.linalg.norm(result.motion.move(still) - truth, axis=-1)[1:, clip.asset.visible].mean()
-        base = base or error
+        base = error if name == "right" else base
+        multiple = f"x {error / base:.2f}" if base else "x -   "
         print(
-            f"{clip.name:40} {name:24} error {error / moved:7.1%} {error * to_pixels:5.2f} px  x {error / base:.2f}  "
+            f"{clip.name:40} {name:24} error {error / moved:7.1%} {error * to_pixels:5.2f} px  {multiple}  "
             f"residual {result.residual[1:].mean():.3f}  doubtful {result.doubtful.sum()} of {FRAMES - 1}",
             flush=True,
         )

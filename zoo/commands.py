@@ -23,7 +23,8 @@ from zoo.threads import fitting_threads
 if TYPE_CHECKING:
     import numpy as np
 
-    from zoo.animate3d import SplatModel
+    from renderers.gltf import Asset
+    from zoo.animate3d import SplatModel, StillModel
 
 VIDEO_FRAMES = 48  # of `render` by default: smooth for motions of two seconds
 
@@ -167,6 +168,8 @@ def animate_command(
     with fitting_threads():
         model = _splats(model_file, up) if splats else model_file
         animation = animate(model, sentence, videos=given, seed=seed, progress=_show_progress, **options)
+        if not splats:
+            _show_notes(animation.model)
         print(animation.save(out))
     for line in animation.report.sentences() if animation.report else ():
         print(f"zoo: {line}", file=sys.stderr)
@@ -182,9 +185,14 @@ def _splats(path: Path, up: str | None) -> SplatModel:
     from zoo.animate3d.splats.model import load_splats
 
     model = load_splats(path, up=up)
+    _show_notes(model)
+    return model
+
+
+def _show_notes(model: SplatModel | StillModel) -> None:
+    """Say what was left out of a model or assumed of it."""
     for note in model.notes:
         print(f"zoo: {note}", file=sys.stderr)
-    return model
 
 
 def _show_progress(done: int, total: int) -> None:
@@ -212,8 +220,8 @@ def videos_command(
 def _check_model_file(model_file: Path, out: Path) -> None:
     if out.resolve() == model_file.resolve():
         raise OptionError(f"--out {out} is the object itself and would be overwritten: choose another name")
-    if not model_file.is_file():
-        raise FileNotFoundError(f"{model_file}: no such file; expected a glTF file (.glb or .gltf)")
+    if not model_file.exists():
+        raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model, such as a .glb")
 
 
 def stills_command(
@@ -232,11 +240,16 @@ def stills_command(
     from zoo.animate3d.loading import is_splats, load_model
     from zoo.animate3d.viewpoints import AZIMUTHS_DEG, cameras_around, render_stills
 
-    if not model_file.is_file():
-        raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model")
+    if not model_file.exists():
+        raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model, such as a .glb")
     written = re.compile(r"view_\d\d+\.png|cameras\.json")
     with atomic_folder(out, written.fullmatch) as part:
-        asset = _splats(model_file, up) if is_splats(model_file) else load_model(model_file).asset
+        if is_splats(model_file):
+            asset: Asset | SplatModel = _splats(model_file, up)
+        else:
+            still = load_model(model_file)
+            _show_notes(still)
+            asset = still.asset
         cameras = cameras_around(
             asset, AZIMUTHS_DEG if azimuths_deg is None else azimuths_deg, elevation_deg, resolution
         )

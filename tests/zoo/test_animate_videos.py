@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +66,9 @@ def test_cameras_are_written_and_read(tmp_path, asset):
     assert read_cameras(tmp_path / "cameras.json") == cameras
     (tmp_path / "cameras.json").write_text('{"width": 3}')
     with pytest.raises(ValueError, match=r"cameras\.json: cameras: expected an object with width"):
+        read_cameras(tmp_path / "cameras.json")
+    (tmp_path / "cameras.json").write_text("azimuth 0, 90")
+    with pytest.raises(ValueError, match=r"cameras\.json: expected the cameras as `zoo stills` .* not JSON"):
         read_cameras(tmp_path / "cameras.json")
 
 
@@ -167,6 +173,70 @@ def test_wrong_videos_get_a_sentence(tmp_path, clip):
             read_videos(array)
     with pytest.raises(TypeError, match="uint8"):
         read_videos(np.zeros((1, 2, 8, 8, 3), np.int32))
+
+
+def test_pictures_and_archives_in_the_place_of_videos_get_a_sentence(tmp_path, clip):
+    frames = composite(clip.frames, (255, 255, 255))
+    stills = tmp_path / "stills"
+    stills.mkdir()
+    for view in range(4):
+        Image.fromarray(frames[view, 0]).save(stills / f"view_{view:02d}.png")
+    with pytest.raises(
+        ValueError, match=r"stills: expected a video per view, got the pictures of `zoo stills`"
+    ):
+        read_videos(stills, fps=8)
+    with pytest.raises(ValueError, match=r"at least 2 frames, got 1 in view_00.png; give a video per view"):
+        read_videos(sorted(stills.iterdir()))
+    archive = tmp_path / "videos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(stills / "view_00.png")
+    with pytest.raises(ValueError, match=r"videos.zip: expected a video .* this is a zip archive; unpack it"):
+        read_videos(archive)
+    huge = tmp_path / "huge"
+    huge.mkdir()
+    size = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", size), (b"IDAT", b""))
+    ]
+    (huge / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(ValueError, match=r"0.png: the picture is too large .*; make the frames smaller"):
+        read_videos(huge, fps=8)
+
+
+def test_cameras_in_the_folder_are_those_of_the_files_that_are_named(tmp_path, asset, clip, monkeypatch):
+    """A shell passes videos/*.mp4 as names: the cameras are the same as with the folder."""
+    path, folder = tmp_path / "fox.glb", tmp_path / "videos"
+    path.write_bytes(creatures.build("fox", 0, []))
+    folder.mkdir()
+    paths = _written(folder, composite(clip.frames, (255, 255, 255)))
+    cameras = cameras_around(asset, [30, 120, 210, 300], 40, 96)
+    (folder / "cameras.json").write_text(json.dumps(cameras.to_json()))
+
+    class Compared(Exception):
+        pass
+
+    def compare(first, stills, azimuths):
+        raise Compared(stills)
+
+    monkeypatch.setattr("zoo.animate3d.api.check_alignment", compare)
+    expected = render_stills(load(path), cameras)
+    every = [0, 1, 2, 3]
+    for given, views in (
+        (folder, every),
+        (paths, every),
+        ([paths[3], paths[1]], [3, 1]),
+        (paths[2], [2]),
+    ):
+        with pytest.raises(Compared) as caught:
+            animate(path, videos=given)
+        assert np.array_equal(caught.value.args[0], expected[views])
+    with pytest.raises(Compared) as caught:
+        animate(path, videos=paths, azimuths_deg=[0, 90, 180, 270])
+    assert not np.array_equal(caught.value.args[0], expected)
+    paths[3].unlink()
+    with pytest.raises(ValueError, match=r"cameras\.json: expected one camera per video .* 4 cameras for 3"):
+        animate(path, videos=paths[:2])
 
 
 # --- agreement and alignment -------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from graph_motions import MODELS, animated, crowded, graph_motion
 from tiny_gltf import CORNERS, FACES, TinyGltf, split_glb
 
 from renderers.gltf import load
+from renderers.meshes import RenderError, blender
+from zoo.__main__ import main
 from zoo.animate3d.animation import Animation
 from zoo.animate3d.loading import load_model
 from zoo.errors import ModelError
@@ -199,6 +201,10 @@ def test_mesh_files(tmp_path):
         ("a.obj", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "NaN or infinite"),
         ("a.stl", b"nothing of the kind", "no triangles"),
         ("a.glb", b"not a model", "not a glTF file"),
+        ("a.jpg", b"\xff\xd8\xff\xe0", "got '.jpg', a JPEG picture; it contains no model"),
+        ("a.zip", b"PK\x03\x04" + bytes(30), "got '.zip', a zip archive; unpack it"),
+        ("a.obj", b"glTF\x02\0\0\0", "expected OBJ, but this is a .glb file: rename it"),
+        ("a.stl", b"<!DOCTYPE html><html>404</html>", "expected STL, but this is an HTML page.*download"),
     ],
 )
 def test_bad_files_are_refused_in_a_sentence(tmp_path, name, data, words):
@@ -207,6 +213,80 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path, name, data, words):
         load_model(tmp_path / name)
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(tmp_path / "missing.glb")
+
+
+def test_a_file_that_blender_cannot_read_gets_a_sentence(tmp_path, monkeypatch):
+    """Not Blender's traceback, and no temporary path. The output is Blender 4.5's."""
+
+    def fail(file, *_, **__):
+        place = "/tmp/menagerie-blender-1/asset.fbx"
+        raise RenderError(
+            f"blender: {place}: exited with 1; its output ends with:\n  Error: ASCII FBX files are not supported "
+            f"'{place}'\n  Traceback (most recent call last):\n    File \"child.py\", line 320, in <module>\n"
+            f"  RuntimeError: Error: ASCII FBX files are not supported '{place}'\n"
+        )
+
+    monkeypatch.setattr(blender, "convert", fail)
+    (tmp_path / "a.fbx").write_bytes(b"; FBX 7.4.0 project file\n")
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path / "a.fbx")
+    assert str(caught.value) == (
+        "a.fbx: cannot be converted to glTF: Blender says: ASCII FBX files are not supported; export it again, "
+        "or as .glb"
+    )
+    (tmp_path / "a.fbx").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ModelError, match=r"a.fbx: expected FBX, but this is an HTML page.*download"):
+        load_model(tmp_path / "a.fbx")
+    (tmp_path / "a.usd").write_bytes(b"PXR-USDC")
+    with pytest.raises(ModelError, match=r"a.usd: cannot be converted to glTF: Blender says"):
+        load_model(tmp_path / "a.usd")
+
+
+def test_a_folder_is_refused_and_a_model_in_it_named(tmp_path):
+    with pytest.raises(
+        ModelError, match="is a folder, expected the file of a 3D model; it contains no model"
+    ):
+        load_model(tmp_path)
+    (tmp_path / "dragon.glb").touch()
+    with pytest.raises(ModelError, match=r"give one inside it, such as .*dragon\.glb"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("materials", "texture", "note"),
+    [
+        (False, None, "materials are left out: my m.mtl is not beside the model"),
+        (True, None, "a texture is left out: red.tga is not beside the model"),
+        (
+            True,
+            b"version https://git-lfs",
+            "a texture is left out: red.tga cannot be decoded; store it as PNG",
+        ),
+    ],
+)
+def test_what_is_missing_of_an_obj_is_said(tmp_path, capsys, materials, texture, note):
+    lines = [f"v {x} {y} {z}" for x, y, z in CORNERS] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in FACES]
+    (tmp_path / "m.obj").write_text("\n".join(["mtllib my m.mtl", "usemtl red", *lines]))
+    if materials:
+        (tmp_path / "my m.mtl").write_text("newmtl red\nmap_Kd red.tga\n")
+    if texture is not None:
+        (tmp_path / "red.tga").write_bytes(texture)
+    assert any(note in each for each in load_model(tmp_path / "m.obj").notes)
+    assert (
+        main(["stills", str(tmp_path / "m.obj"), "--resolution", "16", "--out", str(tmp_path / "stills")])
+        == 0
+    )
+    assert f"zoo: {note}" in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_missing_of_a_model(tmp_path, capsys, monkeypatch):
+    lines = [f"v {x} {y} {z}" for x, y, z in CORNERS] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in FACES]
+    (tmp_path / "m.obj").write_text("\n".join(["mtllib m.mtl", "usemtl red", *lines]))
+    model = load_model(tmp_path / "m.obj")
+    moving = Animation(model, graph_motion(model.asset, frames=3))
+    monkeypatch.setattr("zoo.animate3d.api.animate", lambda *_, **__: moving)
+    assert main(["animate", str(tmp_path / "m.obj"), "nods", "--out", str(tmp_path / "o.npz")]) == 0
+    assert "zoo: materials are left out: m.mtl is not beside the model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])

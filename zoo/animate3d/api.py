@@ -25,7 +25,7 @@ from zoo.animate3d.fit_report import FitReport
 from zoo.animate3d.limits import METHODS
 from zoo.animate3d.splats.animation import SplatAnimation
 from zoo.animate3d.splats.model import SplatModel
-from zoo.animate3d.videos import SECONDS, Videos, read_videos
+from zoo.animate3d.videos import SECONDS, Videos, places_in_folder, read_videos
 from zoo.animate3d.viewpoints import cameras_around, read_cameras, relative_to_origin, render_stills, resized
 from zoo.choices import CAMERAS_FILE
 from zoo.mvvdm.views import ELEVATION_DEG
@@ -71,8 +71,8 @@ def animate(
         sentence: what happens.
         videos: to follow instead, one per view (`read_videos`); they begin with the still model.
         model, home, seed: the MV-VDM that generates videos, by name or loaded; the registry that has it; of its noise.
-        cameras: of given videos, in the world of the model's file; default `cameras.json` in a folder of videos, else
-            by the next two arguments.
+        cameras: of given videos, in the world of the model's file; default those of `cameras.json` in the folder of
+            the videos, in the order of the names in it, else by the next two arguments.
         azimuths_deg, elevation_deg: [V], 0 in front of the model, 90 on the side of +X; default evenly spaced.
         background: colour behind the object in given videos without transparency; None = estimated at the border.
         fps: frame rate of given videos; None = that of the files.
@@ -206,6 +206,29 @@ def _name(model: Any) -> str:
     return model if isinstance(model, str) else type(model).__name__
 
 
+def _stored_cameras(source: Any) -> Cameras | None:
+    """The cameras of given videos in `cameras.json`, in their folder; None if there is none."""
+    if isinstance(source, str | os.PathLike):
+        if (folder := Path(source)).is_dir():
+            stored = folder / CAMERAS_FILE
+            return read_cameras(stored) if stored.is_file() else None
+        source = [source]
+    if not isinstance(source, Sequence) or not all(isinstance(each, str | os.PathLike) for each in source):
+        return None
+    paths = [Path(each) for each in source]
+    stored = paths[0].parent / CAMERAS_FILE
+    places = places_in_folder(paths) if stored.is_file() else None
+    if places is None:
+        return None
+    cameras, (views, count) = read_cameras(stored), places
+    if len(cameras) != count:
+        raise ValueError(
+            f"{stored}: expected one camera per video in the folder, got {len(cameras)} cameras for {count} videos; "
+            f"say where the views are (azimuths_deg, --azimuths-deg)"
+        )
+    return cameras[views]
+
+
 def _evenly(views: int) -> list[float]:
     return [360.0 * view / views for view in range(views)]
 
@@ -220,9 +243,8 @@ def _cameras(
 ) -> tuple[Cameras, Sequence[float] | None]:
     """Cameras of given videos in the world of the file, and their azimuths if they are defined by these."""
     V, _, H, W, _ = videos.frames.shape
-    stored = Path(source) / CAMERAS_FILE if isinstance(source, str | os.PathLike) else None
-    if cameras is None and azimuths_deg is None and stored is not None and stored.is_file():
-        cameras = read_cameras(stored)
+    if cameras is None and azimuths_deg is None:
+        cameras = _stored_cameras(source)
     if cameras is None:
         azimuths_deg = _evenly(V) if azimuths_deg is None else azimuths_deg
         for value in azimuths_deg:

@@ -38,7 +38,7 @@ class FitReport:
 
     @property
     def doubtful_frames(self) -> list[int]:
-        """Frames whose residual is so large that the fit should not be trusted."""
+        """Frames in which the fit should not be trusted: their residual is large, or they are contested (`Fit`)."""
         return [int(frame) for frame in np.flatnonzero(self.fit.doubtful)]
 
     @property
@@ -58,6 +58,10 @@ class FitReport:
             f"model and the videos is left in the median frame",
             f"{len(doubtful)} of {T} frames are doubtful: {listed}" if doubtful else "no frame is doubtful",
         ]
+        if isinstance(self.fit, Fit) and (disputed := int(self.fit.contested.sum())):
+            result.append(
+                f"in {disputed} of {T} frames, a motion far from this one shows the videos nearly as well"
+            )
         if self.frame_methods:
             result.append(
                 f"method paper found {self.frame_methods.count('paper')} of {T} frames, graph the others"

@@ -18,6 +18,7 @@ from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.graph import GraphPose, make_graph
 from zoo.animate3d.limits import METHODS
 from zoo.animate3d.motion import GraphMotion
+from zoo.animate3d.rivals import contested
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
 from zoo.animate3d.tracking import measure, mend, polish, track
@@ -46,9 +47,11 @@ class Fit:
         motion: in the coordinates of `Asset.positions`; frame 0 is the still model exactly.
         residual: float64 [T], difference of the model's images to the videos as a share of the still model's difference
             in the frame where that is largest; 0 is a perfect fit, 1 is no better than no motion.
-        doubtful: bool [T], frames after the first whose residual exceeds `DOUBTFUL`.
+        doubtful: bool [T], frames after the first whose residual exceeds `DOUBTFUL`, or that are contested.
         node_residual: float64 [T, K], root mean square difference, in intensities 0-1, of the pixels that each node
             moves; NaN for nodes that no view shows.
+        contested: bool [T], of "best": another motion, far from this one, shows the frame nearly as well
+            (`zoo.animate3d.rivals`).
         methods: [T], the method that found each frame: that of the fit, or for "best" one of the two others.
     """
 
@@ -56,6 +59,7 @@ class Fit:
     residual: np.ndarray
     node_residual: np.ndarray
     doubtful: np.ndarray
+    contested: np.ndarray
     methods: tuple[str, ...]
 
 
@@ -122,38 +126,42 @@ def _poses(
     settings: PaperSettings | None,
     guide: Guide | None,
     progress: Progress | None,
-) -> tuple[list[GraphPose], list[str]]:
-    """The poses that a method finds, and the method that found each."""
+) -> tuple[list[GraphPose], list[str], np.ndarray]:
+    """The poses that a method finds, the method that found each, and which are contested."""
+    undisputed = np.zeros(len(problem.views.frames), bool)
     if method == "graph" and guide is None:
-        return track(problem, progress), [method] * len(problem.views.frames)
+        return track(problem, progress), [method] * len(undisputed), undisputed
     from zoo.animate3d.paper import track_field
     from zoo.animate3d.refine import refined
 
     with fitting_threads():
         if method == "best":
-            poses, methods = _best(problem, settings, progress)
+            poses, methods, disputed = _best(problem, settings, progress)
         else:
             poses = (
                 track(problem, progress) if method == "graph" else track_field(problem, progress, settings)
             )
-            methods = [method] * len(poses)
-        return poses if guide is None else refined(problem, poses, *guide), methods
+            methods, disputed = [method] * len(poses), undisputed
+        return poses if guide is None else refined(problem, poses, *guide), methods, disputed
 
 
 def _best(
     problem: Problem, settings: PaperSettings | None, progress: Progress | None
-) -> tuple[list[GraphPose], list[str]]:
+) -> tuple[list[GraphPose], list[str], np.ndarray]:
     """In each frame, the pose of method `graph` or `paper` that has the lower energy once both are polished.
 
     Frames that remain bad are fitted again (`mend`), and count as found by `graph`, whose Gauss-Newton does this.
+    Returns the poses, the method that found each, and which are contested.
     """
     from zoo.animate3d.paper import PaperSettings, track_field
 
     graph = track(problem, progress and _half_of(progress, 0))
     unpolished = replace(settings or PaperSettings(), polish=False)
     paper = track_field(problem, progress and _half_of(progress, 1), unpolished)
-    poses, chosen = mend(problem, [polish(problem, graph), polish(problem, paper)])
-    return poses, ["paper" if index == 1 else "graph" for index in chosen]
+    motions = [polish(problem, each) for each in (graph, paper)]
+    poses, chosen = mend(problem, motions)
+    methods = ["paper" if index == 1 else "graph" for index in chosen]
+    return poses, methods, contested(problem, poses, motions)
 
 
 def _half_of(progress: Progress, half: int) -> Progress:
@@ -161,12 +169,15 @@ def _half_of(progress: Progress, half: int) -> Progress:
     return lambda done, frames: progress((half * frames + done) // 2, frames)
 
 
-def _result(problem: Problem, poses: list[GraphPose], methods: list[str], times: np.ndarray) -> Fit:
+def _result(
+    problem: Problem, poses: list[GraphPose], methods: list[str], disputed: np.ndarray, times: np.ndarray
+) -> Fit:
     """The poses as a motion, and their residuals."""
     residual = measure(problem, poses)
-    doubtful = residual.frames > DOUBTFUL
+    doubtful = (residual.frames > DOUBTFUL) | disputed
     doubtful[0] = False  # the still model itself
-    return Fit(_motion(problem, poses, times), residual.frames, residual.nodes, doubtful, tuple(methods))
+    motion = _motion(problem, poses, times)
+    return Fit(motion, residual.frames, residual.nodes, doubtful, disputed, tuple(methods))
 
 
 def _motion(problem: Problem, poses: list[GraphPose], times: np.ndarray) -> GraphMotion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from renderers.arguments import array, instance, shown
 from renderers.files import file_path
-from renderers.gltf import Asset, GltfError, Limits, load, path_text
+from renderers.gltf import SNIFFED_BYTES, Asset, GltfError, Limits, identify, load, path_text
 from renderers.gltf.editing import GltfEditor
 from renderers.gltf.rest import RestPart, rest_parts
 from renderers.gltf.writing import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, UINT32, GlbBuffer
@@ -154,16 +155,22 @@ def _pose_notes(asset: Asset) -> list[str]:
 def _read(path: Path, limits: Limits) -> tuple[bytes, list[str]]:
     """Read a file of any supported format as .glb, with notes."""
     name, suffix = path_text(path.name), path.suffix.lower()
-    if suffix not in MODEL_SUFFIXES:
+    if path.is_dir():
         raise ModelError(
-            f"{name}: expected a model as one of {', '.join(MODEL_SUFFIXES)}, got {suffix or 'no suffix'!r}; convert "
-            "it to .glb, for example with Blender"
+            f"{path_text(path)}: is a folder, expected the file of a 3D model; {_choice_in(path)}"
         )
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(SNIFFED_BYTES)
     except OSError as error:
         raise ModelError(f"{path_text(path)}: cannot be read ({error.strerror}); correct the path") from error
+    if suffix not in MODEL_SUFFIXES:
+        kind = identify(head, path.name)
+        got = f"{suffix or 'no suffix'!r}" + (f", {kind.name}" if kind else "")
+        raise ModelError(
+            f"{name}: expected a model as one of {', '.join(MODEL_SUFFIXES)}, got {got}; "
+            f"{kind.advice if kind else 'convert it to .glb, for example with Blender'}"
+        )
     if not head:
         raise ModelError(f"{name}: the file is empty; copy or download it again")
     if is_splats(path):
@@ -188,6 +195,14 @@ def _read(path: Path, limits: Limits) -> tuple[bytes, list[str]]:
     return _convert(path, suffix[1:], limits), []
 
 
+def _choice_in(folder: Path) -> str:
+    """What to do instead of giving a folder."""
+    inside = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in MODEL_SUFFIXES)
+    return (
+        f"give one inside it, such as {path_text(folder / inside[0])}" if inside else "it contains no model"
+    )
+
+
 def _refers_to_files(editor: GltfEditor) -> bool:
     owners = [*editor.document.items("buffers"), *editor.document.items("images")]
     return any(isinstance(each.get("uri"), str) for each in owners)
@@ -196,6 +211,7 @@ def _refers_to_files(editor: GltfEditor) -> bool:
 def _convert(path: Path, kind: str, limits: Limits) -> bytes:
     """Convert a file with Blender, with the images in its folder and in one named textures beside or above it."""
     from renderers.meshes import RenderError, blender
+    from zoo.animate3d.mesh_files import check_content
 
     name = path_text(path.name)
     if path.stat().st_size > limits.file_bytes:
@@ -207,8 +223,20 @@ def _convert(path: Path, kind: str, limits: Limits) -> bytes:
         try:
             blender.convert(path, kind, target, images=_images(path), cameras=True)
         except RenderError as error:
-            raise ModelError(f"{name}: cannot be converted to glTF: {error}") from error
+            with path.open("rb") as file:
+                check_content(name, kind, file.read(SNIFFED_BYTES))
+            raise ModelError(f"{name}: cannot be converted to glTF: {_blender_reason(error)}") from error
         return target.read_bytes()
+
+
+def _blender_reason(error: Exception) -> str:
+    """What Blender says of a file, without its traceback and the names of temporary files."""
+    text = str(error).strip()
+    if "Traceback" not in text:
+        return text
+    reason = text.splitlines()[-1].rpartition("Error: ")[2]
+    reason = re.sub(r"\s*[\"']?/\S*/asset\.\w+[\"']?", "", reason)
+    return f"Blender says: {reason}; export it again, or as .glb"
 
 
 def _images(path: Path) -> list[Path]:

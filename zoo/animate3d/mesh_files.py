@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from renderers.gltf import GltfError, Limits, find_file, path_text
+from renderers.gltf import (
+    SNIFFED_BYTES,
+    GltfError,
+    Limits,
+    find_file,
+    format_of_suffix,
+    identify,
+    path_text,
+)
 from renderers.gltf.files import read_file
 from renderers.gltf.writing import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, UINT16, UINT32, GlbBuffer
 from zoo.errors import ModelError
 
 _HEADER_BYTES = 1 << 16  # of a PLY file, more than any header
+_TEXT = ("utf-8", "surrogateescape")  # of names in files: any bytes
 _IMAGES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -45,10 +54,12 @@ def mesh_to_glb(path: Path, kind: str, limits: Limits) -> tuple[bytes, list[str]
         options: dict[str, Any] = {"group_material": True} if kind == "obj" else {}
         scene = trimesh.load_scene(str(path), file_type=kind, process=False, **options)
     except Exception as error:  # trimesh raises whatever its parser runs into
+        check_content(name, kind, data)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{name}: cannot be read as {kind.upper()} ({reason}); export it again") from error
     meshes = [mesh for mesh in scene.geometry.values() if len(getattr(mesh, "faces", ()))]
     if not meshes:
+        check_content(name, kind, data)
         raise ModelError(
             f"{name}: the file has no triangles, expected a surface mesh; export it with its faces (a point cloud "
             "must be meshed first)"
@@ -66,10 +77,28 @@ def mesh_to_glb(path: Path, kind: str, limits: Limits) -> tuple[bytes, list[str]
     return _Writer(name, textures, smooth).write(meshes), notes
 
 
+def check_content(name: str, kind: str, data: bytes) -> None:
+    """Say what a file is that cannot be read as its suffix says, if it is something else.
+
+    Raises:
+        ModelError: it is.
+    """
+    if data.startswith(b"glTF"):
+        raise ModelError(
+            f"{name}: expected {kind.upper()}, but this is a .glb file: rename it so that it ends in .glb"
+        )
+    content = identify(data[:SNIFFED_BYTES], name)
+    usd = kind.startswith("usd") and content is not None and content.name.startswith("a USD")
+    if content is not None and content is not format_of_suffix(name) and not usd:
+        raise ModelError(f"{name}: expected {kind.upper()}, but {content}")
+
+
 def _texture_files(path: Path, kind: str, data: bytes) -> tuple[dict[str, bytes], list[str]]:
     """Return the colour textures by material, "" for the only one of a PLY file, and notes on those not found."""
     folder = path.resolve().parent
     names: dict[str, str] = {}
+    textures: dict[str, bytes] = {}
+    notes: list[str] = []
     if kind == "ply":
         match = re.search(rb"^comment TextureFile (.+?)\r?$", data[:_HEADER_BYTES], re.MULTILINE)
         if match:
@@ -77,16 +106,22 @@ def _texture_files(path: Path, kind: str, data: bytes) -> tuple[dict[str, bytes]
     elif kind == "obj":
         for line in re.findall(rb"^mtllib\s+(.+?)\s*$", data, re.MULTILINE):
             try:
-                library = find_file(line.decode("utf-8", "surrogateescape"), folder, folder)
+                library = find_file(line.decode(*_TEXT), folder, folder)
                 names |= _color_maps(library.read_text("utf-8", "replace"))
             except (GltfError, OSError):
-                continue
-    textures, notes = {}, []
+                notes.append(
+                    f"materials are left out: {path_text(line.decode(*_TEXT))} is not beside the model"
+                )
     for material, file in names.items():
         try:
-            textures[material] = read_file(find_file(file, folder, folder), Limits().file_bytes)
+            image = _for_gltf(read_file(find_file(file, folder, folder), Limits().file_bytes))
         except GltfError:
             notes.append(f"a texture is left out: {file} is not beside the model")
+            continue
+        if image is None:
+            notes.append(f"a texture is left out: {file} cannot be decoded; store it as PNG or JPEG")
+        else:
+            textures[material] = image
     return textures, notes
 
 
@@ -166,9 +201,8 @@ class _Writer:
         appearance: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 0.9}
         diffuse = getattr(material, "diffuse", None)
         data = self._bytes.get(title, self._bytes.get(""))
-        texture = None if data is None else self._texture(data)
-        if texture is not None:
-            appearance["baseColorTexture"] = {"index": texture}
+        if data is not None:
+            appearance["baseColorTexture"] = {"index": self._texture(data)}
         elif diffuse is not None and mesh.visual.kind == "texture":
             appearance["baseColorFactor"] = [float(x) / 255 for x in np.asarray(diffuse)[:4]]
         # These formats do not say which side of a triangle is drawn.
@@ -177,11 +211,9 @@ class _Writer:
         )
         return len(self._document["materials"]) - 1
 
-    def _texture(self, data: bytes) -> int | None:
-        """Append an image, once; None if glTF has no such format."""
-        kind = next((mime for magic, mime in _IMAGES.items() if data.startswith(magic)), None)
-        if kind is None:
-            data, kind = _as_png(data), "image/png"
+    def _texture(self, data: bytes) -> int:
+        """Append an image of a format that glTF has, once."""
+        kind = next(mime for magic, mime in _IMAGES.items() if data.startswith(magic))
         if data not in self._textures:
             images = self._document.setdefault("images", [])
             images.append({"bufferView": self._buffer.add_bytes(data), "mimeType": kind})
@@ -190,12 +222,20 @@ class _Writer:
         return self._textures[data]
 
 
-def _as_png(data: bytes) -> bytes:
-    """Encode an image of a format that glTF lacks (TGA, BMP, TIFF) as PNG, without loss."""
+def _for_gltf(data: bytes) -> bytes | None:
+    """Encode an image of a format that glTF lacks (TGA, BMP, TIFF) as PNG, without loss; others stay as they are.
+
+    None if it cannot be decoded.
+    """
     import io
 
     from PIL import Image
 
+    if data.startswith(tuple(_IMAGES)):
+        return data
     target = io.BytesIO()
-    Image.open(io.BytesIO(data)).save(target, "PNG")
+    try:
+        Image.open(io.BytesIO(data)).save(target, "PNG")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
     return target.getvalue()

@@ -17,6 +17,7 @@ import numpy as np
 from renderers.arguments import number, shown
 from renderers.background import Background
 from renderers.files import file_path
+from renderers.gltf import SNIFFED_BYTES, identify
 from renderers.values import by_value
 from zoo.animate3d.matte import cut_out
 
@@ -24,6 +25,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".webm", ".mkv", ".m4v", ".avi", ".gif", ".web
 LOSSY_SUFFIXES = VIDEO_SUFFIXES[:6]  # of formats whose background has coding noise
 PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 SECONDS = 2.0  # duration of arrays, which have no frame rate: that of MV-VDM's videos
+_STILL = re.compile(r"view_\d\d+\.png")  # of `zoo stills`
 MOST_FRAMES, MOST_BYTES = 1000, 4 << 30
 
 
@@ -115,7 +117,13 @@ def video_paths(source: Any) -> list[Path]:
             return [folder]
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such file or folder; expected videos of the object")
-        return _in_folder(folder)
+        paths = _in_folder(folder)
+        if paths == [folder] and all(_STILL.fullmatch(path.name) for path in _pictures(folder)):
+            raise ValueError(
+                f"{folder}: expected a video per view, got the pictures of `zoo stills`, with which videos begin; "
+                f"continue each with a video of the same name"
+            )
+        return paths
     if not isinstance(source, Sequence) or not source:
         raise TypeError(
             f"videos: expected one file per view, a folder with them, or an array [V, T, H, W, 3 or 4], got "
@@ -130,17 +138,33 @@ def video_paths(source: Any) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """One path per view: the videos in a folder, or folders with a picture per frame."""
+    if views := _views_in(folder):
+        return views
+    raise ValueError(
+        f"{folder}: expected one video per view ({', '.join(VIDEO_SUFFIXES)}) or one folder of pictures per view, "
+        f"found neither"
+    )
+
+
+def _views_in(folder: Path) -> list[Path]:
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     if videos := [path for path in entries if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES]:
         return videos
     if folders := [path for path in entries if path.is_dir() and _pictures(path)]:
         return folders
-    if _pictures(folder):
-        return [folder]
-    raise ValueError(
-        f"{folder}: expected one video per view ({', '.join(VIDEO_SUFFIXES)}) or one folder of pictures per view, "
-        f"found neither"
-    )
+    return [folder] if _pictures(folder) else []
+
+
+def places_in_folder(paths: Sequence[Path]) -> tuple[list[int], int] | None:
+    """Places of videos among those in their folder, as `video_paths` orders them, and how many these are.
+
+    None if they are of several folders, or not what a folder is searched for.
+    """
+    folder = paths[0].parent
+    names = [path.name for path in _views_in(folder)]
+    if all(path.parent == folder and path.name in names for path in paths):
+        return [names.index(path.name) for path in paths], len(names)
+    return None
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -181,7 +205,9 @@ def _read_pictures(paths: Sequence[Path]) -> np.ndarray:
         try:
             with Image.open(path) as picture:
                 frames.append(np.asarray(picture.convert("RGBA")))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{path}: the picture is too large ({error}); make the frames smaller") from None
+        except (OSError, SyntaxError) as error:
             raise ValueError(f"{path}: expected a picture, but it cannot be decoded ({error})") from None
         if frames[-1].shape != frames[0].shape:
             raise ValueError(
@@ -232,8 +258,12 @@ def _read_video(path: Path) -> tuple[np.ndarray, float | None]:
                     frames.append(frame.to_ndarray(format="rgba" if has_alpha else "rgb24"))
                     _check_amount(len(frames), frames[-1].nbytes, path)
     except FFmpegError as error:
+        with path.open("rb") as file:
+            kind = identify(file.read(SNIFFED_BYTES), path.name)
+        reason = f"this is {kind.name}" if kind else f"FFmpeg cannot decode it: {error.strerror}"
+        advice = "unpack it and give the folder" if kind and "archive" in kind.name else "choose another file"
         raise ValueError(
-            f"{path}: expected a video ({', '.join(VIDEO_SUFFIXES)}), but FFmpeg cannot decode it: {error.strerror}"
+            f"{path}: expected a video ({', '.join(VIDEO_SUFFIXES)}), but {reason}; {advice}"
         ) from None
     if not frames:
         raise ValueError(f"{path}: expected a video, got a file without frames")
@@ -253,21 +283,25 @@ def _check_same(clips: Sequence[np.ndarray], names: Sequence[str]) -> None:
         if clip.shape[:3] != clips[0].shape[:3]:
             raise ValueError(
                 f"videos: expected the same length and size in all views, got {len(clips[0])} frames of "
-                f"{_size(clips[0][0])} in {names[0]} and {len(clip)} frames of {_size(clip[0])} in {name}"
+                f"{_size(clips[0][0])} in {names[0]} and {len(clip)} frames of {_size(clip[0])} in {name}; cut the "
+                f"longer ones, scale the larger ones"
             )
     if len(clips[0]) < 2:
-        raise ValueError(f"videos: expected at least 2 frames, got {len(clips[0])} in {names[0]}")
+        raise ValueError(
+            f"videos: expected at least 2 frames, got {len(clips[0])} in {names[0]}; give a video per view, or a "
+            f"folder with a picture per frame"
+        )
 
 
 def _rate(rates: Sequence[float | None], names: Sequence[str]) -> float:
     known = {rate: name for rate, name in zip(rates, names, strict=True) if rate}
     if not known:
-        raise ValueError("videos: pictures have no frame rate; give it as fps")
+        raise ValueError("videos: pictures have no frame rate; give it as fps (--fps)")
     if max(known) > 1.001 * min(known):
         raise ValueError(
             "videos: expected one frame rate, got "
             + " and ".join(f"{rate:g} in {name}" for rate, name in sorted(known.items())[:: len(known) - 1])
-            + "; give the right one as fps"
+            + "; give the right one as fps (--fps)"
         )
     return next(iter(known))
 

@@ -103,7 +103,13 @@ def read_cameras(path: Path) -> Cameras:
         ValueError: the file does not contain cameras.
     """
     try:
-        return Cameras.from_json(json.loads(path.read_bytes()))
+        stored = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected the cameras as `zoo stills` writes them, got a file that is not JSON ({error})"
+        ) from None
+    try:
+        return Cameras.from_json(stored)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
