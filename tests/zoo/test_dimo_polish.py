@@ -77,7 +77,7 @@ def test_the_constant_of_a_model_without_latent_space_stays(tmp_path):
 def test_training_ends_with_it_if_the_configuration_says_so(tmp_path):
     """Before Gaussians are removed and draws are looked at, which depend on it."""
     assert DIMOConfig.bundled().joint.polish_steps == 3000
-    assert DIMOConfig.laptop().joint.polish_steps == 360  # its motions are learnt in nothing else
+    assert DIMOConfig.laptop().joint.polish_steps == 300  # its motions are learnt in nothing else
     assert DIMOConfig.paper().joint.polish_steps == 0
     videos, calls = tracked(tmp_path), []
     with pytest.MonkeyPatch.context() as patch:

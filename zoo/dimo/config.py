@@ -290,8 +290,8 @@ class DIMOConfig:
                 steps=1,
                 untracked_steps=699,
                 resolutions=((0, 64), (400, 128)),
-                polish_steps=360,
-                surface_steps=200,
+                polish_steps=300,
+                surface_steps=180,
             ),
         )
 
