@@ -104,4 +104,5 @@ def test_both_stages_are_longer_where_videos_have_no_tracks(tmp_path):
     assert torch.equal(again.means, model.means)
     laptop = DIMOConfig.laptop().untracked()
     assert (laptop.pretraining.steps, laptop.joint.steps) == (500, 700)
-    assert laptop.joint.arap_until == 700
+    assert (laptop.joint.arap_until, laptop.joint.surface_steps) == (700, 0)
+    assert DIMOConfig.bundled().untracked() == DIMOConfig.bundled()

@@ -266,10 +266,16 @@ class DIMOConfig:
         return values
 
     def untracked(self) -> DIMOConfig:
-        """This configuration for videos without tracks: `untracked_steps` are added to the steps of both stages."""
+        """This configuration for videos without tracks: `untracked_steps` are added to the steps of both stages.
+
+        If stage 2 has any, they take the place of the steps that make a skin, whose discs would start on the hull.
+        """
         first, second = self.pretraining, self.joint
         first = replace(first, steps=first.steps + first.untracked_steps, untracked_steps=0)
-        second = replace(second, steps=second.steps + second.untracked_steps, untracked_steps=0)
+        if second.untracked_steps:
+            second = replace(
+                second, steps=second.steps + second.untracked_steps, untracked_steps=0, surface_steps=0
+            )
         return replace(self, pretraining=first, joint=second)
 
     @staticmethod
