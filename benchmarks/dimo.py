@@ -32,7 +32,7 @@ from zoo.dimo.evaluation import evaluate
 from zoo.dimo.model import DIMO
 from zoo.dimo.training import train
 
-BAR_DB, BAR_CPU_S = 28.0, 150.0
+BAR_DB, BAR_CPU_S = 28.0, 60.0
 PAPER = "paper, A100-40GB: 40 min + 3 h, 250 frames/s"
 GPU_MOTIONS, GPU_STEPS, GPU_WARM_UP = 8, 120, 20
 

@@ -28,7 +28,7 @@ config = replace(
     frames=16,
     gaussians=1500,
     pretraining=replace(laptop.pretraining, steps=STEPS[0]),
-    joint=replace(laptop.joint, steps=STEPS[1], resolutions=((0, 64),)),
+    joint=replace(laptop.joint, steps=STEPS[1], resolutions=((0, 64),), polish_steps=0, surface_steps=0),
     fit=replace(laptop.fit, resolutions=((0, 64),)),
 )
 model = train(

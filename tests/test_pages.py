@@ -75,7 +75,9 @@ DEPLOYING = ("docker", "kubectl", "ray", "sbatch", "export")
 SMALL = "--resolution 32 --num-frames 4 --views 4 --limit 1 --max-animations 1"
 TINY_DIMO = (
     "--frames 4 --views 4 --heldout-views 1 --resolution 32 --points 64 --skip-heldout "
-    "--set joint.steps=2 --set pretraining.steps=2 --set resolution=32 --set frames=4 --set views=4"
+    "--set joint.steps=2 --set pretraining.steps=2 --set resolution=32 --set frames=4 --set views=4 "
+    "--set joint.polish_steps=2 --set joint.surface_steps=2 "
+    "--set pretraining.untracked_steps=0 --set joint.untracked_steps=0"
 )
 TINY_MVVDM = "--set plan.steps=1 --set plan.batch=2 --set autoencoder.steps=2 --set resolution=32"
 SHORTENED = {

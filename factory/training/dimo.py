@@ -48,6 +48,8 @@ ADDED = (
     "stretching",
     "discs",
     "losses.tracks",
+    "pretraining.untracked_steps",
+    "joint.untracked_steps",
     "joint.remove_strays",
     "joint.polish_steps",
     "joint.surface_steps",
@@ -331,14 +333,22 @@ def _ablation_jobs(full: DIMOTrainingJob) -> Iterator[DIMOTrainingJob]:
     for variant, ablated in ablations(config).items():
         yield replace(full, variant=variant, config=ablated)
     motions = MotionVideos.open(full.videos).select("train").names
-    short = replace(
-        config,
-        pretraining=replace(config.pretraining, steps=config.pretraining.steps // len(motions)),
-        joint=replace(config.joint, steps=max(1, config.joint.steps // len(motions))),
-    )
+    short = _steps_shared(config, len(motions))
     for variant, alone in ((ALONE, config), (SHARED, short)):
         for motion in motions:
             yield replace(full, variant=variant, motions=(motion,), config=alone)
+
+
+def _steps_shared(config: DIMOConfig, motions: int) -> DIMOConfig:
+    """`config` with the steps of every part of the training divided by the number of motions."""
+    names = ("untracked_steps", "polish_steps", "surface_steps")
+    joint = {name: getattr(config.joint, name) // motions for name in names}
+    first = {name: getattr(config.pretraining, name) // motions for name in ("steps", "untracked_steps")}
+    return replace(
+        config,
+        pretraining=replace(config.pretraining, **first),
+        joint=replace(config.joint, steps=max(1, config.joint.steps // motions), **joint),
+    )
 
 
 def configured(preset: str, overrides: Iterable[str] = ()) -> DIMOConfig:

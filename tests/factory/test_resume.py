@@ -131,7 +131,8 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         for name in ("blending", "root", "stretching", "discs"):
             del before["config"][name]
         del before["config"]["losses"]["tracks"]
-        for name in ("remove_strays", "polish_steps", "surface_steps", "prior_steps"):
+        del before["config"]["pretraining"]["untracked_steps"]
+        for name in ("untracked_steps", "remove_strays", "polish_steps", "surface_steps", "prior_steps"):
             del before["config"]["joint"][name]
         before |= {"unseen": stage.unseen, "encoder": stage.encoder}
         assert job.task(stage, "v").key == task_key("dimo", "1", "v", json.dumps(before, sort_keys=True))
@@ -141,6 +142,8 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
             {"root": not config.root},
             {"discs": not config.discs},
             {"losses": replace(losses, tracks=losses.tracks + 1)},
+            {"pretraining": replace(config.pretraining, untracked_steps=7)},
+            {"joint": replace(config.joint, untracked_steps=7)},
             {"joint": replace(config.joint, remove_strays=not config.joint.remove_strays)},
             {"joint": replace(config.joint, polish_steps=config.joint.polish_steps + 1)},
             {"joint": replace(config.joint, surface_steps=config.joint.surface_steps + 1)},
@@ -148,4 +151,4 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         )
         keys |= {job.task(stage, "v").key}
         keys |= {replace(job, config=replace(config, **each)).task(stage, "v").key for each in changes}
-    assert len(keys) == 27
+    assert len(keys) == 33

@@ -15,6 +15,7 @@ RECIPE = MotionRecipe(resolution=32, frames=4, views=4, heldout_views=2, points=
 TINY = (
     "key_points=16", "gaussians=100", "width=16", "skip=1", "depth=3", "resolution=32",
     "pretraining.steps=60", "joint.steps=140", "pretraining.resolutions=((0, 32),)", "joint.resolutions=((0, 32),)",
+    "joint.polish_steps=0", "joint.surface_steps=0", "pretraining.untracked_steps=0", "joint.untracked_steps=0",
     "fit.steps=25", "fit.resolutions=((0, 32),)",
 )  # fmt: skip
 

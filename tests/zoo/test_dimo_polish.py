@@ -77,7 +77,8 @@ def test_the_constant_of_a_model_without_latent_space_stays(tmp_path):
 def test_training_ends_with_it_if_the_configuration_says_so(tmp_path):
     """Before Gaussians are removed and draws are looked at, which depend on it."""
     assert DIMOConfig.bundled().joint.polish_steps == 3000
-    assert DIMOConfig.paper().joint.polish_steps == DIMOConfig.laptop().joint.polish_steps == 0
+    assert DIMOConfig.laptop().joint.polish_steps == 300  # its motions are learnt in nothing else
+    assert DIMOConfig.paper().joint.polish_steps == 0
     videos, calls = tracked(tmp_path), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo.dimo.training.polish", lambda _, steps: calls.append(("polish", steps)))
@@ -87,3 +88,21 @@ def test_training_ends_with_it_if_the_configuration_says_so(tmp_path):
         assert calls == [("polish", 0)]
         train(videos, config(polish_steps=7, prior_steps=5, remove_strays=True))
     assert calls[1:] == [("polish", 7), ("strays", 0), ("prior", 5)]
+
+
+def test_both_stages_are_longer_where_videos_have_no_tracks(tmp_path):
+    """What the steps on tracks would teach is learnt from pictures then; the model says how many steps it had."""
+    videos, plan = tracked(tmp_path), config(steps=1, untracked_steps=4)
+    plan = replace(plan, pretraining=replace(plan.pretraining, steps=0, untracked_steps=3))
+    seen = []
+    assert train(videos, plan, on_step=seen.append).config == plan and seen[-1]["steps"] == 1
+    without = replace(plan, losses=replace(plan.losses, tracks=0.0))
+    model = train(videos, without, checkpoint=tmp_path / "run.safetensors", on_step=seen.append)
+    assert seen[-1]["steps"] == 8 and model.config == without.untracked()
+    assert (model.config.pretraining.steps, model.config.joint.steps) == (3, 5)
+    again = train(videos, without, checkpoint=tmp_path / "run.safetensors")
+    assert torch.equal(again.means, model.means)
+    laptop = DIMOConfig.laptop().untracked()
+    assert (laptop.pretraining.steps, laptop.joint.steps) == (500, 700)
+    assert (laptop.joint.arap_until, laptop.joint.surface_steps) == (700, 0)
+    assert DIMOConfig.bundled().untracked() == DIMOConfig.bundled()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny_motions import tiny_config, tiny_videos
@@ -12,11 +14,12 @@ from tiny_motions import tiny_config, tiny_videos
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo import surface
 from zoo.dimo.context import TrainingContext
+from zoo.dimo.data import MotionVideos
 from zoo.dimo.evaluation import evaluate
 from zoo.dimo.surface import make_skin, place_discs, speckles, unevenness
 from zoo.dimo.training import train
 
-REPLACED = {"means", "log_scales", "quats", "opacity_logits", "colors", "neighbours", "log_radii"}
+REPLACED = {"means", "log_scales", "quats", "opacity_logits", "colors", "graph", "neighbours", "log_radii"}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +113,10 @@ def test_a_plane_is_even_and_a_raised_disc_is_not(trained):
 
 
 def test_training_ends_with_it_if_the_configuration_says_so(trained, monkeypatch):
-    """After the steps on tracks, before draws are looked at; removing discs as strays would leave holes."""
+    """After the steps on tracks, before strays are removed and draws are looked at.
+
+    Discs are not removed as strays, which would leave holes.
+    """
     calls = []
     for name in ("polish", "make_skin", "remove_strays", "fit_prior"):
         monkeypatch.setattr(f"zoo.dimo.training.{name}", lambda run, *_, name=name: calls.append(name))
@@ -118,3 +124,22 @@ def test_training_ends_with_it_if_the_configuration_says_so(trained, monkeypatch
     joint = replace(values.joint, surface_steps=7, prior_steps=5, remove_strays=True)
     train(trained.videos, replace(values, joint=joint))
     assert calls == ["polish", "make_skin", "fit_prior"]
+    train(trained.videos, replace(values, joint=joint, discs=False))
+    assert calls[3:] == ["polish", "make_skin", "remove_strays", "fit_prior"]
+
+
+def test_discs_lie_between_tracked_points_and_bridge_no_gap(trained, tmp_path, monkeypatch):
+    """Of two plates that lie a tenth of their width apart and move away from each other; the hull fills the gap."""
+    rng = np.random.default_rng(0)
+    plate = rng.uniform(-0.3, 0.3, (600, 2))
+    rest = np.concatenate([np.c_[plate, np.full(600, side)] for side in (-0.03, 0.03)])
+    apart = np.stack([rest + [0, 0, 0.2 * t] * np.sign(rest[:, 2:]) for t in range(5)])
+    videos = MotionVideos.open(shutil.copytree(trained.videos.folder, tmp_path / "plates"))
+    for stem in videos.files:
+        np.save(videos.folder / f"{stem}.points.npy", apart.astype(np.float32))
+    config = replace(trained.config, losses=replace(trained.config.losses, tracks=1.0))
+    run = TrainingContext(videos, config, 0, torch.device("cpu"))
+    monkeypatch.setattr(surface, "carry_back", lambda _, points: points)
+    place_discs(run)
+    off = (run.model.means.detach()[:, 2].abs() - 0.03).abs()
+    assert off.max() < 1e-6

@@ -47,6 +47,7 @@ class Pretraining:
 
     Attributes:
         steps: number of steps; 0 skips the stage.
+        untracked_steps: as many more where the videos have no tracks (`LossWeights.tracks`; not in the paper).
         batch: motions, views and frames per step. The motions of a step share its views and frames.
         resolutions: (first step, image size in pixels) pairs.
         initial: "ball" (uniform in a ball of radius 0.5) or "hull" (inside the visual hull of one frame).
@@ -67,6 +68,7 @@ class Pretraining:
     """
 
     steps: Whole = 2800
+    untracked_steps: Whole = 0
     batch: tuple[Count, Count, Count] = (4, 3, 2)
     resolutions: Schedule = ((0, 128), (300, 256), (450, 512))
     initial: Annotated[str, OneOf("ball", "hull")] = "ball"
@@ -102,7 +104,7 @@ class Joint:
     Defaults follow methods §4.6.
 
     Attributes:
-        steps, batch, resolutions: as in `Pretraining`.
+        steps, untracked_steps, batch, resolutions: as in `Pretraining`.
         prune_every, prune_until: steps between two prunings (0 disables them), and the last step of pruning.
         prune_opacity, prune_scale: Gaussians below this opacity or above this scale (world units) are removed.
         remove_strays: at the end, remove Gaussians that come off the object (`zoo.dimo.strays`; not in the paper).
@@ -119,6 +121,7 @@ class Joint:
     """
 
     steps: Count = 8000
+    untracked_steps: Whole = 0
     batch: tuple[Count, Count, Count] = (4, 3, 2)
     resolutions: Schedule = ((0, 128), (300, 256), (450, 512))
     prune_every: Whole = 1000
@@ -250,12 +253,30 @@ class DIMOConfig:
         for part, defaults, added in (
             (values, DIMOConfig, ("blending", "root", "stretching", "discs")),
             (values["losses"], LossWeights, ("tracks",)),
-            (values["joint"], Joint, ("remove_strays", "polish_steps", "surface_steps", "prior_steps")),
+            (values["pretraining"], Pretraining, ("untracked_steps",)),
+            (
+                values["joint"],
+                Joint,
+                ("untracked_steps", "remove_strays", "polish_steps", "surface_steps", "prior_steps"),
+            ),
         ):
             for name in added:
                 if part[name] == getattr(defaults, name):
                     del part[name]
         return values
+
+    def untracked(self) -> DIMOConfig:
+        """This configuration for videos without tracks: `untracked_steps` are added to the steps of both stages.
+
+        If stage 2 has any, they take the place of the steps that make a skin, whose discs would start on the hull.
+        """
+        first, second = self.pretraining, self.joint
+        first = replace(first, steps=first.steps + first.untracked_steps, untracked_steps=0)
+        if second.untracked_steps:
+            second = replace(
+                second, steps=second.steps + second.untracked_steps, untracked_steps=0, surface_steps=0
+            )
+        return replace(self, pretraining=first, joint=second)
 
     @staticmethod
     def paper() -> DIMOConfig:
@@ -264,11 +285,20 @@ class DIMOConfig:
 
     @staticmethod
     def laptop() -> DIMOConfig:
-        """A few motions at 128 px; trains in two minutes on one CPU core."""
+        """A few motions at 128 px; trains in a minute on one CPU core, in two if the videos have no tracks.
+
+        Where they have, both stages are replaced by steps on tracks and steps that make a skin.
+        """
         return _on_cpu(
             DIMOConfig(key_points=64, gaussians=3000, resolution=128),
-            Pretraining(steps=500, resolutions=((0, 64),)),
-            Joint(steps=700, resolutions=((0, 64), (400, 128))),
+            Pretraining(steps=0, untracked_steps=500, resolutions=((0, 64),)),
+            Joint(
+                steps=1,
+                untracked_steps=699,
+                resolutions=((0, 64), (400, 128)),
+                polish_steps=300,
+                surface_steps=180,
+            ),
         )
 
     @staticmethod
@@ -314,7 +344,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
             joint,
             prune_every=0,
             remove_strays=True,
-            arap_until=joint.steps,
+            arap_until=joint.steps + joint.untracked_steps,
             means_hold=0,
             decoder=(1e-3, 1e-4),
             latents=(5e-3, 5e-4),

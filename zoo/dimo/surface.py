@@ -5,9 +5,9 @@ this is 10 mm for the drop, an object of 30 cm: opaque Gaussians on its surface 
 2 therefore makes them transparent and moves them inside; those of the drop had an opacity of 0.11 and were 19 mm below
 the surface, in the median. One then sees through them to others of all depths and colours, which looks like fur.
 
-Here new Gaussians are placed on the visual hull, as discs that lie in the surface and are nearly opaque, and trained at
-full resolution, with the motions fixed. Two losses keep them a skin: neighbouring discs are to lie in one plane and to
-have one colour.
+Here new Gaussians are placed between the tracked points of the surface, or on the visual hull where there are none, as
+discs that lie in the surface and are nearly opaque, and trained at full resolution, with the motions fixed. Two losses
+keep them a skin: neighbouring discs are to lie in one plane and to have one colour.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.dimo.objective import decayed_rate, photometric
 from zoo.dimo.optimizer import NamedAdam
 from zoo.dimo.points import spacing
+from zoo.dimo.tracks import surface_points
 
 STAGE = 6  # of the random numbers, see `polish`
 REFRESH = 100  # steps between two searches for neighbours
@@ -53,7 +54,8 @@ RATES = {
 def make_skin(run: TrainingContext, steps: int) -> None:
     """Replace the Gaussians of `run.model` by discs on its surface and train them, in place.
 
-    The decoder, the latents and the key points stay; the key points' radii are trained with the discs.
+    The decoder, the latents and the key points stay; the key points' radii are trained with the discs, and the motion
+    graph is computed again, as the motions have changed since stage 2 if there were steps on tracks.
 
     Args:
         run: a finished training with motion factorisation.
@@ -65,6 +67,7 @@ def make_skin(run: TrainingContext, steps: int) -> None:
     if not steps:
         return
     model, config = run.model, run.config
+    model.refresh()
     motions = _all_motions(run)
     place_discs(run)
     feed = Feed(
@@ -89,13 +92,18 @@ def make_skin(run: TrainingContext, steps: int) -> None:
 
 @torch.no_grad()
 def place_discs(run: TrainingContext) -> None:
-    """Replace the Gaussians of `run.model` by as many discs on the visual hull of `run.pose`."""
-    model = run.model
-    points, colours = hull_points(run, len(model.means), run.rng(STAGE))
-    for _ in range(SMOOTHING):
-        middles, axes = _planes(points)
-        normals = axes[..., 2]
-        points = points - ((points - middles) * normals).sum(-1, keepdim=True) * normals
+    """Replace the Gaussians of `run.model` by as many discs on the surface of `run.pose`."""
+    model, rng = run.model, run.rng(STAGE)
+    points, colours = hull_points(run, len(model.means), rng)
+    tracked = run.tracks and surface_points(run.videos, run.pose, len(points), rng)
+    if tracked is not None:
+        hull, points = points, tracked.to(points)
+        colours = colours[torch.cat([torch.cdist(p, hull).argmin(1) for p in points.split(2048)])]
+    else:
+        for _ in range(SMOOTHING):
+            middles, axes = _planes(points)
+            normals = axes[..., 2]
+            points = points - ((points - middles) * normals).sum(-1, keepdim=True) * normals
     axes = _planes(points)[1]
     radius = spacing(points)
     turns = Rotation.from_matrix(axes.cpu().numpy()).as_quat()[:, [3, 0, 1, 2]]

@@ -25,6 +25,8 @@ USED = slice(0, None, 2)  # points used for training
 UNUSED = slice(1, None, 2)  # points kept for evaluation
 NEIGHBOURS = 8  # tracked points that give the rotation of one key point
 CANDIDATES = 24  # nearest points in the reference frame among which those neighbours are chosen
+RING = 6  # neighbours with which a tracked point forms triangles of the surface
+DRAWN = 4  # points drawn from the triangles for each that is kept
 SAMES = 0.5  # points of which more are torn apart from one motion to another are not the same points
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])  # left and right are along x
 SYMMETRIC = 1.1  # largest distance of mirrored points from the others, relative to the spacing of the points
@@ -119,6 +121,32 @@ def mirrored_paths(points: Tensor, positions: Tensor, rotations: Tensor) -> Tens
     return (positions[:, :, anchors] + beside) * MIRROR.to(points)
 
 
+@torch.no_grad()
+def surface_points(
+    videos: MotionVideos, pose: tuple[int, int], count: int, rng: np.random.Generator
+) -> Tensor | None:
+    """Points [count, 3] spread evenly over the surface of the reference frame, between the tracked points.
+
+    They lie in triangles of a tracked point and two of the `RING` neighbours that stay nearest to it over all motions.
+    None therefore bridges two parts that only touch at rest, as points of a visual hull do.
+
+    Returns:
+        Points on the CPU; None where `key_point_tracks` returns None because of the tracked points.
+    """
+    paths = _surface(videos, pose)
+    if paths is None or paths.shape[2] <= RING:
+        return None
+    reference = paths[pose]
+    around = _companions(paths, reference, torch.arange(len(reference)), RING + 1)[:, 1:]
+    drawn = DRAWN * count
+    corners = torch.from_numpy(rng.integers(0, len(reference), drawn))
+    sides = torch.from_numpy(rng.integers(0, RING, (drawn, 2)))
+    triangles = torch.cat([corners[:, None], around[corners].gather(1, sides)], 1)
+    shares = torch.from_numpy(rng.dirichlet([1.0, 1.0, 1.0], drawn).astype(np.float32))
+    points = (reference[triangles] * shares[..., None]).sum(1)
+    return points[farthest_points(points, count)]
+
+
 def symmetric(points: Tensor) -> bool:
     """Whether surface points [P, 3] are as near to their mirror images at x = 0 as to each other, see `SYMMETRIC`."""
     apart = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean()
@@ -146,15 +174,20 @@ def _surface(videos: MotionVideos, pose: tuple[int, int]) -> Tensor | None:
 
 def _tracks(paths: Tensor, reference: Tensor, points: Tensor, anchors: Tensor) -> KeyPointTracks:
     """Tracks of points [K, 3] of the reference frame, each bound to the tracked point `anchors` [K] next to it."""
+    around = _companions(paths, reference, anchors, NEIGHBOURS + 1)
+    rotations = torch.stack([_rotations(each, reference, anchors, around) for each in paths])
+    beside = (rotations @ (points - reference[anchors])[..., None]).squeeze(-1)
+    return KeyPointTracks(points, paths[:, :, anchors] + beside, rotations, *whole_motion(reference, paths))
+
+
+def _companions(paths: Tensor, reference: Tensor, anchors: Tensor, count: int) -> Tensor:
+    """The tracked points that stay nearest to those `anchors` [K] over all motions, these first: int64 [K, count]."""
     nearest = torch.cdist(reference[anchors], reference)
     nearest = nearest.topk(min(CANDIDATES, len(reference)), largest=False).indices  # [K, C]
     # Root mean square distance over all motions, at about four frames of each.
     sample = paths[:, :: max(1, paths.shape[1] // 4)].flatten(0, 1)
     apart = (sample[:, nearest] - sample[:, anchors, None]).square().sum(-1).mean(0)
-    around = nearest.gather(1, apart.topk(NEIGHBOURS + 1, largest=False).indices)  # with the anchor itself
-    rotations = torch.stack([_rotations(each, reference, anchors, around) for each in paths])
-    beside = (rotations @ (points - reference[anchors])[..., None]).squeeze(-1)
-    return KeyPointTracks(points, paths[:, :, anchors] + beside, rotations, *whole_motion(reference, paths))
+    return nearest.gather(1, apart.topk(count, largest=False).indices)
 
 
 def _rotations(points: Tensor, reference: Tensor, chosen: Tensor, around: Tensor) -> Tensor:

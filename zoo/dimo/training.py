@@ -114,7 +114,8 @@ def _finish(run: TrainingContext) -> None:
     polish(run, joint.polish_steps)
     if joint.surface_steps and config.factorised:
         make_skin(run, joint.surface_steps)
-    elif joint.remove_strays and config.factorised:  # of a skin, they would leave holes at the outline
+    discs = joint.surface_steps and config.discs  # removing some would leave holes at the outline
+    if joint.remove_strays and config.factorised and not discs:
         remove_strays(run.model, run.videos, run.views)
     if joint.prior_steps and config.factorised and config.latent_space:
         fit_prior(run.model, joint.prior_steps, run.seed)
@@ -127,8 +128,10 @@ class _Training(TrainingContext):
         if config.losses.lpips:
             losses.lpips_network(device)  # raises here, before training, if the network weights are missing
         super().__init__(videos, config, seed, device)
+        if self.tracks is None:
+            self.config = self.model.config = config.untracked()
         self.step, self.seconds = 0, 0.0
-        self.steps = config.pretraining.steps + config.joint.steps
+        self.steps = self.config.pretraining.steps + self.config.joint.steps
         self._stage: KeyPointStage | JointStage | None = None
 
     def stage(self) -> KeyPointStage | JointStage | None:
