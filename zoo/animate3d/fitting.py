@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Guide = tuple[MVVDMPipeline, str] | tuple[MVVDMPipeline, str, RefineSettings]
 
 NODES = 150
-# Residual of a frame whose pose should not be trusted. Chosen on the 20 clips of `benchmarks.animate`: at least 7 of 15
-# frames exceed it in each of the 5 clips with an error above 20 %, none in 7 clips, and 1 to 15 frames in the other 8.
+# Residual of a frame whose pose should not be trusted. Chosen on the 20 clips of `benchmarks.animate`: at least 8 of 15
+# frames exceed it in each of the 5 clips with an error above 20 %, none in 7 clips, and 1 to 13 frames in the others.
 DOUBTFUL = 0.14
 # `mend`: the energy of bad frames, and passes over them, which take up to a minute each. "best" takes more time.
 _MENDED = {"graph": (0.05, 2), "best": (0.015, 4)}
