@@ -22,10 +22,11 @@ from renderers.cameras import orbit_cameras
 from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.fitting import NODES, check_videos
 from zoo.animate3d.graph import GraphPose, make_graph, move_points
+from zoo.animate3d.mending import POLISH
 from zoo.animate3d.paper import graph_poses
 from zoo.animate3d.solver import STIFFNESS, Problem, Stage, descend
 from zoo.animate3d.surface import Surface, make_surface
-from zoo.animate3d.tracking import FINE, POLISH
+from zoo.animate3d.tracking import FINE
 from zoo.animate3d.views import make_views
 
 

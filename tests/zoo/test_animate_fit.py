@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +20,14 @@ from renderers.meshes import RenderSettings, Shot, render_clip
 from zoo.animate3d import kernels
 from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.fit_report import FitReport
-from zoo.animate3d.fitting import Fit, Progress, fit
+from zoo.animate3d.fitting import _MENDED, Fit, Progress, _poses, fit
 from zoo.animate3d.graph import GraphPose, make_graph, move_points, still_pose
 from zoo.animate3d.limbs import articulated_step, basis, find_limbs, in_order, swing, swing_limbs
 from zoo.animate3d.limits import FIT_VERSIONS
+from zoo.animate3d.mending import Pass, mend, polish
 from zoo.animate3d.solver import STIFFNESS, Problem, Stage, descend
 from zoo.animate3d.surface import LONGEST_EDGE, make_surface
-from zoo.animate3d.tracking import COARSE, LIMBS, Fitted, _mend_once, mend, middle, polish
+from zoo.animate3d.tracking import COARSE, FINE, LIMBS, Fitted, Search, middle
 from zoo.animate3d.views import Views, make_views
 
 RECORDED = Path(__file__).with_name("animate_fit.json")  # displacements of nodes, as shares of the diagonal
@@ -287,6 +289,42 @@ def test_a_limb_that_moved_far_is_found(problem):
     assert missed(found) < 0.25 * missed(still)
 
 
+class Line:
+    """A problem whose poses are places of a node on a line, which are their energies, and a way down from each."""
+
+    stiffness = STIFFNESS["rendered"]
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, down: Callable[[float, Stage], float]) -> None:
+        def descend(problem: Line, pose: GraphPose, stage: Stage, frame: int) -> tuple[GraphPose, float]:
+            place = down(self.energy(pose), stage)
+            return self.at(place), place
+
+        monkeypatch.setattr("zoo.animate3d.tracking.descend", descend)
+        monkeypatch.setattr(
+            "zoo.animate3d.tracking.descend_limbs", lambda one, limbs, *rest: descend(one, *rest)
+        )
+
+    def at(self, place: float) -> GraphPose:
+        return GraphPose(np.eye(3)[None], np.full((1, 3), place))
+
+    def energy(self, pose: GraphPose, *_: object) -> float:
+        return float(pose.positions[0, 0])
+
+    def best_from(self, *places: float) -> float:
+        search = Search(self, [], missed=100.0, bad=100.0)  # type: ignore[arg-type]
+        return search.fit_frame(1, [self.at(place) for place in places]).energy
+
+
+def test_a_start_whose_energy_falls_late_is_not_left_out(monkeypatch):
+    line = Line(monkeypatch, lambda place, stage: 0.5 if place > 5 else place)
+    assert line.best_from(1.0, 9.0, 2.0, 3.0) == 0.5
+
+
+def test_a_start_that_coarse_stages_lead_away_is_not_lost(monkeypatch):
+    line = Line(monkeypatch, lambda place, stage: place if stage in FINE else 4.0)
+    assert line.best_from(3.0, 0.5, 2.0) == 0.5
+
+
 def test_the_pose_between_two_is_half_way(problem):
     first = still_pose(problem.graph)
     step = np.random.default_rng(4).normal(scale=0.3, size=(len(first.positions), 6))
@@ -326,7 +364,8 @@ def test_each_frame_is_of_the_motion_with_the_lower_energy(case, monkeypatch):
     monkeypatch.setattr("zoo.animate3d.fitting.track", moved(graph))
     monkeypatch.setattr("zoo.animate3d.paper.track_field", moved(paper))
     monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses: poses)
-    monkeypatch.setattr("zoo.animate3d.tracking._PASSES", 0)  # frames are not fitted again
+    monkeypatch.setitem(_MENDED, "graph", (1.0, 0))  # frames are not fitted again
+    monkeypatch.setitem(_MENDED, "best", (1.0, 0))
     done: list[tuple[int, int]] = []
     result = case.fit(still, method="best", progress=lambda *step: done.append(step))
     assert result.methods == ("graph", "graph", "paper", "graph")
@@ -342,8 +381,10 @@ def test_each_frame_is_of_the_motion_with_the_lower_energy(case, monkeypatch):
     assert about.sentences()[-1] == "method paper found 1 of 4 frames, graph the others"
 
 
-@pytest.mark.parametrize("stiffness", list(FIT_VERSIONS))
-def test_what_both_methods_find_is_polished(case, problem, stiffness, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "stiffness"), [("best", "rendered"), ("best", "generated"), ("graph", "rendered")]
+)
+def test_what_the_methods_find_is_polished(case, problem, method, stiffness, monkeypatch):
     """Videos without motion, and two motions that are off by 0.02 of the model's size."""
 
     def track(problem: Problem, progress: Progress | None, *_: object) -> list[GraphPose]:
@@ -352,27 +393,30 @@ def test_what_both_methods_find_is_polished(case, problem, stiffness, monkeypatc
 
     monkeypatch.setattr("zoo.animate3d.fitting.track", track)
     monkeypatch.setattr("zoo.animate3d.paper.track_field", track)
-    monkeypatch.setattr("zoo.animate3d.tracking._PASSES", 0)
+    monkeypatch.setitem(_MENDED, method, (1.0, 0))
+    monkeypatch.setitem(_MENDED, "graph", (1.0, 0))
     still = np.repeat(case.videos[:, :1], FRAMES, 1)
-    motion = case.fit(still, method="best", stiffness=stiffness).motion
+    motion = case.fit(still, method=method, stiffness=stiffness).motion
     assert np.abs(motion.positions - motion.nodes).mean() < 0.25 * 0.02 * problem.surface.scale
 
 
 def test_a_lost_frame_is_found_again_from_those_beside_it(problem, monkeypatch):
     """The model's longest limb is swung by 80 degrees in both frames; the first of them lost it."""
-    monkeypatch.setattr("zoo.animate3d.tracking._PASSES", 1)
+    monkeypatch.setitem(_MENDED, "graph", (0.05, 1))
     limb = max(in_order(find_limbs(problem.graph)), key=lambda limb: float(limb.share.sum()))
     still = still_pose(problem.graph)
     target = swing(still, limb, np.radians(80) * np.array([0.6, 0.0, 0.8]))
     image = problem.draw(target, problem.views.level(1.0, 1))[0].image.copy()
     frames = np.stack([problem.views.frames[0], image, image])
     other = replace(problem, views=replace(problem.views, frames=frames, _levels={}), _canvases={})
-    poses, chosen = mend(other, [[still, still, target]])
-    assert poses[0] is still and chosen[:2] == [0, -1]
+    monkeypatch.setattr("zoo.animate3d.fitting.track", lambda *_: [still, still, target])
+    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses: poses)
+    poses = _poses(other, "graph", None, None, None)[0]
+    assert poses[0] is still
     lost, left = (np.abs(pose.positions - target.positions).mean() for pose in (still, poses[1]))
     assert left < 0.1 * lost
     stiff = replace(other, stiffness=STIFFNESS["generated"], _canvases={})
-    assert mend(stiff, [[still, still, target]])[0][1] is still  # views of generated videos disagree
+    assert mend(stiff, [[still, still, target]], 0.03, 1)[0][1] is still  # views of generated videos disagree
 
 
 @pytest.mark.parametrize(("rises", "taken"), [([2, 2, 2, -7, -1], [2, 3, 4, 5, 6]), ([2, 2, 2, -5, 0], [])])
@@ -385,18 +429,16 @@ def test_a_branch_is_taken_when_the_sum_of_its_energies_is_lower(monkeypatch, ri
     def energy(pose: GraphPose, stage: Stage, frame: int) -> float:
         return 10.0 + (rises[frame - 2] if pose.positions[0, 0] > 0.5 and frame > 1 else 0)
 
-    def fit_again(
-        problem: object, limbs: object, candidates: list[GraphPose], frame: int, *_: object
-    ) -> Fitted:
+    def best(self: Pass, candidates: list[GraphPose], frame: int, ways: object) -> Fitted:
         along = len(candidates) == 2 and frame > 1
         pose = placed(1.0) if along and (frame == 2 or candidates[0].positions[0, 0] > 0.5) else placed(0.0)
         return Fitted(pose, energy(pose, WHOLE, frame))
 
-    monkeypatch.setattr("zoo.animate3d.tracking._fit_again", fit_again)
-    monkeypatch.setattr("zoo.animate3d.tracking._PATIENCE", 1.0)
+    monkeypatch.setattr(Pass, "_best", best)
+    monkeypatch.setattr("zoo.animate3d.mending._PATIENCE", 1.0)
     poses = [placed(0.0) for _ in range(7)]
     problem = SimpleNamespace(anchor=None, energy=energy)
-    improved = _mend_once(problem, [], 1.0, poses, range(1, 7), set(range(7)))  # type: ignore[arg-type]
+    improved = Pass(problem, [], 1.0, poses, range(1, 7), set(range(7))).run()  # type: ignore[arg-type]
     assert sorted(improved) == taken
     assert [frame for frame, pose in enumerate(poses) if pose.positions[0, 0] > 0.5] == taken
 

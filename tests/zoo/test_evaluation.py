@@ -593,6 +593,7 @@ def test_results_of_another_fit_are_marked(result, tmp_path, monkeypatch):
         entry = {"name": FITTER, "family": FITTER, "weights": {}}
         return evaluation_task(entry, protocol, tmp_path, tmp_path).key
 
+    monkeypatch.setitem(FIT_VERSIONS, "rendered", "1")
     assert marks() == marks(code={fit: "1"}) == ()
     before = [key(own), key(open_protocol("dimo-views"))]
     monkeypatch.setitem(FIT_VERSIONS, "rendered", "7")

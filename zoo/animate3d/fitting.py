@@ -17,11 +17,12 @@ from renderers.gltf import Asset, Pose
 from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.graph import GraphPose, make_graph
 from zoo.animate3d.limits import METHODS
+from zoo.animate3d.mending import mend, polish
 from zoo.animate3d.motion import GraphMotion
 from zoo.animate3d.rivals import contested
 from zoo.animate3d.solver import STIFFNESS, Problem
 from zoo.animate3d.surface import make_surface
-from zoo.animate3d.tracking import measure, mend, polish, track
+from zoo.animate3d.tracking import measure, track
 from zoo.animate3d.views import make_views
 from zoo.threads import fitting_threads
 
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     Guide = tuple[MVVDMPipeline, str] | tuple[MVVDMPipeline, str, RefineSettings]
 
 NODES = 150
-# Residual of a frame whose pose should not be trusted. Chosen on the 20 clips of `benchmarks.animate`: at least 7 of 15
-# frames exceed it in each of the 5 clips with an error above 20 %, none in 7 clips, and 1 to 15 frames in the other 8.
+# Residual of a frame whose pose should not be trusted. Chosen on the 20 clips of `benchmarks.animate`: at least 8 of 15
+# frames exceed it in each of the 5 clips with an error above 20 %, none in 7 clips, and 1 to 13 frames in the others.
 DOUBTFUL = 0.14
+# `mend`: the energy of bad frames, and passes over them, which take up to a minute each. "best" takes more time.
+_MENDED = {"graph": (0.05, 2), "best": (0.015, 4)}
 Progress = Callable[[int, int], None]
 
 
@@ -91,7 +94,7 @@ def fit(
         nodes: number of nodes of the graph.
         method: "graph", photometric Gauss-Newton on the graph, or "paper", the Gaussians and the HexPlane field of
             Animate3D (`zoo.animate3d.paper`), whose motion the graph takes over, or "best", which takes each frame from
-            that of the two whose energy is lower, and fits bad ones again (`zoo.animate3d.tracking.mend`).
+            that of the two whose energy is lower, and fits bad ones again (`zoo.animate3d.mending.mend`).
         settings: of method "paper", which "best" uses too.
         guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`), and
             optionally the settings of that.
@@ -130,7 +133,7 @@ def _poses(
     """The poses that a method finds, the method that found each, and which are contested."""
     undisputed = np.zeros(len(problem.views.frames), bool)
     if method == "graph" and guide is None:
-        return track(problem, progress), [method] * len(undisputed), undisputed
+        return _graph(problem, progress), [method] * len(undisputed), undisputed
     from zoo.animate3d.paper import track_field
     from zoo.animate3d.refine import refined
 
@@ -138,11 +141,19 @@ def _poses(
         if method == "best":
             poses, methods, disputed = _best(problem, settings, progress)
         else:
-            poses = (
-                track(problem, progress) if method == "graph" else track_field(problem, progress, settings)
+            found = (
+                _graph(problem, progress) if method == "graph" else track_field(problem, progress, settings)
             )
-            methods, disputed = [method] * len(poses), undisputed
+            poses, methods, disputed = found, [method] * len(found), undisputed
         return poses if guide is None else refined(problem, poses, *guide), methods, disputed
+
+
+def _graph(problem: Problem, progress: Progress | None) -> list[GraphPose]:
+    """The poses of method `graph`. If the videos are right, they are polished, and those that remain bad mended."""
+    poses = track(problem, progress)
+    if not problem.stiffness.softens:
+        return poses
+    return mend(problem, [polish(problem, poses)], *_MENDED["graph"])[0]
 
 
 def _best(
@@ -155,11 +166,11 @@ def _best(
     """
     from zoo.animate3d.paper import PaperSettings, track_field
 
-    graph = track(problem, progress and _half_of(progress, 0))
+    graph = _graph(problem, progress and _half_of(progress, 0))
     unpolished = replace(settings or PaperSettings(), polish=False)
     paper = track_field(problem, progress and _half_of(progress, 1), unpolished)
     motions = [polish(problem, each) for each in (graph, paper)]
-    poses, chosen = mend(problem, motions)
+    poses, chosen = mend(problem, motions, *_MENDED["best"])
     methods = ["paper" if index == 1 else "graph" for index in chosen]
     return poses, methods, contested(problem, poses, motions)
 

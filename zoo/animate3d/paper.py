@@ -25,10 +25,10 @@ from renderers.gaussians.features import rotation_matrices
 from zoo.animate3d.controls import Binding, Controls, nearest
 from zoo.animate3d.graph import GraphPose, still_pose
 from zoo.animate3d.hexplane import MotionField, Moved
+from zoo.animate3d.mending import polish
 from zoo.animate3d.rigidity import Neighbours, arap, neighbourhoods
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, matching_loss, targets
-from zoo.animate3d.tracking import polish
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PaperSettings:
         frames_at_once: of a step: the newest, and others drawn at random.
         arap: weight of the loss, which sums over frames and is a mean over points, in the field's space.
         arap_points: drawn in each step.
-        polish: whether the last step is method `graph`'s, from the poses found (`zoo.animate3d.tracking.polish`); not
+        polish: whether the last step is method `graph`'s, from the poses found (`zoo.animate3d.mending.polish`); not
             of splats, which have no surface, and not with videos whose views disagree.
         rates: of Adam; see `zoo.animate3d.hexplane.RATES`.
         seed: of all random choices.

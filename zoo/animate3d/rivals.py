@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.animate3d.graph import GraphPose
+from zoo.animate3d.mending import POLISH
 from zoo.animate3d.solver import Problem
-from zoo.animate3d.tracking import FINE, POLISH
+from zoo.animate3d.tracking import FINE
 
 # Chosen on five clips outside the 20 of `benchmarks.animate` (docs/animate.md).
 _FAR = 0.2  # mean distance of nodes, as a share of their mean displacement from the still model in all frames
