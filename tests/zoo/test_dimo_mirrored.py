@@ -11,6 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from tiny_motions import tiny_config
 
+from zoo.dimo import fitting
 from zoo.dimo import polish as polishing
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
@@ -134,7 +135,7 @@ def test_the_decoder_shows_mirror_images_that_no_training_motion_is(tmp_path, mo
     assert trained < 0.03 and found < 0.04  # key points move by up to 0.5
 
 
-def test_a_fit_may_start_from_the_mirror_image_of_a_trained_motion(tmp_path):
+def test_a_fit_may_start_from_the_mirror_image_of_a_trained_motion(tmp_path, monkeypatch):
     """Nothing but the model is known of it. With points on one side only, there are no mirror images."""
     videos = _videos(tmp_path, _waves(_body()), heldout=1)
     truth = key_point_tracks(videos, (0, 0), 20)
@@ -147,6 +148,14 @@ def test_a_fit_may_start_from_the_mirror_image_of_a_trained_motion(tmp_path):
     errors = torch.tensor([_error(run, z[None], unseen) for z in starts])
     assert len(starts) == 7 and errors.argmin() == 4  # the mirror image of the first motion
     assert errors[4] < 0.7 * errors[:4].min()  # with 20 key points, it is known to within 0.04
+    judged = []
+    monkeypatch.setattr(fitting, "symmetric", lambda points: judged.append(len(points)))
+    run.model.means.data = half.repeat(
+        -(-80_000 // len(half)), 1
+    )  # as many as the published configuration has
+    starting_latents(run.model)
+    assert 1000 < judged[0] <= 3000  # all pairs of 80 000 would take 26 GB
+    monkeypatch.undo()
     run.model.means.data = half + torch.tensor([0.3, 0, 0])
     assert len(starting_latents(run.model)) == 4
 

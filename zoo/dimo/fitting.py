@@ -22,6 +22,7 @@ from zoo.dimo.tracks import mirrored_paths, symmetric
 
 REPORT_EVERY = 25  # steps between two reports
 SCAN = (3, 4), ((0, 64),)  # views and frames, and their size in pixels, by which starting points are compared
+COMPARED = 3000  # Gaussians, at most, by which symmetry is judged
 SEARCH = 60, (5e-2, 3e-3)  # steps, and learning rates, of `nearest_latents`
 SEARCHED = 4, 16  # frames and key points of such a step
 
@@ -109,11 +110,9 @@ def starting_latents(model: DIMO) -> Tensor:
     searched for by the paths of the key points. There are none if the object is not symmetric about the plane x = 0.
     """
     known = torch.cat([torch.zeros_like(model.mu[:1]), model.mu]).detach()
-    if not (
-        model.config.factorised
-        and model.config.latent_space
-        and symmetric(model.means.detach().float().cpu())
-    ):
+    config, means = model.config, model.means.detach().float().cpu()
+    some = means[:: -(-len(means) // COMPARED)]  # all pairs of them are compared
+    if not (config.factorised and config.latent_space and symmetric(some)):
         return known
     with torch.no_grad():
         motion = model.trajectories(model.mu, model.phases)
