@@ -198,7 +198,7 @@ def _show_notes(model: SplatModel | StillModel) -> None:
 def _show_progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
-        print(f"\rzoo: fitted {done} of {total} frames", end=end, file=sys.stderr, flush=True)
+        print(f"\rzoo: fitted {100 * done // total:3} %", end=end, file=sys.stderr, flush=True)
 
 
 def videos_command(

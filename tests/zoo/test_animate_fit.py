@@ -363,7 +363,7 @@ def test_each_frame_is_of_the_motion_with_the_lower_energy(case, monkeypatch):
 
     monkeypatch.setattr("zoo.animate3d.fitting.track", moved(graph))
     monkeypatch.setattr("zoo.animate3d.paper.track_field", moved(paper))
-    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses: poses)
+    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses, *_: poses)
     monkeypatch.setitem(_MENDED, "graph", (1.0, 0))  # frames are not fitted again
     monkeypatch.setitem(_MENDED, "best", (1.0, 0))
     done: list[tuple[int, int]] = []
@@ -371,7 +371,12 @@ def test_each_frame_is_of_the_motion_with_the_lower_energy(case, monkeypatch):
     assert result.methods == ("graph", "graph", "paper", "graph")
     shifts = np.linalg.norm(result.motion.positions - result.motion.nodes, axis=-1).max(1)
     assert np.allclose(shifts[:3], 0) and shifts[3] > 0
-    assert done == [(FRAMES // 2, FRAMES), (FRAMES, FRAMES)]
+    assert done == [
+        (0, FRAMES),
+        (1, FRAMES),
+        (2, FRAMES),
+        (FRAMES, FRAMES),
+    ]  # tracked, mended, by `paper`, at the end
     assert case.fit(still, method="paper").methods == ("paper",) * FRAMES
 
     about = FitReport(
@@ -400,6 +405,48 @@ def test_what_the_methods_find_is_polished(case, problem, method, stiffness, mon
     assert np.abs(motion.positions - motion.nodes).mean() < 0.25 * 0.02 * problem.surface.scale
 
 
+@pytest.mark.parametrize(
+    ("method", "stiffness"), [("graph", "rendered"), ("graph", "generated"), ("best", "rendered")]
+)
+def test_progress_ends_with_the_fit(problem, method, stiffness, monkeypatch):
+    """It ends once, after the last frame is polished and mended, and goes on while this happens."""
+    events: list[object] = []
+
+    def noted(name: str) -> None:
+        step = getattr(Pass, name) if name == "visit" else polish
+
+        def run(*arguments: object) -> object:
+            events.append(name)
+            return step(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(
+            "zoo.animate3d.mending.Pass.visit" if name == "visit" else "zoo.animate3d.fitting.polish", run
+        )
+
+    noted("visit")
+    noted("polish")
+
+    def track(problem: Problem, progress: Progress | None, *_: object) -> list[GraphPose]:
+        for frame in range(1, FRAMES):
+            progress and progress(frame + 1, FRAMES)
+        return [still_pose(problem.graph)] * FRAMES
+
+    monkeypatch.setattr("zoo.animate3d.fitting.track", track)
+    monkeypatch.setattr("zoo.animate3d.paper.track_field", track)
+    monkeypatch.setitem(_MENDED, "graph", (10.0, 2))  # no frame is so bad
+    monkeypatch.setitem(_MENDED, "best", (10.0, 2))
+    other = replace(problem, stiffness=STIFFNESS[stiffness], _canvases={})
+    _poses(other, method, None, None, lambda *step: events.append(step))
+    steps = [event for event in events if isinstance(event, tuple)]
+    assert events[-1] == (FRAMES, FRAMES) and steps.count((FRAMES, FRAMES)) == 1
+    assert steps == sorted(steps) and {total for _, total in steps} == {FRAMES}
+    if stiffness == "rendered":
+        last = len(events) - 1 - events[::-1].index("polish")
+        assert any(isinstance(event, tuple) and event[0] > 2 for event in events[last:-1]), (
+            "mended in silence"
+        )
+
+
 def test_a_lost_frame_is_found_again_from_those_beside_it(problem, monkeypatch):
     """The model's longest limb is swung by 80 degrees in both frames; the first of them lost it."""
     monkeypatch.setitem(_MENDED, "graph", (0.05, 1))
@@ -410,7 +457,7 @@ def test_a_lost_frame_is_found_again_from_those_beside_it(problem, monkeypatch):
     frames = np.stack([problem.views.frames[0], image, image])
     other = replace(problem, views=replace(problem.views, frames=frames, _levels={}), _canvases={})
     monkeypatch.setattr("zoo.animate3d.fitting.track", lambda *_: [still, still, target])
-    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses: poses)
+    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda problem, poses, *_: poses)
     poses = _poses(other, "graph", None, None, None)[0]
     assert poses[0] is still
     lost, left = (np.abs(pose.positions - target.positions).mean() for pose in (still, poses[1]))
@@ -438,8 +485,10 @@ def test_a_branch_is_taken_when_the_sum_of_its_energies_is_lower(monkeypatch, ri
     monkeypatch.setattr("zoo.animate3d.mending._PATIENCE", 1.0)
     poses = [placed(0.0) for _ in range(7)]
     problem = SimpleNamespace(anchor=None, energy=energy)
-    improved = Pass(problem, [], 1.0, poses, range(1, 7), set(range(7))).run()  # type: ignore[arg-type]
-    assert sorted(improved) == taken
+    forwards = Pass(problem, [], 1.0, poses, range(1, 7), set(range(7)))  # type: ignore[arg-type]
+    for frame in forwards.order:
+        forwards.visit(frame)
+    assert sorted(forwards.improved) == taken
     assert [frame for frame, pose in enumerate(poses) if pose.positions[0, 0] > 0.5] == taken
 
 

@@ -41,7 +41,7 @@ MODEL = "mvvdm/tiny"
 GREY = (127, 127, 127)  # background of MV-VDM's videos
 STIFFNESSES = ("rendered", "generated")
 
-Progress = Callable[[int, int], None]  # frames fitted, of how many
+Progress = Callable[[int, int], None]  # how far the fit is, in frames, and how many there are
 
 
 def animate(
@@ -80,7 +80,8 @@ def animate(
         method, refine: "graph", the default of meshes, "paper", that of splats, or "best", the better of both in each
             frame (`zoo.animate3d.fit`); whether the video model then refines its own animation (4D-SDS).
         check: refuse videos that do not begin with the still model.
-        progress: called with the numbers of frames fitted and in total.
+        progress: called with (done, frames) during the fit, in which all of its steps have a share: it ends with
+            (frames, frames).
         options: of a call of the video model, such as num_inference_steps.
 
     Raises:

@@ -39,6 +39,8 @@ NODES = 150
 DOUBTFUL = 0.14
 # `mend`: the energy of bad frames, and passes over them, which take up to a minute each. "best" takes more time.
 _MENDED = {"graph": (0.05, 2), "best": (0.015, 4)}
+# About the shares of the time after which tracking, then polishing end and mending begins.
+_TRACKED, _POLISHED = 0.6, 0.7
 Progress = Callable[[int, int], None]
 
 
@@ -98,7 +100,7 @@ def fit(
         settings: of method "paper", which "best" uses too.
         guide: a video model and a sentence, by which the result is refined (4D-SDS, `zoo.animate3d.refine`), and
             optionally the settings of that.
-        progress: called with (frames done, T) after each frame.
+        progress: called with (frames done, T), in which the last steps of the fit have a share: (T, T) is its end.
 
     Raises:
         TypeError, ValueError: an argument has another type, shape or value.
@@ -150,10 +152,13 @@ def _poses(
 
 def _graph(problem: Problem, progress: Progress | None) -> list[GraphPose]:
     """The poses of method `graph`. If the videos are right, they are polished, and those that remain bad mended."""
-    poses = track(problem, progress)
     if not problem.stiffness.softens:
-        return poses
-    return mend(problem, [polish(problem, poses)], *_MENDED["graph"])[0]
+        return track(problem, progress)
+    poses = track(problem, _part_of(progress, 0, _TRACKED))
+    poses = polish(problem, poses, _part_of(progress, _TRACKED, _POLISHED))
+    poses = mend(problem, [poses], *_MENDED["graph"], _part_of(progress, _POLISHED, 1))[0]
+    _end(progress, poses)
+    return poses
 
 
 def _best(
@@ -166,18 +171,27 @@ def _best(
     """
     from zoo.animate3d.paper import PaperSettings, track_field
 
-    graph = _graph(problem, progress and _half_of(progress, 0))
+    graph = _graph(problem, _part_of(progress, 0, 0.3))
     unpolished = replace(settings or PaperSettings(), polish=False)
-    paper = track_field(problem, progress and _half_of(progress, 1), unpolished)
+    paper = track_field(problem, _part_of(progress, 0.3, 0.6), unpolished)
     motions = [polish(problem, each) for each in (graph, paper)]
-    poses, chosen = mend(problem, motions, *_MENDED["best"])
+    poses, chosen = mend(problem, motions, *_MENDED["best"], _part_of(progress, 0.6, 1))
+    _end(progress, poses)
     methods = ["paper" if index == 1 else "graph" for index in chosen]
     return poses, methods, contested(problem, poses, motions)
 
 
-def _half_of(progress: Progress, half: int) -> Progress:
-    """Progress of the first or second of two passes over all frames."""
-    return lambda done, frames: progress((half * frames + done) // 2, frames)
+def _part_of(progress: Progress | None, begin: float, end: float) -> Progress | None:
+    """Progress of a part of the fit, from a share of the whole to another."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(int(begin * total + (end - begin) * done + 1e-9), total)
+
+
+def _end(progress: Progress | None, poses: list[GraphPose]) -> None:
+    """Say that nothing is left, once: passes over bad frames end before they reach all frames."""
+    if progress is not None:
+        progress(len(poses), len(poses))
 
 
 def _result(

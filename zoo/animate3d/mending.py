@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,12 +23,16 @@ _PATIENCE = 0.5  # of a frame's energy: a branch whose sum is higher by more is 
 _SAME = 0.005  # units, mean distance of nodes: poses that are nearer are the same
 
 
-def polish(problem: Problem, poses: list[GraphPose]) -> list[GraphPose]:
+def polish(
+    problem: Problem, poses: list[GraphPose], progress: Callable[[int, int], None] | None = None
+) -> list[GraphPose]:
     """Fit poses that are good already to the videos, with a softer graph if these are right; the first stays."""
     result = poses[:1]
     for frame, pose in enumerate(poses[1:], 1):
         problem.anchor = result[-1]
         result.append(_through(problem, pose, _last_stages(problem), frame).pose)
+        if progress is not None:
+            progress(frame + 1, len(poses))
     return result
 
 
@@ -55,7 +60,11 @@ def cheapest(problem: Problem, motions: list[list[GraphPose]]) -> list[int]:
 
 
 def mend(
-    problem: Problem, motions: list[list[GraphPose]], bad: float, passes: int
+    problem: Problem,
+    motions: list[list[GraphPose]],
+    bad: float,
+    passes: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[GraphPose], list[int]]:
     """The best of several polished motions in each frame, and frames that remain bad fitted again: poses, and motions.
 
@@ -70,6 +79,7 @@ def mend(
         bad: energy beyond the cost of frame 0 (a known pose) above which a frame is bad, as a share of the still
             model's largest image cost.
         passes: at most, over the frames.
+        progress: called after each frame of a pass with (done, T), as if all passes together were T frames.
     """
     chosen = cheapest(problem, motions)
     poses = [motions[index][frame] for frame, index in enumerate(chosen)]
@@ -80,7 +90,12 @@ def mend(
     changed = set(range(T))
     for number in range(passes):
         order = range(T - 1, 0, -1) if number % 2 == 0 else range(1, T)
-        changed = Pass(problem, limbs, limit, poses, order, changed).run()
+        run = Pass(problem, limbs, limit, poses, order, changed)
+        for done, frame in enumerate(order, 1):
+            run.visit(frame)
+            if progress is not None:
+                progress((number * T + done) // passes, T)
+        changed = run.improved
         for frame in changed:
             chosen[frame] = -1
     return poses, chosen
@@ -114,17 +129,15 @@ class Pass:
     branch: dict[int, GraphPose] = field(default_factory=dict)
     lost: float = 0.0
 
-    def run(self) -> set[int]:
-        """Go through the frames: those that improved."""
-        for frame in self.order:
-            self.problem.anchor = self.poses[frame - 1]
-            energy = self.problem.energy(self.poses[frame], POLISH[-1], frame)
-            beside = {frame - 1, frame + 1} & (self.changed | self.improved)
-            if energy >= self.bad and (self.branch or beside):
-                self._fit(frame, energy)
-            else:
-                self._leave_branch()
-        return self.improved
+    def visit(self, frame: int) -> None:
+        """Fit the next frame of the order again if it is bad, and anything could be different."""
+        self.problem.anchor = self.poses[frame - 1]
+        energy = self.problem.energy(self.poses[frame], POLISH[-1], frame)
+        beside = {frame - 1, frame + 1} & (self.changed | self.improved)
+        if energy >= self.bad and (self.branch or beside):
+            self._fit(frame, energy)
+        else:
+            self._leave_branch()
 
     def _fit(self, frame: int, energy: float) -> None:
         """Fit a frame with an energy again, and take what is better: the branch, or the frame by itself."""
