@@ -128,10 +128,15 @@ def clips(folder: Path | None, names: list[str]) -> list[Clip]:
             result.append(creature_clip(species, motion))
     for model, animation in REAL:
         if folder is not None and _chosen(f"{model}/{animation}", names):
-            asset = load(folder / f"{model}.glb")
-            index = [each.name for each in asset.animations].index(animation)
-            result.append(_clip(f"{model}/{animation}", asset, index))
+            result.append(animation_clip(folder, model, animation))
     return result
+
+
+def animation_clip(folder: Path, model: str, animation: str) -> Clip:
+    """An animation of a real model, by their names."""
+    asset = load(folder / f"{model}.glb")
+    index = [each.name for each in asset.animations].index(animation)
+    return _clip(f"{model}/{animation}", asset, index)
 
 
 def creature_clip(species: str, motion: str, seed: int = SEED) -> Clip:
