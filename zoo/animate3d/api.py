@@ -80,8 +80,7 @@ def animate(
         method, refine: "graph", the default of meshes, "paper", that of splats, or "best", the better of both in each
             frame (`zoo.animate3d.fit`); whether the video model then refines its own animation (4D-SDS).
         check: refuse videos that do not begin with the still model.
-        progress: called with (done, frames) during the fit, in which all of its steps have a share: it ends with
-            (frames, frames).
+        progress: called with (done, frames) during the fit, last with (frames, frames).
         options: of a call of the video model, such as num_inference_steps.
 
     Raises:
