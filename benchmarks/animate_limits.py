@@ -116,7 +116,8 @@ def search(clip: Clip) -> None:
     motions = {"polished": polished, "mended": mend(problem, [polished], *_MENDED["graph"])[0]}
     seconds = tracked - start, time.process_time() - tracked
     motions["from the truth"] = polish(problem, graph_poses(problem, true_points(surface, truth)))
-    errors, energies = {}, {}
+    errors: dict[str, np.ndarray] = {}
+    energies: dict[str, np.ndarray] = {}
     for name, poses in motions.items():
         errors[name], energies[name] = np.zeros((2, len(truth) - 1))
         for frame, pose in enumerate(poses[1:], 1):
