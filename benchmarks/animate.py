@@ -44,6 +44,7 @@ from zoo.mvvdm import MVVDMPipeline
 
 FRAMES, SIDE, SECONDS = 16, 128, 2.0
 ELEVATION, FOV, DISTANCE = np.radians(15), np.radians(40), 3.0
+WARP = 2.0  # pixels, of the warped videos
 SEED = 18  # chooses the motion of each species, and is that of the individual
 REAL = (
     ("Fox", "Survey"),
@@ -193,9 +194,9 @@ def run(
 
 def bad_videos(clip: Clip) -> dict[str, tuple[np.ndarray, Cameras, str]]:
     """Worse videos of a clip by name: frames, cameras and stiffness. Frame 0 of warped videos is right."""
-    views, rng = cameras(), np.random.default_rng(SEED)
+    views = cameras()
     right = clip.render(views)
-    rgb = right[..., :3].astype(float)
+    rgb, (noise, fields) = right[..., :3].astype(float), disturbances(right.shape)
 
     def with_rgb(values: np.ndarray) -> np.ndarray:
         return np.concatenate([np.clip(values, 0, 255).astype(np.uint8), right[..., 3:]], -1)
@@ -203,11 +204,11 @@ def bad_videos(clip: Clip) -> dict[str, tuple[np.ndarray, Cameras, str]]:
     small = cameras(side=SIDE // 2)
     return {
         "right": (right, views, "rendered"),
-        "noise of 0.05": (with_rgb(rgb + rng.normal(scale=0.05 * 255, size=rgb.shape)), views, "rendered"),
+        "noise of 0.05": (with_rgb(rgb + noise), views, "rendered"),
         "colours x 1.12, 1, 0.88": (with_rgb(rgb * (1.12, 1.0, 0.88)), views, "rendered"),
         "no third view": (right[[0, 1, 3]], views[[0, 1, 3]], "rendered"),
         "64 pixels": (clip.render(small), small, "rendered"),
-        "warp of 2 pixels": (_warped(right, 2.0, rng), views, "generated"),
+        "warp of 2 pixels": (warped(right, fields), views, "generated"),
         "cameras 1, 0, 3, 2": (right, views[[1, 0, 3, 2]], "rendered"),
     }
 
@@ -263,14 +264,26 @@ def scored(clip: Clip, result: Fit, seconds: float) -> Score:
     return Score(clip.name, clip.asset.num_vertices, *evaluate(clip, positions), seconds, residual)
 
 
-def _warped(videos: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Displace pixels by a smooth field per view, of a mean length in pixels: [V, T, H, W, 4]."""
-    V, _, H, W, _ = videos.shape
+def disturbances(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What bad videos [V, T, H, W, 4] are made with: noise of their colours [V, T, H, W, 3], and a warp.
+
+    The warp is a smooth field per view [V, 2, H, W], of a mean length of `WARP` pixels, downwards and to the right.
+    """
+    rng = np.random.default_rng(SEED)
+    noise = rng.normal(scale=0.05 * 255, size=(*shape[:-1], 3))
+    V, _, H, W, _ = shape
+    fields = np.empty((V, 2, H, W))
+    for field in fields:
+        field[:] = [gaussian_filter(rng.normal(size=(H, W)), 16) for _ in range(2)]
+        field *= WARP / np.linalg.norm(field, axis=0).mean()
+    return noise, fields
+
+
+def warped(videos: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """Videos in whose pixels is what a field [V, 2, H, W] points at; the first frames stay."""
     result = videos.copy()
-    for view in range(V):
-        field = np.stack([gaussian_filter(rng.normal(size=(H, W)), 16) for _ in range(2)])
-        field *= length / np.linalg.norm(field, axis=0).mean()
-        places = np.indices((H, W)) + field
+    for view, field in enumerate(fields):
+        places = np.indices(field.shape[1:]) + field
         for frame in range(1, len(videos[view])):
             alpha = videos[view, frame, ..., 3:] / 255
             image = np.concatenate([videos[view, frame, ..., :3] * alpha, 255 * alpha], -1)

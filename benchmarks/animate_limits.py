@@ -2,11 +2,13 @@
 
     python -m benchmarks.animate_limits --assets FOLDER [CLIP …] [--views 8] [--side 192] [--polish]
     python -m benchmarks.animate_limits --assets FOLDER --search CLIP … [Fox/Walk] [human/nods@77]
+    python -m benchmarks.animate_limits --warp human cat
 
 The clips and errors are those of `benchmarks.animate`. The fit of each frame begins at the true pose, so that nothing
 has to be found: what moves away from the truth is drawn by the energy. No search can be expected to end nearer, and the
 rows tell whether the pictures or the stiffness draw. Energies are sums over the frames at the last stage of the fit.
---polish has the stages that end method `paper` instead.
+--polish has the stages that end method `paper` instead. --warp has the warped videos of `benchmarks.animate --bad` and
+the stiffness for these, and prints what no fit can undo (`benchmarks.animate_warp`), in pixels.
 
 --search fits clips, also others than the 20 (MODEL/ANIMATION, or a creature's SPECIES/MOTION@SEED), and compares what
 is found with what polishing reaches from the true poses. Frames that are further from the truth by 10 % of the mean
@@ -22,7 +24,19 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from benchmarks.animate import DISTANCE, ELEVATION, FOV, SIDE, Clip, animation_clip, clips, creature_clip
+from benchmarks.animate import (
+    DISTANCE,
+    ELEVATION,
+    FOV,
+    SIDE,
+    Clip,
+    animation_clip,
+    clips,
+    creature_clip,
+    disturbances,
+    warped,
+)
+from benchmarks.animate_warp import floors
 from renderers.cameras import orbit_cameras
 from zoo.animate3d.appearance import calibrate
 from zoo.animate3d.fitting import _MENDED, NODES, check_videos
@@ -53,21 +67,28 @@ def true_points(surface: Surface, truth: np.ndarray) -> np.ndarray:
     return points + surface.points
 
 
-def problem_of(clip: Clip, views: int, side: int) -> Problem:
-    """What `zoo.animate3d.fit` solves for a clip."""
+def problem_of(clip: Clip, views: int, side: int, warp: bool = False) -> Problem:
+    """What `zoo.animate3d.fit` solves for a clip, or for its warped videos."""
     azimuths = np.linspace(0, 2 * np.pi, views, endpoint=False)
     cameras = orbit_cameras(azimuths, ELEVATION, DISTANCE, fov_y=FOV, width=side, height=side)
     own = clip.in_asset(cameras)
-    videos, _ = check_videos("limits", clip.render(cameras), own, clip.times - clip.times[0])
+    frames = clip.render(cameras)
+    if warp:
+        frames = warped(frames, disturbances(frames.shape)[1])
+    videos, _ = check_videos("limits", frames, own, clip.times - clip.times[0])
     surface = make_surface(clip.asset, clip.still)
     seen = make_views(videos, own, surface.centre, surface.scale)
     graph = make_graph(surface, NODES)
-    return Problem(surface, graph, seen, calibrate(surface, seen), STIFFNESS["rendered"])
+    return Problem(
+        surface, graph, seen, calibrate(surface, seen), STIFFNESS["generated" if warp else "rendered"]
+    )
 
 
-def measure(clip: Clip, views: int, side: int, every: int, stages: tuple[Stage, ...]) -> None:
-    """Print the row of a clip."""
-    problem, truth, seen = problem_of(clip, views, side), clip.truth, clip.asset.visible
+def measure(
+    clip: Clip, views: int, side: int, every: int, stages: tuple[Stage, ...], warp: bool = False
+) -> None:
+    """Print the row of a clip, and of warped videos the floors."""
+    problem, truth, seen = problem_of(clip, views, side, warp), clip.truth, clip.asset.visible
     surface, start = problem.surface, time.process_time()
     right = graph_poses(problem, true_points(surface, truth))
     level = problem.level(stages[-1])
@@ -95,6 +116,14 @@ def measure(clip: Clip, views: int, side: int, every: int, stages: tuple[Stage, 
         f"{time.process_time() - start:.0f} CPU-s",
         flush=True,
     )
+    if warp:
+        frames = range(1, len(truth), every)
+        to_pixels = problem.views.scale / surface.scale / len(frames)
+        print(f"  still {errors[2] * to_pixels:.2f} px, optimum {errors[1] * to_pixels:.2f} px", flush=True)
+        fields = disturbances(problem.views.frames.swapaxes(0, 1).shape)[1]
+        shown = surface.vertices[seen]
+        for prior, off in floors(problem, true_points(surface, truth), fields, frames).items():
+            print(f"  {prior:40} {np.nanmean(off[shown]):.2f} px", flush=True)
 
 
 def other_clip(folder: Path, name: str) -> Clip:
@@ -151,13 +180,17 @@ def main() -> None:
     parser.add_argument(
         "--search", action="store_true", help="fit the clips, and compare with what is reached from the truth"
     )
+    parser.add_argument(
+        "--warp", action="store_true", help="warped videos, and the error that nothing can undo"
+    )
     arguments = parser.parse_args()
     if arguments.search:
         for name in arguments.clips:
             search(other_clip(arguments.assets, name))
         return
+    stages = POLISH if arguments.polish else FINE
     for clip in clips(arguments.assets, arguments.clips):
-        measure(clip, arguments.views, arguments.side, arguments.every, POLISH if arguments.polish else FINE)
+        measure(clip, arguments.views, arguments.side, arguments.every, stages, arguments.warp)
 
 
 if __name__ == "__main__":
