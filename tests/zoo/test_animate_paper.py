@@ -39,6 +39,7 @@ from zoo.animate3d.still_splats import (
     StillSplats,
     make_splats,
     matching_loss,
+    oversampled,
     picture_loss,
     targets,
 )
@@ -343,6 +344,39 @@ def test_only_right_videos_are_polished(case, monkeypatch):
     assert len(track_field(generated, settings=quick)) == FRAMES
     assert len(track_field(case.problem, settings=replace(quick, polish=False))) == FRAMES
     assert not PaperSettings.published().polish
+
+
+def test_small_videos_are_drawn_finely_and_not_polished(case, monkeypatch):
+    sizes = []
+    monkeypatch.setattr("zoo.animate3d.paper.polish", lambda problem, poses: ["polished"])
+    monkeypatch.setattr(
+        "zoo.animate3d.paper.reconstruct",
+        lambda motion, near, frames, cameras, *rest: sizes.append((frames.shape[3], cameras.width)),
+    )
+    quick = PaperSettings(gaussians=20, steps_per_frame=0, last_steps=1, arap_points=4)
+    for side, width, polished in ((SIDE, SIDE, True), (95, SIDE, True), (96, 96, False), (160, 144, False)):
+        poses = track_field(case.problem, settings=replace(quick, side=side))
+        assert sizes.pop() == (SIDE, width) and (poses == ["polished"]) == polished
+    track_field(case.problem, settings=replace(quick, side=160, oversample=False))
+    assert sizes == [(SIDE, SIDE)] and not PaperSettings.published().oversample
+
+
+def test_pictures_drawn_finely_are_averaged(case):
+    """Reduced videos are seen at the same place, and nearer than by pictures that are drawn with as few pixels."""
+    still = case.splats.still()
+    small, cameras = case.frames[:1], case.cameras
+    for _ in range(2):
+        small = small.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))
+    coarse = TensorCameras(cameras.viewmats, torch.diag(torch.tensor([0.25, 0.25, 1])) @ cameras.Ks, 12, 12)
+    fine = oversampled(small, coarse, SIDE + 11)
+    assert (fine.width, fine.height) == (SIDE, SIDE) and torch.allclose(fine.Ks, cameras.Ks)
+
+    def loss(of: TensorCameras, shift: float = 0.0) -> float:
+        return float(picture_loss(case.splats.at(still._replace(means=still.means + shift)), of, small))
+
+    assert loss(fine) < 0.5 * loss(coarse) and loss(fine) < 0.1 * min(loss(fine, 0.1), loss(fine, -0.1))
+    whole = picture(case.splats.at(still), fine).unflatten(3, (-1, 4)).unflatten(2, (-1, 4)).mean((3, 5))
+    assert float(picture_loss(case.splats.at(still), fine, whole)) < 1e-9
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from zoo.animate3d.hexplane import MotionField, Moved
 from zoo.animate3d.mending import polish
 from zoo.animate3d.rigidity import Neighbours, arap, neighbourhoods
 from zoo.animate3d.solver import Problem
-from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, matching_loss, targets
+from zoo.animate3d.still_splats import UNIT, StillSplats, make_splats, matching_loss, oversampled, targets
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class PaperSettings:
 
     Attributes:
         side: videos are reduced by a whole factor to at most this many pixels.
+        oversample: whether videos of a mesh that are at most half as large are compared with means of pixels of
+            pictures that are drawn in a multiple of their size.
         gaussians: most Gaussians.
         controlled: whether the field moves control points that carry the Gaussians; if not, each Gaussian by itself.
         colors, levels, robust: of `zoo.animate3d.still_splats.matching_loss`.
@@ -46,12 +48,14 @@ class PaperSettings:
         arap: weight of the loss, which sums over frames and is a mean over points, in the field's space.
         arap_points: drawn in each step.
         polish: whether the last step is method `graph`'s, from the poses found (`zoo.animate3d.mending.polish`); not
-            of splats, which have no surface, and not with videos whose views disagree.
+            of splats, which have no surface, and not with videos whose views disagree or that are at most half as
+            large as `side`, by which joints would bend too far.
         rates: of Adam; see `zoo.animate3d.hexplane.RATES`.
         seed: of all random choices.
     """
 
     side: int = 128
+    oversample: bool = True
     gaussians: int = 3000
     controlled: bool = True
     colors: float = 10.0
@@ -70,7 +74,7 @@ class PaperSettings:
     def published() -> PaperSettings:
         """Those of the released code, for a GPU. ARAP 12 · 512 points · 3 neighbours."""
         return PaperSettings(
-            side=256, gaussians=100_000, controlled=False, colors=1.0, levels=1, robust=math.inf,
+            side=256, oversample=False, gaussians=100_000, controlled=False, colors=1.0, levels=1, robust=math.inf,
             last_steps=50, frames_at_once=15, arap=12 * 512 * 3.0, polish=False,
             rates={"heads": 1e-4, "grids": 1e-2, "global": 1e-3},
         )  # fmt: skip
@@ -153,12 +157,16 @@ def track_field(
     """Stage 1: fit the field to the videos. Returns the poses of the graph."""
     settings = settings or PaperSettings()
     frames, cameras = targets(problem.views, settings.side)
+    small = 2 * max(frames.shape[2:4]) <= settings.side
+    if settings.oversample:
+        cameras = oversampled(frames, cameras, settings.side)
     splats = make_splats(problem, settings.gaussians, frames, cameras, settings.seed)
     controls = controls_of(problem, splats) if settings.controlled else None
     motion = FieldMotion(splats, MotionField(settings.seed), len(frames), controls)
     reconstruct(motion, neighbours_on(problem, splats), frames, cameras, settings, progress)
     poses = motion.poses(problem)
-    return polish(problem, poses) if settings.polish and problem.stiffness.softens else poses
+    polished = settings.polish and problem.stiffness.softens and not small
+    return polish(problem, poses) if polished else poses
 
 
 def controls_of(problem: Problem, splats: StillSplats) -> Controls:

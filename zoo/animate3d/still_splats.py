@@ -76,17 +76,37 @@ def targets(views: Views, side: int) -> tuple[Tensor, TensorCameras]:
     )
 
 
+def oversampled(frames: Tensor, cameras: TensorCameras, side: int) -> TensorCameras:
+    """Cameras with the largest whole multiple of the pixels of frames, so that there are at most `side`.
+
+    Pixels of small videos are larger than discs, which then count by whether they cover the centre of a pixel. So they
+    are drawn finely, and means of pixels compared.
+    """
+    factor = max(1, side // max(frames.shape[2:4]))
+    Ks = torch.diag(torch.tensor([factor, factor, 1.0])).to(cameras.Ks) @ cameras.Ks
+    return TensorCameras(cameras.viewmats, Ks, factor * cameras.width, factor * cameras.height)
+
+
+def _difference(gaussians: Gaussians, cameras: TensorCameras, frames: Tensor) -> Tensor:
+    """Colours on grey and coverage, less those of frames of which cameras may have a multiple: [F · V, 4, H, W]."""
+    drawn = render(gaussians, cameras, background=GREY, eps2d=PIXEL)
+    wanted = torch.cat([frames[..., :3] + GREY * (1 - frames[..., 3:]), frames[..., 3:]], -1)
+    pictures, targets = (
+        each.flatten(0, 1).movedim(-1, 1)
+        for each in (torch.cat([drawn.output("rgb"), drawn.output("alpha")], -1), wanted)
+    )
+    factor = pictures.shape[-1] // targets.shape[-1]
+    return (avg_pool2d(pictures, factor) if factor > 1 else pictures) - targets
+
+
 def picture_loss(gaussians: Gaussians, cameras: TensorCameras, frames: Tensor) -> Tensor:
     """Mean squared differences of colours on grey and of coverage, summed: L_rec (released code).
 
     Args:
         frames: [F, V, H, W, 4], premultiplied.
     """
-    drawn = render(gaussians, cameras, background=GREY, eps2d=PIXEL)
-    wanted = frames[..., :3] + GREY * (1 - frames[..., 3:])
-    return (drawn.output("rgb") - wanted).square().mean() + (
-        drawn.output("alpha") - frames[..., 3:]
-    ).square().mean()
+    apart = _difference(gaussians, cameras, frames)
+    return apart[:, :3].square().mean() + apart[:, 3:].square().mean()
 
 
 def matching_loss(
@@ -104,10 +124,7 @@ def matching_loss(
         levels: resolutions, each half of the one before.
         robust: δ; infinite for squares.
     """
-    drawn = render(gaussians, cameras, background=GREY, eps2d=PIXEL)
-    wanted = frames[..., :3] + GREY * (1 - frames[..., 3:])
-    apart = torch.cat([drawn.output("rgb") - wanted, drawn.output("alpha") - frames[..., 3:]], -1)
-    apart = apart.flatten(0, 1).movedim(-1, 1)
+    apart = _difference(gaussians, cameras, frames)
     loss = apart.new_zeros(())
     for level in range(levels):
         if level:
