@@ -3,7 +3,8 @@
     python -m benchmarks.republish dimo/kangaroo --data out/motions/kangaroo --out out/models
 
 With `--polish-steps 3000`, `--surface-steps 600` and `--prior-steps 300`, the last steps of training, which older
-models have not had, are made up for first (`zoo.dimo.polish`, `zoo.dimo.surface`, `zoo.dimo.prior`). Text heads,
+models have not had, are made up for first (`zoo.dimo.polish`, `zoo.dimo.surface`, `zoo.dimo.prior`). With
+`--key-points 192`, the model gets more key points before, and may go through these steps again. Text heads,
 names and provenance stay; metrics.json is measured with the weights that are published, on the motion videos that the
 model was trained on (about five CPU minutes for 50 motions). Results of `factory.evaluate` belong to the old weights
 and are left out.
@@ -24,6 +25,7 @@ import zoo
 from factory.training.dimo import measure
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
+from zoo.dimo.initial import add_key_points
 from zoo.dimo.model import DIMO
 from zoo.dimo.pipeline import DIMOPipeline
 from zoo.dimo.polish import polish
@@ -39,6 +41,7 @@ def republish(
     polish_steps: int = 0,
     surface_steps: int = 0,
     prior_steps: int = 0,
+    key_points: int = 0,
 ) -> str:
     """Publish a model with int8 matrices to the registry `out`; returns the name of the revision."""
     old: DIMOPipeline = zoo.load(name, home=home)
@@ -49,7 +52,7 @@ def republish(
     model = copy.deepcopy(old.model).float().requires_grad_(True)
     done = model.config.joint
     changed = polish_steps or surface_steps  # the latents' coordinates are then fitted again
-    if (
+    if not key_points and (
         (polish_steps and done.polish_steps)
         or (surface_steps and done.surface_steps)
         or (prior_steps and done.prior_steps and not changed)
@@ -57,8 +60,11 @@ def republish(
         raise SystemExit(f"republish: {name} has been through these steps")
     if (polish_steps or prior_steps) and old.text is not None and old.text.kind == "projection":
         raise SystemExit(f"republish: the text head of {name} predicts latents, which change")
-    run = TrainingContext(trained_on, model.config, 0, torch.device("cpu"))
+    config = replace(model.config, key_points=key_points or model.config.key_points)
+    run = TrainingContext(trained_on, config, 0, torch.device("cpu"))
     run.model = model
+    if key_points:
+        run.model = model = add_key_points(run).requires_grad_(True)
     if polish_steps:
         polish(run, polish_steps)
         done = replace(done, polish_steps=polish_steps)
@@ -84,13 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="for example dimo/kangaroo")
     parser.add_argument("--home", type=Path, help="registry of the model (default: the usual one)")
     parser.add_argument("--data", type=Path, required=True, help="motion videos of the object")
+    parser.add_argument(
+        "--key-points", type=int, default=0, help="as many, more than it has (default: its own)"
+    )
     parser.add_argument("--polish-steps", type=int, default=0, help="make up for the steps on tracks")
     parser.add_argument("--surface-steps", type=int, default=0, help="make up for the steps that make a skin")
     parser.add_argument("--prior-steps", type=int, default=0, help="make up for the last step of training")
     parser.add_argument("--out", type=Path, required=True, help="registry to publish to")
     args = parser.parse_args(argv)
     steps = args.polish_steps, args.surface_steps, args.prior_steps
-    print(republish(args.model, args.data, args.out, args.home, *steps))
+    print(republish(args.model, args.data, args.out, args.home, *steps, args.key_points))
     return 0
 
 

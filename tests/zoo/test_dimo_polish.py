@@ -13,6 +13,7 @@ from tiny_motions import tiny_config, tiny_videos
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
+from zoo.dimo.initial import add_key_points
 from zoo.dimo.polish import polish
 from zoo.dimo.training import train
 
@@ -106,3 +107,39 @@ def test_both_stages_are_longer_where_videos_have_no_tracks(tmp_path):
     assert (laptop.pretraining.steps, laptop.joint.steps) == (500, 700)
     assert (laptop.joint.arap_until, laptop.joint.surface_steps) == (700, 0)
     assert DIMOConfig.bundled().untracked() == DIMOConfig.bundled()
+
+
+def test_key_points_are_added_between_those_of_a_trained_model(tmp_path):
+    """The old ones and the Gaussians stay; steps on tracks bring the new ones to their places."""
+    videos = tracked(tmp_path)
+    old = train(videos, config())
+    run = TrainingContext(videos, replace(config(), key_points=14), 0, torch.device("cpu"))
+    run.model = old
+    run.model = more = add_key_points(run)
+    assert torch.equal(more.key_points[:6], old.key_points) and torch.equal(
+        more.key_points, run.tracks.points
+    )
+    assert torch.equal(more.means, old.means) and torch.equal(more.mu, old.mu) and more.config == run.config
+    assert torch.equal(more.paths(more.mu, more.phases)[:, :, :6], old.paths(old.mu, old.phases))
+    assert more.log_radii.max() < old.log_radii.min()  # twice as many
+    assert more.graph.max() == 13 and torch.equal(more.graph[:, 0], torch.arange(14))
+    apart = error(run)
+    polish(run, 150)
+    assert error(run) < 0.5 * apart
+
+
+def test_key_points_are_only_added_to_those_of_the_same_tracks(tmp_path):
+    videos, problem = tracked(tmp_path), "the 6 key points of the model are not the first of"
+    old = train(videos, config())
+    untracked = replace(config(), key_points=14, losses=replace(config().losses, tracks=0.0))
+    for values in (untracked, replace(config(), key_points=5), config()):
+        run = TrainingContext(videos, values, 0, torch.device("cpu"))
+        run.model = old
+        with pytest.raises(ValueError, match=problem):
+            add_key_points(run)
+    run = TrainingContext(videos, replace(config(), key_points=14), 0, torch.device("cpu"))
+    run.model = copy.deepcopy(old)
+    with torch.no_grad():
+        run.model.key_points += 0.01
+    with pytest.raises(ValueError, match=problem):
+        add_key_points(run)

@@ -1,4 +1,4 @@
-"""Initial positions for both training stages: uniform in a ball, or on the visual hull of one frame."""
+"""Initial positions for both training stages: in a ball, or on the visual hull of one frame; and more key points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo.dimo.blending import rbf_weights
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.model import DIMO
-from zoo.dimo.points import visual_hull
+from zoo.dimo.points import spacing, visual_hull
 
 
 def points_in_ball(rng: np.random.Generator, count: int, radius: float) -> Tensor:
@@ -49,3 +49,36 @@ def decode_positions(model: DIMO, videos: MotionVideos) -> Tensor:
     """Key points in every frame of every motion, [M, T, K, 3], decoded from the means of the latents."""
     phases = torch.tensor(videos.phases, device=model.mu.device)
     return torch.cat([model.paths(z, phases) for z in model.mu.split(4)])
+
+
+@torch.no_grad()
+def add_key_points(run: TrainingContext) -> DIMO:
+    """`run.model` with `run.config.key_points` key points, which are those of `run.tracks`; the Gaussians stay.
+
+    The decoder is a function of a key point's place, so the new ones move as it says for places between the old ones,
+    until it is trained with them. Radii follow the key points' spacing.
+
+    Raises:
+        ValueError: the videos have no tracks, or the model's key points are not the first of theirs, as those of a
+            model are that was trained on the same tracks with fewer key points.
+    """
+    model, tracks = run.model, run.tracks
+    old = model.key_points
+    if tracks is None or len(tracks.points) <= len(old) or not torch.equal(tracks.points[: len(old)], old):
+        raise ValueError(
+            f"add_key_points: the {len(old)} key points of the model are not the first of {run.config.key_points} "
+            f"tracked ones of {run.videos.folder}"
+        )
+    points = tracks.points
+    nearest = torch.cdist(points, old).argmin(1)
+    closer = spacing(points).mean() / spacing(old).mean()
+    sizes = min(run.config.graph, len(points)), min(run.config.neighbours, len(points))
+    state = model.state_dict() | {
+        "key_points": points,
+        "log_radii": model.log_radii[nearest] + closer.log(),
+        "graph": nearest.new_zeros(len(points), sizes[0]),  # computed by `refresh`
+        "neighbours": nearest.new_zeros(len(model.means), sizes[1]),
+    }
+    more = DIMO.from_state(run.config, state).to(run.device)
+    more.refresh()
+    return more
