@@ -3,11 +3,10 @@
     python -m benchmarks.republish dimo/kangaroo --data out/motions/kangaroo --out out/models
 
 With `--polish-steps 3000`, `--surface-steps 600` and `--prior-steps 300`, the last steps of training, which older
-models have not had, are made up for first (`zoo.dimo.polish`, `zoo.dimo.surface`, `zoo.dimo.prior`). With
-`--key-points 192`, the model gets more key points before, and may go through these steps again. Text heads,
-names and provenance stay; metrics.json is measured with the weights that are published, on the motion videos that the
-model was trained on (about five CPU minutes for 50 motions). Results of `factory.evaluate` belong to the old weights
-and are left out.
+models have not had, are made up for first (`zoo.dimo.polish`, `zoo.dimo.surface`, `zoo.dimo.prior`); with `--again`,
+also those that the model has had. `--key-points 192` gives it more key points before. Text heads, names and provenance
+stay; metrics.json is measured with the weights that are published, on the motion videos that the model was trained on
+(about five CPU minutes for 50 motions). Results of `factory.evaluate` belong to the old weights and are left out.
 """
 
 from __future__ import annotations
@@ -42,6 +41,7 @@ def republish(
     surface_steps: int = 0,
     prior_steps: int = 0,
     key_points: int = 0,
+    again: bool = False,
 ) -> str:
     """Publish a model with int8 matrices to the registry `out`; returns the name of the revision."""
     old: DIMOPipeline = zoo.load(name, home=home)
@@ -52,7 +52,7 @@ def republish(
     model = copy.deepcopy(old.model).float().requires_grad_(True)
     done = model.config.joint
     changed = polish_steps or surface_steps  # the latents' coordinates are then fitted again
-    if not key_points and (
+    if not again and (
         (polish_steps and done.polish_steps)
         or (surface_steps and done.surface_steps)
         or (prior_steps and done.prior_steps and not changed)
@@ -96,10 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--polish-steps", type=int, default=0, help="make up for the steps on tracks")
     parser.add_argument("--surface-steps", type=int, default=0, help="make up for the steps that make a skin")
     parser.add_argument("--prior-steps", type=int, default=0, help="make up for the last step of training")
+    parser.add_argument("--again", action="store_true", help="also steps that the model has been through")
     parser.add_argument("--out", type=Path, required=True, help="registry to publish to")
     args = parser.parse_args(argv)
     steps = args.polish_steps, args.surface_steps, args.prior_steps
-    print(republish(args.model, args.data, args.out, args.home, *steps, args.key_points))
+    print(republish(args.model, args.data, args.out, args.home, *steps, args.key_points, args.again))
     return 0
 
 

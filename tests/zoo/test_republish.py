@@ -51,13 +51,13 @@ def published(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_model_goes_through_the_same_steps_again_only_with_more_key_points(bench, published, tmp_path):
+def test_a_model_goes_through_the_same_steps_only_if_it_is_to(bench, published, tmp_path):
     data = published / "videos"
     for steps in ({"polish_steps": 3}, {"surface_steps": 2}, {"prior_steps": 1}):
         with pytest.raises(SystemExit, match="dimo/caterpillar has been through these steps"):
             bench.republish("dimo/caterpillar", data, tmp_path, published, **steps)
     old = zoo.load("dimo/caterpillar", home=published)
-    name = bench.republish("dimo/caterpillar", data, tmp_path, published, **STEPS, key_points=9)
+    name = bench.republish("dimo/caterpillar", data, tmp_path, published, **STEPS, key_points=9, again=True)
     new = zoo.load(name, home=tmp_path)
     assert new.model.config == replace(old.model.config, key_points=9, neighbours=8)
     assert len(new.model.key_points) == 9 and torch.equal(new.model.key_points[:6], old.model.key_points)
