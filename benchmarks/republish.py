@@ -67,14 +67,14 @@ def republish(
         run.model = model = add_key_points(run).requires_grad_(True)
     if polish_steps:
         polish(run, polish_steps)
-        done = replace(done, polish_steps=polish_steps)
+        done = replace(done, polish_steps=done.polish_steps + polish_steps)
     if surface_steps:
         model.config = replace(model.config, **CONFIG)
         make_skin(run, surface_steps)
         done = replace(done, surface_steps=surface_steps)
     if prior_steps:
         fit_prior(model, prior_steps)
-        done = replace(done, prior_steps=prior_steps)
+        done = replace(done, prior_steps=prior_steps + (done.prior_steps if again else 0))
     model = DIMO.from_state(replace(model.config, joint=done), model.state_dict())
     new = DIMOPipeline(
         model, old.object, old.motions, old.sentences, phases=old.phases.tolist(), seconds=old.seconds,

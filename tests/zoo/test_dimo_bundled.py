@@ -90,17 +90,35 @@ def test_half_way_between_two_motions_nothing_comes_apart(name, request):
     assert (arap_energy(model, 4 * model.mu) > 1.5 * arap_energy(model, model.mu)).any()
 
 
+@functools.cache
+def torn_trained(name: str) -> dict[str, float]:
+    """Torn share of the trained motions, from the weights, in every second frame."""
+    pipeline = zoo.load(name)
+    model, phases = pipeline.model, pipeline.phases[::2]
+    return {
+        motion: float(torn(model, z[None], phases))
+        for motion, z in zip(pipeline.motions, model.mu, strict=True)
+    }
+
+
+@ONE_IN_THE_QUICK_SUITE
+def test_no_motion_is_torn_more_than_the_true_surface(name, request):
+    """By 3 points more at most."""
+    if name.endswith("drop"):
+        reason = "its discs have gathered in clusters: 16 motions exceed the true surface by 3 to 17 points"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    truth = {motion["name"]: motion["torn_truth"] for motion in zoo.info(name).metrics["motions"]}
+    for motion, share in torn_trained(name).items():
+        assert share <= truth[motion] + 0.03, motion
+
+
 @ONE_IN_THE_QUICK_SUITE
 def test_no_motion_is_torn(name, request):
-    """From the weights: a trained motion may be torn by 3 points more than the true surface, and by 6 % at most."""
+    """By 6 % at most."""
     if name.endswith("drop"):
-        reason = "it melts: up to 52 %, the true surface 44 %; 16 motions exceed it by 3 to 17 points"
+        reason = "it melts, splashes and grows a crown: its true surface is torn by up to 44 %"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    pipeline = zoo.load(name)
-    truth = {motion["name"]: motion["torn_truth"] for motion in pipeline.metrics["motions"]}
-    for motion, z in zip(pipeline.motions, pipeline.model.mu, strict=True):
-        share = torn(pipeline.model, z[None], pipeline.phases[::2])
-        assert float(share) <= min(0.06, truth[motion] + 0.03), motion
+    assert max(torn_trained(name).values()) <= 0.06
 
 
 @ONE_IN_THE_QUICK_SUITE
