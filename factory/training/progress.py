@@ -83,9 +83,10 @@ def training_line(progress: Mapping[str, Any]) -> str:
     """One training in one line: "joint  120/1000  loss 0.0123  PSNR 24.31  9 min left"."""
     if not progress:
         return "starting"
+    rendered = "" if progress["psnr"] is None else f"PSNR {progress['psnr']:.2f}  "
     return (
         f"{progress['stage']}  {progress['step']}/{progress['steps']}  loss {progress['loss']:.4g}  "
-        f"PSNR {progress['psnr']:.2f}  {_duration(progress['left'])} left"
+        f"{rendered}{_duration(progress['left'])} left"
     )
 
 

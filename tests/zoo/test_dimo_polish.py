@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_motions import tiny_config, tiny_videos
 
 from zoo.dimo.config import DIMOConfig
@@ -15,6 +17,7 @@ from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.initial import add_key_points
 from zoo.dimo.polish import polish
+from zoo.dimo.tracks import key_point_tracks
 from zoo.dimo.training import train
 
 
@@ -76,19 +79,64 @@ def test_the_constant_of_a_model_without_latent_space_stays(tmp_path):
 
 
 def test_training_ends_with_it_if_the_configuration_says_so(tmp_path):
-    """Before Gaussians are removed and draws are looked at, which depend on it."""
+    """After stage 2, and before Gaussians are removed and draws are looked at, which depend on it."""
     assert DIMOConfig.bundled().joint.polish_steps == 3000
     assert DIMOConfig.laptop().joint.polish_steps == 300  # its motions are learnt in nothing else
     assert DIMOConfig.paper().joint.polish_steps == 0
     videos, calls = tracked(tmp_path), []
+
+    def report(progress: dict[str, object]) -> None:
+        calls.append(progress["stage"])
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zoo.dimo.training.polish", lambda _, steps: calls.append(("polish", steps)))
-        patch.setattr("zoo.dimo.training.remove_strays", lambda *_: calls.append(("strays", 0)))
+        patch.setattr("zoo.dimo.training.REPORT_EVERY", 1)
+        patch.setattr("zoo.dimo.training.remove_strays", lambda *_: calls.append("strays"))
         patch.setattr("zoo.dimo.training.fit_prior", lambda *arguments: calls.append(("prior", arguments[1])))
-        train(videos, config())
-        assert calls == [("polish", 0)]
-        train(videos, config(polish_steps=7, prior_steps=5, remove_strays=True))
-    assert calls[1:] == [("polish", 7), ("strays", 0), ("prior", 5)]
+        train(videos, config(), on_step=report)
+        assert calls == ["motion"] * 12 + ["joint"] * 12
+        calls.clear()
+        train(videos, config(polish_steps=7, prior_steps=5, remove_strays=True), on_step=report)
+    assert calls == ["motion"] * 12 + ["joint"] * 12 + ["tracks"] * 7 + ["strays", ("prior", 5)]
+
+
+def test_every_step_is_counted_and_only_pictures_have_a_psnr(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.dimo.training.REPORT_EVERY", 1)
+    seen = []
+    train(tracked(tmp_path), config(steps=3, polish_steps=4, surface_steps=5), on_step=seen.append)
+    assert [each["step"] for each in seen] == list(range(1, 25)) and {each["steps"] for each in seen} == {24}
+    with_psnr = {each["stage"] for each in seen if each["psnr"] is not None}
+    assert with_psnr == {"joint", "skin"} == {each["stage"] for each in seen} - {"motion", "tracks"}
+
+
+def test_a_training_killed_in_its_last_stages_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    """Within the steps on tracks (16 to 20), at their end, within those of the skin, and after the last one."""
+    monkeypatch.setattr("zoo.dimo.training.REPORT_EVERY", 1)
+    monkeypatch.setattr("zoo.dimo.surface.REFRESH", 3)
+    # As if the object were symmetric, and every motion its own mirror image.
+    monkeypatch.setattr("zoo.dimo.polish.mirrored_tracks", lambda *where: key_point_tracks(*where[:2], 6))
+    plan = config(steps=3, polish_steps=5, surface_steps=5, prior_steps=2)
+    videos = tracked(tmp_path)
+    undisturbed = train(videos, plan).state_dict()
+
+    class Killed(Exception):
+        pass
+
+    for step in (17, 20, 22, 25):
+        path, seen = tmp_path / f"{step}.safetensors", []
+
+        def kill(progress: dict[str, object], step: int = step) -> bool:
+            if progress["step"] > step:
+                raise Killed
+            return progress["step"] == step
+
+        with pytest.raises(Killed) if step < 25 else nullcontext():
+            train(videos, plan, checkpoint=path, on_step=kill)
+        if step <= 20:
+            assert load_file(path)["stage.reflected"].shape == (3, 4)
+        resumed = train(videos, plan, checkpoint=path, on_step=seen.append).state_dict()
+        assert [each["step"] for each in seen] == list(range(step + 1, 26))
+        for name, tensor in undisturbed.items():
+            assert torch.equal(tensor, resumed[name]), (step, name)
 
 
 def test_both_stages_are_longer_where_videos_have_no_tracks(tmp_path):

@@ -118,14 +118,21 @@ def test_training_ends_with_it_if_the_configuration_says_so(trained, monkeypatch
     Discs are not removed as strays, which would leave holes.
     """
     calls = []
-    for name in ("polish", "make_skin", "remove_strays", "fit_prior"):
+    monkeypatch.setattr("zoo.dimo.training.REPORT_EVERY", 1)
+    for name in ("remove_strays", "fit_prior"):
         monkeypatch.setattr(f"zoo.dimo.training.{name}", lambda run, *_, name=name: calls.append(name))
+
+    def report(progress: dict[str, object]) -> None:
+        calls.append(progress["stage"])
+
     values = trained.config
-    joint = replace(values.joint, surface_steps=7, prior_steps=5, remove_strays=True)
-    train(trained.videos, replace(values, joint=joint))
-    assert calls == ["polish", "make_skin", "fit_prior"]
-    train(trained.videos, replace(values, joint=joint, discs=False))
-    assert calls[3:] == ["polish", "make_skin", "remove_strays", "fit_prior"]
+    joint = replace(values.joint, surface_steps=3, prior_steps=5, remove_strays=True)
+    train(trained.videos, replace(values, joint=joint), on_step=report)
+    stages = ["motion"] * 12 + ["joint"] * 12 + ["skin"] * 3
+    assert calls == [*stages, "fit_prior"]
+    calls.clear()
+    train(trained.videos, replace(values, joint=joint, discs=False), on_step=report)
+    assert calls == [*stages, "remove_strays", "fit_prior"]
 
 
 def test_discs_lie_between_tracked_points_and_bridge_no_gap(trained, tmp_path, monkeypatch):

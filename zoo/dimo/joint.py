@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -30,15 +31,21 @@ from zoo.dimo.points import farthest_points, spacing
 class JointStage:
     """Joint optimisation. A Chamfer loss keeps the key points near `guide`, their stage 1 positions [M, T, G, 3].
 
-    `guide` is None if stage 1 was skipped. `fresh` initialises the Gaussians; False when a checkpoint provides them.
+    Args:
+        run: the training, whose model is that of stage 1.
+        guide: those positions; None if stage 1 was skipped.
+        tensors: those of a checkpoint; None to begin, which initialises the Gaussians.
     """
 
     name = "joint"
     learnt = ("means", "log_scales", "quats", "opacity_logits", "colors")
 
-    def __init__(self, run: TrainingContext, guide: Tensor | None, fresh: bool = True) -> None:
-        self.run, self.plan, self.guide = run, run.config.joint, guide
-        self.first, self.steps = run.config.pretraining.steps, self.plan.steps
+    def __init__(
+        self, run: TrainingContext, guide: Tensor | None, tensors: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.run, self.plan = run, run.config.joint
+        self.guide = guide if tensors is None else tensors.get("guide")
+        self.steps = self.plan.steps
         self.feed = Feed(
             run.videos,
             run.views,
@@ -47,18 +54,13 @@ class JointStage:
             run.config.latent,
             (run.seed, 2),
         )
-        if fresh:
+        if tensors is None:
             self._begin()
         model = run.model
         groups = {name: [getattr(model, name)] for name in self.learnt}
         groups |= {"decoder": list(model.decoder.parameters()), "latents": [model.mu, model.log_var]}
         groups |= {"key_points": [model.key_points], "log_radii": [model.log_radii]}
         self.adam = NamedAdam(groups)
-
-    @classmethod
-    def restored(cls, run: TrainingContext, tensors: dict[str, Tensor]) -> JointStage:
-        """Rebuild the stage from the tensors of a checkpoint."""
-        return cls(run, tensors.get("guide"), fresh=False)
 
     def tensors(self) -> dict[str, Tensor]:
         """State to be stored in a checkpoint, besides the model and the optimiser."""
@@ -105,6 +107,9 @@ class JointStage:
         if plan.prune_every and done % plan.prune_every == 0 and done <= plan.prune_until:
             self._prune(done)
         return StepLoss(loss, error)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def _rates(self, step: int) -> dict[str, float]:
         plan = self.plan

@@ -25,11 +25,12 @@ class StepLoss(NamedTuple):
 
     Attributes:
         loss: the minimised loss, a scalar.
-        error: mean squared colour error, a scalar for progress reports; of alpha where only silhouettes are used.
+        error: mean squared colour error, a scalar for progress reports; of alpha where only silhouettes are used, None
+            where nothing is rendered.
     """
 
     loss: Tensor
-    error: Tensor
+    error: Tensor | None
 
 
 def latents(model: DIMO, batch: Batch) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -37,9 +39,9 @@ class KeyPointStage:
 
     name = "motion"
 
-    def __init__(self, run: TrainingContext, tensors: dict[str, Tensor] | None = None) -> None:
+    def __init__(self, run: TrainingContext, tensors: Mapping[str, Tensor] | None = None) -> None:
         self.run, self.plan = run, run.config.pretraining
-        self.first, self.steps = 0, self.plan.steps
+        self.steps = self.plan.steps
         self.feed = Feed(
             run.videos,
             run.views,
@@ -69,11 +71,6 @@ class KeyPointStage:
             }
         )
 
-    @classmethod
-    def restored(cls, run: TrainingContext, tensors: dict[str, Tensor]) -> KeyPointStage:
-        """Rebuild the stage from the tensors of a checkpoint."""
-        return cls(run, tensors)
-
     def tensors(self) -> dict[str, Tensor]:
         """State to be stored in a checkpoint, besides the model and the optimiser."""
         return {
@@ -92,12 +89,10 @@ class KeyPointStage:
         z = latents(model, batch)
         offsets, rotations = model.decoder(self.points, batch.phases, z)
         positions = self.points + offsets
-        picture = None
+        picture = error = None
         if (tracks := self.run.tracks) is not None:
             motion = KeyPointMotion(positions, rotations)
             loss = track_loss(model, tracks, motion, z, batch, self.radius.detach().exp())
-            tracked = tracks.positions[batch.motions[:, None], batch.frames[None]]
-            error = (positions.detach() - tracked).square().sum(-1).mean()
         else:
             picture = self._render(positions, step, batch)
             loss, error = self._image_loss(picture, batch)

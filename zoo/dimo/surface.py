@@ -13,6 +13,7 @@ keep them a skin: neighbouring discs are to lie in one plane and to have one col
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,13 +24,14 @@ from torch import Tensor, nn
 from renderers.gaussians import render
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.context import TrainingContext
-from zoo.dimo.feed import Feed
+from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.initial import carry_back, hull_points
 from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO, KeyPointMotion
-from zoo.dimo.objective import decayed_rate, photometric
+from zoo.dimo.objective import StepLoss, decayed_rate, photometric
 from zoo.dimo.optimizer import NamedAdam
 from zoo.dimo.points import spacing
+from zoo.dimo.stage import run_stage
 from zoo.dimo.tracks import surface_points
 
 STAGE = 6  # of the random numbers, see `polish`
@@ -52,10 +54,7 @@ RATES = {
 
 
 def make_skin(run: TrainingContext, steps: int) -> None:
-    """Replace the Gaussians of `run.model` by discs on its surface and train them, in place.
-
-    The decoder, the latents and the key points stay; the key points' radii are trained with the discs, and the motion
-    graph is computed again, as the motions have changed since stage 2 if there were steps on tracks.
+    """Take all steps of `SkinStage`, in place.
 
     Args:
         run: a finished training with motion factorisation.
@@ -64,30 +63,68 @@ def make_skin(run: TrainingContext, steps: int) -> None:
     Raises:
         ValueError: the silhouettes have no common hull.
     """
-    if not steps:
-        return
-    model, config = run.model, run.config
-    model.refresh()
-    motions = _all_motions(run)
-    place_discs(run)
-    feed = Feed(
-        run.videos, run.views, config.joint.batch, ((0, config.resolution),), config.latent, (run.seed, STAGE)
-    )
-    adam = NamedAdam({name: [getattr(model, name)] for name in RATES})
-    white = torch.ones(3, device=run.device)
-    for step, batch in enumerate(feed.batches(0, steps)):
-        batch = batch.to(run.device)
-        if step % REFRESH == 0:
+    if steps:
+        run_stage(run, SkinStage(run, steps))
+
+
+class SkinStage:
+    """Replaces the Gaussians of `run.model` by discs on its surface and trains them.
+
+    The decoder, the latents and the key points stay; the key points' radii are trained with the discs, and the motion
+    graph is computed again, as the motions have changed since stage 2 if there were steps on tracks.
+
+    Args:
+        run: a training whose model has key points.
+        steps: of Adam.
+        tensors: those of a checkpoint; None to begin.
+    """
+
+    name = "skin"
+
+    def __init__(self, run: TrainingContext, steps: int, tensors: Mapping[str, Tensor] | None = None) -> None:
+        self.run, self.steps = run, steps
+        if tensors is None:
+            run.model.refresh()
+        self.motions = _all_motions(run)
+        if tensors is None:
+            place_discs(run)
+        self.neighbours = None if tensors is None else (tensors["near"], tensors["apart"])
+        schedule = ((0, run.config.resolution),)
+        self.feed = Feed(
+            run.videos, run.views, run.config.joint.batch, schedule, run.config.latent, (run.seed, STAGE)
+        )
+        self.adam = NamedAdam({name: [getattr(run.model, name)] for name in RATES})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State to be stored in a checkpoint, besides the model and the optimiser."""
+        return {} if self.neighbours is None else dict(zip(("near", "apart"), self.neighbours, strict=True))
+
+    def advance(self, step: int, batch: Batch) -> StepLoss:
+        """Take one step, with the neighbours of `REFRESH` steps.
+
+        Args:
+            step: index within this stage, from 0.
+            batch: data of the step, on the training device.
+        """
+        model, config = self.run.model, self.run.config
+        if step % REFRESH == 0 or self.neighbours is None:
             model.assign()
-            near, apart = _neighbours(model.means)
+            self.neighbours = _neighbours(model.means)
+        near, apart = self.neighbours
         rows = batch.motions[:, None], batch.frames[None]
-        motion = KeyPointMotion(motions.positions[rows], motions.rotations[rows])
-        loss, _ = photometric(config, render(model.skin(motion), batch.cameras, background=white), batch)
+        motion = KeyPointMotion(self.motions.positions[rows], self.motions.rotations[rows])
+        white = torch.ones(3, device=self.run.device)
+        picture = render(model.skin(motion), batch.cameras, background=white)
+        loss, error = photometric(config, picture, batch)
         loss = loss + PLANE * unevenness(model, near, apart) + COLOUR * speckles(model.colors, near)
         loss.backward()
-        adam.step({name: decayed_rate(rate, step, steps) for name, rate in RATES.items()})
-    model.assign()
-    model.zero_grad(set_to_none=True)  # of the key points, which stay
+        self.adam.step({name: decayed_rate(rate, step, self.steps) for name, rate in RATES.items()})
+        return StepLoss(loss, error)
+
+    def finish(self) -> None:
+        """Assign the discs, which have moved, to key points."""
+        self.run.model.assign()
+        self.run.model.zero_grad(set_to_none=True)  # of the key points, which stay
 
 
 @torch.no_grad()

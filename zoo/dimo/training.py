@@ -1,7 +1,10 @@
-"""Two-stage training of a DIMO model: motion pre-training, then joint optimisation (paper §3.3).
+"""Training of a DIMO model: motion pre-training, then joint optimisation (paper §3.3), and two shorter stages.
 
     videos = MotionVideos.open("kangaroo").select("train")
     model = train(videos, DIMOConfig.laptop(), checkpoint=Path("run.safetensors"))
+
+The last two are not in the paper: steps on tracks alone (`zoo.dimo.polish`) and steps that make a skin
+(`zoo.dimo.surface`).
 
 Random numbers depend on (seed, stage, step) only and a checkpoint stores all other state, so a run that is killed and
 resumed gives the same bits as an uninterrupted one.
@@ -16,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,11 +37,12 @@ from zoo.dimo.fitting import fit_latent
 from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
 from zoo.dimo.objective import StepLoss, StepReport, excess_between
-from zoo.dimo.polish import polish
+from zoo.dimo.polish import PolishStage
 from zoo.dimo.pretraining import KeyPointStage
 from zoo.dimo.prior import fit_prior
+from zoo.dimo.stage import Stage
 from zoo.dimo.strays import remove_strays
-from zoo.dimo.surface import make_skin
+from zoo.dimo.surface import SkinStage
 
 __all__ = ["REPORT_EVERY", "CheckpointError", "excess_between", "fit_latent", "train"]
 
@@ -70,8 +74,8 @@ def train(
         seed: seed of the initialisation and of all batches.
         device: training device.
         on_step: called at steps 1, `REPORT_EVERY`, 2·`REPORT_EVERY`, … and at the last one with step, steps, stage,
-            loss, psnr (dB, on the training batch; of alpha if the stage uses silhouettes only) and seconds. If it
-            returns a true value, a checkpoint is written immediately.
+            loss, psnr (dB, on the training batch; of alpha if the stage uses silhouettes only, None if it renders
+            nothing) and seconds. If it returns a true value, a checkpoint is written immediately.
         save_every: steps between two checkpoints.
 
     Returns:
@@ -92,9 +96,9 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
     while (stage := run.stage()) is not None:
-        for batch in stage.feed.batches(run.step - stage.first, stage.steps):
+        for batch in stage.feed.batches(run.step - run.first, stage.steps):
             started = time.perf_counter()
-            outcome = stage.advance(run.step - stage.first, batch.to(run.device))
+            outcome = stage.advance(run.step - run.first, batch.to(run.device))
             run.step += 1
             if run.step % REPORT_EVERY == 0 or run.step in (1, run.steps):
                 progress = run.progress(stage, outcome)
@@ -104,25 +108,20 @@ def train(
             run.seconds += time.perf_counter() - started
             if checkpoint is not None and (save_now or run.step % save_every == 0 or run.step == run.steps):
                 run.save(checkpoint)
-    _finish(run)
+    run.finish()
     return run.model.eval()
 
 
-def _finish(run: TrainingContext) -> None:
-    """The last steps, after both stages."""
-    config, joint = run.config, run.config.joint
-    polish(run, joint.polish_steps)
-    if joint.surface_steps and config.factorised:
-        make_skin(run, joint.surface_steps)
-    discs = joint.surface_steps and config.discs  # removing some would leave holes at the outline
-    if joint.remove_strays and config.factorised and not discs:
-        remove_strays(run.model, run.videos, run.views)
-    if joint.prior_steps and config.factorised and config.latent_space:
-        fit_prior(run.model, joint.prior_steps, run.seed)
-
-
 class _Training(TrainingContext):
-    """A training in progress: context, current stage, step count and checkpoints."""
+    """A training in progress: context, current stage, step count and checkpoints.
+
+    Attributes:
+        plan: name of a stage → its number of steps, in their order; without those that have none.
+        steps: their sum.
+        step: how many are done.
+        first: how many were done when the current stage began.
+        seconds: of training, including those before a resumption.
+    """
 
     def __init__(self, videos: MotionVideos, config: DIMOConfig, seed: int, device: torch.device) -> None:
         if config.losses.lpips:
@@ -130,36 +129,68 @@ class _Training(TrainingContext):
         super().__init__(videos, config, seed, device)
         if self.tracks is None:
             self.config = self.model.config = config.untracked()
-        self.step, self.seconds = 0, 0.0
-        self.steps = self.config.pretraining.steps + self.config.joint.steps
-        self._stage: KeyPointStage | JointStage | None = None
+        self.first, self.step, self.seconds = 0, 0, 0.0
+        joint = self.config.joint
+        steps = {
+            KeyPointStage.name: self.config.pretraining.steps,
+            JointStage.name: joint.steps,
+            PolishStage.name: 0 if self.tracks is None else joint.polish_steps,
+            SkinStage.name: joint.surface_steps if self.config.factorised else 0,
+        }
+        self.plan = {name: count for name, count in steps.items() if count}
+        self.steps = sum(self.plan.values())
+        self._stage: Stage | None = None
 
-    def stage(self) -> KeyPointStage | JointStage | None:
+    def stage(self) -> Stage | None:
         """The stage of the next step, created if necessary; None when training is complete."""
-        if self.step >= self.steps:
-            return None
-        first = self.config.pretraining.steps
-        if self.step < first:
-            self._stage = self._stage or KeyPointStage(self)
-        elif not isinstance(self._stage, JointStage):
-            guide = self._stage.finish() if self._stage is not None else None
-            self._stage = JointStage(self, guide)
-        return self._stage
+        first = 0
+        for name, count in self.plan.items():
+            if self.step < first + count:
+                if self._stage is None or self._stage.name != name:
+                    guide = None if self._stage is None else self._stage.finish()
+                    self._stage = self._make(name, guide)
+                self.first = first
+                return self._stage
+            first += count
+        return None
 
-    def progress(self, stage: KeyPointStage | JointStage, outcome: StepLoss) -> StepReport:
+    def _make(
+        self, name: str, guide: Tensor | None = None, tensors: Mapping[str, Tensor] | None = None
+    ) -> Stage:
+        """The stage of a name, from the tensors of a checkpoint if there are any."""
+        if name == KeyPointStage.name:
+            return KeyPointStage(self, tensors)
+        if name == JointStage.name:
+            return JointStage(self, guide, tensors)
+        last = PolishStage if name == PolishStage.name else SkinStage
+        return last(self, self.plan[name], tensors)
+
+    def finish(self) -> None:
+        """What follows the last stage."""
+        if self._stage is not None:
+            self._stage.finish()
+        config, joint = self.config, self.config.joint
+        discs = joint.surface_steps and config.discs  # removing some would leave holes at the outline
+        if joint.remove_strays and config.factorised and not discs:
+            remove_strays(self.model, self.videos, self.views)
+        if joint.prior_steps and config.factorised and config.latent_space:
+            fit_prior(self.model, joint.prior_steps, self.seed)
+
+    def progress(self, stage: Stage, outcome: StepLoss) -> StepReport:
         """Report for `on_step`; waits for the device.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
-        loss, error = torch.stack([outcome.loss.detach(), outcome.error.detach()]).tolist()
+        loss = float(outcome.loss.detach())
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"{self.videos.object}: the loss is {loss} at step {self.step}; lower the learning rates"
             )
+        error = None if outcome.error is None else float(outcome.error.detach())
         return {
             "step": self.step, "steps": self.steps, "stage": stage.name, "loss": loss,
-            "psnr": -10 * math.log10(max(error, 1e-10)), "seconds": self.seconds,
+            "psnr": None if error is None else -10 * math.log10(max(error, 1e-10)), "seconds": self.seconds,
         }  # fmt: skip
 
     # --- checkpoints ---
@@ -212,10 +243,8 @@ class _Training(TrainingContext):
             parts[part][rest] = tensor
         self.step, self.seconds = about["step"], about["seconds"]
         self.model = DIMO.from_state(self.config, parts["model"]).to(self.device)
-        kind = {kind.name: kind for kind in (KeyPointStage, JointStage)}[about["stage"]]
-        stage = kind.restored(self, parts["stage"])
-        stage.adam.load(parts["adam"])
-        self._stage = stage
+        self._stage = self._make(about["stage"], tensors=parts["stage"])
+        self._stage.adam.load(parts["adam"])
 
     def _identity(self) -> dict[str, object]:
         """Object, motions, seed and configuration, as they read back from JSON; a checkpoint must match them."""
