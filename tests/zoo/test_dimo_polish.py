@@ -16,6 +16,7 @@ from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.initial import add_key_points
+from zoo.dimo.optimizer import Muon, orthogonalised
 from zoo.dimo.polish import polish
 from zoo.dimo.tracks import key_point_tracks
 from zoo.dimo.training import train
@@ -191,3 +192,33 @@ def test_key_points_are_only_added_to_those_of_the_same_tracks(tmp_path):
         run.model.key_points += 0.01
     with pytest.raises(ValueError, match=problem):
         add_key_points(run)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
+def test_muon_takes_the_steps_of_torchs(shape):
+    """Up to the rounding of bfloat16, in which torch multiplies."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(6, *shape, generator=generator)
+    ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    muon = Muon([ours])
+    other = torch.optim.Muon([theirs], lr=0.03, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        muon.step(0.03)
+        other.step()
+        assert ours.grad is None
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()
+    values = torch.linalg.svdvals(orthogonalised(gradients[0]))
+    assert values.min() > 0.6 and values.max() < 1.25  # of the gradient: 2 to 11
+    resumed = Muon([ours])
+    resumed.load(muon.state())
+    assert torch.equal(resumed.state()["0"], muon.state()["0"]) and muon.state()["0"].abs().max() > 0
+
+
+def test_muon_multiplies_in_float32_on_the_cpu(monkeypatch):
+    """Few processors have instructions for bfloat16."""
+    seen = set()
+    multiply = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: seen.add(a.dtype) or multiply(a, b))
+    orthogonalised(torch.eye(8))
+    assert seen == {torch.float32}

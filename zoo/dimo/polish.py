@@ -22,7 +22,7 @@ from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.fitting import nearest_latents
 from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.dimo.objective import StepLoss, track_loss
-from zoo.dimo.optimizer import NamedAdam
+from zoo.dimo.optimizer import Muon, NamedAdam
 from zoo.dimo.stage import run_stage
 from zoo.dimo.tracks import KeyPointTracks, mirrored_tracks
 
@@ -34,7 +34,6 @@ POINTS = 24  # key points of a step
 HIDDEN = 4e-3  # of the matrices between hidden layers, by Muon
 OTHERS = 1e-3  # of the decoder's other parameters, by Adam
 LATENTS = 5e-3
-_MOMENTUM = "momentum_buffer"  # of Muon
 
 
 def polish(run: TrainingContext, steps: int) -> None:
@@ -52,8 +51,7 @@ class PolishStage:
     """Fits the decoder and the latents' means of `run.model` to the tracks; all other parameters stay.
 
     The only loss is `track_loss`, and z = μ: with noise on the latents, the error falls more slowly. The matrices
-    between hidden layers are trained by Muon (Jordan et al. 2024; `torch.optim.Muon`), which makes all directions of a
-    step equally long.
+    between hidden layers are trained by `Muon`, which makes all directions of a step equally long.
 
     If the object is symmetric, a step has `REFLECTED` mirror images of the training motions beside the motions
     themselves. Their latents are searched for first, trained with the others, and dropped at the end.
@@ -89,20 +87,16 @@ class PolishStage:
             pairs = zip(tracks[1:], mirrored[1:], strict=True)
             self.tracks = KeyPointTracks(tracks.points, *(torch.cat(pair) for pair in pairs))
         self.reflected = nn.Parameter(reflected if tensors is None else tensors["reflected"])
-        self.hidden = [each for each in model.decoder.parameters() if _between_hidden_layers(model, each)]
+        hidden = [each for each in model.decoder.parameters() if _between_hidden_layers(model, each)]
         others = [each for each in model.decoder.parameters() if not _between_hidden_layers(model, each)]
         self.adam = NamedAdam({"decoder": others, "latents": [model.mu, self.reflected]})
-        self.muon = torch.optim.Muon(self.hidden, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(hidden)
         if tensors is not None:
-            for i, parameter in enumerate(self.hidden):
-                self.muon.state[parameter][_MOMENTUM] = tensors[f"{_MOMENTUM}.{i}"]
+            self.muon.load({key.removeprefix("muon."): value for key, value in tensors.items()})
 
     def tensors(self) -> dict[str, Tensor]:
         """State to be stored in a checkpoint, besides the model and Adam's."""
-        momenta = {
-            f"{_MOMENTUM}.{i}": self.muon.state[parameter][_MOMENTUM]
-            for i, parameter in enumerate(self.hidden)
-        }
+        momenta = {f"muon.{key}": value for key, value in self.muon.state().items()}
         return {"reflected": self.reflected.detach(), **momenta}
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
@@ -125,10 +119,7 @@ class PolishStage:
         loss = track_loss(model, seen, motion, z, batch, self.reach)
         loss.backward()
         left = 1 - step / self.steps
-        for group in self.muon.param_groups:
-            group["lr"] = HIDDEN * left
-        self.muon.step()
-        self.muon.zero_grad()
+        self.muon.step(HIDDEN * left)
         self.adam.step({"decoder": OTHERS * left, "latents": LATENTS * left})
         return StepLoss(loss, None)
 

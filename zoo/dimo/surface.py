@@ -168,9 +168,13 @@ def unevenness(model: DIMO, near: Tensor, apart: Tensor) -> Tensor:
         apart: the discs' spacing, [N].
     """
     normals = rotation_matrices(F.normalize(model.quats, dim=-1))[..., 2]
-    with torch.no_grad():
-        same = (normals[near] * normals[:, None]).sum(-1).abs() > SAME_SIDE
-    off = ((model.means[near] - model.means[:, None]) * normals[:, None]).sum(-1) / apart[:, None]
+    own = normals.detach()
+    same = (own[near] * own[:, None]).sum(-1).abs() > SAME_SIDE
+    # Sideways, a disc would follow its neighbours' normals, which on a curved surface lead towards them: discs would
+    # gather in clusters.
+    height = (model.means * own).sum(-1, keepdim=True) * own
+    means = height + (model.means - height).detach()
+    off = ((means[near] - means[:, None]) * normals[:, None]).sum(-1) / apart[:, None]
     squared = off.square() * same
     return (squared / (1 + squared / STEP**2)).mean()
 
