@@ -6,8 +6,9 @@ this is 10 mm for the drop, an object of 30 cm: opaque Gaussians on its surface 
 the surface, in the median. One then sees through them to others of all depths and colours, which looks like fur.
 
 Here new Gaussians are placed between the tracked points of the surface, or on the visual hull where there are none, as
-discs that lie in the surface and are nearly opaque, and trained at full resolution, with the motions fixed. Two losses
-keep them a skin: neighbouring discs are to lie in one plane and to have one colour.
+discs that lie in the surface and are nearly opaque, and trained at full resolution, with the motions fixed. A loss
+keeps neighbouring discs of one colour. None keeps them in one plane: on a curved surface, such a loss draws discs
+together into clusters, which stretch unevenly (docs/dimo.md).
 """
 
 from __future__ import annotations
@@ -17,17 +18,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from renderers.gaussians import render
-from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.initial import carry_back, hull_points
 from zoo.dimo.joint import JointStage
-from zoo.dimo.model import DIMO, KeyPointMotion
+from zoo.dimo.model import KeyPointMotion
 from zoo.dimo.objective import StepLoss, decayed_rate, photometric
 from zoo.dimo.optimizer import NamedAdam
 from zoo.dimo.points import spacing
@@ -41,10 +40,7 @@ THICKNESS = 0.3  # of new discs, over their radius
 PATCH = 12  # points that determine the plane through a point of the hull
 SMOOTHING = 3  # times that the points of the hull are moved to these planes
 NEIGHBOURS = 8  # discs to which a disc is compared
-PLANE = 300.0  # weight of `unevenness`
 COLOUR = 8.0  # weight of `speckles`
-SAME_SIDE = 0.5  # cosine of the angle between two normals beyond which discs are not compared
-STEP = 1.5  # distance from a plane, over the discs' spacing, from which on `unevenness` no longer grows much
 # Fields of the configuration that go with these steps (docs/dimo.md).
 CONFIG: dict[str, Any] = {"neighbours": 8, "discs": True}
 RATES = {
@@ -88,7 +84,7 @@ class SkinStage:
         self.motions = _all_motions(run)
         if tensors is None:
             place_discs(run)
-        self.neighbours = None if tensors is None else (tensors["near"], tensors["apart"])
+        self.near = None if tensors is None else tensors["near"]
         schedule = ((0, run.config.resolution),)
         self.feed = Feed(
             run.videos, run.views, run.config.joint.batch, schedule, run.config.latent, (run.seed, STAGE)
@@ -97,7 +93,7 @@ class SkinStage:
 
     def tensors(self) -> dict[str, Tensor]:
         """State to be stored in a checkpoint, besides the model and the optimiser."""
-        return {} if self.neighbours is None else dict(zip(("near", "apart"), self.neighbours, strict=True))
+        return {} if self.near is None else {"near": self.near}
 
     def advance(self, step: int, batch: Batch) -> StepLoss:
         """Take one step, with the neighbours of `REFRESH` steps.
@@ -107,16 +103,15 @@ class SkinStage:
             batch: data of the step, on the training device.
         """
         model, config = self.run.model, self.run.config
-        if step % REFRESH == 0 or self.neighbours is None:
+        if step % REFRESH == 0 or self.near is None:
             model.assign()
-            self.neighbours = _neighbours(model.means)
-        near, apart = self.neighbours
+            self.near = _neighbours(model.means)
         rows = batch.motions[:, None], batch.frames[None]
         motion = KeyPointMotion(self.motions.positions[rows], self.motions.rotations[rows])
         white = torch.ones(3, device=self.run.device)
         picture = render(model.skin(motion), batch.cameras, background=white)
         loss, error = photometric(config, picture, batch)
-        loss = loss + PLANE * unevenness(model, near, apart) + COLOUR * speckles(model.colors, near)
+        loss = loss + COLOUR * speckles(model.colors, self.near)
         loss.backward()
         self.adam.step({name: decayed_rate(rate, step, self.steps) for name, rate in RATES.items()})
         return StepLoss(loss, error)
@@ -156,29 +151,6 @@ def place_discs(run: TrainingContext) -> None:
         setattr(model, name, nn.Parameter(values[name].to(old), requires_grad=old.requires_grad))
 
 
-def unevenness(model: DIMO, near: Tensor, apart: Tensor) -> Tensor:
-    """How far a disc's neighbours are from its plane, a scalar: mean of d² / (1 + d² / s²), s = `STEP`.
-
-    d is the distance from the plane over the discs' spacing, so edges and separate parts, where it is large, cost no
-    more than a step of s. Neighbours on the other side of a thin part, whose normals differ by more than 60°, are left
-    out.
-
-    Args:
-        near: int64 [N, J], neighbours of each disc.
-        apart: the discs' spacing, [N].
-    """
-    normals = rotation_matrices(F.normalize(model.quats, dim=-1))[..., 2]
-    own = normals.detach()
-    same = (own[near] * own[:, None]).sum(-1).abs() > SAME_SIDE
-    # Sideways, a disc would follow its neighbours' normals, which on a curved surface lead towards them: discs would
-    # gather in clusters.
-    height = (model.means * own).sum(-1, keepdim=True) * own
-    means = height + (model.means - height).detach()
-    off = ((means[near] - means[:, None]) * normals[:, None]).sum(-1) / apart[:, None]
-    squared = off.square() * same
-    return (squared / (1 + squared / STEP**2)).mean()
-
-
 def speckles(colours: Tensor, near: Tensor) -> Tensor:
     """Mean distance of the colours [N, 3] of neighbours [N, J]; as it is not squared, edges cost no more than ramps."""
     return ((colours[near] - colours[:, None]).square().sum(-1) + 1e-4).sqrt().mean()
@@ -193,11 +165,11 @@ def _all_motions(run: TrainingContext) -> KeyPointMotion:
 
 
 @torch.no_grad()
-def _neighbours(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest points of each of [N, 3], int64 [N, J], and the root mean square distance of three of them, [N]."""
+def _neighbours(points: Tensor) -> Tensor:
+    """The nearest points of each of [N, 3], int64 [N, J]."""
     count = min(NEIGHBOURS + 1, len(points))
     near = torch.cat([torch.cdist(p, points).topk(count, largest=False).indices for p in points.split(2048)])
-    return near[:, 1:], spacing(points)
+    return near[:, 1:]
 
 
 def _planes(points: Tensor) -> tuple[Tensor, Tensor]:
