@@ -292,6 +292,8 @@ def test_each_training_is_one_line_of_the_progress_display():
     progress = {"stage": "joint", "step": 500, "steps": 1200, "loss": 83.25, "psnr": 27.314, "left": 700.0}
     assert training_line({}) == "starting"
     assert training_line(progress) == "joint  500/1200  loss 83.25  PSNR 27.31  12 min left"
+    rendered_nothing = {**progress, "stage": "tracks", "psnr": None}
+    assert training_line(rendered_nothing) == "tracks  500/1200  loss 83.25  12 min left"
 
 
 # --- trainings whose processes are killed -----------------------------------------------------------
