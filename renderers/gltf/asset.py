@@ -133,8 +133,7 @@ class Asset:
         It is 0 unless the asset is far from the world's origin, as in geographic coordinates: float32 resolves only
         0.5 m at 5 000 km. A transform A of the file's world is A @ T(origin) for the positions of a pose.
         """
-        with np.errstate(all="ignore"):
-            return self._motion(animation).origin.copy()
+        return self._motion(animation).origin.copy()
 
     def _motion(self, animation: int | None) -> Motion:
         if animation is not None:
@@ -147,7 +146,8 @@ class Asset:
         if motion is None:
             channels = () if animation is None else self._channels[animation]
             start = 0.0 if animation is None else self.animations[animation].start
-            motion = Motion(self._rig, channels, start)
+            with np.errstate(all="ignore"):  # overflow is detected in the poses
+                motion = Motion(self._rig, channels, start)
             # Clips use one animation at a time, and its arrays may be large; the rest pose is used with all of them.
             for other in [number for number in self._motions if None not in (number, animation)]:
                 del self._motions[other]

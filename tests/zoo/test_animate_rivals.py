@@ -76,7 +76,7 @@ def test_far_motions_are_rivals_only_if_they_show_the_videos_as_well(problem):
 def test_contested_frames_of_best_are_doubtful_and_reported(problem, ball, cameras, monkeypatch):
     """The methods agree on where the ball is, and not on how it is turned."""
     monkeypatch.setattr("zoo.animate3d.fitting.make_graph", lambda *_: problem.graph)
-    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda _, poses: poses)
+    monkeypatch.setattr("zoo.animate3d.fitting.polish", lambda _, poses, *progress: poses)
     monkeypatch.setattr("zoo.animate3d.fitting.mend", lambda _, motions, *limits: (motions[0], [0] * FRAMES))
     monkeypatch.setattr("zoo.animate3d.fitting.track", lambda *_: moved(problem))
     videos = problem.views.frames.swapaxes(0, 1)
