@@ -169,7 +169,8 @@ def test_key_points_are_added_between_those_of_a_trained_model(tmp_path):
         more.key_points, run.tracks.points
     )
     assert torch.equal(more.means, old.means) and torch.equal(more.mu, old.mu) and more.config == run.config
-    assert torch.equal(more.paths(more.mu, more.phases)[:, :, :6], old.paths(old.mu, old.phases))
+    paths, before = more.paths(more.mu, more.phases)[:, :, :6], old.paths(old.mu, old.phases)
+    assert torch.allclose(paths, before, atol=1e-6)  # products of larger matrices are rounded differently
     assert more.log_radii.max() < old.log_radii.min()  # twice as many
     assert more.graph.max() == 13 and torch.equal(more.graph[:, 0], torch.arange(14))
     apart = error(run)
