@@ -21,6 +21,7 @@ from torch import Tensor
 
 import zoo
 from benchmarks.common import describe_machine
+from zoo.dimo.binding import bind
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.discs import matrix_quaternions
@@ -28,6 +29,7 @@ from zoo.dimo.evaluation import SOLID
 from zoo.dimo.initial import add_key_points
 from zoo.dimo.model import DIMO, KeyPointMotion
 from zoo.dimo.surface import CONFIG, place_discs
+from zoo.dimo.tracks import some_frames
 from zoo.metrics.rigidity import nearest_neighbours, torn_points
 
 
@@ -58,6 +60,15 @@ def torn_with_true_key_points(run: TrainingContext, motions: Sequence[str]) -> N
         print(f"  {name}: {share}, true surface {_share(torn[frame, beside])}", flush=True)
 
 
+def bind_to_tracks(run: TrainingContext, paths: Tensor | None) -> None:
+    """Let placed discs be driven by key points at their true places, as the steps that make a skin do."""
+    assert run.tracks is not None and paths is not None
+    some = some_frames(run.videos.frames)
+    rotations = matrix_quaternions(run.tracks.rotations[:, some])
+    run.model.assign()
+    bind(run.model, KeyPointMotion(run.tracks.positions[:, some], rotations), paths)
+
+
 def _share(torn: Tensor) -> str:
     return f"{100 * float(torn.float().mean()):.0f} %"
 
@@ -85,8 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = TrainingContext(videos, replace(model.config, key_points=count), 0, torch.device("cpu"))
     run.model = model
     run.model = _copy(add_key_points(run) if count > len(model.key_points) else model, **CONFIG)
-    place_discs(run)
-    run.model.assign()
+    bind_to_tracks(run, place_discs(run))
     print(f"discs as they are placed, {count} key points:")
     torn_with_true_key_points(run, args.motions)
     return 0

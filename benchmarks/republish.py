@@ -22,6 +22,7 @@ import torch
 
 import zoo
 from factory.training.dimo import measure
+from zoo.dimo.binding import settle_stretching
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.initial import add_key_points
@@ -69,6 +70,7 @@ def republish(
         polish(run, polish_steps)
         done = replace(done, polish_steps=done.polish_steps + polish_steps)
     if surface_steps:
+        settle_stretching(run)
         model.config = replace(model.config, **CONFIG)
         make_skin(run, surface_steps)
         done = replace(done, surface_steps=surface_steps)

@@ -33,6 +33,18 @@ def tiny_videos(folder: Path, motions: int = 3, resolution: int = 32) -> MotionV
     return videos
 
 
+def tracked_videos(folder: Path, tracked: list[np.ndarray | None]) -> MotionVideos:
+    """Motions [T, P, 3] as motion videos without anything to see."""
+    T = max(len(points) for points in tracked if points is not None)
+    names = [f"motion {m}" for m in range(len(tracked))]
+    for name, points in zip(names, tracked, strict=True):
+        write_motion(folder, name, np.zeros((1, T, 8, 8, 4), np.uint8), points)
+    eyes = np.tile(np.eye(4), (len(names), 1, 1, 1)), np.tile(np.eye(3), (len(names), 1, 1, 1))
+    return MotionVideos(
+        folder, "cloud", names, names, ["train"] * len(names), names, T, 8, np.arange(T) / T, *eyes, [0], []
+    )
+
+
 def tiny_config(**changes: object) -> DIMOConfig:
     """A model and a schedule that train in one or two seconds."""
     values = {

@@ -10,7 +10,7 @@ import pytest
 import tiny_motions
 import torch
 from scipy.spatial.transform import Rotation
-from tiny_motions import FRAMES, tiny_config, tiny_videos
+from tiny_motions import FRAMES, tiny_config, tiny_videos, tracked_videos
 
 from renderers.cameras import Cameras
 from renderers.gaussians.features import rotation_matrices
@@ -24,18 +24,6 @@ from zoo.dimo.tracks import UNUSED, USED, key_point_tracks
 from zoo.dimo.training import train
 
 
-def _videos(folder, tracked: list[np.ndarray | None]) -> MotionVideos:
-    """Motions [T, P, 3] as motion videos without anything to see."""
-    T = max(len(points) for points in tracked if points is not None)
-    names = [f"motion {m}" for m in range(len(tracked))]
-    for name, points in zip(names, tracked, strict=True):
-        write_motion(folder, name, np.zeros((1, T, 8, 8, 4), np.uint8), points)
-    eyes = np.tile(np.eye(4), (len(names), 1, 1, 1)), np.tile(np.eye(3), (len(names), 1, 1, 1))
-    return MotionVideos(
-        folder, "cloud", names, names, ["train"] * len(names), names, T, 8, np.arange(T) / T, *eyes, [0], []
-    )
-
-
 def _cloud(count: int = 200) -> np.ndarray:
     return np.random.default_rng(0).uniform(-0.5, 0.5, (count, 3)).astype(np.float32)
 
@@ -45,7 +33,7 @@ def test_rigid_motions_have_their_own_rotations_and_shifts(tmp_path):
     shifts = np.array([[0, 0, 0], [0.1, 0.2, -0.3], [0, 0.5, 0]])
     moving = np.stack([cloud @ turn.as_matrix().T + shift for turn, shift in zip(turns, shifts, strict=True)])
     still = np.broadcast_to(cloud, moving.shape)
-    tracks = key_point_tracks(_videos(tmp_path, [still, moving.astype(np.float32)]), (0, 0), 10)
+    tracks = key_point_tracks(tracked_videos(tmp_path, [still, moving.astype(np.float32)]), (0, 0), 10)
     assert tracks.points.shape == (10, 3)
     assert all((cloud[USED] == point.numpy()).all(1).any() for point in tracks.points)
     matrices = torch.tensor(turns.as_matrix(), dtype=torch.float32)
@@ -66,7 +54,7 @@ def test_what_touches_at_rest_and_separates_does_not_turn_together(tmp_path):
     parted = cloud.copy()
     parted[right] = (parted[right] - [0, -1, 0]) @ turn.T + [1, -1, 0]
     motion = np.stack([cloud, parted]).astype(np.float32)
-    tracks = key_point_tracks(_videos(tmp_path, [motion]), (0, 0), 40)
+    tracks = key_point_tracks(tracked_videos(tmp_path, [motion]), (0, 0), 40)
     expected = [torch.tensor(turn if point[0] > 0 else np.eye(3)).float() for point in tracks.points]
     assert torch.allclose(tracks.rotations[0, 1], torch.stack(expected), atol=1e-3)
     near = tracks.points[:, 0].abs() < 0.1
@@ -78,9 +66,9 @@ def test_points_that_are_missing_few_or_not_the_same_are_not_used(tmp_path):
     cases = {"none": [cloud, None], "fewer": [cloud, cloud[:, :150]], "shuffled": [cloud, cloud[:, ::-1]]}
     for name, tracked in cases.items():
         (tmp_path / name).mkdir()
-        assert key_point_tracks(_videos(tmp_path / name, tracked), (0, 0), 10) is None, name
+        assert key_point_tracks(tracked_videos(tmp_path / name, tracked), (0, 0), 10) is None, name
     (tmp_path / "good").mkdir()
-    videos = _videos(tmp_path / "good", [cloud, cloud])
+    videos = tracked_videos(tmp_path / "good", [cloud, cloud])
     assert key_point_tracks(videos, (0, 0), 10) is not None
     assert key_point_tracks(videos, (0, 0), 101) is None  # of 200 points, 100 are for training
     used = set(range(200)[USED])

@@ -35,6 +35,25 @@ def weight_slopes(weights: Tensor, apart: Tensor, radii: Tensor) -> Tensor:
     return weights[..., None] * (logs - (weights[..., None] * logs).sum(1, keepdim=True))
 
 
+def blended_places(
+    points: Tensor, maps: tuple[Tensor, Tensor], neighbours: Tensor, weights: Tensor
+) -> Tensor:
+    """Where blended affine maps take points, y = Σ_k w_k (F_k x + c_k), [S, N, 3].
+
+    Args:
+        points: x, [N, 3].
+        maps: F [S, K, 3, 3] and c [S, K, 3].
+        neighbours: int64 [N, J], the maps that are blended at each point.
+        weights: w [N, J].
+    """
+    S, K = maps[1].shape[:2]
+    table = torch.cat([maps[0].mT, maps[1][:, :, None]], 2)  # the columns of F, and c: [S, K, 4, 3]
+    rows = weights.new_zeros(len(points), K).scatter(1, neighbours, weights)
+    blended = (rows @ table.transpose(0, 1).reshape(K, S * 12)).reshape(-1, S, 4, 3)
+    factors = torch.cat([points, points.new_ones(len(points), 1)], 1)[:, None, None]
+    return (factors @ blended).squeeze(2).transpose(0, 1)
+
+
 def blended_gradients(
     points: Tensor, maps: tuple[Tensor, Tensor], neighbours: Tensor, weights: Tensor, slopes: Tensor
 ) -> tuple[Tensor, Tensor]:

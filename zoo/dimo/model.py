@@ -283,7 +283,7 @@ class DIMO(nn.Module):
         if self.config.discs and self.config.factorised:
             weights, slopes = self._neighbour_weights(), self.weight_slopes()
             means, maps = blended_gradients(
-                self.means, self._affine(motion)[:2], self.neighbours, weights, slopes
+                self.means, self.affine(motion)[:2], self.neighbours, weights, slopes
             )
             quats, scales = tangent_discs(maps, rotation_matrices(quats), scales[0])
         elif self.config.factorised:
@@ -362,7 +362,7 @@ class DIMO(nn.Module):
             Centres x_i(t) [S, N, 3], blended quaternions q̄_i(t) [S, N, 4], not normalised, and linear maps
             A_i(t) = Σ_k w_ik F_k(t), [S, N, 3, 3].
         """
-        matrices, constant, rotations = self._affine(motion)
+        matrices, constant, rotations = self.affine(motion)
         S, K, _ = constant.shape
         # F, the constant part and q are blended once per Gaussian (16 numbers per key point) before F x is evaluated.
         columns = matrices.transpose(-1, -2).flatten(2)
@@ -377,7 +377,7 @@ class DIMO(nn.Module):
             return means, self._aligned_rotations(rotations), maps
         return means, blended[..., 12:], maps
 
-    def _affine(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor, Tensor]:
+    def affine(self, motion: KeyPointMotion) -> tuple[Tensor, Tensor, Tensor]:
         """What each key point does to x, F x + (p + Δ − F p): F [S, K, 3, 3], the rest [S, K, 3] and q [S, K, 4]."""
         positions, rotations = motion.positions.flatten(0, 1), motion.rotations.flatten(0, 1)
         matrices = rotation_matrices(rotations)
@@ -413,11 +413,16 @@ class DIMO(nn.Module):
             phases: time steps to compare, [T] in [0, 1]; None = about four spread over the motion.
         """
         phases = self.phases[:: max(1, self.config.frames // 4)] if phases is None else phases
-        paths = self.paths(self.mu, phases).flatten(0, 1).transpose(0, 1).flatten(1)
+        self.connect(self.paths(self.mu, phases))
+        self.assign()
+
+    @torch.no_grad()
+    def connect(self, positions: Tensor) -> None:
+        """Recompute the motion graph from the key points' positions, [B, T, K, 3]."""
+        paths = positions.flatten(0, 1).transpose(0, 1).flatten(1)
         apart = torch.cdist(paths, paths)
         apart.fill_diagonal_(-1.0)  # a key point comes first in its own row even if others coincide with it
         self.graph.copy_(apart.topk(self.graph.shape[1], largest=False).indices)
-        self.assign()
 
     @torch.no_grad()
     def assign(self) -> None:

@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from renderers.gaussians import render
+from zoo.dimo.binding import bind
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.feed import Batch, Feed
 from zoo.dimo.initial import carry_back, hull_points
@@ -31,7 +32,7 @@ from zoo.dimo.objective import StepLoss, decayed_rate, photometric
 from zoo.dimo.optimizer import NamedAdam
 from zoo.dimo.points import spacing
 from zoo.dimo.stage import run_stage
-from zoo.dimo.tracks import surface_points
+from zoo.dimo.tracks import some_frames, surface_points
 
 STAGE = 6  # of the random numbers, see `polish`
 REFRESH = 100  # steps between two searches for neighbours
@@ -82,8 +83,9 @@ class SkinStage:
         if tensors is None:
             run.model.refresh()
         self.motions = _all_motions(run)
-        if tensors is None:
-            place_discs(run)
+        if tensors is None and (paths := place_discs(run)) is not None:
+            some = some_frames(run.videos.frames)
+            bind(run.model, KeyPointMotion(*(each[:, some] for each in self.motions)), paths)
         self.near = None if tensors is None else tensors["near"]
         schedule = ((0, run.config.resolution),)
         self.feed = Feed(
@@ -104,7 +106,7 @@ class SkinStage:
         """
         model, config = self.run.model, self.run.config
         if step % REFRESH == 0 or self.near is None:
-            model.assign()
+            self._assign()
             self.near = _neighbours(model.means)
         rows = batch.motions[:, None], batch.frames[None]
         motion = KeyPointMotion(self.motions.positions[rows], self.motions.rotations[rows])
@@ -118,18 +120,27 @@ class SkinStage:
 
     def finish(self) -> None:
         """Assign the discs, which have moved, to key points."""
-        self.run.model.assign()
+        self._assign()
         self.run.model.zero_grad(set_to_none=True)  # of the key points, which stay
+
+    def _assign(self) -> None:
+        """Assign the discs to key points, unless they were bound to some by how the surface moves."""
+        if self.run.tracks is None:
+            self.run.model.assign()
 
 
 @torch.no_grad()
-def place_discs(run: TrainingContext) -> None:
-    """Replace the Gaussians of `run.model` by as many discs on the surface of `run.pose`."""
+def place_discs(run: TrainingContext) -> Tensor | None:
+    """Replace the Gaussians of `run.model` by as many discs on the surface of `run.pose`.
+
+    Returns:
+        Where they belong in all motions, as `surface_points` does; None without tracks.
+    """
     model, rng = run.model, run.rng(STAGE)
     points, colours = hull_points(run, len(model.means), rng)
-    tracked = run.tracks and surface_points(run.videos, run.pose, len(points), rng)
-    if tracked is not None:
-        hull, points = points, tracked.to(points)
+    paths = None
+    if run.tracks and (tracked := surface_points(run.videos, run.pose, len(points), rng)):
+        hull, (points, paths) = points, (each.to(points) for each in tracked)
         colours = colours[torch.cat([torch.cdist(p, hull).argmin(1) for p in points.split(2048)])]
     else:
         for _ in range(SMOOTHING):
@@ -149,6 +160,7 @@ def place_discs(run: TrainingContext) -> None:
     for name in JointStage.learnt:
         old = getattr(model, name)
         setattr(model, name, nn.Parameter(values[name].to(old), requires_grad=old.requires_grad))
+    return paths
 
 
 def speckles(colours: Tensor, near: Tensor) -> Tensor:

@@ -124,14 +124,15 @@ def mirrored_paths(points: Tensor, positions: Tensor, rotations: Tensor) -> Tens
 @torch.no_grad()
 def surface_points(
     videos: MotionVideos, pose: tuple[int, int], count: int, rng: np.random.Generator
-) -> Tensor | None:
-    """Points [count, 3] spread evenly over the surface of the reference frame, between the tracked points.
+) -> tuple[Tensor, Tensor] | None:
+    """Points spread evenly over the surface of the reference frame, between the tracked points, and their paths.
 
     They lie in triangles of a tracked point and two of the `RING` neighbours that stay nearest to it over all motions.
     None therefore bridges two parts that only touch at rest, as points of a visual hull do.
 
     Returns:
-        Points on the CPU; None where `key_point_tracks` returns None because of the tracked points.
+        Points [count, 3] and, in the frames `some_frames` of all motions, where they are [M, T', count, 3]; on the CPU.
+        None where `key_point_tracks` returns None because of the tracked points.
     """
     paths = _surface(videos, pose)
     if paths is None or paths.shape[2] <= RING:
@@ -142,9 +143,30 @@ def surface_points(
     corners = torch.from_numpy(rng.integers(0, len(reference), drawn))
     sides = torch.from_numpy(rng.integers(0, RING, (drawn, 2)))
     triangles = torch.cat([corners[:, None], around[corners].gather(1, sides)], 1)
-    shares = torch.from_numpy(rng.dirichlet([1.0, 1.0, 1.0], drawn).astype(np.float32))
-    points = (reference[triangles] * shares[..., None]).sum(1)
-    return points[farthest_points(points, count)]
+    shares = torch.from_numpy(rng.dirichlet([1.0, 1.0, 1.0], drawn).astype(np.float32))[..., None]
+    points = (reference[triangles] * shares).sum(1)
+    chosen = farthest_points(points, count)
+    triangles, shares = triangles[chosen], shares[chosen]
+    moved = [(motion[some_frames(len(motion))][:, triangles] * shares).sum(2) for motion in paths]
+    return points[chosen], torch.stack(moved)
+
+
+@torch.no_grad()
+def tracked_paths(videos: MotionVideos, pose: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The tracked points in the reference frame [P, 3], and in the frames `some_frames` of all motions [M, T', P, 3].
+
+    Raises:
+        ValueError: there are none, or not the same ones in every motion.
+    """
+    paths = _surface(videos, pose)
+    if paths is None:
+        raise ValueError(f"{videos.folder}: expected the same tracked points in every motion")
+    return paths[pose], paths[:, some_frames(paths.shape[1])]
+
+
+def some_frames(count: int) -> slice:
+    """About four of as many frames, spread over the motion."""
+    return slice(0, None, max(1, count // 4))
 
 
 def symmetric(points: Tensor) -> bool:
@@ -184,8 +206,8 @@ def _companions(paths: Tensor, reference: Tensor, anchors: Tensor, count: int) -
     """The tracked points that stay nearest to those `anchors` [K] over all motions, these first: int64 [K, count]."""
     nearest = torch.cdist(reference[anchors], reference)
     nearest = nearest.topk(min(CANDIDATES, len(reference)), largest=False).indices  # [K, C]
-    # Root mean square distance over all motions, at about four frames of each.
-    sample = paths[:, :: max(1, paths.shape[1] // 4)].flatten(0, 1)
+    # Root mean square distance over all motions.
+    sample = paths[:, some_frames(paths.shape[1])].flatten(0, 1)
     apart = (sample[:, nearest] - sample[:, anchors, None]).square().sum(-1).mean(0)
     return nearest.gather(1, apart.topk(count, largest=False).indices)
 

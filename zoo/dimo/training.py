@@ -30,6 +30,7 @@ from renderers.arguments import instance, integer
 from renderers.files import atomic_path, file_path
 from renderers.gaussians.checks import torch_device
 from zoo.dimo import losses
+from zoo.dimo.binding import settle_stretching
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
@@ -129,6 +130,7 @@ class _Training(TrainingContext):
         super().__init__(videos, config, seed, device)
         if self.tracks is None:
             self.config = self.model.config = config.untracked()
+        settle_stretching(self)
         self.first, self.step, self.seconds = 0, 0, 0.0
         joint = self.config.joint
         steps = {
