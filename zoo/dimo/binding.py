@@ -29,7 +29,7 @@ BATCH = 1024  # points at a time
 
 
 @torch.no_grad()
-def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor) -> float:
+def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor) -> Tensor:
     """Choose the key points of each Gaussian and fit their radii, in place, so that the blend follows known paths.
 
     Args:
@@ -38,9 +38,8 @@ def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor) -> float:
         paths: where the Gaussians are then, [B, T, N, 3].
 
     Returns:
-        Mean distance from the paths.
+        Mean distance from the paths in each motion, [B].
     """
-    paths = paths.flatten(0, 1)
     near = torch.cdist(model.means, model.key_points).topk(
         min(CANDIDATES, len(model.key_points)), largest=False
     )
@@ -48,17 +47,18 @@ def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor) -> float:
     maps = model.affine(motion)[:2]
     for _ in range(ROUNDS):
         radii = model.log_radii.exp()
-        errors = torch.stack([_errors(model, maps, row, radii, paths) for row in rows.unbind(1)], 1)
-        model.neighbours = rows[torch.arange(len(rows), device=rows.device), errors.argmin(1)]
-        _fit_radii(model, maps, paths)
-    return float(_errors(model, maps, model.neighbours, model.log_radii.exp(), paths).sqrt().mean())
+        errors = torch.stack([_errors(model, maps, row, radii, paths) for row in rows.unbind(1)])
+        model.neighbours = rows[torch.arange(len(rows), device=rows.device), errors.mean(1).argmin(0)]
+        _fit_radii(model, maps, paths.flatten(0, 1))
+    return _errors(model, maps, model.neighbours, model.log_radii.exp(), paths).sqrt().mean(1)
 
 
 def settle_stretching(run: TrainingContext) -> None:
-    """Turn `DIMOConfig.stretching` off if the tracked points are carried to their places better without it, in place.
+    """Turn `DIMOConfig.stretching` off if tracked points are carried to their places better without it, in place.
 
     The distance of two key points also changes at a joint that bends, where nothing is stretched. Bodies of rigid parts
-    are therefore better off without it; those that swell need it. Nothing is done without tracks.
+    are therefore better off without it. Those that swell need it, if only in one motion: it stays where it brings the
+    tracked points nearer to their places in the worst motion. Nothing is done without tracks.
     """
     if not (run.config.stretching and run.tracks is not None):
         return
@@ -72,7 +72,7 @@ def settle_stretching(run: TrainingContext) -> None:
 def _error(
     run: TrainingContext, tracks: KeyPointTracks, points: Tensor, paths: Tensor, stretching: bool
 ) -> float:
-    """How far the blend is from the paths of tracked points, the key points being where they are tracked."""
+    """How far the blend is from the paths of tracked points in the worst motion, with key points at their true places."""
     some = some_frames(tracks.positions.shape[1])
     motion = KeyPointMotion(tracks.positions[:, some], matrix_quaternions(tracks.rotations[:, some]))
     with untouched():
@@ -82,20 +82,21 @@ def _error(
     model.key_points.copy_(tracks.points)
     model.log_radii.fill_(spacing(tracks.points).mean().log())
     model.connect(motion.positions)
-    return bind(model, motion, paths)
+    return float(bind(model, motion, paths).max())
 
 
 def _errors(
     model: DIMO, maps: tuple[Tensor, Tensor], neighbours: Tensor, radii: Tensor, paths: Tensor
 ) -> Tensor:
-    """Mean squared distance of every Gaussian from its path, [N]."""
+    """Mean squared distance of every Gaussian from its path [B, T, N, 3] in each motion, [B, N]."""
     parts = []
     for rows in torch.arange(len(neighbours), device=radii.device).split(BATCH):
         points, near = model.means[rows], neighbours[rows]
         squared = (points[:, None] - model.key_points[near]).square().sum(-1)
         places = blended_places(points, maps, near, rbf_weights(squared, radii[near]))
-        parts.append((places - paths[:, rows]).square().sum(-1).mean(0))
-    return torch.cat(parts)
+        apart = places.unflatten(0, paths.shape[:2]) - paths[:, :, rows]
+        parts.append(apart.square().sum(-1).mean(1))
+    return torch.cat(parts, 1)
 
 
 def _fit_radii(model: DIMO, maps: tuple[Tensor, Tensor], paths: Tensor) -> None:
