@@ -26,6 +26,7 @@ ROUNDS = 2  # of choosing rows and fitting radii
 STEPS, RATE = 60, 3e-2  # of Adam, for the logarithms of the radii
 FITTED = 768  # points to which radii are fitted
 BATCH = 1024  # points at a time
+JUDGED = 256  # tracked points by which `settle_stretching` judges
 
 
 @torch.no_grad()
@@ -63,6 +64,8 @@ def settle_stretching(run: TrainingContext) -> None:
     if not (run.config.stretching and run.tracks is not None):
         return
     points, paths = (each.to(run.device) for each in tracked_paths(run.videos, run.pose))
+    step = max(1, len(points) // JUDGED)
+    points, paths = points[::step], paths[:, :, ::step]
     errors = {stretching: _error(run, run.tracks, points, paths, stretching) for stretching in (True, False)}
     if errors[False] < errors[True]:
         run.config = replace(run.config, stretching=False)

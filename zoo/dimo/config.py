@@ -199,7 +199,8 @@ class DIMOConfig:
             points' own motions are based (not in the paper). Between two motions that turn by different angles, the
             object then turns by an angle in between, instead of being deformed.
         stretching: skinning stretches the object where its key points move apart, with the Gaussians on it (not in the
-            paper, whose skinning moves and turns them only: a body that swells then shows gaps).
+            paper, whose skinning moves and turns them only: a body that swells then shows gaps). Training with tracks
+            turns this off where it does not help (`zoo.dimo.binding`).
         discs: Gaussians are discs, carried along as tangents of the deformed surface (not in the paper, whose skinning
             turns them as the blend of the key points' rotations).
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.

@@ -6,7 +6,8 @@ this is 10 mm for the drop, an object of 30 cm: opaque Gaussians on its surface 
 the surface, in the median. One then sees through them to others of all depths and colours, which looks like fur.
 
 Here new Gaussians are placed between the tracked points of the surface, or on the visual hull where there are none, as
-discs that lie in the surface and are nearly opaque, and trained at full resolution, with the motions fixed. A loss
+discs that lie in the surface and are nearly opaque, and trained at full resolution, with the motions fixed. Discs
+between tracked points have known paths, by which their key points are chosen (`zoo.dimo.binding`). A loss
 keeps neighbouring discs of one colour. None keeps them in one plane: on a curved surface, such a loss draws discs
 together into clusters, which stretch unevenly (docs/dimo.md).
 """
