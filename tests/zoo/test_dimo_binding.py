@@ -118,9 +118,8 @@ def tracked(tmp_path_factory) -> TrainingContext:
         frames = videos.read([index], range(6), range(5), 32)[0].numpy()
         write_motion(videos.folder, name, frames, bent_bar())
     losses = replace(tiny_config().losses, tracks=1.0)
-    config = tiny_config(
-        blending="aligned", stretching=True, gaussians=300, losses=losses, joint=replace(tiny_config().joint, surface_steps=3)
-    )
+    joint = replace(tiny_config().joint, surface_steps=3)
+    config = tiny_config(blending="aligned", stretching=True, gaussians=300, losses=losses, joint=joint)
     run = TrainingContext(videos, config, 0, torch.device("cpu"))
     run.model = train(videos, config)
     return run

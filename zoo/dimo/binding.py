@@ -75,7 +75,7 @@ def settle_stretching(run: TrainingContext) -> None:
 def _error(
     run: TrainingContext, tracks: KeyPointTracks, points: Tensor, paths: Tensor, stretching: bool
 ) -> float:
-    """How far the blend is from the paths of tracked points in the worst motion, with key points at their true places."""
+    """How far the blend is from the paths of tracked points in the worst motion, with key points where they belong."""
     some = some_frames(tracks.positions.shape[1])
     motion = KeyPointMotion(tracks.positions[:, some], matrix_quaternions(tracks.rotations[:, some]))
     with untouched():
