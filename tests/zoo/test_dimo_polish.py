@@ -115,7 +115,7 @@ def test_a_training_killed_in_its_last_stages_resumes_to_the_same_bits(tmp_path,
     monkeypatch.setattr("zoo.dimo.surface.REFRESH", 3)
     # As if the object were symmetric, and every motion its own mirror image.
     monkeypatch.setattr("zoo.dimo.polish.mirrored_tracks", lambda *where: key_point_tracks(*where[:2], 6))
-    plan = config(steps=3, polish_steps=5, surface_steps=5, prior_steps=2)
+    plan = replace(config(steps=3, polish_steps=5, surface_steps=5, prior_steps=2), discs=True)
     videos = tracked(tmp_path)
     undisturbed = train(videos, plan).state_dict()
 
@@ -155,7 +155,8 @@ def test_both_stages_are_longer_where_videos_have_no_tracks(tmp_path):
     laptop = DIMOConfig.laptop().untracked()
     assert (laptop.pretraining.steps, laptop.joint.steps) == (500, 700)
     assert (laptop.joint.arap_until, laptop.joint.surface_steps) == (700, 0)
-    assert DIMOConfig.bundled().untracked() == DIMOConfig.bundled()
+    bundled = DIMOConfig.bundled().untracked()
+    assert (bundled.joint.steps, bundled.joint.surface_steps, bundled.discs) == (6100, 0, False)
 
 
 def test_key_points_are_added_between_those_of_a_trained_model(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from tiny_motions import tiny_config, tiny_videos
 
 from renderers.gaussians.features import rotation_matrices
-from zoo.dimo import surface
+from zoo.dimo import discs, surface
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.evaluation import evaluate
@@ -108,6 +108,22 @@ def test_training_ends_with_it_if_the_configuration_says_so(trained, monkeypatch
     calls.clear()
     train(trained.videos, replace(values, joint=joint, discs=False), on_step=report)
     assert calls == [*stages, "remove_strays", "fit_prior"]
+
+
+def test_gaussians_become_discs_in_the_steps_that_make_a_skin(trained, monkeypatch):
+    """The stages before are those of a model without discs, and take no longer."""
+    calls = []
+    monkeypatch.setattr("zoo.dimo.training.REPORT_EVERY", 1)
+    carried = discs.tangent_discs
+    monkeypatch.setattr("zoo.dimo.model.tangent_discs", lambda *args: calls.append("discs") or carried(*args))
+    config = replace(trained.config, joint=replace(trained.config.joint, surface_steps=2))
+    model = train(trained.videos, config, on_step=lambda progress: calls.append(progress["stage"]))
+    first = calls.index("discs")
+    assert "skin" not in calls[:first] and "joint" not in calls[first:] and calls.count("skin") == 2
+    assert model.config == config and config.discs
+    calls.clear()
+    train(trained.videos, trained.config, on_step=lambda progress: calls.append(progress["stage"]))
+    assert calls.index("discs") < calls.index("joint"), "without such steps, they are discs from the beginning"
 
 
 def test_discs_lie_between_tracked_points_and_bridge_no_gap(trained, tmp_path, monkeypatch):

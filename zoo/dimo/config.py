@@ -202,7 +202,8 @@ class DIMOConfig:
             paper, whose skinning moves and turns them only: a body that swells then shows gaps). Training with tracks
             turns this off where it does not help (`zoo.dimo.binding`).
         discs: Gaussians are discs, carried along as tangents of the deformed surface (not in the paper, whose skinning
-            turns them as the blend of the key points' rotations).
+            turns them as the blend of the key points' rotations). With `joint.surface_steps`, they become discs in
+            these steps.
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
         latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
             other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
@@ -271,13 +272,12 @@ class DIMOConfig:
 
         If stage 2 has any, they take the place of the steps that make a skin, whose discs would start on the hull.
         """
-        first, second = self.pretraining, self.joint
+        first, second, discs = self.pretraining, self.joint, self.discs
         first = replace(first, steps=first.steps + first.untracked_steps, untracked_steps=0)
         if second.untracked_steps:
-            second = replace(
-                second, steps=second.steps + second.untracked_steps, untracked_steps=0, surface_steps=0
-            )
-        return replace(self, pretraining=first, joint=second)
+            steps = second.steps + second.untracked_steps
+            second, discs = replace(second, steps=steps, untracked_steps=0, surface_steps=0), False
+        return replace(self, pretraining=first, joint=second, discs=discs)
 
     @staticmethod
     def paper() -> DIMOConfig:
@@ -306,12 +306,14 @@ class DIMOConfig:
     def bundled() -> DIMOConfig:
         """The bundled models: fifty motions at 256 px, half an hour on one CPU core, a file under 5 MB."""
         return _on_cpu(
-            DIMOConfig(key_points=96, gaussians=6000, resolution=256),
+            DIMOConfig(key_points=96, neighbours=8, discs=True, gaussians=6000, resolution=256),
             Pretraining(steps=3000, resolutions=((0, 64),)),
             Joint(
                 steps=5700,
+                untracked_steps=400,
                 resolutions=((0, 64), (3500, 128), (5000, 256)),
                 polish_steps=3000,
+                surface_steps=400,
                 prior_steps=300,
             ),
         )

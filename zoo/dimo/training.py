@@ -20,7 +20,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -159,7 +159,12 @@ class _Training(TrainingContext):
     def _make(
         self, name: str, guide: Tensor | None = None, tensors: Mapping[str, Tensor] | None = None
     ) -> Stage:
-        """The stage of a name, from the tensors of a checkpoint if there are any."""
+        """The stage of a name, from the tensors of a checkpoint if there are any.
+
+        Gaussians are discs from the stage that makes a skin of them on.
+        """
+        discs = self.config.discs and (name == SkinStage.name or SkinStage.name not in self.plan)
+        self.model.config = replace(self.model.config, discs=discs)
         if name == KeyPointStage.name:
             return KeyPointStage(self, tensors)
         if name == JointStage.name:
