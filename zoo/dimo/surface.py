@@ -84,9 +84,12 @@ class SkinStage:
         if tensors is None:
             run.model.refresh()
         self.motions = _all_motions(run)
-        if tensors is None and (paths := place_discs(run)) is not None:
-            some = some_frames(run.videos.frames)
-            bind(run.model, KeyPointMotion(*(each[:, some] for each in self.motions)), paths)
+        if tensors is None:
+            paths = place_discs(run)
+            run.model.assign()
+            if paths is not None:
+                some = some_frames(run.videos.frames)
+                bind(run.model, KeyPointMotion(*(each[:, some] for each in self.motions)), paths)
         self.near = None if tensors is None else tensors["near"]
         schedule = ((0, run.config.resolution),)
         self.feed = Feed(
