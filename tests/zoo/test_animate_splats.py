@@ -473,7 +473,7 @@ def true_motion(asset, times: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_splats_of_a_creature_follow_its_true_videos(tmp_path):
-    """Against the surface of its own animation. docs/animate.md has the figure of 16 frames."""
+    """Against the surface of its own animation. docs/animate-experiments.md has the figure of 16 frames."""
     asset = load(creatures.build("fish", 19, ["nods"]), name="fish")
     times = np.linspace(0, asset.animations[0].duration, 9)[:-1]
     still = asset.pose(0, 0.0)

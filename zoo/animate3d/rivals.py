@@ -9,7 +9,7 @@ from zoo.animate3d.mending import POLISH
 from zoo.animate3d.solver import Problem
 from zoo.animate3d.tracking import FINE
 
-# Chosen on five clips outside the 20 of `benchmarks.animate` (docs/animate.md).
+# Chosen on five clips outside the 20 of `benchmarks.animate` (docs/animate-experiments.md).
 _FAR = 0.2  # mean distance of nodes, as a share of their mean displacement from the still model in all frames
 _NEARLY = 3.0  # of the energy of the pose chosen
 

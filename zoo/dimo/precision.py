@@ -17,7 +17,7 @@ from zoo.precision import SCALE, Storage, quantise, unpack
 # decoder encodes them at up to 2⁹ radians per metre, where half-precision rounding would cause jitter.
 HALVED = ("log_scales", "quats", "opacity_logits", "colors", "decoder.", "network.")
 # Layers whose weights may be stored as int8. Not the root motion and the output layers: they are 2 % of the weights,
-# but as int8 they move the key points by 0.5 mm in the mean, and all others together by 0.1 mm (docs/dimo.md).
+# but as int8 they move the key points by 0.5 mm in the mean, all others together by 0.1 (docs/dimo-experiments.md).
 MATRICES = ("decoder.trunk.", "decoder.offset_head.0.", "decoder.rotation_head.0.", "network.")
 # Also stored in half precision beside int8, but computed in single: centres within 0.5 m are off by 0.12 mm at most.
 HALVED_IN_FILES = ("means", "log_var")

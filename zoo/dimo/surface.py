@@ -9,7 +9,7 @@ Here new Gaussians are placed between the tracked points of the surface, or on t
 discs that lie in the surface and are nearly opaque, and trained at full resolution, with the motions fixed. Discs
 between tracked points have known paths, by which their key points are chosen (`zoo.dimo.binding`). A loss
 keeps neighbouring discs of one colour. None keeps them in one plane: on a curved surface, such a loss draws discs
-together into clusters, which stretch unevenly (docs/dimo.md).
+together into clusters, which stretch unevenly (docs/dimo-experiments.md).
 """
 
 from __future__ import annotations
