@@ -123,7 +123,9 @@ def test_gaussians_become_discs_in_the_steps_that_make_a_skin(trained, monkeypat
     assert model.config == config and config.discs
     calls.clear()
     train(trained.videos, trained.config, on_step=lambda progress: calls.append(progress["stage"]))
-    assert calls.index("discs") < calls.index("joint"), "without such steps, they are discs from the beginning"
+    assert calls.index("discs") < calls.index("joint"), (
+        "without such steps, they are discs from the beginning"
+    )
 
 
 def test_discs_lie_between_tracked_points_and_bridge_no_gap(trained, tmp_path, monkeypatch):
