@@ -61,8 +61,9 @@ def republish(
         raise SystemExit(f"republish: {name} has been through these steps")
     if (polish_steps or prior_steps) and old.text is not None and old.text.kind == "projection":
         raise SystemExit(f"republish: the text head of {name} predicts latents, which change")
-    config = replace(model.config, key_points=key_points or model.config.key_points)
+    config = replace(model.config, key_points=key_points or model.config.key_points, smoothing=None)
     run = TrainingContext(trained_on, config, 0, torch.device("cpu"))
+    model.config = replace(model.config, smoothing=run.config.smoothing)
     run.model = model
     if key_points:
         run.model = model = add_key_points(run).requires_grad_(True)

@@ -47,6 +47,7 @@ ADDED = (
     "root",
     "stretching",
     "discs",
+    "smoothing",
     "losses.tracks",
     "pretraining.untracked_steps",
     "joint.untracked_steps",

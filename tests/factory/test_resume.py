@@ -128,7 +128,7 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         job = DIMOTrainingJob("egg", "", (), 0, config, "videos")
         before = job.to_json()
         del before["videos"]
-        for name in ("blending", "root", "stretching", "discs"):
+        for name in ("blending", "root", "stretching", "discs", "smoothing"):
             del before["config"][name]
         del before["config"]["losses"]["tracks"]
         del before["config"]["pretraining"]["untracked_steps"]
@@ -141,6 +141,7 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
             {"blending": "linear"},
             {"root": not config.root},
             {"discs": not config.discs},
+            {"smoothing": 0.01},
             {"losses": replace(losses, tracks=losses.tracks + 1)},
             {"pretraining": replace(config.pretraining, untracked_steps=7)},
             {"joint": replace(config.joint, untracked_steps=7)},
@@ -151,4 +152,4 @@ def test_the_presets_have_the_keys_of_before_and_other_values_have_others():
         )
         keys |= {job.task(stage, "v").key}
         keys |= {replace(job, config=replace(config, **each)).task(stage, "v").key for each in changes}
-    assert len(keys) == 33
+    assert len(keys) == 36

@@ -91,6 +91,7 @@ def test_models_without_key_points_and_with_other_neighbours(chromium, tmp_path)
         {"neighbours": 1, "key_points": 300},
         {"stretching": True},
         {"stretching": True, "discs": True, "neighbours": 5},
+        {"stretching": True, "discs": True, "smoothing": 0.01},
     ):
         motion = tiny_pipeline(**config).motion(3)
         out = chromium(

@@ -13,14 +13,9 @@ from tiny_motions import tiny_config
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.blending import rbf_weights
 from zoo.dimo.config import DIMOConfig
+from zoo.dimo.decoder import MotionDecoder, encode
 from zoo.dimo.discs import matrix_quaternions, multiply_quaternions
-from zoo.dimo.model import (
-    DIMO,
-    RIDGE,
-    KeyPointMotion,
-    MotionDecoder,
-    encode,
-)
+from zoo.dimo.model import DIMO, RIDGE, KeyPointMotion
 from zoo.metrics import torn_share
 
 

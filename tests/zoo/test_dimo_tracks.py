@@ -17,9 +17,10 @@ from renderers.gaussians.features import rotation_matrices
 from zoo.dimo import losses
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import MotionVideos, write_motion
+from zoo.dimo.decoder import MotionDecoder
 from zoo.dimo.evaluation import evaluate, torn
 from zoo.dimo.feed import Feed
-from zoo.dimo.model import DIMO, MotionDecoder
+from zoo.dimo.model import DIMO
 from zoo.dimo.tracks import UNUSED, USED, key_point_tracks
 from zoo.dimo.training import train
 

@@ -13,8 +13,9 @@ from zoo.lazy import lazy_names
 if TYPE_CHECKING:
     from zoo.dimo.config import DIMOConfig, LossWeights
     from zoo.dimo.data import MotionVideos, write_motion
+    from zoo.dimo.decoder import MotionDecoder
     from zoo.dimo.evaluation import evaluate
-    from zoo.dimo.model import DIMO, KeyPointMotion, MotionDecoder
+    from zoo.dimo.model import DIMO, KeyPointMotion
     from zoo.dimo.motion import Motion
     from zoo.dimo.pipeline import DIMOPipeline
     from zoo.dimo.text import TextHead, TextMatch, train_text_head
@@ -48,7 +49,7 @@ if not TYPE_CHECKING:
             "KeyPointMotion": "zoo.dimo.model",
             "LossWeights": "zoo.dimo.config",
             "Motion": "zoo.dimo.motion",
-            "MotionDecoder": "zoo.dimo.model",
+            "MotionDecoder": "zoo.dimo.decoder",
             "MotionVideos": "zoo.dimo.data",
             "TextHead": "zoo.dimo.text",
             "TextMatch": "zoo.dimo.text",

@@ -204,6 +204,11 @@ class DIMOConfig:
         discs: Gaussians are discs, carried along as tangents of the deformed surface (not in the paper, whose skinning
             turns them as the blend of the key points' rotations). With `joint.surface_steps`, they become discs in
             these steps.
+        smoothing: standard deviation of a 3D filter that enlarges every Gaussian, world units, so that it covers the
+            same part of the object in images of every size; images have no other blur. None = as large as the blur of
+            0.3 pixels² in the training images, set when training begins. 0 = none: images have that blur in pixels at
+            every size, as with the published code and with models of files without this field. A model trained at
+            256 pixels is then drawn too large at 128 and too small at 512.
         factorised: False = ablation without motion factorisation (paper, Table 5): the decoder moves every Gaussian.
         latent_space: False = ablation without latent space: the decoder receives the motion's index, a constant. The
             other two ablations are `pretraining.steps = 0` and one call of `train` per motion.
@@ -231,6 +236,7 @@ class DIMOConfig:
     root: bool = False
     stretching: bool = False
     discs: bool = False
+    smoothing: NotNegative | None = 0.0
     factorised: bool = True
     latent_space: bool = True
     losses: LossWeights = field(default_factory=LossWeights)
@@ -253,7 +259,7 @@ class DIMOConfig:
         """
         values = asdict(self)
         for part, defaults, added in (
-            (values, DIMOConfig, ("blending", "root", "stretching", "discs")),
+            (values, DIMOConfig, ("blending", "root", "stretching", "discs", "smoothing")),
             (values["losses"], LossWeights, ("tracks",)),
             (values["pretraining"], Pretraining, ("untracked_steps",)),
             (
@@ -327,6 +333,7 @@ def _on_cpu(config: DIMOConfig, pretraining: Pretraining, joint: Joint) -> DIMOC
         blending="aligned",
         root=True,
         stretching=True,
+        smoothing=None,
         latent_spread=0.5,
         latent_log_var=-5.0,
         losses=LossWeights(lpips=0.0, ssim=0.0, depth=0.0, normal=0.0, arap=1.0, between=20.0, tracks=5000.0),

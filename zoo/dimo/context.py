@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 
 from zoo.dimo.config import DIMOConfig
 from zoo.dimo.data import MotionVideos
-from zoo.dimo.model import DIMO
+from zoo.dimo.model import DIMO, PIXEL_BLUR
 from zoo.dimo.points import calmest_frame
 from zoo.dimo.tracks import KeyPointTracks, key_point_tracks
 from zoo.seeds import untouched
@@ -26,8 +28,11 @@ class TrainingContext:
             raise ValueError(
                 f"{videos.folder}: expected at least one training motion, got none; check the selection of motions"
             )
-        self.videos, self.config, self.seed, self.device = videos, config, seed, device
+        self.videos, self.seed, self.device = videos, seed, device
         self.views = list(videos.train_views[: config.views])
+        if config.smoothing is None:
+            config = replace(config, smoothing=smoothing_of(videos, self.views, config.resolution))
+        self.config = config
         self.model = self._fresh_model()
 
     @cached_property
@@ -68,3 +73,17 @@ class TrainingContext:
                 model.mu.add_(self.config.latent_spread * spread)
             model.log_var.fill_(self.config.latent_log_var)
         return model.to(self.device)
+
+
+def smoothing_of(videos: MotionVideos, views: list[int], resolution: int) -> float:
+    """`PIXEL_BLUR` of the training images as a standard deviation in the world (`DIMOConfig.smoothing`).
+
+    A pixel is as large as it is at the origin, which is where objects are; the mean is over motions and views.
+
+    Args:
+        resolution: of the images that are trained on, in pixels; at most that of the videos.
+    """
+    size = min(resolution, videos.resolution)
+    cameras = [videos.cameras([motion], views, 1, size) for motion in range(len(videos))]
+    pixels = [each.viewmats[..., 2, 3] / each.Ks[..., 0, 0] for each in cameras]
+    return math.sqrt(PIXEL_BLUR) * float(torch.stack(pixels).mean())

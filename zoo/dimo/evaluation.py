@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from renderers.arguments import instance, integer, shown
-from renderers.gaussians import render
 from zoo.dimo.blending import rbf_weights
 from zoo.dimo.data import MotionVideos, check_indices, over
 from zoo.dimo.model import DIMO
@@ -136,7 +135,7 @@ def _measure(
         target, mask = over(videos.read([motion], views, [frame], resolution)[:, :, 0].to(device))
         phase = torch.tensor([videos.phases[frame]], device=device)
         white = torch.ones(3, device=device)
-        picture = render(model.skin(model.trajectories(z, phase)), cameras, background=white)
+        picture = model.draw(model.skin(model.trajectories(z, phase)), cameras, background=white)
         image = picture.output("rgb").clamp(0, 1)
         errors.append(squared_error(image, target))
         likeness.append(ssim(image, target).mean())

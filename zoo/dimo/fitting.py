@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from renderers.arguments import array, instance, integer
-from renderers.gaussians import Rendered, render
+from renderers.gaussians import Rendered
 from renderers.gaussians.features import rotation_matrices
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.feed import Batch, Feed
@@ -164,4 +164,4 @@ def nearest_latent(model: DIMO, batch: Batch, starts: Tensor) -> Tensor:
 def _show(model: DIMO, z: Tensor, batch: Batch) -> Rendered:
     """Render latents [1, Z] at the batch's phases from its cameras, on white."""
     white = torch.ones(3, device=z.device)
-    return render(model.skin(model.trajectories(z, batch.phases)), batch.cameras, background=white)
+    return model.draw(model.skin(model.trajectories(z, batch.phases)), batch.cameras, background=white)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from renderers.gaussians import render
 from zoo.dimo import losses
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.feed import Batch, Feed
@@ -79,7 +78,7 @@ class JointStage:
             model.refresh()
         z = latents(model, batch)
         motion = model.trajectories(z, batch.phases)
-        picture = render(
+        picture = model.draw(
             model.skin(motion),
             batch.cameras,
             background=torch.ones(3, device=z.device),

@@ -114,7 +114,7 @@ class Motion:
     @torch.no_grad()
     def gaussians(self, phase: float | Sequence[float] | None = None) -> Gaussians:
         """The object as 3D Gaussians, one scene per phase; opacities and colours are shared by all scenes, and so
-        are scales unless the model stretches (`DIMOConfig.stretching`).
+        are scales unless the model stretches (`DIMOConfig.stretching`). `DIMO.draw` renders them.
 
         Args:
             phase: one phase or several, in [0, 1]; None = the T phases of the motion.
@@ -150,7 +150,7 @@ class Motion:
                 f"Motion.render: cameras: expected Cameras or TensorCameras, got {shown(cameras)}"
             )
         color = None if background is None else background_color(background, "Motion.render: background")
-        return _draw(self.gaussians(phases), cameras, color)
+        return _draw(self.model, self.gaussians(phases), cameras, color)
 
     def default_camera(self, resolution: int = 384) -> Cameras:
         """A fixed square three-quarter view that frames the whole motion with a small margin."""
@@ -266,9 +266,9 @@ def evenly(phases: Tensor, frames: int) -> Tensor:
 
 @torch.no_grad()
 def _draw(
-    gaussians: Gaussians, cameras: Cameras | TensorCameras, background: Sequence[float] | None
+    model: DIMO, gaussians: Gaussians, cameras: Cameras | TensorCameras, background: Sequence[float] | None
 ) -> np.ndarray:
-    from renderers.gaussians import Gaussians, TensorCameras, render
+    from renderers.gaussians import Gaussians, TensorCameras
 
     # Images are drawn in single precision; CPU and CUDA are the only devices with a renderer.
     device = gaussians.means.device if gaussians.means.is_cuda else torch.device("cpu")
@@ -287,7 +287,7 @@ def _draw(
             gaussians.opacities,
             gaussians.colors,
         )
-        picture = render(scenes, cameras, background=None if behind is None else behind.to(scenes.means))
+        picture = model.draw(scenes, cameras, None if behind is None else behind.to(scenes.means))
         if behind is None:  # the renderer's colour is premultiplied; images use straight alpha
             rgb, alpha = picture.output("rgb"), picture.output("alpha")
             frames = torch.cat([rgb / alpha.clamp(min=1e-6), alpha], -1)
@@ -419,9 +419,8 @@ def _save_html(
 def _write_npz(part: Path, motion: Motion) -> None:
     model = motion.model
     weights = {} if not model.config.factorised else {"skinning_weights": model.skinning_weights()}
-    gaussians = {
-        name: getattr(model, name) for name in ("means", "log_scales", "quats", "opacity_logits", "colors")
-    }
+    gaussians = {name: getattr(model, name) for name in ("means", "quats", "opacity_logits", "colors")}
+    gaussians["log_scales"] = model.scales.log()  # as they are drawn
     strains = {} if not model.stretches else {"strains": model.strains(motion.trajectories.positions)}
     arrays = {
         "z": motion.z, "phases": motion.phases, "positions": motion.trajectories.positions,

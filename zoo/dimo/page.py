@@ -47,7 +47,7 @@ def skinned_splats(
     dtype = model.means.dtype  # the others may be stored in half precision
     return SkinnedSplats(
         means=_numpy(model.means),
-        scales=_numpy(model.log_scales.to(dtype).exp()),
+        scales=_numpy(model.scales),
         quats=_numpy(model.quats),
         opacities=_numpy(model.opacity_logits.to(dtype).sigmoid()),
         colors=_numpy(model.colors),
@@ -61,6 +61,7 @@ def skinned_splats(
         seconds=seconds,
         strains=np.stack([_strains(model, each) for _, each in motions]) if model.stretches else None,
         slopes=_numpy(model.weight_slopes()) if model.config.discs and model.config.factorised else None,
+        blur=model.blur,
     )
 
 

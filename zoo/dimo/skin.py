@@ -65,7 +65,7 @@ def canonical_surface(model: DIMO, detail: int = DETAIL) -> Mesh:
     return gaussian_surface(
         _numpy(model.means),
         _numpy(rotation_matrices(model.quats.to(dtype))),
-        _numpy(model.log_scales.to(dtype).exp()),
+        _numpy(model.scales),
         _numpy(model.opacity_logits.to(dtype).sigmoid()),
         _numpy(model.colors).clip(0, 1),
         detail=detail,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renderers.gaussians import Gaussians, TensorCameras, render
+from renderers.gaussians import Gaussians, TensorCameras
 from zoo.dimo.data import MotionVideos
 from zoo.dimo.joint import JointStage
 from zoo.dimo.model import DIMO
@@ -59,7 +59,7 @@ def stray_gaussians(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> 
             torn = torn_points(scenes.means, model.means)
         alpha = videos.read([motion], views, frames, resolution)[0, ..., 3].transpose(0, 1).to(stray.device)
         cameras = videos.cameras([motion], views, len(frames), resolution).to(stray.device)
-        outside, far, total = _contributions(scenes, cameras, alpha)
+        outside, far, total = _contributions(model, scenes, cameras, alpha)
         visible = total > VISIBLE
         floating = visible & (far > FLOATING * total)
         alone = 2 * floating[:, nearest].sum(-1) < visible[:, nearest].sum(-1)
@@ -87,10 +87,13 @@ def remove_strays(model: DIMO, videos: MotionVideos, views: Sequence[int]) -> in
     return before - len(model.means)
 
 
-def _contributions(scenes: Gaussians, cameras: TensorCameras, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _contributions(
+    model: DIMO, scenes: Gaussians, cameras: TensorCameras, alpha: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """What each Gaussian contributes to the images outside the object, far outside it, and in all, pixels [T, N] each.
 
     Args:
+        model: that the scenes are of.
         scenes: T scenes.
         cameras: V of each scene, [T, V].
         alpha: of the object, uint8 [T, V, H, W].
@@ -102,7 +105,7 @@ def _contributions(scenes: Gaussians, cameras: TensorCameras, alpha: Tensor) -> 
     # pixels: feature 0 over those outside the object, feature 1 over those far outside, feature 2 over all.
     features = torch.ones(*scenes.means.shape[:2], 3, device=alpha.device, requires_grad=True)
     with torch.enable_grad():
-        image = render(_with_features(scenes, features), cameras).output("rgb")
+        image = model.draw(_with_features(scenes, features), cameras).output("rgb")
         weights = (image * torch.stack([1 - inside, 1 - near, torch.ones_like(inside)], -1)).sum()
     outside, far, total = torch.autograd.grad(weights, features)[0].unbind(-1)
     return outside, far, total

@@ -1,9 +1,9 @@
 """Steps of training that make the Gaussians a skin (not in the paper).
 
-Every Gaussian is drawn with a blur of about half a pixel. In the first steps of stage 2, where a picture has 64 pixels,
-this is 10 mm for the drop, an object of 30 cm: opaque Gaussians on its surface would be drawn beyond its outline. Stage
-2 therefore makes them transparent and moves them inside; those of the drop had an opacity of 0.11 and were 19 mm below
-the surface, in the median. One then sees through them to others of all depths and colours, which looks like fur.
+Gaussians of stage 2 are a fog. Drawn with a blur of half a pixel, which is 10 mm where a picture has 64 pixels, opaque
+Gaussians on the surface reach beyond the outline of a small object, so they become transparent and move inside: those
+of the drop, an object of 30 cm, had an opacity of 0.11 and were 19 mm below the surface, in the median. One then sees
+through them to others of all depths and colours, which looks like fur.
 
 Here new Gaussians are placed between the tracked points of the surface, or on the visual hull where there are none, as
 discs that lie in the surface and are nearly opaque, and trained at full resolution, with the motions fixed. Discs
@@ -22,7 +22,6 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from renderers.gaussians import render
 from zoo.dimo.binding import bind
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.feed import Batch, Feed
@@ -115,7 +114,7 @@ class SkinStage:
         rows = batch.motions[:, None], batch.frames[None]
         motion = KeyPointMotion(self.motions.positions[rows], self.motions.rotations[rows])
         white = torch.ones(3, device=self.run.device)
-        picture = render(model.skin(motion), batch.cameras, background=white)
+        picture = model.draw(model.skin(motion), batch.cameras, background=white)
         loss, error = photometric(config, picture, batch)
         loss = loss + COLOUR * speckles(model.colors, self.near)
         loss.backward()

@@ -129,7 +129,7 @@ class _Training(TrainingContext):
             losses.lpips_network(device)  # raises here, before training, if the network weights are missing
         super().__init__(videos, config, seed, device)
         if self.tracks is None:
-            self.config = self.model.config = config.untracked()
+            self.config = self.model.config = self.config.untracked()
         settle_stretching(self)
         self.first, self.step, self.seconds = 0, 0, 0.0
         joint = self.config.joint

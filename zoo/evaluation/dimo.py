@@ -259,12 +259,10 @@ def render_views(
     model: DIMO, z: Tensor, phases: Tensor, cameras: Any, background: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames uint8 [V, T, H, W, 3] and alpha uint8 [V, T, H, W] of one motion with latent z [1, Z]."""
-    from renderers.gaussians import render
-
     behind = torch.tensor([value / 255 for value in background], dtype=torch.float32)
     frames, alphas = [], []
     for part in phases.split(FRAMES_AT_ONCE):
-        picture = render(model.skin(model.trajectories(z, part)), cameras, background=behind)
+        picture = model.draw(model.skin(model.trajectories(z, part)), cameras, background=behind)
         frames.append(picture.output("rgb").clamp(0, 1).mul(255).round().byte())
         alphas.append(picture.output("alpha")[..., 0].clamp(0, 1).mul(255).round().byte())
     rgb, alpha = (torch.cat(each).transpose(0, 1).contiguous().numpy() for each in (frames, alphas))

@@ -70,6 +70,7 @@ class SkinnedScene:
             "weights": splats.weights,
             "rest": splats.rest,
             "palette": palette,
+            "blur": np.array([splats.blur]),
             "weight_colors": shares / splats.weights.sum(1, keepdims=True),
         }
         return header.to_json(), arrays

@@ -1,10 +1,11 @@
 // Draws 3D Gaussians deformed by key points with WebGL 2: linear blend skinning and EWA projection once per Gaussian
 // (transform feedback), then one quad per Gaussian from back to front. Conventions and thresholds are those of
-// renderers/gaussians: OpenCV cameras, pixel centres at (0.5, 0.5), blur of 0.3 pixels², α = min(0.999, o·exp(−σ)),
+// renderers/gaussians: OpenCV cameras, pixel centres at (0.5, 0.5), blur in pixels², α = min(0.999, o·exp(−σ)),
 // nothing below α = 1/255.
 
 const WIDTH = 1024; // texels per row of the data textures
 const SMALLEST = 0.4, LARGEST = 2.5; // factors of a disc's radii, as in zoo/dimo/discs.py
+const BLUR = 0.3; // pixels², where a scene has none of its own
 const STRAIN = 7; // first number of the strain of a key point
 
 const PROJECT = `
@@ -16,6 +17,7 @@ uniform mat3 W;
 uniform vec3 t;
 uniform vec4 pinhole; // fx, fy, cx, cy
 uniform vec2 size;
+uniform float blur; // ε, pixels²
 uniform bool stretch; // whether Gaussians are scaled with the surface
 out vec4 place; // centre in pixels, opacity, radius in standard deviations (0 = not drawn)
 out vec4 axes; // columns of L with Σ' = L·Lᵀ, pixels
@@ -83,9 +85,9 @@ void main() {
   vec3 p = pinhole.x / c.z * (vec3(M[0].x, M[1].x, M[2].x) - tangent.x * depth);
   vec3 s = pinhole.y / c.z * (vec3(M[0].y, M[1].y, M[2].y) - tangent.y * depth);
   // Σ' = [p·p + ε, p·s; p·s, s·s + ε] = L·Lᵀ (Cholesky); det Σ' = |p × s|² + ε (|p|² + |s|²) + ε² without cancellation.
-  float xx = dot(p, p) + 0.3, yy = dot(s, s) + 0.3, xy = dot(p, s);
+  float xx = dot(p, p) + blur, yy = dot(s, s) + blur, xy = dot(p, s);
   vec3 normal = cross(p, s);
-  float det = dot(normal, normal) + 0.3 * (xx + yy) - 0.09;
+  float det = dot(normal, normal) + blur * (xx + yy - blur);
   float l0 = sqrt(xx);
   axes = vec4(l0, xy / l0, 0.0, sqrt(det) / l0);
   float radius = min(sqrt(2.0 * log(255.0 * opacity)), 3.33);
@@ -372,6 +374,7 @@ class Renderer {
     gl.uniform3f(uniforms.t, E[0][3], E[1][3], E[2][3]);
     gl.uniform4f(uniforms.pinhole, K[0][0], K[1][1], K[0][2], K[1][2]);
     gl.uniform2f(uniforms.size, width, height);
+    gl.uniform1f(uniforms.blur, this.arrays.blur ? this.arrays.blur.values[0] : BLUR);
     gl.uniform1i(uniforms.stretch, this.arrays.motion.shape[3] > STRAIN ? 1 : 0);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.indices);
     gl.bufferSubData(gl.ARRAY_BUFFER, 0, this.order);

@@ -50,6 +50,7 @@ class SkinnedSplats:
         seconds: duration of the phases 0..1.
         strains: None, or [M, T, K, 6], the entries xx, yy, zz, xy, yz and xz of the symmetric E_k(t).
         slopes: None, or [N, J, 3], the gradients of the weights at the Gaussians' centres.
+        blur: with which images are drawn, pixels² (`renderers.gaussians.render`: eps2d).
     """
 
     means: np.ndarray
@@ -67,9 +68,12 @@ class SkinnedSplats:
     seconds: float
     strains: np.ndarray | None = None
     slopes: np.ndarray | None = None
+    blur: float = 0.3
 
     def __post_init__(self) -> None:
-        arrays = {k: v for k, v in vars(self).items() if k not in ("names", "seconds") and v is not None}
+        arrays = {
+            k: v for k, v in vars(self).items() if k not in ("names", "seconds", "blur") and v is not None
+        }
         for name, value in arrays.items():
             instance(value, np.ndarray, f"SkinnedSplats.{name}")
             array(value, f"SkinnedSplats.{name}")
@@ -147,6 +151,7 @@ def write_splats(
         "weights": splats.weights,
         "rest": splats.rest,
         "motion": splats.motion,
+        "blur": np.array([splats.blur]),
     }
     if splats.slopes is not None:
         arrays["slopes"] = splats.slopes
