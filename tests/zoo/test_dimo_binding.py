@@ -45,6 +45,19 @@ def test_a_forearm_beside_a_thigh_goes_with_the_arm():
     assert model.neighbours[:, 0].tolist() == [1, 1, 0]
 
 
+def test_a_key_point_further_away_has_to_be_twice_as_good():
+    """In a part that moves rigidly all are nearly as good, and neighbours should have the same."""
+    model, motion = two_parts()
+    motion.positions[0, 1, :, 1] = torch.tensor([0.199, 0.2])
+    paths = model.means.detach().expand(1, 2, 3, 3).clone()
+    for height, chosen in ((0.1994, 1), (0.1991, 0)):  # off by 0.4 and 0.6 mm, by 0.1 and 0.9
+        paths[0, 1, :, 1] = torch.tensor([0.199, height, 0.199])
+        model.assign()
+        assert model.neighbours[:, 0].tolist() == [0, 1, 0]
+        bind(model, motion, paths)
+        assert model.neighbours[:, 0].tolist() == [0, chosen, 0]
+
+
 def test_radii_are_fitted_to_how_the_surface_moves():
     """Between the two, the surface rises by 20 cm times the arm's weight, which another radius gives it."""
     model, motion = two_parts(J=2)

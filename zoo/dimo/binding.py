@@ -1,8 +1,9 @@
 """Which key points drive a Gaussian, where it is known how the surface moves (not in the paper).
 
 By distance at rest, a part of the forearm of an arm that hangs down is driven by the thigh. Where a Gaussian lies
-between tracked points of the surface, it is known where it has to be in every frame. Of the rows of the motion graph,
-it gets the one with which it is carried there best, and the key points' radii are fitted to all Gaussians.
+between tracked points of the surface, it is known where it has to be in every frame. Of the rows of the motion graph
+that carry it there nearly as well as the best, it gets that of the nearest key point, and the key points' radii are
+fitted to all Gaussians.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from zoo.dimo.tracks import KeyPointTracks, some_frames, tracked_paths
 from zoo.seeds import untouched
 
 CANDIDATES = 8  # nearest key points whose rows of the motion graph are compared
+# Another row is preferred to that of a nearer key point only if the Gaussian would be off by more than this factor with
+# the latter. In a head that moves rigidly, all rows are nearly as good; with the best, neighbours have different ones,
+# and come apart in motions that were not trained on.
+BETTER = 2.0
 ROUNDS = 2  # of choosing rows and fitting radii
 STEPS, RATE = 60, 3e-2  # of Adam, for the logarithms of the radii
 FITTED = 768  # points to which radii are fitted
@@ -48,8 +53,10 @@ def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor) -> Tensor:
     maps = model.affine(motion)[:2]
     for _ in range(ROUNDS):
         radii = model.log_radii.exp()
-        errors = torch.stack([_errors(model, maps, row, radii, paths) for row in rows.unbind(1)])
-        model.neighbours = rows[torch.arange(len(rows), device=rows.device), errors.mean(1).argmin(0)]
+        errors = torch.stack([_errors(model, maps, row, radii, paths).mean(0) for row in rows.unbind(1)])
+        # Squared distances; the candidates are in the order of their key points' distances.
+        good = errors <= BETTER**2 * errors.amin(0)
+        model.neighbours = rows[torch.arange(len(rows), device=rows.device), good.int().argmax(0)]
         _fit_radii(model, maps, paths.flatten(0, 1))
     return _errors(model, maps, model.neighbours, model.log_radii.exp(), paths).sqrt().mean(1)
 
