@@ -143,7 +143,7 @@ def test_no_midpoint_is_torn(name, request):
     expect_misses(
         request,
         drop="midpoints of the true points are torn, too, by 33 %",
-        flower='four pairs with "spins its head" or "twirls"; its steps on tracks do not look at midpoints',
+        flower='four pairs with "spins its head" or "twirls": full turns, which cannot be undone continuously',
     )
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
