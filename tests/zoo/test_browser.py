@@ -147,7 +147,7 @@ def test_motions_and_blends(chromium, kangaroo, tmp_path):
     from zoo.dimo.motion import _draw
 
     cameras = Cameras(np.array([between["worldToCamera"]]), np.array([between["K"]]), 384, 320)
-    assert psnr(picture(between), _draw(middle.gaussians(), cameras, WHITE)[0, 0].copy()) > 45
+    assert psnr(picture(between), _draw(middle.model, middle.gaussians(), cameras, WHITE)[0, 0].copy()) > 45
     assert psnr(picture(between), expected) < 40
 
 

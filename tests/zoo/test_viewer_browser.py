@@ -225,7 +225,8 @@ def test_key_points_and_weights(chromium, viewer, kangaroo, tmp_path):
 
     gaussians = motion.gaussians([coloured["phase"]])
     weights = kangaroo.model.skinning_weights() @ torch.tensor(key_point_colors(96)).float()
-    expected = _draw(replace(gaussians, colors=weights[None]), camera(coloured), (1.0, 1.0, 1.0))[0, 0]
+    painted_by_weights = replace(gaussians, colors=weights[None])
+    expected = _draw(kangaroo.model, painted_by_weights, camera(coloured), (1.0, 1.0, 1.0))[0, 0]
     assert psnr(picture(coloured), expected) > 45
 
 

@@ -73,6 +73,8 @@ class SkinnedScene:
             "blur": np.array([splats.blur]),
             "weight_colors": shares / splats.weights.sum(1, keepdims=True),
         }
+        if splats.slopes is not None:
+            arrays["slopes"] = splats.slopes
         return header.to_json(), arrays
 
     def motion(self, choice: str) -> Part:

@@ -157,13 +157,12 @@ class Renderer {
 
   setUp() {
     const { gl } = this;
-    const discs = "slopes" in this.arrays;
-    const texels = 4 + Math.ceil(this.joints / 2) + (discs ? this.joints : 0);
-    const defines = `#define TEXELS ${texels}\n#define JOINTS ${this.joints}\n${discs ? "#define DISCS\n" : ""}`;
+    const discs = "slopes" in this.arrays ? "#define DISCS\n" : "";
+    const defines = `#define TEXELS ${this.texels}\n#define JOINTS ${this.joints}\n${discs}`;
     this.project = this.program(defines + PROJECT, NOTHING, ["place", "axes", "colour"]);
     this.paint = this.program(QUAD, PAINT);
     gl.activeTexture(gl.TEXTURE0);
-    this.texture(this.splatTexels(texels));
+    this.texture(this.splatTexels());
     gl.activeTexture(gl.TEXTURE1);
     this.texture(this.table);
     this.indices = gl.createBuffer();
@@ -247,9 +246,15 @@ class Renderer {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32F, WIDTH, height, 0, gl.RGBA, gl.FLOAT, values);
   }
 
+  // Texels per Gaussian, see `splatTexels`.
+  get texels() {
+    return 4 + Math.ceil(this.joints / 2) + ("slopes" in this.arrays ? this.joints : 0);
+  }
+
   // Per Gaussian: (centre, opacity), three columns of M = R·diag(s) with a colour channel each, (joint, weight) pairs,
   // and of discs the gradient of each weight.
-  splatTexels(texels) {
+  splatTexels() {
+    const { texels } = this;
     const { means, quats, log_scales, opacities, colors, joints, weights, slopes } = this.arrays;
     const values = new Float32Array(4 * WIDTH * Math.ceil((this.count * texels) / WIDTH));
     const R = new Float32Array(9);

@@ -9,7 +9,7 @@ class SplatRenderer extends Renderer {
   // Upload the Gaussians again after a change of `arrays`.
   upload() {
     const { gl } = this;
-    const values = this.splatTexels(4 + Math.ceil(this.joints / 2));
+    const values = this.splatTexels();
     gl.activeTexture(gl.TEXTURE0);
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, WIDTH, values.length / (4 * WIDTH), gl.RGBA, gl.FLOAT, values);
   }
