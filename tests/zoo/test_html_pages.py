@@ -136,7 +136,8 @@ def test_a_further_motion_costs_little(egg, tmp_path):
 
 def test_a_bundled_model_is_a_small_page(tmp_path):
     path = zoo.load("bundled:dimo/kangaroo").motion(0).save(tmp_path / "hop.html")
-    assert 100e3 < path.stat().st_size < 600e3
+    # Eight key points for each of 6 000 discs, and the gradients of their weights, are 0.5 MB of it.
+    assert 100e3 < path.stat().st_size < 800e3
 
 
 @pytest.mark.parametrize("name", ["rigged", "crowded"])

@@ -60,7 +60,10 @@ def test_a_model_goes_through_the_same_steps_only_if_it_is_to(bench, published, 
     name = bench.republish("dimo/caterpillar", data, tmp_path, published, **STEPS, key_points=9, again=True)
     new = zoo.load(name, home=tmp_path)
     joint = replace(old.model.config.joint, polish_steps=6, prior_steps=2)  # a new skin replaces the old one
-    assert new.model.config == replace(old.model.config, key_points=9, neighbours=8, joint=joint)
+    smoothing = new.model.config.smoothing  # 0.3 pixels² of images of 32 pixels, from 2 away
+    assert smoothing == pytest.approx(np.sqrt(0.3) * 4 * np.tan(np.deg2rad(33.9) / 2) / 32, rel=1e-5)
+    expected = replace(old.model.config, key_points=9, neighbours=8, joint=joint, smoothing=smoothing)
+    assert new.model.config == expected
     assert len(new.model.key_points) == 9 and torch.equal(new.model.key_points[:6], old.model.key_points)
     assert not torch.equal(new.model.means[: len(old.model.means)], old.model.means)
     assert new.motions == old.motions and new.metrics["training"] == old.metrics["training"]
