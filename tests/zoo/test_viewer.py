@@ -177,6 +177,16 @@ def test_splats_are_those_of_the_model(egg, scene):
     assert len(np.unique(colors.round(3), axis=0)) == 96
 
 
+def test_discs_and_the_blur_are_those_of_the_model(egg, scene):
+    """With gradients of the weights, the page draws discs as `DIMO.skin` carries them; without, as other Gaussians."""
+    model = tiny_pipeline(discs=True, stretching=True, smoothing=0.01)
+    _, arrays = SkinnedScene(model).describe()
+    assert np.allclose(arrays["slopes"], model.model.weight_slopes().numpy(), atol=1e-6)
+    assert arrays["blur"].tolist() == [0.0]
+    _, others = scene.describe()
+    assert "slopes" not in others and others["blur"].tolist() == [0.3]
+
+
 def test_a_motion_is_the_first_that_is_shown(egg):
     motion = egg.sample(9)
     scene = open_scene(motion)
