@@ -143,7 +143,7 @@ def test_no_midpoint_is_torn(name, request):
     expect_misses(
         request,
         drop="midpoints of the true points are torn, too, by 33 %",
-        flower='four pairs with "spins its head" or "twirls": full turns, which cannot be undone continuously',
+        flower='four pairs with "spins its head" or "twirls"; neighbouring discs have rows of the graph at random',
     )
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
@@ -253,12 +253,23 @@ def test_the_weights_show_what_the_object_does(name):
         decibels, overlap = quality(pipeline.model, latents[motion], cameras, truth)
         assert decibels == pytest.approx(recorded[motion]["psnr"], abs=1.0), motion
         assert overlap == pytest.approx(recorded[motion]["iou"], abs=0.05), motion
-        # A quarter of the size: 13 dB less if the blur were 0.3 pixels² there, too.
-        smaller = quality(pipeline.model, latents[motion], quarter(cameras), [shrunk(each) for each in truth])
-        assert smaller[0] > decibels - 5, motion
         for other in chosen:
             if other != motion:
                 assert quality(pipeline.model, latents[other], cameras, truth)[0] < decibels - 1, (
                     motion,
                     other,
                 )
+
+
+@ONE_IN_THE_QUICK_SUITE
+def test_small_pictures_show_the_object_too(name, request):
+    """A quarter of the size in training. With a blur of 0.3 pixels² there, the models have 22 to 26 dB."""
+    before = "trained before `DIMOConfig.smoothing`: drawn too large in small pictures"
+    expect_misses(request, bird=before, robot=before)
+    pipeline = zoo.load(name)
+    asset, plans = true_motions(name)
+    cameras = RECIPE.cameras()[HELDOUT_VIEWS]
+    motion = pipeline.motions[0]
+    truth = [shrunk(each) for each in true_frames(asset, plans[motion], cameras)]
+    latent = pipeline.model.mu[pipeline.index(motion)]
+    assert quality(pipeline.model, latent, quarter(cameras), truth)[0] > 30
