@@ -129,7 +129,7 @@ class Motion:
         phases: Sequence[float] | None = None,
         background: Background | None = 1.0,
     ) -> np.ndarray:
-        """Render every frame from every camera. For gradients, depth or normals use `renderers.gaussians.render`.
+        """Render every frame from every camera. For gradients, depth or normals use `model.draw` with `gaussians()`.
 
         Args:
             cameras: V cameras, the same for all frames.
