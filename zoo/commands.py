@@ -149,12 +149,12 @@ def animate_command(
         )
     if sentence is not None and not sentence.strip():
         raise OptionError("animate: expected a sentence that says what happens, got no words")
+    _check_model_file(model_file, out)  # first, as the formats of `out` depend on what it is
     splats = is_splats(model_file)
     if splats:
         check_format(out)
     else:
         check_suffix(out, WRITERS, "animations of 3D models")
-    _check_model_file(model_file, out)
     if up is not None and not splats:
         raise OptionError(
             f"--up: is for splats, and {model_file} is a mesh; turn it upright in its own program"
@@ -218,8 +218,12 @@ def videos_command(
 
 
 def _check_model_file(model_file: Path, out: Path) -> None:
+    _check_exists(model_file)
     if out.resolve() == model_file.resolve():
         raise OptionError(f"--out {out} is the object itself and would be overwritten: choose another name")
+
+
+def _check_exists(model_file: Path) -> None:
     if not model_file.exists():
         raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model, such as a .glb")
 
@@ -240,8 +244,7 @@ def stills_command(
     from zoo.animate3d.loading import is_splats, load_model
     from zoo.animate3d.viewpoints import AZIMUTHS_DEG, cameras_around, render_stills
 
-    if not model_file.exists():
-        raise FileNotFoundError(f"{model_file}: no such file; expected a 3D model, such as a .glb")
+    _check_exists(model_file)
     written = re.compile(r"view_\d\d+\.png|cameras\.json")
     with atomic_folder(out, written.fullmatch) as part:
         if is_splats(model_file):

@@ -450,6 +450,8 @@ def test_the_command_takes_splats(path, tmp_path, capsys):
         assert "for a graph to move" in refused(
             "animate", path, "nods", "--method", method, "--out", tmp_path / "egg.4dgs"
         )
+    missing = tmp_path / "nowhere.ply"
+    assert f"{missing}: no such file" in refused("animate", missing, "nods", "--out", tmp_path / "egg.4dgs")
     assert not list(tmp_path.glob("egg*"))
 
 
