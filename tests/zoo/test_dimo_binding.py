@@ -16,6 +16,7 @@ from zoo.dimo.blending import blended_places, rbf_weights
 from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import write_motion
 from zoo.dimo.model import DIMO, KeyPointMotion
+from zoo.dimo.points import spacing
 from zoo.dimo.surface import make_skin
 from zoo.dimo.training import train
 
@@ -56,6 +57,17 @@ def test_a_key_point_further_away_has_to_be_twice_as_good():
         assert model.neighbours[:, 0].tolist() == [0, 1, 0]
         bind(model, motion, paths)
         assert model.neighbours[:, 0].tolist() == [0, chosen, 0]
+
+
+@pytest.mark.parametrize(("tolerance", "chosen"), [(0.0, 1), (0.13, 1), (0.15, 0)])
+def test_a_tolerable_distance_from_its_path_does_not_count(tolerance, chosen):
+    """Driven by the nearer key point, the middle one is off by 0.2 m in one of two frames: 0.14 m rms."""
+    model, motion = two_parts()
+    paths = model.means.detach().expand(1, 2, 3, 3).clone()
+    paths[0, 1, :2, 1] = 0.2
+    model.assign()
+    bind(model, motion, paths, tolerance)
+    assert model.neighbours[0, 0].item() == chosen
 
 
 def test_radii_are_fitted_to_how_the_surface_moves():
@@ -147,8 +159,9 @@ def test_a_skin_keeps_the_key_points_that_were_chosen_by_motion(tracked, monkeyp
     run.model = copy.deepcopy(tracked.model)
     chosen = []
 
-    def bound(model, *rest):
-        bind(model, *rest)
+    def bound(model, motion, paths, tolerance):
+        assert tolerance == pytest.approx(spacing(model.means).mean().item())
+        bind(model, motion, paths, tolerance)
         model.neighbours = 11 - model.neighbours  # what no search finds
         chosen.append(model.neighbours.clone())
 

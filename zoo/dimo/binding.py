@@ -2,8 +2,8 @@
 
 By distance at rest, a part of the forearm of an arm that hangs down is driven by the thigh. Where a Gaussian lies
 between tracked points of the surface, it is known where it has to be in every frame. Of the rows of the motion graph
-that carry it there nearly as well as the best, it gets that of the nearest key point, and the key points' radii are
-fitted to all Gaussians.
+that carry it there well, or nearly as well as the best, it gets that of the nearest key point, and the key points'
+radii are fitted to all Gaussians.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from zoo.seeds import untouched
 
 CANDIDATES = 8  # nearest key points whose rows of the motion graph are compared
 # Another row is preferred to that of a nearer key point only if the Gaussian would be off by more than this factor with
-# the latter. In a head that moves rigidly, all rows are nearly as good; with the best, neighbours have different ones,
-# and come apart in motions that were not trained on.
+# the latter, and by more than is tolerable. In a head that moves rigidly, all rows are nearly as
+# good; with the best, neighbours have different ones, and come apart in motions that were not trained on.
 BETTER = 2.0
 ROUNDS = 2  # of choosing rows and fitting radii
 STEPS, RATE = 60, 3e-2  # of Adam, for the logarithms of the radii
@@ -35,13 +35,14 @@ JUDGED = 256  # tracked points by which `settle_stretching` judges
 
 
 @torch.no_grad()
-def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor) -> Tensor:
+def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor, tolerance: float = 0.0) -> Tensor:
     """Choose the key points of each Gaussian and fit their radii, in place, so that the blend follows known paths.
 
     Args:
         model: with Gaussians in canonical places and a motion graph.
         motion: of the key points, [B, T, K, …].
         paths: where the Gaussians are then, [B, T, N, 3].
+        tolerance: root mean square distance from the paths, in units of the model, that is good enough.
 
     Returns:
         Mean distance from the paths in each motion, [B].
@@ -55,7 +56,7 @@ def bind(model: DIMO, motion: KeyPointMotion, paths: Tensor) -> Tensor:
         radii = model.log_radii.exp()
         errors = torch.stack([_errors(model, maps, row, radii, paths).mean(0) for row in rows.unbind(1)])
         # Squared distances; the candidates are in the order of their key points' distances.
-        good = errors <= BETTER**2 * errors.amin(0)
+        good = errors <= (BETTER**2 * errors.amin(0)).clamp(min=tolerance**2)
         model.neighbours = rows[torch.arange(len(rows), device=rows.device), good.int().argmax(0)]
         _fit_radii(model, maps, paths.flatten(0, 1))
     return _errors(model, maps, model.neighbours, model.log_radii.exp(), paths).sqrt().mean(1)

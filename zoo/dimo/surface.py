@@ -88,7 +88,9 @@ class SkinStage:
             run.model.assign()
             if paths is not None:
                 some = some_frames(run.videos.frames)
-                bind(run.model, KeyPointMotion(*(each[:, some] for each in self.motions)), paths)
+                motion = KeyPointMotion(*(each[:, some] for each in self.motions))
+                # A disc that is not off by more than the distance to the next one hides nothing and leaves no gap.
+                bind(run.model, motion, paths, float(spacing(run.model.means).mean()))
         self.near = None if tensors is None else tensors["near"]
         schedule = ((0, run.config.resolution),)
         self.feed = Feed(
