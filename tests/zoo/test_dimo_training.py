@@ -13,6 +13,7 @@ from zoo.dimo.context import TrainingContext
 from zoo.dimo.data import over
 from zoo.dimo.evaluation import arap_energy, evaluate
 from zoo.dimo.feed import Feed
+from zoo.dimo.fitting import picture_errors
 from zoo.dimo.pretraining import KeyPointStage
 from zoo.dimo.training import excess_between, fit_latent, train
 
@@ -180,6 +181,30 @@ def test_an_unseen_motion_is_followed_by_its_latent_alone(videos, trained):
     assert found >= evaluate(trained, heldout, latents=torch.zeros_like(z))["psnr"]
     with pytest.raises(ValueError, match="1 motions of caterpillar, but 2 latents"):
         evaluate(trained, heldout)
+
+
+def test_a_fit_goes_on_from_the_start_that_is_best_after_some_steps(videos, trained, monkeypatch):
+    """The motion that is fitted is a trained one, whose latent is the second in the order of the starts' pictures."""
+    calls, order = [], torch.tensor([3.0, 1.0, 2.0, 4.0, 5.0, 6.0])
+
+    def errors(model, batch, latents):
+        calls.append(len(latents))
+        return order if len(latents) == len(order) else picture_errors(model, batch, latents)
+
+    monkeypatch.setattr("zoo.dimo.fitting.picture_errors", errors)
+    monkeypatch.setattr("zoo.dimo.fitting.TRIAL", 5)
+    wrong, own = trained.mu.detach()
+    starts = torch.stack([-4 * own, wrong, own, -3 * own, 3 * own, 4 * own])
+    seen = []
+    z = fit_latent(trained, videos.select([1]), steps=30, starts=starts, on_step=seen.append)
+    assert calls == [6, 3]
+    assert (z - own).norm() < 0.3 * (wrong - own).norm()
+    assert seen[-1]["step"] == 30
+    # A fit that is shorter than that, or has one start, has a result, too.
+    for steps, some, asked in ((3, starts, [6, 3]), (0, starts, [6, 3]), (8, starts[2:3], [1])):
+        calls.clear()
+        z = fit_latent(trained, videos.select([1]), steps=steps, starts=some)
+        assert calls == asked and (z - own).norm() < 0.3 * (wrong - own).norm()
 
 
 def test_what_is_less_rigid_between_two_motions_than_both_costs_its_share(videos, trained):

@@ -169,10 +169,15 @@ def some_frames(count: int) -> slice:
     return slice(0, None, max(1, count // 4))
 
 
-def symmetric(points: Tensor) -> bool:
-    """Whether surface points [P, 3] are as near to their mirror images at x = 0 as to each other, see `SYMMETRIC`."""
+def symmetric(points: Tensor, limit: float = SYMMETRIC) -> bool:
+    """Whether surface points [P, 3] are as near to their mirror images at x = 0 as to each other.
+
+    Args:
+        points: on the surface, at random.
+        limit: of the mean distance of mirrored points from the others, relative to the spacing of the points.
+    """
     apart = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean()
-    return bool(torch.cdist(points * MIRROR, points).amin(1).mean() <= SYMMETRIC * apart)
+    return bool(torch.cdist(points * MIRROR, points).amin(1).mean() <= limit * apart)
 
 
 def whole_motion(points: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:
