@@ -121,7 +121,8 @@ def test_no_motion_is_torn(name, request):
     expect_misses(
         request,
         drop="it melts, splashes and grows a crown: its true surface is torn by up to 44 %",
-        crab='one motion, "twists", in which the true surface is torn by 9 %',
+        crab='one motion, "twists", by 6.3 %, in which the true surface is torn by 9 %',
+        robot='one motion, "spins its torso", by 6.1 %, in which the true surface is torn by 7 %',
     )
     assert max(torn_trained(name).values()) <= 0.06
 
@@ -143,7 +144,8 @@ def test_no_midpoint_is_torn(name, request):
     expect_misses(
         request,
         drop="midpoints of the true points are torn, too, by 33 %",
-        flower='four pairs with "spins its head" or "twirls"; neighbouring discs have rows of the graph at random',
+        flower='two pairs with "spins its head": the head has to undo a full turn on the way',
+        robot='two pairs with "spins its torso", a full turn, too',
     )
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]
@@ -262,10 +264,8 @@ def test_the_weights_show_what_the_object_does(name):
 
 
 @ONE_IN_THE_QUICK_SUITE
-def test_small_pictures_show_the_object_too(name, request):
+def test_small_pictures_show_the_object_too(name):
     """A quarter of the size in training. With a blur of 0.3 pixels² there, the models have 22 to 26 dB."""
-    before = "trained before `DIMOConfig.smoothing`: drawn too large in small pictures"
-    expect_misses(request, bird=before, robot=before)
     pipeline = zoo.load(name)
     asset, plans = true_motions(name)
     cameras = RECIPE.cameras()[HELDOUT_VIEWS]
