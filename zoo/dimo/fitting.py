@@ -72,46 +72,54 @@ def fit_latent(
     Returns:
         Latents [M, Z].
     """
-    plan, device = _checked(model, videos).config.fit, model.mu.device
+    plan = _checked(model, videos).config.fit
     steps = integer(plan.steps if steps is None else steps, "fit_latent: steps", 0)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         starts = starting_latents(model) if starts is None else _checked_starts(model, starts)
-        latents = []
-        for index in range(len(videos)):
-            motion, started = videos.select([index]), time.perf_counter()
-            views, latent = motion.train_views[: model.config.views], model.config.latent
-            draws = integer(seed, "fit_latent: seed", 0), 3, index
-            scan = Feed(motion, views, (1, *SCAN[0]), SCAN[1], latent, draws).batch(0).to(device)
-            feed = Feed(motion, views, (1, *plan.batch), plan.resolutions, latent, draws)
-            errors = picture_errors(model, scan, starts)
-            nearest = errors.topk(min(TRIED, len(starts)), largest=False).indices
-            fits = [_Fit(starts[start : start + 1]) for start in nearest.tolist()]
-            for step, batch in enumerate(feed.batches(0, steps)):
-                if step == TRIAL:
-                    fits = [_best(model, scan, fits)]
-                batch, rate = batch.to(device), decayed_rate(plan.latents, step, steps)
-                results = []
-                for each in fits:
-                    results.append(photometric(model.config, _show(model, each.z, batch), batch))
-                    results[-1][0].backward()
-                    each.adam.step({"latents": rate})
-                if on_step and ((step + 1) % REPORT_EVERY == 0 or step + 1 == steps):
-                    loss, error = min((loss.item(), error.item()) for loss, error in results)
-                    psnr = -10 * math.log10(max(error, 1e-10))
-                    on_step(
-                        {
-                            "step": step + 1, "steps": steps, "stage": motion.names[0], "loss": loss,
-                            "psnr": psnr, "seconds": time.perf_counter() - started,
-                        }
-                    )  # fmt: skip
-            latents.append(_best(model, scan, fits).z.detach())
+        draws = integer(seed, "fit_latent: seed", 0), 3
+        latents = [
+            _fit_one(model, videos.select([index]), starts, steps, (*draws, index), on_step)
+            for index in range(len(videos))
+        ]
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
     return torch.cat(latents)
+
+
+def _fit_one(
+    model: DIMO,
+    motion: MotionVideos,
+    starts: Tensor,
+    steps: int,
+    draws: tuple[int, ...],
+    on_step: Callable[[StepReport], object] | None,
+) -> Tensor:
+    """The latent [1, Z] of a single motion, see `fit_latent`."""
+    plan, started = model.config.fit, time.perf_counter()
+    views, latent = motion.train_views[: model.config.views], model.config.latent
+    scan = Feed(motion, views, (1, *SCAN[0]), SCAN[1], latent, draws).batch(0).to(model.mu.device)
+    feed = Feed(motion, views, (1, *plan.batch), plan.resolutions, latent, draws)
+    errors = picture_errors(model, scan, starts)
+    nearest = errors.topk(min(TRIED, len(starts)), largest=False).indices
+    fits = [_Fit(starts[start : start + 1]) for start in nearest.tolist()]
+    for step, batch in enumerate(feed.batches(0, steps)):
+        if step == TRIAL:
+            fits = [_best(model, scan, fits)]
+        batch, rate = batch.to(model.mu.device), decayed_rate(plan.latents, step, steps)
+        results = [each.advance(model, batch, rate) for each in fits]
+        if on_step and ((step + 1) % REPORT_EVERY == 0 or step + 1 == steps):
+            loss, error = min((loss.item(), error.item()) for loss, error in results)
+            on_step(
+                {
+                    "step": step + 1, "steps": steps, "stage": motion.names[0], "loss": loss,
+                    "psnr": -10 * math.log10(max(error, 1e-10)), "seconds": time.perf_counter() - started,
+                }
+            )  # fmt: skip
+    return _best(model, scan, fits).z.detach()
 
 
 def starting_latents(model: DIMO) -> Tensor:
@@ -176,6 +184,13 @@ class _Fit:
     def __init__(self, start: Tensor) -> None:
         self.z = nn.Parameter(start.clone())
         self.adam = NamedAdam({"latents": [self.z]})
+
+    def advance(self, model: DIMO, batch: Batch, rate: float) -> tuple[Tensor, Tensor]:
+        """Take one step of Adam; returns the loss and the mean squared error before it."""
+        loss, error = photometric(model.config, _show(model, self.z, batch), batch)
+        loss.backward()
+        self.adam.step({"latents": rate})
+        return loss, error
 
 
 def _best(model: DIMO, scan: Batch, fits: list[_Fit]) -> _Fit:
