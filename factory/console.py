@@ -57,6 +57,7 @@ def option(
     choices: Sequence[Any] | None = None,
     metavar: str | None = None,
     at_least: float | None = None,
+    at_most: float | None = None,
     more_than: float | None = None,
     parse: Callable[[str], Any] | None = None,
     joined: bool = False,
@@ -70,7 +71,7 @@ def option(
         help: one line for `--help`; the default is appended to it.
         flags: spellings beside the one made from the field's name (`track_points` is `--track-points`).
         choices: the values accepted.
-        at_least, more_than: bounds of a number, checked when the command line is read.
+        at_least, at_most, more_than: bounds of a number, checked when the command line is read.
         parse: text → value, instead of the conversion that the annotation implies.
         joined: a tuple given as one text, which `parse` splits; otherwise as several arguments.
         empty: a tuple may be given without any argument.
@@ -82,6 +83,7 @@ def option(
         "choices": choices,
         "metavar": metavar,
         "at_least": at_least,
+        "at_most": at_most,
         "more_than": more_than,
         "parse": parse,
         "joined": joined,
@@ -192,8 +194,8 @@ def _kind_of(hint: Any) -> tuple[type, bool]:
 
 def _bounded(kind: type, settings: Mapping[str, Any]) -> Callable[[str], Any]:
     """Text → a number within its bounds; argparse names the flag in front of the error."""
-    at_least, more_than = settings.get("at_least"), settings.get("more_than")
-    if kind is not float and (kind is not int or (at_least is None and more_than is None)):
+    at_least, at_most, more_than = (settings.get(bound) for bound in ("at_least", "at_most", "more_than"))
+    if kind is not float and (kind is not int or at_least is at_most is more_than is None):
         return kind
 
     def convert(text: str) -> Any:
@@ -202,6 +204,8 @@ def _bounded(kind: type, settings: Mapping[str, Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
         if at_least is not None and not value >= at_least:
             raise argparse.ArgumentTypeError(f"expected at least {at_least:g}, got {value:g}")
+        if at_most is not None and not value <= at_most:
+            raise argparse.ArgumentTypeError(f"expected at most {at_most:g}, got {value:g}")
         if more_than is not None and not value > more_than:
             raise argparse.ArgumentTypeError(f"expected more than {more_than:g}, got {value:g}")
         return value

@@ -162,6 +162,9 @@ def animate_command(
     for path in (out, report):
         if path is not None:
             check_output(path)
+    suffix = out.suffix.lower()
+    in_folder = suffix == ".ply" or (splats and suffix == ".glb")
+    _check_overwriting([model_file, *(videos or [])], out, report, folder=in_folder)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"--report {report}: expected a name that ends in .html")
     given = videos[0] if videos and len(videos) == 1 else videos
@@ -215,6 +218,24 @@ def videos_command(
         result = load(model.name, home=home).animate(model_file, sentence, seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     print(result.save(out))
+
+
+def _check_overwriting(inputs: list[Path], out: Path, report: Path | None, *, folder: bool) -> None:
+    """Refuse results that would take the place of what is read, or of each other.
+
+    Args:
+        inputs: files, and folders of files.
+        folder: `out` names a folder, with a file per frame.
+    """
+    if report is not None and report.resolve() == out.resolve():
+        raise OptionError(f"--report {report}: is --out, too: choose another name")
+    result = (out.with_suffix("") if folder else out).resolve()
+    for path in inputs:
+        source = path.resolve()
+        if result == source or result in source.parents or (source in result.parents and result.exists()):
+            raise OptionError(
+                f"--out {out}: would replace files of {path}, which is read: choose another name"
+            )
 
 
 def _check_model_file(model_file: Path, out: Path) -> None:

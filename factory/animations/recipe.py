@@ -13,6 +13,7 @@ from factory.assets.licences import Policy
 from factory.assets.record import AssetRecord
 from factory.clips.jobs import ANY_LICENCE
 from factory.console import option
+from zoo.animate3d.limits import MOST_INFLUENCES
 
 ANIMATION_VERSION = "1"  # increment when the same model, sentence and settings would give another animation
 
@@ -45,9 +46,9 @@ class AnimationRecipe:
         choices=("skin", "morph"),
     )
     tolerance: float = option(
-        1e-4, "to which key frames are left out, as a share of the diagonal", at_least=0
+        1e-4, "to which key frames are left out, as a share of the diagonal", at_least=0, at_most=1
     )
-    influences: int = option(4, "most joints per vertex of a skin", at_least=1)
+    influences: int = option(4, "most joints per vertex of a skin", at_least=1, at_most=MOST_INFLUENCES)
 
     def video_options(self) -> dict[str, Any]:
         """Return the options of a call of the video model."""

@@ -40,7 +40,7 @@ class Example:
     out: str = option(help="where to")
     names: tuple[str, ...] = option(("a", "b"), "some names", flags=("--called",))
     count: int | None = option(None, "how many", at_least=1)
-    share: float = option(0.5, "a fraction of 100%", more_than=0)
+    share: float = option(0.5, "a fraction of 100%", more_than=0, at_most=1)
     loud: bool = option(False, "say more")
     kind: str = option("x", "which", choices=("x", "y"))
 
@@ -85,6 +85,7 @@ def test_flags_are_read_by_the_fields_types():
         (["--out", "o", "--count", "0"], "argument --count: expected at least 1, got 0"),
         (["--out", "o", "--count", "two"], "argument --count: invalid int value: 'two'"),
         (["--out", "o", "--share", "0"], "argument --share: expected more than 0, got 0"),
+        (["--out", "o", "--share", "1.5"], "argument --share: expected at most 1, got 1.5"),
         (["--out", "o", "--share", "nan"], "argument --share: expected a finite number, got nan"),
         (["--out", "o", "--kind", "z"], "invalid choice: 'z'"),
     ],

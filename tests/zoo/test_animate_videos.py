@@ -17,6 +17,7 @@ from factory.sources import creatures
 from renderers.gltf import load
 from renderers.meshes import Shot, composite, render_clip
 from renderers.video import encode_h264
+from zoo.__main__ import main
 from zoo.animate3d import animate, cameras_around, read_videos, render_stills, view_agreement
 from zoo.animate3d.alignment import AlignmentError, check_alignment, compare_first_frames
 from zoo.animate3d.matte import BackgroundError
@@ -141,6 +142,8 @@ def test_files_folders_and_arrays_give_the_same(tmp_path, clip):
     )  # fmt: skip
     moving = read_videos(tmp_path / "a.webp")
     assert np.array_equal(moving.frames, clip.frames[:1]) and np.allclose(moving.times, read.times)
+    assert read_videos(moving) is moving
+    assert np.allclose(read_videos(moving, fps=4).times, np.arange(FRAMES) / 4)
 
 
 def test_wrong_videos_get_a_sentence(tmp_path, clip):
@@ -296,8 +299,29 @@ def test_wrong_arguments_of_animate(tmp_path, asset, clip):
         animate(path, videos=clip.frames, guidance_scale=3)
     with pytest.raises(ValueError, match="one camera per video, got 2 cameras for 4 videos"):
         animate(path, videos=clip.frames, azimuths_deg=[0, 90])
+    with pytest.raises(TypeError, match="azimuths_deg: expected one angle in degrees per video, got 90"):
+        animate(path, videos=clip.frames, azimuths_deg=90)
     with pytest.raises(AlignmentError, match="first frame of view"):
         animate(path, videos=clip.frames[[1, 0, 3, 2]])
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "words"),
+    [
+        ("views/view_00.mp4", [], "would replace files of"),
+        ("views.ply", [], "would replace files of"),
+        ("a.html", ["--report", "a.html"], "is --out, too"),
+    ],
+)
+def test_the_command_replaces_nothing_that_it_reads(tmp_path, monkeypatch, capsys, clip, out, more, words):
+    """Nor its own result. A folder `views` takes the place of views.ply: one file per frame."""
+    monkeypatch.chdir(tmp_path)
+    Path("fox.glb").write_bytes(creatures.build("fox", 0, []))
+    Path("views").mkdir()
+    Path("views/view_00.mp4").write_bytes(b"a video")
+    assert main(["animate", "fox.glb", "--videos", "views", "--out", out, *more]) == 2
+    assert words in capsys.readouterr().err
+    assert Path("views/view_00.mp4").read_bytes() == b"a video" and not Path("a.html").exists()
 
 
 @pytest.mark.slow
@@ -315,4 +339,6 @@ def test_a_model_follows_its_own_videos(tmp_path, asset, clip):
     assert animation.report.agreement.mean < 0.5 and animation.report.alignment.iou.min() > 0.9
     page = write_report(tmp_path / "report.html", animation).read_text()
     assert page.count("<video") == 12 and "http" not in page
+    with pytest.raises(ValueError, match="frames are not those of its videos"):
+        write_report(tmp_path / "trimmed.html", animation.trim(0.1))
     assert animation.save(tmp_path / "out.glb").stat().st_size > path.stat().st_size

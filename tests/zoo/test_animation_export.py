@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import trimesh
 from gltf_validator import validator
 from graph_motions import MODELS, animated, crowded, graph_motion
 from tiny_gltf import CORNERS, FACES, TinyGltf, split_glb
@@ -141,6 +142,21 @@ def test_npz_and_ply(tmp_path):
     with pytest.raises(TypeError, match=r"not an option of \.npz"):
         animation.save(tmp_path / "c.npz", as_="skin")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b"]
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0])
+def test_triangles_of_mirrored_nodes_face_outward(tmp_path, scale):
+    """The volume of a box is the sum of signed tetrahedra: inside out, it is -2. The motion bends the box."""
+    box = trimesh.creation.box((1.0, 1.0, 2.0))
+    scene = trimesh.Scene()
+    scene.add_geometry(box, transform=np.diag([scale, 1.0, 1.0, 1.0]))
+    model = load_model(scene.export(file_type="glb"), name="box")
+    animation = Animation(model, graph_motion(model.asset), "wave")
+    with np.load(animation.save(tmp_path / "a.npz")) as arrays:
+        corners = arrays["vertices"][0][arrays["triangles"]]
+    saved = trimesh.load(animation.save(tmp_path / "a.ply") / "000.ply", process=False)
+    for triangles in (corners, saved.triangles):
+        assert np.linalg.det(np.asarray(triangles, np.float64)).sum() / 6 > 1.0
 
 
 @pytest.mark.parametrize("suffix", ["usda", "usdc", "usdz"])

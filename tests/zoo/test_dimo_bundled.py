@@ -122,7 +122,6 @@ def test_no_motion_is_torn(name, request):
         request,
         drop="it melts, splashes and grows a crown: its true surface is torn by up to 44 %",
         crab='one motion, "twists", by 6.3 %, in which the true surface is torn by 9 %',
-        robot='one motion, "spins its torso", by 6.1 %, in which the true surface is torn by 7 %',
     )
     assert max(torn_trained(name).values()) <= 0.06
 
@@ -145,7 +144,6 @@ def test_no_midpoint_is_torn(name, request):
         request,
         drop="midpoints of the true points are torn, too, by 33 %",
         flower='two pairs with "spins its head": the head has to undo a full turn on the way',
-        robot='two pairs with "spins its torso", a full turn, too',
     )
     pipeline = zoo.load(name)
     model, phases = pipeline.model, pipeline.phases[::2]

@@ -11,7 +11,7 @@ by the optimisation of Animate3D §3.2, which also moves Gaussian splats. Given 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -247,6 +247,10 @@ def _cameras(
         cameras = _stored_cameras(source)
     if cameras is None:
         azimuths_deg = _evenly(V) if azimuths_deg is None else azimuths_deg
+        if isinstance(azimuths_deg, str) or not isinstance(azimuths_deg, Iterable):
+            raise TypeError(
+                f"animate: azimuths_deg: expected one angle in degrees per video, got {shown(azimuths_deg)}"
+            )
         for value in azimuths_deg:
             number(value, "animate: azimuths_deg")
         if W != H:

@@ -32,7 +32,7 @@ def write_report(path: str | os.PathLike[str], animation: Animation | SplatAnima
     path = file_path(path, "write_report: path")
     check_suffix(path, (".html", ".htm"), "reports")
     report = animation.report
-    if report is None or len(report.videos.times) != len(animation.motion.times):
+    if report is None or not _same_times(report.videos.times, animation.motion.times):
         raise ValueError(
             f"write_report: expected an animation as zoo.animate returns it, got {animation!r}, whose frames are not "
             f"those of its videos"
@@ -42,6 +42,10 @@ def write_report(path: str | os.PathLike[str], animation: Animation | SplatAnima
     with atomic_path(path) as part:
         part.write_text(page, encoding="utf-8")
     return path
+
+
+def _same_times(a: np.ndarray, b: np.ndarray) -> bool:
+    return len(a) == len(b) and np.allclose(a, b)
 
 
 def _pictures(animation: Animation | SplatAnimation, report: FitReport) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from renderers.arguments import instance, integer, number
 from renderers.background import Background, background_color
 from renderers.cameras import Cameras
 from renderers.files import atomic_folder, atomic_path, file_path
+from renderers.gltf import Asset
 from renderers.video import frame_rate
 from zoo.animate3d.gltf_morph import rotated
 from zoo.animate3d.limits import LARGEST_PICTURE, MOST_FRAMES, MOST_INFLUENCES, TOLERANCE
@@ -153,7 +154,7 @@ def _save_npz(animation: Any, path: Path) -> Path:
             part,
             name=animation.name,
             vertices=(animation.vertices() + asset.origin(None)).astype(np.float32),
-            triangles=np.concatenate([primitive.triangles for primitive in asset.primitives]),
+            triangles=_triangles(asset),
             times=motion.times,
             nodes=motion.nodes,
             positions=motion.positions,
@@ -164,11 +165,22 @@ def _save_npz(animation: Any, path: Path) -> Path:
     return path
 
 
+def _triangles(asset: Asset) -> np.ndarray:
+    """All triangles [F, 3], counter-clockwise seen from outside: a mirrored node turns those of its mesh around."""
+    mirrored = asset.pose(None, 0.0).mirrored
+    return np.concatenate(
+        [
+            primitive.triangles[:, ::-1] if mirrored[number] else primitive.triangles
+            for number, primitive in enumerate(asset.primitives)
+        ]
+    )
+
+
 def _save_ply(animation: Any, path: Path) -> Path:
     from zoo.export.ply import write_mesh
 
     asset, motion = animation.model.asset, animation.motion
-    triangles = np.concatenate([primitive.triangles for primitive in asset.primitives])
+    triangles = _triangles(asset)
     normals = asset.pose(None, 0.0).normals.astype(np.float64)
     folder = path.with_suffix("")
     with atomic_folder(folder, re.compile(r"\d{3,}\.ply").fullmatch) as part:

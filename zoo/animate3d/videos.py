@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,8 @@ def read_videos(
 
     Args:
         source: one file per view, each a video, an animated picture or a folder with a picture per frame; a folder with
-            these, in the order of their names; an array [V, T, H, W, 3 or 4], uint8 or floats in 0..1; or an
-            `MVVDMOutput`.
+            these, in the order of their names; an array [V, T, H, W, 3 or 4], uint8 or floats in 0..1; an
+            `MVVDMOutput`; or `Videos`, which keep their times.
         background: colour behind the object in videos without transparency; None = estimated at the border.
         fps: frame rate; None = that of the files, or `SECONDS` in total for arrays.
 
@@ -74,6 +74,9 @@ def read_videos(
     """
     if fps is not None:
         fps = number(fps, "fps", 0.01, 1000.0)
+    if isinstance(source, Videos):  # as read before, transparent and with their times
+        count = source.frames.shape[1]
+        return source if fps is None else replace(source, times=np.arange(count) / fps)
     if hasattr(source, "frames"):
         source = source.frames
     if isinstance(source, np.ndarray) or hasattr(source, "detach"):
