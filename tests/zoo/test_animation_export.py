@@ -110,6 +110,20 @@ def test_key_frames_are_left_out_within_the_tolerance(form):
     assert animation.error(form, tolerance=0.0) < 1e-6
 
 
+def test_an_own_animation_that_rests_half_way_goes_on_working():
+    """Two hops: at rest in the first, the middle and the last key."""
+    tiny = TinyGltf()
+    node = tiny.node(mesh=tiny.mesh())
+    tiny.scene(node)
+    heights = [[0.0, y, 0.0] for y in (0, 1, 0, 1, 0)]
+    tiny.animation((node, "translation", [0.0, 0.25, 0.5, 0.75, 1.0], heights))
+    still = load_model(tiny.glb(), name="hops")
+    animation = Animation(still, graph_motion(still.asset), "wave")
+    assert animation.form() == "morph"
+    after = load(animation.glb()[0])
+    assert np.abs(still.asset.positions(0, 0.25) - after.positions(0, 0.25)).max() < 1e-6
+
+
 def test_fewer_influences_are_measured():
     animation = animated("crowded", influences=7)
     assert animation.error("skin", tolerance=0.0, influences=8) < 1e-6

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from zoo.animate3d.fit_report import FitReport
 
 FORMS = ("skin", "morph")
+MOST_MOMENTS = 120  # of an own animation that are looked at
+
+
+def _moments(start: float, end: float, interval: float) -> np.ndarray:
+    """Times, seconds, at and half-way between the keys of an animation whose keys are `interval` apart.
+
+    A node may be at rest in its first, middle and last key.
+    """
+    between = round(2 * (end - start) / interval) if interval else 0
+    return np.linspace(start, end, min(max(between, 2), MOST_MOMENTS) + 1)
 
 
 @by_value
@@ -95,11 +105,12 @@ class Animation(Playable):
         asset = self.model.asset
         if any(part.skinned for part in self.model.parts()):
             return True
+        rest = asset.positions(None, 0.0)
         return any(
-            not np.array_equal(asset.positions(index, time), asset.positions(None, 0.0))
+            not np.array_equal(asset.positions(index, time), rest)
             for index, animation in enumerate(asset.animations)
-            for time in np.linspace(animation.start, animation.end, 3)
-            if not animation.fault
+            if animation.channels
+            for time in _moments(animation.start, animation.end, animation.key_interval)
         )
 
     def form(self, as_: str | None = None) -> str:
