@@ -303,7 +303,9 @@ def ablations(config: DIMOConfig) -> dict[str, DIMOConfig]:
     return {
         "without motion factorisation": replace(config, factorised=False),
         "without latent space": replace(config, latent_space=False),
-        "without motion pre-training": replace(config, pretraining=replace(config.pretraining, steps=0)),
+        "without motion pre-training": replace(
+            config, pretraining=replace(config.pretraining, steps=0, untracked_steps=0)
+        ),
     }
 
 

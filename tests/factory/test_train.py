@@ -256,7 +256,8 @@ def test_an_ablation_has_a_task_per_variant_and_two_per_motion(undisturbed):
     changed = {task.payload["variant"]: task.payload["config"] for task in tasks}
     assert not changed["without motion factorisation"]["factorised"]
     assert not changed["without latent space"]["latent_space"]
-    assert changed["without motion pre-training"]["pretraining"]["steps"] == 0
+    untrained = changed["without motion pre-training"]["pretraining"]
+    assert untrained["steps"] == untrained["untracked_steps"] == 0
     assert changed[ALONE]["joint"] == changed[""]["joint"] and changed[SHARED]["joint"]["steps"] == 70
     assert len(tasks[-1].payload["motions"]) == 1
 

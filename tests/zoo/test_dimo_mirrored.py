@@ -149,6 +149,12 @@ def test_a_fit_may_start_from_the_mirror_image_of_a_trained_motion(tmp_path):
     assert len(starting_latents(run.model)) == 4
 
 
+def test_symmetry_is_judged_on_the_device_of_the_points():
+    """Tensors without data stand for those of a GPU: whether they are symmetric is all that cannot be told of them."""
+    with pytest.raises(RuntimeError, match="item"):
+        symmetric(torch.zeros(8, 3, device="meta"))
+
+
 def test_nothing_of_a_held_out_motion_is_used(tmp_path):
     """With its file gone, and with another motion in its place, the model is the same to the bit."""
     motions = _waves(_body())

@@ -335,6 +335,11 @@ def test_a_state_brings_back_the_model_and_the_configuration_survives_json():
     again = DIMO.from_state(model.config, model.state_dict())
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
+    # No more key points drive a Gaussian than the motion graph joins, before `assign` and after it.
+    narrow = DIMO(replace(model.config, graph=3, neighbours=4), 1, 6, 8)
+    before = narrow.neighbours.shape
+    narrow.assign()
+    assert narrow.neighbours.shape == before == (6, 3)
     for config in (DIMOConfig.paper(), DIMOConfig.laptop(), DIMOConfig.bundled()):
         assert DIMOConfig(**json.loads(json.dumps(asdict(config)))) == config
     with pytest.raises(ValueError, match="skip"):

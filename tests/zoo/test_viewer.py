@@ -198,6 +198,8 @@ def test_a_motion_is_the_first_that_is_shown(egg):
     assert np.abs(arrays["motion"][..., :3] - expected.positions.numpy()).max() < 1e-5
     with pytest.raises(LookupError, match="opened with a model"):
         SkinnedScene(egg).motion('{"kind":"given"}')
+    part, _ = open_scene(motion.at([0.25, 0.5, 0.75])).motion('{"kind":"given"}')
+    assert (part["first"], part["last"]) == (0.25, 0.75)
 
 
 def test_sentences_show_what_the_text_head_says(monkeypatch, egg):
@@ -218,6 +220,9 @@ def test_sentences_show_what_the_text_head_says(monkeypatch, egg):
     assert facts["nearest"] == [[SENTENCES[i], round(float(shares[i]), 4)] for i in order]
     expected = talking.from_text("jump up")
     assert np.allclose(arrays["motion"][0, :, :3], expected.trajectories.positions[0])
+    talking.text = text.TextHead("words", 4, egg.model.mu.shape[1], kind="projection").eval()
+    projected, _ = SkinnedScene(talking).motion(json.dumps({"kind": "text", "sentence": "jump up"}))
+    assert projected["title"] == "jump up"
     with pytest.raises(UnsupportedError, match="without a text head"):
         SkinnedScene(egg).motion(json.dumps({"kind": "text", "sentence": "jump up"}))
 

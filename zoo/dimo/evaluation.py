@@ -63,6 +63,8 @@ def evaluate(
     )
     if not views:
         raise ValueError("evaluate: views: expected at least one view, got none")
+    if not len(videos):
+        raise ValueError(f"evaluate: videos: expected at least one motion of {videos.object}, got none")
     resolution = min(resolution, videos.resolution)
     frames = list(range(0, videos.frames, every))
     rows = []

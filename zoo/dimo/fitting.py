@@ -33,6 +33,8 @@ SEARCHED = 4, 16  # frames and key points of such a step
 def _checked(model: DIMO, videos: MotionVideos) -> DIMO:
     instance(model, DIMO, "fit_latent: model")
     instance(videos, MotionVideos, "fit_latent: videos")
+    if not len(videos):
+        raise ValueError(f"fit_latent: videos: expected at least one motion of {videos.object}, got none")
     return model
 
 

@@ -72,12 +72,12 @@ def add_key_points(run: TrainingContext) -> DIMO:
     points = tracks.points
     nearest = torch.cdist(points, old).argmin(1)
     closer = spacing(points).mean() / spacing(old).mean()
-    sizes = min(run.config.graph, len(points)), min(run.config.neighbours, len(points))
+    links = min(run.config.graph, len(points))
     state = model.state_dict() | {
         "key_points": points,
         "log_radii": model.log_radii[nearest] + closer.log(),
-        "graph": nearest.new_zeros(len(points), sizes[0]),  # computed by `refresh`
-        "neighbours": nearest.new_zeros(len(model.means), sizes[1]),
+        "graph": nearest.new_zeros(len(points), links),  # computed by `refresh`
+        "neighbours": nearest.new_zeros(len(model.means), min(run.config.neighbours, links)),
     }
     more = DIMO.from_state(run.config, state).to(run.device)
     more.refresh()

@@ -75,7 +75,8 @@ class DIMO(nn.Module):
         N = config.gaussians if num_gaussians is None else num_gaussians
         K = config.key_points if num_key_points is None else num_key_points
         N, K = integer(N, "DIMO: num_gaussians", 0), integer(K, "DIMO: num_key_points", 1)
-        G, J = min(config.graph, K), min(config.neighbours, K)
+        G = min(config.graph, K)
+        J = min(config.neighbours, G)
         self.means = nn.Parameter(torch.zeros(N, 3))
         self.log_scales = nn.Parameter(torch.full((N, 3), math.log(0.01)))
         self.quats = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(N, 1))

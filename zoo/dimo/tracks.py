@@ -177,7 +177,7 @@ def symmetric(points: Tensor, limit: float = SYMMETRIC) -> bool:
         limit: of the mean distance of mirrored points from the others, relative to the spacing of the points.
     """
     apart = torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1).mean()
-    return bool(torch.cdist(points * MIRROR, points).amin(1).mean() <= limit * apart)
+    return bool(torch.cdist(points * MIRROR.to(points), points).amin(1).mean() <= limit * apart)
 
 
 def whole_motion(points: Tensor, paths: Tensor) -> tuple[Tensor, Tensor]:

@@ -155,7 +155,7 @@ def _pipeline_of(motion: Any) -> Any:
         motion.object_name or "object",
         names,
         names,
-        phases=model.phases.tolist(),
+        phases=motion.phases.tolist(),
         seconds=motion.seconds,
         storage="float16",  # exact for weights that are stored as int8, too
     )
