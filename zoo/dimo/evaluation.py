@@ -63,8 +63,6 @@ def evaluate(
     )
     if not views:
         raise ValueError("evaluate: views: expected at least one view, got none")
-    if not len(videos):
-        raise ValueError(f"evaluate: videos: expected at least one motion of {videos.object}, got none")
     resolution = min(resolution, videos.resolution)
     frames = list(range(0, videos.frames, every))
     rows = []
@@ -107,6 +105,8 @@ def still_psnr(videos: MotionVideos, views: Sequence[int] | None = None) -> list
 
 
 def _check_latents(z: Tensor, model: DIMO, videos: MotionVideos) -> None:
+    if not len(videos):
+        raise ValueError(f"evaluate: videos: expected at least one motion of {videos.object}, got none")
     if not isinstance(z, Tensor) or z.shape[1:] != model.mu.shape[1:] or z.device.type == "meta":
         raise TypeError(
             f"evaluate: latents: expected a tensor [{len(videos)}, {model.mu.shape[1]}], got {shown(z)}"

@@ -117,9 +117,8 @@ class MotionRequest:
             return _near(f"sample {self.seed}", pipeline.draw(self.seed).to(mu), mu)
         if self.kind == "text":
             z = pipeline.from_text(self.sentence).z.to(mu)
-            if (
-                pipeline.text is None or pipeline.text.kind == "projection"
-            ):  # has no shares of trained motions
+            # A projection head has no shares of trained motions.
+            if pipeline.text is None or pipeline.text.kind == "projection":
                 return _near(self.sentence, z, mu)
             shares = pipeline.text.shares(self.sentence)
             best = shares.argsort(descending=True)[:_NEAREST].tolist()
