@@ -291,6 +291,19 @@ def test_a_gesture_is_no_pan():
     assert gesture["pan"] < 0.03 < 0.15 < steady["pan"]
 
 
+def test_an_object_that_darts_while_it_drifts_counts_as_drifting():
+    """The fastest of five steps is left out; nothing stands still, so that no other factor hides it."""
+    speeds = np.full(16, 0.3)  # pixels per frame
+    speeds[0], speeds[7:10] = 0.0, 4.0
+    matrices = np.repeat(np.eye(3)[None, :2], 16, 0)
+    matrices[:, 0, 2] = np.cumsum(speeds) - 12
+    video = scene(matrices)
+    assert JudgedVideo.of(*video, None).object_motion.still.max() == 0
+    drift, path = (measure_video(*moving(speed, frames=16))["pan"] for speed in (0.3, speeds.sum() / 15))
+    assert path > 3 * drift
+    assert measure_video(*video)["pan"] == pytest.approx(drift, rel=0.1)
+
+
 def test_what_stands_still_shows_that_the_camera_does():
     """The upper part of an object leans over a base that stands, steadily; a camera moves the base, too."""
     frames, masks = moving(0.0, frames=16)

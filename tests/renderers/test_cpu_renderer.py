@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from renderers import gltf
 from renderers.cameras import orbit_cameras
 from renderers.meshes import RenderError, RenderSettings, Shot, backends, render_clip
 from renderers.meshes.cpu import CPURenderer
-from renderers.meshes.cpu.renderer import _grid, _work
+from renderers.meshes.cpu.renderer import _Desk, _grid, _work
 
 
 def compare(tiny: TinyGltf, view: Shot, samples: int = 4) -> np.ndarray:
@@ -256,6 +257,25 @@ def test_any_number_of_threads_draws_the_same_bits(geometry):
     for clip in clips[1:]:
         for name in ("frames", "depth", "normals", "flow") if geometry else ("frames",):
             np.testing.assert_array_equal(getattr(clip, name), getattr(clips[0], name), err_msg=name)
+
+
+def test_a_frame_is_not_posed_in_a_scene_that_is_still_drawn(monkeypatch):
+    """Threads begin to draw long after the next frames could have been posed."""
+    asset = gltf.load(model("knight.glb"))
+    size = np.ptp(asset.positions(0, 0.3)[asset.visible], axis=0).max()
+    cameras = orbit_cameras(np.linspace(0.0, 5.0, 2), 0.3, 4.0, fov_y=0.7, width=48, height=32)
+    view = Shot(0, np.linspace(0.1, 0.7, 4), np.diag([2 / size, 2 / size, 2 / size, 1.0]), cameras)
+    expected = CPURenderer(1).render_clip(asset, view, RenderSettings(samples=1)).frames
+    draw = _Desk.draw
+
+    def late(*args) -> None:
+        time.sleep(0.2)
+        draw(*args)
+
+    monkeypatch.setattr(_Desk, "draw", late)
+    np.testing.assert_array_equal(
+        CPURenderer(2).render_clip(asset, view, RenderSettings(samples=1)).frames, expected
+    )
 
 
 def test_the_number_of_threads_is_that_of_the_environment(monkeypatch):
