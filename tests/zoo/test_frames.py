@@ -13,6 +13,7 @@ from tiny_dimo import tiny_pipeline
 import zoo
 from zoo.__main__ import main
 from zoo.dimo import Motion
+from zoo.viewer.frames import splat_files
 
 av = pytest.importorskip("av", reason='reads the videos: pip install "menagerie4d[zoo]"')
 REAL_TIME = round(8 / 9 * 2 * 24) + 1  # frames of the phases 0 to 8/9 of two seconds, at 24 per second
@@ -107,6 +108,21 @@ def test_the_frames_are_those_of_the_motion(egg, tmp_path):
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     error = np.abs(frames[:, None].astype(float) - expected[None]).mean((2, 3, 4))
     assert (error.argmin(1) == [0, 1, 2]).all() and error.diagonal().max() < 4
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".4dgs", ".html"])
+@pytest.mark.parametrize("phases", [[0.5, 0.2], [0.1, 0.4, 0.4]])
+def test_formats_with_times_take_phases_that_rise(egg, tmp_path, suffix, phases):
+    with pytest.raises(ValueError, match=r"expected phases that rise, got \[0\.\d, 0\.[24]"):
+        egg.sample(3).at(phases).save(tmp_path / f"a{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_beyond_three_digits_come_last(tmp_path):
+    names = ["a_1.ply", "b_0.ply", "view2_998.ply", "view2_999.ply", "view2_1000.ply", "view10_000.ply"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in splat_files(tmp_path)] == names
 
 
 @pytest.mark.parametrize("suffix", COUNT)

@@ -223,12 +223,16 @@ class Motion:
             The path written: a file, or a folder for .ply.
 
         Raises:
-            TypeError, ValueError: unknown extension or option, or an option of another type or out of range.
+            TypeError, ValueError: unknown extension or option, an option of another type or out of range, or phases
+                that do not rise, in a format with times (all but .mp4, .ply and .npz).
             OSError: the file cannot be written.
         """
         path = file_path(path, "Motion.save: path")
         check_suffix(path, _WRITERS, "motions of DIMO")
         write = _WRITERS[path.suffix.lower()]
+        if write not in (_save_mp4, _save_ply, _save_npz) and (self.phases.diff() <= 0).any():
+            phases = [round(phase, 4) for phase in self.phases.tolist()]
+            raise ValueError(f"{self.name}: {path.suffix}: expected phases that rise, got {phases}")
         accepted = [
             name
             for name, each in inspect.signature(write).parameters.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -135,8 +136,13 @@ class _Frame:
 
 
 def splat_files(folder: Path) -> list[Path]:
-    """The splat files in a folder, in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    """The splat files in a folder, in the order of their names, with numbers by value: 999.ply before 1000.ply."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(files, key=lambda path: [_digits_by_value(part) for part in re.split(r"(\d+)", path.name)])
+
+
+def _digits_by_value(part: str) -> tuple[int, str]:
+    return (int(part), part) if part.isdecimal() else (0, part)
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
